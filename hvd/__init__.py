@@ -1,0 +1,1 @@
+"""hvd: Xen's paravirtual architecture carried out by Linux processes."""

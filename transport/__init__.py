@@ -1,0 +1,1 @@
+"""What crosses between processes: ids, messages, pages, rings, event channels."""
