@@ -1,0 +1,188 @@
+"""Bytes to hypercall messages and back, with every type, range and size checked on the way in."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import msgpack
+
+from hvd.transport.errors import LocalError, PeerFault
+from hvd.transport.ids import DomId, ExtentId, GrantRef, Handle, Port
+from hvd.transport.limits import LIST_ITEMS_MAX, MESSAGE_BYTES_MAX, TEXT_BYTES_MAX
+from hvd.transport.messages import HYPERCALLS, WIRE_VERSION, Most
+
+Check = Callable[[Any, str], Any]
+"""Takes an untrusted value and the name of its place; returns it typed or raises BadMessage."""
+
+ID_BOUNDS: dict[Any, tuple[int, int]] = {
+    DomId: (0, 0x7FFF),
+    Port: (1, 131_071),
+    GrantRef: (0, 2**31 - 1),
+    ExtentId: (1, 2**31 - 1),
+    Handle: (1, 2**31 - 1),
+}
+
+
+class BadMessage(PeerFault):
+    """The bytes are no hypercall; the text names the message and the field."""
+
+
+def encode(message: Any) -> list[Any]:
+    """A message or nested record as the list of its fields."""
+    return [_plain(getattr(message, f.name)) for f in fields(message)]
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return encode(value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def pack_request(message: Any, sequence: int, events_acknowledged: int, descriptors_received: int) -> bytes:
+    """The bytes of one hypercall; LocalError if it is too large to be accepted."""
+    envelope = [WIRE_VERSION, sequence, events_acknowledged, descriptors_received, message.NUMBER, encode(message)]
+    packed: bytes = msgpack.packb(envelope)
+    if len(packed) > MESSAGE_BYTES_MAX:
+        raise LocalError(f"{type(message).__name__} takes {len(packed)} bytes; a hypercall has at most {MESSAGE_BYTES_MAX}")
+    return packed
+
+
+def unpack_request(untrusted_bytes: bytes) -> tuple[int, int, int, Any]:
+    """(sequence, events acknowledged, descriptors received, message); BadMessage says what is wrong with it."""
+    envelope = _unpack(untrusted_bytes)
+    if not (isinstance(envelope, list) and len(envelope) == 6):
+        raise BadMessage("a hypercall is a list of 6: version, sequence, events, descriptors, number, fields")
+    version, sequence, events, descriptors, number, untrusted_fields = envelope
+    if version != WIRE_VERSION:
+        raise BadMessage(f"wire version {version!r}; this broker speaks {WIRE_VERSION}")
+    for place, value in (("sequence", sequence), ("events", events), ("descriptors", descriptors)):
+        _integer(0, 2**63 - 1)(value, place)
+    message = HYPERCALLS.get(number) if isinstance(number, int) else None
+    if message is None:
+        raise BadMessage(f"unknown hypercall number {number!r}")
+    return sequence, events, descriptors, decode(message, untrusted_fields, message.__name__)
+
+
+def pack_reply(sequence: int, errno: int, value: Any, descriptors: int) -> bytes:
+    """The bytes of one reply."""
+    packed: bytes = msgpack.packb([sequence, errno, value, descriptors])
+    return packed
+
+
+def unpack_reply(packed: bytes) -> tuple[int, int, Any, int]:
+    """(sequence, errno, value, descriptors that follow); PeerFault on anything else."""
+    reply = _unpack(packed)
+    if not (isinstance(reply, list) and len(reply) == 4):
+        raise PeerFault("the broker's reply is not a list of 4")
+    return reply[0], reply[1], reply[2], reply[3]
+
+
+def decode(message: type, untrusted_fields: Any, place: str) -> Any:
+    """A value of the dataclass `message` from a list of its fields; trailing fields with defaults may be missing."""
+    checks = _field_checks(message)
+    required = sum(1 for _, _, optional in checks if not optional)
+    if not isinstance(untrusted_fields, list) or not required <= len(untrusted_fields) <= len(checks):
+        raise BadMessage(f"{place} takes {required} to {len(checks)} fields in a list, found {_shown(untrusted_fields)}")
+    return message(*(check(value, f"{place}.{name}") for value, (name, check, _) in zip(untrusted_fields, checks, strict=False)))
+
+
+def _unpack(untrusted_bytes: bytes) -> Any:
+    if len(untrusted_bytes) > MESSAGE_BYTES_MAX * 4:
+        raise BadMessage(f"{len(untrusted_bytes)} bytes; a message has at most {MESSAGE_BYTES_MAX}")
+    try:
+        return msgpack.unpackb(untrusted_bytes, strict_map_key=True)
+    except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        raise BadMessage(f"not msgpack: {error or type(error).__name__}") from None
+
+
+@cache
+def _field_checks(message: type) -> list[tuple[str, Check, bool]]:
+    hints = get_type_hints(message, include_extras=True)
+    return [
+        (f.name, _check_for(hints[f.name]), f.default is not MISSING or f.default_factory is not MISSING)
+        for f in fields(message)
+    ]
+
+
+def _check_for(hint: Any) -> Check:
+    most = None
+    if get_origin(hint) is Annotated:
+        hint, bound = get_args(hint)
+        most = bound.most if isinstance(bound, Most) else None
+    if hint in ID_BOUNDS:
+        return _integer(*ID_BOUNDS[hint])
+    if hint is bool:
+        return _boolean
+    if hint is int:
+        return _integer(0, 2**32 - 1 if most is None else most)
+    if hint is str:
+        return _text(TEXT_BYTES_MAX if most is None else most)
+    if hint is bytes:
+        return _bytes(TEXT_BYTES_MAX if most is None else most)
+    if get_origin(hint) is list:
+        return _list(_check_for(get_args(hint)[0]), LIST_ITEMS_MAX if most is None else most)
+    if get_origin(hint) is dict:
+        return _string_map
+    if isinstance(hint, type) and is_dataclass(hint):
+        return lambda value, place: decode(hint, value, place)
+    raise TypeError(f"no check for {hint!r}: a message field is an id, int, bool, str, bytes, list, dict or record")
+
+
+def _integer(least: int, most: int) -> Check:
+    def check(value: Any, place: str) -> int:
+        if type(value) is not int or not least <= value <= most:
+            raise BadMessage(f"{place} is an integer from {least} to {most}, found {_shown(value)}")
+        return value
+
+    return check
+
+
+def _boolean(value: Any, place: str) -> bool:
+    if type(value) is not bool:
+        raise BadMessage(f"{place} is true or false, found {_shown(value)}")
+    return value
+
+
+def _text(most: int) -> Check:
+    def check(value: Any, place: str) -> str:
+        if type(value) is not str or len(value.encode("utf-8", "surrogatepass")) > most or "\0" in value:
+            raise BadMessage(f"{place} is a text of at most {most} bytes without NUL, found {_shown(value)}")
+        return value
+
+    return check
+
+
+def _bytes(most: int) -> Check:
+    def check(value: Any, place: str) -> bytes:
+        if type(value) is not bytes or len(value) > most:
+            raise BadMessage(f"{place} is at most {most} bytes, found {_shown(value)}")
+        return value
+
+    return check
+
+
+def _list(item: Check, most: int) -> Check:
+    def check(value: Any, place: str) -> list[Any]:
+        if not isinstance(value, list) or len(value) > most:
+            raise BadMessage(f"{place} is a list of at most {most} items, found {_shown(value)}")
+        return [item(entry, f"{place}[{index}]") for index, entry in enumerate(value)]
+
+    return check
+
+
+def _string_map(value: Any, place: str) -> dict[str, str]:
+    if not isinstance(value, dict) or len(value) > 64:
+        raise BadMessage(f"{place} is a map of at most 64 texts, found {_shown(value)}")
+    text = _text(TEXT_BYTES_MAX)
+    return {text(key, f"{place} key"): text(entry, f"{place}.{key}") for key, entry in value.items()}
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value) if not isinstance(value, types.FunctionType) else "?"
+    return shown if len(shown) <= 60 else f"{type(value).__name__} of length {len(value)}" if hasattr(value, "__len__") else shown[:60]

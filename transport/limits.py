@@ -1,0 +1,56 @@
+"""Every bound that a domain can run into, with what happens there; docs/limits.md is generated from this table."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One bound: its value, its unit, what the domain that reaches it sees, and the test that shows it."""
+
+    value: int
+    unit: str
+    reached: str
+    test: str
+
+
+LIMITS: dict[str, Limit] = {}
+
+
+def _limit(name: str, value: int, unit: str, reached: str, test: str) -> int:
+    LIMITS[name] = Limit(value, unit, reached, test)
+    return value
+
+
+PORTS_MAX = _limit("ports_max", 1023, "event channels per domain", "ENOSPC from the call that asks for a port",
+                   "tests/unit/broker/test_event_channels.py")
+GRANTS_MAX = _limit("grants_max", 32_768, "granted pages per domain (64 frames of 512 v1 entries)",
+                    "ENOSPC from gnttab_allocate", "tests/unit/broker/test_grant_tables.py")
+EXTENTS_MAX = _limit("extents_max", 256, "extents per domain", "ENOSPC from gnttab_allocate",
+                     "tests/unit/broker/test_grant_tables.py")
+EXTENT_PAGES_MAX = _limit("extent_pages_max", 8192, "pages per extent", "EINVAL from gnttab_allocate",
+                          "tests/unit/broker/test_grant_tables.py")
+MAPTRACK_MAX = _limit("maptrack_max", 1024, "mappings of others' grants per domain", "ENOSPC from gnttab_map",
+                      "tests/unit/broker/test_grant_tables.py")
+COPY_SEGMENTS_MAX = _limit("copy_segments_max", 16, "segments per gnttab_copy", "EINVAL from gnttab_copy",
+                           "tests/unit/transport/test_codec.py")
+DOMAINS_MAX = _limit("domains_max", 1024, "domains of one machine", "ENOSPC from domctl_create",
+                     "tests/unit/broker/test_hypervisor.py")
+MESSAGE_BYTES_MAX = _limit("message_bytes_max", 65_536, "bytes of one hypercall", "E2BIG, nothing is decoded",
+                           "tests/unit/transport/test_codec.py")
+TEXT_BYTES_MAX = _limit("text_bytes_max", 4096, "bytes of one text or byte string in a hypercall", "EINVAL naming the field",
+                        "tests/unit/transport/test_codec.py")
+LIST_ITEMS_MAX = _limit("list_items_max", 1024, "items of one list in a hypercall", "EINVAL naming the field",
+                        "tests/unit/transport/test_codec.py")
+DESCRIPTORS_PENDING_MAX = _limit("descriptors_pending_max", 16, "descriptors sent to a domain that it has not acknowledged",
+                                 "EAGAIN: read the upcall socket first", "tests/unit/broker/test_hypervisor.py")
+EVENTS_PENDING_MAX = _limit("events_pending_max", 1024, "watch events a domain has not acknowledged",
+                            "one overflow event: the domain reads everything it watches again",
+                            "tests/unit/broker/test_upcalls.py")
+TOOLSTACK_CLIENTS_MAX = _limit("toolstack_clients_max", 64, "toolstack programs whose last reply is kept",
+                               "the one unused longest is forgotten", "tests/unit/broker/test_hypervisor.py")
+WATCHDOGS_MAX = _limit("watchdogs_max", 2, "watchdog timers per domain (Xen: NR_DOMAIN_WATCHDOG_TIMERS)",
+                       "ENOSPC from sched_watchdog", "tests/unit/broker/test_hypervisor.py")
+CONSOLE_LOG_BYTES_MAX = _limit("console_log_bytes_max", 1 << 20, "bytes of one log file before it is rotated (one old file is kept)",
+                               "the oldest lines go", "tests/unit/transport/test_log_file.py")
+HYPERVISOR_LOG_LINES_MAX = _limit("hypervisor_log_lines_max", 1024, "lines of the hypervisor's console ring",
+                                  "the oldest lines go", "tests/unit/broker/test_hypervisor.py")

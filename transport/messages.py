@@ -1,0 +1,506 @@
+"""Every hypercall, declared once: its number and its bounded fields. codec.py turns them into bytes and back.
+
+Numbers are Xen's hypercall number in the high byte and its sub-operation in the low one (public/xen.h, event_channel.h,
+grant_table.h, sched.h, domctl.h, io/xs_wire.h); operations that Xen does not have start at 0x80. On the wire, in msgpack:
+
+    request  [version, sequence, events_acknowledged, descriptors_received, number, [field, ...]]
+    reply    [sequence, errno, value or text, descriptors_that_follow]
+
+A message never says who sends it: the endpoint that it arrives on does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, TypeVar
+
+from hvd.transport.ids import DomId, ExtentId, GrantRef, Handle, Port
+
+WIRE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Most:
+    """The largest value of a number, or the most bytes or items of anything else."""
+
+    most: int
+
+
+U32 = Annotated[int, Most(2**32 - 1)]
+U63 = Annotated[int, Most(2**63 - 1)]
+Name = Annotated[str, Most(64)]
+Token = Annotated[str, Most(256)]
+
+HYPERCALLS: dict[int, type] = {}
+M = TypeVar("M", bound=type)
+
+
+def hypercall(number: int) -> Callable[[M], M]:
+    """Register a message class under its number; it also learns it as `NUMBER`."""
+
+    def register(message: M) -> M:
+        if number in HYPERCALLS:
+            raise ValueError(f"{message.__name__} and {HYPERCALLS[number].__name__} share number {number:#x}")
+        HYPERCALLS[number] = message
+        message.NUMBER = number  # type: ignore[attr-defined]
+        return message
+
+    return register
+
+
+# ---- what a domain is made of --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceConfig:
+    """One device of a domain: the keys the toolstack writes into either end's XenStore directory."""
+
+    kind: Name
+    """The device's name in XenStore: vbd, echo, ... (its folder under device/ and backend/)."""
+    devid: U32
+    backend: Name
+    """The name of the domain that hosts the backend."""
+    backend_keys: dict[str, str] = field(default_factory=dict)
+    frontend_keys: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """How often and how soon a domain that stopped is started again."""
+
+    limit: U32 = 5
+    window_ms: U32 = 10_000
+    delay_ms: U32 = 100
+    delay_max_ms: U32 = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class DomainConfig:
+    """What `create` is told; the names are xl.cfg's where xl.cfg has one."""
+
+    name: Name
+    kernel: str
+    """A Python file with `main(guest)`, or the name of an entry point in the group `hvd.kernels`."""
+    args: list[str] = field(default_factory=list)
+    memory: U32 = 64
+    vcpus: U32 = 1
+    cpus: list[int] = field(default_factory=list)
+    """Physical CPUs it may run on; empty: all."""
+    driver_domain: bool = False
+    on_poweroff: Name = "destroy"
+    on_reboot: Name = "restart"
+    on_crash: Name = "restart"
+    on_watchdog: Name = "restart"
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    after: list[str] = field(default_factory=list)
+    """Names of domains that must be ready before this one is started."""
+    devices: list[DeviceConfig] = field(default_factory=list)
+    paused: bool = False
+
+
+# ---- sched_op (29), set_timer (15), console_io (18), xen_version (17) ------------------------------------------------
+
+
+@hypercall(0x1D02)
+@dataclass(frozen=True, slots=True)
+class SchedShutdown:
+    """End the calling domain for a SHUTDOWN_* reason; `text` is kept as the reason of its death. Does not return."""
+
+    reason: U32
+    text: str = ""
+
+
+@hypercall(0x1D06)
+@dataclass(frozen=True, slots=True)
+class SchedWatchdog:
+    """id 0: arm a new timer of `timeout_s`, reply its id; otherwise re-arm that one, or disarm it with timeout 0."""
+
+    id: U32
+    timeout_s: U32
+
+
+@hypercall(0x0F00)
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Raise VIRQ_TIMER once when the domain's system time reaches `deadline_ns`; 0 disarms."""
+
+    deadline_ns: U63
+
+
+@hypercall(0x1200)
+@dataclass(frozen=True, slots=True)
+class ConsoleIo:
+    """Write text to the hypervisor's console (`hvd dmesg`), each line marked with the domid."""
+
+    text: str
+
+
+@hypercall(0x1100)
+@dataclass(frozen=True, slots=True)
+class XenVersion:
+    """Reply {version, machine, page_size, domid, incarnation}."""
+
+
+@hypercall(0x1D80)
+@dataclass(frozen=True, slots=True)
+class DomainReady:
+    """The caller's devices are connected and it is doing what it is for; what comes `after` it may start."""
+
+
+# ---- event_channel_op (32) -------------------------------------------------------------------------------------------
+
+
+@hypercall(0x2006)
+@dataclass(frozen=True, slots=True)
+class EvtchnAllocUnbound:
+    """Reply a new port of `dom` that `remote_dom` may bind. Descriptors (for the caller's own): page, read, write end."""
+
+    dom: DomId
+    remote_dom: DomId
+
+
+@hypercall(0x2000)
+@dataclass(frozen=True, slots=True)
+class EvtchnBindInterdomain:
+    """Bind to a port that `remote_dom` holds open for the caller; reply the local port, which is raised at once.
+
+    Descriptors: page, read, write end.
+    """
+
+    remote_dom: DomId
+    remote_port: Port
+
+
+@hypercall(0x2001)
+@dataclass(frozen=True, slots=True)
+class EvtchnBindVirq:
+    """Reply a port that the hypervisor raises for `virq`. Descriptors: page, read end."""
+
+    virq: U32
+
+
+@hypercall(0x2003)
+@dataclass(frozen=True, slots=True)
+class EvtchnClose:
+    """Close a local port; the other end becomes unbound and is woken."""
+
+    port: Port
+
+
+@hypercall(0x2004)
+@dataclass(frozen=True, slots=True)
+class EvtchnSend:
+    """Raise the other end through the broker: for callers without the descriptors. Unbound: silently nothing."""
+
+    port: Port
+
+
+@hypercall(0x2005)
+@dataclass(frozen=True, slots=True)
+class EvtchnStatus:
+    """Reply {status, remote_dom, remote_port, virq} of a port of `dom`, as EVTCHNSTAT_* numbers."""
+
+    dom: DomId
+    port: Port
+
+
+@hypercall(0x200A)
+@dataclass(frozen=True, slots=True)
+class EvtchnReset:
+    """Close every port of `dom`."""
+
+    dom: DomId
+
+
+# ---- grant_table_op (20) ---------------------------------------------------------------------------------------------
+
+
+@hypercall(0x1480)
+@dataclass(frozen=True, slots=True)
+class GnttabAllocate:
+    """Make an extent of zeroed pages that only `peer` can ever be granted. Reply its id. Descriptor: the memfd, writable.
+
+    The owner maps it, then shares it: a read-only extent is sealed against further writers at its first share.
+    """
+
+    peer: DomId
+    pages: Annotated[int, Most(8192)]
+    readonly: bool = False
+
+
+@hypercall(0x1481)
+@dataclass(frozen=True, slots=True)
+class GnttabShare:
+    """Grant `count` pages of an extent from `first_page`; reply the first of `count` consecutive refs."""
+
+    extent: ExtentId
+    first_page: U32
+    count: Annotated[int, Most(8192)]
+
+
+@hypercall(0x1482)
+@dataclass(frozen=True, slots=True)
+class GnttabEndAccess:
+    """Withdraw `count` refs from `ref`; EBUSY, and nothing is withdrawn, while one of them is mapped."""
+
+    ref: GrantRef
+    count: Annotated[int, Most(8192)]
+
+
+@hypercall(0x1483)
+@dataclass(frozen=True, slots=True)
+class GnttabFree:
+    """Give an extent back; EBUSY while any of its refs is granted."""
+
+    extent: ExtentId
+
+
+@hypercall(0x1400)
+@dataclass(frozen=True, slots=True)
+class GnttabMap:
+    """Map `count` consecutive refs of `dom`, all of one extent. count 0: every ref granted in the extent that holds `ref`.
+
+    Reply {handle, extent, ref, count, first_page, pages, readonly}: `first_page` is where `ref` lies in the extent.
+    Descriptor: the extent, in the mode it was granted in; none if this incarnation was already handed it.
+    """
+
+    dom: DomId
+    ref: GrantRef
+    count: Annotated[int, Most(8192)]
+    writable: bool
+
+
+@hypercall(0x1401)
+@dataclass(frozen=True, slots=True)
+class GnttabUnmap:
+    """Give a mapping back, by its handle."""
+
+    handle: Handle
+
+
+@hypercall(0x1484)
+@dataclass(frozen=True, slots=True)
+class GnttabUnmapNotify:
+    """When this mapping ends, death included, zero the byte at `offset` in it (-1: none) and raise `port` (0: none)."""
+
+    handle: Handle
+    clear_offset: Annotated[int, Most(8192 * 4096)]
+    clear: bool
+    port: Annotated[int, Most(131_071)]
+
+
+@hypercall(0x1485)
+@dataclass(frozen=True, slots=True)
+class GnttabShareNotify:
+    """The same for the granter's side: when the extent's owner gives it back or dies (gntalloc's unmap notify)."""
+
+    extent: ExtentId
+    clear_offset: Annotated[int, Most(8192 * 4096)]
+    clear: bool
+    port: Annotated[int, Most(131_071)]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyEnd:
+    """One end of a grant copy: a ref of `dom`, or one of the caller's own refs when `dom` is DOMID_SELF."""
+
+    dom: DomId
+    ref: GrantRef
+    offset: Annotated[int, Most(4095)]
+
+
+@dataclass(frozen=True, slots=True)
+class CopySegment:
+    """At most one page, from source to destination."""
+
+    source: CopyEnd
+    destination: CopyEnd
+    length: Annotated[int, Most(4096)]
+
+
+@hypercall(0x1405)
+@dataclass(frozen=True, slots=True)
+class GnttabCopy:
+    """Copy each segment; reply one GNTST_* status a segment (0 is done)."""
+
+    segments: Annotated[list[CopySegment], Most(16)]
+
+
+# ---- XenStore (io/xs_wire.h numbers under 0x80) -------------------------------------------------------------------------
+
+
+@hypercall(0x8001)
+@dataclass(frozen=True, slots=True)
+class StoreDirectory:
+    """Reply the children's names."""
+
+    tx: U32
+    path: str
+
+
+@hypercall(0x8002)
+@dataclass(frozen=True, slots=True)
+class StoreRead:
+    """Reply the value as bytes."""
+
+    tx: U32
+    path: str
+
+
+@hypercall(0x8003)
+@dataclass(frozen=True, slots=True)
+class StoreGetPerms:
+    """Reply permissions as ["n5", "r0"]."""
+
+    tx: U32
+    path: str
+
+
+@hypercall(0x8004)
+@dataclass(frozen=True, slots=True)
+class StoreWatch:
+    """Watch a path and all below; fires once at once. Events arrive on the upcall socket."""
+
+    path: str
+    token: Token
+
+
+@hypercall(0x8005)
+@dataclass(frozen=True, slots=True)
+class StoreUnwatch:
+    """Stop watching."""
+
+    path: str
+    token: Token
+
+
+@hypercall(0x8006)
+@dataclass(frozen=True, slots=True)
+class StoreTransactionStart:
+    """Reply a transaction id."""
+
+
+@hypercall(0x8007)
+@dataclass(frozen=True, slots=True)
+class StoreTransactionEnd:
+    """Commit or drop; EAGAIN when another commit touched what this one read."""
+
+    tx: U32
+    commit: bool
+
+
+@hypercall(0x800B)
+@dataclass(frozen=True, slots=True)
+class StoreWrite:
+    """Write a value, creating parents."""
+
+    tx: U32
+    path: str
+    value: bytes
+
+
+@hypercall(0x800C)
+@dataclass(frozen=True, slots=True)
+class StoreMkdir:
+    """Make an empty node, and its parents."""
+
+    tx: U32
+    path: str
+
+
+@hypercall(0x800D)
+@dataclass(frozen=True, slots=True)
+class StoreRm:
+    """Remove a node and all below."""
+
+    tx: U32
+    path: str
+
+
+@hypercall(0x800E)
+@dataclass(frozen=True, slots=True)
+class StoreSetPerms:
+    """Set permissions; the first entry names the owner."""
+
+    tx: U32
+    path: str
+    perms: Annotated[list[str], Most(16)]
+
+
+# ---- domctl (36) and the machine ------------------------------------------------------------------------------------------
+
+
+@hypercall(0x2401)
+@dataclass(frozen=True, slots=True)
+class DomctlCreate:
+    """Make a domain; reply its domid. It starts when all that it comes `after` is ready."""
+
+    config: DomainConfig
+
+
+@hypercall(0x2402)
+@dataclass(frozen=True, slots=True)
+class DomctlDestroy:
+    """Kill a domain at once and forget it."""
+
+    dom: DomId
+
+
+@hypercall(0x2403)
+@dataclass(frozen=True, slots=True)
+class DomctlPause:
+    """Stop a domain's process; its system time stops with it."""
+
+    dom: DomId
+
+
+@hypercall(0x2404)
+@dataclass(frozen=True, slots=True)
+class DomctlUnpause:
+    """Let a paused domain go on."""
+
+    dom: DomId
+
+
+@hypercall(0x2480)
+@dataclass(frozen=True, slots=True)
+class DomctlShutdown:
+    """Ask a domain to stop (control/shutdown), and kill it after `grace_ms` if it has not; `reboot` asks for a reboot."""
+
+    dom: DomId
+    reboot: bool
+    grace_ms: U32 = 10_000
+
+
+@hypercall(0x2481)
+@dataclass(frozen=True, slots=True)
+class DomctlList:
+    """Reply a list of {domid, name, state, incarnation, pid, ready, restarts, uptime_ns, reason, ...}; a guest sees itself."""
+
+
+@hypercall(0x2482)
+@dataclass(frozen=True, slots=True)
+class DomctlKill:
+    """Kill a domain's process with a signal, as a fault: its on_crash action follows."""
+
+    dom: DomId
+    signal: Annotated[int, Most(64)] = 9
+
+
+@hypercall(0x2483)
+@dataclass(frozen=True, slots=True)
+class MachineStop:
+    """Power off the whole machine, or reboot it: every domain dies, the cluster boots anew from its file."""
+
+    reboot: bool
+
+
+@hypercall(0x2301)
+@dataclass(frozen=True, slots=True)
+class SysctlReadConsole:
+    """Reply the hypervisor's console, a list of lines."""
+
+
+@hypercall(0x2303)
+@dataclass(frozen=True, slots=True)
+class SysctlPhysinfo:
+    """Reply {cpus, memory_kib, uptime_ns, domains, broker_pid, machine_pid, broker_restarts, limits}."""
