@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Sets this tree up where needed and reads it without running it: ruff, mypy --strict, import-linter.
+set -uo pipefail
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/setup.sh"
+
+setup_tree dev
+cd -- "$HVD_ROOT" || exit
+
+failed=()
+check() { # check NAME COMMAND...: all of them run, so that one report holds everything
+    say "$1"
+    "${@:2}" || failed+=("$1")
+}
+check "ruff" "$HVD_PYTHON" -m ruff check
+check "mypy, package" "$HVD_PYTHON" -m mypy
+check "mypy, tests and scripts" "$HVD_PYTHON" -m mypy --explicit-package-bases scripts tests
+check "import-linter" "$HVD_VENV/bin/lint-imports" --no-logo --cache-dir build/import_linter
+
+[ "${#failed[@]}" = 0 ] || { say "failed: ${failed[*]}"; exit 1; }
