@@ -14,7 +14,6 @@ import gc
 import os
 import select
 import signal
-import sys
 import time
 import uuid
 from collections.abc import Generator
@@ -27,6 +26,7 @@ from hypothesis import HealthCheck, settings
 
 TOKEN_NAME = "HVD_TEST_SESSION"
 GRACE_S = 5.0  # a process that was told to go may still be on its way out
+STDERR_FD = 2
 EXIT_DEADLINE_S = 60  # an interpreter that has nothing left to do but exit
 
 PROC = Path("/proc")
@@ -202,7 +202,7 @@ def worker_name(config: pytest.Config) -> str | None:
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
     """Runs inside the terminal's and xdist's own wrappers: after the workers have gone, before the summary is printed."""
-    faulthandler.dump_traceback_later(EXIT_DEADLINE_S, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(EXIT_DEADLINE_S, exit=True, file=STDERR_FD)
     result = yield
     worker, baseline, reports = worker_name(session.config), session.config.stash[BASELINE], session.config.stash[REPORTS]
     if session.testsfailed == 0:  # a failed test's traceback holds what it had open
