@@ -1,10 +1,10 @@
 """Owns what every test session promises: it ends, and nothing that it started outlives it.
 
 Kernel objects (memfds, ptys, sockets without a path) live no longer than the processes that hold them, so two questions
-cover them: does a process of this session still run, and does the worker itself hold more descriptors than before? A third
-asks for names in /dev/shm. A process belongs to the session if it descends from the worker, or if its environment holds
-the session's token: children carry it whatever they rename themselves to, forks of the zygote and orphans included. An
-orphan whose environment cannot be read is suspect if its name starts with "hvd"; it is named, but not killed.
+cover them: does a process of this session still run, and does the worker itself hold more descriptors than before? A
+third asks for names in /dev/shm. A process belongs to the session if it descends from the worker, or if its environment
+holds the session's token, which children carry whatever they rename themselves to, forks of the zygote and orphans too.
+An orphan whose environment cannot be read is suspect if its name starts with "hvd"; it is named, but not killed.
 
 Every worker looks after its last test at what its own tests left; the controller looks again when all workers are gone.
 """
@@ -65,17 +65,19 @@ def read_process(directory: Path) -> Process | None:
         command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except (FileNotFoundError, ProcessLookupError):
         return None
+    name, fields = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :].split()
+    return Process(int(directory.name), int(fields[1]), int(fields[19]), name, command, read_token(directory))
+
+
+def read_token(directory: Path) -> str | None:
     try:
         environment = (directory / "environ").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
     except PermissionError:
-        token = None
-    else:
-        prefix = f"{TOKEN_NAME}=".encode()
-        token = next((entry[len(prefix) :].decode() for entry in environment if entry.startswith(prefix)), "")
-    name, fields = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :].split()
-    return Process(int(directory.name), int(fields[1]), int(fields[19]), name, command, token)
+        return None
+    except (FileNotFoundError, ProcessLookupError):
+        return ""  # a zombie, or gone
+    prefix = f"{TOKEN_NAME}=".encode()
+    return next((entry[len(prefix) :].decode() for entry in environment if entry.startswith(prefix)), "")
 
 
 def processes() -> dict[int, Process]:
@@ -98,7 +100,7 @@ def is_ours(process: Process, token: str, table: dict[int, Process]) -> bool:
 
 
 def is_suspect(process: Process, table: dict[int, Process]) -> bool:
-    """An orphan of unknown origin with our name. With a parent that can be read, it is that parent's session's business."""
+    """An orphan of unknown origin with our name. If an ancestor can be read, it is that one's session's business."""
     if any(table[pid].token is not None for pid in line_of_ancestors(process.pid, table)):
         return False
     return process.name.startswith("hvd") or Path(process.command.partition(" ")[0]).name.startswith("hvd")
@@ -140,9 +142,9 @@ def kill(process: Process) -> None:
 
 def open_descriptors() -> dict[int, str]:
     links = {}
-    for entry in os.listdir("/proc/self/fd"):
+    for entry in (PROC / "self" / "fd").iterdir():
         try:
-            links[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
+            links[int(entry.name)] = str(entry.readlink())
         except FileNotFoundError:
             continue  # the one that listed the directory
     return links
@@ -174,7 +176,8 @@ def shared_memory_left(baseline: Baseline) -> list[str]:
 
 
 def kernel_objects_left(baseline: Baseline) -> list[str]:
-    return [line for line in descriptors_gained(baseline.descriptors) if any(kind in line for kind in ("memfd:", "ptmx", "/pts/"))]
+    gained = descriptors_gained(baseline.descriptors)
+    return [line for line in gained if any(kind in line for kind in ("memfd:", "ptmx", "/pts/"))]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -201,10 +204,11 @@ def worker_name(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
-    """Runs inside the terminal's and xdist's own wrappers: after the workers have gone, before the summary is printed."""
+    """Runs inside the wrappers of the terminal and of xdist: after the workers have gone, before the summary."""
     faulthandler.dump_traceback_later(EXIT_DEADLINE_S, exit=True, file=STDERR_FD)
     result = yield
-    worker, baseline, reports = worker_name(session.config), session.config.stash[BASELINE], session.config.stash[REPORTS]
+    worker = worker_name(session.config)
+    baseline, reports = session.config.stash[BASELINE], session.config.stash[REPORTS]
     if session.testsfailed == 0:  # a failed test's traceback holds what it had open
         reports.extend(kernel_objects_left(baseline))
     reports.extend(processes_left(baseline, suspects=worker is None))
@@ -219,7 +223,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """The controller learns what a worker found; one that crashed has no output, and the controller's own look must do."""
+    """The controller learns what a worker found; for one that crashed, the controller's own look must do."""
     output: dict[str, Any] = getattr(node, "workeroutput", None) or {}
     node.config.stash[REPORTS].extend(output.get("left", []))
 
@@ -233,7 +237,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(autouse=True)
 def descriptors_are_closed(request: pytest.FixtureRequest) -> Generator[None, None, None]:
-    """A test in tests/process that passes has closed what it opened; one that failed keeps it alive in its traceback."""
+    """A test in tests/process that passed has closed what it opened; one that failed keeps it in its traceback."""
     if request.config.rootpath / "tests" / "process" not in request.path.parents:
         yield
         return

@@ -1,0 +1,118 @@
+"""Owns the proof that tests/conftest.py notices what a careless test leaves: each test runs a session of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+CONFTEST = Path(__file__).parents[1] / "conftest.py"
+DEADLINE_S = 90
+
+SLEEPER = 'subprocess.Popen(["sleep", "1000"], start_new_session=True)'
+DAEMON = """
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execv("/bin/sleep", ["sleep", "1000"])
+    os._exit(0)
+os.wait()
+"""
+
+
+def session_with(directory: Path, body: str, *options: str, folder: str = "unit") -> subprocess.CompletedProcess[str]:
+    """Runs pytest, with our conftest and one test that consists of `body`, in a tree of its own."""
+    place = directory / "tests" / folder
+    place.mkdir(parents=True)
+    patient, impatient = "GRACE_S = 5.0", "GRACE_S = 0.2"
+    conftest = CONFTEST.read_text()
+    assert patient in conftest
+    (directory / "tests" / "conftest.py").write_text(conftest.replace(patient, impatient))
+    lines = "".join(f"    {line}\n" for line in body.strip().splitlines())
+    (place / "test_one.py").write_text(f"import os, subprocess, sys, tempfile\nkept = []\ndef test_one():\n{lines}")
+    (directory / "pytest.ini").write_text("[pytest]\ntestpaths = tests\naddopts = --import-mode=importlib\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:hvd", "-p", "no:cacheprovider", *options]
+    environment = os.environ | {"HVD_TEST_SESSION": f"{os.environ['HVD_TEST_SESSION']}.{uuid.uuid4().hex}"}
+    return subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+
+
+@pytest.mark.parametrize("options", [(), ("-n1",)], ids=["alone", "with a worker"])
+@pytest.mark.parametrize("body", ["pass", 'subprocess.run(["sleep", "0"], check=True)'])
+def test_a_tidy_session_passes(tmp_path, body, options):
+    result = session_with(tmp_path, body, *options)
+    assert result.returncode == 0, result.stdout
+    assert "left behind" not in result.stdout
+
+
+@pytest.mark.parametrize("options", [(), ("-n1",)], ids=["alone", "with a worker"])
+@pytest.mark.parametrize("body", [SLEEPER, DAEMON], ids=["child", "daemon"])
+def test_a_process_that_outlives_its_test_fails_the_session_and_is_killed(tmp_path, body, options):
+    result = session_with(tmp_path, body, *options)
+    assert "1 passed" in result.stdout
+    assert result.returncode == 1
+    (line,) = [line for line in result.stdout.splitlines() if "sleep 1000" in line and "process" in line]
+    pid = int(line.split("process ")[1].split()[0])
+    assert not Path(f"/proc/{pid}/cmdline").exists() or Path(f"/proc/{pid}/cmdline").read_bytes() == b""
+
+
+def test_a_child_that_nobody_waited_for_is_named(tmp_path):
+    result = session_with(tmp_path, "if os.fork() == 0: os._exit(0)")
+    assert result.returncode == 1
+    assert "child of" in result.stdout
+
+
+def test_a_memfd_that_outlives_its_test_is_named(tmp_path):
+    result = session_with(tmp_path, 'kept.append(os.memfd_create("hvd-forgotten"))')
+    assert result.returncode == 1
+    assert "memfd:hvd-forgotten" in result.stdout
+
+
+def test_a_name_in_shared_memory_is_named(tmp_path):
+    name = f"/dev/shm/hvd-{uuid.uuid4().hex}"
+    try:
+        result = session_with(tmp_path, f'open("{name}", "w").close()')
+    finally:
+        Path(name).unlink(missing_ok=True)
+    assert result.returncode == 1
+    assert f"shared memory: {name}" in result.stdout
+
+
+def test_an_open_descriptor_fails_a_process_test(tmp_path):
+    result = session_with(tmp_path, "kept.append(os.pipe())", folder="process")
+    assert result.returncode == 1
+    assert "left open" in result.stdout
+    assert "pipe:[" in result.stdout
+
+
+def test_a_descriptor_that_a_failed_test_still_holds_adds_no_second_failure(tmp_path):
+    result = session_with(tmp_path, "kept.append(os.pipe())\nassert not kept", folder="process")
+    assert "1 failed" in result.stdout
+    assert "left open" not in result.stdout
+
+
+def test_the_exit_status_of_failing_tests_stays(tmp_path):
+    result = session_with(tmp_path, f"{SLEEPER}\nassert False")
+    assert result.returncode == 1
+    assert "left behind by this session" in result.stdout
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every process's environment")
+def test_an_orphan_that_hides_its_environment_is_known_by_its_name(tmp_path):
+    pid_file = tmp_path / "pid"
+    hide = "libc.prctl(4, 0, 0, 0, 0)"  # PR_SET_DUMPABLE
+    rename = 'libc.prctl(15, b"hvd-orphan", 0, 0, 0)'  # PR_SET_NAME
+    note = f'open("{pid_file}", "w").write(str(os.getpid()))'
+    child = f"import ctypes, os, signal; libc = ctypes.CDLL(None); {hide}; {rename}; {note}; signal.pause()"
+    wait = f'while not os.path.exists("{pid_file}") or not os.path.getsize("{pid_file}"): os.sched_yield()'
+    start = f"subprocess.run([sys.executable, '-c', 'import os; os.fork() or exec({child!r})'], check=True)"
+    try:
+        result = session_with(tmp_path, f"{start}\n{wait}")
+    finally:
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+    assert result.returncode == 1
+    assert "(hvd-orphan)" in result.stdout
