@@ -1,3 +1,41 @@
-#include <nanobind/nanobind.h>
+// The module hvd.transport._native: native errors become hvd.transport.errors, everything else is bound beside it.
+#include "bindings.hpp"
+
+#include <exception>
+
+namespace {
+
 namespace nb = nanobind;
-NB_MODULE(_native, m) { m.def("zero", [] { return 0; }); }
+
+struct ErrorTypes {
+    nb::object local_error;
+    nb::object ring_full;
+    nb::object peer_fault;
+};
+
+void translate(const std::exception_ptr& error, void* payload) {
+    const auto* types = static_cast<const ErrorTypes*>(payload);
+    try {
+        std::rethrow_exception(error);
+    } catch (const hvd::RingFull& fault) {
+        PyErr_SetString(types->ring_full.ptr(), fault.what());
+    } catch (const hvd::LocalError& fault) {
+        PyErr_SetString(types->local_error.ptr(), fault.what());
+    } catch (const hvd::PeerFault& fault) {
+        PyErr_SetString(types->peer_fault.ptr(), fault.what());
+    }
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    nb::set_leak_warnings(false);  // objects still alive when the interpreter ends are not worth a line to the user
+    const nb::module_ errors = nb::module_::import_("hvd.transport.errors");
+    // Lives as long as the process, like the translator itself.
+    static auto* types = new ErrorTypes{errors.attr("LocalError"), errors.attr("RingFull"), errors.attr("PeerFault")};
+    nb::register_exception_translator(translate, types);
+    hvd::bind_pages(m);
+    hvd::bind_rings(m);
+    hvd::bind_channels(m);
+    hvd::bind_process(m);
+}

@@ -1,0 +1,196 @@
+"""The native core: what Python cannot say (ordered loads and stores, fences, waiting); see transport/native/.
+
+Use it through `hvd.transport.pages`, `rings`, `channels` and `process`, which explain it. An object belongs to one thread
+at a time: while one waits, changing what it waits on raises LocalError in the others (notifying is always allowed).
+"""
+
+from collections.abc import Buffer
+from typing import final
+
+@final
+class Mapping(Buffer):
+    """A mapping of a sealed memfd, checked before it is touched; use it through a memoryview."""
+
+    def __init__(self, fd: int, bytes: int, writable: bool) -> None: ...
+    def close(self) -> None:
+        """Unmaps. LocalError while views of it exist."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class Ring:
+    """The verbs both ends of a ring share. Every one raises PeerFault once the peer has broken the ring."""
+
+    @property
+    def size(self) -> int:
+        """Slots, a power of two."""
+
+    @property
+    def free(self) -> int:
+        """Messages that can be pushed now: free slots at a front, requests popped but unanswered at a back."""
+
+    @property
+    def unconsumed(self) -> int:
+        """Messages waiting to be popped."""
+
+    def attach(self, index: int) -> None:
+        """Goes on at `index` with nothing outstanding (FRONT_RING_ATTACH, BACK_RING_ATTACH)."""
+
+    def push(self, message: Buffer) -> bool:
+        """Copies a message of at most a message's size (the rest is zeroed) and publishes it; True: notify the peer.
+
+        RingFull if `free` is 0."""
+
+    def push_many(self, messages: Buffer) -> tuple[int, bool]:
+        """Pushes as many of these whole, adjacent messages as fit: how many, and whether to notify the peer."""
+
+    def pop(self) -> bytes | None:
+        """The next message, copied out once."""
+
+    def pop_many(self, limit: int = 0xFFFF_FFFF) -> bytes:
+        """Up to `limit` messages, one after the other."""
+
+    def final_check(self) -> bool:
+        """True if there is something to pop; otherwise the peer's next push tells it to notify us."""
+
+    def untrusted_indices(self) -> tuple[int, int, int, int]:
+        """req_prod, req_event, rsp_prod, rsp_event as the page has them now: the peer may have written anything."""
+
+    def close(self) -> None:
+        """Lets go of the memory; idempotent. LocalError while attached to a waiter."""
+
+@final
+class FrontRing(Ring):
+    """The end that pushes requests and pops responses. Begins attached at index 0."""
+
+    def __init__(self, memory: Buffer, request_size: int, response_size: int, slot_size: int = 0) -> None:
+        """`slot_size` is sizeof(union) with its padding; 0: the larger of the two sizes."""
+
+    def init(self) -> None:
+        """Writes an empty ring and begins at 0. Only before the memory is shared."""
+
+@final
+class BackRing(Ring):
+    """The end that pops requests and pushes responses. Begins attached at index 0."""
+
+    def __init__(self, memory: Buffer, request_size: int, response_size: int, slot_size: int = 0) -> None:
+        """`slot_size` is sizeof(union) with its padding; 0: the larger of the two sizes."""
+
+@final
+class EndpointStatistics:
+    """Counters of one endpoint since it was opened."""
+
+    @property
+    def notified(self) -> int: ...
+    @property
+    def rung(self) -> int:
+        """Notifications that found the peer asleep and wrote its pipe."""
+
+    @property
+    def taken(self) -> int: ...
+    @property
+    def spins_hit(self) -> int: ...
+    @property
+    def spins_missed(self) -> int: ...
+    @property
+    def sleeps(self) -> int: ...
+    @property
+    def wakeups(self) -> int: ...
+
+@final
+class Endpoint:
+    """One side of an event channel. Owns its two descriptors; -1 is a direction that is not used."""
+
+    def __init__(self, page: Buffer, side: int, rx_fd: int, tx_fd: int) -> None: ...
+    def notify(self) -> None:
+        """Raises the event at the peer: a store, and a system call only if the peer sleeps. Never blocks."""
+
+    def kick(self) -> None:
+        """`notify` that writes the pipe whatever the peer advertises: for a sender that may have died half-way."""
+
+    def take(self) -> bool:
+        """Clears the pending event; whether there was one."""
+
+    def wait(self, timeout_ns: int, spin_ns: int = -1) -> bool:
+        """Waits for an event and takes it; False after `timeout_ns` (negative: never). `spin_ns`: poll that long before
+        sleeping (-1: adaptive). True at once, always, when nobody holds the peer's sending end any more."""
+
+    @property
+    def peer_closed(self) -> bool:
+        """The peer marked the channel closed, or its sending end is gone."""
+
+    @property
+    def peer_asleep(self) -> bool:
+        """A hint: what the peer says of itself. A peer that has not waited yet counts as asleep."""
+
+    def mark_closed(self) -> None:
+        """Tells the peer that nobody sends here any more, and wakes it whatever it advertises."""
+
+    def mark_open(self) -> None:
+        """Takes that back: somebody sends here again."""
+
+    def close(self) -> None:
+        """Closes the descriptors and lets go of the page; idempotent. LocalError while bound to a waiter."""
+
+    def statistics(self) -> EndpointStatistics: ...
+
+@final
+class WaiterStatistics:
+    """Counters of one waiter."""
+
+    @property
+    def waits(self) -> int: ...
+    @property
+    def spins_hit(self) -> int: ...
+    @property
+    def spins_missed(self) -> int: ...
+    @property
+    def sleeps(self) -> int: ...
+    @property
+    def wakeups(self) -> int:
+        """Sleeps that ended with something ready."""
+
+    @property
+    def idle_wakeups(self) -> int:
+        """Sleeps that ended with nothing ready: a timeout, a masked port, a peer's junk."""
+
+    @property
+    def delivered(self) -> int: ...
+
+@final
+class Waiter:
+    """A domain's upcall vector: many endpoints, their rings, and a few other descriptors."""
+
+    def __init__(self, spin_limit_ns: int = 200_000) -> None:
+        """`spin_limit_ns`: how long at most to poll before sleeping; 0: never poll."""
+
+    def add(self, port: int, endpoint: Endpoint) -> None:
+        """Binds an endpoint to a port (> 0); at most 4,096. Its own `wait` is refused from then on."""
+
+    def remove(self, port: int) -> None: ...
+    def attach_ring(self, port: int, ring: Ring) -> None:
+        """Unconsumed work on the ring makes the port ready too, so that the peer need not ring while we are awake.
+        Before sleeping the ring is armed with its final check. One ring a port; what is not popped is ready again."""
+
+    def detach_ring(self, port: int) -> None: ...
+    def mask(self, port: int) -> None:
+        """Events stay pending and are not delivered until `unmask`."""
+
+    def unmask(self, port: int) -> None: ...
+    def watch_fd(self, token: int, fd: int) -> None:
+        """Reports a readable descriptor (level-triggered) as `token` (< 0). Not owned: unwatch before closing it."""
+
+    def unwatch_fd(self, token: int) -> None: ...
+    def wait(self, timeout_ns: int, mask_delivered: bool = False) -> tuple[int, ...]:
+        """Ports whose event was taken (or whose ring has work, or whose peer is gone for good) and readable tokens; ()
+        after `timeout_ns` (negative: never). `mask_delivered`: each port is masked as it is delivered, as by Xen's
+        evtchn device, until `unmask`."""
+
+    def close(self) -> None:
+        """Unbinds everything; the endpoints stay open. Idempotent."""
+
+    def statistics(self) -> WaiterStatistics: ...
+
+def fork_sibling(namespaces: int) -> int: ...
+def die_with_parent() -> None: ...
+def set_process_name(name: str) -> None: ...
+def exit_on_fatal_signals() -> None: ...

@@ -1,0 +1,61 @@
+// What the binding files share: borrowed Python memory and their registration functions.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <cstddef>
+#include <span>
+#include <string>
+
+#include "faults.hpp"
+
+namespace hvd {
+
+namespace nb = nanobind;
+
+/// A Python buffer held for as long as native code uses its memory; its owner can be neither closed nor resized meanwhile.
+class Buffer {
+public:
+    enum class Access { read, write };
+
+    Buffer(nb::handle object, Access access) {
+        if (PyObject_GetBuffer(object.ptr(), &view_, access == Access::write ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0) {
+            PyErr_Clear();
+            throw LocalError(access == Access::write ? "a writable, contiguous buffer is needed" : "a contiguous buffer is needed");
+        }
+    }
+
+    ~Buffer() { release(); }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+
+    std::span<std::byte> bytes() const { return {static_cast<std::byte*>(view_.buf), static_cast<std::size_t>(view_.len)}; }
+
+    void release() {
+        if (view_.obj != nullptr) {
+            PyBuffer_Release(&view_);
+        }
+    }
+
+private:
+    Py_buffer view_{};
+};
+
+/// Held while a thread waits without the interpreter lock; taken and dropped with it.
+class Busy {
+public:
+    explicit Busy(bool& flag) : flag_(flag) { flag_ = true; }
+    ~Busy() { flag_ = false; }
+    Busy(const Busy&) = delete;
+    Busy& operator=(const Busy&) = delete;
+
+private:
+    bool& flag_;
+};
+
+void bind_pages(nb::module_& m);
+void bind_rings(nb::module_& m);
+void bind_channels(nb::module_& m);
+void bind_process(nb::module_& m);
+
+}  // namespace hvd

@@ -1,0 +1,161 @@
+// Python's view of doorbell.hpp and waiter.hpp: Endpoint and Waiter, which wait without the interpreter lock.
+#include "bindings.hpp"
+#include "doorbell.hpp"
+#include "waiter.hpp"
+
+#include <memory>
+#include <unordered_map>
+
+namespace hvd {
+namespace {
+
+/// A doorbell and the Python memory its channel page lives in.
+class BoundEndpoint : public Doorbell {
+public:
+    BoundEndpoint(nb::handle page, int side, int rx_fd, int tx_fd)
+        : BoundEndpoint(std::make_unique<Buffer>(page, Buffer::Access::write), side, rx_fd, tx_fd) {}
+
+    void release() {
+        if (bound_to_waiter || busy) {
+            throw LocalError(busy ? "another thread waits on this endpoint"
+                                  : "the endpoint is bound to a waiter: remove its port first");
+        }
+        close();
+        page_->release();
+    }
+
+private:
+    BoundEndpoint(std::unique_ptr<Buffer> page, int side, int rx_fd, int tx_fd)
+        : Doorbell(page->bytes().data(), page->bytes().size(), side, rx_fd, tx_fd), page_(std::move(page)) {}
+
+    std::unique_ptr<Buffer> page_;
+};
+
+/// Blocks without the interpreter lock; a signal runs its Python handler, which may raise, and then the wait goes on.
+template <class Block>
+Wake block_interruptibly(bool& busy, Block&& block) {
+    for (;;) {
+        Wake wake;
+        {
+            const Busy guard(busy);
+            const nb::gil_scoped_release unlocked;
+            wake = block();
+        }
+        if (wake != Wake::interrupted) {
+            return wake;
+        }
+        if (PyErr_CheckSignals() != 0) {
+            throw nb::python_error();
+        }
+    }
+}
+
+bool endpoint_wait(BoundEndpoint& endpoint, std::int64_t timeout_ns, std::int64_t spin_ns) {
+    if (endpoint.wait_briefly(spin_ns)) {
+        return true;
+    }
+    const std::int64_t deadline_ns = deadline_after(timeout_ns);
+    return block_interruptibly(endpoint.busy, [&] { return endpoint.wait(deadline_ns, spin_ns); }) == Wake::ready;
+}
+
+/// A waiter and references to what it waits on. The waiter is destroyed first and lets go of all of it.
+struct BoundWaiter {
+    explicit BoundWaiter(std::int64_t spin_limit_ns) : waiter(spin_limit_ns) {}
+
+    std::unordered_map<std::int64_t, nb::object> endpoints;
+    std::unordered_map<std::int64_t, nb::object> rings;
+    Waiter waiter;
+
+    void add(std::int64_t port, nb::object endpoint) {
+        waiter.add(port, nb::cast<BoundEndpoint&>(endpoint));
+        endpoints.emplace(port, std::move(endpoint));
+    }
+
+    void remove(std::int64_t port) {
+        waiter.remove(port);
+        rings.erase(port);
+        endpoints.erase(port);
+    }
+
+    void attach_ring(std::int64_t port, nb::object ring) {
+        waiter.attach_ring(port, nb::cast<Ring&>(ring));
+        rings.emplace(port, std::move(ring));
+    }
+
+    void detach_ring(std::int64_t port) {
+        waiter.detach_ring(port);
+        rings.erase(port);
+    }
+
+    void close() {
+        waiter.close();
+        rings.clear();
+        endpoints.clear();
+    }
+
+    nb::object wait(std::int64_t timeout_ns, bool mask_delivered) {
+        if (!waiter.begin(mask_delivered, timeout_ns != 0)) {
+            const std::int64_t deadline_ns = deadline_after(timeout_ns);
+            block_interruptibly(waiter.busy, [&] { return waiter.block(deadline_ns); });
+        }
+        return ready();
+    }
+
+    nb::object ready() const {
+        const auto& keys = waiter.ready();
+        nb::object tuple = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(keys.size())));
+        for (std::size_t i = 0; i < keys.size(); ++i) {
+            PyTuple_SET_ITEM(tuple.ptr(), static_cast<Py_ssize_t>(i), PyLong_FromLongLong(keys[i]));
+        }
+        return tuple;
+    }
+};
+
+}  // namespace
+
+void bind_channels(nb::module_& m) {
+    nb::class_<DoorbellStatistics>(m, "EndpointStatistics")
+        .def_ro("notified", &DoorbellStatistics::notified)
+        .def_ro("rung", &DoorbellStatistics::rung)
+        .def_ro("taken", &DoorbellStatistics::taken)
+        .def_ro("spins_hit", &DoorbellStatistics::spins_hit)
+        .def_ro("spins_missed", &DoorbellStatistics::spins_missed)
+        .def_ro("sleeps", &DoorbellStatistics::sleeps)
+        .def_ro("wakeups", &DoorbellStatistics::wakeups);
+    nb::class_<WaiterStatistics>(m, "WaiterStatistics")
+        .def_ro("waits", &WaiterStatistics::waits)
+        .def_ro("spins_hit", &WaiterStatistics::spins_hit)
+        .def_ro("spins_missed", &WaiterStatistics::spins_missed)
+        .def_ro("sleeps", &WaiterStatistics::sleeps)
+        .def_ro("wakeups", &WaiterStatistics::wakeups)
+        .def_ro("idle_wakeups", &WaiterStatistics::idle_wakeups)
+        .def_ro("delivered", &WaiterStatistics::delivered);
+    nb::class_<BoundEndpoint>(m, "Endpoint")
+        .def(nb::init<nb::handle, int, int, int>(), nb::arg("page"), nb::arg("side"), nb::arg("rx_fd"), nb::arg("tx_fd"))
+        .def("notify", &BoundEndpoint::notify)
+        .def("kick", &BoundEndpoint::kick)
+        .def("take", &BoundEndpoint::take)
+        .def("wait", &endpoint_wait, nb::arg("timeout_ns"), nb::arg("spin_ns") = -1)
+        .def("mark_closed", &BoundEndpoint::mark_closed)
+        .def("mark_open", &BoundEndpoint::mark_open)
+        .def("close", &BoundEndpoint::release)
+        .def("statistics", &BoundEndpoint::statistics)
+        .def_prop_ro("peer_closed", &BoundEndpoint::peer_closed)
+        .def_prop_ro("peer_asleep", &BoundEndpoint::peer_asleep);
+    nb::class_<BoundWaiter>(m, "Waiter")
+        .def(nb::init<std::int64_t>(), nb::arg("spin_limit_ns") = spin_limit_default_ns)
+        .def("add", &BoundWaiter::add, nb::arg("port"), nb::arg("endpoint"))
+        .def("remove", &BoundWaiter::remove, nb::arg("port"))
+        .def("attach_ring", &BoundWaiter::attach_ring, nb::arg("port"), nb::arg("ring"))
+        .def("detach_ring", &BoundWaiter::detach_ring, nb::arg("port"))
+        .def("mask", [](BoundWaiter& self, std::int64_t port) { self.waiter.mask(port); }, nb::arg("port"))
+        .def("unmask", [](BoundWaiter& self, std::int64_t port) { self.waiter.unmask(port); }, nb::arg("port"))
+        .def("watch_fd", [](BoundWaiter& self, std::int64_t token, int fd) { self.waiter.watch_fd(token, fd); },
+             nb::arg("token"), nb::arg("fd"))
+        .def("unwatch_fd", [](BoundWaiter& self, std::int64_t token) { self.waiter.unwatch_fd(token); }, nb::arg("token"))
+        .def("wait", &BoundWaiter::wait, nb::arg("timeout_ns"), nb::arg("mask_delivered") = false)
+        .def("close", &BoundWaiter::close)
+        .def("statistics", [](const BoundWaiter& self) { return self.waiter.statistics(); });
+}
+
+}  // namespace hvd

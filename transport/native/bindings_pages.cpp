@@ -1,0 +1,39 @@
+// Python's view of pages.hpp: a mapping is an object with the buffer protocol.
+#include "bindings.hpp"
+#include "pages.hpp"
+
+namespace hvd {
+namespace {
+
+int get_buffer(PyObject* self, Py_buffer* view, int flags) {
+    auto* mapping = nb::inst_ptr<Mapping>(self);
+    if (mapping->data() == nullptr) {
+        PyErr_SetString(PyExc_BufferError, "the mapping is closed");
+        view->obj = nullptr;
+        return -1;
+    }
+    const auto bytes = static_cast<Py_ssize_t>(mapping->bytes());
+    if (PyBuffer_FillInfo(view, self, mapping->data(), bytes, mapping->writable() ? 0 : 1, flags) != 0) {
+        return -1;
+    }
+    ++mapping->views;
+    return 0;
+}
+
+void release_buffer(PyObject* self, Py_buffer*) { --nb::inst_ptr<Mapping>(self)->views; }
+
+PyType_Slot mapping_slots[] = {
+    {Py_bf_getbuffer, reinterpret_cast<void*>(get_buffer)},
+    {Py_bf_releasebuffer, reinterpret_cast<void*>(release_buffer)},
+    {0, nullptr},
+};
+
+}  // namespace
+
+void bind_pages(nb::module_& m) {
+    nb::class_<Mapping>(m, "Mapping", nb::type_slots(mapping_slots))
+        .def(nb::init<int, std::size_t, bool>(), nb::arg("fd"), nb::arg("bytes"), nb::arg("writable"))
+        .def("close", &Mapping::close);
+}
+
+}  // namespace hvd

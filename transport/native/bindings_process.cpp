@@ -1,0 +1,39 @@
+// process.hpp for Python, without logic of its own.
+#include "bindings.hpp"
+#include "process.hpp"
+
+namespace {
+
+int checked(long result) {
+    if (result < 0) {
+        errno = static_cast<int>(-result);
+        PyErr_SetFromErrno(PyExc_OSError);
+        throw nanobind::python_error();
+    }
+    return static_cast<int>(result);
+}
+
+/// As os.fork does it: the interpreter's locks are held over the clone and put in order on both sides.
+int fork_sibling(std::uint64_t namespaces) {
+    PyOS_BeforeFork();
+    const long pid = hvd::clone_sibling(namespaces);
+    if (pid == 0) {
+        PyOS_AfterFork_Child();
+    } else {
+        PyOS_AfterFork_Parent();
+    }
+    return checked(pid);
+}
+
+}  // namespace
+
+namespace hvd {
+
+void bind_process(nb::module_& m) {
+    m.def("fork_sibling", fork_sibling, nb::arg("namespaces"));
+    m.def("die_with_parent", [] { checked(die_with_parent()); });
+    m.def("set_process_name", [](const char* name) { checked(set_process_name(name)); }, nb::arg("name"));
+    m.def("exit_on_fatal_signals", [] { checked(exit_on_fatal_signals()); });
+}
+
+}  // namespace hvd

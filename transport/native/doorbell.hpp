@@ -1,0 +1,303 @@
+// One end of an event channel: a pending word in a shared page, and a pipe that is written only when the other end sleeps.
+//
+//   notifier: pending = 1;  FENCE;  if (waiting && exchange(waiting, 0)) write one byte
+//   receiver: waiting = 1;  FENCE;  if (pending) stay awake; else sleep on the pipe;  waiting = 0; drain
+//
+// Without either fence both may read the old value of the other's word, and the wake-up is lost (a model check in the
+// tests shows it). A pipe per direction and not an eventfd: an eventfd handed to two processes is one open file
+// description, so a hostile peer could make our write block.
+//
+// What decides (whether we sleep, mask, what was closed) is private; a shared word is read once and at worst costs this
+// channel a wake-up or a needless one. Why raw access is in bounds: the page holds a ChannelPage (checked at binding)
+// and both lines are chosen by `side`, which is ours.
+#pragma once
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include "faults.hpp"
+#include "layouts.hpp"
+#include "spin.hpp"
+
+namespace hvd {
+
+enum class Wake { ready, timed_out, interrupted };
+
+struct DoorbellStatistics {
+    std::uint64_t notified = 0;     // notify() and its kin
+    std::uint64_t rung = 0;         // of these: the peer slept and its pipe was written
+    std::uint64_t taken = 0;        // events received
+    std::uint64_t spins_hit = 0;    // waits that polling ended
+    std::uint64_t spins_missed = 0; // waits that polled in vain and slept
+    std::uint64_t sleeps = 0;
+    std::uint64_t wakeups = 0;      // sleeps that an event ended
+};
+
+namespace detail {
+
+/// A full pipe is readable already and a peer without a reader is the peer's fault: neither is an error here. SIGPIPE is
+/// held back for the call, because a guest program may have restored its deadly default.
+inline void write_byte_quietly(int fd) {
+    sigset_t broken_pipe;
+    sigset_t before;
+    sigemptyset(&broken_pipe);
+    sigaddset(&broken_pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &broken_pipe, &before);
+    const char byte = 1;
+    if (::write(fd, &byte, 1) < 0 && errno == EPIPE) {
+        const timespec at_once{0, 0};
+        sigtimedwait(&broken_pipe, nullptr, &at_once);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+inline void set_non_blocking(int fd) {
+    const int flags = ::fcntl(fd, F_GETFL);
+    if (flags < 0 || ((flags & O_NONBLOCK) == 0 && ::fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)) {
+        throw LocalError("descriptor " + std::to_string(fd) + " is not an open pipe end");
+    }
+}
+
+}  // namespace detail
+
+class Doorbell {
+public:
+    /// Owns both descriptors from the moment the constructor returns; either may be -1.
+    Doorbell(std::byte* page, std::size_t page_bytes, int side, int rx_fd, int tx_fd) {
+        if (side != 0 && side != 1) {
+            throw LocalError("an endpoint's side is 0 or 1, not " + std::to_string(side));
+        }
+        if (page_bytes < sizeof(ChannelPage) || reinterpret_cast<std::uintptr_t>(page) % alignof(ChannelPage) != 0) {
+            throw LocalError("a channel page holds at least " + std::to_string(sizeof(ChannelPage)) + " bytes and is page aligned");
+        }
+        for (const int fd : {rx_fd, tx_fd}) {
+            if (fd != -1) {
+                detail::set_non_blocking(fd);
+            }
+        }
+        auto* lines = reinterpret_cast<ChannelPage*>(page)->lines;
+        in_ = &lines[side];
+        out_ = &lines[1 - side];
+        rx_fd_ = rx_fd;
+        tx_fd_ = tx_fd;
+    }
+
+    ~Doorbell() { close(); }
+    Doorbell(const Doorbell&) = delete;
+    Doorbell& operator=(const Doorbell&) = delete;
+
+    bool is_open() const { return in_ != nullptr; }
+    int rx_fd() const { return rx_fd_; }
+
+    /// Raises the event at the other end; a system call only if that end sleeps.
+    void notify() {
+        check_open();
+        ++statistics_.notified;
+        store_fenced(out_->pending, 1U);
+        if (load_fenced(out_->waiting) != 0 && exchange_fenced(out_->waiting, 0U) != 0) {
+            ring_pipe();
+        }
+    }
+
+    /// Raises the event whatever the other end advertises: for a sender that may have died between the word and the pipe.
+    void kick() {
+        check_open();
+        ++statistics_.notified;
+        store_fenced(out_->pending, 1U);
+        ring_pipe();
+    }
+
+    void mark_closed() {
+        check_open();
+        store_fenced(out_->closed, 1U);
+        kick();
+    }
+
+    void mark_open() {
+        check_open();
+        store_fenced(out_->closed, 0U);
+    }
+
+    bool pending() const { return load_acquire(in_->pending) != 0; }
+
+    /// Takes the event, if there is one. A poll that finds nothing only reads, and so leaves the cache line shared.
+    bool take() {
+        check_open();
+        if (!pending() || exchange_fenced(in_->pending, 0U) == 0) {
+            return false;
+        }
+        ++statistics_.taken;
+        return true;
+    }
+
+    /// The other end said so, or nobody holds the sending end of our pipe any more.
+    bool peer_closed() const {
+        check_open();
+        return hung_up_ || load_acquire(in_->closed) != 0;
+    }
+
+    bool peer_asleep() const {
+        check_open();
+        return is_asleep(load_acquire(out_->cpu));
+    }
+
+    /// Where the peer said it runs, or last ran. Any value: compare it, index nothing with it.
+    std::int32_t untrusted_peer_cpu() const { return load_relaxed(out_->cpu); }
+
+    bool hung_up() const { return hung_up_; }
+
+    // The three steps of sleeping, for whoever owns the sleep (`wait` below, or a Waiter over many doorbells).
+
+    /// From here on a notifier writes the pipe; `pending()` must be looked at once more before sleeping.
+    void arm() {
+        store_relaxed(in_->cpu, asleep_on(published_cpu_));
+        store_fenced(in_->waiting, 1U);
+    }
+
+    void disarm(std::int32_t cpu) {
+        store_relaxed(in_->waiting, 0U);
+        published_cpu_ = cpu;
+        store_relaxed(in_->cpu, cpu);
+    }
+
+    void publish_cpu(std::int32_t cpu) {
+        if (cpu != published_cpu_) {
+            published_cpu_ = cpu;
+            store_relaxed(in_->cpu, cpu);
+        }
+    }
+
+    /// Empties the pipe as far as one read goes; a peer that wrote more than one byte costs only itself and this call.
+    void drain() {
+        char bytes[page_size];
+        if (::read(rx_fd_, bytes, sizeof bytes) == 0) {
+            hung_up_ = true;
+        }
+    }
+
+    /// Polls without giving up anything, for at most as long as 16 pauses: true if an event was taken.
+    bool wait_briefly(std::int64_t spin_ns) {
+        check_may_wait();
+        publish_cpu(current_cpu());
+        if (take() || hung_up_) {
+            return true;
+        }
+        if (budget_of(spin_ns) == 0) {
+            return false;
+        }
+        const bool hit = spin_until(0, [this] { return take(); }, [this] { return peer_on(published_cpu_); });
+        statistics_.spins_hit += hit ? 1 : 0;
+        return hit;
+    }
+
+    /// Polls, then sleeps, until an event is taken or the deadline passes. With nobody left who could ring it returns
+    /// `ready` at once and always, so that nobody sleeps on a dead channel for ever.
+    Wake wait(std::int64_t deadline_ns, std::int64_t spin_ns) {
+        const std::int64_t began = now_ns();
+        const std::int64_t budget = budget_of(spin_ns);
+        if (budget > 0 && spin_until(std::min(began + budget, deadline_ns), [this] { return take(); },
+                                     [this] { return peer_on(published_cpu_); })) {
+            ++statistics_.spins_hit;
+            return Wake::ready;
+        }
+        statistics_.spins_missed += budget > 0 ? 1 : 0;
+        for (;;) {
+            const Wake wake = sleep(deadline_ns);
+            if (wake == Wake::interrupted) {
+                return wake;
+            }
+            if (take() || hung_up_) {
+                ++statistics_.wakeups;
+                adaptive_.missed(now_ns() - began, true);
+                return Wake::ready;
+            }
+            if (now_ns() >= deadline_ns) {
+                adaptive_.missed(now_ns() - began, false);
+                return Wake::timed_out;
+            }
+        }
+    }
+
+    DoorbellStatistics statistics() const { return statistics_; }
+
+    /// Closes the descriptors and forgets the page. Idempotent.
+    void close() {
+        for (int* fd : {&rx_fd_, &tx_fd_}) {
+            if (*fd != -1) {
+                ::close(*fd);
+                *fd = -1;
+            }
+        }
+        in_ = out_ = nullptr;
+    }
+
+    bool bound_to_waiter = false;
+    /// Set while a thread waits without the interpreter lock; whoever could pull memory from under it must look here.
+    bool busy = false;
+
+    void check_open() const {
+        if (in_ == nullptr) [[unlikely]] {
+            throw LocalError("the endpoint is closed");
+        }
+    }
+
+private:
+    void check_may_wait() const {
+        check_open();
+        if (rx_fd_ == -1 || bound_to_waiter || busy) [[unlikely]] {
+            throw LocalError(rx_fd_ == -1      ? "this endpoint only sends: it has no descriptor to wait on"
+                             : bound_to_waiter ? "this endpoint is bound to a waiter: wait there"
+                                               : "another thread waits on this endpoint");
+        }
+    }
+
+    bool peer_on(std::int32_t cpu) const { return cpu_of(untrusted_peer_cpu()) == cpu; }
+
+    std::int64_t budget_of(std::int64_t spin_ns) const { return spin_ns < 0 ? adaptive_.budget_ns() : spin_ns; }
+
+    void ring_pipe() {
+        ++statistics_.rung;
+        if (tx_fd_ != -1) {
+            detail::write_byte_quietly(tx_fd_);
+        }
+    }
+
+    Wake sleep(std::int64_t deadline_ns) {
+        arm();
+        int woken = 1;
+        if (!pending()) {
+            ++statistics_.sleeps;
+            pollfd pipe{rx_fd_, POLLIN, 0};
+            const timespec left = deadline_ns == never_ns ? timespec{} : until(deadline_ns);
+            woken = ::ppoll(&pipe, 1, deadline_ns == never_ns ? nullptr : &left, nullptr);
+            if (woken < 0 && errno != EINTR) {
+                disarm(current_cpu());
+                throw LocalError(std::string("ppoll: ") + std::strerror(errno));
+            }
+            if (woken > 0) {
+                drain();
+            }
+        }
+        disarm(current_cpu());
+        return woken > 0 ? Wake::ready : woken == 0 ? Wake::timed_out : Wake::interrupted;
+    }
+
+    ChannelLine* in_ = nullptr;
+    ChannelLine* out_ = nullptr;
+    int rx_fd_ = -1;
+    int tx_fd_ = -1;
+    bool hung_up_ = false;
+    std::int32_t published_cpu_ = cpu_unknown;
+    SpinBudget adaptive_{spin_limit_default_ns};
+    DoorbellStatistics statistics_;
+};
+
+}  // namespace hvd

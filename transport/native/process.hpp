@@ -1,0 +1,43 @@
+// What a process needs of the kernel to live and die as one of hvd's: sibling forks, death with its parent, a reported crash.
+#pragma once
+
+#include <linux/sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdint>
+
+namespace hvd {
+
+/// clone3 with CLONE_PARENT: the child is a sibling, so the caller's parent reaps it. Returns like fork, -errno on failure.
+/// exit_signal has to be 0 with CLONE_PARENT; the child then sends its parent what the caller would.
+inline long clone_sibling(std::uint64_t namespaces) {
+    clone_args args{};
+    args.flags = CLONE_PARENT | namespaces;
+    const long pid = syscall(SYS_clone3, &args, sizeof args);
+    return pid < 0 ? -errno : pid;
+}
+
+/// The kernel kills us when the thread that is our parent ends.
+inline int die_with_parent() { return prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 ? 0 : -errno; }
+
+inline int set_process_name(const char* name) { return prctl(PR_SET_NAME, name) == 0 ? 0 : -errno; }
+
+/// The signals of a crash end the process with status 128 + signal. Needed because the first process of a PID namespace does
+/// not die of a signal that it has no handler for, not even of its own abort(). _exit is async-signal-safe.
+inline int exit_on_fatal_signals() {
+    struct sigaction action {};
+    action.sa_handler = [](int number) { _exit(128 + number); };
+    for (const int number : std::array{SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, SIGQUIT}) {
+        if (sigaction(number, &action, nullptr) != 0) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
+}  // namespace hvd

@@ -1,0 +1,109 @@
+// Polling before sleeping: the clock, the current CPU, the pause instruction and the adaptive budget.
+//
+// Waking a sleeping CPU costs 14 to 30 us, a polled word 0.1 us; but polling a peer that needs our own CPU costs 20 to
+// 200 times more than sleeping, and polling for something that comes late burns the CPU for nothing. So each waiter grows
+// its budget while polling would have caught what came, and drops it to nothing when it would not.
+#pragma once
+
+#include <sched.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#if __has_include(<sys/rseq.h>)
+#include <sys/rseq.h>
+#define HVD_HAS_RSEQ 1
+#else
+#define HVD_HAS_RSEQ 0
+#endif
+
+namespace hvd {
+
+inline constexpr std::int64_t never_ns = std::numeric_limits<std::int64_t>::max();
+inline constexpr std::int64_t spin_limit_default_ns = 200'000;
+
+inline std::int64_t now_ns() {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<std::int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
+}
+
+/// Negative waits for ever; a sum that overflows does too.
+inline std::int64_t deadline_after(std::int64_t timeout_ns) {
+    const std::int64_t now = now_ns();
+    return timeout_ns < 0 || timeout_ns > never_ns - now ? never_ns : now + timeout_ns;
+}
+
+inline timespec until(std::int64_t deadline_ns) {
+    const std::int64_t left = std::max<std::int64_t>(deadline_ns - now_ns(), 0);
+    return {static_cast<time_t>(left / 1'000'000'000), static_cast<long>(left % 1'000'000'000)};
+}
+
+/// The kernel keeps this number up to date in our thread's rseq area, so that reading it is one load.
+inline std::int32_t current_cpu() {
+#if HVD_HAS_RSEQ
+    if (__rseq_size != 0) {
+        const auto* area = reinterpret_cast<const struct rseq*>(static_cast<const char*>(__builtin_thread_pointer()) + __rseq_offset);
+        const auto cpu = static_cast<std::int32_t>(*const_cast<const volatile std::uint32_t*>(&area->cpu_id));
+        if (cpu >= 0) {
+            return cpu;
+        }
+    }
+#endif
+    return sched_getcpu();
+}
+
+inline void pause_cpu() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield" ::: "memory");
+#else
+    __asm__ __volatile__("" ::: "memory");
+#endif
+}
+
+/// One clock reading costs about as much as one pause, so the clock is read once in this many polls.
+inline constexpr int polls_per_clock = 16;
+
+class SpinBudget {
+public:
+    explicit SpinBudget(std::int64_t limit_ns) : limit_ns_(std::max<std::int64_t>(limit_ns, 0)), budget_ns_(std::min(first_ns, limit_ns_)) {}
+
+    std::int64_t budget_ns() const { return budget_ns_; }
+
+    /// A wait had to sleep and lasted this long in all; `pollable` says whether polling could have seen its end at all.
+    void missed(std::int64_t blocked_ns, bool pollable) {
+        if (!pollable || blocked_ns > limit_ns_) {
+            budget_ns_ = 0;
+        } else {
+            budget_ns_ = std::min(budget_ns_ == 0 ? first_ns : 2 * budget_ns_, limit_ns_);
+        }
+    }
+
+private:
+    static constexpr std::int64_t first_ns = 10'000;
+    std::int64_t limit_ns_;
+    std::int64_t budget_ns_;
+};
+
+/// Polls `ready` until it holds (true), or `end_ns` has passed, or `pointless` holds (false).
+template <class Ready, class Pointless>
+bool spin_until(std::int64_t end_ns, Ready&& ready, Pointless&& pointless) {
+    do {
+        if (pointless()) {
+            return false;
+        }
+        for (int i = 0; i < polls_per_clock; ++i) {
+            if (ready()) {
+                return true;
+            }
+            pause_cpu();
+        }
+    } while (now_ns() < end_ns);
+    return false;
+}
+
+}  // namespace hvd

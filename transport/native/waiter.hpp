@@ -1,0 +1,436 @@
+// A domain's upcall vector: waits on many event channels, their rings and a few other descriptors at once.
+//
+// A port is in one of three private states. *Polled*: the receiver looks at its words, and nobody writes its pipe.
+// *Armed*: it advertises that we sleep, so its next event writes the pipe and shows up in the epoll set. *Masked*: looked
+// at by nobody until unmasked. Going to sleep arms the polled ports and looks once more (see doorbell.hpp); waking polls
+// again those that were active lately. So a wait costs what the active ports cost, however many are bound, and a quiet
+// port costs nothing.
+#pragma once
+
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "doorbell.hpp"
+#include "ring.hpp"
+
+namespace hvd {
+
+struct WaiterStatistics {
+    std::uint64_t waits = 0;
+    std::uint64_t spins_hit = 0;     // waits that polling ended
+    std::uint64_t spins_missed = 0;  // waits that polled in vain
+    std::uint64_t sleeps = 0;
+    std::uint64_t wakeups = 0;       // sleeps that ended with something ready
+    std::uint64_t idle_wakeups = 0;  // sleeps that ended with nothing: a stale byte, a masked port, junk from a peer
+    std::uint64_t delivered = 0;     // ports and tokens handed out
+};
+
+class Waiter {
+public:
+    static constexpr std::size_t ports_max = 4096;
+    static constexpr std::size_t fds_max = 64;
+
+    explicit Waiter(std::int64_t spin_limit_ns) : adaptive_(spin_limit_ns), epoll_fd_(::epoll_create1(EPOLL_CLOEXEC)) {
+        if (epoll_fd_ == -1) {
+            throw LocalError(std::string("no epoll set for a waiter: ") + std::strerror(errno));
+        }
+    }
+
+    ~Waiter() { close(); }
+    Waiter(const Waiter&) = delete;
+    Waiter& operator=(const Waiter&) = delete;
+
+    /// Binds a port (> 0). The doorbell must outlive its binding and is waited on nowhere else.
+    void add(std::int64_t port, Doorbell& bell) {
+        check_idle();
+        bell.check_open();
+        if (port <= 0 || slots_.contains(port)) {
+            throw LocalError("port " + std::to_string(port) + (port <= 0 ? " is not positive" : " is bound to this waiter already"));
+        }
+        if (slots_.size() >= ports_max) {
+            throw LocalError("a waiter binds at most " + std::to_string(ports_max) + " ports");
+        }
+        if (bell.rx_fd() == -1 || bell.bound_to_waiter || bell.busy) {
+            throw LocalError("port " + std::to_string(port) + ": its endpoint cannot receive or is waited on elsewhere");
+        }
+        watch(port, bell.rx_fd());
+        auto slot = std::make_unique<Slot>(port, bell);
+        bell.bound_to_waiter = true;
+        poll_again(*slot);
+        slots_.emplace(port, std::move(slot));
+        reserve();
+    }
+
+    void remove(std::int64_t port) {
+        check_idle();
+        Slot& slot = at(port);
+        detach_ring(port);
+        leave_polled(slot);
+        slot.bell.disarm(current_cpu());
+        slot.bell.bound_to_waiter = false;
+        ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, slot.bell.rx_fd(), nullptr);
+        slots_.erase(port);
+    }
+
+    /// Unconsumed work on the ring makes the port ready too; the ring must outlive the attachment.
+    void attach_ring(std::int64_t port, Ring& ring) {
+        check_idle();
+        Slot& slot = at(port);
+        if (slot.ring != nullptr || ring.attached_to_waiter) {
+            throw LocalError("port " + std::to_string(port) + ": " +
+                             (slot.ring != nullptr ? "it has a ring already" : "the ring is attached to a port already"));
+        }
+        slot.ring = &ring;
+        ring.attached_to_waiter = true;
+        if (slot.state == State::armed) {
+            poll_again(slot);
+        }
+    }
+
+    void detach_ring(std::int64_t port) {
+        check_idle();
+        Slot& slot = at(port);
+        if (slot.ring != nullptr) {
+            slot.ring->attached_to_waiter = false;
+            slot.ring = nullptr;
+        }
+    }
+
+    void mask(std::int64_t port) {
+        check_idle();
+        Slot& slot = at(port);
+        leave_polled(slot);
+        slot.bell.disarm(current_cpu());
+        slot.state = State::masked;
+    }
+
+    /// What became pending meanwhile is delivered by the next wait.
+    void unmask(std::int64_t port) {
+        check_idle();
+        Slot& slot = at(port);
+        if (slot.state == State::masked) {
+            poll_again(slot);
+        }
+    }
+
+    /// A further descriptor, level-triggered, reported as its token (< 0). Not owned.
+    void watch_fd(std::int64_t token, int fd) {
+        check_idle();
+        if (token >= 0 || fds_.contains(token)) {
+            throw LocalError("token " + std::to_string(token) + (token >= 0 ? " is not negative" : " is watched already"));
+        }
+        if (fds_.size() >= fds_max) {
+            throw LocalError("a waiter watches at most " + std::to_string(fds_max) + " descriptors beside its ports");
+        }
+        watch(token, fd);
+        fds_.emplace(token, fd);
+        reserve();
+    }
+
+    void unwatch_fd(std::int64_t token) {
+        check_idle();
+        const auto found = fds_.find(token);
+        if (found == fds_.end()) {
+            throw LocalError("token " + std::to_string(token) + " is not watched by this waiter");
+        }
+        ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, found->second, nullptr);
+        fds_.erase(found);
+    }
+
+    /// Begins a wait: looks at everything that can be looked at without a system call, and polls for at most 16 pauses.
+    /// True: `ready()` is the answer (empty if the timeout is 0 and nothing came). False: go on with `block`.
+    bool begin(bool mask_delivered, bool may_block) {
+        check_idle();
+        ++statistics_.waits;
+        mask_delivered_ = mask_delivered;
+        ready_.clear();
+        follow_cpu();
+        collect();
+        if (ready_.empty() && may_block && adaptive_.budget_ns() > 0) {
+            const bool hit = spin_until(0, [this] { return collect(); }, [this] { return spin_is_pointless(); });
+            statistics_.spins_hit += hit ? 1 : 0;
+        }
+        if (!may_block) {
+            look_at_epoll(0);
+        } else if (!ready_.empty()) {
+            look_at_epoll_if_due();
+        }
+        return !ready_.empty() || !may_block;
+    }
+
+    /// Polls, then sleeps, until something is ready or the deadline passes. Runs without the interpreter lock.
+    Wake block(std::int64_t deadline_ns) {
+        const std::int64_t began = now_ns();
+        const std::int64_t budget = adaptive_.budget_ns();
+        if (budget > 0 && !polled_.empty()) {
+            if (spin_until(std::min(began + budget, deadline_ns), [this] { return collect(); },
+                           [this] { return spin_is_pointless(); })) {
+                ++statistics_.spins_hit;
+                look_at_epoll_if_due();
+                return Wake::ready;
+            }
+            ++statistics_.spins_missed;
+        }
+        for (;;) {
+            const Wake wake = sleep(deadline_ns);
+            if (wake != Wake::timed_out) {
+                if (wake == Wake::ready) {
+                    adaptive_.missed(now_ns() - began, woken_by_polled_);
+                }
+                return wake;
+            }
+            if (now_ns() >= deadline_ns) {
+                adaptive_.missed(never_ns, false);
+                return Wake::timed_out;
+            }
+        }
+    }
+
+    const std::vector<std::int64_t>& ready() const { return ready_; }
+    WaiterStatistics statistics() const { return statistics_; }
+    std::size_t ports() const { return slots_.size(); }
+
+    /// Unbinds everything and closes the epoll set. Idempotent.
+    void close() {
+        if (epoll_fd_ == -1) {
+            return;
+        }
+        while (!slots_.empty()) {
+            remove(slots_.begin()->first);
+        }
+        fds_.clear();
+        ::close(epoll_fd_);
+        epoll_fd_ = -1;
+    }
+
+    /// Set while a thread is in `block` without the interpreter lock: nobody else may change the set then.
+    bool busy = false;
+
+private:
+    enum class State { polled, armed, masked };
+
+    struct Slot {
+        Slot(std::int64_t port_, Doorbell& bell_) : port(port_), bell(bell_) {}
+        std::int64_t port;
+        Doorbell& bell;
+        Ring* ring = nullptr;
+        State state = State::armed;
+        int quiet_sleeps = 0;
+        std::size_t polled_at = 0;         // index in polled_, while polled
+        std::uint64_t delivered_in = 0;    // the wait that delivered it last
+        bool hang_up_delivered = false;
+    };
+
+    /// A port that stayed silent over this many sleeps is left armed, and costs nothing until it rings.
+    static constexpr int quiet_sleeps_max = 8;
+    /// How long a waiter that is never idle may leave its epoll set unlooked at.
+    static constexpr std::int64_t epoll_interval_ns = 250'000;
+    static constexpr int events_max = 64;
+
+    void check_idle() const {
+        if (busy) [[unlikely]] {
+            throw LocalError("another thread waits on this waiter");
+        }
+        if (epoll_fd_ == -1) [[unlikely]] {
+            throw LocalError("the waiter is closed");
+        }
+    }
+
+    Slot& at(std::int64_t port) {
+        const auto found = slots_.find(port);
+        if (found == slots_.end()) {
+            throw LocalError("port " + std::to_string(port) + " is not bound to this waiter");
+        }
+        return *found->second;
+    }
+
+    void watch(std::int64_t key, int fd) {
+        epoll_event event{};
+        event.events = EPOLLIN;
+        event.data.u64 = static_cast<std::uint64_t>(key);
+        if (::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) != 0) {
+            throw LocalError("descriptor " + std::to_string(fd) + " cannot be waited on: " + std::strerror(errno));
+        }
+    }
+
+    /// Nothing is allocated while waiting.
+    void reserve() {
+        ready_.reserve(slots_.size() + fds_.size());
+        polled_.reserve(slots_.size());
+    }
+
+    void poll_again(Slot& slot) {
+        slot.bell.disarm(cpu_);
+        slot.state = State::polled;
+        slot.quiet_sleeps = 0;
+        slot.polled_at = polled_.size();
+        polled_.push_back(&slot);
+    }
+
+    void leave_polled(Slot& slot) {
+        if (slot.state == State::polled) {
+            polled_.back()->polled_at = slot.polled_at;
+            polled_[slot.polled_at] = polled_.back();
+            polled_.pop_back();
+            slot.state = State::armed;
+        }
+    }
+
+    static bool is_due(const Slot& slot) {
+        return slot.bell.pending() || (slot.ring != nullptr && slot.ring->has_work()) ||
+               (slot.bell.hung_up() && !slot.hang_up_delivered);
+    }
+
+    /// Once per wait, although the pending word, the ring and the pipe may each tell of the same port.
+    void deliver(Slot& slot) {
+        if (slot.delivered_in == statistics_.waits) {
+            return;
+        }
+        slot.bell.take();
+        slot.delivered_in = statistics_.waits;
+        slot.hang_up_delivered = slot.bell.hung_up();
+        slot.quiet_sleeps = 0;
+        ready_.push_back(slot.port);
+        ++statistics_.delivered;
+        if (mask_delivered_) {
+            leave_polled(slot);
+            slot.bell.disarm(cpu_);
+            slot.state = State::masked;
+        }
+    }
+
+    bool collect() {
+        for (std::size_t i = polled_.size(); i-- > 0;) {  // backwards: delivering may move the last one here
+            if (is_due(*polled_[i])) {
+                deliver(*polled_[i]);
+            }
+        }
+        return !ready_.empty();
+    }
+
+    void follow_cpu() {
+        const std::int32_t cpu = current_cpu();
+        if (cpu != cpu_) {
+            cpu_ = cpu;
+            for (Slot* slot : polled_) {
+                slot->bell.publish_cpu(cpu);
+            }
+        }
+    }
+
+    /// Polling takes the CPU from the very peer it waits for, if every peer that runs (or, if none does, every peer that
+    /// slept) is on our own.
+    bool spin_is_pointless() const {
+        bool running_elsewhere = false;
+        bool running_here = false;
+        bool asleep_elsewhere = false;
+        for (const Slot* slot : polled_) {
+            const std::int32_t untrusted_cpu = slot->bell.untrusted_peer_cpu();
+            const bool elsewhere = cpu_of(untrusted_cpu) != cpu_;
+            running_elsewhere |= elsewhere && !is_asleep(untrusted_cpu);
+            running_here |= !elsewhere && !is_asleep(untrusted_cpu);
+            asleep_elsewhere |= elsewhere && is_asleep(untrusted_cpu);
+        }
+        return !running_elsewhere && (running_here || !asleep_elsewhere);
+    }
+
+    /// Arms the polled ports, looks once more, sleeps. `timed_out` means only: nothing was ready yet.
+    Wake sleep(std::int64_t deadline_ns) {
+        for (Slot* slot : polled_) {
+            slot->bell.arm();
+            if (slot->ring != nullptr) {
+                slot->ring->arm();
+            }
+        }
+        woken_by_polled_ = true;
+        Wake wake = Wake::ready;
+        if (!collect()) {
+            ++statistics_.sleeps;
+            woken_by_polled_ = false;
+            wake = look_at_epoll(deadline_ns);
+            ++(ready_.empty() ? statistics_.idle_wakeups : statistics_.wakeups);
+        }
+        wake_polled();
+        return !ready_.empty() ? Wake::ready : wake == Wake::interrupted ? wake : Wake::timed_out;
+    }
+
+    /// After a sleep: ports active lately are polled again, the others stay armed.
+    void wake_polled() {
+        follow_cpu();
+        for (std::size_t i = polled_.size(); i-- > 0;) {
+            Slot& slot = *polled_[i];
+            if (++slot.quiet_sleeps > quiet_sleeps_max) {
+                leave_polled(slot);
+            } else {
+                slot.bell.disarm(cpu_);
+            }
+        }
+    }
+
+    void look_at_epoll_if_due() {
+        const bool nothing_there = fds_.empty() && polled_.size() == slots_.size();
+        if (!nothing_there && now_ns() - looked_at_epoll_ns_ >= epoll_interval_ns) {
+            look_at_epoll(0);
+        }
+    }
+
+    /// One look at the epoll set, sleeping until the deadline if there is nothing (0: not at all).
+    Wake look_at_epoll(std::int64_t deadline_ns) {
+        std::array<epoll_event, events_max> events;
+        const timespec left = deadline_ns == never_ns || deadline_ns == 0 ? timespec{} : until(deadline_ns);
+        const long count = ::syscall(SYS_epoll_pwait2, epoll_fd_, events.data(), events_max,
+                                     deadline_ns == never_ns ? nullptr : &left, nullptr, std::size_t{0});
+        if (count < 0 && errno != EINTR) {
+            throw LocalError(std::string("epoll_pwait2: ") + std::strerror(errno));
+        }
+        looked_at_epoll_ns_ = now_ns();
+        for (long i = 0; i < count; ++i) {
+            const auto key = static_cast<std::int64_t>(events[static_cast<std::size_t>(i)].data.u64);
+            if (key < 0) {
+                ready_.push_back(key);
+                ++statistics_.delivered;
+            } else {
+                rung(*slots_.at(key));
+            }
+        }
+        return count > 0 ? Wake::ready : count == 0 ? Wake::timed_out : Wake::interrupted;
+    }
+
+    /// A port's pipe was readable. Whether that means an event, the pending word says; the byte alone means nothing.
+    void rung(Slot& slot) {
+        slot.bell.drain();
+        if (slot.bell.hung_up()) {  // readable for ever, and nobody can ring it again
+            ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, slot.bell.rx_fd(), nullptr);
+        }
+        woken_by_polled_ |= slot.state == State::polled;
+        if (slot.state == State::armed) {
+            poll_again(slot);
+        }
+        if (slot.state == State::polled && is_due(slot)) {
+            deliver(slot);
+        }
+    }
+
+    SpinBudget adaptive_;
+    int epoll_fd_;
+    bool mask_delivered_ = false;
+    bool woken_by_polled_ = false;
+    std::int32_t cpu_ = cpu_unknown;
+    std::int64_t looked_at_epoll_ns_ = 0;
+    std::unordered_map<std::int64_t, std::unique_ptr<Slot>> slots_;
+    std::unordered_map<std::int64_t, int> fds_;
+    std::vector<Slot*> polled_;
+    std::vector<std::int64_t> ready_;
+    WaiterStatistics statistics_;
+};
+
+}  // namespace hvd

@@ -1,0 +1,22 @@
+"""Shared rings: the Python face of Xen's public/io/ring.h, both ends as mirrored verbs over one layout.
+
+A front pushes requests and pops responses, a back pops requests and pushes responses. Both live in a writable buffer
+(`Extent.pages`), share four index words with the peer, and keep their own cursors private. `push` returns whether the
+peer asked to be notified; ringing its doorbell is the caller's own next step.
+
+What the peer wrote is read once, as a copy. An index that claims more than the protocol allows raises PeerFault, and
+from then on every use of that ring does.
+"""
+
+from hvd.transport._native import BackRing, FrontRing, Ring
+from hvd.transport.pages import PAGE_SIZE
+
+__all__ = ["RING_HEADER_SIZE", "BackRing", "FrontRing", "Ring", "ring_size"]
+
+RING_HEADER_SIZE = 64
+
+
+def ring_size(pages: int, slot_size: int) -> int:
+    """Slots of a ring of that many pages: what fits beside the header, rounded down to a power of two (RING_SIZE)."""
+    slots = (pages * PAGE_SIZE - RING_HEADER_SIZE) // slot_size
+    return 1 << (slots.bit_length() - 1) if slots > 0 else 0
