@@ -1,0 +1,188 @@
+"""Reads one `[[domain]]` table, and `[dom0]`, into the wire's `DomainConfig`."""
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from hvd.toolstack.config.disks import Disk, read_disk
+from hvd.toolstack.config.kernels import Kernels
+from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES, NAME_BYTES_MAX, full_name
+from hvd.toolstack.config.problems import Place, shown
+from hvd.toolstack.config.table import Table
+from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
+
+MEMORY_MIB_MAX = 1 << 22
+VCPUS_MAX = 128
+CPUS_MAX = 1024
+RESTARTS_MAX = 1_000_000
+POLICY_MS_MAX = 86_400_000
+OPTION_BYTES_MAX = 2048
+OPTIONS_MAX = 56
+ACTIONS = ("destroy", "restart", "rename-restart", "preserve", "coredump-destroy", "coredump-restart")
+DOM0_KERNEL = "hvd:dom0"
+
+_KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
+_OPTION = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_TOOLSTACK_KEYS = ("frontend", "frontend-id", "backend", "backend-id", "state", "online")
+_CPU_RANGE = re.compile(r"(\^?)(\d{1,4})(?:-(\d{1,4}))?", re.ASCII)
+
+
+class Draft(NamedTuple):
+    """A domain as read, with the places of what is compared between domains."""
+
+    place: Place
+    config: DomainConfig
+    after: list[tuple[Place, str]]
+    disks: list[Disk]
+    devices: list[tuple[Place, DeviceConfig]]
+    """Disks included."""
+
+
+def read_dom0(table: Table, kernels: Kernels) -> DomainConfig:
+    """`[dom0]`, which may set what dom0 runs and what it runs on; its backends serve whoever names none."""
+    default = DomainConfig(DOM0_NAME, DOM0_KERNEL)
+    config = DomainConfig(
+        name=DOM0_NAME,
+        kernel=_kernel(table, kernels, DOM0_KERNEL),
+        args=table.texts("args", "arguments"),
+        memory=table.whole("memory", default.memory, 1, MEMORY_MIB_MAX),
+        vcpus=table.whole("vcpus", default.vcpus, 1, VCPUS_MAX),
+        cpus=_cpus(table),
+        driver_domain=True,
+    )
+    table.finish()
+    return config
+
+
+def read_domain(table: Table, kernels: Kernels, directory: Path) -> Draft:
+    """One `[[domain]]`; whatever is wrong in it is reported and replaced by something that can be read on."""
+    name = table.name("name")
+    table.report.label(table.place, name)
+    if name in DOM0_NAMES:
+        hint = "dom0 is always there; a table [dom0] says what it gets"
+        table.report.wrong(table.at("name"), "a name of its own", shown(name), hint)
+    after = [(table.at("after", index), full_name(other)) for index, other in enumerate(table.texts("after", "names"))]
+    disks = _disks(table, directory)
+    devices = [(disk.place, disk.config) for disk in disks] + _devices(table)
+    default = DomainConfig("", "")
+    config = DomainConfig(
+        name=name,
+        kernel=_kernel(table, kernels, None),
+        args=table.texts("args", "arguments"),
+        memory=table.whole("memory", default.memory, 1, MEMORY_MIB_MAX),
+        vcpus=table.whole("vcpus", default.vcpus, 1, VCPUS_MAX),
+        cpus=_cpus(table),
+        driver_domain=table.flag("driver_domain", default=default.driver_domain),
+        on_poweroff=table.choice("on_poweroff", default.on_poweroff, ACTIONS),
+        on_reboot=table.choice("on_reboot", default.on_reboot, ACTIONS),
+        on_crash=table.choice("on_crash", default.on_crash, ACTIONS),
+        on_watchdog=table.choice("on_watchdog", default.on_watchdog, ACTIONS),
+        restart=_restart_policy(table),
+        after=list(dict.fromkeys(other for _, other in after)),
+        devices=[device for _, device in devices],
+    )
+    table.finish()
+    return Draft(table.place, config, after, disks, devices)
+
+
+def _kernel(table: Table, kernels: Kernels, default: str | None) -> str:
+    kernel = table.text("kernel", default)
+    return kernels.check(table.report, table.at("kernel"), kernel) if kernel else ""
+
+
+def _restart_policy(table: Table) -> RestartPolicy:
+    default = RestartPolicy()
+    policy = RestartPolicy(
+        limit=table.whole("restart_limit", default.limit, 0, RESTARTS_MAX),
+        window_ms=table.whole("restart_window_ms", default.window_ms, 1, POLICY_MS_MAX),
+        delay_ms=table.whole("restart_delay_ms", default.delay_ms, 0, POLICY_MS_MAX),
+        delay_max_ms=table.whole("restart_delay_max_ms", default.delay_max_ms, 0, POLICY_MS_MAX),
+    )
+    if policy.delay_ms > policy.delay_max_ms:
+        expected = f"at most restart_delay_max_ms, {policy.delay_max_ms}"
+        table.report.wrong(table.at("restart_delay_ms"), expected, str(policy.delay_ms))
+    return policy
+
+
+def _cpus(table: Table) -> list[int]:
+    """The CPUs it may run on: a list of numbers, or xl's "0-3,^2"; "all" is the empty list."""
+    value = table.take("cpus")
+    here = sorted(os.sched_getaffinity(0))
+    expected = f'a list of CPUs of this machine ({_ranges(here)}), or xl\'s "0-3,^2"'
+    if value is None or value == "all":
+        return []
+    if isinstance(value, str):
+        cpus = _cpu_line(value)
+    else:
+        numbers = isinstance(value, list) and len(value) <= CPUS_MAX and all(type(cpu) is int for cpu in value)
+        cpus = set(value) if numbers and isinstance(value, list) else None
+    if not cpus or not cpus <= set(here):
+        found = _ranges(sorted(cpus)) if cpus else shown(value)
+        table.report.wrong(table.at("cpus"), expected, found)
+        return []
+    return sorted(cpus)
+
+
+def _cpu_line(line: str) -> set[int] | None:
+    cpus: set[int] = set()
+    for part in line.split(","):
+        match = _CPU_RANGE.fullmatch(part.strip())
+        if not match:
+            return None
+        span = set(range(int(match[2]), int(match[3] or match[2]) + 1))
+        cpus = cpus - span if match[1] else cpus | span
+    return cpus
+
+
+def _ranges(cpus: list[int]) -> str:
+    return ", ".join(str(cpu) for cpu in cpus[:16]) + (", …" if len(cpus) > 16 else "")
+
+
+def _disks(table: Table, directory: Path) -> list[Disk]:
+    found = [
+        read_disk(table.report, table.at("disk", index), item, directory)
+        for index, item in enumerate(table.items("disk", "disks"))
+    ]
+    return [disk for disk in found if disk is not None]
+
+
+def _devices(table: Table) -> list[tuple[Place, DeviceConfig]]:
+    counts: dict[str, int] = {}
+    devices = []
+    for item in table.tables("device", "domain.device"):
+        kind = _kind(item)
+        backend = full_name(item.text("backend", DOM0_NAME, bytes_max=NAME_BYTES_MAX))
+        options = _options(item)
+        devices.append((item.place, DeviceConfig(kind, counts.get(kind, 0), backend, options, dict(options))))
+        counts[kind] = counts.get(kind, 0) + 1
+    return devices
+
+
+def _kind(table: Table) -> str:
+    kind = table.text("type", None)
+    if kind == "vbd":
+        table.report.wrong(table.at("type"), "a device other than a disk", shown(kind), "write it as disk = [...]")
+    elif kind and not _KIND.fullmatch(kind):
+        expected = "1 to 32 small letters, digits, _ -, the first a letter"
+        table.report.wrong(table.at("type"), expected, shown(kind))
+    return kind
+
+
+def _options(table: Table) -> dict[str, str]:
+    """The keys a driver finds in either end's directory in XenStore, as they are written in the file."""
+    options: dict[str, str] = {}
+    for key, value in table.rest().items():
+        if key in _TOOLSTACK_KEYS or not _OPTION.fullmatch(key):
+            expected = "an option of 1 to 64 letters, digits, _ -"
+            hint = "hvd itself writes this key" if key in _TOOLSTACK_KEYS else ""
+            table.report.wrong(table.at(key), expected, shown(key), hint)
+        elif not isinstance(value, str) or len(value.encode()) > OPTION_BYTES_MAX or "\0" in value:
+            hint = "" if isinstance(value, str | list | dict) else f'write "{shown(value)}"'
+            expected = f"a text of at most {OPTION_BYTES_MAX} bytes without NUL"
+            table.report.wrong(table.at(key), expected, shown(value), hint)
+        else:
+            options[key] = value
+    if len(options) > OPTIONS_MAX:
+        table.report.wrong(table.place, f"at most {OPTIONS_MAX} options", str(len(options)))
+    return options

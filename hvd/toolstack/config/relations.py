@@ -1,0 +1,105 @@
+"""What must hold between the domains of a cluster file: names, backends, shared images, an order to start in."""
+
+from graphlib import CycleError, TopologicalSorter
+
+from hvd.toolstack.config.disks import Disk
+from hvd.toolstack.config.domains import Draft
+from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES
+from hvd.toolstack.config.problems import Report, nearest, shown
+
+
+def check_relations(report: Report, drafts: list[Draft]) -> None:
+    """Report every relation that does not hold."""
+    by_name = _named(report, drafts)
+    for draft in drafts:
+        _check_names(report, draft, by_name)
+        _check_device_numbers(report, draft)
+    _check_writers(report, [disk for draft in drafts for disk in draft.disks])
+    _check_cycles(report, by_name)
+
+
+def start_order(drafts: list[Draft]) -> tuple[str, ...]:
+    """Every name but dom0's, each behind those it comes `after` and those that host its backends."""
+    return tuple(TopologicalSorter(_waits_for({draft.config.name: draft for draft in drafts})).static_order())
+
+
+def _named(report: Report, drafts: list[Draft]) -> dict[str, Draft]:
+    by_name: dict[str, Draft] = {}
+    for draft in drafts:
+        name = draft.config.name
+        if name in by_name:
+            found = f"{shown(name)}, the name of {report.spell(by_name[name].place)}"
+            report.wrong((*draft.place, "name"), "a name of its own", found)
+        elif name and name not in DOM0_NAMES:
+            by_name[name] = draft
+    return by_name
+
+
+def _check_names(report: Report, draft: Draft, by_name: dict[str, Draft]) -> None:
+    known = [DOM0_NAME, *by_name]
+    for place, name in draft.after:
+        if name not in known:
+            report.wrong(place, "the name of a domain", shown(name), nearest(name, known))
+    for place, device in draft.devices:
+        host = by_name.get(device.backend)
+        if device.backend not in known:
+            expected = "the name of a driver domain"
+            report.wrong((*place, "backend"), expected, shown(device.backend), nearest(device.backend, known))
+        elif host and not host.config.driver_domain:
+            found = f"{shown(device.backend)}, which is none"
+            hint = f"give {report.spell(host.place)} driver_domain = true"
+            report.wrong((*place, "backend"), "a driver domain", found, hint)
+
+
+def _check_device_numbers(report: Report, draft: Draft) -> None:
+    seen: dict[int, Disk] = {}
+    for disk in draft.disks:
+        first = seen.setdefault(disk.config.devid, disk)
+        if first is not disk:
+            found = f"{shown(disk.config.backend_keys['dev'])}, as in {report.spell(first.place)}"
+            report.wrong((*disk.place, "vdev"), "a device of its own", found)
+
+
+def _check_writers(report: Report, disks: list[Disk]) -> None:
+    writers: dict[tuple[int, int], Disk] = {}
+    for disk in disks:
+        if disk.image is None or not disk.writable:
+            continue
+        first = writers.setdefault(disk.image, disk)
+        if first is not disk:
+            found = f"{shown(disk.config.backend_keys['params'])}, which {report.spell(first.place)} writes too"
+            hint = "access=ro reads it beside a writer"
+            report.wrong((*disk.place, "target"), "an image with one writer", found, hint)
+
+
+def _waits_for(by_name: dict[str, Draft]) -> dict[str, list[str]]:
+    return {
+        name: [
+            other
+            for other in dict.fromkeys([*draft.config.after, *(device.backend for device in draft.config.devices)])
+            if other in by_name
+        ]
+        for name, draft in by_name.items()
+    }
+
+
+def _check_cycles(report: Report, by_name: dict[str, Draft]) -> None:
+    """Each cycle found is reported and taken out, until none is left."""
+    graph = _waits_for(by_name)
+    while cycle := _cycle(graph):
+        place = by_name[cycle[0]].place
+        hint = "each waits for the next, through after or as the backend of a device"
+        report.wrong((*place, "after"), "an order to start in", " → ".join(cycle), hint)
+        for name in set(cycle):
+            del graph[name]
+        graph = {name: [other for other in others if other in graph] for name, others in graph.items()}
+
+
+def _cycle(graph: dict[str, list[str]]) -> list[str]:
+    """Names from one back to itself, each waiting for the next; empty if there is no cycle."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found[::-1]  # graphlib lists who is waited for first
+    return []
