@@ -1,11 +1,12 @@
 """The native core: what Python cannot say (ordered loads and stores, fences, waiting); see transport/native/.
 
-Use it through `hvd.transport.pages`, `rings`, `channels` and `process`, which explain it. An object belongs to one thread
+Use it through `hvd.transport.pages`, `rings`, `channels`, `process`, which explain it. An object belongs to one thread
 at a time: while one waits, changing what it waits on raises LocalError in the others (notifying is always allowed).
 """
 
-from collections.abc import Buffer
 from typing import final
+
+from typing_extensions import Buffer
 
 @final
 class Mapping(Buffer):
