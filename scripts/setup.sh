@@ -180,7 +180,8 @@ setup_tree() {
     digest=$(digest_of_sources)
     if ! same_text "$HVD_VENV/tree" "$HVD_ROOT" || ! same_text "$HVD_VENV/built" "$digest" ||
         ! same_text "$HVD_VENV/extra-$extra" "$digest"; then
-        (cd -- "$HVD_ROOT" && install_tree "$extra" "$digest") || { say "setup failed"; exit 1; }
+        (cd -- "$HVD_ROOT" && install_tree "$extra" "$digest") ||
+            { say "setup failed; the first one needs a network"; exit 1; }
     fi
     exec {lock}<&-
 }

@@ -6,11 +6,11 @@ source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/setup.sh"
 setup_tree test
 cd -- "$HVD_ROOT"
 
-# Temporary files get a short path of their own (a Unix socket's path ends at 108 bytes), kept only where a test failed.
+# Temporary files get a short path of their own (a Unix socket's path ends at 108 bytes), kept only where something failed.
 scratch=$(mktemp -d /tmp/hvd-test.XXXXXX)
 status=1
 clean_up() {
-    if [ "$status" = 1 ]; then say "temporary files of the failed tests: $scratch"; else rm -rf -- "$scratch"; fi
+    if [ "$status" = 1 ]; then say "temporary files are kept in $scratch"; else rm -rf -- "$scratch"; fi
 }
 trap clean_up EXIT
 

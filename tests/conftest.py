@@ -103,6 +103,8 @@ def is_suspect(process: Process, table: dict[int, Process]) -> bool:
     """An orphan of unknown origin with our name. If an ancestor can be read, it is that one's session's business."""
     if any(table[pid].token is not None for pid in line_of_ancestors(process.pid, table)):
         return False
+    if not process.command:
+        return False  # a zombie, which holds nothing; its new parent will reap it
     return process.name.startswith("hvd") or Path(process.command.partition(" ")[0]).name.startswith("hvd")
 
 

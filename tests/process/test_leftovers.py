@@ -101,18 +101,26 @@ def test_the_exit_status_of_failing_tests_stays(tmp_path):
     assert "left behind by this session" in result.stdout
 
 
+HIDDEN_ORPHAN = """
+import ctypes, os, signal
+if os.fork():
+    os._exit(0)
+libc = ctypes.CDLL(None)
+libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
+libc.prctl(15, b"hvd-orphan", 0, 0, 0)  # PR_SET_NAME
+print(os.getpid(), flush=True)
+signal.pause()
+"""
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every process's environment")
 def test_an_orphan_that_hides_its_environment_is_known_by_its_name(tmp_path):
-    pid_file = tmp_path / "pid"
-    hide = "libc.prctl(4, 0, 0, 0, 0)"  # PR_SET_DUMPABLE
-    rename = 'libc.prctl(15, b"hvd-orphan", 0, 0, 0)'  # PR_SET_NAME
-    note = f'open("{pid_file}", "w").write(str(os.getpid()))'
-    child = f"import ctypes, os, signal; libc = ctypes.CDLL(None); {hide}; {rename}; {note}; signal.pause()"
-    wait = f'while not os.path.exists("{pid_file}") or not os.path.getsize("{pid_file}"): os.sched_yield()'
-    start = f"subprocess.run([sys.executable, '-c', 'import os; os.fork() or exec({child!r})'], check=True)"
-    try:
-        result = session_with(tmp_path, f"{start}\n{wait}")
-    finally:
-        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+    (tmp_path / "orphan.py").write_text(HIDDEN_ORPHAN)
+    body = """
+with subprocess.Popen([sys.executable, "orphan.py"], stdout=subprocess.PIPE, text=True) as child:
+    open("pid", "w").write(child.stdout.readline())
+"""
+    result = session_with(tmp_path, body)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
     assert result.returncode == 1
     assert "(hvd-orphan)" in result.stdout
