@@ -16,7 +16,7 @@ FORBIDDEN = {
     "hvd": [*USERS_LIBRARIES, "zmq", "hvd.toolstack", "hvd.broker", "hvd.machine", "hvd.domains"],
     "hvd.transport": [*USERS_LIBRARIES, "hvd.toolstack", "hvd.broker", "hvd.machine", "hvd.domains"],
     "hvd.domains": [*USERS_LIBRARIES, "hvd.toolstack", "hvd.broker", "hvd.machine"],
-    "hvd.machine": ["typer", "rich", "zmq", "hvd.toolstack", "hvd.broker", "hvd.domains"],
+    "hvd.machine": ["typer", "rich", "hvd.toolstack", "hvd.broker", "hvd.domains"],
     "hvd.broker": ["typer", "rich", "hvd.toolstack", "hvd.machine", "hvd.domains"],
     "hvd.toolstack": ["hvd.broker", "hvd.machine", "hvd.domains"],
 }
