@@ -1,0 +1,191 @@
+"""The committed state of the store and the only ways to change it: quotas checked, accounts settled, watches fired."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from typing import Any
+
+from hvd.broker.store import operations, paths
+from hvd.broker.store.accounts import Accounts, Growth, Tally, growth_of
+from hvd.broker.store.changes import Change, Edit, Fires
+from hvd.broker.store.domains import Domains
+from hvd.broker.store.errors import StoreError
+from hvd.broker.store.events import Events
+from hvd.broker.store.operations import Call
+from hvd.broker.store.permissions import DOM0_ONLY, READ, Permissions, Principal, given_to_dom0, may
+from hvd.broker.store.quotas import Quotas
+from hvd.broker.store.transactions import Direct, Transaction, View, merge
+from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, pack, record_bytes, replace, unpack, with_content
+from hvd.broker.store.watches import Watches
+from hvd.transport.ids import DOM0, DomId
+
+INTRODUCE = "@introduceDomain"
+RELEASE = "@releaseDomain"
+
+
+class Engine:
+    """What the store's calls work on."""
+
+    def __init__(self, quotas: Quotas, privileged: Quotas) -> None:
+        self._quotas = quotas
+        self._privileged = privileged
+        self.generation = 1
+        """Of the last change; each change, inside a transaction or not, gets the next."""
+        self.root = leaf(b"", DOM0_ONLY, self.generation)
+        self.accounts = Accounts(self.root)
+        self.domains = Domains()
+        self.watches = Watches()
+        self.events = Events()
+        self.special_permissions: dict[str, Permissions] = {INTRODUCE: DOM0_ONLY, RELEASE: DOM0_ONLY}
+
+    def limits(self, domid: DomId) -> Quotas:
+        """What bounds this domain."""
+        return self._privileged if domid == DOM0 else self._quotas
+
+    def call(self, domid: DomId) -> Call:
+        """A call by this domain, now."""
+        return Call(self.domains[domid].who, self.limits(domid), self.generation + 1)
+
+    # ---- changes -----------------------------------------------------------------------------------------------------
+
+    def enact(self, call: Call, view: View, change: Change | None) -> None:
+        """Make an operation's change, in its transaction or for all to see. ENOSPC, ENOMEM: it would exceed a quota."""
+        if change is None:
+            return
+        growth = growth_of(change.edits)
+        if isinstance(view, Transaction):
+            self._check_nodes(growth, view.growth, call.limits)
+            incoming = sum(content_bytes(edit.path, edit.after) for edit in change.edits if edit.after is not None)
+            self.check_memory(call.who.domid, incoming, call.limits)
+            view.adopt(change, call.generation)
+        else:
+            self._check_nodes(growth, {}, call.limits)
+            self._check_bytes(growth, call.limits)
+            self._settle(replace(self.root, change.path, change.node, call.generation), change.edits)
+        self.generation = call.generation
+
+    def commit(self, call: Call, transaction: Transaction) -> None:
+        """Make all changes of a transaction that is over. EAGAIN, ENOSPC, ENOMEM: none of them is made."""
+        if transaction.snapshot is not self.root and (path := transaction.conflict_with(self.root)) is not None:
+            raise StoreError(errno.EAGAIN, f"{path} has changed since the transaction began")
+        edits = transaction.edits()
+        if any(self._is_orphan(edit.after) for edit in edits):
+            raise StoreError(errno.EAGAIN, "the transaction gives a node to a domain that is gone")
+        self._check_nodes(transaction.growth, {}, call.limits)
+        self._check_bytes(transaction.growth, call.limits)
+        root = transaction.root
+        if transaction.snapshot is not self.root:
+            root = merge(self.root, edits, call.generation)
+            _check_parents(root, edits, call.limits)
+            self.generation = call.generation
+        self._settle(root, edits)
+
+    def remove_all_of(self, who: Principal) -> None:
+        """A domain is about to be forgotten: what it owned goes with all below, but the root goes to dom0."""
+        for path in self.accounts.owned_by(who.domid):
+            node = lookup(self.root, path)
+            if node is not None:  # else it went with a node above it
+                change = self._without(path, node)
+                self._settle(replace(self.root, path, change.node, self.generation), change.edits)
+        self.accounts.forget(who.domid)
+        for name, permissions in self.special_permissions.items():
+            if permissions[0].who == who:
+                self.special_permissions[name] = given_to_dom0(permissions)
+
+    def _without(self, path: str, node: Node) -> Change:
+        self.generation += 1
+        if path != "/":
+            return operations.removal(Direct(self.root), path, node)
+        after = with_content(node, node.value, given_to_dom0(node.permissions), self.generation)
+        return Change(path, after, [Edit(path, node, after, Fires.ON_IT_AND_ABOVE)])
+
+    def _settle(self, root: Node, edits: list[Edit]) -> None:
+        """The one place where the tree changes."""
+        before, self.root = self.root, root
+        self.accounts.settle(edits)
+        for edit in edits:
+            if edit.fires:
+                self._fire(before, edit)
+
+    def _is_orphan(self, node: Node | None) -> bool:
+        if node is None:
+            return False
+        owner = node.permissions[0].who
+        return self.domains.living.get(owner.domid) != owner
+
+    # ---- quotas ------------------------------------------------------------------------------------------------------
+
+    def _check_nodes(self, growth: Growth, already: Growth, limits: Quotas) -> None:
+        """ENOSPC if an owner would have too many; `already` is what the same transaction has added so far."""
+        for owner, more in growth.items():
+            nodes = self.accounts.of(owner).nodes + already.get(owner, Tally()).nodes + more.nodes
+            if more.nodes > 0 and nodes > limits.nodes_max:
+                raise StoreError(errno.ENOSPC, f"domain {owner} would own {nodes} nodes of {limits.nodes_max}")
+
+    def _check_bytes(self, growth: Growth, limits: Quotas) -> None:
+        for owner, more in growth.items():
+            if more.bytes > 0:
+                self.check_memory(owner, more.bytes, limits)
+
+    def check_memory(self, domid: DomId, incoming: int, limits: Quotas) -> None:
+        """ENOMEM if a domain cannot hold so many bytes more."""
+        size = self.memory_of(domid) + incoming
+        if size > limits.memory_bytes_max:
+            raise StoreError(errno.ENOMEM, f"domain {domid} would hold {size} bytes of {limits.memory_bytes_max}")
+
+    def memory_of(self, domid: DomId) -> int:
+        """What counts against a domain's memory_bytes_max."""
+        return self.accounts.of(domid).bytes + self.watches.bytes(domid) + self.domains[domid].written_bytes()
+
+    # ---- events ------------------------------------------------------------------------------------------------------
+
+    def _fire(self, root_before: Node, edit: Edit) -> None:
+        watches = self.watches.on if edit.fires is Fires.ON_IT else self.watches.on_or_above
+        for watch in watches(edit.path):
+            if self._may_hear(self.domains[watch.domid].who, root_before, edit):
+                self.events.add(watch, edit.path, self.limits(watch.domid).events_max)
+
+    def _may_hear(self, who: Principal, root_before: Node, edit: Edit) -> bool:
+        """Whether it tells only what `who` may see: a readable node, or a change in a readable list (XSA-115)."""
+        path, before, after, _ = edit
+        if any(node is not None and may(node.permissions, who, READ) for node in (before, after)):
+            return True
+        if (before is None) == (after is None):
+            return False
+        parent = lookup(root_before if after is None else self.root, paths.parent(path))
+        return parent is not None and may(parent.permissions, who, READ)
+
+    def fire_special(self, name: str) -> None:
+        """@introduceDomain or @releaseDomain has happened; dom0 decides by their permissions who else hears."""
+        for watch in self.watches.on(name):
+            if may(self.special_permissions[name], self.domains[watch.domid].who, READ):
+                self.events.add(watch, name, self.limits(watch.domid).events_max)
+
+    # ---- snapshots ---------------------------------------------------------------------------------------------------
+
+    def _transactions(self) -> list[Transaction]:
+        return [transaction for client in self.domains for transaction in client.transactions.values()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All trees in one flat table, which knows neither depth nor copies; the accounts follow from the tree."""
+        roots = [self.root, *(root for each in self._transactions() for root in (each.snapshot, each.root))]
+        state = {name: value for name, value in self.__dict__.items() if name not in ("root", "accounts")}
+        return {**state, "packed": pack(roots)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        roots = iter(unpack(state["packed"]))
+        self.__dict__.update({name: value for name, value in state.items() if name != "packed"})
+        self.root = next(roots)
+        self.accounts = Accounts(self.root)
+        for transaction in self._transactions():
+            transaction.snapshot, transaction.root = next(roots), next(roots)
+
+
+def _check_parents(root: Node, edits: Iterable[Edit], limits: Quotas) -> None:
+    """ENOSPC if the children that several transactions made are together too many for one node."""
+    created = (edit.path for edit in edits if edit.before is None and edit.after is not None)
+    for path in dict.fromkeys(paths.parent(path) for path in created):
+        parent = lookup(root, path)
+        assert parent is not None, f"{path} has a child and does not exist"
+        operations.check_record(limits, path, record_bytes(parent))

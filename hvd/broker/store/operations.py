@@ -1,0 +1,153 @@
+"""What each operation means: who may do it, what it depends on, and which change it makes.
+
+Functions that write return the change and leave it to the engine to make it. Errors follow xenstored: EACCES for a node
+that exists and may not be used; for one that does not exist, ENOENT only to those whom the nearest node above it allows
+what they asked for, else EACCES, so that nobody learns what exists where they may not look.
+"""
+
+import errno
+from typing import NamedTuple
+
+from hvd.broker.store import paths
+from hvd.broker.store.changes import Change, Edit, Fires
+from hvd.broker.store.errors import StoreError
+from hvd.broker.store.permissions import OWNER, READ, WRITE, Permissions, Principal, access_of, inherited, may
+from hvd.broker.store.quotas import PAYLOAD_BYTES_MAX, Quotas
+from hvd.broker.store.transactions import View
+from hvd.broker.store.tree import Node, above, leaf, lookup, nearest, record_bytes, subtree, with_content
+from hvd.transport.ids import DOM0
+
+
+class Call(NamedTuple):
+    """Who asks, under which quotas, and the generation that the nodes get which the call changes."""
+
+    who: Principal
+    limits: Quotas
+    generation: int
+
+
+def _find(view: View, call: Call, path: str, wanted: int) -> Node | None:
+    """The node, if the caller may use it; None if it does not exist and the caller may know."""
+    who = call.who
+    view.touch(path)
+    node = lookup(view.root, path)
+    if node is not None:
+        if not may(node.permissions, who, wanted):
+            raise StoreError(errno.EACCES, f"domain {who.domid} may not do this to {path}")
+        return node
+    names = paths.split(path)
+    depth, ancestor = nearest(view.root, names)
+    view.touch(paths.join(names[:depth]))
+    if not access_of(ancestor.permissions, who) & wanted:
+        raise StoreError(errno.EACCES, f"domain {who.domid} may not do this below {paths.join(names[:depth])}")
+    return None
+
+
+def _get(view: View, call: Call, path: str, wanted: int) -> Node:
+    node = _find(view, call, path, wanted)
+    if node is None:
+        raise StoreError(errno.ENOENT, f"{path} does not exist")
+    return node
+
+
+def read(view: View, call: Call, path: str) -> bytes:
+    """The value."""
+    return _get(view, call, path, READ).value
+
+
+def get_perms(view: View, call: Call, path: str) -> Permissions:
+    """The permissions."""
+    return _get(view, call, path, READ).permissions
+
+
+def directory(view: View, call: Call, path: str) -> Node:
+    """The node whose children's names were asked for."""
+    node = _get(view, call, path, READ)
+    view.touch(path, listed=True)
+    return node
+
+
+def directory_part(view: View, call: Call, path: str, offset: int) -> bytes:
+    """DIRECTORY_PART's reply: the list's generation, whole names from a byte offset; an empty one ends the list."""
+    if offset < 0:
+        raise StoreError(errno.EINVAL, f"an offset is not negative: {offset}")
+    node = directory(view, call, path)
+    head = b"%d\0" % node.children_generation
+    names = "".join(f"{name}\0" for name in node.children).encode()[offset:]
+    room = PAYLOAD_BYTES_MAX - len(head) - 1
+    if len(names) <= room:
+        return head + names + b"\0"
+    return head + names[: names.rfind(b"\0", 0, room) + 1]
+
+
+def write(view: View, call: Call, path: str, value: bytes) -> Change:
+    """Set the value; what is missing on the way comes into being, empty."""
+    node = _find(view, call, path, WRITE)
+    if node is None:
+        return _create(view, call, path, value)
+    return _rewrite(call, path, node, with_content(node, value, node.permissions, call.generation))
+
+
+def mkdir(view: View, call: Call, path: str) -> Change | None:
+    """The node exists afterwards; one that did stays as it is."""
+    node = _find(view, call, path, WRITE)
+    return None if node is not None else _create(view, call, path, b"")
+
+
+def rm(view: View, call: Call, path: str) -> Change | None:
+    """The node and all below it are gone afterwards, whoever owns them; its parent must exist."""
+    node = _find(view, call, path, WRITE)
+    if node is None:
+        parent = paths.parent(path)
+        if lookup(view.root, parent) is None:
+            raise StoreError(errno.ENOENT, f"{path} does not exist, nor does {parent}")
+        return None
+    if path == "/":
+        raise StoreError(errno.EINVAL, "the root cannot be removed")
+    return removal(view, path, node)
+
+
+def removal(view: View, path: str, node: Node) -> Change:
+    """A change without a node and all below; watches on those below hear of it first."""
+    edits = []
+    for below, gone in subtree(path, node):
+        view.touch(below, listed=True)
+        edits.append(Edit(below, gone, None, Fires.ON_IT))
+    edits[-1] = Edit(path, node, None, Fires.ON_IT_AND_ABOVE)
+    return Change(path, None, edits)
+
+
+def set_perms(view: View, call: Call, path: str, permissions: Permissions) -> Change:
+    """Replace the permissions; only the owner and dom0 may, and only dom0 may give a node away (XSA-352)."""
+    node, domid = _get(view, call, path, OWNER), call.who.domid
+    if domid != DOM0 and permissions[0].who != node.permissions[0].who:
+        raise StoreError(errno.EPERM, f"domain {domid} may not give {path} to domain {permissions[0].who.domid}")
+    return _rewrite(call, path, node, with_content(node, node.value, permissions, call.generation))
+
+
+def _rewrite(call: Call, path: str, before: Node, after: Node) -> Change:
+    check_record(call.limits, path, record_bytes(after))
+    return Change(path, after, [Edit(path, before, after, Fires.ON_IT_AND_ABOVE)])
+
+
+def _create(view: View, call: Call, path: str, value: bytes) -> Change:
+    names = paths.split(path)
+    depth, ancestor = nearest(view.root, names)
+    check_record(call.limits, paths.join(names[:depth]), record_bytes(ancestor) + len(names[depth]) + 1)
+    permissions = inherited(ancestor.permissions, call.who)
+    node = leaf(value, permissions, call.generation)
+    check_record(call.limits, path, record_bytes(node))
+    edits = [Edit(path, None, node, Fires.ON_IT_AND_ABOVE)]
+    for missing in range(len(names) - 1, depth, -1):
+        path = paths.join(names[:missing])
+        view.touch(path)
+        node = above(names[missing], node, permissions, call.generation)
+        check_record(call.limits, path, record_bytes(node))
+        edits.append(Edit(path, None, node, Fires.NOBODY))
+    return Change(path, node, edits)
+
+
+def check_record(limits: Quotas, path: str, size: int) -> None:
+    """ENOSPC for a node that would be too large, by its value or by its children's names."""
+    if size > limits.node_bytes_max:
+        raise StoreError(errno.ENOSPC, f"{path} would take {size} bytes, a node has at most {limits.node_bytes_max}")

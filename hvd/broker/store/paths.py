@@ -1,0 +1,71 @@
+"""Store paths: what is a valid one, which node a relative one means, and how they come apart.
+
+Every function but `resolve` takes a canonical path: absolute, valid, "/" for the root.
+"""
+
+import errno
+import re
+from collections.abc import Iterator
+
+from hvd.broker.store.errors import StoreError
+from hvd.broker.store.quotas import ABSOLUTE_PATH_BYTES_MAX
+from hvd.transport.ids import DomId
+
+_VALID = re.compile(r"/|(?:/[A-Za-z0-9_@-]+)+")
+_HOME = re.compile(r"/local/domain/[0-9]{1,5}/")
+
+
+def home(domid: DomId) -> str:
+    """Where a domain's relative paths begin."""
+    return f"/local/domain/{domid}"
+
+
+def resolve(domid: DomId, path: str, path_bytes_max: int) -> str:
+    """The canonical path of what `domid` calls `path`; EINVAL for a path that no node can have."""
+    absolute = path if path.startswith(("/", "@")) else f"{home(domid)}/{path}"
+    if len(absolute) > ABSOLUTE_PATH_BYTES_MAX:
+        raise StoreError(errno.EINVAL, f"a path has at most {ABSOLUTE_PATH_BYTES_MAX} bytes, this one {len(absolute)}")
+    if not _VALID.fullmatch(absolute):
+        raise StoreError(errno.EINVAL, f"not a path: {path[:80]!r} (letters, digits and -_@ between single slashes)")
+    if len(absolute) > path_bytes_max:
+        prefix = _HOME.match(absolute)
+        if len(absolute) - (prefix.end() if prefix else 0) > path_bytes_max:
+            raise StoreError(errno.EINVAL, f"a path has at most {path_bytes_max} bytes below a home: {path[:80]!r}...")
+    return absolute
+
+
+def split(path: str) -> list[str]:
+    """The names on the way from the root."""
+    return [] if path == "/" else path[1:].split("/")
+
+
+def join(names: list[str]) -> str:
+    """The reverse of `split`."""
+    return "/" + "/".join(names)
+
+
+def child(path: str, name: str) -> str:
+    """The path of a node's child."""
+    return f"/{name}" if path == "/" else f"{path}/{name}"
+
+
+def parent(path: str) -> str:
+    """The path above; the root is its own."""
+    return path[: path.rfind("/")] or "/"
+
+
+def at_and_above(path: str) -> Iterator[str]:
+    """The path and every path above it, from the root down."""
+    yield "/"
+    if path == "/":
+        return
+    end = path.find("/", 1)
+    while end > 0:
+        yield path[:end]
+        end = path.find("/", end + 1)
+    yield path
+
+
+def as_seen_from(domid: DomId, path: str) -> str:
+    """A path at or below the domain's home, as a relative path."""
+    return path[len(home(domid)) + 1 :]

@@ -1,0 +1,237 @@
+"""Every call that a domain or the broker makes on XenStore, without input or output.
+
+No clock, no random source: the same calls on equal stores give equal results and equal stores, so that the broker can
+rebuild its store from a snapshot (pickle) and a journal. Two things follow for the journal. Calls with tx = 0 that read
+change nothing. Calls inside a transaction all count, reads and refused calls too, because its commit depends on them.
+
+The semantics are those of Xen 4.17's xenstored (docs/misc/xenstore.txt), but: a transaction conflicts only over what it
+read or wrote, not over siblings of it; an event about a changed value goes to those who may read the node, one about a
+node that came or went also to those who may read its parent; a permission that names a domain that does not exist is
+refused wherever it stands.
+"""
+
+import errno
+
+from hvd.broker.store import operations, paths
+from hvd.broker.store.domains import Client
+from hvd.broker.store.engine import INTRODUCE, RELEASE, Engine
+from hvd.broker.store.errors import StoreError
+from hvd.broker.store.events import WatchEvent
+from hvd.broker.store.operations import Call
+from hvd.broker.store.permissions import OWNER, Permissions, may, parse, to_texts
+from hvd.broker.store.quotas import PRIVILEGED, UNPRIVILEGED, Quotas
+from hvd.broker.store.statistics import DomainStatistics, StoreStatistics
+from hvd.broker.store.transactions import Direct, View
+from hvd.broker.store.watches import Watch, check_token, size_of
+from hvd.transport.ids import DOM0, DomId
+
+
+class Store:
+    """Every call may raise StoreError, and has then changed nothing but what an open transaction depends on.
+
+    All calls but the broker's own, at the end, name the calling domain, which must be known; domid 0 is privileged.
+    `tx` is an open transaction of the caller, or 0. Paths are absolute, or relative to the caller's
+    /local/domain/<domid>.
+    """
+
+    def __init__(self, quotas: Quotas = UNPRIVILEGED, privileged: Quotas = PRIVILEGED) -> None:
+        self._engine = Engine(quotas, privileged)
+
+    # ---- nodes -------------------------------------------------------------------------------------------------------
+
+    def read(self, domid: DomId, tx: int, path: str) -> bytes:
+        """The value of a node."""
+        return operations.read(*self._prepare(domid, tx, path))
+
+    def directory(self, domid: DomId, tx: int, path: str) -> list[str]:
+        """The names of a node's children, in the order of their creation."""
+        return list(operations.directory(*self._prepare(domid, tx, path)).children)
+
+    def directory_part(self, domid: DomId, tx: int, path: str, offset: int) -> bytes:
+        """The list's generation and names from a byte offset: DIRECTORY_PART's reply."""
+        return operations.directory_part(*self._prepare(domid, tx, path), offset)
+
+    def get_perms(self, domid: DomId, tx: int, path: str) -> list[str]:
+        """["n5", "r0"]: the owner and what all others may do, then the exceptions."""
+        return to_texts(operations.get_perms(*self._prepare(domid, tx, path)), self._engine.domains.living)
+
+    def write(self, domid: DomId, tx: int, path: str, value: bytes) -> None:
+        """Set a value, creating the node and its parents where they are missing."""
+        view, call, path = self._prepare(domid, tx, path)
+        self._engine.enact(call, view, operations.write(view, call, path, value))
+
+    def mkdir(self, domid: DomId, tx: int, path: str) -> None:
+        """Create a node and its parents where they are missing."""
+        view, call, path = self._prepare(domid, tx, path)
+        self._engine.enact(call, view, operations.mkdir(view, call, path))
+
+    def rm(self, domid: DomId, tx: int, path: str) -> None:
+        """Remove a node and all below it."""
+        view, call, path = self._prepare(domid, tx, path)
+        self._engine.enact(call, view, operations.rm(view, call, path))
+
+    def set_perms(self, domid: DomId, tx: int, path: str, perms: list[str]) -> None:
+        """Replace a node's permissions, or those of a special path (at once, even inside a transaction)."""
+        limit = self._engine.limits(domid).permissions_max
+        if len(perms) > limit:
+            raise StoreError(errno.ENOSPC, f"a node has at most {limit} permissions, these are {len(perms)}")
+        permissions = parse(perms, self._engine.domains.living)
+        if path.startswith("@"):
+            self._set_special_permissions(domid, path, permissions)
+            return
+        view, call, path = self._prepare(domid, tx, path)
+        self._engine.enact(call, view, operations.set_perms(view, call, path, permissions))
+
+    # ---- transactions ------------------------------------------------------------------------------------------------
+
+    def transaction_start(self, domid: DomId) -> int:
+        """The id of a new transaction, which sees the tree as it is now."""
+        limits = self._engine.limits(domid)
+        client = self._engine.domains[domid]
+        return client.start(self._engine.root, limits.transactions_max, limits.transaction_nodes_max)
+
+    def transaction_end(self, domid: DomId, tx: int, commit: bool) -> None:
+        """Make a transaction's changes all at once, or drop it; it is over in any case.
+
+        EAGAIN: something that it depends on has changed since its start. ENOSPC, ENOMEM: it would exceed a quota.
+        """
+        transaction = self._engine.domains[domid].end(tx)
+        if commit:
+            self._engine.commit(self._engine.call(domid), transaction)
+
+    # ---- watches -----------------------------------------------------------------------------------------------------
+
+    def watch(self, domid: DomId, path: str, token: str) -> None:
+        """Ask for an event with `token` whenever something at or below `path` changes; the first comes at once."""
+        engine, limits = self._engine, self._engine.limits(domid)
+        watch = Watch(engine.domains[domid].who.domid, self._watch_path(domid, path), token, path[:1] not in ("/", "@"))
+        check_token(token)
+        if engine.watches.count(domid) >= limits.watches_max:
+            raise StoreError(errno.E2BIG, f"domain {domid} has {limits.watches_max} watches already")
+        if engine.events.count(domid) >= limits.events_max:
+            raise StoreError(errno.ENOSPC, f"domain {domid} must first take its {limits.events_max} waiting events")
+        engine.check_memory(domid, size_of(watch), limits)
+        engine.watches.add(watch)
+        engine.events.add(watch, watch.path, limits.events_max)
+
+    def unwatch(self, domid: DomId, path: str, token: str) -> None:
+        """Take a watch back. Its events that wait may still be taken."""
+        self._engine.watches.remove(domid, self._watch_path(domid, path), token)
+
+    def reset_watches(self, domid: DomId) -> None:
+        """RESET_WATCHES: all the caller's watches, waiting events and transactions go."""
+        self._engine.domains[domid].transactions.clear()
+        self._engine.watches.drop(domid)
+        self._engine.events.drop(domid)
+
+    def get_domain_path(self, domid: DomId) -> str:
+        """Where a domain's relative paths begin."""
+        return paths.home(domid)
+
+    # ---- the broker's own calls --------------------------------------------------------------------------------------
+
+    def create_domain(self, domid: DomId) -> None:
+        """The domain exists: permissions may name it and it may make calls. Nothing if it is known already."""
+        self._engine.domains.create(domid)
+
+    def introduce(self, domid: DomId) -> None:
+        """The domain speaks to the store: creates it if need be, fires @introduceDomain.
+
+        For one that is introduced already, this resets the connection and fires nothing.
+        """
+        client = self._engine.domains.create(domid)
+        self.reset_watches(domid)
+        if not client.introduced:
+            client.introduced = True
+            self._engine.fire_special(INTRODUCE)
+
+    def release(self, domid: DomId) -> None:
+        """The domain speaks to the store no more: its watches and transactions go, @releaseDomain fires.
+
+        Its nodes stay, and count as its own, until it is forgotten. ENOENT: it is not introduced.
+        """
+        client = self._engine.domains[domid]
+        if domid == DOM0:
+            raise StoreError(errno.EINVAL, "dom0 cannot be released")
+        if not client.introduced:
+            raise StoreError(errno.ENOENT, f"domain {domid} is not introduced")
+        self.reset_watches(domid)
+        client.introduced = False
+        self._engine.fire_special(RELEASE)
+
+    def is_introduced(self, domid: DomId) -> bool:
+        """Whether introduce was called for it, and release was not."""
+        client = self._engine.domains.get(domid)
+        return client is not None and client.introduced
+
+    def close_domain(self, domid: DomId) -> None:
+        """An incarnation died, the domid lives on: watches, events and transactions go, nodes and permissions stay."""
+        self.reset_watches(domid)
+
+    def forget_domain(self, domid: DomId) -> None:
+        """The domid is gone for good. Nothing if it is not known.
+
+        Nodes that it owned go with all below them (XSA-419); permissions that name it mean nobody, even if the number
+        is used again (XSA-322); @releaseDomain fires if it was still introduced.
+        """
+        if domid == DOM0:
+            raise StoreError(errno.EINVAL, "dom0 cannot be forgotten")
+        client = self._engine.domains.get(domid)
+        if client is None:
+            return
+        self.reset_watches(domid)
+        self._engine.remove_all_of(client.who)
+        self._engine.domains.forget(domid)
+        if client.introduced:
+            self._engine.fire_special(RELEASE)
+
+    def take_events(self) -> list[WatchEvent]:
+        """All watch events since the last call, in firing order; equal ones of one domain came together."""
+        return self._engine.events.take()
+
+    def statistics(self) -> StoreStatistics:
+        """What there is now."""
+        domains = {client.who.domid: self._statistics_of(client) for client in self._engine.domains}
+        return StoreStatistics(
+            generation=self._engine.generation,
+            nodes=self._engine.accounts.nodes(),
+            watches=sum(domain.watches for domain in domains.values()),
+            transactions=sum(domain.transactions for domain in domains.values()),
+            events=sum(domain.events for domain in domains.values()),
+            events_shortened=self._engine.events.shortened,
+            domains=domains,
+        )
+
+    # ---- inside ------------------------------------------------------------------------------------------------------
+
+    def _prepare(self, domid: DomId, tx: int, path: str) -> tuple[View, Call, str]:
+        call = self._engine.call(domid)
+        view = self._engine.domains[domid].transaction(tx) if tx else Direct(self._engine.root)
+        return view, call, paths.resolve(domid, path, call.limits.path_bytes_max)
+
+    def _watch_path(self, domid: DomId, path: str) -> str:
+        limit = self._engine.limits(domid).path_bytes_max
+        if not path.startswith("@"):
+            return paths.resolve(domid, path, limit)
+        if len(path) > limit or not path.isascii() or "\0" in path:
+            raise StoreError(errno.EINVAL, f"not a special path: {path[:80]!r}")
+        return path
+
+    def _set_special_permissions(self, domid: DomId, name: str, permissions: Permissions) -> None:
+        current = self._engine.special_permissions.get(name)
+        if current is None:
+            raise StoreError(errno.EINVAL, f"{name[:80]!r} is no special path")
+        if not may(current, self._engine.domains[domid].who, OWNER):
+            raise StoreError(errno.EACCES, f"domain {domid} may not change the permissions of {name}")
+        self._engine.special_permissions[name] = permissions
+
+    def _statistics_of(self, client: Client) -> DomainStatistics:
+        domid = client.who.domid
+        return DomainStatistics(
+            introduced=client.introduced,
+            nodes=self._engine.accounts.of(domid).nodes,
+            bytes=self._engine.memory_of(domid),
+            watches=self._engine.watches.count(domid),
+            transactions=len(client.transactions),
+            events=self._engine.events.count(domid),
+        )

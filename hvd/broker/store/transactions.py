@@ -1,0 +1,119 @@
+"""Transactions: a snapshot, the same tree with the transaction's own writes, and a record of every path they depend on.
+
+A commit succeeds unless one of those paths has changed meanwhile: its value, its permissions, whether it exists, and
+where the transaction listed its children or removed it, their names. Writes elsewhere never conflict, not even below
+the same parent. So commits are serialisable: what was read is still so when what was written appears.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+from typing import Any
+
+from hvd.broker.store.accounts import Growth, add, growth_of
+from hvd.broker.store.changes import Change, Edit, Fires
+from hvd.broker.store.errors import StoreError
+from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, replace, with_content
+
+
+@dataclass(slots=True)
+class Direct:
+    """What an operation outside of any transaction sees: the tree itself, and no record of it."""
+
+    root: Node
+
+    def touch(self, path: str, *, listed: bool = False) -> None:
+        """Nothing can come between."""
+
+
+@dataclass(slots=True)
+class Touched:
+    """What a transaction did with one path; it depends on the node's content in any case."""
+
+    listed: bool = False
+    """It also depends on the names of the node's children."""
+    changed: bool = False
+    fires: Fires = Fires.NOBODY
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One open transaction of one domain."""
+
+    snapshot: Node
+    root: Node
+    nodes_max: int
+    touched: dict[str, Touched] = field(default_factory=dict)
+    growth: Growth = field(default_factory=dict)
+    """What its commit would mean for each owner."""
+    written_bytes: int = 0
+    """Of the nodes that are its own versions; the rest is shared with the snapshot."""
+
+    def touch(self, path: str, *, listed: bool = False) -> None:
+        """From now on the commit depends on this path. ENOSPC when it would depend on too many."""
+        touched = self.touched.get(path)
+        if touched is None:
+            if len(self.touched) >= self.nodes_max:
+                raise StoreError(
+                    errno.ENOSPC, f"a transaction touches at most {self.nodes_max} nodes, {path} is one more"
+                )
+            touched = self.touched[path] = Touched()
+        touched.listed = touched.listed or listed
+
+    def adopt(self, change: Change, generation: int) -> None:
+        """Make a change, visible to this transaction only; its paths have been touched."""
+        self.root = replace(self.root, change.path, change.node, generation)
+        add(self.growth, growth_of(change.edits))
+        for path, before, after, fires in change.edits:
+            touched = self.touched[path]
+            if touched.changed and before is not None:
+                self.written_bytes -= content_bytes(path, before)
+            if after is not None:
+                self.written_bytes += content_bytes(path, after)
+            touched.changed = True
+            touched.fires = max(touched.fires, fires)
+
+    def conflict_with(self, current: Node) -> str | None:
+        """A path that this transaction depends on and that is not what it was."""
+        for path, touched in self.touched.items():
+            before, now = lookup(self.snapshot, path), lookup(current, path)
+            if before is now:
+                continue
+            if before is None or now is None or before.generation != now.generation:
+                return path
+            if touched.listed and before.children_generation != now.children_generation:
+                return path
+        return None
+
+    def edits(self) -> list[Edit]:
+        """What a commit means, in the order in which the paths were first touched."""
+        return [
+            Edit(path, lookup(self.snapshot, path), lookup(self.root, path), touched.fires)
+            for path, touched in self.touched.items()
+            if touched.changed
+        ]
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """All but the trees, which the store packs together with its own."""
+        return (self.nodes_max, self.touched, self.growth, self.written_bytes)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.nodes_max, self.touched, self.growth, self.written_bytes = state
+
+
+View = Direct | Transaction
+
+
+def merge(current: Node, edits: list[Edit], generation: int) -> Node:
+    """The current tree with a transaction's edits, whose paths are as they were in its snapshot; others may differ."""
+    for path, _, after, _ in sorted(edits, key=lambda edit: edit.path.count("/")):  # parents first
+        now = lookup(current, path)
+        if after is None:
+            current = current if now is None else replace(current, path, None, generation)
+        elif now is None:
+            current = replace(current, path, leaf(after.value, after.permissions, generation), generation)
+        else:
+            merged = with_content(now, after.value, after.permissions, generation)
+            current = replace(current, path, merged, generation)
+    return current

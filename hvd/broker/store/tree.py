@@ -1,0 +1,164 @@
+"""The tree of nodes: immutable, so that a snapshot is one reference and versions share what they have in common.
+
+Paths may be 1,500 names long, so nothing here recurses, and pickling goes through a flat table.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from hvd.broker.store import paths
+from hvd.broker.store.permissions import Permissions
+
+HEADER_BYTES = 24
+PERMISSION_BYTES = 8
+"""What xenstored stores per node and per permission; quotas are counted in its records."""
+
+
+class Node(NamedTuple):
+    """One node. Compare with `is`: equality would walk all that is below."""
+
+    value: bytes
+    permissions: Permissions
+    children: Mapping[str, "Node"]
+    """In the order of creation; never changed in place."""
+    generation: int
+    """Unique to the last change of value or permissions."""
+    children_generation: int
+    """Unique to the last change of the children's names."""
+    names_bytes: int
+    """The children's names, each with its NUL."""
+
+
+NO_CHILDREN: Mapping[str, Node] = {}
+
+Row = tuple[bytes, Permissions, int, int, tuple[str, ...], tuple[int, ...]]
+"""A packed node: its children are names and positions of earlier rows."""
+
+
+class Packed(NamedTuple):
+    """Trees without references from node to node."""
+
+    rows: list[Row]
+    roots: list[int]
+
+
+def leaf(value: bytes, permissions: Permissions, generation: int) -> Node:
+    """A node without children."""
+    return Node(value, permissions, NO_CHILDREN, generation, generation, 0)
+
+
+def above(name: str, node: Node, permissions: Permissions, generation: int) -> Node:
+    """An empty node whose only child is `node`."""
+    return Node(b"", permissions, {name: node}, generation, generation, len(name) + 1)
+
+
+def with_content(node: Node, value: bytes, permissions: Permissions, generation: int) -> Node:
+    """The node with another value and other permissions, and its children."""
+    return Node(value, permissions, node.children, generation, node.children_generation, node.names_bytes)
+
+
+def content_bytes(path: str, node: Node) -> int:
+    """What the node costs its owner; its children's names are charged to their owners."""
+    return HEADER_BYTES + PERMISSION_BYTES * len(node.permissions) + len(path) + len(node.value)
+
+
+def record_bytes(node: Node) -> int:
+    """The node's record as xenstored would store it."""
+    return HEADER_BYTES + PERMISSION_BYTES * len(node.permissions) + len(node.value) + node.names_bytes
+
+
+def lookup(root: Node, path: str) -> Node | None:
+    """The node at a path."""
+    node: Node | None = root
+    for name in paths.split(path):
+        node = node.children.get(name) if node is not None else None
+        if node is None:
+            return None
+    return node
+
+
+def nearest(root: Node, names: Sequence[str]) -> tuple[int, Node]:
+    """The deepest node that exists on the way, and how many of the names lead to it."""
+    node = root
+    for depth, name in enumerate(names):
+        child = node.children.get(name)
+        if child is None:
+            return depth, node
+        node = child
+    return len(names), node
+
+
+def replace(root: Node, path: str, node: Node | None, generation: int) -> Node:
+    """The tree with `node`, or nothing, at a path whose parent exists."""
+    names = paths.split(path)
+    if not names:
+        assert node is not None, "the root cannot be removed"
+        return node
+    line = [root]
+    for name in names[:-1]:
+        line.append(line[-1].children[name])
+    changed = _with_child(line.pop(), names.pop(), node, generation)
+    while line:
+        parent = line.pop()
+        value, permissions, children, own, listing, names_bytes = parent
+        changed = Node(value, permissions, {**children, names.pop(): changed}, own, listing, names_bytes)
+    return changed
+
+
+def _with_child(parent: Node, name: str, node: Node | None, generation: int) -> Node:
+    children = dict(parent.children)
+    if node is None:
+        del children[name]
+    else:
+        children[name] = node
+    growth = (len(children) - len(parent.children)) * (len(name) + 1)
+    listing = generation if growth else parent.children_generation
+    return Node(parent.value, parent.permissions, children, parent.generation, listing, parent.names_bytes + growth)
+
+
+def subtree(path: str, node: Node) -> Iterator[tuple[str, Node]]:
+    """The node and all below it with their paths, children before parents."""
+    line = [(path, node, iter(node.children.items()))]
+    while line:
+        path, node, rest = line[-1]
+        following = next(rest, None)
+        if following is None:
+            line.pop()
+            yield path, node
+        else:
+            name, below = following
+            line.append((paths.child(path, name), below, iter(below.children.items())))
+
+
+def pack(roots: Sequence[Node]) -> Packed:
+    """The trees as one table; nodes that they share are in it once."""
+    rows: list[Row] = []
+    position: dict[int, int] = {}
+    for root in roots:
+        line = [root]
+        while line:
+            node = line[-1]
+            missing = [] if id(node) in position else [c for c in node.children.values() if id(c) not in position]
+            if missing:
+                line.extend(missing)
+                continue
+            line.pop()
+            if id(node) not in position:
+                position[id(node)] = len(rows)
+                rows.append(_row(node, position))
+    return Packed(rows, [position[id(root)] for root in roots])
+
+
+def _row(node: Node, position: dict[int, int]) -> Row:
+    below = tuple(position[id(child)] for child in node.children.values())
+    return (node.value, node.permissions, node.generation, node.children_generation, tuple(node.children), below)
+
+
+def unpack(packed: Packed) -> list[Node]:
+    """The trees again, sharing what they shared."""
+    nodes: list[Node] = []
+    for value, permissions, generation, children_generation, names, below in packed.rows:
+        children = {name: nodes[index] for name, index in zip(names, below, strict=True)} if names else NO_CHILDREN
+        names_bytes = sum(len(name) + 1 for name in names)
+        nodes.append(Node(value, permissions, children, generation, children_generation, names_bytes))
+    return [nodes[index] for index in packed.roots]

@@ -1,0 +1,94 @@
+"""Who watches what: found by path, so that a write costs what is watched on its way, however many watches there are."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from hvd.broker.store import paths
+from hvd.broker.store.errors import StoreError
+from hvd.broker.store.quotas import TOKEN_BYTES_MAX
+from hvd.transport.ids import DomId
+
+
+class Watch(NamedTuple):
+    """One watch: everything at and below a path, or a special path such as @releaseDomain."""
+
+    domid: DomId
+    path: str
+    token: str
+    relative: bool
+    """It was asked for by a relative path, and is told of relative ones."""
+
+    def sees(self, path: str) -> str:
+        """The path at or below its own, as the watcher is to be told."""
+        return paths.as_seen_from(self.domid, path) if self.relative else path
+
+
+def check_token(token: str) -> None:
+    """EINVAL for what cannot travel in a watch event."""
+    size = len(token.encode("utf-8", "surrogateescape"))
+    if size > TOKEN_BYTES_MAX or "\0" in token:
+        raise StoreError(errno.EINVAL, f"a token has no NUL and at most {TOKEN_BYTES_MAX} bytes, this one {size}")
+
+
+class Watches:
+    """The table; within one path in the order in which they were set."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, dict[tuple[DomId, str], Watch]] = {}
+        self._of: dict[DomId, dict[tuple[str, str], Watch]] = {}
+        self._bytes: dict[DomId, int] = {}
+
+    def add(self, watch: Watch) -> None:
+        """EEXIST if the domain has this token on this path already."""
+        mine = self._of.setdefault(watch.domid, {})
+        if (watch.path, watch.token) in mine:
+            raise StoreError(errno.EEXIST, f"domain {watch.domid} has a watch on {watch.path} with this token")
+        mine[watch.path, watch.token] = watch
+        self._at.setdefault(watch.path, {})[watch.domid, watch.token] = watch
+        self._bytes[watch.domid] = self.bytes(watch.domid) + size_of(watch)
+
+    def remove(self, domid: DomId, path: str, token: str) -> None:
+        """ENOENT if there is no such watch."""
+        watch = self._of.get(domid, {}).pop((path, token), None)
+        if watch is None:
+            raise StoreError(errno.ENOENT, f"domain {domid} does not watch {path} with token {token!r}")
+        self._bytes[domid] -= size_of(watch)
+        self._unlist(watch)
+
+    def drop(self, domid: DomId) -> None:
+        """Remove all of a domain's watches."""
+        for watch in self._of.pop(domid, {}).values():
+            self._unlist(watch)
+        self._bytes.pop(domid, None)
+
+    def _unlist(self, watch: Watch) -> None:
+        here = self._at[watch.path]
+        del here[watch.domid, watch.token]
+        if not here:
+            del self._at[watch.path]
+
+    def on(self, path: str) -> Iterator[Watch]:
+        """Those on exactly this path."""
+        yield from self._at.get(path, {}).values()
+
+    def on_or_above(self, path: str) -> Iterator[Watch]:
+        """Those on this path and on every path above it, the root's first."""
+        for above in paths.at_and_above(path):
+            if above in self._at:
+                yield from self._at[above].values()
+
+    def count(self, domid: DomId) -> int:
+        """How many a domain has."""
+        return len(self._of.get(domid, ()))
+
+    def bytes(self, domid: DomId) -> int:
+        """What a domain's watches cost it."""
+        return self._bytes.get(domid, 0)
+
+
+def size_of(watch: Watch) -> int:
+    """What a watch costs its domain, in bytes."""
+    return len(watch.path) + len(watch.token.encode("utf-8", "surrogateescape"))
