@@ -47,9 +47,9 @@ class Client:
         del self.transactions[tx]
         return transaction
 
-    def written_bytes(self) -> int:
+    def held_bytes(self) -> int:
         """What its open transactions hold."""
-        return sum(transaction.written_bytes for transaction in self.transactions.values())
+        return sum(transaction.held_bytes for transaction in self.transactions.values())
 
 
 class Domains:

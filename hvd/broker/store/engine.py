@@ -12,10 +12,11 @@ from hvd.broker.store.changes import Change, Edit, Fires
 from hvd.broker.store.domains import Domains
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.events import Events
+from hvd.broker.store.merge import merge
 from hvd.broker.store.operations import Call
 from hvd.broker.store.permissions import DOM0_ONLY, READ, Permissions, Principal, given_to_dom0, may
 from hvd.broker.store.quotas import Quotas
-from hvd.broker.store.transactions import Direct, Transaction, View, merge
+from hvd.broker.store.transactions import Direct, Transaction, View
 from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, pack, record_bytes, replace, unpack, with_content
 from hvd.broker.store.watches import Watches
 from hvd.transport.ids import DOM0, DomId
@@ -70,13 +71,15 @@ class Engine:
         if transaction.snapshot is not self.root and (path := transaction.conflict_with(self.root)) is not None:
             raise StoreError(errno.EAGAIN, f"{path} has changed since the transaction began")
         edits = transaction.edits()
+        if not edits:
+            return
         if any(self._is_orphan(edit.after) for edit in edits):
             raise StoreError(errno.EAGAIN, "the transaction gives a node to a domain that is gone")
         self._check_nodes(transaction.growth, {}, call.limits)
         self._check_bytes(transaction.growth, call.limits)
         root = transaction.root
         if transaction.snapshot is not self.root:
-            root = merge(self.root, edits, call.generation)
+            root = merge(transaction.snapshot, transaction.root, self.root, call.generation)
             _check_parents(root, edits, call.limits)
             self.generation = call.generation
         self._settle(root, edits)
@@ -136,7 +139,7 @@ class Engine:
 
     def memory_of(self, domid: DomId) -> int:
         """What counts against a domain's memory_bytes_max."""
-        return self.accounts.of(domid).bytes + self.watches.bytes(domid) + self.domains[domid].written_bytes()
+        return self.accounts.of(domid).bytes + self.watches.bytes(domid) + self.domains[domid].held_bytes()
 
     # ---- events ------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from hvd.broker.store.errors import StoreError
-from hvd.broker.store.quotas import ABSOLUTE_PATH_BYTES_MAX
+from hvd.broker.store.quotas import ABSOLUTE_PATH_BYTES_MAX, Quotas
 from hvd.transport.ids import DomId
 
 _VALID = re.compile(r"/|(?:/[A-Za-z0-9_@-]+)+")
@@ -20,18 +20,23 @@ def home(domid: DomId) -> str:
     return f"/local/domain/{domid}"
 
 
-def resolve(domid: DomId, path: str, path_bytes_max: int) -> str:
+def resolve(domid: DomId, path: str, limits: Quotas) -> str:
     """The canonical path of what `domid` calls `path`; EINVAL for a path that no node can have."""
     absolute = path if path.startswith(("/", "@")) else f"{home(domid)}/{path}"
     if len(absolute) > ABSOLUTE_PATH_BYTES_MAX:
         raise StoreError(errno.EINVAL, f"a path has at most {ABSOLUTE_PATH_BYTES_MAX} bytes, this one {len(absolute)}")
     if not _VALID.fullmatch(absolute):
         raise StoreError(errno.EINVAL, f"not a path: {path[:80]!r} (letters, digits and -_@ between single slashes)")
-    if len(absolute) > path_bytes_max:
-        prefix = _HOME.match(absolute)
-        if len(absolute) - (prefix.end() if prefix else 0) > path_bytes_max:
-            raise StoreError(errno.EINVAL, f"a path has at most {path_bytes_max} bytes below a home: {path[:80]!r}...")
+    if absolute.count("/") > limits.depth_max:
+        raise StoreError(errno.EINVAL, f"a path has at most {limits.depth_max} names: {path[:80]!r}...")
+    if len(absolute) > limits.path_bytes_max and _bytes_below_home(absolute) > limits.path_bytes_max:
+        raise StoreError(errno.EINVAL, f"a path has at most {limits.path_bytes_max} bytes: {path[:80]!r}...")
     return absolute
+
+
+def _bytes_below_home(path: str) -> int:
+    prefix = _HOME.match(path)
+    return len(path) - (prefix.end() if prefix else 0)
 
 
 def split(path: str) -> list[str]:

@@ -21,6 +21,8 @@ class Quotas:
     """Entries of one node, its owner's included. ENOSPC."""
     path_bytes_max: int = 2048
     """A path, counted behind /local/domain/<domid>/ where it begins so. EINVAL."""
+    depth_max: int = 128
+    """Names in a path; xenstored has no such bound, but every call walks them all. EINVAL."""
     watches_max: int = 128
     """E2BIG."""
     transactions_max: int = 10
@@ -28,7 +30,7 @@ class Quotas:
     transaction_nodes_max: int = 1024
     """Paths that one transaction reads or writes. ENOSPC."""
     memory_bytes_max: int = 2_621_440
-    """Its nodes, its watches, and what its open transactions have written. ENOMEM."""
+    """Its nodes, its watches, and what its open transactions have read and written. ENOMEM."""
     events_max: int = 1024
     """Watch events not taken yet; what fires beyond says only which watch it was, and new watches get ENOSPC."""
 
@@ -38,6 +40,7 @@ PRIVILEGED = Quotas(
     nodes_max=1_000_000,
     node_bytes_max=1 << 24,
     permissions_max=64,
+    depth_max=1024,
     watches_max=65_536,
     transactions_max=1024,
     transaction_nodes_max=65_536,

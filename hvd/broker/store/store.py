@@ -206,14 +206,17 @@ class Store:
 
     def _prepare(self, domid: DomId, tx: int, path: str) -> tuple[View, Call, str]:
         call = self._engine.call(domid)
-        view = self._engine.domains[domid].transaction(tx) if tx else Direct(self._engine.root)
-        return view, call, paths.resolve(domid, path, call.limits.path_bytes_max)
+        view: View = Direct(self._engine.root)
+        if tx:
+            view = self._engine.domains[domid].transaction(tx)
+            self._engine.check_memory(domid, len(path), call.limits)
+        return view, call, paths.resolve(domid, path, call.limits)
 
     def _watch_path(self, domid: DomId, path: str) -> str:
-        limit = self._engine.limits(domid).path_bytes_max
+        limits = self._engine.limits(domid)
         if not path.startswith("@"):
-            return paths.resolve(domid, path, limit)
-        if len(path) > limit or not path.isascii() or "\0" in path:
+            return paths.resolve(domid, path, limits)
+        if len(path) > limits.path_bytes_max or not path.isascii() or "\0" in path:
             raise StoreError(errno.EINVAL, f"not a special path: {path[:80]!r}")
         return path
 

@@ -14,7 +14,7 @@ from typing import Any
 from hvd.broker.store.accounts import Growth, add, growth_of
 from hvd.broker.store.changes import Change, Edit, Fires
 from hvd.broker.store.errors import StoreError
-from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, replace, with_content
+from hvd.broker.store.tree import HEADER_BYTES, Node, content_bytes, lookup, lookup_in_both, replace
 
 
 @dataclass(slots=True)
@@ -47,8 +47,8 @@ class Transaction:
     touched: dict[str, Touched] = field(default_factory=dict)
     growth: Growth = field(default_factory=dict)
     """What its commit would mean for each owner."""
-    written_bytes: int = 0
-    """Of the nodes that are its own versions; the rest is shared with the snapshot."""
+    held_bytes: int = 0
+    """Of the paths that it depends on and the nodes that are its own versions; the rest is shared with the snapshot."""
 
     def touch(self, path: str, *, listed: bool = False) -> None:
         """From now on the commit depends on this path. ENOSPC when it would depend on too many."""
@@ -59,6 +59,7 @@ class Transaction:
                     errno.ENOSPC, f"a transaction touches at most {self.nodes_max} nodes, {path} is one more"
                 )
             touched = self.touched[path] = Touched()
+            self.held_bytes += HEADER_BYTES + len(path)
         touched.listed = touched.listed or listed
 
     def adopt(self, change: Change, generation: int) -> None:
@@ -68,16 +69,16 @@ class Transaction:
         for path, before, after, fires in change.edits:
             touched = self.touched[path]
             if touched.changed and before is not None:
-                self.written_bytes -= content_bytes(path, before)
+                self.held_bytes -= content_bytes(path, before)
             if after is not None:
-                self.written_bytes += content_bytes(path, after)
+                self.held_bytes += content_bytes(path, after)
             touched.changed = True
             touched.fires = max(touched.fires, fires)
 
     def conflict_with(self, current: Node) -> str | None:
         """A path that this transaction depends on and that is not what it was."""
         for path, touched in self.touched.items():
-            before, now = lookup(self.snapshot, path), lookup(current, path)
+            before, now = lookup_in_both(self.snapshot, current, path)
             if before is now:
                 continue
             if before is None or now is None or before.generation != now.generation:
@@ -96,24 +97,10 @@ class Transaction:
 
     def __getstate__(self) -> tuple[Any, ...]:
         """All but the trees, which the store packs together with its own."""
-        return (self.nodes_max, self.touched, self.growth, self.written_bytes)
+        return (self.nodes_max, self.touched, self.growth, self.held_bytes)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.nodes_max, self.touched, self.growth, self.written_bytes = state
+        self.nodes_max, self.touched, self.growth, self.held_bytes = state
 
 
 View = Direct | Transaction
-
-
-def merge(current: Node, edits: list[Edit], generation: int) -> Node:
-    """The current tree with a transaction's edits, whose paths are as they were in its snapshot; others may differ."""
-    for path, _, after, _ in sorted(edits, key=lambda edit: edit.path.count("/")):  # parents first
-        now = lookup(current, path)
-        if after is None:
-            current = current if now is None else replace(current, path, None, generation)
-        elif now is None:
-            current = replace(current, path, leaf(after.value, after.permissions, generation), generation)
-        else:
-            merged = with_content(now, after.value, after.permissions, generation)
-            current = replace(current, path, merged, generation)
-    return current
