@@ -44,7 +44,9 @@ def image_at(report: Report, place: Place, path: Path, *, writable: bool, hint: 
     if size == 0 or size % SECTOR_BYTES:
         fit = (size // SECTOR_BYTES + 1) * SECTOR_BYTES
         found = f"{size} bytes in {shown(str(path))}"
-        report.wrong(place, f"a size that is a multiple of {SECTOR_BYTES} bytes", found, f"truncate -s {fit} grows it")
+        report.wrong(
+            place, f"a size that is a multiple of {SECTOR_BYTES} bytes, not 0", found, f"truncate -s {fit} grows it"
+        )
         return None
     return Image((status.st_dev, status.st_ino), stat.S_ISBLK(status.st_mode))
 

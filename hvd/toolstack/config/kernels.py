@@ -106,7 +106,7 @@ def _complaint_about_main(tree: ast.Module, file: str) -> Complaint | None:
     if isinstance(main, ast.AsyncFunctionDef):
         return "a function main(guest)", f"async def main in {file} line {main.lineno}"
     if isinstance(main, ast.FunctionDef) and not _takes_one(main.args):
-        return "main(guest), which takes one argument", f"main({ast.unparse(main.args)}) in {file} line {main.lineno}"
+        return "main(guest), which takes one argument", f"main({_parameters(main.args)}) in {file} line {main.lineno}"
     return None
 
 
@@ -129,6 +129,18 @@ def _bindings_of_main(tree: ast.Module) -> list[ast.stmt | ast.expr]:
 
 def _imports_main(node: ast.Import | ast.ImportFrom) -> bool:
     return any((alias.asname or alias.name) in {"main", "*"} for alias in node.names)
+
+
+def _parameters(args: ast.arguments) -> str:
+    """Their names: a default may be an expression nested deeper than ast.unparse can go."""
+    names = [arg.arg for arg in (*args.posonlyargs, *args.args)]
+    if args.vararg or args.kwonlyargs:
+        names.append(f"*{args.vararg.arg if args.vararg else ''}")
+    names += [arg.arg for arg in args.kwonlyargs]
+    if args.kwarg:
+        names.append(f"**{args.kwarg.arg}")
+    shown_names = ", ".join(names)
+    return shown_names if len(shown_names) <= 60 else shown_names[:60] + "…"
 
 
 def _takes_one(args: ast.arguments) -> bool:

@@ -62,15 +62,22 @@ class Report:
         """A place as it is shown: `domain[2] "ivi".disk[0]`."""
         text = ""
         for depth, step in enumerate(place, 1):
-            text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+            if isinstance(step, int):
+                text += f"[{step}]"
+            else:
+                key = step if step.isascii() and step.replace("-", "_").isidentifier() else shown(step)
+                text += f".{key}" if text else key
             if name := self._labels.get(place[:depth]):
                 text += f' "{name}"'
         return text
 
     def raise_if_wrong(self) -> None:
-        """Raise ConfigError with every mistake, in the order of the file's lines, if there was one."""
-        if not self._wrong:
-            return
+        """Raise ConfigError with every mistake if there was one."""
+        if self._wrong:
+            raise ConfigError(self.problems())
+
+    def problems(self) -> list[Problem]:
+        """Every mistake, in the order of the file's lines."""
         from hvd.toolstack.config.positions import lines_of  # a file without mistakes does not pay for it
 
         lines = lines_of(self._text)
@@ -78,7 +85,7 @@ class Report:
             Problem(self._file, self.spell(place), expected, found, hint, _line(lines, place))
             for place, expected, found, hint in self._wrong
         ]
-        raise ConfigError(sorted(problems, key=lambda problem: problem.line or 0))
+        return sorted(problems, key=lambda problem: problem.line or 0)
 
 
 def _line(lines: dict[Place, int], place: Place) -> int | None:
