@@ -30,6 +30,9 @@ ID_BOUNDS: dict[Any, tuple[int, int]] = {
 class BadMessage(PeerFault):
     """The bytes are no hypercall; the text names the message and the field."""
 
+    sequence = 0
+    """The sequence number to answer under, if that much could be read."""
+
 
 def encode(message: Any) -> list[Any]:
     """A message or nested record as the list of its fields."""
@@ -55,18 +58,28 @@ def pack_request(message: Any, sequence: int, events_acknowledged: int, descript
 
 def unpack_request(untrusted_bytes: bytes) -> tuple[int, int, int, Any]:
     """(sequence, events acknowledged, descriptors received, message); BadMessage says what is wrong with it."""
+    if len(untrusted_bytes) > MESSAGE_BYTES_MAX:
+        raise BadMessage(f"{len(untrusted_bytes)} bytes; a hypercall has at most {MESSAGE_BYTES_MAX}")
     envelope = _unpack(untrusted_bytes)
     if not (isinstance(envelope, list) and len(envelope) == 6):
         raise BadMessage("a hypercall is a list of 6: version, sequence, events, descriptors, number, fields")
     version, sequence, events, descriptors, number, untrusted_fields = envelope
-    if version != WIRE_VERSION:
-        raise BadMessage(f"wire version {version!r}; this broker speaks {WIRE_VERSION}")
     for place, value in (("sequence", sequence), ("events", events), ("descriptors", descriptors)):
         _integer(0, 2**63 - 1)(value, place)
+    try:
+        return sequence, events, descriptors, _message(version, number, untrusted_fields)
+    except BadMessage as error:
+        error.sequence = sequence
+        raise
+
+
+def _message(version: Any, number: Any, untrusted_fields: Any) -> Any:
+    if version != WIRE_VERSION:
+        raise BadMessage(f"wire version {version!r}; this broker speaks {WIRE_VERSION}")
     message = HYPERCALLS.get(number) if isinstance(number, int) else None
     if message is None:
         raise BadMessage(f"unknown hypercall number {number!r}")
-    return sequence, events, descriptors, decode(message, untrusted_fields, message.__name__)
+    return decode(message, untrusted_fields, message.__name__)
 
 
 def pack_reply(sequence: int, errno: int, value: Any, descriptors: int) -> bytes:
@@ -93,8 +106,6 @@ def decode(message: type, untrusted_fields: Any, place: str) -> Any:
 
 
 def _unpack(untrusted_bytes: bytes) -> Any:
-    if len(untrusted_bytes) > MESSAGE_BYTES_MAX * 4:
-        raise BadMessage(f"{len(untrusted_bytes)} bytes; a message has at most {MESSAGE_BYTES_MAX}")
     try:
         return msgpack.unpackb(untrusted_bytes, strict_map_key=True)
     except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:

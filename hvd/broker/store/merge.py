@@ -1,7 +1,7 @@
 """Three versions of a tree into one: what a transaction changed since its snapshot, put into the tree as it is now.
 
 Versions share what they have in common, so only nodes that differ are visited: the work grows with what both sides
-changed, not with the tree. The caller has made sure that they did not change the same thing (Transaction.conflict_with).
+changed, not with the tree. The caller has checked by Transaction.conflict_with that they did not change the same thing.
 """
 
 from __future__ import annotations

@@ -83,9 +83,7 @@ def _text_of(path: str | os.PathLike[str]) -> str:
     """The file's text, read once and at most a bound: it may be a pipe."""
     found: object
     try:
-        os.fspath(
-            Path(path).absolute()
-        ).encode()  # it goes into hypercalls, as the start of every kernel's and image's path
+        str(Path(path).absolute()).encode()  # every kernel's and image's path, which hypercalls carry, begins so
         with open(path, "rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
         if len(content) <= FILE_BYTES_MAX:

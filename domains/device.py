@@ -1,0 +1,82 @@
+"""What a device's two ends are to their domain, and what registers them: the contract every driver keeps, shipped or not."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hvd.transport.ids import DomId
+
+if TYPE_CHECKING:
+    from hvd.domains.runtime import Runtime
+
+Keys = dict[str, str]
+"""XenStore nodes of one end's directory, by name."""
+
+
+class Frontend(ABC):
+    """A guest's end. `XenbusFrontend` calls these as the backend comes and goes; the guest uses whatever else it offers.
+
+    A frontend outlives its backends: after `backend_gone` it keeps what was asked of it, after the next `connected` it
+    re-issues what was not answered.
+    """
+
+    def __init__(self, runtime: Runtime, backend: DomId, keys: Keys) -> None:
+        """`keys` are what the toolstack wrote into the frontend's directory."""
+        self.runtime = runtime
+        self.backend = backend
+        self.keys = keys
+
+    @abstractmethod
+    def publish(self, backend_keys: Keys) -> Keys:
+        """Make the shared ring empty and ready for a new backend incarnation, which has the features in `backend_keys`.
+
+        No backend is attached now. Returns the keys it needs: ring refs, ports, features.
+        """
+
+    @abstractmethod
+    def connected(self, backend_keys: Keys) -> None:
+        """The backend has attached: requests may flow, unanswered ones are issued again."""
+
+    @abstractmethod
+    def backend_gone(self) -> None:
+        """The backend's process is dead and fenced: nothing of it touches shared pages any more."""
+
+    def close(self) -> None:
+        """The device goes away: give back ports and pages."""
+
+
+class Backend(ABC):
+    """A driver domain's end for one frontend. Everything it reads from the frontend is untrusted."""
+
+    def __init__(self, runtime: Runtime, frontend: DomId, keys: Keys) -> None:
+        """`keys` are what the toolstack wrote into the backend's directory."""
+        self.runtime = runtime
+        self.frontend = frontend
+        self.keys = keys
+
+    @abstractmethod
+    def features(self) -> Keys:
+        """What it offers, written before the frontend publishes. May raise: the device then goes to Closed, saying why."""
+
+    @abstractmethod
+    def attach(self, untrusted_keys: Keys) -> Keys:
+        """Map the frontend's ring and bind its port. Returns keys to write with Connected. PeerFault on nonsense."""
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Let go of everything shared, whatever state it is in. Called once for each attach, also one that raised."""
+
+    def close(self) -> None:
+        """The device goes away: let go of what `features` opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDriver:
+    """A device's two ends under the name it has in XenStore."""
+
+    kind: str
+    frontend: Callable[[Runtime, DomId, Keys], Frontend]
+    backend: Callable[[Runtime, DomId, Keys], Backend]

@@ -1,0 +1,30 @@
+"""Which drivers there are: the shipped ones in one table, others by the entry-point group `hvd.drivers`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from functools import cache
+
+from hvd.domains.device import DeviceDriver
+from hvd.transport.errors import LocalError
+
+SHIPPED: dict[str, str] = {
+    "vbd": "hvd.domains.block:DRIVER",
+    "echo": "hvd.domains.echo:DRIVER",
+}
+GROUP = "hvd.drivers"
+
+
+@cache
+def find_driver(kind: str) -> DeviceDriver:
+    """The driver of a device kind; LocalError naming those there are when it is unknown or does not load."""
+    target = SHIPPED.get(kind) or next((p.value for p in importlib.metadata.entry_points(group=GROUP) if p.name == kind), None)
+    if target is None:
+        others = [point.name for point in importlib.metadata.entry_points(group=GROUP)]
+        raise LocalError(f"no driver for device kind {kind!r}; there are {', '.join([*SHIPPED, *others])}")
+    module, _, name = target.partition(":")
+    driver = getattr(importlib.import_module(module), name, None)
+    if not isinstance(driver, DeviceDriver) or driver.kind != kind:
+        raise LocalError(f"driver entry point {target} of kind {kind!r} is no DeviceDriver of that kind")
+    return driver

@@ -1,0 +1,85 @@
+"""A domain's grants: pages it shares, and others' pages it has mapped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hvd.transport import messages as m
+from hvd.transport.ids import DomId, ExtentId, GrantRef, Handle
+from hvd.transport.pages import PAGE_SIZE, Extent
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPages:
+    """Pages of ours that one peer may map: consecutive refs from `ref`, page i under ref + i."""
+
+    id: ExtentId
+    ref: GrantRef
+    extent: Extent
+
+    @property
+    def view(self) -> memoryview:
+        return self.extent.view
+
+
+@dataclass(frozen=True, slots=True)
+class MappedPages:
+    """A peer's pages, mapped: `view` begins with the page of `ref`."""
+
+    handle: Handle
+    id: ExtentId
+    ref: GrantRef
+    count: int
+    view: memoryview
+
+
+class Grants:
+    """The calls of xengntshr and xengnttab."""
+
+    def __init__(self, call: Callable[[Any], Any]) -> None:
+        self._call = call
+        self._mapped: dict[ExtentId, tuple[Extent, set[Handle]]] = {}
+
+    def share(self, peer: DomId, pages: int, *, readonly: bool = False) -> SharedPages:
+        """Zeroed pages shared with `peer`; read-only ones are sealed so that nobody but this mapping writes them, ever."""
+        extent_id, (descriptor,) = self._call(m.GnttabAllocate(peer, pages, readonly))
+        try:
+            extent = Extent.map(descriptor, pages, writable=True)
+        finally:
+            os.close(descriptor)
+        return SharedPages(extent_id, GrantRef(self._call(m.GnttabShare(extent_id, 0, pages))), extent)
+
+    def unshare(self, shared: SharedPages) -> None:
+        """Withdraw and give back; HypercallError EBUSY while the peer has it mapped. Release views of it first."""
+        self._call(m.GnttabEndAccess(shared.ref, len(shared.view) // PAGE_SIZE))
+        shared.extent.close()
+        self._call(m.GnttabFree(shared.id))
+
+    def map(self, dom: DomId, ref: GrantRef, count: int = 1, *, writable: bool = True) -> MappedPages:
+        """Map refs of a peer; count 0: all that were granted together with `ref`."""
+        reply = self._call(m.GnttabMap(dom, ref, count, writable))
+        value, descriptors = reply if isinstance(reply, tuple) else (reply, [])
+        extent_id, handle = ExtentId(value["extent"]), Handle(value["handle"])
+        if extent_id not in self._mapped:
+            try:
+                extent = Extent.map(descriptors[0], value["pages"], writable=not value["readonly"])
+            finally:
+                os.close(descriptors[0])
+            self._mapped[extent_id] = extent, set()
+        extent, handles = self._mapped[extent_id]
+        handles.add(handle)
+        view = extent.pages(value["first_page"], value["count"])
+        return MappedPages(handle, extent_id, GrantRef(value["ref"]), value["count"], view)
+
+    def unmap(self, mapped: MappedPages) -> None:
+        """Give a mapping back. Release everything that uses its view first."""
+        mapped.view.release()
+        extent, handles = self._mapped[mapped.id]
+        handles.discard(mapped.handle)
+        if not handles:
+            del self._mapped[mapped.id]
+            extent.close()
+        self._call(m.GnttabUnmap(mapped.handle))

@@ -1,0 +1,126 @@
+"""A guest as its author sees it: the object given to `main(guest)`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from hvd.domains.device import Frontend
+from hvd.domains.driver_domain import DriverDomain
+from hvd.domains.runtime import Runtime
+from hvd.domains.xenbus import XenbusFrontend
+from hvd.transport import messages as m
+from hvd.transport.errors import HvdError, LocalError
+
+CONNECT_TIMEOUT_S = 30.0
+SHUTDOWN_REASONS = {"poweroff": 0, "halt": 0, "reboot": 1}
+
+
+class GuestShutdown(BaseException):
+    """The toolstack asks this domain to stop. Raised in the guest's program, which may clean up and must not go on."""
+
+
+class DeviceUnavailable(HvdError):
+    """A device the guest was given did not connect; the text is the backend's."""
+
+
+class Guest:
+    """What a guest's program has of the world: its identity, its devices, its console, time, and shutdown.
+
+    `main(guest)` is called when every device has connected and the domain counts as ready (unless the kernel says
+    `AUTO_READY = False` and calls `ready()` itself). When it returns the domain powers off; an exception is a crash.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.domid = runtime.domid
+        self.name = runtime.name
+        self.incarnation = runtime.incarnation
+        self.args = runtime.args
+        self._frontends: dict[tuple[str, str], XenbusFrontend] = {}
+        self._is_ready = False
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    # ---- devices -----------------------------------------------------------------------------------------------------
+
+    def device(self, kind: str, devid: str | int | None = None) -> Any:
+        """The frontend of a device: of the given id, or the only one of its kind. LocalError if there is no such device."""
+        matching = [f for (k, d), f in self._frontends.items() if k == kind and (devid is None or d == str(devid))]
+        if len(matching) != 1:
+            have = ", ".join(f"{k}/{d}" for k, d in self._frontends) or "none"
+            raise LocalError(f"domain {self.name} has {len(matching)} devices {kind}/{devid if devid is not None else '*'}; it has: {have}")
+        return matching[0].device
+
+    def disk(self, name: str | None = None) -> Any:
+        """A block frontend by its name (`xvda`), or the only disk."""
+        for (kind, _), frontend in self._frontends.items():
+            if kind == "vbd" and name in (None, getattr(frontend.device, "name", None)):
+                return frontend.device
+        raise LocalError(f"domain {self.name} has no disk {name or ''}")
+
+    def devices(self) -> list[Frontend]:
+        """Every frontend there is."""
+        return [frontend.device for frontend in self._frontends.values()]
+
+    def serve_backends(self) -> DriverDomain:
+        """Be a driver domain too: serve whatever devices the toolstack puts under `backend`."""
+        return DriverDomain(self.runtime, self.log)
+
+    # ---- life --------------------------------------------------------------------------------------------------------
+
+    def run(self, main: Callable[[Any], None]) -> None:
+        """Connect devices, become ready, call the kernel."""
+        self._connect_devices()
+        if getattr(main, "__globals__", {}).get("AUTO_READY", True):
+            self.ready()
+        main(self)
+
+    def ready(self) -> None:
+        """Tell the hypervisor that what comes after this domain may start."""
+        if not self._is_ready:
+            self._is_ready = True
+            self.runtime.hypercalls.call(m.DomainReady())
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Sleep until something happens to this domain; False on timeout."""
+        return self.runtime.wait(timeout_s)
+
+    def run_forever(self) -> None:
+        """Serve until told to stop."""
+        while True:
+            self.runtime.wait()
+
+    def log(self, text: str) -> None:
+        """A line on the hypervisor's console (`hvd dmesg`)."""
+        self.runtime.hypercalls.call(m.ConsoleIo(text[:4000]))
+
+    def write_console(self, text: str) -> None:
+        """Text on the domain's console."""
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def requested_reason(self) -> int:
+        """The SHUTDOWN_* number of what the toolstack wrote to control/shutdown."""
+        return SHUTDOWN_REASONS.get(self.runtime.store.read_text("control/shutdown"), 0)
+
+    def close(self, reason: int, text: str) -> None:
+        """The end of this incarnation; does not come back."""
+        sys.stdout.flush()
+        self.runtime.shutdown(reason, text)
+
+    def _connect_devices(self) -> None:
+        store = self.runtime.store
+        for kind in store.directory("device"):
+            for devid in store.directory(f"device/{kind}"):
+                self._frontends[kind, devid] = XenbusFrontend(self.runtime, kind, devid)
+        for frontend in self._frontends.values():
+            self.runtime.wait_until(lambda f=frontend: f.connected or bool(f.error),  # type: ignore[misc]
+                                    f"connecting {frontend.kind}/{frontend.devid}", CONNECT_TIMEOUT_S)
+            if frontend.error:
+                raise DeviceUnavailable(frontend.error)
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        raise GuestShutdown

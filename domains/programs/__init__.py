@@ -1,0 +1,1 @@
+"""Kernels that ship ready to boot."""

@@ -1,0 +1,170 @@
+"""What a kernel does for its drivers: wait on all ports at once, make hypercalls, deliver watch events, keep time.
+
+One thread. Everything happens in `wait`: it sleeps until a port is raised and then runs that port's handler, so drivers are
+called when their guest waits for them, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from hvd.domains.grants import Grants
+from hvd.domains.store import StoreClient
+from hvd.transport import messages as m
+from hvd.transport.channels import Endpoint, Waiter, open_endpoint
+from hvd.transport.errors import HvdError
+from hvd.transport.hypercalls import HypercallClient, socket_address
+from hvd.transport.ids import DOMID_SELF, DomId, Incarnation, Port
+from hvd.transport.pages import Extent
+from hvd.transport.shared_info import SharedInfo
+from hvd.transport.upcalls import UpcallReceiver
+
+WAKE_TOKEN = -1
+
+
+class WaitTimeout(HvdError):
+    """A wait passed its deadline; the text says what was waited for."""
+
+
+class Runtime:
+    """One domain's connection to everything outside it."""
+
+    def __init__(self, certificate: dict[str, Any], descriptors: list[int], upcalls: UpcallReceiver) -> None:
+        """From the birth certificate and its descriptors: shared info, console extent, console channel, upcall channel."""
+        info, console_extent, console_page, console_rx, console_tx, upcall_page, upcall_rx = descriptors
+        self.domid = DomId(certificate["domid"])
+        self.incarnation = Incarnation(certificate["incarnation"])
+        self.name: str = certificate["name"]
+        self.args: list[str] = certificate["args"]
+        self.run_dir: str = certificate["run_dir"]
+        self.shared_info = SharedInfo(info)
+        self.console_port = Port(certificate["console_port"])
+        self.console_extent = Extent.map(console_extent, 1, writable=True)
+        self.console_endpoint = open_endpoint(console_page, 0, console_rx, console_tx)
+        self._upcalls = upcalls
+        self._upcall_port = Port(certificate["upcall_port"])
+        self.waiter = Waiter()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._endpoints: dict[Port, Endpoint] = {}
+        self.bind(self._upcall_port, open_endpoint(upcall_page, 0, upcall_rx, -1), self._on_upcall)
+        for descriptor in (info, console_extent, console_page, upcall_page):
+            os.close(descriptor)
+        directory = os.open(self.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.hypercalls = HypercallClient(
+            zmq.Context(), socket_address(directory, certificate["endpoint"]), certificate["server_key"], upcalls=upcalls
+        )
+        self.grants = Grants(self.hypercalls.call)
+        self.store = StoreClient(self.hypercalls.call)
+        self._install_wakeup()
+
+    # ---- waiting -----------------------------------------------------------------------------------------------------
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Sleep until something happens, and let its drivers handle it; False if nothing did before the timeout."""
+        ready = self.waiter.wait(-1 if timeout_s is None else max(0, int(timeout_s * 1e9)))
+        for port in ready:
+            handler = self._handlers.get(port)
+            if handler is not None:
+                handler()
+        return bool(ready)
+
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
+        """Wait until the condition holds; WaitTimeout naming `what` past the deadline."""
+        until = time.monotonic() + timeout_s
+        while not condition():
+            left = until - time.monotonic()
+            if left <= 0:
+                raise WaitTimeout(f"domain {self.name}: {what} did not happen within {timeout_s:g} s")
+            self.wait(left)
+
+    # ---- event channels ----------------------------------------------------------------------------------------------
+
+    def bind(self, port: Port, endpoint: Endpoint, handler: Callable[[], None]) -> None:
+        """Run the handler from `wait` whenever the port is raised."""
+        self.waiter.add(port, endpoint)
+        self._endpoints[port] = endpoint
+        self._handlers[port] = handler
+
+    def alloc_unbound(self, remote: DomId, handler: Callable[[], None]) -> tuple[Port, Endpoint]:
+        """A new port for `remote` to bind."""
+        return self._open(m.EvtchnAllocUnbound(DOMID_SELF, remote), handler)
+
+    def bind_interdomain(self, remote: DomId, remote_port: Port, handler: Callable[[], None]) -> tuple[Port, Endpoint]:
+        """Bind to a port that `remote` holds open for us; it is raised at once."""
+        return self._open(m.EvtchnBindInterdomain(remote, remote_port), handler)
+
+    def bind_virq(self, virq: int, handler: Callable[[], None]) -> Port:
+        """A port that the hypervisor raises."""
+        return self._open(m.EvtchnBindVirq(virq), handler)[0]
+
+    def close_port(self, port: Port) -> None:
+        """Unbind and close; the other end is told."""
+        self.waiter.remove(port)
+        del self._handlers[port]
+        self._endpoints.pop(port).close()
+        self.hypercalls.call(m.EvtchnClose(port))
+
+    def _open(self, message: Any, handler: Callable[[], None]) -> tuple[Port, Endpoint]:
+        value, (page, *ends) = self.hypercalls.call(message)
+        rx, tx = ends if len(ends) == 2 else (ends[0], -1)
+        try:
+            endpoint = open_endpoint(page, value["side"], rx, tx)
+        finally:
+            os.close(page)
+        port = Port(value["port"])
+        self.bind(port, endpoint, handler)
+        return port, endpoint
+
+    # ---- upcalls -----------------------------------------------------------------------------------------------------
+
+    def _on_upcall(self) -> None:
+        self._upcalls.read_all()
+        while (event := self._upcalls.next_event()) is not None:
+            self.store.deliver(*event)
+
+    def _install_wakeup(self) -> None:
+        """A signal that arrives while we are about to sleep still wakes us."""
+        read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self.waiter.watch_fd(WAKE_TOKEN, read)
+
+        def drain() -> None:
+            os.read(read, 4096)
+
+        self._handlers[WAKE_TOKEN] = drain
+
+    # ---- sched_op and time -------------------------------------------------------------------------------------------
+
+    def yield_cpu(self) -> None:
+        """sched_op yield: let another process of this CPU run. Between hvd's domains it is never needed."""
+        os.sched_yield()
+
+    def poll(self, ports: tuple[Port, ...], timeout_s: float) -> bool:
+        """sched_op poll: sleep until one of these ports is raised, without running handlers of others; False on timeout."""
+        others = [port for port in self._endpoints if port not in ports]
+        for port in others:
+            self.waiter.mask(port)
+        try:
+            return any(port in ports for port in self.waiter.wait(int(timeout_s * 1e9)))
+        finally:
+            for port in others:
+                self.waiter.unmask(port)
+
+    def system_time_ns(self) -> int:
+        return self.shared_info.system_time_ns()
+
+    def set_timer(self, deadline_ns: int) -> None:
+        """Raise VIRQ_TIMER once at this system time; 0 disarms."""
+        self.hypercalls.call(m.SetTimer(deadline_ns))
+
+    def shutdown(self, reason: int, text: str) -> None:
+        """sched_op shutdown: does not come back."""
+        self.hypercalls.call(m.SchedShutdown(reason, text))
+        while True:
+            signal.pause()

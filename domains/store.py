@@ -1,0 +1,110 @@
+"""A domain's XenStore client: the operations over hypercalls, and its watches."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+from hvd.transport import messages as m
+from hvd.transport.errors import HvdError
+from hvd.transport.hypercalls import HypercallError
+
+TRANSACTION_TRIES = 50
+ABSENT = frozenset({errno.ENOENT, errno.EACCES})
+"""A node under a home that has just been removed answers EACCES: what is above it decides."""
+
+
+class TransactionConflict(HvdError):
+    """A transaction met a conflict every time it was tried."""
+
+
+class StoreClient:
+    """Paths are absolute, or relative to /local/domain/<own domid>."""
+
+    def __init__(self, call: Callable[[Any], Any]) -> None:
+        self._call = call
+        self._watches: dict[str, tuple[str, Callable[[str], None]]] = {}
+        self._next_token = 0
+
+    def read(self, path: str, tx: int = 0) -> bytes | None:
+        """The value; None if there is no such node, or none that we may see."""
+        try:
+            value: bytes = self._call(m.StoreRead(tx, path))
+        except HypercallError as error:
+            if error.errno in ABSENT:
+                return None
+            raise
+        return value
+
+    def read_text(self, path: str, default: str = "", tx: int = 0) -> str:
+        value = self.read(path, tx)
+        return default if value is None else value.decode("utf-8", "replace")
+
+    def read_number(self, path: str, default: int = 0) -> int:
+        """A decimal node; the default if it is missing or no number. What a peer wrote is not bounded by this."""
+        try:
+            return int(self.read_text(path, str(default)))
+        except ValueError:
+            return default
+
+    def write(self, path: str, value: str | bytes | int, tx: int = 0) -> None:
+        self._call(m.StoreWrite(tx, path, value if isinstance(value, bytes) else str(value).encode()))
+
+    def remove(self, path: str) -> None:
+        """Remove a node and all below; a missing one is fine."""
+        try:
+            self._call(m.StoreRm(0, path))
+        except HypercallError as error:
+            if error.errno != errno.ENOENT:
+                raise
+
+    def directory(self, path: str) -> list[str]:
+        """Names of the children; none if there is no such node, or none that we may see."""
+        try:
+            children: list[str] = self._call(m.StoreDirectory(0, path))
+        except HypercallError as error:
+            if error.errno in ABSENT:
+                return []
+            raise
+        return children
+
+    def transaction(self, body: Callable[[int], None]) -> None:
+        """Run `body(tx)` and commit; again when another commit came between. TransactionConflict after 50 tries."""
+        for _ in range(TRANSACTION_TRIES):
+            tx = self._call(m.StoreTransactionStart())
+            try:
+                body(tx)
+            except BaseException:
+                self._call(m.StoreTransactionEnd(tx, False))
+                raise
+            try:
+                self._call(m.StoreTransactionEnd(tx, True))
+            except HypercallError as error:
+                if error.errno != errno.EAGAIN:
+                    raise
+            else:
+                return
+        raise TransactionConflict(f"a XenStore transaction met a conflict {TRANSACTION_TRIES} times in a row")
+
+    def watch(self, path: str, handler: Callable[[str], None]) -> str:
+        """Call `handler(path)` from the next `wait` on, once at once, then for every change at or below the path."""
+        self._next_token += 1
+        token = str(self._next_token)
+        self._watches[token] = path, handler
+        self._call(m.StoreWatch(path, token))
+        return token
+
+    def unwatch(self, token: str) -> None:
+        path, _ = self._watches.pop(token)
+        self._call(m.StoreUnwatch(path, token))
+
+    def deliver(self, path: str, token: str) -> None:
+        """Run the handler of an event; of every watch when events were lost. Events of a watch taken back are dropped."""
+        if (path, token) == ("", ""):
+            for watched, handler in list(self._watches.values()):
+                handler(watched)
+            return
+        entry = self._watches.get(token)
+        if entry is not None:
+            entry[1](path)

@@ -1,0 +1,176 @@
+"""The device handshake: both ends watch each other's `state` in XenStore and follow one table each.
+
+To the states of xenbus.h hvd adds what Xen lacks, liveness. The broker removes the `state` node of a dead end, behind the fence. A
+new backend incarnation writes its number to `hvd-incarnation` with InitWait; the frontend publishes its (re-initialised) ring for
+exactly that number in `hvd-backend-incarnation`, under a session of its own in `hvd-session`. So neither end can take an old
+state for a new one, however events are merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from hvd.domains.device import Backend, Frontend, Keys
+from hvd.domains.drivers import find_driver
+from hvd.transport.errors import HvdError, PeerFault
+from hvd.transport.ids import DomId
+from hvd.transport.xenbus_state import XenbusState, parse_state
+
+if TYPE_CHECKING:
+    from hvd.domains.runtime import Runtime
+
+INCARNATION, FOR_INCARNATION, SESSION = "hvd-incarnation", "hvd-backend-incarnation", "hvd-session"
+
+
+class XenbusFrontend:
+    """Drives one frontend."""
+
+    def __init__(self, runtime: Runtime, kind: str, devid: str) -> None:
+        self._runtime = runtime
+        self._store = runtime.store
+        self.kind, self.devid = kind, devid
+        self.path = f"device/{kind}/{devid}"
+        keys = read_keys(runtime, self.path)
+        self._backend_path = keys["backend"]
+        self.device: Frontend = find_driver(kind).frontend(runtime, DomId(int(keys["backend-id"])), keys)
+        self.state = XenbusState.INITIALISING
+        self._published_for: int | None = None
+        self._sessions = 0
+        self.connected = False
+        self.error = ""
+        self._token = self._store.watch(f"{self._backend_path}/state", lambda _: self._look())
+
+    def _look(self) -> None:
+        """Follow the backend's state."""
+        backend = parse_state(self._store.read(f"{self._backend_path}/state"))
+        incarnation = self._store.read_number(f"{self._backend_path}/{INCARNATION}", -1)
+        current = incarnation == self._published_for
+        if self.connected and not (current and backend is XenbusState.CONNECTED):
+            self.connected = False
+            self.device.backend_gone()
+        match backend:
+            case XenbusState.INIT_WAIT if not current and incarnation >= 0:
+                self._publish(incarnation)
+            case XenbusState.CONNECTED if current and not self.connected:
+                self.connected = True
+                self._switch(XenbusState.CONNECTED)
+                self.device.connected(read_keys(self._runtime, self._backend_path))
+            case XenbusState.CLOSING | XenbusState.CLOSED:
+                self.error = self._store.read_text(f"{self._backend_path}/error") or "the backend closed the device"
+                self._published_for = None
+                self._switch(XenbusState.CLOSED)
+
+    def _publish(self, incarnation: int) -> None:
+        keys = self.device.publish(read_keys(self._runtime, self._backend_path))
+        self._published_for = incarnation
+        self._sessions += 1
+        keys |= {FOR_INCARNATION: str(incarnation), SESSION: f"{self._runtime.incarnation}.{self._sessions}"}
+
+        def body(tx: int) -> None:
+            for key, value in keys.items():
+                self._store.write(f"{self.path}/{key}", value, tx)
+            self._store.write(f"{self.path}/state", int(XenbusState.INITIALISED), tx)
+
+        self._store.transaction(body)
+        self.state = XenbusState.INITIALISED
+
+    def _switch(self, state: XenbusState) -> None:
+        if state is not self.state:
+            self._store.write(f"{self.path}/state", int(state))
+            self.state = state
+
+    def close(self) -> None:
+        """Say goodbye and give everything back."""
+        self._store.unwatch(self._token)
+        self._switch(XenbusState.CLOSED)
+        self.device.close()
+
+
+class XenbusBackend:
+    """Drives one backend."""
+
+    def __init__(self, runtime: Runtime, kind: str, frontend: DomId, devid: str, log: Callable[[str], None]) -> None:
+        self._runtime = runtime
+        self._store = runtime.store
+        self._log = log
+        self.label = f"{kind} {devid} of domain {frontend}"
+        self.path = f"backend/{kind}/{frontend}/{devid}"
+        keys = read_keys(runtime, self.path)
+        self._frontend_path = keys.get("frontend", "")
+        self.device: Backend = find_driver(kind).backend(runtime, frontend, keys)
+        self.state = XenbusState.INITIALISING
+        self._session = ""
+        self._attached = False
+        if self._offer():
+            self._token = self._store.watch(f"{self._frontend_path}/state", lambda _: self._look())
+
+    def _offer(self) -> bool:
+        try:
+            features = self.device.features()
+        except (HvdError, OSError) as error:
+            self._fail(f"{self.label}: {error}")
+            return False
+        for key, value in {**features, INCARNATION: str(self._runtime.incarnation)}.items():
+            self._store.write(f"{self.path}/{key}", value)
+        self._switch(XenbusState.INIT_WAIT)
+        return True
+
+    def _look(self) -> None:
+        """Follow the frontend's state."""
+        frontend = parse_state(self._store.read(f"{self._frontend_path}/state"))
+        keys = read_keys(self._runtime, self._frontend_path) if frontend in PUBLISHED else {}
+        session = keys.get(SESSION, "")
+        if self._attached and (session != self._session or frontend not in PUBLISHED):
+            self._detach()
+            self._switch(XenbusState.INIT_WAIT)
+        if frontend is XenbusState.INITIALISED and not self._attached and keys.get(FOR_INCARNATION) == str(self._runtime.incarnation):
+            self._attach(session, keys)
+
+    def _attach(self, session: str, untrusted_keys: Keys) -> None:
+        self._session = session
+        self._attached = True
+        try:
+            for key, value in self.device.attach(untrusted_keys).items():
+                self._store.write(f"{self.path}/{key}", value)
+        except (HvdError, ValueError, KeyError) as error:
+            self.fault(error)
+            return
+        self._switch(XenbusState.CONNECTED)
+
+    def fault(self, error: Exception) -> None:
+        """The frontend broke the protocol: this device is closed, nothing else."""
+        self._detach()
+        self._fail(f"{self.label}: {error}")
+
+    def _detach(self) -> None:
+        if self._attached:
+            self._attached = False
+            self.device.detach()
+
+    def _fail(self, text: str) -> None:
+        self._log(text)
+        self._store.write(f"{self.path}/error", text[:1000])
+        self._switch(XenbusState.CLOSED)
+
+    def _switch(self, state: XenbusState) -> None:
+        if state is not self.state:
+            self._store.write(f"{self.path}/state", int(state))
+            self.state = state
+
+    def close(self) -> None:
+        """The device's directory is gone."""
+        self._detach()
+        self.device.close()
+
+
+PUBLISHED = frozenset({XenbusState.INITIALISED, XenbusState.CONNECTED})
+
+
+def read_keys(runtime: Runtime, path: str) -> Keys:
+    """The plain nodes of a directory (queues and other subdirectories are read by who knows them)."""
+    return {name: runtime.store.read_text(f"{path}/{name}") for name in runtime.store.directory(path)}
+
+
+def peer_fault_of(error: Exception) -> bool:
+    return isinstance(error, PeerFault)

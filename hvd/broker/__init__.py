@@ -1,0 +1,1 @@
+"""The hypervisor process: tables, policy, XenStore, and the loop that answers hypercalls."""

@@ -1,0 +1,45 @@
+"""What domains' processes write to their standard descriptors (crash reports, output before the console), into their logs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hvd.broker.poller import Poller
+from hvd.transport.ids import DomId
+from hvd.transport.log_file import append
+
+READ_BYTES = 65_536
+
+
+class ConsoleLog:
+    """One pipe a domain; read when it is readable, and once more at its death."""
+
+    def __init__(self, run_dir: str, poller: Poller) -> None:
+        self._poller = poller
+        self._directory = Path(run_dir) / "log"
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        self._pipes: dict[DomId, tuple[int, Path]] = {}
+
+    def attach(self, domid: DomId, name: str, descriptor: int) -> None:
+        self._pipes[domid] = descriptor, self._directory / f"{name}.log"
+        self._poller.watch(descriptor, lambda: self.read(domid))
+
+    def forget(self, domid: DomId) -> None:
+        """Take in what is left and let go; the descriptor is the caller's to close."""
+        self.read(domid)
+        entry = self._pipes.pop(domid, None)
+        if entry is not None:
+            self._poller.unwatch(entry[0])
+
+    def read(self, domid: DomId) -> None:
+        """Append what is there now, at most one pipe's worth."""
+        entry = self._pipes.get(domid)
+        if entry is None:
+            return
+        try:
+            data = os.read(entry[0], READ_BYTES)
+        except OSError:
+            return
+        if data:
+            append(entry[1], data)

@@ -1,0 +1,104 @@
+"""The XenStore directories of a domain and its devices, as xl lays them out; devices' kinds mean nothing here."""
+
+from __future__ import annotations
+
+from hvd.broker.domain import Domain
+from hvd.broker.store import Store, StoreError
+from hvd.transport.ids import DOM0, GRANT_REF_CONSOLE, DomId, Port
+from hvd.transport.messages import DeviceConfig
+from hvd.transport.xenbus_state import XenbusState
+
+
+def frontend_path(dom: DomId, device: DeviceConfig) -> str:
+    return f"/local/domain/{dom}/device/{device.kind}/{device.devid}"
+
+
+def backend_path(backend: DomId, dom: DomId, device: DeviceConfig) -> str:
+    return f"/local/domain/{backend}/backend/{device.kind}/{dom}/{device.devid}"
+
+
+def write_domain(store: Store, domain: Domain) -> None:
+    """The domain's home, afresh for a new incarnation: what an older one wrote is gone."""
+    home = f"/local/domain/{domain.domid}"
+    keep_backends = _exists(store, f"{home}/backend")
+    if keep_backends:
+        for child in store.directory(DOM0, 0, home):
+            if child != "backend":
+                store.rm(DOM0, 0, f"{home}/{child}")
+    elif _exists(store, home):
+        store.rm(DOM0, 0, home)
+    store.mkdir(DOM0, 0, home)
+    store.set_perms(DOM0, 0, home, ["n0", f"r{domain.domid}"])
+    for key, value in (("name", domain.name), ("domid", str(domain.domid)), ("memory/target", str(domain.config.memory * 1024)),
+                       ("incarnation", str(domain.incarnation))):
+        _write(store, f"{home}/{key}", value, ["n0", f"r{domain.domid}"])
+    for key in ("device", "data", "control", "backend", "console"):
+        if not _exists(store, f"{home}/{key}"):
+            store.mkdir(DOM0, 0, f"{home}/{key}")
+        store.set_perms(DOM0, 0, f"{home}/{key}", [f"n{domain.domid}"])
+    _write(store, f"{home}/control/shutdown", "", [f"n{domain.domid}"])
+
+
+def write_console(store: Store, domain: Domain, port: Port) -> None:
+    """The first console, whose ring is made before the domain is (console.h: grant 0)."""
+    home = f"/local/domain/{domain.domid}/console"
+    perms = ["n0", f"r{domain.domid}"]
+    for key, value in (("ring-ref", str(GRANT_REF_CONSOLE)), ("port", str(port)), ("type", "hvd"), ("limit", "1048576"),
+                       ("incarnation", str(domain.incarnation))):
+        _write(store, f"{home}/{key}", value, perms)
+
+
+def write_device(store: Store, domain: Domain, device: DeviceConfig, backend: DomId) -> None:
+    """Both directories of one device, each pointing at the other, both Initialising. The backend's keys survive a restart."""
+    dom = domain.domid
+    front, back = frontend_path(dom, device), backend_path(backend, dom, device)
+    front_perms, back_perms = [f"n{dom}", f"r{backend}"], [f"n{backend}", f"r{dom}"]
+    if not _exists(store, back):
+        fields = {"frontend": front, "frontend-id": str(dom), "online": "1", "domain": domain.name, **device.backend_keys}
+        _make(store, back, fields, back_perms)
+        _write(store, f"{back}/state", str(int(XenbusState.INITIALISING)), back_perms)
+    if _exists(store, front):
+        store.rm(DOM0, 0, front)
+    fields = {"backend": back, "backend-id": str(backend), "handle": str(device.devid), **device.frontend_keys}
+    _make(store, front, fields, front_perms)
+    _write(store, f"{front}/state", str(int(XenbusState.INITIALISING)), front_perms)
+
+
+def drop_states(store: Store, domain: Domain, devices: list[tuple[DeviceConfig, DomId]], clients: list[tuple[Domain, DeviceConfig]]) -> None:
+    """A death as the other ends see it: the `state` nodes of the dead go, those it served and those that served it alike."""
+    for device, _ in devices:
+        _remove(store, f"{frontend_path(domain.domid, device)}/state")
+    for client, device in clients:
+        _remove(store, f"{backend_path(domain.domid, client.domid, device)}/state")
+
+
+def remove_domain(store: Store, domain: Domain, devices: list[tuple[DeviceConfig, DomId]]) -> None:
+    """Take a domain's directories away, its devices' backend ones too."""
+    for device, backend in devices:
+        _remove(store, backend_path(backend, domain.domid, device))
+    _remove(store, f"/local/domain/{domain.domid}")
+
+
+def _make(store: Store, path: str, values: dict[str, str], perms: list[str]) -> None:
+    store.mkdir(DOM0, 0, path)
+    store.set_perms(DOM0, 0, path, perms)
+    for key, value in values.items():
+        _write(store, f"{path}/{key}", value, perms)
+
+
+def _write(store: Store, path: str, value: str, perms: list[str]) -> None:
+    store.write(DOM0, 0, path, value.encode())
+    store.set_perms(DOM0, 0, path, perms)
+
+
+def _remove(store: Store, path: str) -> None:
+    if _exists(store, path):
+        store.rm(DOM0, 0, path)
+
+
+def _exists(store: Store, path: str) -> bool:
+    try:
+        store.read(DOM0, 0, path)
+    except StoreError:
+        return False
+    return True

@@ -1,0 +1,291 @@
+"""Which handler answers which hypercall, who may make it, and whether it changes anything worth a journal record."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from hvd.broker.domain import Domain
+from hvd.broker.errors import Refused
+from hvd.broker.event_channels import VIRQ_UPCALL
+from hvd.broker.grant_tables import UnmapNotify
+from hvd.broker.hypervisor import Hypervisor
+from hvd.broker.store import StoreError
+from hvd.transport import messages as m
+from hvd.transport.ids import DOM0, DOMID_SELF, DomId
+from hvd.transport.limits import WATCHDOGS_MAX
+
+Descriptors = tuple[tuple[str, int], ...]
+"""Which held descriptors go to the caller: (key, index in that key's list)."""
+Handler = Callable[[Hypervisor, DomId, Any, int], Any]
+"""Takes tables, caller, message and time; returns a value or an `Answer`; raises Refused."""
+
+
+class Privilege(Enum):
+    """Who may make a hypercall."""
+
+    ANY = auto()
+    """Every domain, about itself."""
+    SELF = auto()
+    """dom0 about any domain, a guest about itself: decided by the message's `dom`."""
+    DOM0 = auto()
+    """dom0 and the toolstack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A value with descriptors to go with it."""
+
+    value: Any
+    descriptors: Descriptors
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the table."""
+
+    privilege: Privilege
+    journaled: bool
+    handler: Handler
+
+
+def handle(hypervisor: Hypervisor, caller: DomId, message: Any, now_ns: int) -> Answer:
+    """Check the caller's privilege and do it; Refused says why not. Events the store fired are queued before this returns."""
+    entry = TABLE[type(message)]
+    _check_privilege(hypervisor, entry.privilege, caller, message)
+    try:
+        value = entry.handler(hypervisor, caller, message, now_ns)
+    except StoreError as error:
+        raise Refused(error.errno, str(error)) from None
+    except OSError as error:
+        raise Refused(error.errno or errno.EIO, f"the host refused: {error.strerror}") from None
+    return value if isinstance(value, Answer) else Answer(value, ())
+
+
+def is_journaled(message: Any) -> bool:
+    """Reads inside a transaction count too: what was read decides whether it may commit."""
+    return TABLE[type(message)].journaled or bool(getattr(message, "tx", 0))
+
+
+def _check_privilege(hypervisor: Hypervisor, privilege: Privilege, caller: DomId, message: Any) -> None:
+    if caller == DOM0 or privilege is Privilege.ANY:
+        return
+    if privilege is Privilege.SELF and _subject(caller, message.dom) == caller:
+        return
+    name = type(message).__name__
+    raise Refused(errno.EPERM, f"domain {caller} may not {name}: that takes domain 0" + (", or its own domid" if privilege is Privilege.SELF else ""))
+
+
+def _subject(caller: DomId, dom: DomId) -> DomId:
+    return caller if dom == DOMID_SELF else dom
+
+
+# ---- event channels ------------------------------------------------------------------------------------------------------
+
+
+def _channel_end(hypervisor: Hypervisor, dom: DomId, port: Any) -> Answer:
+    binding = hypervisor.channels.ports[dom][port]
+    key, base = f"channel:{binding.channel}", 1 + 2 * binding.side
+    if binding.virq is not None:
+        return Answer({"port": port, "side": binding.side}, ((key, 0), (key, base)))
+    return Answer({"port": port, "side": binding.side}, ((key, 0), (key, base), (key, base + 1)))
+
+
+def _alloc_unbound(h: Hypervisor, caller: DomId, msg: m.EvtchnAllocUnbound, now: int) -> Answer:
+    dom = _subject(caller, msg.dom)
+    h.domain(_subject(caller, msg.remote_dom))
+    return _channel_end(h, dom, h.channels.alloc_unbound(dom, _subject(caller, msg.remote_dom)))
+
+
+def _bind_interdomain(h: Hypervisor, caller: DomId, msg: m.EvtchnBindInterdomain, now: int) -> Answer:
+    return _channel_end(h, caller, h.channels.bind_interdomain(caller, _subject(caller, msg.remote_dom), msg.remote_port))
+
+
+def _bind_virq(h: Hypervisor, caller: DomId, msg: m.EvtchnBindVirq, now: int) -> Answer:
+    if msg.virq == VIRQ_UPCALL:
+        raise Refused(errno.EEXIST, "the upcall virq is bound from birth")
+    return _channel_end(h, caller, h.channels.bind_virq(caller, msg.virq))
+
+
+def _evtchn_reset(h: Hypervisor, caller: DomId, msg: m.EvtchnReset, now: int) -> None:
+    dom = _subject(caller, msg.dom)
+    upcall = h.channels.virq_port(h.domain(dom).domid, VIRQ_UPCALL)
+    for port in [p for p in h.channels.ports.get(dom, {}) if p != upcall]:
+        h.channels.close(dom, port)
+
+
+# ---- grants --------------------------------------------------------------------------------------------------------------
+
+
+def _gnttab_allocate(h: Hypervisor, caller: DomId, msg: m.GnttabAllocate, now: int) -> Answer:
+    peer = _subject(caller, msg.peer)
+    h.domain(peer)
+    extent = h.grants.allocate(caller, peer, msg.pages, readonly=msg.readonly)
+    return Answer(extent.id, ((f"extent:{extent.id}", 0),))
+
+
+def _gnttab_map(h: Hypervisor, caller: DomId, msg: m.GnttabMap, now: int) -> Answer:
+    mapped = h.grants.map(caller, _subject(caller, msg.dom), msg.ref, msg.count, writable=msg.writable)
+    extent = mapped.extent
+    value = {
+        "handle": mapped.handle, "extent": extent.id, "ref": mapped.ref, "count": mapped.count,
+        "first_page": mapped.first_page, "pages": extent.pages, "readonly": extent.readonly,
+    }
+    index = 1 if extent.readonly else 0
+    return Answer(value, ((f"extent:{extent.id}", index),) if mapped.needs_descriptor else ())
+
+
+def _notify(msg: m.GnttabUnmapNotify | m.GnttabShareNotify) -> UnmapNotify:
+    return UnmapNotify(msg.clear_offset if msg.clear else None, m.Port(msg.port) if msg.port else None)
+
+
+def _gnttab_copy(h: Hypervisor, caller: DomId, msg: m.GnttabCopy, now: int) -> list[int]:
+    return [_copy_segment(h, caller, segment) for segment in msg.segments]
+
+
+def _copy_segment(h: Hypervisor, caller: DomId, segment: m.CopySegment) -> int:
+    source, target = segment.source, segment.destination
+    if not segment.length or max(source.offset, target.offset) + segment.length > 4096:
+        return GNTST_BAD_COPY_ARG
+    try:
+        from_extent, from_page = h.grants.page_for_copy(caller, _subject(caller, source.dom), source.ref, writable=False)
+        to_extent, to_page = h.grants.page_for_copy(caller, _subject(caller, target.dom), target.ref, writable=True)
+    except Refused as refusal:
+        return GNTST_OF.get(refusal.errno, GNTST_GENERAL_ERROR)
+    h.hardware.copy(from_extent, from_page * 4096 + source.offset, to_extent, to_page * 4096 + target.offset, segment.length)
+    return GNTST_OKAY
+
+
+GNTST_OKAY = 0
+GNTST_GENERAL_ERROR = -1
+GNTST_BAD_COPY_ARG = -10
+GNTST_OF = {errno.ESRCH: -2, errno.EINVAL: -3, errno.EACCES: -8}
+"""grant_table.h: bad_domain, bad_gntref, permission_denied."""
+
+
+# ---- sched, timers, console ------------------------------------------------------------------------------------------------
+
+
+def _watchdog(h: Hypervisor, caller: DomId, msg: m.SchedWatchdog, now: int) -> int:
+    domain = h.domain(caller)
+    if msg.id == 0 and msg.timeout_s == 0:
+        raise Refused(errno.EINVAL, "a new watchdog needs a timeout")
+    number = msg.id
+    if number == 0:
+        free = [n for n in range(1, WATCHDOGS_MAX + 1) if domain.watchdogs.get(n) is None]
+        if not free:
+            raise Refused(errno.ENOSPC, f"domain {caller} runs {WATCHDOGS_MAX} watchdogs")
+        number = free[0]
+    elif number > WATCHDOGS_MAX or domain.watchdogs.get(number) is None:
+        raise Refused(errno.EINVAL, f"domain {caller} runs no watchdog {number}")
+    domain.watchdogs[number] = domain.clock.system_time_ns(now) + msg.timeout_s * 10**9 if msg.timeout_s else None
+    return number
+
+
+def _set_timer(h: Hypervisor, caller: DomId, msg: m.SetTimer, now: int) -> None:
+    h.domain(caller).timer_ns = msg.deadline_ns or None
+
+
+def _console_io(h: Hypervisor, caller: DomId, msg: m.ConsoleIo, now: int) -> None:
+    domain = h.domain(caller)
+    for line in msg.text.splitlines():
+        h.console.append(f"(d{caller}) {line}")
+    h.hardware.announce("console", domain, msg.text)
+
+
+def _version(h: Hypervisor, caller: DomId, msg: m.XenVersion, now: int) -> dict[str, Any]:
+    return {"version": "4.17", "extraversion": "-hvd", "page_size": 4096, "domid": caller, "incarnation": h.domain(caller).incarnation}
+
+
+# ---- XenStore --------------------------------------------------------------------------------------------------------------
+
+
+def _firing(operation: Callable[[Hypervisor, DomId, Any], Any]) -> Handler:
+    def handler(h: Hypervisor, caller: DomId, msg: Any, now: int) -> Any:
+        value = operation(h, caller, msg)
+        h.collect_store_events()
+        return value
+
+    return handler
+
+
+# ---- domctl ----------------------------------------------------------------------------------------------------------------
+
+
+def _list(h: Hypervisor, caller: DomId, msg: m.DomctlList, now: int) -> list[dict[str, Any]]:
+    return [describe(d, now) for d in h.domains.values() if caller == DOM0 or d.domid == caller]
+
+
+def describe(domain: Domain, now_ns: int) -> dict[str, Any]:
+    """What `hvd list` knows of one domain."""
+    return {
+        "domid": domain.domid, "name": domain.name, "state": domain.life.name.lower(), "incarnation": domain.incarnation,
+        "pid": domain.pid, "ready": domain.ready, "restarts": domain.restarts, "memory": domain.config.memory, "vcpus": domain.config.vcpus,
+        "driver_domain": domain.config.driver_domain, "kernel": domain.config.kernel, "last_death": domain.last_death,
+        "uptime_ns": domain.clock.system_time_ns(now_ns) if domain.incarnation else 0,
+        "devices": [{"kind": d.kind, "devid": d.devid, "backend": d.backend} for d in domain.config.devices],
+    }
+
+
+def _physinfo(h: Hypervisor, caller: DomId, msg: m.SysctlPhysinfo, now: int) -> dict[str, Any]:
+    return {
+        "uptime_ns": now - h.booted_ns, "domains": len(h.domains),
+        "ports": sum(len(ports) for ports in h.channels.ports.values()),
+        "granted_pages": sum(len(table.refs) for table in h.grants.tables.values()),
+        "mappings": sum(len(table.mappings) for table in h.grants.tables.values()),
+        "extents": sum(len(table.extents) for table in h.grants.tables.values()),
+        **h.hardware.physinfo(),
+    }
+
+
+ANY, SELF, DOM0_ONLY = Privilege.ANY, Privilege.SELF, Privilege.DOM0
+
+TABLE: dict[type, Entry] = {
+    m.SchedShutdown: Entry(ANY, True, lambda h, c, x, now: h.domain_shutdown(c, x.reason, x.text)),
+    m.SchedWatchdog: Entry(ANY, True, _watchdog),
+    m.SetTimer: Entry(ANY, True, _set_timer),
+    m.ConsoleIo: Entry(ANY, True, _console_io),
+    m.XenVersion: Entry(ANY, False, _version),
+    m.DomainReady: Entry(ANY, True, lambda h, c, x, now: h.domain_ready(c, now)),
+    m.EvtchnAllocUnbound: Entry(SELF, True, _alloc_unbound),
+    m.EvtchnBindInterdomain: Entry(ANY, True, _bind_interdomain),
+    m.EvtchnBindVirq: Entry(ANY, True, _bind_virq),
+    m.EvtchnClose: Entry(ANY, True, lambda h, c, x, now: h.channels.close(c, x.port)),
+    m.EvtchnSend: Entry(ANY, False, lambda h, c, x, now: h.channels.send(c, x.port)),
+    m.EvtchnStatus: Entry(SELF, False, lambda h, c, x, now: h.channels.status(_subject(c, x.dom), x.port)),
+    m.EvtchnReset: Entry(SELF, True, _evtchn_reset),
+    m.GnttabAllocate: Entry(ANY, True, _gnttab_allocate),
+    m.GnttabShare: Entry(ANY, True, lambda h, c, x, now: h.grants.share(c, x.extent, x.first_page, x.count)),
+    m.GnttabEndAccess: Entry(ANY, True, lambda h, c, x, now: h.grants.end_access(c, x.ref, x.count)),
+    m.GnttabFree: Entry(ANY, True, lambda h, c, x, now: h.grants.free(c, x.extent)),
+    m.GnttabMap: Entry(ANY, True, _gnttab_map),
+    m.GnttabUnmap: Entry(ANY, True, lambda h, c, x, now: h.grants.unmap(c, x.handle)),
+    m.GnttabUnmapNotify: Entry(ANY, True, lambda h, c, x, now: h.grants.set_unmap_notify(c, x.handle, _notify(x))),
+    m.GnttabShareNotify: Entry(ANY, True, lambda h, c, x, now: h.grants.set_share_notify(c, x.extent, _notify(x))),
+    m.GnttabCopy: Entry(ANY, False, _gnttab_copy),
+    m.StoreDirectory: Entry(ANY, False, lambda h, c, x, now: h.store.directory(c, x.tx, x.path)),
+    m.StoreRead: Entry(ANY, False, lambda h, c, x, now: h.store.read(c, x.tx, x.path)),
+    m.StoreGetPerms: Entry(ANY, False, lambda h, c, x, now: h.store.get_perms(c, x.tx, x.path)),
+    m.StoreWatch: Entry(ANY, True, _firing(lambda h, c, x: h.store.watch(c, x.path, x.token))),
+    m.StoreUnwatch: Entry(ANY, True, _firing(lambda h, c, x: h.store.unwatch(c, x.path, x.token))),
+    m.StoreTransactionStart: Entry(ANY, True, lambda h, c, x, now: h.store.transaction_start(c)),
+    m.StoreTransactionEnd: Entry(ANY, True, _firing(lambda h, c, x: h.store.transaction_end(c, x.tx, x.commit))),
+    m.StoreWrite: Entry(ANY, True, _firing(lambda h, c, x: h.store.write(c, x.tx, x.path, x.value))),
+    m.StoreMkdir: Entry(ANY, True, _firing(lambda h, c, x: h.store.mkdir(c, x.tx, x.path))),
+    m.StoreRm: Entry(ANY, True, _firing(lambda h, c, x: h.store.rm(c, x.tx, x.path))),
+    m.StoreSetPerms: Entry(ANY, True, _firing(lambda h, c, x: h.store.set_perms(c, x.tx, x.path, x.perms))),
+    m.DomctlCreate: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.create(x.config, now).domid),
+    m.DomctlDestroy: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.destroy(x.dom, now)),
+    m.DomctlPause: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.pause(x.dom, now)),
+    m.DomctlUnpause: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.unpause(x.dom, now)),
+    m.DomctlShutdown: Entry(SELF, True, lambda h, c, x, now: h.request_shutdown(
+        _subject(c, x.dom), reboot=x.reboot, grace_ms=x.grace_ms, now_ns=now)),
+    m.DomctlList: Entry(ANY, False, _list),
+    m.DomctlKill: Entry(DOM0_ONLY, False, lambda h, c, x, now: h.kill(x.dom, x.signal)),
+    m.MachineStop: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.stop_machine(reboot=x.reboot)),
+    m.SysctlReadConsole: Entry(DOM0_ONLY, False, lambda h, c, x, now: list(h.console)),
+    m.SysctlPhysinfo: Entry(DOM0_ONLY, False, _physinfo),
+}

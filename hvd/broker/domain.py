@@ -1,0 +1,161 @@
+"""A domain as the hypervisor sees it: its record, and the one table of what may become of it."""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from dataclasses import dataclass, field
+from enum import IntEnum, auto
+
+from hvd.broker.errors import Refused
+from hvd.transport.ids import DOM0, DomId, Incarnation
+from hvd.transport.messages import DomainConfig
+
+
+class Life(IntEnum):
+    """Where a domain is between create and destroy."""
+
+    WAITING = auto()
+    """Created; a domain that it comes `after` is not ready yet."""
+    STARTING = auto()
+    """The machine was asked for its process."""
+    RUNNING = auto()
+    """Its process runs."""
+    PAUSED = auto()
+    """Its process is stopped, its system time with it."""
+    DYING = auto()
+    """It was killed; until the kernel says it is gone nothing it held may be given away."""
+    DEAD = auto()
+    """Behind the fence: no thread of it is left. What follows is decided at once."""
+    BACKING_OFF = auto()
+    """It will be started again when its delay is over."""
+    FAILED = auto()
+    """It died too often; only reboot or destroy move it."""
+    PRESERVED = auto()
+    """An on_* action says to keep it as it is; only reboot or destroy move it."""
+
+
+class Event(IntEnum):
+    """What happens to a domain."""
+
+    START = auto()
+    """All that it waits for is ready, its delay is over, or it was told to boot again."""
+    STARTED = auto()
+    """The machine reports its process."""
+    PAUSE = auto()
+    UNPAUSE = auto()
+    KILL = auto()
+    """Its process is being killed, by whatever reason."""
+    DEATH = auto()
+    """The kernel reports that its process is gone."""
+    BACK_OFF = auto()
+    """The policy says: again, after a delay."""
+    GIVE_UP = auto()
+    """The policy says: too often."""
+    PRESERVE = auto()
+    """The on_* action says: keep."""
+
+
+NEXT: dict[tuple[Life, Event], Life] = {
+    (Life.WAITING, Event.START): Life.STARTING,
+    (Life.STARTING, Event.STARTED): Life.RUNNING,
+    (Life.STARTING, Event.KILL): Life.DYING,
+    (Life.STARTING, Event.DEATH): Life.DEAD,
+    (Life.RUNNING, Event.PAUSE): Life.PAUSED,
+    (Life.RUNNING, Event.KILL): Life.DYING,
+    (Life.RUNNING, Event.DEATH): Life.DEAD,
+    (Life.PAUSED, Event.UNPAUSE): Life.RUNNING,
+    (Life.PAUSED, Event.KILL): Life.DYING,
+    (Life.PAUSED, Event.DEATH): Life.DEAD,
+    (Life.DYING, Event.STARTED): Life.DYING,
+    (Life.DYING, Event.KILL): Life.DYING,
+    (Life.DYING, Event.DEATH): Life.DEAD,
+    (Life.DEAD, Event.START): Life.STARTING,
+    (Life.DEAD, Event.BACK_OFF): Life.BACKING_OFF,
+    (Life.DEAD, Event.GIVE_UP): Life.FAILED,
+    (Life.DEAD, Event.PRESERVE): Life.PRESERVED,
+    (Life.BACKING_OFF, Event.START): Life.STARTING,
+    (Life.FAILED, Event.START): Life.STARTING,
+    (Life.PRESERVED, Event.START): Life.STARTING,
+}
+
+ALIVE = frozenset({Life.STARTING, Life.RUNNING, Life.PAUSED, Life.DYING})
+"""The lives in which there is, or may be, a process."""
+
+
+class Shutdown(IntEnum):
+    """Why a domain stopped (public/sched.h SHUTDOWN_*)."""
+
+    POWEROFF = 0
+    REBOOT = 1
+    SUSPEND = 2
+    CRASH = 3
+    WATCHDOG = 4
+    SOFT_RESET = 5
+
+
+@dataclass(slots=True)
+class Clock:
+    """A domain's system time: host time since it started, less what it spent paused. All in nanoseconds."""
+
+    started_ns: int = 0
+    paused_ns: int = 0
+    paused_since_ns: int | None = None
+
+    def pause(self, now_ns: int) -> None:
+        self.paused_since_ns = now_ns
+
+    def unpause(self, now_ns: int) -> None:
+        if self.paused_since_ns is not None:
+            self.paused_ns += now_ns - self.paused_since_ns
+            self.paused_since_ns = None
+
+    def system_time_ns(self, now_ns: int) -> int:
+        end = now_ns if self.paused_since_ns is None else self.paused_since_ns
+        return end - self.started_ns - self.paused_ns
+
+    def host_time_ns(self, system_time_ns: int) -> int | None:
+        """When the system time will be that; None while it stands still."""
+        return None if self.paused_since_ns is not None else self.started_ns + self.paused_ns + system_time_ns
+
+
+@dataclass(slots=True)
+class Domain:
+    """Everything kept about one domid, across the incarnations of its process."""
+
+    domid: DomId
+    config: DomainConfig
+    name: str
+    life: Life = Life.WAITING
+    incarnation: Incarnation = Incarnation(0)
+    pid: int | None = None
+    ready: bool = False
+    created_ns: int = 0
+    restarts: int = 0
+    unready_deaths: int = 0
+    """Consecutive incarnations that died before they were ready: what the back-off counts."""
+    restarted_at_ns: deque[int] = field(default_factory=deque)
+    retry_at_ns: int | None = None
+    shutdown: Shutdown | None = None
+    """The reason this incarnation gave, or was given, for its end."""
+    shutdown_text: str = ""
+    kill_at_ns: int | None = None
+    """When the grace of a requested shutdown ends."""
+    destroying: bool = False
+    last_death: str = ""
+    clock: Clock = field(default_factory=Clock)
+    timer_ns: int | None = None
+    """VIRQ_TIMER's deadline in system time."""
+    watchdogs: dict[int, int | None] = field(default_factory=dict)
+    """Watchdog id -> system time at which it bites."""
+
+    @property
+    def privileged(self) -> bool:
+        return self.domid == DOM0
+
+    def move(self, event: Event) -> None:
+        """Follow the table; EINVAL naming domain, event and life when it has no such line, and nothing changes."""
+        life = NEXT.get((self.life, event))
+        if life is None:
+            raise Refused(errno.EINVAL, f"domain {self.name} (domid {self.domid}) is {self.life.name.lower()}: cannot {event.name.lower()}")
+        self.life = life

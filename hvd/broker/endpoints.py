@@ -1,0 +1,62 @@
+"""The hypercall endpoints: one for each domain, one for toolstack programs, all in the run directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import zmq
+
+from hvd.broker.poller import Poller
+from hvd.transport.hypercalls import HypercallServer, public_key, socket_address
+from hvd.transport.ids import DomId, Incarnation
+
+CONTROL = "control"
+DOMAINS = "domains"
+
+
+class Endpoints:
+    """Bound sockets. Names carry the incarnation, so that the end of an old one cannot unlink its successor's."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], run_dir: str, poller: Poller, on_ready: Callable[[DomId | None], None]
+    ) -> None:
+        """`on_ready` is told whose endpoint has something to read; None: the toolstack's."""
+        self._context = context
+        self._poller = poller
+        self._on_ready = on_ready
+        self.directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._domains: dict[DomId, HypercallServer] = {}
+        self._keys: dict[DomId, bytes] = {}
+        self._names: dict[DomId, str] = {}
+        self._run_dir = Path(run_dir)
+        (self._run_dir / DOMAINS).mkdir(mode=0o700, exist_ok=True)
+        self.control = HypercallServer(context, socket_address(self.directory, CONTROL), None)
+        poller.watch(self.control.fileno(), lambda: on_ready(None))
+
+    def name(self, domid: DomId, incarnation: Incarnation) -> str:
+        """Where the endpoint lies below the run directory."""
+        return f"{DOMAINS}/{domid}.{incarnation}"
+
+    def open(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> None:
+        self.close(domid)
+        name = self.name(domid, incarnation)
+        server = self._domains[domid] = HypercallServer(self._context, socket_address(self.directory, name), secret)
+        self._poller.watch(server.fileno(), lambda: self._on_ready(domid))
+        self._keys[domid] = public_key(secret)
+        self._names[domid] = name
+
+    def close(self, domid: DomId) -> None:
+        server = self._domains.pop(domid, None)
+        if server is not None:
+            self._poller.unwatch(server.fileno())
+            server.close()
+            (self._run_dir / self._names.pop(domid)).unlink(missing_ok=True)
+
+    def public_key(self, domid: DomId) -> bytes:
+        return self._keys[domid]
+
+    def server(self, domid: DomId | None) -> HypercallServer | None:
+        """The endpoint of a domain, if it has one; None: the toolstack's."""
+        return self.control if domid is None else self._domains.get(domid)

@@ -1,0 +1,282 @@
+"""Grant tables: which pages each domain lets which other domain map, and who has mapped them (public/grant_table.h).
+
+Pages live in *extents*: an extent is one memfd, made for one owner, one peer and one mode, because whoever holds a descriptor can
+reach the whole file. Refs still count 4 KiB pages. Nothing is recycled: refs and extents are numbered upwards, and an extent
+whose owner died is only dropped.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+
+from hvd.broker.errors import Refused
+from hvd.broker.event_channels import EventChannels
+from hvd.broker.hardware import Hardware, NoHardware
+from hvd.transport.ids import GRANT_REF_FIRST_FREE, DomId, ExtentId, GrantRef, Handle, Port
+from hvd.transport.limits import EXTENT_PAGES_MAX, EXTENTS_MAX, GRANTS_MAX, MAPTRACK_MAX
+
+
+@dataclass(slots=True)
+class UnmapNotify:
+    """What to do when a mapping ends: zero a byte, raise a port of the one whose mapping it was."""
+
+    clear_offset: int | None
+    port: Port | None
+
+
+@dataclass(slots=True)
+class Run:
+    """`count` consecutive refs granted over consecutive pages of one extent."""
+
+    ref: GrantRef
+    count: int
+    first_page: int
+
+
+@dataclass(slots=True)
+class Mapping:
+    """A mapper's claim on consecutive refs of one extent."""
+
+    mapper: DomId
+    extent: Extent
+    ref: GrantRef
+    count: int
+    notify: UnmapNotify | None = None
+
+
+@dataclass(slots=True)
+class Extent:
+    """One memfd and what is granted of it."""
+
+    id: ExtentId
+    owner: DomId
+    peer: DomId
+    pages: int
+    readonly: bool
+    sealed: bool = False
+    runs: list[Run] = field(default_factory=list)
+    mappings: dict[Handle, Mapping] = field(default_factory=dict)
+    handed: set[DomId] = field(default_factory=set)
+    """Mappers whose living incarnation holds a descriptor of it."""
+    notify: UnmapNotify | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """What a map call tells its caller."""
+
+    handle: Handle
+    extent: Extent
+    ref: GrantRef
+    count: int
+    first_page: int
+    needs_descriptor: bool
+
+
+@dataclass(slots=True)
+class Table:
+    """One domain's side of it all."""
+
+    extents: dict[ExtentId, Extent] = field(default_factory=dict)
+    refs: dict[GrantRef, Extent] = field(default_factory=dict)
+    mappings: dict[Handle, Mapping] = field(default_factory=dict)
+    next_ref: int = GRANT_REF_FIRST_FREE
+
+
+@dataclass(slots=True)
+class GrantTables:
+    """Every domain's grants and mappings."""
+
+    tables: dict[DomId, Table] = field(default_factory=dict)
+    next_extent: int = 1
+    next_handle: int = 1
+    channels: EventChannels = field(default_factory=EventChannels)
+    """Where the port of a notify is raised."""
+    hardware: Hardware = field(default_factory=NoHardware)
+
+    def add_domain(self, dom: DomId) -> None:
+        self.tables[dom] = Table()
+
+    def allocate(self, owner: DomId, peer: DomId, pages: int, *, readonly: bool) -> Extent:
+        """A new extent of zeroed pages; EINVAL on a size out of range, ENOSPC on a full table."""
+        table = self._table(owner)
+        if not 1 <= pages <= EXTENT_PAGES_MAX:
+            raise Refused(errno.EINVAL, f"an extent has 1 to {EXTENT_PAGES_MAX} pages, not {pages}")
+        if len(table.extents) >= EXTENTS_MAX:
+            raise Refused(errno.ENOSPC, f"domain {owner} has {EXTENTS_MAX} extents; free some")
+        extent = Extent(ExtentId(self.next_extent), owner, peer, pages, readonly)
+        self.hardware.create_extent(extent.id, pages, readonly=readonly)
+        self.next_extent += 1
+        table.extents[extent.id] = extent
+        return extent
+
+    def share(self, owner: DomId, extent_id: ExtentId, first_page: int, count: int, *, at: GrantRef | None = None) -> GrantRef:
+        """Grant consecutive pages; reply the first ref. A read-only extent is sealed for good at its first share.
+
+        `at` is for the hypervisor alone, which fills the reserved refs.
+        """
+        table = self._table(owner)
+        extent = self._extent(table, owner, extent_id)
+        if count < 1 or first_page + count > extent.pages:
+            raise Refused(errno.EINVAL, f"pages {first_page}..{first_page + count - 1} of extent {extent_id}, which has {extent.pages}")
+        if len(table.refs) + count > GRANTS_MAX:
+            raise Refused(errno.ENOSPC, f"domain {owner} would grant {len(table.refs) + count} pages; {GRANTS_MAX} is the most")
+        if extent.readonly and not extent.sealed:
+            self.hardware.seal_extent(extent.id)
+            extent.sealed = True
+        ref = GrantRef(table.next_ref) if at is None else at
+        if at is None:
+            table.next_ref += count
+        extent.runs.append(Run(ref, count, first_page))
+        for number in range(ref, ref + count):
+            table.refs[GrantRef(number)] = extent
+        return ref
+
+    def end_access(self, owner: DomId, ref: GrantRef, count: int) -> None:
+        """Withdraw refs; EBUSY, and nothing is withdrawn, while one of them is mapped. EINVAL if they are not one grant."""
+        table = self._table(owner)
+        extent, run = self._run(table, owner, ref, count)
+        if any(m.ref < ref + count and ref < m.ref + m.count for m in extent.mappings.values()):
+            raise Refused(errno.EBUSY, f"ref {ref} of domain {owner} is mapped by domain {extent.peer}")
+        extent.runs.remove(run)
+        before, after = ref - run.ref, run.ref + run.count - ref - count
+        if before:
+            extent.runs.append(Run(run.ref, before, run.first_page))
+        if after:
+            extent.runs.append(Run(GrantRef(ref + count), after, run.first_page + before + count))
+        for number in range(ref, ref + count):
+            del table.refs[GrantRef(number)]
+
+    def free(self, owner: DomId, extent_id: ExtentId) -> None:
+        """Give an extent back; EBUSY while any of it is granted."""
+        table = self._table(owner)
+        extent = self._extent(table, owner, extent_id)
+        if extent.runs:
+            raise Refused(errno.EBUSY, f"extent {extent_id} of domain {owner} is still granted: end access first")
+        self._notify(owner, extent, extent.notify)
+        del table.extents[extent_id]
+        self.hardware.release_extent(extent.id)
+
+    def map(self, mapper: DomId, dom: DomId, ref: GrantRef, count: int, *, writable: bool) -> Mapped:
+        """Map refs of `dom` (count 0: the whole run that holds `ref`).
+
+        ESRCH without such a domain, EINVAL on a ref that is not granted, EACCES when it is granted to somebody else or read-only,
+        ENOSPC when the mapper's maptrack table is full.
+        """
+        extent = self._granted(mapper, dom, ref, writable=writable)
+        run = next(r for r in extent.runs if r.ref <= ref < r.ref + r.count)
+        if count == 0:
+            ref, count = run.ref, run.count
+        if ref + count > run.ref + run.count:
+            raise Refused(errno.EINVAL, f"refs {ref}..{ref + count - 1} of domain {dom} are not one grant")
+        table = self._table(mapper)
+        if len(table.mappings) >= MAPTRACK_MAX:
+            raise Refused(errno.ENOSPC, f"domain {mapper} holds {MAPTRACK_MAX} mappings; unmap some")
+        handle = Handle(self.next_handle)
+        self.next_handle += 1
+        mapping = Mapping(mapper, extent, ref, count)
+        table.mappings[handle] = extent.mappings[handle] = mapping
+        needs_descriptor = mapper not in extent.handed
+        extent.handed.add(mapper)
+        return Mapped(handle, extent, ref, count, run.first_page + ref - run.ref, needs_descriptor)
+
+    def unmap(self, mapper: DomId, handle: Handle) -> None:
+        """Give a mapping back; EINVAL if it is not one of the mapper's."""
+        mapping = self._table(mapper).mappings.pop(handle, None)
+        if mapping is None:
+            raise Refused(errno.EINVAL, f"domain {mapper} has no mapping with handle {handle}")
+        extent = mapping.extent
+        del extent.mappings[handle]
+        self._notify(mapper, extent, mapping.notify)
+        if not any(m.mapper == mapper for m in extent.mappings.values()):
+            extent.handed.discard(mapper)
+
+    def set_unmap_notify(self, mapper: DomId, handle: Handle, notify: UnmapNotify) -> None:
+        """What to do when this mapping ends, death included."""
+        mapping = self._table(mapper).mappings.get(handle)
+        if mapping is None:
+            raise Refused(errno.EINVAL, f"domain {mapper} has no mapping with handle {handle}")
+        first = mapping.ref - next(r.ref - r.first_page for r in mapping.extent.runs if r.ref <= mapping.ref < r.ref + r.count)
+        if notify.clear_offset is not None:
+            if notify.clear_offset >= mapping.count * 4096:
+                raise Refused(errno.EINVAL, f"offset {notify.clear_offset} lies outside the mapping of {mapping.count} pages")
+            if mapping.extent.readonly:
+                raise Refused(errno.EACCES, "a read-only mapping cannot have a byte cleared in it")
+            notify.clear_offset += first * 4096
+        mapping.notify = notify
+
+    def set_share_notify(self, owner: DomId, extent_id: ExtentId, notify: UnmapNotify) -> None:
+        """What to do when the owner gives the extent back or dies."""
+        extent = self._extent(self._table(owner), owner, extent_id)
+        if notify.clear_offset is not None and notify.clear_offset >= extent.pages * 4096:
+            raise Refused(errno.EINVAL, f"offset {notify.clear_offset} lies outside extent {extent_id} of {extent.pages} pages")
+        extent.notify = notify
+
+    def page_for_copy(self, caller: DomId, dom: DomId, ref: GrantRef, *, writable: bool) -> tuple[ExtentId, int]:
+        """Where a page lies that the caller may copy from or to: its own, or one granted to it."""
+        if dom == caller:
+            extent = self._table(dom).refs.get(ref)
+            if extent is None:
+                raise Refused(errno.EINVAL, f"domain {dom} grants no ref {ref}")
+            if writable and extent.readonly:
+                raise Refused(errno.EACCES, f"ref {ref} is granted read-only: its owner writes it in its own mapping")
+        else:
+            extent = self._granted(caller, dom, ref, writable=writable)
+        run = next(r for r in extent.runs if r.ref <= ref < r.ref + r.count)
+        return extent.id, run.first_page + ref - run.ref
+
+    def domain_died(self, dom: DomId) -> None:
+        """Drop what the dead incarnation had mapped and what it had granted. Call before its ports close: notifies use them."""
+        table = self._table(dom)
+        for handle in list(table.mappings):
+            self.unmap(dom, handle)
+        for extent in table.extents.values():
+            self._notify(dom, extent, extent.notify)
+            self.hardware.release_extent(extent.id)
+        self.tables[dom] = Table(mappings={}, next_ref=table.next_ref)
+
+    def remove_domain(self, dom: DomId) -> None:
+        self.domain_died(dom)
+        del self.tables[dom]
+
+    def _notify(self, dom: DomId, extent: Extent, notify: UnmapNotify | None) -> None:
+        if notify is None:
+            return
+        if notify.clear_offset is not None:
+            self.hardware.clear_byte(extent.id, notify.clear_offset)
+        if notify.port is not None and notify.port in self.channels.ports.get(dom, {}):
+            self.channels.send(dom, notify.port)
+
+    def _granted(self, caller: DomId, dom: DomId, ref: GrantRef, *, writable: bool) -> Extent:
+        owner = self.tables.get(dom)
+        if owner is None:
+            raise Refused(errno.ESRCH, f"no domain {dom}")
+        extent = owner.refs.get(ref)
+        if extent is None:
+            raise Refused(errno.EINVAL, f"domain {dom} grants no ref {ref}")
+        if extent.peer != caller:
+            raise Refused(errno.EACCES, f"ref {ref} of domain {dom} is granted to another domain than {caller}")
+        if writable and extent.readonly:
+            raise Refused(errno.EACCES, f"ref {ref} of domain {dom} is granted read-only")
+        return extent
+
+    def _table(self, dom: DomId) -> Table:
+        table = self.tables.get(dom)
+        if table is None:
+            raise Refused(errno.ESRCH, f"no domain {dom}")
+        return table
+
+    def _extent(self, table: Table, owner: DomId, extent_id: ExtentId) -> Extent:
+        extent = table.extents.get(extent_id)
+        if extent is None:
+            raise Refused(errno.EINVAL, f"domain {owner} has no extent {extent_id}")
+        return extent
+
+    def _run(self, table: Table, owner: DomId, ref: GrantRef, count: int) -> tuple[Extent, Run]:
+        extent = table.refs.get(ref)
+        if extent is not None and count >= 1:
+            for run in extent.runs:
+                if run.ref <= ref and ref + count <= run.ref + run.count:
+                    return extent, run
+        raise Refused(errno.EINVAL, f"refs {ref}..{ref + count - 1} of domain {owner} are not one grant")

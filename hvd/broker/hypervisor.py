@@ -1,0 +1,377 @@
+"""The hypervisor's state and what changes it: domains, ports, grants, XenStore. No I/O, no clock, no randomness of its own.
+
+Everything here can be pickled (a snapshot) and rebuilt by applying the journal's commands again in order, because time and
+secrets come in as arguments and the world outside is reached through `Hardware` only.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections import deque
+from collections.abc import Iterator
+
+from hvd.broker import devices
+from hvd.broker.domain import ALIVE, Clock, Domain, Event, Life, Shutdown
+from hvd.broker.errors import Refused
+from hvd.broker.event_channels import VIRQ_DOM_EXC, VIRQ_TIMER, VIRQ_UPCALL, EventChannels
+from hvd.broker.grant_tables import GrantTables
+from hvd.broker.hardware import Hardware, NoHardware
+from hvd.broker.restarts import RESTARTING, Action, GiveUp, action_for, judge_restart
+from hvd.broker.store import Store
+from hvd.broker.upcalls import UpcallQueue
+from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, GRANT_REF_CONSOLE, DomId, ExtentId, Incarnation, Port
+from hvd.transport.limits import DOMAINS_MAX, HYPERVISOR_LOG_LINES_MAX
+from hvd.transport.messages import DeviceConfig, DomainConfig
+
+SIGTERM, SIGKILL, SIGCONT, SIGSTOP = 15, 9, 18, 19
+
+
+class Hypervisor:
+    """All tables, and the life of every domain."""
+
+    def __init__(self, secret: bytes, now_ns: int, hardware: Hardware | None = None) -> None:
+        self.secret = secret
+        self.booted_ns = now_ns
+        self.domains: dict[DomId, Domain] = {}
+        self.channels = EventChannels()
+        self.grants = GrantTables(channels=self.channels)
+        self.store = Store()
+        self.upcalls: dict[DomId, UpcallQueue] = {}
+        self.console: deque[str] = deque(maxlen=HYPERVISOR_LOG_LINES_MAX)
+        self.next_domid = 0
+        self.stopping = False
+        self.attach(hardware or NoHardware())
+
+    def attach(self, hardware: Hardware) -> None:
+        """Let the tables act on the world."""
+        self.hardware = self.channels.hardware = self.grants.hardware = hardware
+
+    # ---- looking things up -------------------------------------------------------------------------------------------
+
+    def domain(self, domid: DomId) -> Domain:
+        """The record of a domid; ESRCH if there is none."""
+        domain = self.domains.get(domid)
+        if domain is None:
+            raise Refused(errno.ESRCH, f"no domain with domid {domid}")
+        return domain
+
+    def by_name(self, name: str) -> Domain | None:
+        return next((d for d in self.domains.values() if d.name == name), None)
+
+    def secret_key(self, domid: DomId, incarnation: Incarnation) -> bytes:
+        """The 32 secret bytes of an incarnation's endpoint (a CURVE secret key)."""
+        return hashlib.blake2b(f"{domid}/{incarnation}".encode(), key=self.secret, digest_size=32).digest()
+
+    def console_descriptors(self, domain: Domain) -> tuple[ExtentId, int, int]:
+        """(console extent, console channel, upcall channel) that a domain is born with."""
+        console_port, upcall_port = self.birth_ports(domain)
+        ports = self.channels.ports[domain.domid]
+        extent = self.grants.tables[domain.domid].refs[GRANT_REF_CONSOLE]
+        return extent.id, ports[console_port].channel, ports[upcall_port].channel
+
+    def birth_ports(self, domain: Domain) -> tuple[Port, Port]:
+        """(console port, upcall port): the first two that every domain has."""
+        return Port(2), Port(1)
+
+    def client_devices(self, backend: Domain) -> list[tuple[Domain, DeviceConfig]]:
+        """The devices of other domains whose backend this domain hosts."""
+        return [(d, device) for d in self.domains.values() for device in d.config.devices if device.backend == backend.config.name]
+
+    def own_devices(self, domain: Domain) -> list[tuple[DeviceConfig, DomId]]:
+        """Its devices, each with the domid of its backend; those whose backend is gone are left out."""
+        backends = ((device, self.by_name(device.backend)) for device in domain.config.devices)
+        return [(device, backend.domid) for device, backend in backends if backend is not None]
+
+    # ---- domctl ------------------------------------------------------------------------------------------------------
+
+    def create(self, config: DomainConfig, now_ns: int) -> Domain:
+        """A new domain; it starts as soon as what it comes after is ready. EEXIST, EINVAL or ENOSPC change nothing."""
+        if not config.name or "/" in config.name:
+            raise Refused(errno.EINVAL, f"{config.name!r} is no name for a domain")
+        if self.by_name(config.name) is not None:
+            raise Refused(errno.EEXIST, f"a domain named {config.name!r} exists already")
+        for other in (*config.after, *(device.backend for device in config.devices)):
+            if self.by_name(other) is None:
+                raise Refused(errno.EINVAL, f"domain {config.name!r} names {other!r}, which does not exist")
+        for key in ("on_poweroff", "on_reboot", "on_crash", "on_watchdog"):
+            if getattr(config, key) not in set(Action):
+                raise Refused(errno.EINVAL, f"{key} = {getattr(config, key)!r}; expected one of {', '.join(Action)}")
+        if len(self.domains) >= DOMAINS_MAX or self.next_domid >= DOMID_FIRST_RESERVED:
+            raise Refused(errno.ENOSPC, f"{len(self.domains)} domains exist; {DOMAINS_MAX} is the most")
+        domain = Domain(DomId(self.next_domid), config, config.name, created_ns=now_ns)
+        self.next_domid += 1
+        self.domains[domain.domid] = domain
+        self.hardware.announce("created", domain, "")
+        self._start_waiting(now_ns)
+        return domain
+
+    def destroy(self, domid: DomId, now_ns: int) -> None:
+        """Kill and forget. A domid is never used again."""
+        domain = self.domain(domid)
+        if domain.domid == DOM0:
+            raise Refused(errno.EPERM, "Domain-0 cannot be destroyed; `hvd down` powers the machine off")
+        domain.destroying = True
+        if domain.life in ALIVE:
+            self._kill(domain)
+        else:
+            self._remove(domain)
+
+    def pause(self, domid: DomId, now_ns: int) -> None:
+        domain = self.domain(domid)
+        domain.move(Event.PAUSE)
+        domain.clock.pause(now_ns)
+        self.hardware.signal_domain(domain, SIGSTOP)
+        self.hardware.announce("paused", domain, "")
+
+    def unpause(self, domid: DomId, now_ns: int) -> None:
+        domain = self.domain(domid)
+        domain.move(Event.UNPAUSE)
+        domain.clock.unpause(now_ns)
+        self.hardware.update_shared_info(domain)
+        if domain.config.paused and domain.incarnation == 1:
+            self.hardware.deliver_birth(domain)
+        self.hardware.signal_domain(domain, SIGCONT)
+        self.hardware.announce("unpaused", domain, "")
+
+    def request_shutdown(self, domid: DomId, *, reboot: bool, grace_ms: int, now_ns: int) -> None:
+        """Ask through control/shutdown; after the grace the domain is killed and counts as having done so itself."""
+        domain = self.domain(domid)
+        if domain.life not in ALIVE:
+            if not reboot:
+                raise Refused(errno.EINVAL, f"domain {domain.name} is {domain.life.name.lower()}: nothing to shut down")
+            self._boot_again(domain, now_ns)
+            return
+        if domain.life is Life.PAUSED:
+            self.unpause(domid, now_ns)
+        domain.shutdown = Shutdown.REBOOT if reboot else Shutdown.POWEROFF
+        domain.kill_at_ns = now_ns + grace_ms * 1_000_000
+        self.store.write(DOM0, 0, f"/local/domain/{domid}/control/shutdown", b"reboot" if reboot else b"poweroff")
+        self.collect_store_events()
+        self.hardware.signal_domain(domain, SIGTERM)
+        self.hardware.announce("shutting down", domain, domain.shutdown.name.lower())
+
+    def kill(self, domid: DomId, signal: int) -> None:
+        """Send a signal as a fault from outside; what follows is what follows any such death."""
+        domain = self.domain(domid)
+        if domain.life not in ALIVE or domain.pid is None:
+            raise Refused(errno.ESRCH, f"domain {domain.name} is {domain.life.name.lower()}: it has no process to signal")
+        self.hardware.announce("signalled", domain, str(signal))
+        self.hardware.signal_domain(domain, signal)
+
+    def domain_shutdown(self, domid: DomId, reason: int, text: str) -> None:
+        """sched_op shutdown by the domain itself: it will not run again in this incarnation."""
+        domain = self.domain(domid)
+        try:
+            shutdown = Shutdown(reason)
+        except ValueError:
+            raise Refused(errno.EINVAL, f"no shutdown reason {reason}; {Shutdown.POWEROFF}..{Shutdown.SOFT_RESET}") from None
+        if domain.shutdown is None or shutdown in (Shutdown.CRASH, Shutdown.WATCHDOG):
+            domain.shutdown = shutdown
+        domain.shutdown_text = text
+        self._kill(domain)
+
+    def domain_ready(self, domid: DomId, now_ns: int) -> None:
+        """A domain is doing what it is for: those that come after it may start."""
+        domain = self.domain(domid)
+        if not domain.ready:
+            domain.ready = True
+            self.hardware.announce("ready", domain, "")
+            self._start_waiting(now_ns)
+
+    def stop_machine(self, *, reboot: bool) -> None:
+        """Power off, or reboot: the machine kills everything."""
+        self.stopping = True
+        self.hardware.stop_machine(reboot=reboot)
+
+    # ---- what the machine reports --------------------------------------------------------------------------------------
+
+    def started(self, domid: DomId, incarnation: Incarnation, pid: int, now_ns: int) -> None:
+        """The process of an incarnation exists."""
+        domain = self.domains.get(domid)
+        if domain is None or domain.incarnation != incarnation:
+            return
+        domain.pid = pid
+        domain.move(Event.STARTED)
+        if domain.life is Life.DYING:
+            self.hardware.signal_domain(domain, SIGKILL)
+        elif domain.config.paused and incarnation == 1:
+            self.pause(domid, now_ns)
+
+    def died(self, domid: DomId, incarnation: Incarnation, how: str, now_ns: int) -> None:
+        """The kernel says that no thread of this incarnation is left: everything it held may be given away now."""
+        domain = self.domains.get(domid)
+        if domain is None or domain.incarnation != incarnation or domain.life not in ALIVE:
+            return
+        domain.move(Event.DEATH)
+        said = domain.shutdown.name.lower() if domain.shutdown is not None else "crash"
+        domain.last_death = f"{said}: {domain.shutdown_text}" if domain.shutdown_text else said if domain.shutdown is not None else how
+        self._withdraw(domain)
+        self.hardware.announce("died", domain, domain.last_death)
+        self.channels.raise_virq(DOM0, VIRQ_DOM_EXC)
+        self._after_death(domain, now_ns)
+        self.collect_store_events()
+
+    # ---- time ----------------------------------------------------------------------------------------------------------
+
+    def next_deadline_ns(self) -> int | None:
+        """The host time at which `tick` has something to do."""
+        return min((at for at, _, _ in self._deadlines()), default=None)
+
+    def tick(self, now_ns: int) -> None:
+        """Do what is due: restarts, graces, watchdogs, timers."""
+        for at, what, domain in list(self._deadlines()):
+            if at > now_ns:
+                continue
+            match what:
+                case "retry":
+                    domain.retry_at_ns = None
+                    self._start(domain, now_ns)
+                case "grace":
+                    self._kill(domain)
+                case "watchdog":
+                    domain.shutdown, domain.shutdown_text = Shutdown.WATCHDOG, "its watchdog timer ran out"
+                    self._kill(domain)
+                case "timer":
+                    domain.timer_ns = None
+                    self.channels.raise_virq(domain.domid, VIRQ_TIMER)
+
+    def _deadlines(self) -> Iterator[tuple[int, str, Domain]]:
+        for domain in self.domains.values():
+            if domain.retry_at_ns is not None:
+                yield domain.retry_at_ns, "retry", domain
+            if domain.life not in (Life.STARTING, Life.RUNNING, Life.PAUSED):
+                continue
+            if domain.kill_at_ns is not None:
+                yield domain.kill_at_ns, "grace", domain
+            bites = [domain.clock.host_time_ns(t) for t in domain.watchdogs.values() if t is not None]
+            yield from ((at, "watchdog", domain) for at in bites if at is not None)
+            timer = domain.clock.host_time_ns(domain.timer_ns) if domain.timer_ns is not None else None
+            if timer is not None:
+                yield timer, "timer", domain
+
+    # ---- the steps of a life -------------------------------------------------------------------------------------------
+
+    def _start_waiting(self, now_ns: int) -> None:
+        for domain in list(self.domains.values()):
+            if domain.life is Life.WAITING and all(self._is_ready(name) for name in self._prerequisites(domain)):
+                self._start(domain, now_ns)
+
+    def _prerequisites(self, domain: Domain) -> set[str]:
+        implied = set() if domain.domid == DOM0 else {"Domain-0"}
+        return implied | set(domain.config.after) | {device.backend for device in domain.config.devices}
+
+    def _is_ready(self, name: str) -> bool:
+        other = self.by_name(name)
+        return other is not None and other.ready
+
+    def _boot_again(self, domain: Domain, now_ns: int) -> None:
+        domain.restarted_at_ns.clear()
+        domain.retry_at_ns = None
+        self._start(domain, now_ns)
+
+    def _start(self, domain: Domain, now_ns: int) -> None:
+        """Build a new incarnation: ports, console, store directories, then the process."""
+        domain.move(Event.START)
+        dom = domain.domid
+        domain.incarnation = Incarnation(domain.incarnation + 1)
+        domain.restarts = domain.incarnation - 1
+        domain.pid, domain.ready, domain.shutdown, domain.shutdown_text = None, False, None, ""
+        domain.kill_at_ns = domain.timer_ns = None
+        domain.watchdogs = {}
+        domain.clock = Clock(started_ns=now_ns)
+        if dom not in self.channels.ports:
+            self.channels.add_domain(dom)
+            self.grants.add_domain(dom)
+        self.hardware.create_domain(dom)
+        self.upcalls[dom] = UpcallQueue()
+        self.channels.bind_virq(dom, VIRQ_UPCALL)
+        console_port = self.channels.alloc_unbound(dom, DOM0)
+        console = self.grants.allocate(dom, DOM0, 1, readonly=False)
+        self.grants.share(dom, console.id, 0, 1, at=GRANT_REF_CONSOLE)
+        self._write_store(domain, console_port)
+        self.hardware.start_domain(domain)
+        if not (domain.config.paused and domain.incarnation == 1):
+            self.hardware.deliver_birth(domain)
+        self.hardware.announce("starting", domain, "")
+
+    def _write_store(self, domain: Domain, console_port: Port) -> None:
+        if not self.store.is_introduced(domain.domid):
+            self.store.introduce(domain.domid)
+        devices.write_domain(self.store, domain)
+        devices.write_console(self.store, domain, console_port)
+        for device, backend in self.own_devices(domain):
+            devices.write_device(self.store, domain, device, backend)
+        self.collect_store_events()
+
+    def _kill(self, domain: Domain) -> None:
+        domain.move(Event.KILL)
+        domain.kill_at_ns = None
+        if domain.pid is not None:
+            self.hardware.signal_domain(domain, SIGKILL)
+
+    def _withdraw(self, domain: Domain) -> None:
+        """Take back what the dead incarnation held; the other ends of it are woken."""
+        dom = domain.domid
+        self.grants.domain_died(dom)
+        self.channels.close_all(dom)
+        self.store.close_domain(dom)
+        self.upcalls.pop(dom, None)
+        self.hardware.release_domain(dom)
+        domain.pid = domain.kill_at_ns = None
+        devices.drop_states(self.store, domain, self.own_devices(domain), self.client_devices(domain))
+        self.collect_store_events()
+
+    def _after_death(self, domain: Domain, now_ns: int) -> None:
+        action = Action.DESTROY if domain.destroying else action_for(domain)
+        if domain.domid == DOM0 and domain.shutdown in (Shutdown.POWEROFF, Shutdown.REBOOT):
+            self.stop_machine(reboot=domain.shutdown is Shutdown.REBOOT)
+        elif action is Action.PRESERVE:
+            domain.move(Event.PRESERVE)
+        elif action not in RESTARTING:
+            self._remove(domain)
+        elif action is Action.RENAME_RESTART:
+            domain.move(Event.PRESERVE)
+            domain.name = f"{domain.name}-{domain.domid}"
+            self.create(domain.config, now_ns)
+        else:
+            self._restart(domain, now_ns)
+
+    def _restart(self, domain: Domain, now_ns: int) -> None:
+        verdict = judge_restart(domain, now_ns)
+        if isinstance(verdict, GiveUp):
+            domain.move(Event.GIVE_UP)
+            domain.last_death = verdict.text
+            self.hardware.announce("failed", domain, verdict.text)
+            if domain.domid == DOM0:
+                self.stop_machine(reboot=False)
+        elif verdict.at_ns <= now_ns:
+            self._start(domain, now_ns)
+        else:
+            domain.move(Event.BACK_OFF)
+            domain.retry_at_ns = verdict.at_ns
+            self.hardware.announce("backing off", domain, f"{(verdict.at_ns - now_ns) // 1_000_000} ms")
+
+    def _remove(self, domain: Domain) -> None:
+        dom = domain.domid
+        devices.remove_domain(self.store, domain, self.own_devices(domain))
+        if self.store.is_introduced(dom):
+            self.store.release(dom)
+        self.store.forget_domain(dom)
+        if dom in self.channels.ports:
+            self.channels.remove_domain(dom)
+            self.grants.remove_domain(dom)
+        del self.domains[dom]
+        self.collect_store_events()
+        self.hardware.announce("destroyed", domain, domain.last_death)
+
+    def collect_store_events(self) -> None:
+        """Queue what the store's changes have fired, and ring those it concerns."""
+        rung = set()
+        for event in self.store.take_events():
+            queue = self.upcalls.get(event.domid)
+            if queue is not None:
+                queue.add(event.path, event.token)
+                rung.add(event.domid)
+        for dom in rung:
+            self.hardware.events_pending(dom)

@@ -1,0 +1,57 @@
+"""One epoll set: which descriptor wakes which handler."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+
+
+class Poller:
+    """Level-triggered; a descriptor has one handler for reading and, while asked for, one for writing."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._writers: dict[int, Callable[[], None]] = {}
+
+    def watch(self, descriptor: int, handler: Callable[[], None]) -> None:
+        """Call the handler whenever the descriptor is readable."""
+        self._readers[descriptor] = handler
+        self._update(descriptor)
+
+    def watch_writable(self, descriptor: int, handler: Callable[[], None] | None) -> None:
+        """Call the handler whenever the descriptor is writable; None: no more."""
+        if handler is None and descriptor not in self._writers:
+            return
+        if handler is None:
+            del self._writers[descriptor]
+        else:
+            self._writers[descriptor] = handler
+        self._update(descriptor)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Forget it; call this before it is closed."""
+        self._readers.pop(descriptor, None)
+        self._writers.pop(descriptor, None)
+        self._update(descriptor)
+
+    def poll(self, timeout_s: float | None) -> None:
+        """Wait and run the handlers of what is ready."""
+        for descriptor, events in self._epoll.poll(timeout_s):
+            if events & ~select.EPOLLOUT and descriptor in self._readers:
+                self._readers[descriptor]()
+            if events & select.EPOLLOUT and descriptor in self._writers:
+                self._writers[descriptor]()
+
+    def _update(self, descriptor: int) -> None:
+        events = (select.EPOLLIN if descriptor in self._readers else 0) | (select.EPOLLOUT if descriptor in self._writers else 0)
+        if not events:
+            try:
+                self._epoll.unregister(descriptor)
+            except (FileNotFoundError, OSError):
+                return
+            return
+        try:
+            self._epoll.register(descriptor, events)
+        except FileExistsError:
+            self._epoll.modify(descriptor, events)

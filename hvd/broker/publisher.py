@@ -1,0 +1,81 @@
+"""What everybody may hear: lifecycle events on a ZeroMQ publisher, and the broker's own log through structlog."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import zmq
+
+from hvd.broker.poller import Poller
+from hvd.transport.hypercalls import socket_address
+
+EVENTS = "events"
+BUFFERED_MAX = 1000
+
+
+class Publisher:
+    """Announces events to subscribers and writes them, with everything else worth a line, to log/broker.log as JSON.
+
+    structlog takes 0.1 s to import: lines wait in a bounded buffer until a thread has loaded it, the boot does not.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], directory: int, poller: Poller) -> None:
+        self._socket = context.socket(zmq.XPUB)
+        self._socket.linger = 0
+        self._socket.xpub_verbose = True
+        self._socket.bind(socket_address(directory, EVENTS))
+        self._buffer: deque[tuple[str, dict[str, Any]]] = deque(maxlen=BUFFERED_MAX)
+        self._log: Any = None
+        self._path = Path(f"/proc/self/fd/{directory}/log/broker.log")
+        poller.watch(int(self._socket.fd), self.welcome)
+
+    def publish(self, event: str, domid: int, name: str, incarnation: int, detail: str) -> None:
+        """One lifecycle event to whoever listens, and to the log."""
+        fields = {"event": event, "domid": domid, "name": name, "incarnation": incarnation, "detail": detail, "at_ns": time.time_ns()}
+        self._send(fields)
+        self.log(event, domid=domid, name=name, incarnation=incarnation, detail=detail)
+
+    def welcome(self) -> None:
+        """Greet new subscribers, so that they know from when on they miss nothing."""
+        while True:
+            try:
+                subscription = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if subscription[:1] == b"\1":
+                self._send({"event": "hello", "domid": -1, "name": "", "incarnation": 0, "detail": "", "at_ns": time.time_ns()})
+
+    def log(self, event: str, **fields: Any) -> None:
+        """A line in broker.log."""
+        if self._log is None:
+            self._buffer.append((event, fields | {"timestamp": time.time()}))
+        else:
+            self._log.info(event, **fields)
+
+    def start_logging(self) -> None:
+        """Load structlog beside the loop and write what has waited."""
+        threading.Thread(target=self._open_log, name="log", daemon=True).start()
+
+    def _open_log(self) -> None:
+        import structlog
+
+        structlog.configure(
+            processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper("iso"), structlog.processors.JSONRenderer()],
+            logger_factory=structlog.WriteLoggerFactory(self._path.open("a", encoding="utf-8")),
+        )
+        log = structlog.get_logger()
+        while self._buffer:
+            event, fields = self._buffer.popleft()
+            log.info(event, **fields)
+        self._log = log
+
+    def _send(self, fields: dict[str, Any]) -> None:
+        try:
+            self._socket.send(msgpack.packb(fields), zmq.NOBLOCK)
+        except zmq.Again:
+            pass  # nobody reads fast enough: an event is news, not a record

@@ -1,0 +1,75 @@
+"""What happens after a death: xl's on_* actions, the crash-loop limit and the back-off. Pure: told the time, returns a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hvd.broker.domain import Domain, Shutdown
+
+
+class Action(StrEnum):
+    """xl.cfg's actions for on_poweroff, on_reboot, on_crash and on_watchdog."""
+
+    DESTROY = "destroy"
+    RESTART = "restart"
+    RENAME_RESTART = "rename-restart"
+    PRESERVE = "preserve"
+    COREDUMP_DESTROY = "coredump-destroy"
+    COREDUMP_RESTART = "coredump-restart"
+
+
+RESTARTING = frozenset({Action.RESTART, Action.RENAME_RESTART, Action.COREDUMP_RESTART})
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Start again at this host time."""
+
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Too many restarts in the window: the domain is failed, with this text for people."""
+
+    text: str
+
+
+def action_for(domain: Domain) -> Action:
+    """The on_* key that the reason of this death selects; a death without a word is a crash."""
+    config = domain.config
+    match domain.shutdown:
+        case Shutdown.POWEROFF | Shutdown.SUSPEND:
+            return Action(config.on_poweroff)
+        case Shutdown.REBOOT:
+            return Action(config.on_reboot)
+        case Shutdown.WATCHDOG:
+            return Action(config.on_watchdog)
+        case Shutdown.CRASH | None:
+            return Action(config.on_crash)
+        case Shutdown.SOFT_RESET:
+            return Action.DESTROY
+
+
+def judge_restart(domain: Domain, now_ns: int) -> Restart | GiveUp:
+    """Restart, now or later, or give up.
+
+    An incarnation that had become ready is replaced at once: its death is a fault, not a broken start. One that died before
+    it was ready waits `delay_ms`, doubled each time in a row up to `delay_max_ms`. Either way `limit` restarts within
+    `window_ms` are the most (0: no limit). A reboot the domain asked for counts as neither.
+    """
+    policy = domain.config.restart
+    if domain.shutdown is Shutdown.REBOOT:
+        return Restart(now_ns)
+    while domain.restarted_at_ns and domain.restarted_at_ns[0] <= now_ns - policy.window_ms * 1_000_000:
+        domain.restarted_at_ns.popleft()
+    if policy.limit and len(domain.restarted_at_ns) >= policy.limit:
+        window_s = policy.window_ms / 1000
+        return GiveUp(f"{policy.limit} restarts within {window_s:g} s; last death: {domain.last_death}")
+    domain.restarted_at_ns.append(now_ns)
+    domain.unready_deaths = 0 if domain.ready else domain.unready_deaths + 1
+    if domain.unready_deaths == 0:
+        return Restart(now_ns)
+    delay_ms = min(policy.delay_ms << min(domain.unready_deaths - 1, 20), policy.delay_max_ms)
+    return Restart(now_ns + delay_ms * 1_000_000)

@@ -1,0 +1,87 @@
+"""The broker's whole memory and the commands that change it: applied live, journaled, and applied again by the next broker."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+from typing import Any
+
+import msgpack
+
+from hvd.broker.dispatch import Answer, handle
+from hvd.broker.errors import Refused
+from hvd.broker.hardware import NoHardware
+from hvd.broker.hypervisor import Hypervisor
+from hvd.broker.sessions import Reply, Sessions, domain_session
+from hvd.transport.codec import unpack_request
+from hvd.transport.ids import DomId, Incarnation
+
+CALL, STARTED, DIED, TICK = "call", "started", "died", "tick"
+
+
+class State:
+    """Tables and sessions, changed by commands only. A command is a list that msgpack can carry."""
+
+    def __init__(self, hypervisor: Hypervisor, sessions: Sessions) -> None:
+        self.hypervisor = hypervisor
+        self.sessions = sessions
+
+    def snapshot(self) -> bytes:
+        """Everything as bytes, for a broker of the same image: pickled, since only brokers ever hold it."""
+        hardware = self.hypervisor.hardware
+        self.hypervisor.attach(NoHardware())
+        try:
+            return pickle.dumps((self.hypervisor, self.sessions), pickle.HIGHEST_PROTOCOL)
+        finally:
+            self.hypervisor.attach(hardware)
+
+    @classmethod
+    def restore(cls, records: list[bytes]) -> State:
+        """From a journal's records: the snapshot, then every command again, with no effect outside."""
+        hypervisor, sessions = pickle.loads(records[0])
+        state = cls(hypervisor, sessions)
+        for record in records[1:]:
+            state.apply(msgpack.unpackb(record))
+        return state
+
+    def apply(self, command: list[Any]) -> None:
+        """Carry out one journaled command."""
+        match command:
+            case ["call", int() as now_ns, str() as session, int() as domid, bytes() as body]:
+                sequence, events, descriptors, message = unpack_request(body)
+                self.acknowledge(DomId(domid), session, events, descriptors)
+                self.call(session, DomId(domid), sequence, message, now_ns)
+            case ["started", int() as now_ns, int() as domid, int() as incarnation, int() as pid]:
+                self.hypervisor.started(DomId(domid), Incarnation(incarnation), pid, now_ns)
+            case ["died", int() as now_ns, int() as domid, int() as incarnation, str() as how]:
+                self.hypervisor.died(DomId(domid), Incarnation(incarnation), how, now_ns)
+                self.sessions.forget(domain_session(DomId(domid), Incarnation(incarnation)))
+            case ["tick", int() as now_ns]:
+                self.hypervisor.tick(now_ns)
+            case _:
+                raise ValueError(f"no such command: {command[:1]}")
+
+    def acknowledge(self, domid: DomId, session: str, events: int, descriptors: int) -> None:
+        """Take in what a domain says it has received."""
+        queue = self.hypervisor.upcalls.get(domid)
+        if queue is not None and session.startswith("d:"):
+            queue.acknowledge(events, descriptors)
+
+    def call(self, session: str, domid: DomId, sequence: int, message: Any, now_ns: int) -> Reply:
+        """Carry out one hypercall and remember its answer."""
+        try:
+            answer = handle(self.hypervisor, domid, message, now_ns)
+        except Refused as refusal:
+            reply = Reply(sequence, refusal.errno, refusal.text)
+        else:
+            reply = Reply(sequence, 0, answer.value, answer.descriptors)
+        self.sessions.remember(session, reply)
+        return reply
+
+
+def stale(sequence: int, last: int) -> Reply:
+    """The answer to a number that has been passed already."""
+    return Reply(sequence, errno.ESTALE, f"hypercall {sequence} is old: the last one was {last}")
+
+
+__all__ = ["CALL", "DIED", "STARTED", "TICK", "Answer", "State", "stale"]

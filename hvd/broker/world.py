@@ -1,0 +1,243 @@
+"""The live `Hardware`: turns what the tables ask for into descriptors, messages to the machine, sockets and announcements."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from hvd.broker.console_log import ConsoleLog
+from hvd.broker.domain import Domain
+from hvd.broker.endpoints import Endpoints
+from hvd.broker.held import (
+    INFO_READ_ONLY,
+    PAGE,
+    STDIO,
+    STDIO_DOMAIN,
+    UPCALL,
+    UPCALL_DOMAIN,
+    HeldDescriptors,
+    channel_key,
+    domain_key,
+    extent_key,
+)
+from hvd.broker.hypervisor import Hypervisor
+from hvd.broker.poller import Poller
+from hvd.broker.publisher import Publisher
+from hvd.transport.descriptors import send_message
+from hvd.transport.ids import DomId, ExtentId
+from hvd.transport.machine_link import SIGNAL, SPAWN, STOP, Inheritance
+from hvd.transport.shared_info import TimeInfo, write_time_info
+from hvd.transport.upcalls import BIRTH, DESCRIPTORS, EVENT
+
+SOCKETS_MAX = 4096
+GOODBYE_MS = 500
+OUTBOX_MAX = 64
+"""Messages that may wait for a domain to read its upcall socket; past it the domain is killed."""
+
+
+class World:
+    """Everything outside the tables."""
+
+    def __init__(self, inheritance: Inheritance, poller: Poller, on_ready: Callable[[DomId | None], None]) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        context.max_sockets = SOCKETS_MAX
+        self._context = context
+        self.stop_requested: bool | None = None
+        self.inheritance = inheritance
+        self.held = HeldDescriptors(inheritance.link, inheritance.held)
+        self.endpoints = Endpoints(context, inheritance.run_dir, poller, on_ready)
+        self.publisher = Publisher(context, self.endpoints.directory, poller)
+        self.console_log = ConsoleLog(inheritance.run_dir, poller)
+        self._poller = poller
+        self._outboxes: dict[DomId, deque[tuple[list[Any], tuple[int, ...]]]] = {}
+        self._hypervisor: Hypervisor | None = None
+
+    def connect(self, hypervisor: Hypervisor) -> None:
+        """The tables whose keys and queues this world serves."""
+        self._hypervisor = hypervisor
+        hypervisor.attach(self)
+
+    @property
+    def hypervisor(self) -> Hypervisor:
+        assert self._hypervisor is not None
+        return self._hypervisor
+
+    # ---- channels and extents ----------------------------------------------------------------------------------------
+
+    def create_channel(self, channel: int) -> None:
+        self.held.create_channel(channel)
+
+    def release_channel(self, channel: int) -> None:
+        self.held.release_channel(channel)
+
+    def raise_end(self, channel: int, side: int) -> None:
+        self.held.endpoint(channel, side).kick()
+
+    def mark_closed(self, channel: int, side: int) -> None:
+        self.held.endpoint(channel, side).mark_closed()
+
+    def mark_open(self, channel: int, side: int) -> None:
+        self.held.endpoint(channel, side).mark_open()
+
+    def create_extent(self, extent: ExtentId, pages: int, *, readonly: bool) -> None:
+        self.held.create_extent(extent, pages, readonly=readonly)
+
+    def seal_extent(self, extent: ExtentId) -> None:
+        self.held.seal_extent(extent)
+
+    def release_extent(self, extent: ExtentId) -> None:
+        self.held.drop(extent_key(extent))
+
+    def clear_byte(self, extent: ExtentId, offset: int) -> None:
+        os.pwrite(self.held.extent(extent), b"\0", offset)
+
+    def copy(self, source: ExtentId, source_offset: int, target: ExtentId, target_offset: int, length: int) -> None:
+        os.pwrite(self.held.extent(target), os.pread(self.held.extent(source), length, source_offset), target_offset)
+
+    # ---- domains -----------------------------------------------------------------------------------------------------
+
+    def create_domain(self, domid: DomId) -> None:
+        self.held.create_domain(domid)
+
+    def release_domain(self, domid: DomId) -> None:
+        self._poller.unwatch(self._upcall_socket(domid))
+        self.console_log.forget(domid)
+        self._outboxes.pop(domid, None)
+        self.endpoints.close(domid)
+        self.held.drop(domain_key(domid))
+
+    def start_domain(self, domain: Domain) -> None:
+        """Open its endpoint and ask the machine for its process."""
+        self.open_endpoint(domain)
+        descriptors = self.held.by_key[domain_key(domain.domid)]
+        self.update_shared_info(domain)
+        self._tell_machine([SPAWN, domain.domid, domain.incarnation, domain.name],
+                           (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN]))
+
+    def open_endpoint(self, domain: Domain) -> None:
+        """Bind the endpoint of this incarnation: for a new one, or again in a new broker."""
+        secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
+        self.endpoints.open(domain.domid, domain.incarnation, secret)
+        self.console_log.attach(domain.domid, domain.name, self.held.by_key[domain_key(domain.domid)][STDIO])
+
+    def deliver_birth(self, domain: Domain) -> None:
+        """Tell a process which domain it is, and what it is born with."""
+        hypervisor = self.hypervisor
+        console_port, upcall_port = hypervisor.birth_ports(domain)
+        extent, console, upcall = hypervisor.console_descriptors(domain)
+        certificate = {
+            "domid": domain.domid, "incarnation": domain.incarnation, "name": domain.name,
+            "kernel": domain.config.kernel, "args": domain.config.args, "cpus": domain.config.cpus,
+            "console_port": console_port, "upcall_port": upcall_port,
+            "run_dir": self.inheritance.run_dir,
+            "endpoint": self.endpoints.name(domain.domid, domain.incarnation),
+            "server_key": self.endpoints.public_key(domain.domid),
+        }
+        by_key = self.held.by_key
+        channel, virq = by_key[channel_key(console)], by_key[channel_key(upcall)]
+        self._upcall(domain.domid, [BIRTH, certificate], (
+            by_key[domain_key(domain.domid)][INFO_READ_ONLY], by_key[extent_key(extent)][0],
+            channel[PAGE], channel[1], channel[2], virq[PAGE], virq[1]))
+
+    def signal_domain(self, domain: Domain, number: int) -> None:
+        self._tell_machine([SIGNAL, domain.domid, domain.incarnation, number])
+
+    def update_shared_info(self, domain: Domain) -> None:
+        clock = domain.clock
+        wall_base = time.time_ns() - (time.monotonic_ns() - clock.started_ns)
+        page = self.held.shared_info(domain.domid)
+        write_time_info(page, TimeInfo(clock.started_ns, clock.paused_ns, wall_base, domain.domid, domain.incarnation))
+        page.close()
+
+    # ---- the upcall socket -------------------------------------------------------------------------------------------
+
+    def send_descriptors(self, domid: DomId, sequence: int, references: tuple[tuple[str, int], ...]) -> None:
+        """The descriptors that answer a hypercall, ahead of its reply."""
+        queue = self.hypervisor.upcalls[domid]
+        queue.descriptors_sent += len(references)
+        self._upcall(domid, [DESCRIPTORS, sequence], tuple(self.held.by_key[key][index] for key, index in references))
+
+    def events_pending(self, domid: DomId) -> None:
+        """Feed the domain's socket with what its queue holds, and ring its upcall port."""
+        self.flush_upcalls(domid)
+        port = self.hypervisor.birth_ports(self.hypervisor.domains[domid])[1]
+        binding = self.hypervisor.channels.ports[domid].get(port)
+        if binding is not None:
+            self.held.endpoint(binding.channel, binding.side).notify()
+
+    def flush_upcalls(self, domid: DomId) -> None:
+        """Send what waits, descriptors first, until the socket is full; then wait for it to become writable."""
+        outbox = self._outboxes.get(domid, deque())
+        queue = self.hypervisor.upcalls.get(domid)
+        sock = self._upcall_socket(domid)
+        try:
+            while outbox:
+                self._send(sock, *outbox[0])
+                outbox.popleft()
+            while queue is not None and (event := queue.take()) is not None:
+                try:
+                    self._send(sock, [EVENT, *event], ())
+                except BlockingIOError:
+                    queue.put_back()
+                    raise
+        except BlockingIOError:
+            self._poller.watch_writable(sock, lambda: self.flush_upcalls(domid))
+            return
+        except OSError:
+            return  # the process is dying; its death is on its way
+        self._poller.watch_writable(sock, None)
+
+    def _upcall(self, domid: DomId, message: list[Any], descriptors: tuple[int, ...]) -> None:
+        outbox = self._outboxes.setdefault(domid, deque())
+        if len(outbox) >= OUTBOX_MAX:
+            self.publisher.log("upcall socket never read: killed", domid=domid)
+            self.signal_domain(self.hypervisor.domains[domid], 9)
+            return
+        outbox.append((message, descriptors))
+        self.flush_upcalls(domid)
+
+    def _upcall_socket(self, domid: DomId) -> int:
+        return self.held.by_key[domain_key(domid)][UPCALL]
+
+    def _send(self, descriptor: int, message: list[Any], descriptors: tuple[int, ...]) -> None:
+        sock = socket.socket(fileno=descriptor)
+        try:
+            send_message(sock, message, descriptors)
+        finally:
+            sock.detach()
+
+    # ---- the machine and the public ----------------------------------------------------------------------------------
+
+    def announce(self, event: str, domain: Domain | None, detail: str) -> None:
+        if domain is None:
+            self.publisher.publish(event, -1, "", 0, detail)
+        else:
+            self.publisher.publish(event, domain.domid, domain.name, domain.incarnation, detail)
+
+    def stop_machine(self, *, reboot: bool) -> None:
+        """Noted: the reply to whoever asked goes out first."""
+        self.stop_requested = reboot
+
+    def say_goodbye(self) -> None:
+        """Let the last replies out, then have the machine end everything, us among it."""
+        self._context.destroy(linger=GOODBYE_MS)
+        self._tell_machine([STOP, self.stop_requested])
+        signal.pause()
+
+    def physinfo(self) -> dict[str, Any]:
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGESIZE")
+        return {
+            "cpus": os.cpu_count(), "memory_kib": pages * size // 1024, "broker_pid": os.getpid(),
+            "machine_pid": self.inheritance.machine_pid, "broker_restarts": self.inheritance.brokers_before,
+            "descriptors": sum(len(d) for d in self.held.by_key.values()), "run_dir": self.inheritance.run_dir,
+        }
+
+    def _tell_machine(self, message: list[Any], descriptors: tuple[int, ...] = ()) -> None:
+        send_message(self.inheritance.link, message, descriptors)

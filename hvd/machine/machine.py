@@ -1,0 +1,294 @@
+"""The machine: forks broker, zygote and domains, reaps them, and keeps descriptors. It decides nothing and never waits for anybody.
+
+It is the one process that must not die: its end is a power cut, and everything under it ends with it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from hvd.machine.children import Child
+from hvd.machine.held import Held
+from hvd.machine.processes import fork_process
+from hvd.transport.descriptors import receive_message, send_message, socket_pair
+from hvd.transport.errors import PeerFault
+from hvd.transport.machine_link import DIED, DROP, HOLD, SIGNAL, SPAWN, SPAWNED, STARTED, STOP, UP, Inheritance
+
+DEATHS_MAX = 5
+"""Brokers in a row that may die before they say `up`, zygotes before they fork; then the machine powers off."""
+ZYGOTE_DEADLINE_S = 5.0
+POWER_OFF_DEADLINE_S = 10.0
+OUTBOX_MAX = 4096
+
+
+class Machine:
+    """The machine's loop and everything it holds."""
+
+    def __init__(
+        self,
+        run_dir: str,
+        configuration: bytes,
+        broker: Callable[[Inheritance], None],
+        zygote: Callable[[socket.socket], None],
+        report: Callable[[str], None],
+    ) -> None:
+        self._run_dir = run_dir
+        self._configuration = configuration
+        self._broker_main = broker
+        self._zygote_main = zygote
+        self._report = report
+        self._held = Held()
+        self._children: dict[int, Child] = {}
+        """By pidfd."""
+        self._links: dict[int, tuple[str, socket.socket]] = {}
+        """By descriptor: the sockets to broker and zygote."""
+        self._broker: socket.socket | None = None
+        self._zygote: socket.socket | None = None
+        self._outbox: deque[list[Any]] = deque()
+        self._spawns: deque[tuple[float, list[Any], list[int]]] = deque()
+        """Asked of the zygote and not answered: deadline, message, descriptors."""
+        self._epoll = select.epoll()
+        self._brokers = 0
+        self._deaths = {"broker": 0, "zygote": 0}
+        self._stop: bool | None = None
+        """None: run on; False: power off; True: reboot."""
+
+    def run(self) -> None:
+        """Run until powered off."""
+        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._power_off)
+        self._epoll.register(wake_read, select.EPOLLIN)
+        gc.freeze()
+        while self._stop is not False:
+            self._stop = None
+            self._fork_zygote()
+            self._fork_broker()
+            while self._stop is None:
+                for descriptor, _ in self._epoll.poll(self._wait_s()):
+                    if descriptor == wake_read:
+                        os.read(wake_read, 4096)
+                    else:
+                        self._serve(descriptor)
+                self._check_zygote()
+            self._kill_all()
+
+    def _power_off(self, *_: object) -> None:
+        self._stop = False
+
+    def _wait_s(self) -> float | None:
+        return max(0.0, self._spawns[0][0] - time.monotonic()) if self._spawns else None
+
+    # ---- forking ---------------------------------------------------------------------------------------------------
+
+    def _fork_broker(self) -> None:
+        ours, theirs = socket_pair()
+        theirs.setblocking(True)
+        self._outbox.clear()
+        alive = [(c.domid, c.incarnation, c.pid) for c in self._children.values() if c.role == "domain"]
+        inheritance = Inheritance(
+            theirs, self._run_dir, self._configuration, self._held.by_key, alive, os.getpid(), self._brokers, time.time_ns()
+        )
+        keep = {theirs.fileno(), *(d for descriptors in self._held.by_key.values() for d in descriptors)}
+        pid = fork_process("broker", keep, lambda: self._broker_main(inheritance))
+        theirs.close()
+        self._brokers += 1
+        self._broker = ours
+        self._adopt("broker", pid, ours)
+
+    def _fork_zygote(self) -> None:
+        ours, theirs = socket_pair()
+        theirs.setblocking(True)
+        pid = fork_process("zygote", {theirs.fileno()}, lambda: self._zygote_main(theirs))
+        theirs.close()
+        self._zygote = ours
+        self._adopt("zygote", pid, ours)
+
+    def _adopt(self, role: str, pid: int, link: socket.socket) -> None:
+        child = Child(role, pid)
+        self._children[child.pidfd] = child
+        self._links[link.fileno()] = (role, link)
+        self._epoll.register(child.pidfd, select.EPOLLIN)
+        self._epoll.register(link.fileno(), select.EPOLLIN)
+
+    # ---- events ------------------------------------------------------------------------------------------------------
+
+    def _serve(self, descriptor: int) -> None:
+        if descriptor in self._children:
+            self._reap(self._children.pop(descriptor))
+        elif descriptor in self._links:
+            role, link = self._links[descriptor]
+            if role == "broker":
+                self._flush_outbox()
+            self._read_link(role, link)
+
+    def _read_link(self, role: str, link: socket.socket) -> None:
+        while True:
+            try:
+                received = receive_message(link)
+            except BlockingIOError:
+                return
+            except (PeerFault, ConnectionError):
+                received = None
+            if received is None:
+                self._forget_link(link)
+                return
+            if role == "broker":
+                self._from_broker(*received)
+            else:
+                self._from_zygote(received[0])
+
+    def _forget_link(self, link: socket.socket) -> None:
+        if self._links.pop(link.fileno(), None) is not None:
+            self._epoll.unregister(link.fileno())
+            link.close()
+
+    def _from_broker(self, message: list[Any], descriptors: list[int]) -> None:
+        match message:
+            case [verb, str() as key] if verb == HOLD:
+                self._held.hold(key, descriptors)
+            case [verb, str() as key] if verb == DROP:
+                self._held.drop(key)
+            case [verb, int(), int(), str()] if verb == SPAWN:
+                self._spawns.append((time.monotonic() + ZYGOTE_DEADLINE_S, message, descriptors))
+                self._ask_zygote(message, descriptors)
+            case [verb, int() as domid, int() as incarnation, int() as number] if verb == SIGNAL:
+                child = self._domain(domid, incarnation)
+                if child is not None:
+                    child.signal(number)
+            case [verb] if verb == UP:
+                self._deaths["broker"] = 0
+                self._report("up")
+            case [verb, bool() as reboot] if verb == STOP:
+                self._stop = reboot
+
+    def _from_zygote(self, message: list[Any]) -> None:
+        match message:
+            case [verb, int() as domid, int() as incarnation, int() as pid] if verb == SPAWNED:
+                self._close_spawn(domid, incarnation)
+                self._deaths["zygote"] = 0
+                child = Child("domain", pid, domid, incarnation)
+                self._children[child.pidfd] = child
+                self._epoll.register(child.pidfd, select.EPOLLIN)
+                self._tell_broker([STARTED, domid, incarnation, pid])
+            case [verb, int() as domid, int() as incarnation, str() as reason] if verb == SPAWNED:
+                self._close_spawn(domid, incarnation)
+                self._tell_broker([DIED, domid, incarnation, f"never started: {reason}"])
+
+    def _reap(self, child: Child) -> None:
+        self._epoll.unregister(child.pidfd)
+        how = child.reap()
+        if child.role == "domain":
+            self._tell_broker([DIED, child.domid, child.incarnation, how])
+        elif self._too_many_deaths(child.role, how):
+            self._stop = False
+        elif child.role == "broker":
+            self._broker_died()
+        else:
+            self._zygote_died()
+
+    def _too_many_deaths(self, role: str, how: str) -> bool:
+        """A process that cannot live is not forked for ever."""
+        self._deaths[role] += 1
+        if self._deaths[role] <= DEATHS_MAX:
+            return False
+        self._report(f"{DEATHS_MAX} {role}s in a row died before they did anything (the last: {how}); powering off")
+        return True
+
+    def _broker_died(self) -> None:
+        """Take in what it had still sent, then fork another from this warm image."""
+        if self._broker is not None and self._broker.fileno() in self._links:
+            self._read_link("broker", self._broker)
+            self._forget_link(self._broker)
+        if self._stop is None:
+            self._fork_broker()
+
+    def _zygote_died(self) -> None:
+        if self._zygote is not None and self._zygote.fileno() in self._links:
+            self._read_link("zygote", self._zygote)
+            self._forget_link(self._zygote)
+        if self._stop is None:
+            self._fork_zygote()
+            for _, message, descriptors in self._spawns:
+                self._ask_zygote(message, descriptors)
+
+    def _check_zygote(self) -> None:
+        """A zygote that does not answer is replaced; what was asked of it is asked again."""
+        if self._spawns and self._spawns[0][0] <= time.monotonic():
+            self._spawns = deque((time.monotonic() + ZYGOTE_DEADLINE_S, m, d) for _, m, d in self._spawns)
+            for child in self._children.values():
+                if child.role == "zygote":
+                    child.signal(signal.SIGKILL)
+
+    # ---- talking -----------------------------------------------------------------------------------------------------
+
+    def _tell_broker(self, message: list[Any]) -> None:
+        """Never blocks. A broker that lets its outbox fill up does not run: it is replaced, and the next one is told everything."""
+        self._outbox.append(message)
+        self._flush_outbox()
+        if len(self._outbox) > OUTBOX_MAX:
+            for child in self._children.values():
+                if child.role == "broker":
+                    child.signal(signal.SIGKILL)
+
+    def _flush_outbox(self) -> None:
+        if self._broker is None or self._broker.fileno() not in self._links:
+            return
+        try:
+            while self._outbox:
+                send_message(self._broker, self._outbox[0])
+                self._outbox.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._outbox.clear()
+            return
+        interest = select.EPOLLIN | (select.EPOLLOUT if self._outbox else 0)
+        self._epoll.modify(self._broker.fileno(), interest)
+
+    def _ask_zygote(self, message: list[Any], descriptors: list[int]) -> None:
+        try:
+            if self._zygote is not None:
+                send_message(self._zygote, message, tuple(descriptors))
+        except OSError:
+            return  # it is dying or stuck: its reaping, or the deadline, asks again
+
+    def _close_spawn(self, domid: int, incarnation: int) -> None:
+        for entry in list(self._spawns):
+            if entry[1][1:3] == [domid, incarnation]:
+                self._spawns.remove(entry)
+                for descriptor in entry[2]:
+                    os.close(descriptor)
+
+    def _domain(self, domid: int, incarnation: int) -> Child | None:
+        return next((c for c in self._children.values() if (c.domid, c.incarnation) == (domid, incarnation)), None)
+
+    # ---- the end -----------------------------------------------------------------------------------------------------
+
+    def _kill_all(self) -> None:
+        """Kill every process and wait until each is gone; drop every descriptor."""
+        for child in self._children.values():
+            child.signal(signal.SIGKILL)
+        until = time.monotonic() + POWER_OFF_DEADLINE_S
+        while self._children and time.monotonic() < until:
+            ready = select.select(list(self._children), [], [], until - time.monotonic())[0]
+            for pidfd in ready:
+                self._epoll.unregister(pidfd)
+                self._children.pop(pidfd).reap()
+        for _, link in list(self._links.values()):
+            self._forget_link(link)
+        for _, _, descriptors in self._spawns:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._spawns.clear()
+        self._outbox.clear()
+        self._held.drop_all()

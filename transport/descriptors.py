@@ -1,0 +1,60 @@
+"""Messages with descriptors over a Unix seqpacket socket: one msgpack list a message, SCM_RIGHTS beside it."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from typing import Any
+
+import msgpack
+
+from hvd.transport.errors import PeerFault
+
+DESCRIPTORS_PER_MESSAGE = 16
+BYTES_PER_MESSAGE = 65_536
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected seqpacket ends, both non-blocking."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        end.setblocking(False)
+    return ends
+
+
+def send_message(sock: socket.socket, message: list[Any], descriptors: tuple[int, ...] = ()) -> None:
+    """Send one message; the descriptors stay open here. BlockingIOError when the other end does not read."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    sock.sendmsg([msgpack.packb(message)], rights, socket.MSG_NOSIGNAL)
+
+
+def receive_message(sock: socket.socket) -> tuple[list[Any], list[int]] | None:
+    """One message and the descriptors that came with it (close-on-exec), or None at end of file.
+
+    BlockingIOError when there is none yet. PeerFault, every descriptor closed, when it is cut short or not a list.
+    """
+    size = socket.CMSG_SPACE(DESCRIPTORS_PER_MESSAGE * array.array("i").itemsize)
+    data, ancillary, flags, _ = sock.recvmsg(BYTES_PER_MESSAGE, size, socket.MSG_CMSG_CLOEXEC)
+    descriptors = _descriptors(ancillary)
+    try:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise PeerFault("a message on a descriptor socket was cut short")
+        if not data:
+            return None
+        message = msgpack.unpackb(data)
+        if not isinstance(message, list) or not message:
+            raise PeerFault("a message on a descriptor socket is not a list")
+    except (PeerFault, ValueError, msgpack.exceptions.UnpackException) as error:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise PeerFault(str(error)) from None
+    return message, descriptors
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return list(found)

@@ -1,0 +1,163 @@
+"""The two ends of the hypercall path over ZeroMQ: one endpoint a domain, CURVE with a key per endpoint, exactly once.
+
+The endpoint is the identity: the broker binds one for each domain, and only that domain is told its public key. A caller has one
+hypercall in flight; each carries a sequence number. When the connection comes back after a broker's death the call in flight is
+sent again, and the new broker answers it from its journal if the old one had carried it out.
+"""
+
+from __future__ import annotations
+
+import errno as errno_names
+import os
+import time
+from typing import Any
+
+import zmq
+from zmq.utils import z85
+from zmq.utils.monitor import recv_monitor_message
+
+from hvd.transport.codec import pack_request, unpack_reply
+from hvd.transport.errors import HvdError
+from hvd.transport.limits import MESSAGE_BYTES_MAX
+from hvd.transport.upcalls import UpcallReceiver
+
+ENDPOINT_BACKLOG = 16
+
+
+class HypercallError(HvdError):
+    """The broker refused: `errno` for programs, text for people."""
+
+    def __init__(self, errno: int, text: str, call: str) -> None:
+        super().__init__(f"{call}: {text} ({errno_names.errorcode.get(errno, errno)})")
+        self.errno = errno
+        self.text = text
+
+
+class HypercallTimeout(HvdError):
+    """The broker has not answered before the deadline."""
+
+
+def public_key(secret: bytes) -> bytes:
+    """The Z85 public half of a 32-byte secret key."""
+    return zmq.curve_public(z85.encode(secret))
+
+
+def socket_address(directory_fd: int, name: str) -> str:
+    """An ipc address inside an open directory: short however long the directory's path is (Unix sockets end at 108 bytes)."""
+    return f"ipc:///proc/self/fd/{directory_fd}/{name}"
+
+
+class HypercallServer:
+    """The broker's end of one endpoint."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, secret: bytes | None) -> None:
+        self._socket = context.socket(zmq.ROUTER)
+        self._socket.linger = 0
+        self._socket.router_handover = True
+        self._socket.maxmsgsize = MESSAGE_BYTES_MAX * 4
+        self._socket.backlog = ENDPOINT_BACKLOG
+        self._socket.rcvhwm = self._socket.sndhwm = 64
+        if secret is not None:
+            self._socket.curve_server = True
+            self._socket.curve_secretkey = z85.encode(secret)
+        self._socket.bind(address)
+
+    def fileno(self) -> int:
+        """Readable when `receive` may have something; read it until None."""
+        return int(self._socket.fd)
+
+    def receive(self) -> tuple[bytes, bytes] | None:
+        """(client, untrusted request bytes), or None when there is nothing. Messages of another shape are dropped."""
+        while True:
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return None
+            if len(frames) == 2:
+                return frames[0], frames[1]
+
+    def reply(self, client: bytes, reply: bytes) -> None:
+        """Answer; a client that has gone or does not read loses its reply, and asks again."""
+        try:
+            self._socket.send_multipart([client, reply], zmq.NOBLOCK)
+        except zmq.ZMQError:
+            return
+
+    def close(self) -> None:
+        self._socket.close(0)
+
+
+class HypercallClient:
+    """A caller's end. Not for two threads at once."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        server_key: bytes | None,
+        *,
+        upcalls: UpcallReceiver | None = None,
+        name: bytes = b"domain",
+        deadline_s: float = 10.0,
+    ) -> None:
+        self._upcalls = upcalls
+        self._deadline_s = deadline_s
+        self._sequence = 0
+        self._handshakes = 0
+        self._socket = context.socket(zmq.DEALER)
+        self._socket.routing_id = name
+        self._socket.linger = 0
+        self._socket.reconnect_ivl = 1
+        self._socket.reconnect_ivl_max = 32
+        if server_key is not None:
+            self._socket.curve_serverkey = server_key
+            self._socket.curve_publickey, self._socket.curve_secretkey = zmq.curve_keypair()
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._socket.connect(address)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
+
+    def call(self, message: Any) -> Any:
+        """Make a hypercall; its value, or (value, descriptors) when descriptors come with it.
+
+        Raises HypercallError when refused, HypercallTimeout past the deadline, LocalError when the message is too large.
+        """
+        self._sequence += 1
+        seen, received = (self._upcalls.events_seen, self._upcalls.descriptors_received) if self._upcalls else (0, 0)
+        packed = pack_request(message, self._sequence, seen, received)
+        self._socket.send(packed)
+        errno, value, count = self._await_reply(packed, type(message).__name__)
+        if errno:
+            raise HypercallError(errno, str(value), type(message).__name__)
+        if not count or self._upcalls is None:
+            return value
+        return value, self._upcalls.take_descriptors(self._sequence, count, self._deadline_s)
+
+    def _await_reply(self, packed: bytes, name: str) -> tuple[int, Any, int]:
+        until = time.monotonic() + self._deadline_s
+        while (left := until - time.monotonic()) > 0:
+            ready = dict(self._poller.poll(left * 1000))
+            if self._socket in ready:
+                sequence, errno, value, count = unpack_reply(self._socket.recv())
+                if sequence == self._sequence:
+                    return errno, value, count
+            if self._monitor in ready and self._reconnected():
+                self._socket.send(packed)
+        raise HypercallTimeout(f"{name}: the broker has not answered within {self._deadline_s:g} s; is the machine up (hvd info)?")
+
+    def _reconnected(self) -> bool:
+        """Whether this handshake is with a new broker, which may never have seen the call in flight."""
+        recv_monitor_message(self._monitor)
+        self._handshakes += 1
+        return self._handshakes > 1
+
+    def close(self) -> None:
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close(0)
+
+
+def client_name() -> bytes:
+    """A routing id that no other client of the same endpoint has."""
+    return b"c" + os.urandom(12).hex().encode()

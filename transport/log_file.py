@@ -1,0 +1,21 @@
+"""A log that cannot fill the disk: appended to by path, rotated at a bound, one old file kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hvd.transport.limits import CONSOLE_LOG_BYTES_MAX
+
+
+def append(path: Path, data: bytes) -> None:
+    """Append, opening by path each time so that two writers may share and rotate it. An unwritable log loses the data."""
+    try:
+        with path.open("ab") as log:
+            full = log.tell() + len(data) > CONSOLE_LOG_BYTES_MAX and log.tell() > 0
+            if not full:
+                log.write(data)
+                return
+        path.replace(path.with_suffix(path.suffix + ".1"))
+        path.write_bytes(data[-CONSOLE_LOG_BYTES_MAX:])
+    except OSError:
+        return

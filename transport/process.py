@@ -1,0 +1,32 @@
+"""What a process of hvd asks of the kernel for itself: to die with the machine, a name, a sibling."""
+
+from __future__ import annotations
+
+import os
+
+from hvd.transport import _native
+
+CLONE_NEWPID = 0x20000000
+CLONE_NEWUSER = 0x10000000
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """SIGKILL us when our parent ends; exits at once if it has ended before this took hold."""
+    _native.die_with_parent()
+    if os.getppid() not in (parent_pid, 0):  # 0: the parent lives in another PID namespace and cannot be named
+        os._exit(1)
+
+
+def set_process_name(name: str) -> None:
+    """What `ps -e` and `top` show (15 bytes of it)."""
+    _native.set_process_name(name)
+
+
+def fork_sibling(namespaces: int) -> int:
+    """Fork as `os.fork`, but the child is our parent's; `namespaces` are CLONE_NEW* flags. OSError when the kernel refuses."""
+    return _native.fork_sibling(namespaces)
+
+
+def exit_on_fatal_signals() -> None:
+    """SIGSEGV and its like end us with status 128 + signal, even as the first process of a PID namespace."""
+    _native.exit_on_fatal_signals()

@@ -1,0 +1,1 @@
+"""Each device's protocol, declared once for both ends."""

@@ -1,0 +1,91 @@
+"""A domain's end of its upcall socket: what the broker tells it without being asked (birth, descriptors, watch events)."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections import deque
+from typing import Any
+
+from hvd.transport.descriptors import receive_message
+from hvd.transport.errors import HvdError, PeerFault
+
+BIRTH, DESCRIPTORS, EVENT = "birth", "descriptors", "event"
+
+
+class UpcallTimeout(HvdError):
+    """What the broker announced did not arrive in time."""
+
+
+class UpcallReceiver:
+    """Sorts what arrives on the upcall socket: descriptors by the hypercall they answer, events in order, each once."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._descriptors: dict[int, list[int]] = {}
+        self._events: deque[tuple[str, str]] = deque()
+        self._birth: tuple[dict[str, Any], list[int]] | None = None
+        self.events_seen = 0
+        self.descriptors_received = 0
+        self.oldest_wanted = 0
+
+    def read_all(self) -> None:
+        """Take in everything that is there now."""
+        while True:
+            try:
+                received = receive_message(self._socket)
+            except BlockingIOError:
+                return
+            if received is None:
+                return
+            self._sort(*received)
+
+    def wait_birth(self) -> tuple[dict[str, Any], list[int]]:
+        """Block, for ever if the domain was created paused, until the broker says who we are. EOFError if it never will."""
+        while self._birth is None:
+            select.select([self._socket], [], [])
+            received = receive_message(self._socket)
+            if received is None:
+                raise EOFError("the upcall socket closed before the domain's birth")
+            self._sort(*received)
+        return self._birth
+
+    def take_descriptors(self, sequence: int, count: int, deadline_s: float) -> list[int]:
+        """The descriptors that answer hypercall `sequence`; older ones, repeated by a new broker, are closed."""
+        self.oldest_wanted = sequence
+        until = time.monotonic() + deadline_s
+        while sequence not in self._descriptors:
+            left = until - time.monotonic()
+            if left <= 0 or not select.select([self._socket], [], [], left)[0]:
+                raise UpcallTimeout(f"hypercall {sequence} promised {count} descriptors; none came within {deadline_s:g} s")
+            self.read_all()
+        descriptors = self._descriptors.pop(sequence)
+        self.oldest_wanted = sequence + 1
+        if len(descriptors) != count:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise PeerFault(f"hypercall {sequence} promised {count} descriptors, {len(descriptors)} came")
+        return descriptors
+
+    def next_event(self) -> tuple[str, str] | None:
+        """The next watch event (path, token), or None. ("", "") means: events were lost, read everything watched again."""
+        return self._events.popleft() if self._events else None
+
+    def _sort(self, message: list[Any], descriptors: list[int]) -> None:
+        match message:
+            case ["birth", dict() as certificate] if self._birth is None:
+                self._birth = certificate, descriptors
+                return
+            case ["descriptors", int() as sequence]:
+                self.descriptors_received += len(descriptors)
+                if sequence >= self.oldest_wanted and sequence not in self._descriptors:
+                    self._descriptors[sequence] = descriptors
+                    return
+            case ["event", int() as number, str() as path, str() as token]:
+                if number > self.events_seen:
+                    self.events_seen = number
+                    self._events.append((path, token))
+        for descriptor in descriptors:
+            os.close(descriptor)
