@@ -11,8 +11,8 @@ from pathlib import Path
 
 from hvd.toolstack.config.problems import Place, Report, nearest, shown
 
-SHIPPED = ("hvd:dom0", "hvd:driver_domain")
-"""The kernels that come with hvd, known without reading every installed package's metadata."""
+SHIPPED = ("hvd:dom0", "hvd:driver_domain", "hvd:idle")
+"""The kernels that come with hvd; hvd.domains.kernel, which this package may not import, says what they are."""
 
 KERNEL_BYTES_MAX = 1 << 20
 _GROUP = "hvd.kernels"
@@ -32,7 +32,7 @@ class Kernels:
 
     def check(self, report: Report, place: Place, kernel: str) -> str:
         """What the wire's `DomainConfig.kernel` is for this value: an absolute path or the name itself."""
-        if not (kernel.endswith(".py") or "/" in kernel):
+        if "/" not in kernel and not kernel.endswith(".py"):
             _check_name(report, place, kernel)
             return kernel
         path = self._directory / kernel
@@ -44,16 +44,15 @@ class Kernels:
 
 
 def _check_name(report: Report, place: Place, kernel: str) -> None:
-    if kernel in SHIPPED:
+    if kernel in SHIPPED or _names_a_module(kernel):
         return
     from importlib.metadata import entry_points  # slow to import, and rarely needed
 
-    registered = entry_points(group=_GROUP).names
-    if kernel in registered or _names_a_module(kernel):
-        return
-    expected = f"a Python file (….py), {' or '.join(SHIPPED)}, an entry point of {_GROUP}, or module:function"
-    hint = nearest(kernel, [*SHIPPED, *registered]) or ("" if ":" in kernel else f'for a file write "{kernel}.py"')
-    report.wrong(place, expected, shown(kernel), hint)
+    registered = [name for name in entry_points(group=_GROUP).names if ":" in name]
+    if kernel not in registered:
+        expected = f"a Python file (….py), {', '.join(SHIPPED)}, an entry point of {_GROUP}, or module:function"
+        hint = nearest(kernel, [*SHIPPED, *registered]) or ("" if ":" in kernel else f'for a file write "{kernel}.py"')
+        report.wrong(place, expected, shown(kernel), hint)
 
 
 def _names_a_module(kernel: str) -> bool:
@@ -62,7 +61,7 @@ def _names_a_module(kernel: str) -> bool:
 
     module, _, function = kernel.partition(":")
     package = module.partition(".")[0]
-    if package == "hvd" or not all(part.isidentifier() for part in (*module.split("."), function)):
+    if module == "hvd" or not all(part.isidentifier() for part in (*module.split("."), function)):
         return False
     try:
         return find_spec(package) is not None

@@ -1,6 +1,6 @@
 """Reads one TOML table: every key is asked for by type and range, and what nobody asked for is unknown."""
 
-from hvd.toolstack.config.names import NAME_BYTES_MAX, NAME_SYNTAX, is_name
+from hvd.toolstack.config.names import NAME_SYNTAX, is_name
 from hvd.toolstack.config.problems import Place, Report, Step, nearest, shown
 from hvd.transport.limits import LIST_ITEMS_MAX, TEXT_BYTES_MAX
 
@@ -48,7 +48,7 @@ class Table:
 
     def name(self, key: str) -> str:
         """A required name that fits a path, a XenStore value and a command line; empty if it does not."""
-        value = self.text(key, None, bytes_max=NAME_BYTES_MAX)
+        value = self.text(key, None)
         if value and not is_name(value):
             self.report.wrong(self.at(key), NAME_SYNTAX, shown(value))
             return ""

@@ -3,8 +3,8 @@
 import re
 
 SYNTAX = "xvda … xvdzz, sda … sdp, hda … hdd, each with an optional partition number, or d0p0"
-_NAMED = re.compile(r"(xvd|sd|hd)([a-z]{1,4})([1-9][0-9]{0,2})?", re.ASCII)
-_NUMBERED = re.compile(r"d(0|[1-9][0-9]{0,6})(?:p(0|[1-9][0-9]{0,2}))?", re.ASCII)
+_NAMED = re.compile(r"(xvd|sd|hd)([a-z]{1,4})([1-9][0-9]{0,2})?")
+_NUMBERED = re.compile(r"d(0|[1-9][0-9]{0,6})(?:p(0|[1-9][0-9]{0,2}))?")
 
 _XVD_MAJOR, _SD_MAJOR, _HD_MAJORS = 202, 8, (3, 22)
 _EXTENDED = 1 << 28

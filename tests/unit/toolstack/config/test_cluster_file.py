@@ -135,6 +135,14 @@ def test_a_file_that_cannot_be_read_is_told(directory: Path, monkeypatch: pytest
     assert [told.file for told in caught.value.problems] == [path]
 
 
+def test_a_directory_whose_name_is_no_utf8_is_told(directory: Path) -> None:
+    odd = directory / os.fsdecode(b"\xff")
+    odd.mkdir()
+    (odd / "cluster.toml").write_text("")
+    with pytest.raises(ConfigError, match="surrogates not allowed"):
+        load(odd / "cluster.toml")
+
+
 def test_a_file_may_come_through_a_pipe(directory: Path) -> None:
     os.mkfifo(directory / "pipe")
     writer = threading.Thread(target=(directory / "pipe").write_text, args=(DOMAIN,), daemon=True)

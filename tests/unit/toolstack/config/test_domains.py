@@ -109,6 +109,18 @@ def test_a_wrong_value_is_named_with_its_line(problem: Callable[[str], Problem],
     assert told.expected.startswith(expected)
 
 
+def test_a_first_delay_may_be_the_longest(cluster: Callable[[str], ClusterConfig]) -> None:
+    assert cluster(DOMAIN + "restart_delay_ms = 7\nrestart_delay_max_ms = 7\n").domain("ivi").restart.delay_ms == 7
+
+
+def test_texts_are_measured_in_bytes(
+    cluster: Callable[[str], ClusterConfig], problem: Callable[[str], Problem]
+) -> None:
+    longest = "\u00e4" * 2048
+    assert cluster(DOMAIN + f'args = ["{longest}"]\n').domain("ivi").args == [longest]
+    assert problem(DOMAIN + f'args = ["{longest}x"]\n').found.endswith("(2049 characters)")
+
+
 def test_a_wrong_item_of_a_list_is_named_with_its_own_line(problem: Callable[[str], Problem]) -> None:
     told = problem(DOMAIN + 'args = [\n  "a",\n  7,\n]\n')
     assert (told.key, told.line, told.found) == ('domain[0] "ivi".args[1]', 6, "7")

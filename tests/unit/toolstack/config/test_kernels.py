@@ -1,12 +1,15 @@
 """Which files and names are kernels, found out without running any."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from hvd.domains import kernel as bootable
 from hvd.toolstack.config import ClusterConfig, Problem
-from hvd.toolstack.config.kernels import KERNEL_BYTES_MAX
+from hvd.toolstack.config.kernels import KERNEL_BYTES_MAX, SHIPPED
 
 DOMAIN = '[[domain]]\nname = "ivi"\nkernel = "{}"\n'
 
@@ -33,7 +36,9 @@ def test_a_file_is_found_from_the_cluster_files_directory(
     assert cluster(DOMAIN.format(directory / "guest.py")).domain("ivi").kernel == str(directory / "guest.py")
 
 
-@pytest.mark.parametrize("name", ["hvd:driver_domain", "hvd:dom0", "json:dumps", "json.decoder:JSONDecoder"])
+@pytest.mark.parametrize(
+    "name", ["hvd:driver_domain", "hvd:dom0", "json.decoder:JSONDecoder", "hvd.domains.programs.idle:main"]
+)
 def test_names_of_shipped_kernels_and_installed_modules_pass_as_they_are(
     cluster: Callable[[str], ClusterConfig], name: str
 ) -> None:
@@ -46,9 +51,9 @@ def test_an_entry_point_is_a_kernel(
     metadata = directory / "installed" / "radio-1.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: radio\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text("[hvd.kernels]\nradio = radio.guest:main\n")
+    (metadata / "entry_points.txt").write_text("[hvd.kernels]\nradio:fm = radio_guest:main\n")
     monkeypatch.syspath_prepend(directory / "installed")
-    assert cluster(DOMAIN.format("radio")).domain("ivi").kernel == "radio"
+    assert cluster(DOMAIN.format("radio:fm")).domain("ivi").kernel == "radio:fm"
 
 
 @pytest.mark.parametrize(
@@ -70,6 +75,17 @@ def test_a_name_that_leads_nowhere_is_told_with_what_would(
     told = problem(DOMAIN.format(name))
     assert told.hint == hint
     assert "hvd:driver_domain" in told.expected
+
+
+def test_a_module_that_was_never_imported_from_anywhere_is_no_kernel(
+    problem: Callable[[str], Problem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "made_up_here", ModuleType("made_up_here"))
+    assert problem(DOMAIN.format("made_up_here:main")).line == 3
+
+
+def test_the_shipped_kernels_are_those_that_domains_can_boot() -> None:
+    assert set(SHIPPED) == set(bootable.SHIPPED)
 
 
 def test_a_missing_file_is_named(problem: Callable[[str], Problem], directory: Path) -> None:

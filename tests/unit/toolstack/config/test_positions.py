@@ -84,6 +84,12 @@ def test_small_documents_are_walked_to_their_end(text: str) -> None:
     assert set(lines_of(text)) >= {(key,) for key in tomllib.loads(text)}
 
 
+@pytest.mark.parametrize("quotes", ['"""', "'''"])
+def test_a_text_may_end_in_quotes_of_its_own(quotes: str) -> None:
+    text = "".join(f"a{count} = {quotes}x = 1\n{quotes[0] * count}{quotes}\n" for count in range(3))
+    assert lines_of(text) == {("a0",): 1, ("a1",): 3, ("a2",): 5}
+
+
 def test_windows_line_ends_count_once() -> None:
     assert lines_of("a = 1\r\n\r\nb = '''x\r\ny'''\r\nc = 2\r\n") == {("a",): 1, ("b",): 3, ("c",): 5}
 

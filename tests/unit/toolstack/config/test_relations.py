@@ -41,6 +41,10 @@ def test_a_name_twice_is_told_with_where_it_was_first(problem: Callable[[str], P
     assert told.found == '"a", the name of domain[0] "a"'
 
 
+def test_a_domain_called_dom0_is_not_taken_for_it(problem: Callable[[str], Problem]) -> None:
+    assert problem(domain("Domain-0", echo("dom0"))).key == 'domain[0] "Domain-0".name'
+
+
 def test_an_unknown_predecessor_is_told_with_the_nearest_name(problem: Callable[[str], Problem]) -> None:
     told = problem(domain("storage") + domain("b", 'after = ["storage", "storag"]'))
     assert (told.key, told.hint) == ('domain[1] "b".after[1]', 'did you mean "storage"?')
