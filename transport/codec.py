@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
@@ -52,7 +51,8 @@ def pack_request(message: Any, sequence: int, events_acknowledged: int, descript
     envelope = [WIRE_VERSION, sequence, events_acknowledged, descriptors_received, message.NUMBER, encode(message)]
     packed: bytes = msgpack.packb(envelope)
     if len(packed) > MESSAGE_BYTES_MAX:
-        raise LocalError(f"{type(message).__name__} takes {len(packed)} bytes; a hypercall has at most {MESSAGE_BYTES_MAX}")
+        name = type(message).__name__
+        raise LocalError(f"{name} takes {len(packed)} bytes; a hypercall has at most {MESSAGE_BYTES_MAX}")
     return packed
 
 
@@ -101,8 +101,10 @@ def decode(message: type, untrusted_fields: Any, place: str) -> Any:
     checks = _field_checks(message)
     required = sum(1 for _, _, optional in checks if not optional)
     if not isinstance(untrusted_fields, list) or not required <= len(untrusted_fields) <= len(checks):
-        raise BadMessage(f"{place} takes {required} to {len(checks)} fields in a list, found {_shown(untrusted_fields)}")
-    return message(*(check(value, f"{place}.{name}") for value, (name, check, _) in zip(untrusted_fields, checks, strict=False)))
+        count = f"{required} to {len(checks)} fields" if required < len(checks) else f"{required} fields"
+        raise BadMessage(f"{place} takes {count} in a list, found {_shown(untrusted_fields)}")
+    pairs = zip(untrusted_fields, checks, strict=False)
+    return message(*(check(value, f"{place}.{name}") for value, (name, check, _) in pairs))
 
 
 def _unpack(untrusted_bytes: bytes) -> Any:
@@ -195,5 +197,7 @@ def _string_map(value: Any, place: str) -> dict[str, str]:
 
 
 def _shown(value: Any) -> str:
-    shown = repr(value) if not isinstance(value, types.FunctionType) else "?"
-    return shown if len(shown) <= 60 else f"{type(value).__name__} of length {len(value)}" if hasattr(value, "__len__") else shown[:60]
+    shown = repr(value)
+    if len(shown) <= 60:
+        return shown
+    return f"{type(value).__name__} of length {len(value)}" if hasattr(value, "__len__") else shown[:60]

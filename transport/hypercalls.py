@@ -1,8 +1,9 @@
 """The two ends of the hypercall path over ZeroMQ: one endpoint a domain, CURVE with a key per endpoint, exactly once.
 
-The endpoint is the identity: the broker binds one for each domain, and only that domain is told its public key. A caller has one
-hypercall in flight; each carries a sequence number. When the connection comes back after a broker's death the call in flight is
-sent again, and the new broker answers it from its journal if the old one had carried it out.
+The endpoint is the identity: the broker binds one for each domain, and only that domain is told its public key. A
+caller has one hypercall in flight; each carries a sequence number. When the connection comes back after a broker's
+death the call in flight is sent again, and the new broker answers it from its journal if the old one had carried it
+out.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import errno as errno_names
 import os
 import time
+from math import ceil
 from typing import Any
 
 import zmq
@@ -43,7 +45,7 @@ def public_key(secret: bytes) -> bytes:
 
 
 def socket_address(directory_fd: int, name: str) -> str:
-    """An ipc address inside an open directory: short however long the directory's path is (Unix sockets end at 108 bytes)."""
+    """An ipc address inside an open directory: short however long its path is (Unix sockets end at 108 bytes)."""
     return f"ipc:///proc/self/fd/{directory_fd}/{name}"
 
 
@@ -121,7 +123,7 @@ class HypercallClient:
     def call(self, message: Any) -> Any:
         """Make a hypercall; its value, or (value, descriptors) when descriptors come with it.
 
-        Raises HypercallError when refused, HypercallTimeout past the deadline, LocalError when the message is too large.
+        HypercallError when refused, HypercallTimeout past the deadline, LocalError when the message is too large.
         """
         self._sequence += 1
         seen, received = (self._upcalls.events_seen, self._upcalls.descriptors_received) if self._upcalls else (0, 0)
@@ -137,14 +139,15 @@ class HypercallClient:
     def _await_reply(self, packed: bytes, name: str) -> tuple[int, Any, int]:
         until = time.monotonic() + self._deadline_s
         while (left := until - time.monotonic()) > 0:
-            ready = dict(self._poller.poll(left * 1000))
+            ready = dict(self._poller.poll(ceil(left * 1000)))
             if self._socket in ready:
                 sequence, errno, value, count = unpack_reply(self._socket.recv())
                 if sequence == self._sequence:
                     return errno, value, count
             if self._monitor in ready and self._reconnected():
                 self._socket.send(packed)
-        raise HypercallTimeout(f"{name}: the broker has not answered within {self._deadline_s:g} s; is the machine up (hvd info)?")
+        text = f"{name}: the broker has not answered within {self._deadline_s:g} s; is the machine up (hvd info)?"
+        raise HypercallTimeout(text)
 
     def _reconnected(self) -> bool:
         """Whether this handshake is with a new broker, which may never have seen the call in flight."""

@@ -35,13 +35,14 @@ COPY_SEGMENTS_MAX = _limit("copy_segments_max", 16, "segments per gnttab_copy", 
                            "tests/unit/transport/test_codec.py")
 DOMAINS_MAX = _limit("domains_max", 1024, "domains of one machine", "ENOSPC from domctl_create",
                      "tests/unit/broker/test_hypervisor.py")
-MESSAGE_BYTES_MAX = _limit("message_bytes_max", 65_536, "bytes of one hypercall", "E2BIG, nothing is decoded",
+MESSAGE_BYTES_MAX = _limit("message_bytes_max", 65_536, "bytes of one hypercall", "EBADMSG, nothing is decoded",
                            "tests/unit/transport/test_codec.py")
-TEXT_BYTES_MAX = _limit("text_bytes_max", 4096, "bytes of one text or byte string in a hypercall", "EINVAL naming the field",
+TEXT_BYTES_MAX = _limit("text_bytes_max", 4096, "bytes of one text or byte string in a hypercall",
+                        "EBADMSG naming the field", "tests/unit/transport/test_codec.py")
+LIST_ITEMS_MAX = _limit("list_items_max", 1024, "items of one list in a hypercall", "EBADMSG naming the field",
                         "tests/unit/transport/test_codec.py")
-LIST_ITEMS_MAX = _limit("list_items_max", 1024, "items of one list in a hypercall", "EINVAL naming the field",
-                        "tests/unit/transport/test_codec.py")
-DESCRIPTORS_PENDING_MAX = _limit("descriptors_pending_max", 16, "descriptors sent to a domain that it has not acknowledged",
+DESCRIPTORS_PENDING_MAX = _limit("descriptors_pending_max", 16,
+                                 "descriptors sent to a domain that it has not acknowledged",
                                  "EAGAIN: read the upcall socket first", "tests/unit/broker/test_hypervisor.py")
 EVENTS_PENDING_MAX = _limit("events_pending_max", 1024, "watch events a domain has not acknowledged",
                             "one overflow event: the domain reads everything it watches again",
@@ -50,7 +51,8 @@ TOOLSTACK_CLIENTS_MAX = _limit("toolstack_clients_max", 64, "toolstack programs 
                                "the one unused longest is forgotten", "tests/unit/broker/test_hypervisor.py")
 WATCHDOGS_MAX = _limit("watchdogs_max", 2, "watchdog timers per domain (Xen: NR_DOMAIN_WATCHDOG_TIMERS)",
                        "ENOSPC from sched_watchdog", "tests/unit/broker/test_hypervisor.py")
-CONSOLE_LOG_BYTES_MAX = _limit("console_log_bytes_max", 1 << 20, "bytes of one log file before it is rotated (one old file is kept)",
+CONSOLE_LOG_BYTES_MAX = _limit("console_log_bytes_max", 1 << 20,
+                               "bytes of one log file before it is rotated (one old file is kept)",
                                "the oldest lines go", "tests/unit/transport/test_log_file.py")
 HYPERVISOR_LOG_LINES_MAX = _limit("hypervisor_log_lines_max", 1024, "lines of the hypervisor's console ring",
                                   "the oldest lines go", "tests/unit/broker/test_hypervisor.py")

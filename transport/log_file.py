@@ -8,7 +8,7 @@ from hvd.transport.limits import CONSOLE_LOG_BYTES_MAX
 
 
 def append(path: Path, data: bytes) -> None:
-    """Append, opening by path each time so that two writers may share and rotate it. An unwritable log loses the data."""
+    """Append, opening by path each time so that two writers may share and rotate it. An unwritable log loses data."""
     try:
         with path.open("ab") as log:
             full = log.tell() + len(data) > CONSOLE_LOG_BYTES_MAX and log.tell() > 0

@@ -15,7 +15,7 @@ zygote -> machine   [spawned, domid, incarnation, pid], pid 0 with a reason in i
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 HOLD, DROP, SPAWN, SIGNAL, UP, STOP = "hold", "drop", "spawn", "signal", "up", "stop"
 STARTED, DIED, SPAWNED = "started", "died", "spawned"
@@ -34,4 +34,3 @@ class Inheritance:
     """(domid, incarnation, pid) of the domains' processes."""
     machine_pid: int
     brokers_before: int = 0
-    boot_wall_ns: int = field(default=0)

@@ -1,7 +1,7 @@
 """Every hypercall, declared once: its number and its bounded fields. codec.py turns them into bytes and back.
 
 Numbers are Xen's hypercall number in the high byte and its sub-operation in the low one (public/xen.h, event_channel.h,
-grant_table.h, sched.h, domctl.h, io/xs_wire.h); operations that Xen does not have start at 0x80. On the wire, in msgpack:
+grant_table.h, sched.h, domctl.h, io/xs_wire.h); operations that Xen does not have start at 0x80. On the wire, msgpack:
 
     request  [version, sequence, events_acknowledged, descriptors_received, number, [field, ...]]
     reply    [sequence, errno, value or text, descriptors_that_follow]
@@ -47,7 +47,7 @@ def hypercall(number: int) -> Callable[[M], M]:
     return register
 
 
-# ---- what a domain is made of --------------------------------------------------------------------------------------
+# ---- what a domain is made of ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class DomainReady:
 @hypercall(0x2006)
 @dataclass(frozen=True, slots=True)
 class EvtchnAllocUnbound:
-    """Reply a new port of `dom` that `remote_dom` may bind. Descriptors (for the caller's own): page, read, write end."""
+    """Reply a new port of `dom` that `remote_dom` may bind. Descriptors, if `dom` calls: page, read, write end."""
 
     dom: DomId
     remote_dom: DomId
@@ -217,7 +217,7 @@ class EvtchnReset:
 @hypercall(0x1480)
 @dataclass(frozen=True, slots=True)
 class GnttabAllocate:
-    """Make an extent of zeroed pages that only `peer` can ever be granted. Reply its id. Descriptor: the memfd, writable.
+    """Make an extent of zeroed pages that only `peer` can be granted. Reply its id. Descriptor: the memfd, writable.
 
     The owner maps it, then shares it: a read-only extent is sealed against further writers at its first share.
     """
@@ -257,7 +257,7 @@ class GnttabFree:
 @hypercall(0x1400)
 @dataclass(frozen=True, slots=True)
 class GnttabMap:
-    """Map `count` consecutive refs of `dom`, all of one extent. count 0: every ref granted in the extent that holds `ref`.
+    """Map `count` consecutive refs of `dom`, all of one share. count 0: every ref that was shared together with `ref`.
 
     Reply {handle, extent, ref, count, first_page, pages, readonly}: `first_page` is where `ref` lies in the extent.
     Descriptor: the extent, in the mode it was granted in; none if this incarnation was already handed it.
@@ -325,7 +325,7 @@ class GnttabCopy:
     segments: Annotated[list[CopySegment], Most(16)]
 
 
-# ---- XenStore (io/xs_wire.h numbers under 0x80) -------------------------------------------------------------------------
+# ---- XenStore (io/xs_wire.h numbers under 0x80) ----------------------------------------------------------------------
 
 
 @hypercall(0x8001)
@@ -426,7 +426,7 @@ class StoreSetPerms:
     perms: Annotated[list[str], Most(16)]
 
 
-# ---- domctl (36) and the machine ------------------------------------------------------------------------------------------
+# ---- domctl (36) and the machine -------------------------------------------------------------------------------------
 
 
 @hypercall(0x2401)
@@ -464,7 +464,7 @@ class DomctlUnpause:
 @hypercall(0x2480)
 @dataclass(frozen=True, slots=True)
 class DomctlShutdown:
-    """Ask a domain to stop (control/shutdown), and kill it after `grace_ms` if it has not; `reboot` asks for a reboot."""
+    """Ask a domain to stop (control/shutdown), and kill it after `grace_ms` if it has not. `reboot`: start it again."""
 
     dom: DomId
     reboot: bool
@@ -474,7 +474,7 @@ class DomctlShutdown:
 @hypercall(0x2481)
 @dataclass(frozen=True, slots=True)
 class DomctlList:
-    """Reply a list of {domid, name, state, incarnation, pid, ready, restarts, uptime_ns, reason, ...}; a guest sees itself."""
+    """Reply a list of {domid, name, state, incarnation, pid, ready, restarts, ...}; a guest sees itself alone."""
 
 
 @hypercall(0x2482)

@@ -23,7 +23,7 @@ def set_process_name(name: str) -> None:
 
 
 def fork_sibling(namespaces: int) -> int:
-    """Fork as `os.fork`, but the child is our parent's; `namespaces` are CLONE_NEW* flags. OSError when the kernel refuses."""
+    """Fork as `os.fork`, but the child is our parent's; `namespaces` are CLONE_NEW* flags. OSError if refused."""
     return _native.fork_sibling(namespaces)
 
 

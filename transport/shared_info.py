@@ -1,8 +1,8 @@
 """The page that tells a domain the time: written by the broker, mapped read-only by the domain (Xen's shared_info).
 
-Little-endian u64 words: 0 version (odd while being written), 1 started_ns and 2 paused_ns on CLOCK_MONOTONIC, 3 the wall clock at
-system time 0, 4 domid, 5 incarnation. System time = CLOCK_MONOTONIC - started - paused: it stands still while the domain is paused,
-and the wall clock, which counts from it, with it.
+Little-endian u64 words: 0 version (odd while being written), 1 started_ns and 2 paused_ns on CLOCK_MONOTONIC, 3 the
+wall clock at system time 0, 4 domid, 5 incarnation. System time = CLOCK_MONOTONIC - started - paused: it stands still
+while the domain is paused, and the wall clock, which counts from it, with it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SharedInfo:
         self._page = mmap.mmap(descriptor, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
 
     def read(self) -> TimeInfo:
-        """A consistent copy. The writer stops us (or is the broker's single thread), so this ends at once in practice."""
+        """A consistent copy. The writer stops us (or is the broker's only thread), so this ends at once in practice."""
         for _ in range(1000):
             version, *words = WORDS.unpack_from(self._page)
             if not version & 1 and struct.unpack_from("<Q", self._page)[0] == version:
@@ -54,5 +54,5 @@ class SharedInfo:
         return time.monotonic_ns() - info.started_ns - info.paused_ns
 
     def wall_clock_ns(self) -> int:
-        """Nanoseconds since 1970 as the domain sees it: later than the host's by nothing, earlier by what it spent paused."""
+        """Nanoseconds since 1970 as the domain sees it: behind the host's by what it spent paused."""
         return self.read().wall_base_ns + self.system_time_ns()

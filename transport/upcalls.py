@@ -1,4 +1,4 @@
-"""A domain's end of its upcall socket: what the broker tells it without being asked (birth, descriptors, watch events)."""
+"""A domain's end of its upcall socket: what the broker tells it unasked (birth, descriptors, watch events)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class UpcallReceiver:
             self._sort(*received)
 
     def wait_birth(self) -> tuple[dict[str, Any], list[int]]:
-        """Block, for ever if the domain was created paused, until the broker says who we are. EOFError if it never will."""
+        """Block, for ever if the domain was created paused, until the broker says who we are; EOFError if it cannot."""
         while self._birth is None:
             select.select([self._socket], [], [])
             received = receive_message(self._socket)
@@ -59,7 +59,8 @@ class UpcallReceiver:
         while sequence not in self._descriptors:
             left = until - time.monotonic()
             if left <= 0 or not select.select([self._socket], [], [], left)[0]:
-                raise UpcallTimeout(f"hypercall {sequence} promised {count} descriptors; none came within {deadline_s:g} s")
+                promise = f"hypercall {sequence} promised {count} descriptors"
+                raise UpcallTimeout(f"{promise}; none came within {deadline_s:g} s")
             self.read_all()
         descriptors = self._descriptors.pop(sequence)
         self.oldest_wanted = sequence + 1
@@ -70,7 +71,7 @@ class UpcallReceiver:
         return descriptors
 
     def next_event(self) -> tuple[str, str] | None:
-        """The next watch event (path, token), or None. ("", "") means: events were lost, read everything watched again."""
+        """The next watch event (path, token), or None. ("", ""): events were lost, read everything watched again."""
         return self._events.popleft() if self._events else None
 
     def _sort(self, message: list[Any], descriptors: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""What domains' processes write to their standard descriptors (crash reports, output before the console), into their logs."""
+"""What domains' processes write to their standard descriptors (crash reports, early output), into their logs."""
 
 from __future__ import annotations
 

@@ -29,8 +29,13 @@ def write_domain(store: Store, domain: Domain) -> None:
         store.rm(DOM0, 0, home)
     store.mkdir(DOM0, 0, home)
     store.set_perms(DOM0, 0, home, ["n0", f"r{domain.domid}"])
-    for key, value in (("name", domain.name), ("domid", str(domain.domid)), ("memory/target", str(domain.config.memory * 1024)),
-                       ("incarnation", str(domain.incarnation))):
+    facts = {
+        "name": domain.name,
+        "domid": str(domain.domid),
+        "memory/target": str(domain.config.memory * 1024),
+        "incarnation": str(domain.incarnation),
+    }
+    for key, value in facts.items():
         _write(store, f"{home}/{key}", value, ["n0", f"r{domain.domid}"])
     for key in ("device", "data", "control", "backend", "console"):
         if not _exists(store, f"{home}/{key}"):
@@ -49,13 +54,13 @@ def write_console(store: Store, domain: Domain, port: Port) -> None:
 
 
 def write_device(store: Store, domain: Domain, device: DeviceConfig, backend: DomId) -> None:
-    """Both directories of one device, each pointing at the other, both Initialising. The backend's keys survive a restart."""
+    """Both directories of a device, each pointing at the other, both Initialising. A backend's keys outlive it."""
     dom = domain.domid
     front, back = frontend_path(dom, device), backend_path(backend, dom, device)
     front_perms, back_perms = [f"n{dom}", f"r{backend}"], [f"n{backend}", f"r{dom}"]
     if not _exists(store, back):
-        fields = {"frontend": front, "frontend-id": str(dom), "online": "1", "domain": domain.name, **device.backend_keys}
-        _make(store, back, fields, back_perms)
+        fields = {"frontend": front, "frontend-id": str(dom), "online": "1", "domain": domain.name}
+        _make(store, back, fields | device.backend_keys, back_perms)
         _write(store, f"{back}/state", str(int(XenbusState.INITIALISING)), back_perms)
     if _exists(store, front):
         store.rm(DOM0, 0, front)
@@ -64,8 +69,10 @@ def write_device(store: Store, domain: Domain, device: DeviceConfig, backend: Do
     _write(store, f"{front}/state", str(int(XenbusState.INITIALISING)), front_perms)
 
 
-def drop_states(store: Store, domain: Domain, devices: list[tuple[DeviceConfig, DomId]], clients: list[tuple[Domain, DeviceConfig]]) -> None:
-    """A death as the other ends see it: the `state` nodes of the dead go, those it served and those that served it alike."""
+def drop_states(
+    store: Store, domain: Domain, devices: list[tuple[DeviceConfig, DomId]], clients: list[tuple[Domain, DeviceConfig]]
+) -> None:
+    """A death as the other ends see it: the `state` nodes of the dead go, its frontends' and its backends' alike."""
     for device, _ in devices:
         _remove(store, f"{frontend_path(domain.domid, device)}/state")
     for client, device in clients:

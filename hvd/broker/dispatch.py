@@ -15,7 +15,7 @@ from hvd.broker.grant_tables import UnmapNotify
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.store import StoreError
 from hvd.transport import messages as m
-from hvd.transport.ids import DOM0, DOMID_SELF, DomId
+from hvd.transport.ids import DOM0, DOMID_SELF, DomId, Port
 from hvd.transport.limits import WATCHDOGS_MAX
 
 Descriptors = tuple[tuple[str, int], ...]
@@ -53,7 +53,7 @@ class Entry:
 
 
 def handle(hypervisor: Hypervisor, caller: DomId, message: Any, now_ns: int) -> Answer:
-    """Check the caller's privilege and do it; Refused says why not. Events the store fired are queued before this returns."""
+    """Check the caller's privilege and do it; Refused says why not. What the store fires is queued by then."""
     entry = TABLE[type(message)]
     _check_privilege(hypervisor, entry.privilege, caller, message)
     try:
@@ -75,15 +75,15 @@ def _check_privilege(hypervisor: Hypervisor, privilege: Privilege, caller: DomId
         return
     if privilege is Privilege.SELF and _subject(caller, message.dom) == caller:
         return
-    name = type(message).__name__
-    raise Refused(errno.EPERM, f"domain {caller} may not {name}: that takes domain 0" + (", or its own domid" if privilege is Privilege.SELF else ""))
+    needed = "domain 0, or its own domid" if privilege is Privilege.SELF else "domain 0"
+    raise Refused(errno.EPERM, f"domain {caller} may not {type(message).__name__}: that takes {needed}")
 
 
 def _subject(caller: DomId, dom: DomId) -> DomId:
     return caller if dom == DOMID_SELF else dom
 
 
-# ---- event channels ------------------------------------------------------------------------------------------------------
+# ---- event channels --------------------------------------------------------------------------------------------------
 
 
 def _channel_end(hypervisor: Hypervisor, dom: DomId, port: Any) -> Answer:
@@ -101,7 +101,8 @@ def _alloc_unbound(h: Hypervisor, caller: DomId, msg: m.EvtchnAllocUnbound, now:
 
 
 def _bind_interdomain(h: Hypervisor, caller: DomId, msg: m.EvtchnBindInterdomain, now: int) -> Answer:
-    return _channel_end(h, caller, h.channels.bind_interdomain(caller, _subject(caller, msg.remote_dom), msg.remote_port))
+    port = h.channels.bind_interdomain(caller, _subject(caller, msg.remote_dom), msg.remote_port)
+    return _channel_end(h, caller, port)
 
 
 def _bind_virq(h: Hypervisor, caller: DomId, msg: m.EvtchnBindVirq, now: int) -> Answer:
@@ -117,7 +118,7 @@ def _evtchn_reset(h: Hypervisor, caller: DomId, msg: m.EvtchnReset, now: int) ->
         h.channels.close(dom, port)
 
 
-# ---- grants --------------------------------------------------------------------------------------------------------------
+# ---- grants ----------------------------------------------------------------------------------------------------------
 
 
 def _gnttab_allocate(h: Hypervisor, caller: DomId, msg: m.GnttabAllocate, now: int) -> Answer:
@@ -139,7 +140,7 @@ def _gnttab_map(h: Hypervisor, caller: DomId, msg: m.GnttabMap, now: int) -> Ans
 
 
 def _notify(msg: m.GnttabUnmapNotify | m.GnttabShareNotify) -> UnmapNotify:
-    return UnmapNotify(msg.clear_offset if msg.clear else None, m.Port(msg.port) if msg.port else None)
+    return UnmapNotify(msg.clear_offset if msg.clear else None, Port(msg.port) if msg.port else None)
 
 
 def _gnttab_copy(h: Hypervisor, caller: DomId, msg: m.GnttabCopy, now: int) -> list[int]:
@@ -148,14 +149,16 @@ def _gnttab_copy(h: Hypervisor, caller: DomId, msg: m.GnttabCopy, now: int) -> l
 
 def _copy_segment(h: Hypervisor, caller: DomId, segment: m.CopySegment) -> int:
     source, target = segment.source, segment.destination
+    from_dom, to_dom = _subject(caller, source.dom), _subject(caller, target.dom)
     if not segment.length or max(source.offset, target.offset) + segment.length > 4096:
         return GNTST_BAD_COPY_ARG
     try:
-        from_extent, from_page = h.grants.page_for_copy(caller, _subject(caller, source.dom), source.ref, writable=False)
-        to_extent, to_page = h.grants.page_for_copy(caller, _subject(caller, target.dom), target.ref, writable=True)
+        from_extent, from_page = h.grants.page_for_copy(caller, from_dom, source.ref, writable=False)
+        to_extent, to_page = h.grants.page_for_copy(caller, to_dom, target.ref, writable=True)
     except Refused as refusal:
         return GNTST_OF.get(refusal.errno, GNTST_GENERAL_ERROR)
-    h.hardware.copy(from_extent, from_page * 4096 + source.offset, to_extent, to_page * 4096 + target.offset, segment.length)
+    from_offset, to_offset = from_page * 4096 + source.offset, to_page * 4096 + target.offset
+    h.hardware.copy(from_extent, from_offset, to_extent, to_offset, segment.length)
     return GNTST_OKAY
 
 
@@ -166,7 +169,7 @@ GNTST_OF = {errno.ESRCH: -2, errno.EINVAL: -3, errno.EACCES: -8}
 """grant_table.h: bad_domain, bad_gntref, permission_denied."""
 
 
-# ---- sched, timers, console ------------------------------------------------------------------------------------------------
+# ---- sched, timers, console ------------------------------------------------------------------------------------------
 
 
 def _watchdog(h: Hypervisor, caller: DomId, msg: m.SchedWatchdog, now: int) -> int:
@@ -197,10 +200,16 @@ def _console_io(h: Hypervisor, caller: DomId, msg: m.ConsoleIo, now: int) -> Non
 
 
 def _version(h: Hypervisor, caller: DomId, msg: m.XenVersion, now: int) -> dict[str, Any]:
-    return {"version": "4.17", "extraversion": "-hvd", "page_size": 4096, "domid": caller, "incarnation": h.domain(caller).incarnation}
+    return {
+        "version": "4.17",
+        "extraversion": "-hvd",
+        "page_size": 4096,
+        "domid": caller,
+        "incarnation": h.domain(caller).incarnation,
+    }
 
 
-# ---- XenStore --------------------------------------------------------------------------------------------------------------
+# ---- XenStore --------------------------------------------------------------------------------------------------------
 
 
 def _firing(operation: Callable[[Hypervisor, DomId, Any], Any]) -> Handler:
@@ -212,19 +221,28 @@ def _firing(operation: Callable[[Hypervisor, DomId, Any], Any]) -> Handler:
     return handler
 
 
-# ---- domctl ----------------------------------------------------------------------------------------------------------------
+# ---- domctl ----------------------------------------------------------------------------------------------------------
 
 
 def _list(h: Hypervisor, caller: DomId, msg: m.DomctlList, now: int) -> list[dict[str, Any]]:
-    return [describe(d, now) for d in h.domains.values() if caller == DOM0 or d.domid == caller]
+    return [describe(d, now) for d in h.domains.values() if caller in (DOM0, d.domid)]
 
 
 def describe(domain: Domain, now_ns: int) -> dict[str, Any]:
     """What `hvd list` knows of one domain."""
     return {
-        "domid": domain.domid, "name": domain.name, "state": domain.life.name.lower(), "incarnation": domain.incarnation,
-        "pid": domain.pid, "ready": domain.ready, "restarts": domain.restarts, "memory": domain.config.memory, "vcpus": domain.config.vcpus,
-        "driver_domain": domain.config.driver_domain, "kernel": domain.config.kernel, "last_death": domain.last_death,
+        "domid": domain.domid,
+        "name": domain.name,
+        "state": domain.life.name.lower(),
+        "incarnation": domain.incarnation,
+        "pid": domain.pid,
+        "ready": domain.ready,
+        "restarts": domain.restarts,
+        "memory": domain.config.memory,
+        "vcpus": domain.config.vcpus,
+        "driver_domain": domain.config.driver_domain,
+        "kernel": domain.config.kernel,
+        "last_death": domain.last_death,
         "uptime_ns": domain.clock.system_time_ns(now_ns) if domain.incarnation else 0,
         "devices": [{"kind": d.kind, "devid": d.devid, "backend": d.backend} for d in domain.config.devices],
     }

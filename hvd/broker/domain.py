@@ -119,6 +119,9 @@ class Clock:
         return None if self.paused_since_ns is not None else self.started_ns + self.paused_ns + system_time_ns
 
 
+NEVER_STARTED = Incarnation(0)
+
+
 @dataclass(slots=True)
 class Domain:
     """Everything kept about one domid, across the incarnations of its process."""
@@ -127,7 +130,7 @@ class Domain:
     config: DomainConfig
     name: str
     life: Life = Life.WAITING
-    incarnation: Incarnation = Incarnation(0)
+    incarnation: Incarnation = NEVER_STARTED
     pid: int | None = None
     ready: bool = False
     created_ns: int = 0
@@ -157,5 +160,6 @@ class Domain:
         """Follow the table; EINVAL naming domain, event and life when it has no such line, and nothing changes."""
         life = NEXT.get((self.life, event))
         if life is None:
-            raise Refused(errno.EINVAL, f"domain {self.name} (domid {self.domid}) is {self.life.name.lower()}: cannot {event.name.lower()}")
+            state, verb = self.life.name.lower(), event.name.lower()
+            raise Refused(errno.EINVAL, f"domain {self.name} (domid {self.domid}) is {state}: cannot {verb}")
         self.life = life

@@ -20,7 +20,11 @@ class Endpoints:
     """Bound sockets. Names carry the incarnation, so that the end of an old one cannot unlink its successor's."""
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], run_dir: str, poller: Poller, on_ready: Callable[[DomId | None], None]
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        run_dir: str,
+        poller: Poller,
+        on_ready: Callable[[DomId | None], None],
     ) -> None:
         """`on_ready` is told whose endpoint has something to read; None: the toolstack's."""
         self._context = context

@@ -1,7 +1,7 @@
 """Event channels: which port of which domain leads where (public/event_channel.h; Xen's two-level ABI limits).
 
-A *channel* is one shared page and a pipe each way; it has two sides, and each side is a port of some domain, or nobody's yet.
-Ports are per domain, never 0. The tables say who may ring; ringing itself passes the broker by.
+A *channel* is one shared page and a pipe each way; it has two sides, and each side is a port of some domain, or
+nobody's yet. Ports are per domain, never 0. The tables say who may ring; ringing itself passes the broker by.
 """
 
 from __future__ import annotations

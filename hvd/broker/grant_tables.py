@@ -1,8 +1,8 @@
 """Grant tables: which pages each domain lets which other domain map, and who has mapped them (public/grant_table.h).
 
-Pages live in *extents*: an extent is one memfd, made for one owner, one peer and one mode, because whoever holds a descriptor can
-reach the whole file. Refs still count 4 KiB pages. Nothing is recycled: refs and extents are numbered upwards, and an extent
-whose owner died is only dropped.
+Pages live in *extents*: an extent is one memfd, made for one owner, one peer and one mode, because whoever holds a
+descriptor can reach the whole file. Refs still count 4 KiB pages. Nothing is recycled: refs and extents are numbered
+upwards, and an extent whose owner died is only dropped.
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ class GrantTables:
         table.extents[extent.id] = extent
         return extent
 
-    def share(self, owner: DomId, extent_id: ExtentId, first_page: int, count: int, *, at: GrantRef | None = None) -> GrantRef:
+    def share(
+        self, owner: DomId, extent_id: ExtentId, first_page: int, count: int, *, at: GrantRef | None = None
+    ) -> GrantRef:
         """Grant consecutive pages; reply the first ref. A read-only extent is sealed for good at its first share.
 
         `at` is for the hypervisor alone, which fills the reserved refs.
@@ -119,9 +121,11 @@ class GrantTables:
         table = self._table(owner)
         extent = self._extent(table, owner, extent_id)
         if count < 1 or first_page + count > extent.pages:
-            raise Refused(errno.EINVAL, f"pages {first_page}..{first_page + count - 1} of extent {extent_id}, which has {extent.pages}")
+            pages = f"pages {first_page}..{first_page + count - 1}"
+            raise Refused(errno.EINVAL, f"no {pages} in extent {extent_id}, which has {extent.pages}")
         if len(table.refs) + count > GRANTS_MAX:
-            raise Refused(errno.ENOSPC, f"domain {owner} would grant {len(table.refs) + count} pages; {GRANTS_MAX} is the most")
+            total = len(table.refs) + count
+            raise Refused(errno.ENOSPC, f"domain {owner} would grant {total} pages; {GRANTS_MAX} is the most")
         if extent.readonly and not extent.sealed:
             self.hardware.seal_extent(extent.id)
             extent.sealed = True
@@ -134,7 +138,7 @@ class GrantTables:
         return ref
 
     def end_access(self, owner: DomId, ref: GrantRef, count: int) -> None:
-        """Withdraw refs; EBUSY, and nothing is withdrawn, while one of them is mapped. EINVAL if they are not one grant."""
+        """Withdraw refs; EBUSY, and nothing is withdrawn, while one is mapped. EINVAL if they are not one grant."""
         table = self._table(owner)
         extent, run = self._run(table, owner, ref, count)
         if any(m.ref < ref + count and ref < m.ref + m.count for m in extent.mappings.values()):
@@ -161,8 +165,8 @@ class GrantTables:
     def map(self, mapper: DomId, dom: DomId, ref: GrantRef, count: int, *, writable: bool) -> Mapped:
         """Map refs of `dom` (count 0: the whole run that holds `ref`).
 
-        ESRCH without such a domain, EINVAL on a ref that is not granted, EACCES when it is granted to somebody else or read-only,
-        ENOSPC when the mapper's maptrack table is full.
+        ESRCH without such a domain, EINVAL on a ref that is not granted, EACCES when it is granted to somebody else or
+        read-only, ENOSPC when the mapper's maptrack table is full.
         """
         extent = self._granted(mapper, dom, ref, writable=writable)
         run = next(r for r in extent.runs if r.ref <= ref < r.ref + r.count)
@@ -197,10 +201,12 @@ class GrantTables:
         mapping = self._table(mapper).mappings.get(handle)
         if mapping is None:
             raise Refused(errno.EINVAL, f"domain {mapper} has no mapping with handle {handle}")
-        first = mapping.ref - next(r.ref - r.first_page for r in mapping.extent.runs if r.ref <= mapping.ref < r.ref + r.count)
+        run = next(r for r in mapping.extent.runs if r.ref <= mapping.ref < r.ref + r.count)
+        first = run.first_page + mapping.ref - run.ref
         if notify.clear_offset is not None:
             if notify.clear_offset >= mapping.count * 4096:
-                raise Refused(errno.EINVAL, f"offset {notify.clear_offset} lies outside the mapping of {mapping.count} pages")
+                where = f"the mapping of {mapping.count} pages"
+                raise Refused(errno.EINVAL, f"offset {notify.clear_offset} lies outside {where}")
             if mapping.extent.readonly:
                 raise Refused(errno.EACCES, "a read-only mapping cannot have a byte cleared in it")
             notify.clear_offset += first * 4096
@@ -210,7 +216,8 @@ class GrantTables:
         """What to do when the owner gives the extent back or dies."""
         extent = self._extent(self._table(owner), owner, extent_id)
         if notify.clear_offset is not None and notify.clear_offset >= extent.pages * 4096:
-            raise Refused(errno.EINVAL, f"offset {notify.clear_offset} lies outside extent {extent_id} of {extent.pages} pages")
+            where = f"extent {extent_id} of {extent.pages} pages"
+            raise Refused(errno.EINVAL, f"offset {notify.clear_offset} lies outside {where}")
         extent.notify = notify
 
     def page_for_copy(self, caller: DomId, dom: DomId, ref: GrantRef, *, writable: bool) -> tuple[ExtentId, int]:
@@ -227,7 +234,7 @@ class GrantTables:
         return extent.id, run.first_page + ref - run.ref
 
     def domain_died(self, dom: DomId) -> None:
-        """Drop what the dead incarnation had mapped and what it had granted. Call before its ports close: notifies use them."""
+        """Drop what the dead incarnation had mapped and granted. Call before its ports close: notifies use them."""
         table = self._table(dom)
         for handle in list(table.mappings):
             self.unmap(dom, handle)

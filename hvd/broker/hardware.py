@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class Hardware(Protocol):
     """Descriptors, processes and announcements.
 
-    `create_*` and `start_domain` are called before any table changes, so that their OSError leaves nothing half done; the
-    others never fail. Nothing here is remembered: whatever is lost with a broker is put right by `reconcile`.
+    `create_*` and `start_domain` are called before any table changes, so that their OSError leaves nothing half done;
+    the others never fail. Nothing here is remembered: whatever is lost with a broker is put right by `reconcile`.
     """
 
     def create_channel(self, channel: int) -> None: ...

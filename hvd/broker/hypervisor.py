@@ -1,7 +1,7 @@
-"""The hypervisor's state and what changes it: domains, ports, grants, XenStore. No I/O, no clock, no randomness of its own.
+"""The hypervisor's state and what changes it: domains, ports, grants, XenStore. No I/O, no clock, no random source.
 
-Everything here can be pickled (a snapshot) and rebuilt by applying the journal's commands again in order, because time and
-secrets come in as arguments and the world outside is reached through `Hardware` only.
+Everything here can be pickled (a snapshot) and rebuilt by applying the journal's commands again in order, because time
+and secrets come in as arguments and the world outside is reached through `Hardware` only.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class Hypervisor:
 
     def client_devices(self, backend: Domain) -> list[tuple[Domain, DeviceConfig]]:
         """The devices of other domains whose backend this domain hosts."""
-        return [(d, device) for d in self.domains.values() for device in d.config.devices if device.backend == backend.config.name]
+        name = backend.config.name
+        return [(d, device) for d in self.domains.values() for device in d.config.devices if device.backend == name]
 
     def own_devices(self, domain: Domain) -> list[tuple[DeviceConfig, DomId]]:
         """Its devices, each with the domid of its backend; those whose backend is gone are left out."""
@@ -155,7 +156,8 @@ class Hypervisor:
         """Send a signal as a fault from outside; what follows is what follows any such death."""
         domain = self.domain(domid)
         if domain.life not in ALIVE or domain.pid is None:
-            raise Refused(errno.ESRCH, f"domain {domain.name} is {domain.life.name.lower()}: it has no process to signal")
+            state = domain.life.name.lower()
+            raise Refused(errno.ESRCH, f"domain {domain.name} is {state}: it has no process to signal")
         self.hardware.announce("signalled", domain, str(signal))
         self.hardware.signal_domain(domain, signal)
 
@@ -165,7 +167,8 @@ class Hypervisor:
         try:
             shutdown = Shutdown(reason)
         except ValueError:
-            raise Refused(errno.EINVAL, f"no shutdown reason {reason}; {Shutdown.POWEROFF}..{Shutdown.SOFT_RESET}") from None
+            most = int(Shutdown.SOFT_RESET)
+            raise Refused(errno.EINVAL, f"no shutdown reason {reason}; they go from 0 to {most}") from None
         if domain.shutdown is None or shutdown in (Shutdown.CRASH, Shutdown.WATCHDOG):
             domain.shutdown = shutdown
         domain.shutdown_text = text
@@ -184,7 +187,7 @@ class Hypervisor:
         self.stopping = True
         self.hardware.stop_machine(reboot=reboot)
 
-    # ---- what the machine reports --------------------------------------------------------------------------------------
+    # ---- what the machine reports ------------------------------------------------------------------------------------
 
     def started(self, domid: DomId, incarnation: Incarnation, pid: int, now_ns: int) -> None:
         """The process of an incarnation exists."""
@@ -204,15 +207,15 @@ class Hypervisor:
         if domain is None or domain.incarnation != incarnation or domain.life not in ALIVE:
             return
         domain.move(Event.DEATH)
-        said = domain.shutdown.name.lower() if domain.shutdown is not None else "crash"
-        domain.last_death = f"{said}: {domain.shutdown_text}" if domain.shutdown_text else said if domain.shutdown is not None else how
+        said = domain.shutdown.name.lower() if domain.shutdown is not None else how
+        domain.last_death = f"{said}: {domain.shutdown_text}" if domain.shutdown_text else said
         self._withdraw(domain)
         self.hardware.announce("died", domain, domain.last_death)
         self.channels.raise_virq(DOM0, VIRQ_DOM_EXC)
         self._after_death(domain, now_ns)
         self.collect_store_events()
 
-    # ---- time ----------------------------------------------------------------------------------------------------------
+    # ---- time --------------------------------------------------------------------------------------------------------
 
     def next_deadline_ns(self) -> int | None:
         """The host time at which `tick` has something to do."""
@@ -250,7 +253,7 @@ class Hypervisor:
             if timer is not None:
                 yield timer, "timer", domain
 
-    # ---- the steps of a life -------------------------------------------------------------------------------------------
+    # ---- the steps of a life -----------------------------------------------------------------------------------------
 
     def _start_waiting(self, now_ns: int) -> None:
         for domain in list(self.domains.values()):

@@ -1,8 +1,9 @@
-"""The broker's memory across its own death: a snapshot of the tables and every command since, in a memfd the machine holds.
+"""The broker's memory across its own death: a snapshot and every command since, in a memfd that the machine holds.
 
-Page 0 is a header: magic, version, bytes of valid records, and the *intent*: which session's hypercall is being carried out, and how
-often it was found open by a new broker. After it come records, each u32 length, u32 crc32, payload; the first is the snapshot. A
-record counts once the header's length includes it, and a torn one is left out. It survives processes, not the host: no fsync.
+Page 0 is a header: magic, version, bytes of valid records, and the *intent*: which session's hypercall is being carried
+out, and how often it was found open by a new broker. After it come records, each u32 length, u32 crc32, payload; the
+first is the snapshot. A record counts once the header's length includes it, and a torn one is left out. It survives
+processes, not the host: no fsync.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The broker's loop: read hypercalls round robin, carry them out, journal, answer; hear of deaths; keep time; come back from its own."""
+"""The broker's loop: hypercalls carried out round robin, journaled, answered; deaths; time; return from its own."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import msgpack
 
 from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ALIVE, Life, Shutdown
+from hvd.broker.held import channel_key, domain_key, extent_key
 from hvd.broker.hypervisor import SIGCONT, SIGSTOP, Hypervisor
 from hvd.broker.journal import Journal, JournalFull
-from hvd.broker.held import channel_key, domain_key, extent_key
 from hvd.broker.poller import Poller
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
 from hvd.broker.state import CALL, DIED, STARTED, TICK, State, stale
@@ -36,7 +36,7 @@ POISON_ATTEMPTS = 2
 
 def run_broker(inheritance: Inheritance) -> None:
     """The broker process, from fork to death."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     Broker(inheritance).run()
 
@@ -105,10 +105,12 @@ class Broker:
             self._journal.open_intent(intent.session, intent.sequence, intent.attempts + 1)
             return
         self._journal.close_intent()
-        state.sessions.remember(intent.session, Reply(intent.sequence, errno.EIO, "this hypercall has crashed the broker twice"))
+        answer = Reply(intent.sequence, errno.EIO, "this hypercall has crashed the broker twice")
+        state.sessions.remember(intent.session, answer)
         for domain in state.hypervisor.domains.values():
             if intent.session == domain_session(domain.domid, domain.incarnation) and domain.life in ALIVE:
-                domain.shutdown, domain.shutdown_text = Shutdown.CRASH, f"its hypercall {intent.sequence} crashed the broker twice"
+                domain.shutdown = Shutdown.CRASH
+                domain.shutdown_text = f"its hypercall {intent.sequence} crashed the broker twice"
                 self._world.signal_domain(domain, 9)
 
     def _known_keys(self, hypervisor: Hypervisor) -> set[str]:
@@ -140,7 +142,8 @@ class Broker:
                 self._command([DIED, now, domain.domid, domain.incarnation, "died while there was no broker"])
                 continue
             self._world.signal_domain(domain, {Life.PAUSED: SIGSTOP, Life.DYING: 9}.get(domain.life, SIGCONT))
-            if domain_session(domain.domid, domain.incarnation) not in self._state.sessions.last and domain.life is not Life.PAUSED:
+            session = domain_session(domain.domid, domain.incarnation)
+            if session not in self._state.sessions.last and domain.life is not Life.PAUSED:
                 self._world.deliver_birth(domain)
             hypervisor.upcalls[domain.domid].send_again()
             self._world.events_pending(domain.domid)
@@ -237,7 +240,8 @@ class Broker:
     def _carry_out(self, session: str, caller: DomId, sequence: int, message: Any, body: bytes) -> Reply:
         queue = self._state.hypervisor.upcalls.get(caller)
         if queue is not None and queue.descriptors_sent - queue.descriptors_received >= DESCRIPTORS_PENDING_MAX:
-            return Reply(sequence, errno.EAGAIN, f"{DESCRIPTORS_PENDING_MAX} descriptors wait on the upcall socket: read them first")
+            text = f"{DESCRIPTORS_PENDING_MAX} descriptors wait on the upcall socket: read them first"
+            return Reply(sequence, errno.EAGAIN, text)
         now = time.monotonic_ns()
         attempts = self._attempts(session, sequence)
         self._journal.open_intent(session, sequence, attempts)

@@ -44,7 +44,9 @@ class Poller:
                 self._writers[descriptor]()
 
     def _update(self, descriptor: int) -> None:
-        events = (select.EPOLLIN if descriptor in self._readers else 0) | (select.EPOLLOUT if descriptor in self._writers else 0)
+        reading = select.EPOLLIN if descriptor in self._readers else 0
+        writing = select.EPOLLOUT if descriptor in self._writers else 0
+        events = reading | writing
         if not events:
             try:
                 self._epoll.unregister(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -36,9 +37,9 @@ class Publisher:
 
     def publish(self, event: str, domid: int, name: str, incarnation: int, detail: str) -> None:
         """One lifecycle event to whoever listens, and to the log."""
-        fields = {"event": event, "domid": domid, "name": name, "incarnation": incarnation, "detail": detail, "at_ns": time.time_ns()}
-        self._send(fields)
-        self.log(event, domid=domid, name=name, incarnation=incarnation, detail=detail)
+        fields = {"domid": domid, "name": name, "incarnation": incarnation, "detail": detail}
+        self._send({"event": event, **fields, "at_ns": time.time_ns()})
+        self.log(event, **fields)
 
     def welcome(self) -> None:
         """Greet new subscribers, so that they know from when on they miss nothing."""
@@ -48,7 +49,8 @@ class Publisher:
             except zmq.Again:
                 return
             if subscription[:1] == b"\1":
-                self._send({"event": "hello", "domid": -1, "name": "", "incarnation": 0, "detail": "", "at_ns": time.time_ns()})
+                nobody = {"domid": -1, "name": "", "incarnation": 0, "detail": ""}
+                self._send({"event": "hello", **nobody, "at_ns": time.time_ns()})
 
     def log(self, event: str, **fields: Any) -> None:
         """A line in broker.log."""
@@ -65,7 +67,11 @@ class Publisher:
         import structlog
 
         structlog.configure(
-            processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper("iso"), structlog.processors.JSONRenderer()],
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper("iso"),
+                structlog.processors.JSONRenderer(),
+            ],
             logger_factory=structlog.WriteLoggerFactory(self._path.open("a", encoding="utf-8")),
         )
         log = structlog.get_logger()
@@ -75,7 +81,5 @@ class Publisher:
         self._log = log
 
     def _send(self, fields: dict[str, Any]) -> None:
-        try:
+        with contextlib.suppress(zmq.Again):  # nobody reads fast enough: an event is news, not a record
             self._socket.send(msgpack.packb(fields), zmq.NOBLOCK)
-        except zmq.Again:
-            pass  # nobody reads fast enough: an event is news, not a record

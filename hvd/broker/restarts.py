@@ -1,4 +1,4 @@
-"""What happens after a death: xl's on_* actions, the crash-loop limit and the back-off. Pure: told the time, returns a verdict."""
+"""What happens after a death: xl's on_* actions, the crash-loop limit, the back-off. Given the time, a verdict."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def action_for(domain: Domain) -> Action:
 def judge_restart(domain: Domain, now_ns: int) -> Restart | GiveUp:
     """Restart, now or later, or give up.
 
-    An incarnation that had become ready is replaced at once: its death is a fault, not a broken start. One that died before
-    it was ready waits `delay_ms`, doubled each time in a row up to `delay_max_ms`. Either way `limit` restarts within
-    `window_ms` are the most (0: no limit). A reboot the domain asked for counts as neither.
+    An incarnation that had become ready is replaced at once: its death is a fault, not a broken start. One that died
+    before it was ready waits `delay_ms`, doubled each time in a row up to `delay_max_ms`. Either way `limit` restarts
+    within `window_ms` are the most (0: no limit). A reboot the domain asked for counts as neither.
     """
     policy = domain.config.restart
     if domain.shutdown is Shutdown.REBOOT:

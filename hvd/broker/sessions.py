@@ -1,4 +1,4 @@
-"""Exactly once: each caller's last sequence number and what it was answered, so that a repeat is not carried out again."""
+"""Exactly once: each caller's last sequence number and its answer, so that a repeat is not carried out again."""
 
 from __future__ import annotations
 

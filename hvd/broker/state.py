@@ -1,4 +1,4 @@
-"""The broker's whole memory and the commands that change it: applied live, journaled, and applied again by the next broker."""
+"""The broker's whole memory and the commands that change it: applied, journaled, applied again by the next."""
 
 from __future__ import annotations
 

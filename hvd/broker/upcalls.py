@@ -15,8 +15,8 @@ OVERFLOW = ("", "")
 class UpcallQueue:
     """One incarnation's events.
 
-    Numbers count every event that ever fired, so that a replayed journal numbers them alike; an event that repeats one not sent
-    yet takes its place and leaves a gap. A domain ignores numbers that it has seen.
+    Numbers count every event that ever fired, so that a replayed journal numbers them alike; an event that repeats one
+    not sent yet takes its place and leaves a gap. A domain ignores numbers that it has seen.
     """
 
     unsent: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class UpcallQueue:
         self.descriptors_received = max(self.descriptors_received, min(descriptors_received, self.descriptors_sent))
 
     def send_again(self) -> None:
-        """A new broker cannot know what its predecessor's socket writes reached: everything unacknowledged is unsent."""
+        """A new broker cannot know what its predecessor's writes reached: everything unacknowledged is unsent."""
         again = {(path, token): number for number, path, token in self.unacknowledged}
         for key, number in self.unsent.items():
             again.pop(key, None)

@@ -1,4 +1,4 @@
-"""The live `Hardware`: turns what the tables ask for into descriptors, messages to the machine, sockets and announcements."""
+"""The live `Hardware`: what the tables ask for as descriptors, messages to the machine, sockets and announcements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine: forks broker, zygote and domains, reaps them, and keeps descriptors. It decides nothing and never waits for anybody.
+"""The machine: forks broker, zygote and domains, reaps them, and keeps descriptors. It decides nothing.
 
 It is the one process that must not die: its end is a power cut, and everything under it ends with it.
 """
@@ -88,7 +88,7 @@ class Machine:
     def _wait_s(self) -> float | None:
         return max(0.0, self._spawns[0][0] - time.monotonic()) if self._spawns else None
 
-    # ---- forking ---------------------------------------------------------------------------------------------------
+    # ---- forking -----------------------------------------------------------------------------------------------------
 
     def _fork_broker(self) -> None:
         ours, theirs = socket_pair()
@@ -96,7 +96,7 @@ class Machine:
         self._outbox.clear()
         alive = [(c.domid, c.incarnation, c.pid) for c in self._children.values() if c.role == "domain"]
         inheritance = Inheritance(
-            theirs, self._run_dir, self._configuration, self._held.by_key, alive, os.getpid(), self._brokers, time.time_ns()
+            theirs, self._run_dir, self._configuration, self._held.by_key, alive, os.getpid(), self._brokers
         )
         keep = {theirs.fileno(), *(d for descriptors in self._held.by_key.values() for d in descriptors)}
         pid = fork_process("broker", keep, lambda: self._broker_main(inheritance))
@@ -232,7 +232,7 @@ class Machine:
     # ---- talking -----------------------------------------------------------------------------------------------------
 
     def _tell_broker(self, message: list[Any]) -> None:
-        """Never blocks. A broker that lets its outbox fill up does not run: it is replaced, and the next one is told everything."""
+        """Never blocks. A broker that lets its outbox fill up is stuck: it is replaced, the next is told all."""
         self._outbox.append(message)
         self._flush_outbox()
         if len(self._outbox) > OUTBOX_MAX:

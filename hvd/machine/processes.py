@@ -11,7 +11,7 @@ from hvd.transport.process import die_with_parent, set_process_name
 
 
 def fork_process(role: str, keep: set[int], body: Callable[[], None]) -> int:
-    """Fork; the child keeps only these descriptors and the standard ones, dies when the machine does, and never returns."""
+    """Fork; the child keeps these descriptors and the standard ones, dies when the machine does, and never returns."""
     parent = os.getpid()
     pid = os.fork()
     if pid:
