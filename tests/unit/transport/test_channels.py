@@ -1,0 +1,710 @@
+"""Endpoints and the waiter, both sides in one process; a second thread sleeps where a sleeper is needed."""
+
+import os
+import resource
+import signal
+import struct
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hvd.transport.channels import Endpoint, Waiter, create_channel, open_endpoint
+from hvd.transport.errors import LocalError, PeerFault
+from hvd.transport.pages import PAGE_SIZE, Extent
+from hvd.transport.rings import BackRing, FrontRing
+
+SECOND_NS = 1_000_000_000
+DEADLINE_NS = 60 * SECOND_NS
+LINE_SIZE = 128
+PENDING, WAITING, CPU, CLOSED = 0, 4, 8, 12
+
+
+class Channel:
+    """Both endpoints of a channel, and its page as a hostile side would see it."""
+
+    def __init__(self):
+        descriptors = create_channel()
+        self.extent = Extent.map(descriptors.page_fd, 1, writable=True)
+        self.ends = tuple(
+            open_endpoint(descriptors.page_fd, side, descriptors.ends[side].rx, descriptors.ends[side].tx)
+            for side in (0, 1)
+        )
+        os.close(descriptors.page_fd)
+        self.raw_ends = descriptors.ends
+
+    def poke(self, side, word, value):
+        """Writes a word of the direction that `side` receives."""
+        struct.pack_into("<I", self.extent.view, side * LINE_SIZE + word, value)
+
+    def peek(self, side, word):
+        return struct.unpack_from("<I", self.extent.view, side * LINE_SIZE + word)[0]
+
+    def until_waiting(self, side):
+        deadline = time.monotonic() + 60
+        while self.peek(side, WAITING) == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0)
+
+    def close(self):
+        for end in self.ends:
+            end.close()
+        self.extent.close()
+
+
+@pytest.fixture
+def channel():
+    made = Channel()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def waiter():
+    made = Waiter(spin_limit_ns=0)
+    yield made
+    made.close()
+
+
+def descriptors():
+    """Open descriptors, without the one that lists them."""
+    numbers = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
+    return {fd for fd in numbers if Path(f"/proc/self/fd/{fd}").is_symlink()}
+
+
+class Sleeper(threading.Thread):
+    """Runs one wait in another thread and keeps its result."""
+
+    def __init__(self, wait):
+        super().__init__(daemon=True)
+        self._wait = wait
+        self.result = None
+        self.start()
+
+    def run(self):
+        try:
+            self.result = self._wait()
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            self.result = error
+
+    def woken(self):
+        self.join(60)
+        assert not self.is_alive()
+        return self.result
+
+
+# ---- one endpoint
+
+
+def test_an_event_is_taken_once(channel):
+    ours, theirs = channel.ends
+    assert not theirs.take()
+    ours.notify()
+    ours.notify()
+    assert theirs.take()
+    assert not theirs.take()
+    assert not ours.take(), "the other direction is another one"
+
+
+def test_a_notification_to_somebody_awake_makes_no_system_call(channel):
+    ours, theirs = channel.ends
+    ours.notify()
+    assert ours.statistics().rung == 0
+    assert theirs.wait(-1)
+    assert theirs.statistics().sleeps == 0
+
+
+def test_a_sleeper_is_rung_once(channel):
+    ours, theirs = channel.ends
+    sleeper = Sleeper(lambda: theirs.wait(DEADLINE_NS, 0))
+    channel.until_waiting(1)
+    assert ours.peer_asleep
+    ours.notify()
+    assert sleeper.woken() is True
+    assert not ours.peer_asleep
+    assert (theirs.statistics().sleeps, theirs.statistics().wakeups, ours.statistics().rung) == (1, 1, 1)
+    assert channel.peek(1, WAITING) == 0
+
+
+def test_a_wait_without_event_times_out(channel):
+    began = time.monotonic_ns()
+    assert channel.ends[0].wait(3_000_000, 0) is False
+    assert time.monotonic_ns() - began >= 3_000_000
+    assert channel.ends[0].wait(0) is False
+
+
+def test_a_spin_ends_at_the_timeout(channel):
+    began = time.monotonic_ns()
+    assert channel.ends[0].wait(3_000_000, spin_ns=DEADLINE_NS) is False
+    assert time.monotonic_ns() - began >= 3_000_000
+
+
+def test_a_spin_that_hits_does_not_sleep(channel):
+    ours, theirs = channel.ends
+    channel.poke(0, CPU, 1 << 20)  # whoever is polled for runs elsewhere
+    spinner = Sleeper(lambda: theirs.wait(DEADLINE_NS, DEADLINE_NS))
+    ours.notify()
+    assert spinner.woken() is True
+    assert theirs.statistics().sleeps == 0
+
+
+def test_nobody_spins_for_a_peer_on_the_same_cpu(channel):
+    before = os.sched_getaffinity(0)
+    cpu = min(before)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        channel.poke(0, CPU, cpu)
+        sleeper = Sleeper(lambda: channel.ends[1].wait(DEADLINE_NS, DEADLINE_NS))
+        channel.until_waiting(1)
+        channel.ends[0].notify()
+        assert sleeper.woken() is True
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_closing_wakes_the_survivor_whatever_it_advertises(channel):
+    ours, theirs = channel.ends
+    sleeper = Sleeper(lambda: theirs.wait(DEADLINE_NS, 0))
+    channel.until_waiting(1)
+    channel.poke(1, WAITING, 0)  # as if a notifier had died between the exchange and the pipe
+    assert not theirs.peer_closed
+    ours.mark_closed()
+    assert sleeper.woken() is True
+    assert theirs.peer_closed
+    ours.mark_open()
+    assert not theirs.peer_closed
+
+
+def test_a_kick_wakes_one_whose_notifier_died_half_way(channel):
+    ours, theirs = channel.ends
+    sleeper = Sleeper(lambda: theirs.wait(DEADLINE_NS, 0))
+    channel.until_waiting(1)
+    channel.poke(1, WAITING, 0)
+    channel.poke(1, PENDING, 1)
+    ours.kick()
+    assert sleeper.woken() is True
+    assert not theirs.peer_closed
+
+
+def test_a_dead_sending_end_is_never_slept_on(channel):
+    ours, theirs = channel.ends
+    sleeper = Sleeper(lambda: theirs.wait(DEADLINE_NS, 0))
+    channel.until_waiting(1)
+    ours.close()
+    assert sleeper.woken() is True
+    assert theirs.peer_closed
+    assert theirs.wait(-1) is True
+
+
+def test_notifying_a_dead_receiver_is_no_error_even_with_the_deadly_sigpipe(channel):
+    ours, theirs = channel.ends
+    theirs.close()
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        ours.kick()
+        ours.notify()
+        assert signal.SIGPIPE not in signal.sigpending()
+        assert signal.SIGPIPE not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+
+
+def test_a_receiver_that_never_drains_blocks_nobody(channel):
+    ours, theirs = channel.ends
+    for _ in range(2 * PAGE_SIZE):
+        ours.kick()
+    assert theirs.wait(0) is True
+    assert theirs.wait(1, 0) is False
+
+
+def test_an_endpoint_of_one_direction_only_sends_or_only_receives():
+    descriptors = create_channel()
+    sender = open_endpoint(descriptors.page_fd, 0, -1, descriptors.ends[0].tx)
+    receiver = open_endpoint(descriptors.page_fd, 1, descriptors.ends[1].rx, -1)
+    sender.notify()
+    assert receiver.wait(DEADLINE_NS)
+    receiver.kick()
+    with pytest.raises(LocalError, match="only sends"):
+        sender.wait(0)
+    with pytest.raises(LocalError, match="cannot receive"):
+        Waiter().add(1, sender)
+    sender.close()
+    receiver.close()
+    for fd in (descriptors.page_fd, descriptors.ends[0].rx, descriptors.ends[1].tx):
+        os.close(fd)
+
+
+def test_an_endpoint_owns_its_descriptors_and_closes_them_once(channel):
+    before = descriptors()
+    channel.ends[0].close()
+    channel.ends[0].close()
+    gone = before - descriptors()
+    assert gone == {channel.raw_ends[0].rx, channel.raw_ends[0].tx}
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda end: end.notify(),
+        lambda end: end.kick(),
+        lambda end: end.take(),
+        lambda end: end.wait(0),
+        lambda end: end.mark_closed(),
+        lambda end: end.mark_open(),
+        lambda end: end.peer_closed,
+        lambda end: end.peer_asleep,
+        lambda end: Waiter().add(1, end),
+    ],
+)
+def test_a_closed_endpoint_is_refused(channel, use):
+    channel.ends[0].close()
+    with pytest.raises(LocalError, match="closed"):
+        use(channel.ends[0])
+
+
+def test_an_endpoint_that_was_refused_took_nothing():
+    descriptors = create_channel()
+    with pytest.raises(LocalError, match="side"):
+        open_endpoint(descriptors.page_fd, 2, descriptors.ends[0].rx, descriptors.ends[0].tx)
+    with pytest.raises(LocalError, match="page"):
+        Endpoint(bytearray(128), 0, descriptors.ends[0].rx, descriptors.ends[0].tx)
+    with pytest.raises(LocalError, match="writable"):
+        Endpoint(bytes(PAGE_SIZE), 0, descriptors.ends[0].rx, descriptors.ends[0].tx)
+    descriptors.close()  # each of them still open
+
+
+def test_a_page_that_is_no_extent_is_the_peers_fault():
+    descriptors = create_channel()
+    with pytest.raises(PeerFault):
+        open_endpoint(descriptors.ends[0].rx, 0, descriptors.ends[0].rx, descriptors.ends[0].tx)
+    descriptors.close()
+
+
+def test_a_descriptor_that_could_block_is_made_not_to():
+    descriptors = create_channel()
+    os.set_blocking(descriptors.ends[0].rx, True)
+    end = open_endpoint(descriptors.page_fd, 0, descriptors.ends[0].rx, -1)
+    assert not os.get_blocking(descriptors.ends[0].rx)
+    end.close()
+    for fd in (descriptors.page_fd, descriptors.ends[0].tx, descriptors.ends[1].rx, descriptors.ends[1].tx):
+        os.close(fd)
+
+
+def test_a_signal_handler_may_end_a_wait(channel):
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    main = threading.get_ident()
+
+    def shoot():
+        channel.until_waiting(1)
+        while channel.peek(1, WAITING):  # until it arrives: once may be just before the system call
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    shooter = threading.Thread(target=shoot)
+    try:
+        shooter.start()
+        with pytest.raises(Interrupted):
+            channel.ends[1].wait(DEADLINE_NS, 0)
+    finally:
+        while True:
+            try:
+                shooter.join()
+                break
+            except Interrupted:
+                continue
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_while_one_thread_waits_another_can_neither_wait_nor_close(channel):
+    ours, theirs = channel.ends
+    sleeper = Sleeper(lambda: theirs.wait(DEADLINE_NS, 0))
+    channel.until_waiting(1)
+    for use in (theirs.close, lambda: theirs.wait(0), lambda: Waiter().add(1, theirs)):
+        with pytest.raises(LocalError):
+            use()
+    ours.notify()
+    assert sleeper.woken() is True
+
+
+# ---- a waiter over many
+
+
+@pytest.fixture
+def channels():
+    made = [Channel() for _ in range(4)]
+    yield made
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def bound(channels, waiter):
+    """Ports 10, 11, 12, 13: side 1 of each channel."""
+    for number, one in enumerate(channels):
+        waiter.add(10 + number, one.ends[1])
+    yield channels
+    waiter.close()
+
+
+def test_a_waiter_hands_out_every_port_that_rang(bound, waiter):
+    assert waiter.wait(0) == ()
+    bound[3].ends[0].notify()
+    bound[1].ends[0].notify()
+    assert sorted(waiter.wait(-1)) == [11, 13]
+    assert waiter.wait(0) == ()
+    assert waiter.wait(1_000_000) == ()
+
+
+def test_a_port_that_rings_a_sleeping_waiter_wakes_it(bound, waiter):
+    sleeper = Sleeper(lambda: waiter.wait(DEADLINE_NS))
+    for one in bound:
+        one.until_waiting(1)
+    bound[2].ends[0].notify()
+    assert sleeper.woken() == (12,)
+    assert waiter.statistics().sleeps == 1
+    assert waiter.wait(0) == ()
+
+
+def test_a_quiet_port_still_wakes_after_many_sleeps(bound, waiter):
+    for _ in range(20):  # long enough that the others are left armed for good
+        sleeper = Sleeper(lambda: waiter.wait(DEADLINE_NS))
+        bound[0].until_waiting(1)
+        bound[0].ends[0].notify()
+        assert sleeper.woken() == (10,)
+    assert bound[1].peek(1, WAITING) == 1
+    bound[1].ends[0].notify()
+    assert waiter.wait(DEADLINE_NS) == (11,)
+    assert bound[1].peek(1, WAITING) == 0
+    bound[1].ends[0].notify()
+    assert bound[1].ends[0].statistics().rung == 1, "awake again, it is polled"
+    assert waiter.wait(DEADLINE_NS) == (11,)
+
+
+def test_a_masked_port_waits_until_it_is_unmasked(bound, waiter):
+    waiter.mask(10)
+    bound[0].ends[0].notify()
+    assert waiter.wait(0) == ()
+    assert waiter.wait(1_000_000) == ()
+    waiter.unmask(10)
+    assert waiter.wait(-1) == (10,)
+    waiter.unmask(10)
+    assert waiter.wait(0) == ()
+
+
+def test_a_port_masked_while_it_is_armed_is_not_lost(bound, waiter):
+    assert waiter.wait(1) == ()
+    waiter.mask(10)
+    bound[0].ends[0].notify()
+    bound[1].ends[0].notify()
+    assert waiter.wait(-1) == (11,)
+    waiter.unmask(10)
+    assert waiter.wait(-1) == (10,)
+
+
+def test_delivery_masks_if_asked_and_further_events_collapse(bound, waiter):
+    bound[0].ends[0].notify()
+    assert waiter.wait(-1, mask_delivered=True) == (10,)
+    bound[0].ends[0].notify()
+    bound[0].ends[0].notify()
+    bound[1].ends[0].notify()
+    assert waiter.wait(-1, mask_delivered=True) == (11,)
+    assert waiter.wait(1_000_000, mask_delivered=True) == ()
+    waiter.unmask(10)
+    assert waiter.wait(-1, mask_delivered=True) == (10,)
+    waiter.unmask(10)
+    waiter.unmask(11)
+    assert waiter.wait(0) == ()
+
+
+def test_a_port_whose_sender_is_gone_is_told_once(bound, waiter):
+    bound[1].ends[0].close()
+    assert waiter.wait(DEADLINE_NS) == (11,)
+    assert bound[1].ends[1].peer_closed
+    assert waiter.wait(1_000_000) == ()
+    bound[0].ends[0].notify()
+    assert waiter.wait(DEADLINE_NS) == (10,)
+
+
+def test_a_masked_port_whose_sender_is_gone_is_told_when_unmasked(bound, waiter):
+    waiter.mask(11)
+    bound[1].ends[0].close()
+    assert waiter.wait(1_000_000) == ()
+    waiter.unmask(11)
+    assert waiter.wait(-1) == (11,)
+    assert waiter.wait(0) == ()
+
+
+def test_a_closed_channel_is_a_ready_port(bound, waiter):
+    sleeper = Sleeper(lambda: waiter.wait(DEADLINE_NS))
+    bound[2].until_waiting(1)
+    bound[2].ends[0].mark_closed()
+    assert sleeper.woken() == (12,)
+    assert bound[2].ends[1].peer_closed
+
+
+def test_a_removed_port_is_silent_and_its_endpoint_usable_again(bound, waiter):
+    waiter.wait(1)
+    waiter.remove(10)
+    bound[0].ends[0].notify()
+    assert waiter.wait(0) == ()
+    assert bound[0].ends[1].wait(-1)
+    waiter.add(20, bound[0].ends[1])
+    bound[0].ends[0].notify()
+    assert waiter.wait(-1) == (20,)
+
+
+def test_binding_twice_is_refused(bound, waiter):
+    with pytest.raises(LocalError, match="port 10 is bound"):
+        waiter.add(10, bound[0].ends[0])
+    with pytest.raises(LocalError, match="elsewhere"):
+        waiter.add(14, bound[0].ends[1])
+    with pytest.raises(LocalError, match="not positive"):
+        waiter.add(0, bound[0].ends[0])
+    with pytest.raises(LocalError, match="wait there"):
+        bound[0].ends[1].wait(0)
+    with pytest.raises(LocalError, match="remove its port"):
+        bound[0].ends[1].close()
+    assert bound[0].ends[0].wait(0) is False, "what was refused is not bound"
+
+
+@pytest.mark.parametrize("verb", ["remove", "mask", "unmask", "detach_ring"])
+def test_an_unknown_port_is_refused(bound, waiter, verb):
+    with pytest.raises(LocalError, match="port 99 is not bound"):
+        getattr(waiter, verb)(99)
+
+
+@pytest.fixture
+def many_descriptors():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 5000:
+        pytest.skip(f"needs 5,000 descriptors, the hard limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 5000), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_waiter_binds_4096_ports_and_not_one_more(channel, waiter, many_descriptors):
+    ends = [Endpoint(channel.extent.view, 1, os.dup(channel.raw_ends[1].rx), -1) for _ in range(4097)]
+    for port, end in enumerate(ends[:-1], 1):
+        waiter.add(port, end)
+    with pytest.raises(LocalError, match="at most 4096 ports"):
+        waiter.add(4097, ends[-1])
+    channel.ends[0].notify()
+    assert len(waiter.wait(0)) == 1, "these share one page: the first to look takes the event"
+    waiter.close()
+    for end in ends:
+        end.close()
+
+
+def test_watched_descriptors_are_reported_by_token_until_they_are_read(bound, waiter):
+    reader, writer = os.pipe()
+    waiter.watch_fd(-7, reader)
+    os.write(writer, b"x")
+    bound[0].ends[0].notify()
+    seen = set(waiter.wait(-1))
+    seen.update(waiter.wait(-1))
+    assert seen == {-7, 10}
+    assert waiter.wait(0) == (-7,)
+    os.read(reader, 1)
+    assert waiter.wait(0) == ()
+    waiter.unwatch_fd(-7)
+    os.write(writer, b"x")
+    assert waiter.wait(0) == ()
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_waiter_that_never_sleeps_still_sees_its_descriptors(bound, waiter):
+    reader, writer = os.pipe()
+    waiter.watch_fd(-1, reader)
+    os.write(writer, b"x")
+    deadline = time.monotonic() + 60
+    seen = ()
+    while -1 not in seen:
+        assert time.monotonic() < deadline
+        bound[0].ends[0].notify()
+        seen = waiter.wait(-1)
+        assert 10 in seen
+    waiter.unwatch_fd(-1)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_waiter_that_never_sleeps_still_sees_its_quiet_ports(bound, waiter):
+    for _ in range(20):
+        waiter.wait(1)
+    assert bound[1].peek(1, WAITING) == 1
+    bound[1].ends[0].notify()
+    deadline = time.monotonic() + 60
+    seen = ()
+    while 11 not in seen:
+        assert time.monotonic() < deadline
+        bound[0].ends[0].notify()
+        seen = waiter.wait(-1)
+
+
+@pytest.mark.parametrize(("token", "match"), [(0, "not negative"), (5, "not negative"), (-1, "watched already")])
+def test_a_token_is_negative_and_its_own(waiter, token, match):
+    reader, writer = os.pipe()
+    waiter.watch_fd(-1, reader)
+    with pytest.raises(LocalError, match=match):
+        waiter.watch_fd(token, reader)
+    with pytest.raises(LocalError, match="cannot be waited on"):
+        waiter.watch_fd(-2, 1 << 20)
+    with pytest.raises(LocalError, match="not watched"):
+        waiter.unwatch_fd(-9)
+    waiter.unwatch_fd(-1)
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.fixture
+def ring_memory():
+    return bytearray(PAGE_SIZE)
+
+
+def test_work_on_an_attached_ring_makes_its_port_ready(bound, waiter, ring_memory):
+    front = FrontRing(ring_memory, 8, 8)
+    front.init()
+    back = BackRing(ring_memory, 8, 8)
+    waiter.attach_ring(12, back)
+    front.push(b"x")  # and nobody rings
+    assert waiter.wait(-1) == (12,)
+    assert waiter.wait(-1) == (12,), "it was not popped"
+    back.pop()
+    assert waiter.wait(0) == ()
+    front.push(b"x")
+    bound[2].ends[0].notify()
+    assert waiter.wait(-1) == (12,), "once, for the ring and the event"
+    back.pop()
+    assert waiter.wait(0) == ()
+    waiter.detach_ring(12)
+    front.push(b"x")
+    assert waiter.wait(0) == ()
+
+
+def test_a_waiter_arms_the_ring_before_it_sleeps(bound, waiter, ring_memory):
+    front = FrontRing(ring_memory, 8, 8)
+    front.init()
+    back = BackRing(ring_memory, 8, 8)
+    waiter.attach_ring(10, back)
+    front.push(b"x")
+    waiter.wait(-1)
+    back.pop()
+    assert front.push(b"x") is False, "awake: no notification wanted"
+    waiter.wait(-1)
+    back.pop()
+    sleeper = Sleeper(lambda: waiter.wait(DEADLINE_NS))
+    bound[0].until_waiting(1)
+    assert front.push(b"x") is True
+    bound[0].ends[0].notify()
+    assert sleeper.woken() == (10,)
+
+
+def test_a_ring_the_peer_broke_makes_its_port_ready_once(bound, waiter, ring_memory):
+    front = FrontRing(ring_memory, 8, 8)
+    front.init()
+    back = BackRing(ring_memory, 8, 8)
+    waiter.attach_ring(10, back)
+    struct.pack_into("<I", ring_memory, 0, 0x7FFF_FFFF)
+    assert waiter.wait(-1) == (10,)
+    with pytest.raises(PeerFault):
+        back.pop()
+    assert waiter.wait(0) == ()
+    assert waiter.wait(1) == ()
+
+
+def test_a_ring_belongs_to_one_port_and_is_not_closed_under_it(bound, waiter, ring_memory):
+    ring = FrontRing(ring_memory, 8, 8)
+    other = FrontRing(ring_memory, 8, 8)
+    waiter.attach_ring(10, ring)
+    with pytest.raises(LocalError, match="has a ring"):
+        waiter.attach_ring(10, other)
+    with pytest.raises(LocalError, match="attached to a port"):
+        waiter.attach_ring(11, ring)
+    with pytest.raises(LocalError, match="detach it first"):
+        ring.close()
+    waiter.remove(10)
+    ring.close()
+    waiter.attach_ring(11, other)
+    waiter.close()
+    other.close()
+
+
+@pytest.mark.parametrize("junk", [1, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFE, 0xFFFF_FFFF])
+@pytest.mark.parametrize("spin_limit_ns", [0, 100_000])
+def test_junk_in_every_shared_word_harms_no_other_channel(channels, junk, spin_limit_ns):
+    waiter = Waiter(spin_limit_ns)
+    for number, one in enumerate(channels):
+        waiter.add(10 + number, one.ends[1])
+    hostile = channels[0]
+    for word in range(0, 2 * LINE_SIZE, 4):
+        struct.pack_into("<I", hostile.extent.view, word, junk)
+    for _ in range(100):
+        hostile.ends[0].kick()
+    channels[1].ends[0].notify()
+    seen = set(waiter.wait(DEADLINE_NS))
+    while 11 not in seen:
+        seen.update(waiter.wait(DEADLINE_NS))
+    hostile.ends[1].notify()
+    waiter.close()
+
+
+def test_a_hostile_flood_of_bytes_without_events_wakes_nobody_for_long(bound, waiter):
+    waiter.wait(1)
+    for _ in range(PAGE_SIZE):
+        bound[0].ends[0].kick()
+    bound[0].poke(1, PENDING, 0)
+    began = time.monotonic_ns()
+    assert waiter.wait(2_000_000) == ()
+    assert time.monotonic_ns() - began >= 2_000_000
+    bound[1].ends[0].notify()
+    assert waiter.wait(DEADLINE_NS) == (11,)
+
+
+def test_while_one_thread_waits_another_cannot_change_what_it_waits_on(bound, waiter):
+    sleeper = Sleeper(lambda: waiter.wait(DEADLINE_NS))
+    bound[0].until_waiting(1)
+    for use in (
+        lambda: waiter.wait(0),
+        lambda: waiter.mask(10),
+        lambda: waiter.unmask(10),
+        lambda: waiter.remove(10),
+        lambda: waiter.unwatch_fd(-1),
+        waiter.close,
+        bound[0].ends[1].close,
+    ):
+        with pytest.raises(LocalError):
+            use()
+    bound[0].ends[0].notify()
+    assert sleeper.woken() == (10,)
+
+
+def test_a_closed_waiter_lets_its_endpoints_go(bound, waiter):
+    waiter.close()
+    waiter.close()
+    for one in bound:
+        assert one.ends[1].wait(0) is False
+    for use in (lambda: waiter.wait(0), lambda: waiter.add(1, bound[0].ends[1]), lambda: waiter.watch_fd(-1, 0)):
+        with pytest.raises(LocalError, match="closed"):
+            use()
+
+
+def test_a_forgotten_waiter_lets_its_endpoints_go(channel):
+    Waiter().add(1, channel.ends[1])
+    assert channel.ends[1].wait(0) is False
+
+
+def test_statistics_are_a_frozen_copy(channel):
+    statistics = channel.ends[0].statistics()
+    channel.ends[0].notify()
+    assert statistics.notified == 0
+    with pytest.raises(AttributeError):
+        statistics.notified = 5
+    assert channel.ends[0].statistics().notified == 1
