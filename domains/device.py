@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hvd.transport.errors import PeerFault
 from hvd.transport.ids import DomId
 
 if TYPE_CHECKING:
@@ -16,7 +17,25 @@ Keys = dict[str, str]
 """XenStore nodes of one end's directory, by name."""
 
 
-class Frontend(ABC):
+class DeviceEnd:
+    """What both ends have: a way to say that the other one broke the protocol."""
+
+    on_fault: Callable[[PeerFault], None]
+    """Set by the xenbus end that drives this one: closes the device, and nothing else."""
+
+    def guarded(self, handler: Callable[[], None]) -> Callable[[], None]:
+        """The handler for an event channel: a PeerFault in it closes the device instead of the domain."""
+
+        def run() -> None:
+            try:
+                handler()
+            except PeerFault as fault:
+                self.on_fault(fault)
+
+        return run
+
+
+class Frontend(DeviceEnd, ABC):
     """A guest's end. `XenbusFrontend` calls these as the backend comes and goes; the guest uses whatever else it offers.
 
     A frontend outlives its backends: after `backend_gone` it keeps what was asked of it, after the next `connected` it
@@ -48,7 +67,7 @@ class Frontend(ABC):
         """The device goes away: give back ports and pages."""
 
 
-class Backend(ABC):
+class Backend(DeviceEnd, ABC):
     """A driver domain's end for one frontend. Everything it reads from the frontend is untrusted."""
 
     def __init__(self, runtime: Runtime, frontend: DomId, keys: Keys) -> None:

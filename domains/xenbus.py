@@ -34,6 +34,7 @@ class XenbusFrontend:
         keys = read_keys(runtime, self.path)
         self._backend_path = keys["backend"]
         self.device: Frontend = find_driver(kind).frontend(runtime, DomId(int(keys["backend-id"])), keys)
+        self.device.on_fault = self.fault
         self.state = XenbusState.INITIALISING
         self._published_for: int | None = None
         self._sessions = 0
@@ -52,7 +53,8 @@ class XenbusFrontend:
         match backend:
             case XenbusState.INIT_WAIT if not current and incarnation >= 0:
                 self._publish(incarnation)
-            case XenbusState.CONNECTED if current and not self.connected:
+            case XenbusState.CONNECTED if current and not self.connected and self.state is not XenbusState.CLOSED:
+                self.error = ""
                 self.connected = True
                 self._switch(XenbusState.CONNECTED)
                 self.device.connected(read_keys(self._runtime, self._backend_path))
@@ -74,6 +76,15 @@ class XenbusFrontend:
 
         self._store.transaction(body)
         self.state = XenbusState.INITIALISED
+
+    def fault(self, error: PeerFault) -> None:
+        """The backend broke the protocol: nothing more is asked of this incarnation of it."""
+        self.error = f"{self.kind} {self.devid}: {error}"
+        if self.connected:
+            self.connected = False
+            self.device.backend_gone()
+        self._store.write(f"{self.path}/error", self.error[:1000])
+        self._switch(XenbusState.CLOSED)
 
     def _switch(self, state: XenbusState) -> None:
         if state is not self.state:
@@ -99,6 +110,7 @@ class XenbusBackend:
         keys = read_keys(runtime, self.path)
         self._frontend_path = keys.get("frontend", "")
         self.device: Backend = find_driver(kind).backend(runtime, frontend, keys)
+        self.device.on_fault = self.fault
         self.state = XenbusState.INITIALISING
         self._session = ""
         self._attached = False
@@ -171,6 +183,3 @@ def read_keys(runtime: Runtime, path: str) -> Keys:
     """The plain nodes of a directory (queues and other subdirectories are read by who knows them)."""
     return {name: runtime.store.read_text(f"{path}/{name}") for name in runtime.store.directory(path)}
 
-
-def peer_fault_of(error: Exception) -> bool:
-    return isinstance(error, PeerFault)

@@ -117,7 +117,8 @@ class Endpoint:
 
     @property
     def peer_closed(self) -> bool:
-        """The peer marked the channel closed, or its sending end is gone."""
+        """The peer marked the channel closed, or its sending end is gone. A state; the event that tells of it comes once,
+        and may come together with others: look here before each wait."""
 
     @property
     def peer_asleep(self) -> bool:
@@ -195,3 +196,21 @@ def fork_sibling(namespaces: int) -> int: ...
 def die_with_parent() -> None: ...
 def set_process_name(name: str) -> None: ...
 def exit_on_fatal_signals() -> None: ...
+
+@final
+class BlkifDecoder:
+    """Untrusted blkif request slots to checked scatter lists over mapped grants."""
+
+    def __init__(self, sectors: int, readonly: bool, indirect_segments_max: int) -> None: ...
+    def add(self, ref: int, memory: Buffer, writable: bool) -> None:
+        """Pages of `memory` are refs `ref`, `ref` + 1, ...; the memory cannot be unmapped until `remove` or `clear`."""
+
+    def remove(self, ref: int) -> None: ...
+    def clear(self) -> None: ...
+    def decode(
+        self, slots: bytes, first: int = 0
+    ) -> tuple[list[tuple[int, int, int, int, int, list[memoryview]]], int | None]:
+        """(id, operation, status, sector, sectors, memory) of each slot from `first` on; second, a ref that has to be mapped
+        before the next slot can be decoded, or None. The memoryviews are for use before `remove` and `clear` only."""
+
+def punch_hole(fd: int, offset: int, length: int) -> None: ...

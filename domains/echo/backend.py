@@ -28,7 +28,7 @@ class EchoBackend(Backend):
         ref, port = int(untrusted_keys["ring-ref"]), int(untrusted_keys["event-channel"])
         self._mapped = self.runtime.grants.map(self.frontend, GrantRef(ref))
         self._ring = BackRing(self._mapped.view, MESSAGE_SIZE, MESSAGE_SIZE)
-        self._port, self._endpoint = self.runtime.bind_interdomain(self.frontend, Port(port), self._serve)
+        self._port, self._endpoint = self.runtime.bind_interdomain(self.frontend, Port(port), self.guarded(self._serve))
         self.runtime.waiter.attach_ring(self._port, self._ring)
         return {}
 

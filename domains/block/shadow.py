@@ -1,0 +1,73 @@
+"""What a block frontend has asked for and not been answered: it outlives every backend, so that each request completes exactly once."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from hvd.domains.block.pool import Run
+
+
+@dataclass(slots=True)
+class Request:
+    """One request slot's worth: its bytes as they go into the ring, and the pages its data lies in."""
+
+    id: int
+    slot: bytes
+    operation: int
+    sectors: int
+    data: Run | None
+    deadline_ns: int
+    table: Run | None = None
+    """The page of an indirect request's segments."""
+    abandoned: bool = False
+    """It timed out: its guest has its error, but a backend may still use its pages."""
+
+
+class Shadow:
+    """Open requests by id, and those of them that are not in the ring."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, Request] = {}
+        self._unsent: deque[Request] = deque()
+        self._last_id = 0
+
+    def next_id(self) -> int:
+        """An id that no request has had."""
+        self._last_id += 1
+        return self._last_id
+
+    def add(self, request: Request) -> None:
+        self.open[request.id] = request
+        self._unsent.append(request)
+
+    def unsent(self) -> Request | None:
+        """The next request to put into the ring."""
+        return self._unsent.popleft() if self._unsent else None
+
+    def put_back(self, request: Request) -> None:
+        """The ring was full."""
+        self._unsent.appendleft(request)
+
+    def answered(self, untrusted_id: int) -> Request | None:
+        """The request an answer belongs to, now closed; None for a late, second or invented answer."""
+        return self.open.pop(untrusted_id, None)
+
+    def backend_died(self) -> list[Request]:
+        """Everything open is to be issued again in order; what was abandoned is closed, since nobody uses its pages any more."""
+        abandoned = [request for request in self.open.values() if request.abandoned]
+        for request in abandoned:
+            del self.open[request.id]
+        self._unsent = deque(sorted(self.open.values(), key=lambda request: request.id))
+        return abandoned
+
+    def expired(self, now_ns: int) -> list[Request]:
+        """Requests past their deadline, each reported once. Unsent ones are closed, the others abandoned."""
+        late = [request for request in self.open.values() if request.deadline_ns <= now_ns and not request.abandoned]
+        for request in late:
+            if request in self._unsent:
+                self._unsent.remove(request)
+                del self.open[request.id]
+            else:
+                request.abandoned = True
+        return late

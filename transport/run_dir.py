@@ -1,0 +1,85 @@
+"""A cluster's directory as machine and toolstack both know it: the names in it, whose machine runs there, how one is ordered."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from dataclasses import dataclass
+
+import msgpack
+
+CONTROL = "control"
+"""The toolstack's hypercall endpoint."""
+EVENTS = "events"
+"""Where lifecycle events are published."""
+DOMAINS = "domains"
+"""The domains' endpoints."""
+LOG = "log"
+LOCK = "machine.lock"
+"""Locked by the machine for as long as it lives; its text is `PID START_TIME`, for those who come after a power cut."""
+NAMES = (CONTROL, EVENTS, DOMAINS, LOG, LOCK)
+"""Everything a machine makes in its directory."""
+
+_FLOCK = "hhqqi"
+_ORDER_BYTES_MAX = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a machine is told before it starts: it comes on descriptor 0; news of the start go back on descriptor 3."""
+
+    run_dir: str
+    configuration: bytes
+    """A msgpack list of encoded DomainConfigs, dom0's first."""
+    temporary: bool
+    """Remove the whole directory at the end, logs too."""
+    lifeline: bool
+    """Power off when the other end of descriptor 0 is closed: the machine's owner is gone."""
+
+    def packed(self) -> bytes:
+        """The bytes on the pipe: a length and the fields."""
+        body: bytes = msgpack.packb([self.run_dir, self.configuration, self.temporary, self.lifeline])
+        return len(body).to_bytes(4, "little") + body
+
+    @classmethod
+    def read(cls, descriptor: int) -> Order | None:
+        """Wait for an order; None when the other end was closed without giving one."""
+        length = _read_exactly(descriptor, 4)
+        if length is None or (size := int.from_bytes(length, "little")) > _ORDER_BYTES_MAX:
+            return None
+        body = _read_exactly(descriptor, size)
+        return None if body is None else cls(*msgpack.unpackb(body))
+
+
+def _read_exactly(descriptor: int, count: int) -> bytes | None:
+    data = b""
+    while len(data) < count:
+        part = os.read(descriptor, count - len(data))
+        if not part:
+            return None
+        data += part
+    return data
+
+
+def machine_pid(directory: int) -> int | None:
+    """The pid of the machine that runs in this open directory; None when none does. The kernel says it, no file."""
+    try:
+        descriptor = os.open(LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+    except OSError:
+        return None
+    try:
+        answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    finally:
+        os.close(descriptor)
+    kind, _, _, _, pid = struct.unpack(_FLOCK, answer)
+    return None if kind == fcntl.F_UNLCK else int(pid)
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in ticks since boot; with its pid that names one process. None if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return int(stat.read().rpartition(b")")[2].split()[19])
+    except OSError:
+        return None
