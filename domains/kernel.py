@@ -16,6 +16,7 @@ SHIPPED = {
     "hvd:dom0": "hvd.domains.programs.dom0:main",
     "hvd:driver_domain": "hvd.domains.programs.driver_domain:main",
     "hvd:idle": "hvd.domains.programs.idle:main",
+    "hvd:disk_exerciser": "hvd.domains.programs.disk_exerciser:main",
 }
 
 

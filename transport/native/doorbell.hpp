@@ -16,8 +16,10 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -43,9 +45,8 @@ struct DoorbellStatistics {
 
 namespace detail {
 
-/// A full pipe is readable already and a peer without a reader is the peer's fault: neither is an error here. SIGPIPE is
-/// held back for the call, because a guest program may have restored its deadly default.
-inline void write_byte_quietly(int fd) {
+/// Writes with SIGPIPE held back, for kernels that know no better way.
+inline void write_byte_masked(int fd) {
     sigset_t broken_pipe;
     sigset_t before;
     sigemptyset(&broken_pipe);
@@ -57,6 +58,22 @@ inline void write_byte_quietly(int fd) {
         sigtimedwait(&broken_pipe, nullptr, &at_once);
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+/// A full pipe is readable already and a peer without a reader is the peer's fault: neither is an error here, and neither
+/// may raise SIGPIPE, whose deadly default a guest program may have restored.
+inline void write_byte_quietly(int fd) {
+    static std::atomic<bool> kernel_can = true;
+    if (kernel_can.load(std::memory_order_relaxed)) {
+        constexpr int no_signal = 0x100;  // RWF_NOSIGNAL, since Linux 6.18
+        char byte = 1;
+        const iovec part{&byte, 1};
+        if (::pwritev2(fd, &part, 1, -1, no_signal) >= 0 || errno == EAGAIN || errno == EPIPE) {
+            return;
+        }
+        kernel_can.store(false, std::memory_order_relaxed);
+    }
+    write_byte_masked(fd);
 }
 
 inline void set_non_blocking(int fd) {

@@ -1,0 +1,1 @@
+"""Faults from outside: kill domains and judge what was lost."""
