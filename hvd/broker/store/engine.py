@@ -92,9 +92,6 @@ class Engine:
                 change = self._without(path, node)
                 self._settle(replace(self.root, path, change.node, self.generation), change.edits)
         self.accounts.forget(who.domid)
-        for name, permissions in self.special_permissions.items():
-            if permissions[0].who == who:
-                self.special_permissions[name] = given_to_dom0(permissions)
 
     def _without(self, path: str, node: Node) -> Change:
         self.generation += 1
