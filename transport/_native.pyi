@@ -192,6 +192,53 @@ class Waiter:
 
     def statistics(self) -> WaiterStatistics: ...
 
+class ConsoleRing:
+    """The verbs both ends of a console ring share. Every one raises PeerFault once the peer has broken the ring.
+
+    None of them notifies: ring the channel after a `write` that took something, and after `read` or `consume`."""
+
+    @property
+    def free(self) -> int:
+        """Bytes that can be written now."""
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes written that the peer has not consumed."""
+
+    @property
+    def unconsumed(self) -> int:
+        """Bytes waiting to be read."""
+
+    def write(self, data: Buffer) -> int:
+        """Publishes as much as there is room for; how much that was."""
+
+    def read(self, limit: int) -> bytes:
+        """Takes up to `limit` bytes; b"" if there are none."""
+
+    def peek(self) -> bytes:
+        """All that can be read now; it stays in the ring until `consume`."""
+
+    def consume(self, count: int) -> None:
+        """Gives back the room of bytes peeked at."""
+
+    def undelivered(self) -> bytes:
+        """What was written and the peer has not consumed."""
+
+    def close(self) -> None:
+        """Lets go of the memory; idempotent."""
+
+@final
+class ConsoleFront(ConsoleRing):
+    """The domain's end: writes what is printed, reads what is typed. Goes on at the page's indices."""
+
+    def __init__(self, memory: Buffer) -> None: ...
+
+@final
+class ConsoleBack(ConsoleRing):
+    """The console daemon's end: reads what is printed, writes what is typed. Goes on at the page's indices."""
+
+    def __init__(self, memory: Buffer) -> None: ...
+
 def fork_sibling(namespaces: int) -> int: ...
 def die_with_parent() -> None: ...
 def set_process_name(name: str) -> None: ...

@@ -38,5 +38,6 @@ NB_MODULE(_native, m) {
     hvd::bind_rings(m);
     hvd::bind_channels(m);
     hvd::bind_process(m);
+    hvd::bind_console(m);
     hvd::bind_blkif(m);
 }

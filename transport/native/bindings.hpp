@@ -57,6 +57,7 @@ void bind_pages(nb::module_& m);
 void bind_rings(nb::module_& m);
 void bind_channels(nb::module_& m);
 void bind_process(nb::module_& m);
+void bind_console(nb::module_& m);
 void bind_blkif(nb::module_& m);
 
 }  // namespace hvd
