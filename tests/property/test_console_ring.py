@@ -5,6 +5,7 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from hvd.transport.errors import LocalError, PeerFault
 from hvd.transport.protocols.console import IN_SIZE, INTERFACE_SIZE, OUT_SIZE, ConsoleBack, ConsoleFront
 
@@ -83,7 +84,7 @@ def test_a_back_that_attaches_later_goes_on_where_its_predecessor_stopped(start,
 @given(START, START, st.tuples(INDEX, INDEX, INDEX, INDEX), st.binary(max_size=50))
 @settings(max_examples=300)
 def test_hostile_words_are_the_peers_fault_or_bounded(start_in, start_out, words, data):
-    """Whatever the peer writes: PeerFault for an index that leaves the protocol, and never more bytes than a ring holds."""
+    """PeerFault for an index that leaves the protocol, and never more bytes than a ring holds."""
     for end, other_size in ((ConsoleFront, IN_SIZE), (ConsoleBack, OUT_SIZE)):
         memory, front, back = console_at(start_in, start_out)
         ring = front if end is ConsoleFront else back

@@ -6,9 +6,9 @@ One page, made before its domain is and granted to domain 0 under ref 0; one eve
     1024  out[2048]    what the domain prints, written by the front
     3072  in_cons, in_prod, out_cons, out_prod    free-running u32 indices; a byte's place is index % size
 
-Both streams are bytes without structure. Whoever has moved an index notifies the other end. There is no handshake and no state
-node: a back attaches whenever it finds the ring, and goes on at the page's indices. It consumes what it has written down, not
-before, so that its death loses nothing.
+Both streams are bytes without structure. Whoever has moved an index notifies the other end. There is no handshake and
+no state node: a back attaches whenever it finds the ring, and goes on at the page's indices. It consumes what it has
+written down, not before, so that its death loses nothing.
 
 Keys in /local/domain/<domid>/console, which only domain 0 writes:
 
@@ -23,7 +23,7 @@ from typing import Final
 
 from hvd.transport._native import ConsoleBack, ConsoleFront, ConsoleRing
 
-__all__ = ["IN_SIZE", "INTERFACE_SIZE", "OUT_SIZE", "ConsoleBack", "ConsoleFront", "ConsoleRing"]
+__all__ = ["INTERFACE_SIZE", "IN_SIZE", "OUT_SIZE", "ConsoleBack", "ConsoleFront", "ConsoleRing"]
 
 IN_SIZE: Final = 1024
 OUT_SIZE: Final = 2048
