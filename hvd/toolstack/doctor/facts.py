@@ -103,7 +103,7 @@ def _unified_labels(controllers: str) -> list[str]:
 
 def _below(path: str, root: str) -> str:
     """The path within a mount that shows only what is under `root`."""
-    relative = path.removeprefix(root.rstrip("/")) if path.startswith(root) else ""
+    relative = path.removeprefix(root.rstrip("/"))
     return "" if relative == "/" else relative
 
 

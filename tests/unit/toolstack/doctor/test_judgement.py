@@ -92,6 +92,7 @@ def test_each_lack_is_found_alone_with_its_cost_and_its_remedy(
     [
         {"release": "5.15.0-rc1"},
         {"release": "10.0"},
+        {"cpus": 2},
         {"architecture": "aarch64", "clock_source": "arch_sys_counter"},
         {"python": (4, 0, 0)},
         {"descriptors": (-1, -1)},
