@@ -11,16 +11,19 @@ from pathlib import Path
 
 from hvd.toolstack.config.problems import Place, Report, nearest, shown
 
-SHIPPED = ("hvd:dom0", "hvd:driver_domain", "hvd:idle")
-"""The kernels that come with hvd; hvd.domains.kernel, which this package may not import, says what they are."""
-
 KERNEL_BYTES_MAX = 1 << 20
 _GROUP = "hvd.kernels"
+_PROGRAMS = Path(__file__).parents[2] / "domains" / "programs"
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _SCOPES = (*_DEFINITIONS, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 Complaint = tuple[str, str]
 """What was expected and what was found."""
+
+
+def shipped() -> list[str]:
+    """The kernels that come with hvd: hvd:NAME is hvd/domains/programs/NAME.py, which this package may not import."""
+    return sorted(f"hvd:{path.stem}" for path in _PROGRAMS.glob("[!_]*.py"))
 
 
 class Kernels:
@@ -44,14 +47,15 @@ class Kernels:
 
 
 def _check_name(report: Report, place: Place, kernel: str) -> None:
-    if kernel in SHIPPED or _names_a_module(kernel):
+    ours = shipped()
+    if kernel in ours or _names_a_module(kernel):
         return
     from importlib.metadata import entry_points  # slow to import, and rarely needed
 
     registered = [name for name in entry_points(group=_GROUP).names if ":" in name]
     if kernel not in registered:
-        expected = f"a Python file (….py), {', '.join(SHIPPED)}, an entry point of {_GROUP}, or module:function"
-        hint = nearest(kernel, [*SHIPPED, *registered]) or ("" if ":" in kernel else f'for a file write "{kernel}.py"')
+        expected = f"a Python file (….py), {', '.join(ours)}, an entry point of {_GROUP}, or module:function"
+        hint = nearest(kernel, [*ours, *registered]) or ("" if ":" in kernel else f'for a file write "{kernel}.py"')
         report.wrong(place, expected, shown(kernel), hint)
 
 
