@@ -1,1 +1,19 @@
 """hvd: Xen's paravirtual architecture carried out by Linux processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hvd.toolstack.cluster import Cluster
+
+__all__ = ["Cluster"]
+
+
+def __getattr__(name: str) -> object:
+    """`hvd.Cluster`, loaded when somebody asks for it: a guest imports hvd too, and must not load the toolstack."""
+    if name == "Cluster":
+        from hvd.toolstack.cluster import Cluster
+
+        return Cluster
+    raise AttributeError(f"module 'hvd' has no attribute {name!r}")

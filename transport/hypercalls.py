@@ -24,6 +24,8 @@ from hvd.transport.limits import MESSAGE_BYTES_MAX
 from hvd.transport.upcalls import UpcallReceiver
 
 ENDPOINT_BACKLOG = 16
+LAST_REPLY_MS = 100
+"""A reply that was sent just before the machine ended may still be on its way."""
 
 
 class HypercallError(HvdError):
@@ -36,7 +38,7 @@ class HypercallError(HvdError):
 
 
 class HypercallTimeout(HvdError):
-    """The broker has not answered before the deadline."""
+    """The broker has not answered before the deadline, or cannot any more."""
 
 
 def public_key(secret: bytes) -> bytes:
@@ -101,7 +103,9 @@ class HypercallClient:
         upcalls: UpcallReceiver | None = None,
         name: bytes = b"domain",
         deadline_s: float = 10.0,
+        end: int | None = None,
     ) -> None:
+        """`end`: a descriptor that becomes readable when nobody is left to answer (the machine's pidfd)."""
         self._upcalls = upcalls
         self._deadline_s = deadline_s
         self._sequence = 0
@@ -119,6 +123,9 @@ class HypercallClient:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
+        self._end = end
+        if end is not None:
+            self._poller.register(end, zmq.POLLIN)
 
     def call(self, message: Any) -> Any:
         """Make a hypercall; its value, or (value, descriptors) when descriptors come with it.
@@ -146,6 +153,8 @@ class HypercallClient:
                     return errno, value, count
             if self._monitor in ready and self._reconnected():
                 self._socket.send(packed)
+            if self._end in ready and not self._socket.poll(LAST_REPLY_MS):
+                raise HypercallTimeout(f"{name}: the machine has stopped")
         text = f"{name}: the broker has not answered within {self._deadline_s:g} s; is the machine up (hvd info)?"
         raise HypercallTimeout(text)
 

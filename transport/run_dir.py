@@ -1,4 +1,4 @@
-"""A cluster's directory as machine and toolstack both know it: the names in it, whose machine runs there, how one is ordered."""
+"""A cluster's directory as machine and toolstack both know it: its names, whose machine runs there, its order."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def machine_pid(directory: int) -> int | None:
 
 
 def start_time(pid: int) -> int | None:
-    """When a process started, in ticks since boot; with its pid that names one process. None if there is no such process."""
+    """When a process started, in ticks since boot; with its pid that names one process. None if there is none."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             return int(stat.read().rpartition(b")")[2].split()[19])

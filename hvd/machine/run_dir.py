@@ -1,4 +1,4 @@
-"""A cluster's directory: one machine at a time owns it, and leaves nothing of it behind."""
+"""A cluster's directory: one machine at a time owns it, and leaves nothing of it behind but its logs."""
 
 from __future__ import annotations
 
@@ -7,41 +7,60 @@ import os
 import shutil
 from pathlib import Path
 
-LOCK = "machine.lock"
-PID_LOCK = "machine.pid"
+from hvd.transport.run_dir import CONTROL, DOMAINS, EVENTS, LOCK, LOG, start_time
+
 _locks: dict[str, int] = {}
 
 
-class RunDirBusy(Exception):
-    """Another machine runs in this directory."""
+class RunDirRefused(Exception):
+    """The directory cannot be this machine's; the text says why."""
 
 
 def claim(run_dir: str) -> None:
-    """Create the directory (0700) and lock it for this process; RunDirBusy when a machine runs there.
+    """Create the directory (0700) and lock it for this process; RunDirRefused when one runs there or it is not ours.
 
     A POSIX lock: it belongs to the process, is not inherited by a fork, and ends with us however we end.
     """
     path = Path(run_dir)
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.stat().st_uid != os.geteuid():
-        raise RunDirBusy(f"{run_dir} belongs to another user")
-    path.chmod(0o700)
-    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise RunDirBusy(f"a machine runs in {run_dir} already") from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    _locks[run_dir] = descriptor
-    (path / "log").mkdir(mode=0o700, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise RunDirRefused(f"{run_dir}: {error.strerror}") from None
+    try:
+        if os.fstat(directory).st_uid != os.geteuid():
+            raise RunDirRefused(f"{run_dir} belongs to another user")
+        os.fchmod(directory, 0o700)
+        _locks[run_dir] = _lock(directory, run_dir)
+    finally:
+        os.close(directory)
+    (path / LOG).mkdir(mode=0o700, exist_ok=True)
 
 
-def release(run_dir: str) -> None:
-    """Remove what a running machine keeps in its directory; logs stay."""
+def release(run_dir: str, *, everything: bool) -> None:
+    """Remove what a running machine keeps in its directory; the logs stay unless `everything` goes."""
     path = Path(run_dir)
-    shutil.rmtree(path / "domains", ignore_errors=True)
-    for name in ("control", "events", LOCK):
+    shutil.rmtree(path / DOMAINS, ignore_errors=True)
+    for name in (CONTROL, EVENTS):
         (path / name).unlink(missing_ok=True)
+    if everything:
+        shutil.rmtree(path, ignore_errors=True)
+    (path / LOCK).unlink(missing_ok=True)
     os.close(_locks.pop(run_dir))
+
+
+def _lock(directory: int, run_dir: str) -> int:
+    """The descriptor that holds the lock. A file that was removed between open and lock is no lock: again."""
+    while True:
+        descriptor = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:
+                break
+        except OSError:
+            os.close(descriptor)
+            raise RunDirRefused(f"a machine runs in {run_dir} already") from None
+        os.close(descriptor)
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()} {start_time(os.getpid())}\n".encode())
+    return descriptor

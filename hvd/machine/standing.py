@@ -1,0 +1,51 @@
+"""How the machine stands to whoever started it: apart from its terminal and files, but ended with it if asked."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from hvd.transport.run_dir import LOG
+
+MACHINE_LOG = "machine.log"
+
+
+def detach(run_dir: str) -> None:
+    """Leave the starter's session, directory and standard descriptors; what is printed goes to log/machine.log."""
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    os.chdir("/")
+    os.umask(0o077)
+    log = os.open(Path(run_dir) / LOG / MACHINE_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def follow_owner(descriptor: int, *, lifeline: bool) -> None:
+    """With a lifeline: when the pipe's other end closes, this process gets SIGTERM, as if asked to power off.
+
+    The kernel sends it (signal-driven I/O): no thread, nothing in the machine's loop. Nothing more is written there.
+    """
+    if not lifeline:
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(null, descriptor)
+        os.close(null)
+        return
+    signal.signal(signal.SIGTERM, _end)  # until the machine has its own
+    fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGTERM)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    if poll.poll(0):
+        sys.exit(0)  # it was closed before we listened
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)

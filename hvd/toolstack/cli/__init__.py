@@ -1,0 +1,1 @@
+"""The `hvd` command: what people type, over the cluster API."""

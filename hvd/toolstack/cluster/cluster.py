@@ -1,0 +1,240 @@
+"""A cluster from the outside: start it or attach to it, look at it, change it, wait for it, end it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from hvd.toolstack.cluster.configuration import configuration_bytes, from_domains, held_back
+from hvd.toolstack.cluster.connection import Connection
+from hvd.toolstack.cluster.domain import WAIT_DEADLINE_S, Domain, DomainInfo
+from hvd.toolstack.cluster.errors import ClusterError, NoSuchDomain, NotReached, NotRunning, StartFailed
+from hvd.toolstack.cluster.events import EventStream
+from hvd.toolstack.cluster.machine_process import MachineProcess
+from hvd.toolstack.cluster.power_off import GRACE_S, power_off
+from hvd.toolstack.cluster.readiness import Readiness
+from hvd.toolstack.cluster.run_dirs import check_run_dir, default_run_dir
+from hvd.toolstack.config import ClusterConfig, load
+from hvd.transport import messages as m
+from hvd.transport.ids import DomId, Incarnation
+from hvd.transport.run_dir import Order
+
+UP_DEADLINE_S = 30.0
+DOM0_NAMES = ("dom0", "Domain-0")
+
+
+class Cluster:
+    """A cluster that this program starts, and ends with it, or (`attach`) one that runs already.
+
+    with Cluster.load("cockpit.toml") as cluster:
+        cluster.domain("storage").kill()
+        cluster.domain("storage").wait_ready()
+    """
+
+    def __init__(self, config: ClusterConfig, run_dir: str | os.PathLike[str] | None = None) -> None:
+        """Nothing is started before `start`. Without a directory it gets a private one, which is removed at the end."""
+        self.config = config
+        self.temporary = run_dir is None
+        self._run_dir = None if run_dir is None else Path(os.path.realpath(run_dir))
+        self._machine: MachineProcess | None = None
+        self._connection: Connection | None = None
+        self._next_incarnation: dict[DomId, Incarnation] = {}
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], run_dir: str | os.PathLike[str] | None = None) -> Cluster:
+        """The cluster that a file describes; ConfigError names everything that is wrong with it."""
+        return cls(load(path), run_dir)
+
+    @classmethod
+    def build(
+        cls, domains: Iterable[m.DomainConfig] = (), run_dir: str | os.PathLike[str] | None = None, name: str = "hvd"
+    ) -> Cluster:
+        """A cluster of these domains; one named Domain-0 says what dom0 is. ConfigError when something is wrong."""
+        return cls(from_domains(domains, name), run_dir)
+
+    @classmethod
+    def attach(cls, run_dir: str | os.PathLike[str] | None = None) -> Cluster:
+        """The cluster that runs in a directory (HVD_RUN_DIR, or the default one); NotRunning when none does.
+
+        It goes on when this object is closed; `down` ends it.
+        """
+        cluster = cls(ClusterConfig(), default_run_dir() if run_dir is None else run_dir)
+        cluster._connection = Connection(cluster.run_dir)
+        return cluster
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        if self._connection is None:
+            self.start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._machine is None:
+            self.close()
+        else:
+            self.down(grace_s=GRACE_S if kind is None else 0)
+
+    def start(self, deadline_s: float = UP_DEADLINE_S) -> None:
+        """Start the machine and wait until every domain is ready; StartFailed, and nothing is left, when one is not."""
+        if self._connection is not None:
+            raise ClusterError(f"the cluster in {self.run_dir} is running already")
+        until = time.monotonic() + deadline_s
+        self.switch_on(MachineProcess.spawn(), deadline_s, lifeline=True)
+        try:
+            self.wait_ready(max(0.0, until - time.monotonic()))
+        except BaseException as error:
+            self.down(grace_s=0)
+            if isinstance(error, NotReached | NotRunning):
+                raise StartFailed(str(error)) from None
+            raise
+
+    def switch_on(self, machine: MachineProcess, deadline_s: float = UP_DEADLINE_S, *, lifeline: bool) -> None:
+        """Give a machine that waits its order, and connect when the broker is up; domains may still be booting."""
+        created = self._run_dir is None
+        try:
+            if self._run_dir is None:
+                self._run_dir = Path(tempfile.mkdtemp(prefix="hvd-", dir=os.environ.get("XDG_RUNTIME_DIR")))
+            check_run_dir(self._run_dir)
+            machine.start(
+                Order(str(self._run_dir), configuration_bytes(self.config), self.temporary, lifeline), deadline_s
+            )
+            self._connection = Connection(self._run_dir)
+            self._machine = machine
+        except BaseException:
+            machine.power_off()
+            machine.wait(deadline_s)
+            machine.close()
+            if created and self._run_dir is not None:
+                shutil.rmtree(self._run_dir, ignore_errors=True)
+            raise
+
+    def down(self, grace_s: float = GRACE_S) -> None:
+        """Power off: guests are asked to stop and have `grace_s` for it (0: no question), then everything is ended.
+
+        Returns when every process is gone. Nothing happens when it is down already.
+        """
+        if self._connection is None:
+            return
+        try:
+            power_off(self._connection, grace_s)
+            if self._machine is not None:
+                self._machine.wait(0)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go without ending it, unless this program started it with a lifeline."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._machine is not None:
+            self._machine.close()
+            self._machine = None
+
+    # ---- looking ----------------------------------------------------------------------------------------------------
+
+    @property
+    def run_dir(self) -> Path:
+        """Where its sockets and logs are."""
+        if self._run_dir is None:
+            raise ClusterError("the cluster has no directory before it is started")
+        return self._run_dir
+
+    @property
+    def connection(self) -> Connection:
+        if self._connection is None:
+            raise ClusterError("the cluster is not running: enter it with `with`, or call start()")
+        return self._connection
+
+    def call(self, message: Any) -> Any:
+        """Any hypercall, with dom0's privilege; HypercallError when it is refused."""
+        return self.connection.call(message)
+
+    def infos(self) -> dict[DomId, DomainInfo]:
+        """Every domain at one moment, dom0 first."""
+        rows = (DomainInfo.from_wire(fields) for fields in self.call(m.DomctlList()))
+        return {row.domid: row for row in rows}
+
+    def domain_info(self, domid: DomId) -> DomainInfo:
+        """One domain at one moment; NoSuchDomain."""
+        info = self.infos().get(domid)
+        if info is None:
+            raise NoSuchDomain(f"domain {domid} does not exist (any more)")
+        return info
+
+    def domains(self) -> list[Domain]:
+        """Every domain, dom0 first."""
+        return [Domain(self, info.domid, info.name) for info in self.infos().values()]
+
+    def domain(self, name: str | int) -> Domain:
+        """A domain by name (dom0 by either of its names) or domid; NoSuchDomain lists those there are."""
+        infos = self.infos().values()
+        wanted = "Domain-0" if name in DOM0_NAMES else str(name)
+        for info in infos:
+            if wanted in (info.name, str(info.domid)):
+                return Domain(self, info.domid, info.name)
+        raise NoSuchDomain(f"no domain {name!r} in {self.run_dir}; there are: {', '.join(i.name for i in infos)}")
+
+    def info(self) -> dict[str, Any]:
+        """The machine: cpus, memory, uptime, counts of what is in use, pids of broker and machine."""
+        return dict(self.call(m.SysctlPhysinfo()))
+
+    def dmesg(self) -> list[str]:
+        """The lines of the hypervisor's console."""
+        return list(self.call(m.SysctlReadConsole()))
+
+    def events(self) -> EventStream:
+        """Lifecycle events from now on: iterate over it, and close it or use `with`."""
+        return self.connection.events()
+
+    # ---- changing and waiting ---------------------------------------------------------------------------------------
+
+    def create(self, config: m.DomainConfig) -> Domain:
+        """A new domain; it starts when all that it comes after is ready. `wait_ready` waits for that."""
+        domid = DomId(self.call(m.DomctlCreate(config)))
+        return Domain(self, domid, config.name)
+
+    def expect_next(self, info: DomainInfo) -> None:
+        """`wait_ready` is to wait for a later incarnation than this one."""
+        self._next_incarnation[info.domid] = Incarnation(info.incarnation + 1)
+
+    def wait_ready(self, deadline_s: float = WAIT_DEADLINE_S, domains: Sequence[Domain] | None = None) -> None:
+        """Until these domains, or all that are to run, are ready; NotReached names who is not, and its last death."""
+        until = time.monotonic() + deadline_s
+        with self.events() as events:
+            readiness = Readiness(self._wanted(domains), self.run_dir)
+            try:
+                readiness.look(self.infos())
+                while not readiness.complete:
+                    event = events.next_until(until)
+                    if event is None:
+                        raise NotReached(f"after {deadline_s:g} s {readiness.missing(self.infos())}")
+                    readiness.note(event)
+                    readiness.look(self.infos())
+            except NotRunning as error:
+                for event in events:
+                    readiness.note(event)
+                raise NotRunning(f"{error}; {readiness.last_failure()}".rstrip("; ")) from None
+
+    def wait_until(self, condition: Callable[[], bool], what: str, deadline_s: float = WAIT_DEADLINE_S) -> None:
+        """Look now and after every event; NotReached at the deadline."""
+        until = time.monotonic() + deadline_s
+        with self.events() as events:
+            while not condition():
+                if events.next_until(until) is None:
+                    raise NotReached(f"waited {deadline_s:g} s for {what}")
+
+    def _wanted(self, domains: Sequence[Domain] | None) -> dict[DomId, Incarnation]:
+        """Whom to wait for, and from which incarnation on."""
+        if domains is None:
+            held = held_back(self.config)
+            domids = [info.domid for info in self.infos().values() if info.name not in held]
+        else:
+            domids = [domain.domid for domain in domains]
+        return {domid: self._next_incarnation.get(domid, Incarnation(1)) for domid in domids}

@@ -1,0 +1,184 @@
+"""One domain from the outside: what it is now, what can be done to it, what can be waited for."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hvd.transport import messages as m
+from hvd.transport.ids import DomId, Incarnation
+
+if TYPE_CHECKING:
+    from hvd.toolstack.cluster.cluster import Cluster
+
+WAIT_DEADLINE_S = 30.0
+GRACE_S = 5.0
+
+
+class DomainState(StrEnum):
+    """Where a domain is between create and destroy."""
+
+    WAITING = "waiting"
+    """Created; a domain that it comes after is not ready yet."""
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    DYING = "dying"
+    """Killed; the kernel has not yet said that it is gone."""
+    DEAD = "dead"
+    BACKING_OFF = "backing_off"
+    """It is started again when its delay is over."""
+    FAILED = "failed"
+    """It died too often; only reboot or destroy move it."""
+    PRESERVED = "preserved"
+    """An on_* action keeps it as it died; only reboot or destroy move it."""
+
+
+ENDED = frozenset({DomainState.FAILED, DomainState.PRESERVED})
+"""The states that a domain does not leave by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class DomainInfo:
+    """What is known of a domain at one moment."""
+
+    domid: DomId
+    name: str
+    state: DomainState
+    incarnation: Incarnation
+    """How often its process has been started; 0: not yet."""
+    pid: int | None
+    ready: bool
+    restarts: int
+    memory: int
+    """MiB."""
+    vcpus: int
+    driver_domain: bool
+    kernel: str
+    last_death: str
+    uptime_ns: int
+    """The system time of this incarnation, which stands still while it is paused."""
+    devices: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def from_wire(cls, fields: dict[str, Any]) -> DomainInfo:
+        """From one row of DomctlList."""
+        return cls(**{**fields, "state": DomainState(fields["state"]), "devices": tuple(fields["devices"])})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, for JSON."""
+        return asdict(self)
+
+
+class Domain:
+    """A handle: it names a domid of a cluster, whatever becomes of that."""
+
+    def __init__(self, cluster: Cluster, domid: DomId, name: str) -> None:
+        self._cluster = cluster
+        self.domid = domid
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<Domain {self.domid} {self.name!r} of {self._cluster.run_dir}>"
+
+    # ---- what it is now: each is asked afresh, and NoSuchDomain once it is destroyed --------------------------------
+
+    def info(self) -> DomainInfo:
+        """Everything at one moment."""
+        return self._cluster.domain_info(self.domid)
+
+    @property
+    def state(self) -> DomainState:
+        return self.info().state
+
+    @property
+    def pid(self) -> int | None:
+        return self.info().pid
+
+    @property
+    def incarnation(self) -> Incarnation:
+        return self.info().incarnation
+
+    @property
+    def restarts(self) -> int:
+        return self.info().restarts
+
+    @property
+    def last_death(self) -> str:
+        return self.info().last_death
+
+    @property
+    def ready(self) -> bool:
+        return self.info().ready
+
+    def log_path(self) -> Path:
+        """The file its console goes to; it appears with the first output."""
+        return self._cluster.run_dir / "log" / f"{self.name}.log"
+
+    def console_log(self) -> str:
+        """What it has written to its console so far (the last two files' worth)."""
+        old, new = self.log_path().with_suffix(".log.1"), self.log_path()
+        return "".join(p.read_text(encoding="utf-8", errors="replace") for p in (old, new) if p.exists())
+
+    # ---- what can be done to it -------------------------------------------------------------------------------------
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send its process a signal, as a fault. After SIGKILL, `wait_ready` waits for the incarnation that follows."""
+        if number == signal.SIGKILL:
+            self._cluster.expect_next(self.info())
+        self._cluster.call(m.DomctlKill(self.domid, number))
+
+    def pause(self) -> None:
+        """Stop its process and its system time."""
+        self._cluster.call(m.DomctlPause(self.domid))
+
+    def unpause(self) -> None:
+        """Let it go on."""
+        self._cluster.call(m.DomctlUnpause(self.domid))
+
+    def shutdown(self, grace_s: float = GRACE_S) -> None:
+        """Ask it to power off; it is killed after the grace. Returns at once: `wait_gone` or `wait_state` wait."""
+        self._cluster.call(m.DomctlShutdown(self.domid, reboot=False, grace_ms=round(grace_s * 1000)))
+
+    def reboot(self, grace_s: float = GRACE_S) -> None:
+        """Ask it to boot again. `wait_ready` then waits for the incarnation that follows."""
+        self._cluster.expect_next(self.info())
+        self._cluster.call(m.DomctlShutdown(self.domid, reboot=True, grace_ms=round(grace_s * 1000)))
+
+    def destroy(self) -> None:
+        """Kill it and forget it; its domid is never used again. Returns when it is gone."""
+        self._cluster.call(m.DomctlDestroy(self.domid))
+        self.wait_gone()
+
+    # ---- what can be waited for: by events, never by asking again and again -----------------------------------------
+
+    def wait_ready(self, deadline_s: float = WAIT_DEADLINE_S) -> None:
+        """Until it is doing what it is for; NotReached, naming its last death, when that cannot or does not come."""
+        self._cluster.wait_ready(deadline_s, [self])
+
+    def wait_state(self, *states: DomainState, deadline_s: float = WAIT_DEADLINE_S) -> DomainInfo:
+        """Until it is in one of these states."""
+        return self.wait_until(lambda info: info.state in states, f"to be {' or '.join(states)}", deadline_s)
+
+    def wait_until(
+        self, condition: Callable[[DomainInfo], bool], what: str, deadline_s: float = WAIT_DEADLINE_S
+    ) -> DomainInfo:
+        """Until a condition holds that only lifecycle events change; NoSuchDomain when it is destroyed before."""
+        found: list[DomainInfo] = []
+
+        def check() -> bool:
+            info = self.info()
+            found[:] = [info]
+            return condition(info)
+
+        self._cluster.wait_until(check, f"domain {self.name} (domid {self.domid}) {what}", deadline_s)
+        return found[0]
+
+    def wait_gone(self, deadline_s: float = WAIT_DEADLINE_S) -> None:
+        """Until it is destroyed."""
+        what = f"domain {self.name} (domid {self.domid}) to be gone"
+        self._cluster.wait_until(lambda: self.domid not in self._cluster.infos(), what, deadline_s)

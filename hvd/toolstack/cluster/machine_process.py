@@ -1,0 +1,111 @@
+"""Starts a machine as a process of its own, and holds on to it by a pidfd, a pipe it reports on, and a lifeline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+
+from hvd.toolstack.cluster.errors import StartFailed
+from hvd.transport.run_dir import Order
+
+UP = "up"
+REPORT_BYTES_MAX = 65_536
+
+
+class MachineProcess:
+    """A machine that waits for its order or carries it out. It is our child; with a lifeline it ends with us."""
+
+    def __init__(self, pid: int, orders: int, reports: int) -> None:
+        """`orders` and `reports` are our ends of its pipes; they are closed by `close`."""
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self._orders = orders
+        self._reports = reports
+        self._report = ""
+
+    @classmethod
+    def spawn(cls) -> MachineProcess:
+        """A fresh interpreter that runs `python -m hvd machine`."""
+        orders_read, orders_write = os.pipe()
+        reports_read, reports_write = os.pipe()
+        try:
+            pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-P", "-m", "hvd", "machine"],
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, orders_read, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, reports_write, 3),
+                ],
+                setsid=True,
+            )
+        finally:
+            os.close(orders_read)
+            os.close(reports_write)
+        return cls(pid, orders_write, reports_read)
+
+    def start(self, order: Order, deadline_s: float) -> None:
+        """Give the order and wait until the broker is up; StartFailed carries what the machine said."""
+        try:
+            _write_all(self._orders, order.packed())
+        except BrokenPipeError:
+            raise StartFailed(self.last_words()) from None
+        if not order.lifeline:
+            os.close(self._orders)
+            self._orders = -1
+        until = time.monotonic() + deadline_s
+        while UP not in self._report.splitlines():
+            if not self._wait_report(until):
+                late = time.monotonic() >= until
+                raise StartFailed(f"the broker was not up within {deadline_s:g} s" if late else self.last_words())
+
+    def last_words(self) -> str:
+        """What the machine reported beside being up, for people."""
+        self._wait_report(time.monotonic())
+        words = [line for line in self._report.splitlines() if line != UP]
+        return "; ".join(words) or "the machine ended without a word"
+
+    def power_off(self) -> None:
+        """Ask it to end everything under it, and itself."""
+        self.signal(signal.SIGTERM)
+
+    def signal(self, number: int) -> None:
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return
+
+    def wait(self, deadline_s: float) -> bool:
+        """Whether it has ended before the deadline; its status is collected."""
+        if not select.select([self.pidfd], [], [], deadline_s)[0]:
+            return False
+        with contextlib.suppress(ChildProcessError):  # the program we live in may reap children by itself
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        return True
+
+    def close(self) -> None:
+        """Let go of it. With a lifeline it powers off."""
+        for descriptor in (self._orders, self._reports, self.pidfd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._orders = self._reports = self.pidfd = -1
+
+    def _wait_report(self, until: float) -> bool:
+        """Take in what it has to say, waiting until then; False at its end or the deadline."""
+        if self._reports < 0 or len(self._report) > REPORT_BYTES_MAX:
+            return False
+        if not select.select([self._reports], [], [], max(0.0, until - time.monotonic()))[0]:
+            return False
+        data = os.read(self._reports, 4096)
+        self._report += data.decode(errors="replace")
+        return bool(data)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]

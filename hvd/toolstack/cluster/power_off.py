@@ -1,0 +1,76 @@
+"""Ends a running machine: guests first, each before the domains that serve it, then everything."""
+
+from __future__ import annotations
+
+import select
+import signal
+import time
+
+from hvd.toolstack.cluster.connection import Connection
+from hvd.toolstack.cluster.domain import DomainInfo, DomainState
+from hvd.toolstack.cluster.errors import ClusterError
+from hvd.toolstack.cluster.events import EventStream
+from hvd.toolstack.cluster.remains import remove_remains
+from hvd.transport import messages as m
+from hvd.transport.errors import HvdError
+from hvd.transport.hypercalls import HypercallError
+from hvd.transport.ids import DOM0, DomId, Incarnation
+
+GRACE_S = 5.0
+SLACK_S = 2.0
+MACHINE_DEADLINE_S = 15.0
+"""The machine itself gives its children 10 s to die."""
+STOPPABLE = frozenset({DomainState.STARTING, DomainState.RUNNING, DomainState.PAUSED, DomainState.DYING})
+
+
+def power_off(connection: Connection, grace_s: float) -> list[str]:
+    """End it and return when every process is gone; the names of the guests that were asked to stop, in that order."""
+    asked: list[str] = []
+    if grace_s > 0:
+        try:
+            with connection.events() as events:
+                _stop_guests(connection, events, grace_s, asked)
+        except HvdError:
+            pass  # a broker that does not answer keeps nobody from powering off
+    _end_machine(connection)
+    remove_remains(connection.run_dir)
+    return asked
+
+
+def _end_machine(connection: Connection) -> None:
+    """The signal reaches the machine whatever state its broker is in."""
+    for number, deadline_s in ((signal.SIGTERM, MACHINE_DEADLINE_S), (signal.SIGKILL, MACHINE_DEADLINE_S)):
+        try:
+            signal.pidfd_send_signal(connection.machine_pidfd, number)
+        except ProcessLookupError:
+            return
+        if select.select([connection.machine_pidfd], [], [], deadline_s)[0]:
+            return
+    raise ClusterError(f"the machine (pid {connection.machine_pid}) does not even end by SIGKILL: see ps")
+
+
+def _stop_guests(connection: Connection, events: EventStream, grace_s: float, asked: list[str]) -> None:
+    """Whoever serves others is asked when those are gone. One that boots again by its own policy counts as stopped."""
+    stopped: dict[DomId, Incarnation] = {}
+    while True:
+        infos = [DomainInfo.from_wire(fields) for fields in connection.call(m.DomctlList())]
+        guests = [i for i in infos if i.domid != DOM0 and i.state in STOPPABLE]
+        left = [i for i in guests if stopped.get(i.domid, i.incarnation) == i.incarnation]
+        if not left:
+            return
+        serving = {device["backend"] for info in left for device in info.devices}
+        free = [info for info in left if info.name not in serving] or left
+        for info in reversed(free):
+            if info.domid not in stopped:
+                stopped[info.domid] = info.incarnation
+                asked.append(info.name)
+                _ask(connection, info, grace_s)
+        if events.next_until(time.monotonic() + grace_s + SLACK_S) is None:
+            return
+
+
+def _ask(connection: Connection, info: DomainInfo, grace_s: float) -> None:
+    try:
+        connection.call(m.DomctlShutdown(info.domid, reboot=False, grace_ms=round(grace_s * 1000)))
+    except HypercallError:
+        return  # it has stopped by itself meanwhile

@@ -1,0 +1,48 @@
+"""Where a cluster's directory is, and that it is fit to be one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from hvd.toolstack.cluster.errors import BadRunDir
+from hvd.transport.run_dir import LOCK, NAMES
+
+VARIABLE = "HVD_RUN_DIR"
+
+
+def default_run_dir() -> Path:
+    """HVD_RUN_DIR; else hvd below XDG_RUNTIME_DIR; else /run/hvd for root and /tmp/hvd-UID for others."""
+    if named := os.environ.get(VARIABLE):
+        return Path(os.path.realpath(named))
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(os.path.realpath(runtime)) / "hvd"
+    return Path("/run/hvd") if os.geteuid() == 0 else Path(f"/tmp/hvd-{os.geteuid()}")
+
+
+def check_run_dir(path: Path) -> None:
+    """BadRunDir unless a machine may make this directory its own: it is missing, or ours and without strange things."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BadRunDir(f"{path}: {error.strerror}; choose another directory with {VARIABLE}") from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise BadRunDir(f"{path} is not a directory; choose another with {VARIABLE}")
+    if found.st_uid != os.geteuid():
+        raise BadRunDir(f"{path} belongs to user {found.st_uid}, not to us; choose another with {VARIABLE}")
+    names = {entry.name for entry in path.iterdir()}
+    if names - set(NAMES) and LOCK not in names:
+        strange = sorted(names - set(NAMES))[0]
+        raise BadRunDir(f"{path} holds other things ({strange}); name an empty or a new directory with {VARIABLE}")
+
+
+def open_run_dir(path: Path) -> int | None:
+    """The directory as a descriptor, if it is there and ours; the caller closes it."""
+    check_run_dir(path)
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
