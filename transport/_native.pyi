@@ -93,6 +93,10 @@ class EndpointStatistics:
     @property
     def spins_missed(self) -> int: ...
     @property
+    def yields(self) -> int:
+        """Polls that gave the CPU to a peer on the same one."""
+
+    @property
     def sleeps(self) -> int: ...
     @property
     def wakeups(self) -> int: ...
@@ -145,6 +149,10 @@ class WaiterStatistics:
     def spins_hit(self) -> int: ...
     @property
     def spins_missed(self) -> int: ...
+    @property
+    def yields(self) -> int:
+        """Polls that gave the CPU to a peer on the same one."""
+
     @property
     def sleeps(self) -> int: ...
     @property

@@ -213,6 +213,28 @@ void the_budget_grows_while_polling_pays_and_drops_to_nothing() {
     EXPECT(hvd::SpinBudget(-5).budget_ns() == 0);
 }
 
+/// By either way of holding SIGPIPE back, and with the mask left as it was.
+void a_peer_without_a_reader_is_survived_under_the_deadly_sigpipe() {
+    int pipe[2];
+    EXPECT(::pipe2(pipe, O_NONBLOCK | O_CLOEXEC) == 0);
+    EXPECT(::signal(SIGPIPE, SIG_DFL) != SIG_ERR);
+    ::close(pipe[0]);
+    hvd::detail::write_byte_quietly(pipe[1]);
+    hvd::detail::write_byte_masked(pipe[1]);
+    sigset_t blocked;
+    EXPECT(::pthread_sigmask(SIG_BLOCK, nullptr, &blocked) == 0 && ::sigismember(&blocked, SIGPIPE) == 0);
+    ::close(pipe[1]);
+}
+
+void yielding_stops_for_a_while_when_a_turn_takes_long() {
+    hvd::Yielding yielding;
+    EXPECT(yielding.pays(hvd::now_ns()));
+    EXPECT(yielding.yield(hvd::now_ns() - 1'000'000) > 0);  // as if the turn had taken a millisecond
+    EXPECT(!yielding.pays(hvd::now_ns()));
+    EXPECT(yielding.pays(hvd::now_ns() + 2'000'000'000));
+    EXPECT(yielding.yields() == 1);
+}
+
 void any_cpu_word_is_harmless() {
     for (const std::uint32_t word : {0U, 1U, 0x7FFF'FFFFU, 0x8000'0000U, 0x8000'0001U, 0xFFFF'FFFEU, 0xFFFF'FFFFU}) {
         const auto cpu = static_cast<std::int32_t>(word);
@@ -235,6 +257,8 @@ int main() {
     a_masked_port_is_kept_for_later();
     a_scribbling_peer_harms_nobody_else();
     the_budget_grows_while_polling_pays_and_drops_to_nothing();
+    a_peer_without_a_reader_is_survived_under_the_deadly_sigpipe();
+    yielding_stops_for_a_while_when_a_turn_takes_long();
     any_cpu_word_is_harmless();
     return 0;
 }

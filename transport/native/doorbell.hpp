@@ -39,6 +39,7 @@ struct DoorbellStatistics {
     std::uint64_t taken = 0;        // events received
     std::uint64_t spins_hit = 0;    // waits that polling ended
     std::uint64_t spins_missed = 0; // waits that polled in vain and slept
+    std::uint64_t yields = 0;       // polls that gave up a CPU shared with the peer
     std::uint64_t sleeps = 0;
     std::uint64_t wakeups = 0;      // sleeps that an event ended
 };
@@ -203,14 +204,13 @@ public:
     /// Polls without giving up anything, for at most as long as 16 pauses: true if an event was taken.
     bool wait_briefly(std::int64_t spin_ns) {
         check_may_wait();
-        publish_cpu(current_cpu());
         if (take() || hung_up_) {
             return true;
         }
         if (budget_of(spin_ns) == 0) {
             return false;
         }
-        const bool hit = spin_until(0, [this] { return take(); }, [this] { return peer_on(published_cpu_); });
+        const bool hit = !shares_cpu() && spin_briefly([this] { return take(); });
         statistics_.spins_hit += hit ? 1 : 0;
         return hit;
     }
@@ -220,8 +220,8 @@ public:
     Wake wait(std::int64_t deadline_ns, std::int64_t spin_ns) {
         const std::int64_t began = now_ns();
         const std::int64_t budget = budget_of(spin_ns);
-        if (budget > 0 && spin_until(std::min(began + budget, deadline_ns), [this] { return take(); },
-                                     [this] { return peer_on(published_cpu_); })) {
+        if (budget > 0 && spin_until(began, std::min(began + budget, deadline_ns), yielding_, [this] { return take(); },
+                                     [this] { return shares_cpu(); })) {
             ++statistics_.spins_hit;
             return Wake::ready;
         }
@@ -243,7 +243,11 @@ public:
         }
     }
 
-    DoorbellStatistics statistics() const { return statistics_; }
+    DoorbellStatistics statistics() const {
+        DoorbellStatistics copy = statistics_;
+        copy.yields = yielding_.yields();
+        return copy;
+    }
 
     /// Closes the descriptors and forgets the page. Idempotent.
     void close() {
@@ -276,7 +280,11 @@ private:
         }
     }
 
-    bool peer_on(std::int32_t cpu) const { return cpu_of(untrusted_peer_cpu()) == cpu; }
+    /// With the peer, where it runs or slept.
+    bool shares_cpu() {
+        publish_cpu(current_cpu());
+        return cpu_of(untrusted_peer_cpu()) == published_cpu_;
+    }
 
     std::int64_t budget_of(std::int64_t spin_ns) const { return spin_ns < 0 ? adaptive_.budget_ns() : spin_ns; }
 
@@ -314,6 +322,7 @@ private:
     bool hung_up_ = false;
     std::int32_t published_cpu_ = cpu_unknown;
     SpinBudget adaptive_{spin_limit_default_ns};
+    Yielding yielding_;
     DoorbellStatistics statistics_;
 };
 

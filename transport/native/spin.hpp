@@ -2,7 +2,8 @@
 //
 // Waking a sleeping CPU costs 14 to 30 us, a polled word 0.1 us; but polling a peer that needs our own CPU costs 20 to
 // 200 times more than sleeping, and polling for something that comes late burns the CPU for nothing. So each waiter grows
-// its budget while polling would have caught what came, and drops it to nothing when it would not.
+// its budget while polling would have caught what came, drops it to nothing when it would not, and yields where it shares
+// the CPU.
 #pragma once
 
 #include <sched.h>
@@ -89,20 +90,65 @@ private:
     std::int64_t budget_ns_;
 };
 
-/// Polls `ready` until it holds (true), or `end_ns` has passed, or `pointless` holds (false).
-template <class Ready, class Pointless>
-bool spin_until(std::int64_t end_ns, Ready&& ready, Pointless&& pointless) {
-    do {
-        if (pointless()) {
-            return false;
+/// Giving up the CPU between polls, for a peer that needs this very one. It lets the two of us alternate faster than sleeping
+/// and waking would, and keeps both runnable, so that the scheduler moves one of us to an idle CPU (a wake-up through a
+/// pipe tends to pull the woken onto the waker's CPU, where a pair that only sleeps and wakes would stay for good).
+/// Whoever else waits for this CPU takes a whole time slice, though: after one such turn yielding stops for a while.
+class Yielding {
+public:
+    bool pays(std::int64_t now) const { return now >= not_before_ns_; }
+
+    /// Returns the time after it.
+    std::int64_t yield(std::int64_t now) {
+        ++yields_;
+        sched_yield();
+        const std::int64_t after = now_ns();
+        if (after - now > turn_max_ns) {
+            not_before_ns_ = after + pause_ns;
         }
-        for (int i = 0; i < polls_per_clock; ++i) {
+        return after;
+    }
+
+    std::uint64_t yields() const { return yields_; }
+
+private:
+    static constexpr std::int64_t turn_max_ns = 100'000;
+    static constexpr std::int64_t pause_ns = 1'000'000'000;
+    std::int64_t not_before_ns_ = 0;
+    std::uint64_t yields_ = 0;
+};
+
+/// Polls `ready` for one clock's worth of pauses.
+template <class Ready>
+bool spin_briefly(Ready&& ready) {
+    for (int i = 0; i < polls_per_clock; ++i) {
+        if (ready()) {
+            return true;
+        }
+        pause_cpu();
+    }
+    return false;
+}
+
+/// Polls `ready` from `now` on until it holds (true) or `end_ns` has passed (false), yielding while `shares_cpu` holds; false
+/// as well when yielding does not pay.
+template <class Ready, class SharesCpu>
+bool spin_until(std::int64_t now, std::int64_t end_ns, Yielding& yielding, Ready&& ready, SharesCpu&& shares_cpu) {
+    while (now < end_ns) {
+        if (!shares_cpu()) {
+            if (spin_briefly(ready)) {
+                return true;
+            }
+            now = now_ns();
+        } else if (yielding.pays(now)) {
+            now = yielding.yield(now);
             if (ready()) {
                 return true;
             }
-            pause_cpu();
+        } else {
+            return false;
         }
-    } while (now_ns() < end_ns);
+    }
     return false;
 }
 

@@ -28,6 +28,7 @@ struct WaiterStatistics {
     std::uint64_t waits = 0;
     std::uint64_t spins_hit = 0;     // waits that polling ended
     std::uint64_t spins_missed = 0;  // waits that polled in vain
+    std::uint64_t yields = 0;        // polls that gave up a CPU shared with the peers
     std::uint64_t sleeps = 0;
     std::uint64_t wakeups = 0;       // sleeps that ended with something ready
     std::uint64_t idle_wakeups = 0;  // sleeps that ended with nothing: a stale byte, a masked port, junk from a peer
@@ -156,7 +157,7 @@ public:
         follow_cpu();
         collect();
         if (ready_.empty() && may_block && adaptive_.budget_ns() > 0) {
-            const bool hit = spin_until(0, [this] { return collect(); }, [this] { return spin_is_pointless(); });
+            const bool hit = !shares_cpu() && spin_briefly([this] { return collect(); });
             statistics_.spins_hit += hit ? 1 : 0;
         }
         if (!may_block) {
@@ -172,8 +173,8 @@ public:
         const std::int64_t began = now_ns();
         const std::int64_t budget = adaptive_.budget_ns();
         if (budget > 0 && !polled_.empty()) {
-            if (spin_until(std::min(began + budget, deadline_ns), [this] { return collect(); },
-                           [this] { return spin_is_pointless(); })) {
+            if (spin_until(began, std::min(began + budget, deadline_ns), yielding_, [this] { return collect(); },
+                           [this] { return shares_cpu(); })) {
                 ++statistics_.spins_hit;
                 look_at_epoll_if_due();
                 return Wake::ready;
@@ -196,7 +197,11 @@ public:
     }
 
     const std::vector<std::int64_t>& ready() const { return ready_; }
-    WaiterStatistics statistics() const { return statistics_; }
+    WaiterStatistics statistics() const {
+        WaiterStatistics copy = statistics_;
+        copy.yields = yielding_.yields();
+        return copy;
+    }
     std::size_t ports() const { return slots_.size(); }
 
     /// Unbinds everything and closes the epoll set. Idempotent.
@@ -327,9 +332,10 @@ private:
         }
     }
 
-    /// Polling takes the CPU from the very peer it waits for, if every peer that runs (or, if none does, every peer that
-    /// slept) is on our own.
-    bool spin_is_pointless() const {
+    /// Plain polling would take the CPU from the very peer it waits for: every peer that runs (or, if none does, every peer
+    /// that slept) is on our own.
+    bool shares_cpu() {
+        follow_cpu();
         bool running_elsewhere = false;
         bool running_here = false;
         bool asleep_elsewhere = false;
@@ -421,6 +427,7 @@ private:
     }
 
     SpinBudget adaptive_;
+    Yielding yielding_;
     int epoll_fd_;
     bool mask_delivered_ = false;
     bool woken_by_polled_ = false;

@@ -61,6 +61,14 @@ def channel():
 
 
 @pytest.fixture
+def channels():
+    made = [Channel() for _ in range(4)]
+    yield made
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
 def waiter():
     made = Waiter(spin_limit_ns=0)
     yield made
@@ -149,18 +157,47 @@ def test_a_spin_that_hits_does_not_sleep(channel):
     assert theirs.statistics().sleeps == 0
 
 
-def test_nobody_spins_for_a_peer_on_the_same_cpu(channel):
+@pytest.fixture
+def one_cpu():
     before = os.sched_getaffinity(0)
-    cpu = min(before)
-    os.sched_setaffinity(0, {cpu})
-    try:
-        channel.poke(0, CPU, cpu)
-        sleeper = Sleeper(lambda: channel.ends[1].wait(DEADLINE_NS, DEADLINE_NS))
-        channel.until_waiting(1)
-        channel.ends[0].notify()
-        assert sleeper.woken() is True
-    finally:
-        os.sched_setaffinity(0, before)
+    os.sched_setaffinity(0, {min(before)})
+    yield min(before)
+    os.sched_setaffinity(0, before)
+
+
+def asleep_on(cpu):
+    return (-2 - cpu) % 2**32
+
+
+@pytest.mark.parametrize("where", [lambda cpu: cpu, asleep_on], ids=["running", "asleep"])
+def test_spinning_for_a_peer_on_the_same_cpu_yields_it(channel, one_cpu, where):
+    channel.poke(0, CPU, where(one_cpu))
+    assert channel.ends[1].wait(2_000_000, 1_000_000) is False
+    assert channel.ends[1].statistics().yields > 0
+
+
+@pytest.mark.parametrize("where", [lambda cpu: cpu + 1, lambda cpu: asleep_on(cpu + 1)], ids=["running", "asleep"])
+def test_spinning_for_a_peer_on_another_cpu_does_not_yield(channel, one_cpu, where):
+    channel.poke(0, CPU, where(one_cpu))
+    assert channel.ends[1].wait(2_000_000, 1_000_000) is False
+    assert channel.ends[1].statistics().yields == 0
+
+
+def test_a_waiter_yields_only_if_no_running_peer_is_elsewhere(channels, one_cpu):
+    def yields(*peers):
+        waiter = Waiter()
+        for number, peer in enumerate(peers):
+            channels[number].poke(0, CPU, peer)
+            waiter.add(1 + number, channels[number].ends[1])
+        waiter.wait(1_000_000)
+        waiter.close()
+        return waiter.statistics().yields
+
+    here, there = one_cpu, one_cpu + 1
+    assert yields(here, asleep_on(there)) > 0
+    assert yields(asleep_on(here), asleep_on(here)) > 0
+    assert yields(here, there) == 0
+    assert yields(asleep_on(here), asleep_on(there)) == 0
 
 
 def test_closing_wakes_the_survivor_whatever_it_advertises(channel):
@@ -333,14 +370,6 @@ def test_while_one_thread_waits_another_can_neither_wait_nor_close(channel):
 
 
 # ---- a waiter over many
-
-
-@pytest.fixture
-def channels():
-    made = [Channel() for _ in range(4)]
-    yield made
-    for one in made:
-        one.close()
 
 
 @pytest.fixture
