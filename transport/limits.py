@@ -56,3 +56,14 @@ CONSOLE_LOG_BYTES_MAX = _limit("console_log_bytes_max", 1 << 20,
                                "the oldest lines go", "tests/unit/transport/test_log_file.py")
 HYPERVISOR_LOG_LINES_MAX = _limit("hypervisor_log_lines_max", 1024, "lines of the hypervisor's console ring",
                                   "the oldest lines go", "tests/unit/broker/test_hypervisor.py")
+CONSOLE_BACKLOG_BYTES_MAX = _limit("console_backlog_bytes_max", 65_536,
+                                   "bytes a domain has printed and nobody took from its console ring",
+                                   "the oldest lines go, and how much that was is printed",
+                                   "tests/unit/domains/console/test_frontend.py")
+CONSOLE_LINE_BYTES_MAX = _limit("console_line_bytes_max", 4096,
+                                "bytes typed to a domain's console before the line is ended",
+                                "what is typed beyond is dropped, with a bell",
+                                "tests/unit/domains/console/test_line_discipline.py")
+CONSOLE_SCROLLBACK_BYTES_MAX = _limit("console_scrollback_bytes_max", 16_384,
+                                      "bytes of a console's output that nobody reads from its pty",
+                                      "the oldest go; the log has them", "tests/unit/domains/console/test_pty.py")
