@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from hvd.broker.domain import Domain
 from hvd.broker.store import Store, StoreError
 from hvd.transport.ids import DOM0, GRANT_REF_CONSOLE, DomId, Port
@@ -20,13 +22,10 @@ def backend_path(backend: DomId, dom: DomId, device: DeviceConfig) -> str:
 def write_domain(store: Store, domain: Domain) -> None:
     """The domain's home, afresh for a new incarnation: what an older one wrote is gone."""
     home = f"/local/domain/{domain.domid}"
-    keep_backends = _exists(store, f"{home}/backend")
-    if keep_backends:
+    if _exists(store, home):
         for child in store.directory(DOM0, 0, home):
-            if child != "backend":
+            if child not in ("backend", "console"):  # these are not of its own writing
                 store.rm(DOM0, 0, f"{home}/{child}")
-    elif _exists(store, home):
-        store.rm(DOM0, 0, home)
     store.mkdir(DOM0, 0, home)
     store.set_perms(DOM0, 0, home, ["n0", f"r{domain.domid}"])
     facts = {
@@ -38,9 +37,9 @@ def write_domain(store: Store, domain: Domain) -> None:
     for key, value in facts.items():
         _write(store, f"{home}/{key}", value, ["n0", f"r{domain.domid}"])
     for key in ("device", "data", "control", "backend", "console"):
-        if not _exists(store, f"{home}/{key}"):
-            store.mkdir(DOM0, 0, f"{home}/{key}")
-        store.set_perms(DOM0, 0, f"{home}/{key}", [f"n{domain.domid}"])
+        store.mkdir(DOM0, 0, f"{home}/{key}")
+        # Whoever attaches to a console opens the path that stands there: the domain is not to choose it.
+        store.set_perms(DOM0, 0, f"{home}/{key}", ["n0", f"r{domain.domid}"] if key == "console" else [f"n{domain.domid}"])
     _write(store, f"{home}/control/shutdown", "", [f"n{domain.domid}"])
 
 
@@ -77,6 +76,12 @@ def drop_states(
         _remove(store, f"{frontend_path(domain.domid, device)}/state")
     for client, device in clients:
         _remove(store, f"{backend_path(domain.domid, client.domid, device)}/state")
+
+
+def drop_terminals(store: Store, domids: Iterable[DomId]) -> None:
+    """Domain 0 died, and with it the ptys that consoles end in: their paths may soon be somebody else's."""
+    for dom in domids:
+        _remove(store, f"/local/domain/{dom}/console/tty")
 
 
 def remove_domain(store: Store, domain: Domain, devices: list[tuple[DeviceConfig, DomId]]) -> None:

@@ -323,6 +323,8 @@ class Hypervisor:
         self.hardware.release_domain(dom)
         domain.pid = domain.kill_at_ns = None
         devices.drop_states(self.store, domain, self.own_devices(domain), self.client_devices(domain))
+        if dom == DOM0:
+            devices.drop_terminals(self.store, self.domains)
         self.collect_store_events()
 
     def _after_death(self, domain: Domain, now_ns: int) -> None:
