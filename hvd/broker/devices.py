@@ -38,8 +38,9 @@ def write_domain(store: Store, domain: Domain) -> None:
         _write(store, f"{home}/{key}", value, ["n0", f"r{domain.domid}"])
     for key in ("device", "data", "control", "backend", "console"):
         store.mkdir(DOM0, 0, f"{home}/{key}")
-        # Whoever attaches to a console opens the path that stands there: the domain is not to choose it.
-        store.set_perms(DOM0, 0, f"{home}/{key}", ["n0", f"r{domain.domid}"] if key == "console" else [f"n{domain.domid}"])
+        store.set_perms(DOM0, 0, f"{home}/{key}", [f"n{domain.domid}"])
+    # Whoever attaches to a console opens the path that stands there: the domain is not to choose it.
+    store.set_perms(DOM0, 0, f"{home}/console", ["n0", f"r{domain.domid}"])
     _write(store, f"{home}/control/shutdown", "", [f"n{domain.domid}"])
 
 
