@@ -29,18 +29,17 @@ def live(namespaces: int, name: str, domid: int, *, upcall_descriptor: int, stdi
         os.sched_setaffinity(0, certificate["cpus"])
     runtime = Runtime(certificate, descriptors, upcalls)
     guest = Guest(runtime)
-    reason, text = SHUTDOWN_POWEROFF, ""
+    reason, text, last_words = SHUTDOWN_POWEROFF, "", ""
     try:
         guest.run(load_kernel(certificate["kernel"]))
     except GuestShutdown:
         reason = guest.requested_reason()
     except KernelError as error:
-        reason, text = SHUTDOWN_CRASH, str(error)
-        guest.write_console(f"{error}\n")
+        reason, text, last_words = SHUTDOWN_CRASH, str(error), f"{error}\n"
     except BaseException as error:  # noqa: BLE001 - whatever a guest's program raises is its crash, and is reported as that
         reason, text = SHUTDOWN_CRASH, f"{type(error).__name__}: {error}"[:TEXT_MAX]
-        guest.write_console(traceback.format_exc())
-    guest.close(reason, text)
+        last_words = traceback.format_exc()
+    guest.close(reason, text, last_words)
 
 
 def _leave_the_zygote(namespaces: int, name: str, upcall_descriptor: int, stdio: int) -> None:

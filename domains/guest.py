@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from hvd.domains.console.frontend import ConsoleFrontend, write_raw
+from hvd.domains.console.line_discipline import to_terminal
+from hvd.domains.console.streams import ConsoleStreams
 from hvd.domains.device import Frontend
 from hvd.domains.driver_domain import DriverDomain
 from hvd.domains.runtime import Runtime
@@ -16,6 +18,7 @@ from hvd.transport import messages as m
 from hvd.transport.errors import HvdError, LocalError
 
 CONNECT_TIMEOUT_S = 30.0
+DRAIN_S = 1.0
 SHUTDOWN_REASONS = {"poweroff": 0, "halt": 0, "reboot": 1}
 
 
@@ -35,7 +38,11 @@ class Guest:
     """
 
     def __init__(self, runtime: Runtime) -> None:
+        """From here on the process's standard streams are the domain's console."""
         self.runtime = runtime
+        self.console = ConsoleFrontend(runtime)
+        self._streams = ConsoleStreams(self.console)
+        self._streams.install()
         self.domid = runtime.domid
         self.name = runtime.name
         self.incarnation = runtime.incarnation
@@ -98,17 +105,20 @@ class Guest:
         self.runtime.hypercalls.call(m.ConsoleIo(text[:4000]))
 
     def write_console(self, text: str) -> None:
-        """Text on the domain's console."""
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        """Text on the domain's console, whatever the program has made of sys.stdout."""
+        self.console.write(to_terminal(text.encode("utf-8", "backslashreplace")))
 
     def requested_reason(self) -> int:
         """The SHUTDOWN_* number of what the toolstack wrote to control/shutdown."""
         return SHUTDOWN_REASONS.get(self.runtime.store.read_text("control/shutdown"), 0)
 
-    def close(self, reason: int, text: str) -> None:
-        """The end of this incarnation; does not come back."""
-        sys.stdout.flush()
+    def close(self, reason: int, text: str, last_words: str) -> None:
+        """The end of this incarnation; does not come back. What it printed last has a moment to be taken."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._streams.flush()
+        self.write_console(last_words)
+        if not self.console.drain(DRAIN_S):
+            write_raw(self.console.undelivered())
         self.runtime.shutdown(reason, text)
 
     def _connect_devices(self) -> None:

@@ -25,8 +25,6 @@ from hvd.transport.pages import Extent
 from hvd.transport.shared_info import SharedInfo
 from hvd.transport.upcalls import UpcallReceiver
 
-WAKE_TOKEN = -1
-
 
 class WaitTimeout(HvdError):
     """A wait passed its deadline; the text says what was waited for."""
@@ -83,6 +81,12 @@ class Runtime:
                 raise WaitTimeout(f"domain {self.name}: {what} did not happen within {timeout_s:g} s")
             self.wait(left)
 
+    def watch_fd(self, descriptor: int, handler: Callable[[], None]) -> None:
+        """Run the handler from `wait` while the descriptor is readable. It stays the caller's, and open."""
+        token = min(0, *self._handlers) - 1
+        self.waiter.watch_fd(token, descriptor)
+        self._handlers[token] = handler
+
     # ---- event channels ----------------------------------------------------------------------------------------------
 
     def bind(self, port: Port, endpoint: Endpoint, handler: Callable[[], None]) -> None:
@@ -132,12 +136,7 @@ class Runtime:
         """A signal that arrives while we are about to sleep still wakes us."""
         read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        self.waiter.watch_fd(WAKE_TOKEN, read)
-
-        def drain() -> None:
-            os.read(read, 4096)
-
-        self._handlers[WAKE_TOKEN] = drain
+        self.watch_fd(read, lambda: _discard(read))
 
     # ---- sched_op and time -------------------------------------------------------------------------------------------
 
@@ -168,3 +167,7 @@ class Runtime:
         self.hypercalls.call(m.SchedShutdown(reason, text))
         while True:
             signal.pause()
+
+
+def _discard(descriptor: int) -> None:
+    os.read(descriptor, 4096)

@@ -1,0 +1,136 @@
+"""The console daemon, xenconsoled's part: finds every console in XenStore and serves it until its domain is gone."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections import deque
+from collections.abc import Callable
+
+from hvd.domains.console.backend import ConsoleBackend
+from hvd.domains.console.frontend import ConsoleFrontend
+from hvd.domains.console.pty import NoPty, Pty
+from hvd.domains.device import Keys
+from hvd.domains.runtime import Runtime
+from hvd.transport.errors import HvdError, PeerFault
+from hvd.transport.ids import DOM0, DomId
+
+TERMINALS_PER_EVENT = 64
+"""Ptys served before the domains' rings have their turn."""
+LINGER_S = 0.5
+"""How long a pty outlives its domain: closing it takes from whoever is attached what he has not read yet."""
+
+
+class Console:
+    """One domain's console: its backend, and the incarnation whose ring that is attached to."""
+
+    def __init__(self, backend: ConsoleBackend) -> None:
+        self.backend = backend
+        self.incarnation = ""
+        self.watch = ""
+        self.attached = False
+
+
+class ConsoleDaemon:
+    """All consoles of the machine, domain 0's own among them."""
+
+    def __init__(self, runtime: Runtime, own: ConsoleFrontend, log: Callable[[str], None]) -> None:
+        self._runtime = runtime
+        self._store = runtime.store
+        self._log = log
+        self._consoles: dict[DomId, Console] = {}
+        self._by_master: dict[int, ConsoleBackend] = {}
+        self._lingering: deque[tuple[float, ConsoleBackend]] = deque()
+        self._terminals = select.epoll()
+        runtime.watch_fd(self._terminals.fileno(), self._pump)
+        for event in ("@introduceDomain", "@releaseDomain"):
+            self._store.watch(event, lambda _: self.scan())
+        self.scan()
+        own.relieve = self._serve_own
+
+    def scan(self) -> None:
+        """Take up domains that are new, let go of those that are no more."""
+        found = {DomId(int(name)) for name in self._store.directory("/local/domain") if name.isdecimal()}
+        for domid in self._consoles.keys() - found:
+            self._remove(domid)
+        for domid in sorted(found - self._consoles.keys()):
+            self._add(domid)
+
+    def patience_s(self) -> float | None:
+        """How long to wait before `close_old` has something to do; None: until something happens."""
+        return max(0.0, self._lingering[0][0] - time.monotonic()) if self._lingering else None
+
+    def close_old(self) -> None:
+        """Close the ptys of domains that are gone, when their time is over."""
+        while self._lingering and self._lingering[0][0] <= time.monotonic():
+            _, backend = self._lingering.popleft()
+            self._by_master.pop(backend.pty.master, None)
+            backend.close()
+
+    def _add(self, domid: DomId) -> None:
+        home = f"/local/domain/{domid}"
+        keys = {"name": self._store.read_text(f"{home}/name")}
+        pty = self._open_pty(domid)
+        backend = ConsoleBackend(self._runtime, domid, keys, pty, lambda fault: self._fault(domid, fault))
+        self._by_master[pty.master] = backend
+        self._consoles[domid] = Console(backend)
+        self._consoles[domid].watch = self._store.watch(f"{home}/console/incarnation", lambda _: self._look(domid))
+
+    def _open_pty(self, domid: DomId) -> Pty:
+        try:
+            return Pty(self._terminals)
+        except OSError as error:
+            self._log(f"console of domain {domid}: no pty ({error.strerror}): nobody can attach to it, its log goes on")
+            return NoPty()
+
+    def _look(self, domid: DomId) -> None:
+        """Follow the domain from incarnation to incarnation."""
+        console = self._consoles[domid]
+        keys = self._store.read_all(f"/local/domain/{domid}/console")
+        incarnation = keys.get("incarnation", "")
+        if incarnation in ("", console.incarnation):
+            return
+        self._detach(console)
+        console.incarnation = incarnation
+        console.attached = True
+        try:
+            console.backend.attach(keys)
+            self._publish(domid, console.backend.features())
+        except (HvdError, KeyError, ValueError) as error:
+            self._log(f"console of domain {domid}: {error}")
+            self._detach(console)
+
+    def _publish(self, domid: DomId, keys: Keys) -> None:
+        """Write our keys, unless the domain has gone meanwhile: a write would make its directories anew."""
+        directory = f"/local/domain/{domid}/console"
+
+        def body(tx: int) -> None:
+            if self._store.read(f"{directory}/incarnation", tx) is not None:
+                self._store.write_all(directory, keys, tx)
+
+        self._store.transaction(body)
+
+    def _fault(self, domid: DomId, fault: PeerFault) -> None:
+        """The domain broke its ring: it has no console until its next incarnation."""
+        self._log(f"console of domain {domid}: {fault}")
+        self._detach(self._consoles[domid])
+
+    def _remove(self, domid: DomId) -> None:
+        console = self._consoles.pop(domid)
+        self._store.unwatch(console.watch)
+        self._detach(console)
+        self._lingering.append((time.monotonic() + LINGER_S, console.backend))
+
+    def _detach(self, console: Console) -> None:
+        if console.attached:
+            console.attached = False
+            console.backend.detach()
+
+    def _pump(self) -> None:
+        for master, ready in self._terminals.poll(0, TERMINALS_PER_EVENT):
+            self._by_master[master].pump(ready)
+
+    def _serve_own(self) -> None:
+        console = self._consoles.get(DOM0)
+        if console is not None:
+            console.backend.serve()

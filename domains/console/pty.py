@@ -1,0 +1,83 @@
+"""One pseudo-terminal: where a console's output goes and its input comes from, whoever attaches to it, or nobody."""
+
+from __future__ import annotations
+
+import os
+import select
+import termios
+import tty
+
+from hvd.transport.limits import CONSOLE_SCROLLBACK_BYTES_MAX
+
+
+class Pty:
+    """A raw terminal whose other end always exists: this side neither blocks nor hangs up.
+
+    Its master is in its owner's epoll set: readable while it listens, writable while output waits for room.
+    """
+
+    def __init__(self, events: select.epoll) -> None:
+        """OSError when the host has no terminal left."""
+        self._events = events
+        self.master, self._slave = os.openpty()
+        tty.setraw(self._slave)
+        os.set_blocking(self.master, False)
+        self.path = os.ttyname(self._slave)
+        self._scrollback = bytearray()
+        self.listening = False
+        """Whether typing is an event."""
+        self._interest = 0
+        events.register(self.master, 0)
+
+    def write(self, data: bytes) -> None:
+        """Show; what the terminal does not take now waits, and of that the newest is kept."""
+        self._scrollback += data
+        if len(self._scrollback) > CONSOLE_SCROLLBACK_BYTES_MAX:
+            # What lies in the terminal is older than what waits for it: it goes first, or a reader would see a gap.
+            termios.tcflush(self._slave, termios.TCIFLUSH)
+            excess = len(self._scrollback) - CONSOLE_SCROLLBACK_BYTES_MAX
+            del self._scrollback[: self._scrollback.find(b"\n", excess - 1) + 1 or excess]
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand over what waits, as far as the terminal takes it."""
+        try:
+            while self._scrollback:
+                del self._scrollback[: os.write(self.master, self._scrollback)]
+        except BlockingIOError:
+            pass
+        self._update()
+
+    def read(self, limit: int) -> bytes:
+        """What was typed, at most `limit` (> 0) bytes; b"" if there is nothing."""
+        try:
+            return os.read(self.master, limit)
+        except BlockingIOError:
+            return b""
+
+    def listen(self, *, on: bool) -> None:
+        self.listening = on
+        self._update()
+
+    def close(self) -> None:
+        self._events.unregister(self.master)
+        os.close(self.master)
+        os.close(self._slave)
+
+    def _update(self) -> None:
+        interest = (select.EPOLLIN if self.listening else 0) | (select.EPOLLOUT if self._scrollback else 0)
+        if interest != self._interest:
+            self._events.modify(self.master, interest)
+            self._interest = interest
+
+
+class NoPty(Pty):
+    """Stands where the host had no terminal left: nobody can attach, the log goes on."""
+
+    def __init__(self) -> None:
+        self.master, self.path, self.listening = -1, "", True
+
+    def write(self, data: bytes) -> None: ...
+    def flush(self) -> None: ...
+    def listen(self, *, on: bool) -> None: ...
+    def close(self) -> None: ...
