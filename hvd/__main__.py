@@ -7,13 +7,43 @@ import sys
 
 ORDERS, REPORTS = 0, 3
 """The machine's descriptors: orders come in, what becomes of them goes out. Whoever starts one puts pipes there."""
+HELP = ("-h", "--help")
 
 
 def main() -> None:
-    """The `hvd` command."""
-    from hvd.toolstack.cli.app import run
+    """The `hvd` command.
 
-    run()
+    `hvd up` forks the machine first: it loads what it will run while we load what reads command lines. It gets its
+    order when that is done, and without one it has done nothing.
+    """
+    if sys.argv[1:2] != ["up"] or any(word in HELP for word in sys.argv):
+        from hvd.toolstack.cli.app import run
+
+        run()
+        return
+    pid, orders, reports = _fork_machine()
+    from hvd.toolstack.cli.app import run
+    from hvd.toolstack.cluster.machine_process import MachineProcess
+
+    run(MachineProcess(pid, orders, reports))
+
+
+def _fork_machine() -> tuple[int, int, int]:
+    """The pid of a machine that waits for its order, and our ends of its pipes. Only sys and os are loaded yet."""
+    orders_read, orders_write = os.pipe()
+    reports_read, reports_write = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(orders_read)
+        os.close(reports_write)
+        return pid, orders_write, reports_read
+    try:
+        os.setsid()
+        os.dup2(orders_read, ORDERS)
+        os.dup2(reports_write, REPORTS)
+        run_machine()
+    finally:
+        os._exit(0)
 
 
 def run_machine() -> None:
@@ -22,11 +52,14 @@ def run_machine() -> None:
     Imports stand here, so that whoever only starts machines does not load what runs in them; and before the order is
     read, so that a machine can warm up while its order is still being written. Without an order nothing is done.
     """
+    from hvd.machine.standing import detach, end_on_sigterm, follow_owner
+
+    os.closerange(REPORTS + 1, os.sysconf("SC_OPEN_MAX"))
+    end_on_sigterm()
     from hvd.broker.loop import run_broker
     from hvd.domains.zygote import run_zygote
     from hvd.machine.machine import Machine
     from hvd.machine.run_dir import RunDirRefused, claim, release
-    from hvd.machine.standing import detach, follow_owner
     from hvd.transport.run_dir import Order
 
     def report(line: str) -> None:

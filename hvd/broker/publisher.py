@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import threading
 import time
 from collections import deque
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import msgpack
 import zmq
 
 from hvd.broker.poller import Poller
 from hvd.transport.hypercalls import socket_address
+from hvd.transport.log_file import append
 
 EVENTS = "events"
 BUFFERED_MAX = 1000
+
+
+class BoundedFile(io.TextIOBase):
+    """A text file that is rotated at a bound: whoever sends nonsense all day must not fill the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, text: str) -> int:
+        append(self._path, text.encode())
+        return len(text)
 
 
 class Publisher:
@@ -32,6 +46,7 @@ class Publisher:
         self._socket.bind(socket_address(directory, EVENTS))
         self._buffer: deque[tuple[str, dict[str, Any]]] = deque(maxlen=BUFFERED_MAX)
         self._log: Any = None
+        self._writing = threading.Lock()
         self._path = Path(f"/proc/self/fd/{directory}/log/broker.log")
         poller.watch(int(self._socket.fd), self.welcome)
 
@@ -39,6 +54,7 @@ class Publisher:
         """One lifecycle event to whoever listens, and to the log."""
         fields = {"domid": domid, "name": name, "incarnation": incarnation, "detail": detail}
         self._send({"event": event, **fields, "at_ns": time.time_ns()})
+        self.welcome()  # sending may take the socket's one sign of a new subscriber
         self.log(event, **fields)
 
     def welcome(self) -> None:
@@ -54,10 +70,9 @@ class Publisher:
 
     def log(self, event: str, **fields: Any) -> None:
         """A line in broker.log."""
-        if self._log is None:
-            self._buffer.append((event, fields | {"timestamp": time.time()}))
-        else:
-            self._log.info(event, **fields)
+        self._buffer.append((event, fields | {"timestamp": datetime.now(UTC).isoformat(timespec="microseconds")}))
+        if self._log is not None:
+            self._write_buffered()
 
     def start_logging(self) -> None:
         """Load structlog beside the loop and write what has waited."""
@@ -67,18 +82,19 @@ class Publisher:
         import structlog
 
         structlog.configure(
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper("iso"),
-                structlog.processors.JSONRenderer(),
-            ],
-            logger_factory=structlog.WriteLoggerFactory(self._path.open("a", encoding="utf-8")),
+            processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()],
+            logger_factory=structlog.WriteLoggerFactory(cast(TextIO, BoundedFile(self._path))),
         )
-        log = structlog.get_logger()
+        self._log = structlog.get_logger()
+        self._write_buffered()
+
+    def _write_buffered(self) -> None:
+        """The loop and the thread that loads structlog may both be here: line by line, in order."""
         while self._buffer:
-            event, fields = self._buffer.popleft()
-            log.info(event, **fields)
-        self._log = log
+            with self._writing:
+                event, fields = self._buffer.popleft() if self._buffer else ("", {})
+                if event:
+                    self._log.info(event, **fields)
 
     def _send(self, fields: dict[str, Any]) -> None:
         with contextlib.suppress(zmq.Again):  # nobody reads fast enough: an event is news, not a record

@@ -27,6 +27,15 @@ def detach(run_dir: str) -> None:
     os.close(log)
 
 
+def end_on_sigterm() -> None:
+    """Until the machine has its own way: end, but clean up on the way out."""
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
 def follow_owner(descriptor: int, *, lifeline: bool) -> None:
     """With a lifeline: when the pipe's other end closes, this process gets SIGTERM, as if asked to power off.
 
@@ -37,7 +46,6 @@ def follow_owner(descriptor: int, *, lifeline: bool) -> None:
         os.dup2(null, descriptor)
         os.close(null)
         return
-    signal.signal(signal.SIGTERM, _end)  # until the machine has its own
     fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGTERM)
     fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
@@ -45,7 +53,3 @@ def follow_owner(descriptor: int, *, lifeline: bool) -> None:
     poll.register(descriptor, 0)
     if poll.poll(0):
         sys.exit(0)  # it was closed before we listened
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    sys.exit(0)

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from hvd.toolstack.cluster.configuration import configuration_bytes, from_domains, held_back
+from hvd.toolstack.cluster.boot_plan import BootPlan
 from hvd.toolstack.cluster.connection import Connection
-from hvd.toolstack.cluster.domain import WAIT_DEADLINE_S, Domain, DomainInfo
+from hvd.toolstack.cluster.domain import WAIT_DEADLINE_S, Domain, DomainInfo, full_name
 from hvd.toolstack.cluster.errors import ClusterError, NoSuchDomain, NotReached, NotRunning, StartFailed
-from hvd.toolstack.cluster.events import EventStream
+from hvd.toolstack.cluster.events import EventStream, LifecycleEvent
 from hvd.toolstack.cluster.machine_process import MachineProcess
 from hvd.toolstack.cluster.power_off import GRACE_S, power_off
 from hvd.toolstack.cluster.readiness import Readiness
-from hvd.toolstack.cluster.run_dirs import check_run_dir, default_run_dir
-from hvd.toolstack.config import ClusterConfig, load
+from hvd.toolstack.cluster.run_dirs import check_run_dir, default_run_dir, make_private_dir
 from hvd.transport import messages as m
 from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.run_dir import Order
 
 UP_DEADLINE_S = 30.0
-DOM0_NAMES = ("dom0", "Domain-0")
 
 
 class Cluster:
@@ -36,9 +33,9 @@ class Cluster:
         cluster.domain("storage").wait_ready()
     """
 
-    def __init__(self, config: ClusterConfig, run_dir: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, plan: BootPlan | None, run_dir: str | os.PathLike[str] | None = None) -> None:
         """Nothing is started before `start`. Without a directory it gets a private one, which is removed at the end."""
-        self.config = config
+        self.plan = plan
         self.temporary = run_dir is None
         self._run_dir = None if run_dir is None else Path(os.path.realpath(run_dir))
         self._machine: MachineProcess | None = None
@@ -48,14 +45,18 @@ class Cluster:
     @classmethod
     def load(cls, path: str | os.PathLike[str], run_dir: str | os.PathLike[str] | None = None) -> Cluster:
         """The cluster that a file describes; ConfigError names everything that is wrong with it."""
-        return cls(load(path), run_dir)
+        from hvd.toolstack.cluster.configuration import plan_from_file
+
+        return cls(plan_from_file(path), run_dir)
 
     @classmethod
     def build(
         cls, domains: Iterable[m.DomainConfig] = (), run_dir: str | os.PathLike[str] | None = None, name: str = "hvd"
     ) -> Cluster:
         """A cluster of these domains; one named Domain-0 says what dom0 is. ConfigError when something is wrong."""
-        return cls(from_domains(domains, name), run_dir)
+        from hvd.toolstack.cluster.configuration import plan_from_domains
+
+        return cls(plan_from_domains(domains, name), run_dir)
 
     @classmethod
     def attach(cls, run_dir: str | os.PathLike[str] | None = None) -> Cluster:
@@ -63,7 +64,7 @@ class Cluster:
 
         It goes on when this object is closed; `down` ends it.
         """
-        cluster = cls(ClusterConfig(), default_run_dir() if run_dir is None else run_dir)
+        cluster = cls(None, default_run_dir() if run_dir is None else run_dir)
         cluster._connection = Connection(cluster.run_dir)
         return cluster
 
@@ -82,49 +83,67 @@ class Cluster:
 
     def start(self, deadline_s: float = UP_DEADLINE_S) -> None:
         """Start the machine and wait until every domain is ready; StartFailed, and nothing is left, when one is not."""
+        until = time.monotonic() + deadline_s
+        self.switch_on(deadline_s)
+        self.boot(max(0.0, until - time.monotonic()))
+
+    def switch_on(
+        self, deadline_s: float = UP_DEADLINE_S, *, machine: MachineProcess | None = None, lifeline: bool = True
+    ) -> None:
+        """Start the machine, or give one that waits its order, and connect; the domains are booting then.
+
+        Without a lifeline the machine goes on when this program ends.
+        """
         if self._connection is not None:
             raise ClusterError(f"the cluster in {self.run_dir} is running already")
-        until = time.monotonic() + deadline_s
-        self.switch_on(MachineProcess.spawn(), deadline_s, lifeline=True)
+        if self.plan is None:
+            raise ClusterError(f"the cluster in {self.run_dir} was attached to: whoever has its file starts it")
+        run_dir = self._run_dir or make_private_dir()
         try:
-            self.wait_ready(max(0.0, until - time.monotonic()))
+            check_run_dir(run_dir)
+            machine = machine or MachineProcess.spawn()
+            machine.start(Order(str(run_dir), self.plan.configuration, self.temporary, lifeline), deadline_s)
+            self._connection = Connection(run_dir)
+        except BaseException:
+            if machine is not None:
+                machine.discard()
+            if self._run_dir is None:
+                shutil.rmtree(run_dir, ignore_errors=True)
+            raise
+        self._machine, self._run_dir = machine, run_dir
+
+    def boot(
+        self,
+        deadline_s: float = UP_DEADLINE_S,
+        tell: Callable[[str], None] | None = None,
+        hear: Callable[[LifecycleEvent], None] | None = None,
+    ) -> None:
+        """Wait until every domain is ready; else end the machine and raise StartFailed.
+
+        `tell` hears who is waited for, `hear` every event.
+        """
+        try:
+            self.wait_ready(deadline_s, tell=tell, hear=hear)
         except BaseException as error:
+            words = "" if self._machine is None else self._machine.last_words()
             self.down(grace_s=0)
             if isinstance(error, NotReached | NotRunning):
-                raise StartFailed(str(error)) from None
+                raise StartFailed("; ".join(filter(None, (str(error), words)))) from None
             raise
 
-    def switch_on(self, machine: MachineProcess, deadline_s: float = UP_DEADLINE_S, *, lifeline: bool) -> None:
-        """Give a machine that waits its order, and connect when the broker is up; domains may still be booting."""
-        created = self._run_dir is None
-        try:
-            if self._run_dir is None:
-                self._run_dir = Path(tempfile.mkdtemp(prefix="hvd-", dir=os.environ.get("XDG_RUNTIME_DIR")))
-            check_run_dir(self._run_dir)
-            machine.start(
-                Order(str(self._run_dir), configuration_bytes(self.config), self.temporary, lifeline), deadline_s
-            )
-            self._connection = Connection(self._run_dir)
-            self._machine = machine
-        except BaseException:
-            machine.power_off()
-            machine.wait(deadline_s)
-            machine.close()
-            if created and self._run_dir is not None:
-                shutil.rmtree(self._run_dir, ignore_errors=True)
-            raise
-
-    def down(self, grace_s: float = GRACE_S) -> None:
+    def down(self, grace_s: float = GRACE_S, tell: Callable[[str], None] | None = None) -> None:
         """Power off: guests are asked to stop and have `grace_s` for it (0: no question), then everything is ended.
 
-        Returns when every process is gone. Nothing happens when it is down already.
+        Returns when every process is gone; `tell` hears what is waited for. Nothing happens when it is down already.
         """
         if self._connection is None:
             return
         try:
-            power_off(self._connection, grace_s)
+            power_off(self._connection, grace_s, tell)
             if self._machine is not None:
                 self._machine.wait(0)
+            if self.temporary:
+                shutil.rmtree(self.run_dir, ignore_errors=True)  # where the machine was killed before it could
         finally:
             self.close()
 
@@ -175,7 +194,7 @@ class Cluster:
     def domain(self, name: str | int) -> Domain:
         """A domain by name (dom0 by either of its names) or domid; NoSuchDomain lists those there are."""
         infos = self.infos().values()
-        wanted = "Domain-0" if name in DOM0_NAMES else str(name)
+        wanted = full_name(str(name))
         for info in infos:
             if wanted in (info.name, str(info.domid)):
                 return Domain(self, info.domid, info.name)
@@ -204,23 +223,44 @@ class Cluster:
         """`wait_ready` is to wait for a later incarnation than this one."""
         self._next_incarnation[info.domid] = Incarnation(info.incarnation + 1)
 
-    def wait_ready(self, deadline_s: float = WAIT_DEADLINE_S, domains: Sequence[Domain] | None = None) -> None:
+    def wait_ready(
+        self,
+        deadline_s: float = WAIT_DEADLINE_S,
+        domains: Sequence[Domain] | None = None,
+        tell: Callable[[str], None] | None = None,
+        hear: Callable[[LifecycleEvent], None] | None = None,
+    ) -> None:
         """Until these domains, or all that are to run, are ready; NotReached names who is not, and its last death."""
         until = time.monotonic() + deadline_s
         with self.events() as events:
             readiness = Readiness(self._wanted(domains), self.run_dir)
             try:
-                readiness.look(self.infos())
-                while not readiness.complete:
-                    event = events.next_until(until)
-                    if event is None:
-                        raise NotReached(f"after {deadline_s:g} s {readiness.missing(self.infos())}")
-                    readiness.note(event)
-                    readiness.look(self.infos())
+                self._follow(readiness, events, until, tell or _ignore, hear or _ignore)
             except NotRunning as error:
                 for event in events:
                     readiness.note(event)
                 raise NotRunning(f"{error}; {readiness.last_failure()}".rstrip("; ")) from None
+            if not readiness.complete:
+                raise NotReached(f"after {deadline_s:g} s {readiness.missing(self.infos())}")
+
+    def _follow(
+        self,
+        readiness: Readiness,
+        events: EventStream,
+        until: float,
+        tell: Callable[[str], None],
+        hear: Callable[[LifecycleEvent], None],
+    ) -> None:
+        """Look and listen until all are ready or the time is over."""
+        readiness.look(infos := self.infos())
+        while not readiness.complete:
+            tell(f"waiting for {readiness.names(infos)}")
+            event = events.next_until(until)
+            if event is None:
+                return
+            hear(event)
+            readiness.note(event)
+            readiness.look(infos := self.infos())
 
     def wait_until(self, condition: Callable[[], bool], what: str, deadline_s: float = WAIT_DEADLINE_S) -> None:
         """Look now and after every event; NotReached at the deadline."""
@@ -233,8 +273,12 @@ class Cluster:
     def _wanted(self, domains: Sequence[Domain] | None) -> dict[DomId, Incarnation]:
         """Whom to wait for, and from which incarnation on."""
         if domains is None:
-            held = held_back(self.config)
+            held = self.plan.held_back if self.plan else frozenset()
             domids = [info.domid for info in self.infos().values() if info.name not in held]
         else:
             domids = [domain.domid for domain in domains]
         return {domid: self._next_incarnation.get(domid, Incarnation(1)) for domid in domids}
+
+
+def _ignore(news: object) -> None:
+    """For whoever does not want to know."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import msgpack
 
-from hvd.toolstack.config import ClusterConfig
+from hvd.toolstack.cluster.boot_plan import BootPlan
+from hvd.toolstack.config import ClusterConfig, load
 from hvd.toolstack.config.domains import Draft
 from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES, NAME_SYNTAX, full_name, is_name
@@ -18,24 +20,28 @@ from hvd.transport.codec import encode
 from hvd.transport.messages import DeviceConfig, DomainConfig
 
 
-def configuration_bytes(config: ClusterConfig) -> bytes:
-    """dom0's config first, then the others' in start order."""
+def plan_of(config: ClusterConfig) -> BootPlan:
+    """What to boot for a checked configuration."""
     ordered = [config.dom0, *(config.domain(name) for name in config.start_order)]
-    packed: bytes = msgpack.packb([encode(domain) for domain in ordered])
-    return packed
+    return BootPlan(config.name, msgpack.packb([encode(domain) for domain in ordered]), _held_back(config))
 
 
-def from_domains(domains: Iterable[DomainConfig], name: str) -> ClusterConfig:
+def plan_from_file(path: str | os.PathLike[str]) -> BootPlan:
+    """The cluster that a file describes; ConfigError names everything that is wrong with it."""
+    return plan_of(load(path))
+
+
+def plan_from_domains(domains: Iterable[DomainConfig], name: str) -> BootPlan:
     """A cluster of these domains, checked as a cluster file's are; ConfigError names everything that is wrong."""
     report = Report("Cluster.build", "")
     kernels = Kernels(Path.cwd())
     drafts = [_draft(config, index, kernels, report) for index, config in enumerate(domains)]
     given_dom0 = [draft.config for draft in drafts if draft.config.name in DOM0_NAMES]
     guests = [draft for draft in drafts if draft.config.name not in DOM0_NAMES]
-    check_relations(report, guests)
+    check_relations(report, guests, {})
     report.raise_if_wrong()
     dom0 = replace(given_dom0[0], name=DOM0_NAME) if given_dom0 else ClusterConfig().dom0
-    return ClusterConfig(name, None, dom0, tuple(draft.config for draft in guests), start_order(guests))
+    return plan_of(ClusterConfig(name, None, dom0, tuple(draft.config for draft in guests), start_order(guests)))
 
 
 def _draft(config: DomainConfig, index: int, kernels: Kernels, report: Report) -> Draft:
@@ -56,11 +62,10 @@ def _draft(config: DomainConfig, index: int, kernels: Kernels, report: Report) -
     return Draft(place, config, after, [], devices)
 
 
-def held_back(config: ClusterConfig) -> set[str]:
-    """The names of the domains that do not start by themselves: created paused, or behind one that is."""
+def _held_back(config: ClusterConfig) -> frozenset[str]:
     held = {domain.name for domain in config.domains if domain.paused}
     for name in config.start_order:
         domain = config.domain(name)
         if held & {*domain.after, *(device.backend for device in domain.devices)}:
             held.add(name)
-    return held
+    return frozenset(held)

@@ -15,8 +15,14 @@ from hvd.transport.ids import DomId, Incarnation
 if TYPE_CHECKING:
     from hvd.toolstack.cluster.cluster import Cluster
 
+DOM0_NAME = "Domain-0"
 WAIT_DEADLINE_S = 30.0
 GRACE_S = 5.0
+
+
+def full_name(name: str) -> str:
+    """The name the broker knows: dom0 is Domain-0."""
+    return DOM0_NAME if name == "dom0" else name
 
 
 class DomainState(StrEnum):
@@ -38,6 +44,8 @@ class DomainState(StrEnum):
     """An on_* action keeps it as it died; only reboot or destroy move it."""
 
 
+ALIVE = frozenset({DomainState.STARTING, DomainState.RUNNING, DomainState.PAUSED, DomainState.DYING})
+"""The states in which it has, or may have, a process."""
 ENDED = frozenset({DomainState.FAILED, DomainState.PRESERVED})
 """The states that a domain does not leave by itself."""
 
@@ -177,6 +185,15 @@ class Domain:
 
         self._cluster.wait_until(check, f"domain {self.name} (domid {self.domid}) {what}", deadline_s)
         return found[0]
+
+    def wait_stopped(self, incarnation: Incarnation, deadline_s: float = WAIT_DEADLINE_S) -> None:
+        """Until the process of this incarnation is gone, whatever follows it."""
+
+        def stopped() -> bool:
+            info = self._cluster.infos().get(self.domid)
+            return info is None or info.incarnation > incarnation or info.state not in ALIVE
+
+        self._cluster.wait_until(stopped, f"domain {self.name} (domid {self.domid}) to stop", deadline_s)
 
     def wait_gone(self, deadline_s: float = WAIT_DEADLINE_S) -> None:
         """Until it is destroyed."""

@@ -14,6 +14,7 @@ from hvd.transport.run_dir import Order
 
 UP = "up"
 REPORT_BYTES_MAX = 65_536
+END_DEADLINE_S = 15.0
 
 
 class MachineProcess:
@@ -26,6 +27,7 @@ class MachineProcess:
         self._orders = orders
         self._reports = reports
         self._report = ""
+        self._ordered = False
 
     @classmethod
     def spawn(cls) -> MachineProcess:
@@ -51,10 +53,11 @@ class MachineProcess:
 
     def start(self, order: Order, deadline_s: float) -> None:
         """Give the order and wait until the broker is up; StartFailed carries what the machine said."""
+        self._ordered = True
         try:
             _write_all(self._orders, order.packed())
         except BrokenPipeError:
-            raise StartFailed(self.last_words()) from None
+            raise StartFailed(self._end()) from None
         if not order.lifeline:
             os.close(self._orders)
             self._orders = -1
@@ -62,23 +65,28 @@ class MachineProcess:
         while UP not in self._report.splitlines():
             if not self._wait_report(until):
                 late = time.monotonic() >= until
-                raise StartFailed(f"the broker was not up within {deadline_s:g} s" if late else self.last_words())
+                raise StartFailed(f"the broker was not up within {deadline_s:g} s" if late else self._end())
+
+    def _end(self) -> str:
+        return self.last_words() or "the machine ended without a word"
 
     def last_words(self) -> str:
         """What the machine reported beside being up, for people."""
         self._wait_report(time.monotonic())
         words = [line for line in self._report.splitlines() if line != UP]
-        return "; ".join(words) or "the machine ended without a word"
+        return "; ".join(words)
 
-    def power_off(self) -> None:
-        """Ask it to end everything under it, and itself."""
-        self.signal(signal.SIGTERM)
+    def discard(self) -> None:
+        """End it, and everything under it, whatever it is doing, and let go of it."""
+        self._signal(signal.SIGTERM if self._ordered else signal.SIGKILL)
+        if not self.wait(END_DEADLINE_S):
+            self._signal(signal.SIGKILL)
+            self.wait(END_DEADLINE_S)
+        self.close()
 
-    def signal(self, number: int) -> None:
-        try:
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
-        except ProcessLookupError:
-            return
 
     def wait(self, deadline_s: float) -> bool:
         """Whether it has ended before the deadline; its status is collected."""

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import signal
 import time
+from collections.abc import Callable
 
 from hvd.toolstack.cluster.connection import Connection
-from hvd.toolstack.cluster.domain import DomainInfo, DomainState
+from hvd.toolstack.cluster.domain import ALIVE, DomainInfo
 from hvd.toolstack.cluster.errors import ClusterError
 from hvd.toolstack.cluster.events import EventStream
 from hvd.toolstack.cluster.remains import remove_remains
 from hvd.transport import messages as m
-from hvd.transport.errors import HvdError
-from hvd.transport.hypercalls import HypercallError
+from hvd.transport.hypercalls import HypercallError, HypercallTimeout
 from hvd.transport.ids import DOM0, DomId, Incarnation
 
 GRACE_S = 5.0
 SLACK_S = 2.0
 MACHINE_DEADLINE_S = 15.0
 """The machine itself gives its children 10 s to die."""
-STOPPABLE = frozenset({DomainState.STARTING, DomainState.RUNNING, DomainState.PAUSED, DomainState.DYING})
 
 
-def power_off(connection: Connection, grace_s: float) -> list[str]:
-    """End it and return when every process is gone; the names of the guests that were asked to stop, in that order."""
-    asked: list[str] = []
-    if grace_s > 0:
-        try:
-            with connection.events() as events:
-                _stop_guests(connection, events, grace_s, asked)
-        except HvdError:
-            pass  # a broker that does not answer keeps nobody from powering off
-    _end_machine(connection)
+def power_off(connection: Connection, grace_s: float, tell: Callable[[str], None] | None = None) -> None:
+    """End it and return when every process is gone; `tell` hears what is being waited for."""
+    tell = tell or (lambda text: None)
+    try:
+        if grace_s > 0:
+            with connection.events() as events, contextlib.suppress(HypercallTimeout):
+                _stop_guests(connection, events, grace_s, tell)
+    except ClusterError:
+        pass  # a broker that does not answer keeps nobody from powering off
+    finally:
+        tell("powering off")
+        _end_machine(connection)
     remove_remains(connection.run_dir)
-    return asked
 
 
 def _end_machine(connection: Connection) -> None:
@@ -49,12 +50,12 @@ def _end_machine(connection: Connection) -> None:
     raise ClusterError(f"the machine (pid {connection.machine_pid}) does not even end by SIGKILL: see ps")
 
 
-def _stop_guests(connection: Connection, events: EventStream, grace_s: float, asked: list[str]) -> None:
+def _stop_guests(connection: Connection, events: EventStream, grace_s: float, tell: Callable[[str], None]) -> None:
     """Whoever serves others is asked when those are gone. One that boots again by its own policy counts as stopped."""
     stopped: dict[DomId, Incarnation] = {}
     while True:
         infos = [DomainInfo.from_wire(fields) for fields in connection.call(m.DomctlList())]
-        guests = [i for i in infos if i.domid != DOM0 and i.state in STOPPABLE]
+        guests = [i for i in infos if i.domid != DOM0 and i.state in ALIVE]
         left = [i for i in guests if stopped.get(i.domid, i.incarnation) == i.incarnation]
         if not left:
             return
@@ -63,8 +64,8 @@ def _stop_guests(connection: Connection, events: EventStream, grace_s: float, as
         for info in reversed(free):
             if info.domid not in stopped:
                 stopped[info.domid] = info.incarnation
-                asked.append(info.name)
                 _ask(connection, info, grace_s)
+        tell(f"waiting for {', '.join(info.name for info in left)} to stop")
         if events.next_until(time.monotonic() + grace_s + SLACK_S) is None:
             return
 

@@ -47,6 +47,10 @@ class Readiness:
                 self._deaths[domid] = info.name, info.last_death
                 raise NotReached(self._told(domid, info.name, f"is {info.state} and will not become ready"))
 
+    def names(self, infos: dict[DomId, DomainInfo]) -> str:
+        """Who is waited for."""
+        return ", ".join(infos[domid].name for domid in self._pending if domid in infos)
+
     def missing(self, infos: dict[DomId, DomainInfo]) -> str:
         """What is told when the time is over."""
         late = [infos[domid] for domid in self._pending if domid in infos]

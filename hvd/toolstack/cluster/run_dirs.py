@@ -21,6 +21,14 @@ def default_run_dir() -> Path:
     return Path("/run/hvd") if os.geteuid() == 0 else Path(f"/tmp/hvd-{os.geteuid()}")
 
 
+def make_private_dir() -> Path:
+    """A new directory for a cluster that nobody needs to find by name."""
+    parent = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("TMPDIR") or "/tmp"
+    path = Path(os.path.realpath(parent)) / f"hvd-{os.urandom(6).hex()}"
+    path.mkdir(mode=0o700)
+    return path
+
+
 def check_run_dir(path: Path) -> None:
     """BadRunDir unless a machine may make this directory its own: it is missing, or ours and without strange things."""
     try:

@@ -10,7 +10,7 @@ from hvd.toolstack.config.domains import DOM0_KERNEL, Draft, read_dom0, read_dom
 from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.names import DOM0_NAME
 from hvd.toolstack.config.problems import ConfigError, Problem, Report
-from hvd.toolstack.config.relations import check_relations, start_order
+from hvd.toolstack.config.relations import Running, check_relations, start_order
 from hvd.toolstack.config.table import Table, table_in
 from hvd.transport.limits import DOMAINS_MAX, MESSAGE_BYTES_MAX
 from hvd.transport.messages import DomainConfig
@@ -41,20 +41,21 @@ class ClusterConfig:
         raise KeyError(name)
 
 
-def load(path: str | os.PathLike[str]) -> ClusterConfig:
+def load(path: str | os.PathLike[str], running: Running | None = None) -> ClusterConfig:
     """The cluster described by the file at `path`; ConfigError names everything that is wrong with it.
 
-    Kernels and images are found from the file's own directory, and looked at but not run or changed.
+    Kernels and images are found from the file's own directory, and looked at but not run or changed. With `running` the
+    domains are to join those, and may name them.
     """
     text = _text_of(path)
     report = Report(os.fspath(path), text)
     file = Path(path).absolute()
-    config = _read(Table(report, (), _document(path, text)), file)
+    config = _read(Table(report, (), _document(path, text)), file, running or {})
     report.raise_if_wrong()
     return config
 
 
-def _read(root: Table, file: Path) -> ClusterConfig:
+def _read(root: Table, file: Path, running: Running) -> ClusterConfig:
     kernels = Kernels(file.parent)
     cluster = _subtable(root, "cluster")
     name = cluster.name("name") if cluster and "name" in cluster.rest() else _stem(file)
@@ -65,7 +66,7 @@ def _read(root: Table, file: Path) -> ClusterConfig:
     drafts = [read_domain(table, kernels, file.parent) for table in root.tables("domain", "domain")]
     root.finish()
     _check_sizes(root.report, drafts)
-    check_relations(root.report, drafts)
+    check_relations(root.report, drafts, running)
     root.report.raise_if_wrong()
     return ClusterConfig(name, file, dom0_config, tuple(draft.config for draft in drafts), start_order(drafts))
 

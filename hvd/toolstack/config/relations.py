@@ -1,5 +1,6 @@
 """What must hold between the domains of a cluster file: names, backends, shared images, an order to start in."""
 
+from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from hvd.toolstack.config.disks import Disk
@@ -7,12 +8,15 @@ from hvd.toolstack.config.domains import Draft
 from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES
 from hvd.toolstack.config.problems import Report, nearest, shown
 
+Running = Mapping[str, bool]
+"""The domains of a running cluster beside dom0, by name: whether each is a driver domain."""
 
-def check_relations(report: Report, drafts: list[Draft]) -> None:
-    """Report every relation that does not hold."""
-    by_name = _named(report, drafts)
+
+def check_relations(report: Report, drafts: list[Draft], running: Running) -> None:
+    """Report every relation that does not hold, among these domains and with those that are running."""
+    by_name = _named(report, drafts, running)
     for draft in drafts:
-        _check_names(report, draft, by_name)
+        _check_names(report, draft, by_name, running)
         _check_device_numbers(report, draft)
     _check_writers(report, [disk for draft in drafts for disk in draft.disks])
     _check_cycles(report, by_name)
@@ -23,10 +27,12 @@ def start_order(drafts: list[Draft]) -> tuple[str, ...]:
     return tuple(TopologicalSorter(_waits_for({draft.config.name: draft for draft in drafts})).static_order())
 
 
-def _named(report: Report, drafts: list[Draft]) -> dict[str, Draft]:
+def _named(report: Report, drafts: list[Draft], running: Running) -> dict[str, Draft]:
     by_name: dict[str, Draft] = {}
     for draft in drafts:
         name = draft.config.name
+        if name in running:
+            report.wrong((*draft.place, "name"), "a name of its own", f"{shown(name)}, the name of a running domain")
         if name in by_name:
             found = f"{shown(name)}, the name of {report.spell(by_name[name].place)}"
             report.wrong((*draft.place, "name"), "a name of its own", found)
@@ -35,8 +41,8 @@ def _named(report: Report, drafts: list[Draft]) -> dict[str, Draft]:
     return by_name
 
 
-def _check_names(report: Report, draft: Draft, by_name: dict[str, Draft]) -> None:
-    known = [DOM0_NAME, *by_name]
+def _check_names(report: Report, draft: Draft, by_name: dict[str, Draft], running: Running) -> None:
+    known = [DOM0_NAME, *by_name, *running]
     for place, name in draft.after:
         if name not in known:
             report.wrong(place, "the name of a domain", shown(name), nearest(name, known))
@@ -49,6 +55,8 @@ def _check_names(report: Report, draft: Draft, by_name: dict[str, Draft]) -> Non
             found = f"{shown(device.backend)}, which is none"
             hint = f"give {report.spell(host.place)} driver_domain = true"
             report.wrong((*place, "backend"), "a driver domain", found, hint)
+        elif not host and not running.get(device.backend, True):
+            report.wrong((*place, "backend"), "a driver domain", f"{shown(device.backend)}, which is none")
 
 
 def _check_device_numbers(report: Report, draft: Draft) -> None:

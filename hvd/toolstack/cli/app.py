@@ -1,0 +1,268 @@
+"""The `hvd` command: every sub-command with its options, help and examples. What they do is beside this module.
+
+Those are imported by the command that runs: typer alone takes longer to load than `hvd list` takes to answer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from hvd.toolstack.cli.completion import domain_names, log_names
+from hvd.toolstack.cli.output import BAD_INPUT, FAILED, print_error
+
+if TYPE_CHECKING:
+    from hvd.toolstack.cluster.machine_process import MachineProcess
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+app = typer.Typer(
+    name="hvd",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    help="Xen's paravirtual architecture carried out by Linux processes.\n\n"
+    "HVD_RUN_DIR names the directory of a cluster (else $XDG_RUNTIME_DIR/hvd, or /run/hvd for root, or /tmp/hvd-UID):"
+    " each directory has a machine of its own.",
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one document a line.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A domain's name or domid.", autocompletion=domain_names)]
+Names = Annotated[
+    list[str], typer.Argument(metavar="NAME...", help="Domains' names or domids.", autocompletion=domain_names)
+]
+Deadline = Annotated[float, typer.Option("--deadline", metavar="SECONDS", min=0, help="How long to wait for domains.")]
+Grace = Annotated[
+    float, typer.Option("--grace", metavar="SECONDS", min=0, help="How long a domain may take before it is killed.")
+]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", "-w", help="Return when it is done.")]
+
+_machine: MachineProcess | None = None
+"""A machine that was started ahead of the command line's reading, and waits for its order."""
+
+
+def run(machine: MachineProcess | None = None) -> None:
+    """Read the command line, carry it out, and end with a status: 0, 1 failed, 2 bad input and nothing done."""
+    global _machine
+    _machine = machine
+    try:
+        app(prog_name="hvd")
+    except Exception as error:  # noqa: BLE001 - the top of the process: what hvd raises on purpose is told, the rest is a bug
+        sys.exit(_tell(error))
+    finally:
+        if _machine is not None:
+            _machine.discard()
+
+
+def _tell(error: Exception) -> int:
+    from hvd.toolstack.cluster.errors import BadRunDir
+    from hvd.toolstack.config import ConfigError
+    from hvd.transport.errors import HvdError
+
+    if not isinstance(error, HvdError | OSError):
+        raise error
+    print_error(str(error), as_json="--json" in sys.argv, kind=type(error).__name__)
+    return BAD_INPUT if isinstance(error, ConfigError | BadRunDir) else FAILED
+
+
+def _command(*examples: str) -> Callable[[F], F]:
+    """Register a command under its function's name, its docstring and these examples as its help."""
+
+    def register(function: F) -> F:
+        text = f"{function.__doc__}\n\n\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
+        app.command(function.__name__.rstrip("_"), help=text)(function)
+        return function
+
+    return register
+
+
+@_command("hvd up examples/cockpit/cockpit.toml", "hvd up -d cockpit.toml", "HVD_RUN_DIR=/tmp/two hvd up -d --json")
+def up(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A cluster file; without one dom0 is alone.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when every domain is ready.")] = False,
+    timings: Annotated[bool, typer.Option("--timings", help="Print how long each step took.")] = False,
+    deadline: Deadline = 30.0,
+    json: AsJson = False,
+) -> None:
+    """Start a cluster, wait until its domains are ready, and tell what happens in it until Ctrl-C powers it off."""
+    from hvd.toolstack.cli import power
+
+    global _machine
+    machine, _machine = _machine, None
+    power.up(file, detach=detach, timings=timings, deadline_s=deadline, as_json=json, machine=machine)
+
+
+@_command("hvd down", "hvd down --grace 0", "HVD_RUN_DIR=/tmp/two hvd down --json")
+def down(grace: Grace = 5.0, json: AsJson = False) -> None:
+    """Power the cluster off: guests are asked to stop, then everything is ended. Nothing to do is no failure."""
+    from hvd.toolstack.cli import power
+
+    power.down(grace_s=grace, as_json=json)
+
+
+@_command("hvd clean", "HVD_RUN_DIR=/tmp/two hvd clean")
+def clean(json: AsJson = False) -> None:
+    """Remove what a machine has left in its directory, logs too; also after it was killed. Refused while it runs."""
+    from hvd.toolstack.cli import power
+
+    power.clean(as_json=json)
+
+
+@_command("hvd list", "hvd list ivi storage", "hvd list --json | jq -r '.[] | select(.ready) | .name'")
+def list_(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", autocompletion=domain_names)] = None,
+    json: AsJson = False,
+) -> None:
+    """Show every domain, or those named: state, restarts, and why it died last."""
+    from hvd.toolstack.cli import look
+
+    look.list_domains(names or [], as_json=json)
+
+
+@_command("hvd info", "hvd info --json")
+def info(json: AsJson = False) -> None:
+    """Show the machine: processors, memory, uptime, what is in use, its processes."""
+    from hvd.toolstack.cli import look
+
+    look.info(as_json=json)
+
+
+@_command(
+    "hvd create more.toml",
+    "hvd create --kernel guest.py --name scratch",
+    "hvd create --kernel ivi.py --name ivi --memory 128 --disk format=raw,vdev=xvda,backend=storage,target=ivi.img",
+)
+def create(
+    *,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A cluster file whose domains are added.")
+    ] = None,
+    kernel: Annotated[
+        str | None, typer.Option(metavar="FILE|ENTRY", help="A Python file with main(guest), or a name.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The new domain's name.")] = None,
+    memory: Annotated[int | None, typer.Option(metavar="MIB")] = None,
+    vcpus: Annotated[int | None, typer.Option()] = None,
+    disk: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="xl's disk syntax; may be repeated.")] = None,
+    arg: Annotated[list[str] | None, typer.Option(help="An argument for the kernel; may be repeated.")] = None,
+    after: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Start when this one is ready.", autocompletion=domain_names),
+    ] = None,
+    driver_domain: Annotated[bool, typer.Option("--driver-domain", help="It may host backends for others.")] = False,
+    on_crash: Annotated[str | None, typer.Option(metavar="ACTION", help="destroy, restart, preserve, ...")] = None,
+    paused: Annotated[bool, typer.Option("--paused", "-p", help="Do not let it run before `hvd unpause`.")] = False,
+    wait: Wait = True,
+    deadline: Deadline = 30.0,
+    json: AsJson = False,
+) -> None:
+    """Add domains to the running cluster: those of a file, or one that options describe."""
+    from hvd.toolstack.cli import change
+
+    options = {
+        "kernel": kernel, "name": name, "memory": memory, "vcpus": vcpus, "disk": disk, "args": arg, "after": after,
+        "driver_domain": driver_domain or None, "on_crash": on_crash,
+    }  # fmt: skip
+    given: dict[str, object] = {key: value for key, value in options.items() if value}
+    if (file is None) == (kernel is None) or (file is not None and given):
+        raise typer.BadParameter("give either a FILE or --kernel with its options")
+    change.create(file, given, paused=paused, wait=wait, deadline_s=deadline, as_json=json)
+
+
+@_command("hvd destroy ivi", "hvd destroy ivi telematics")
+def destroy(names: Names, json: AsJson = False) -> None:
+    """Kill domains at once and forget them."""
+    from hvd.toolstack.cli import change
+
+    change.destroy(names, as_json=json)
+
+
+@_command("hvd pause ivi")
+def pause(names: Names, json: AsJson = False) -> None:
+    """Stop domains; their time stands still."""
+    from hvd.toolstack.cli import change
+
+    change.pause(names, as_json=json)
+
+
+@_command("hvd unpause ivi")
+def unpause(names: Names, json: AsJson = False) -> None:
+    """Let paused domains go on."""
+    from hvd.toolstack.cli import change
+
+    change.unpause(names, as_json=json)
+
+
+@_command("hvd reboot ivi", "hvd reboot --no-wait ivi")
+def reboot(
+    names: Names, wait: Wait = True, grace: Grace = 5.0, deadline: Deadline = 30.0, json: AsJson = False
+) -> None:
+    """Boot domains again: they keep their domids. One that has failed starts afresh."""
+    from hvd.toolstack.cli import change
+
+    change.reboot(names, wait=wait, grace_s=grace, deadline_s=deadline, as_json=json)
+
+
+@_command("hvd shutdown ivi", "hvd shutdown --grace 30 ivi")
+def shutdown(names: Names, wait: Wait = True, grace: Grace = 5.0, json: AsJson = False) -> None:
+    """Ask domains to power off; whoever has not after the grace is killed. What follows is its on_poweroff."""
+    from hvd.toolstack.cli import change
+
+    change.shutdown(names, wait=wait, grace_s=grace, as_json=json)
+
+
+@_command("hvd kill storage", "hvd kill --signal STOP ivi")
+def kill(
+    names: Names,
+    signal: Annotated[
+        str, typer.Option("--signal", "-s", metavar="SIGNAL", help="A signal's name or number.")
+    ] = "KILL",
+    json: AsJson = False,
+) -> None:
+    """Send domains' processes a signal, as a fault from outside: their on_crash action follows."""
+    from hvd.toolstack.cli import change
+
+    change.kill(names, change.signal_from(signal), as_json=json)
+
+
+@_command("hvd console ivi")
+def console(name: Name) -> None:
+    """Attach this terminal to a domain's console; Ctrl-] detaches."""
+    from hvd.toolstack.cli.console import console as attach
+
+    attach(name)
+
+
+@_command("hvd logs ivi", "hvd logs -f storage")
+def logs(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A domain's name.", autocompletion=log_names)],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the machine ends.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Show what a domain has written to its console. Its traceback, if it died, is there too."""
+    from hvd.toolstack.cli import look
+
+    look.logs(name, follow=follow, as_json=json)
+
+
+@_command("hvd dmesg")
+def dmesg(json: AsJson = False) -> None:
+    """Show the hypervisor's console."""
+    from hvd.toolstack.cli import look
+
+    look.dmesg(as_json=json)
+
+
+@_command("hvd doctor", "hvd doctor --json | jq '.[] | select(.status != \"ok\")'")
+def doctor(json: AsJson = False) -> None:
+    """Say what this machine or container offers, what each lack costs, and how to get it."""
+    from hvd.toolstack.cli import look
+
+    look.doctor(as_json=json)

@@ -1,0 +1,116 @@
+"""The commands that change a running cluster: create, destroy, pause, unpause, reboot, shutdown, kill."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from hvd.toolstack.cli.output import print_json, print_line
+from hvd.toolstack.cli.progress import Progress
+from hvd.toolstack.cluster import Cluster, Domain
+from hvd.toolstack.config import ClusterConfig, load
+from hvd.toolstack.config.options import domain_from_options
+from hvd.toolstack.config.problems import ConfigError, Problem, shown
+from hvd.transport.messages import DomainConfig
+
+
+def create(
+    file: Path | None, options: dict[str, object], *, paused: bool, wait: bool, deadline_s: float, as_json: bool
+) -> None:
+    """Add the domains of a file, or the one that options describe, to the running cluster."""
+    with Cluster.attach() as cluster:
+        running = {info.name: info.driver_domain for info in cluster.infos().values() if info.domid}
+        configs = _from_file(file, running) if file else [domain_from_options(options, Path.cwd(), running)]
+        domains = [cluster.create(replace(config, paused=paused)) for config in configs]
+        if wait and not paused:
+            with Progress(quiet=as_json) as progress:
+                cluster.wait_ready(deadline_s, domains, tell=progress)
+        _say("created", domains, as_json=as_json)
+
+
+def _from_file(file: Path, running: dict[str, bool]) -> list[DomainConfig]:
+    config = load(file, running)
+    if config.dom0 != ClusterConfig().dom0:
+        expected = "domains to add to a cluster that is running"
+        raise ConfigError([Problem(str(file), "dom0", expected, "what dom0 is to be", "use `hvd up` to start it so")])
+    return [config.domain(name) for name in config.start_order]
+
+
+def destroy(names: list[str], *, as_json: bool) -> None:
+    """Kill domains and forget them."""
+    _each(names, Domain.destroy, "destroyed", as_json=as_json)
+
+
+def pause(names: list[str], *, as_json: bool) -> None:
+    """Stop domains' processes and their time."""
+    _each(names, Domain.pause, "paused", as_json=as_json)
+
+
+def unpause(names: list[str], *, as_json: bool) -> None:
+    """Let paused domains go on."""
+    _each(names, Domain.unpause, "unpaused", as_json=as_json)
+
+
+def shutdown(names: list[str], *, wait: bool, grace_s: float, as_json: bool) -> None:
+    """Ask domains to power off."""
+    if not wait:
+        _each(names, lambda domain: domain.shutdown(grace_s), "asked to power off", as_json=as_json)
+        return
+    with Cluster.attach() as cluster, Progress(quiet=as_json) as progress:
+        domains = [cluster.domain(name) for name in names]
+        ends = [(domain, domain.incarnation) for domain in domains]
+        for domain in domains:
+            domain.shutdown(grace_s)
+        for domain, incarnation in ends:
+            progress(f"waiting for {domain.name} to stop")
+            domain.wait_stopped(incarnation, grace_s + SLACK_S)
+    _say("powered off", domains, as_json=as_json)
+
+
+def reboot(names: list[str], *, wait: bool, grace_s: float, deadline_s: float, as_json: bool) -> None:
+    """Ask domains to boot again."""
+    with Cluster.attach() as cluster, Progress(quiet=as_json) as progress:
+        domains = [cluster.domain(name) for name in names]
+        for domain in domains:
+            domain.reboot(grace_s)
+        if wait:
+            cluster.wait_ready(deadline_s, domains, tell=progress)
+    _say("rebooted" if wait else "asked to reboot", domains, as_json=as_json)
+
+
+def kill(names: list[str], number: signal.Signals, *, as_json: bool) -> None:
+    """Send domains' processes a signal, as a fault."""
+    _each(names, lambda domain: domain.kill(number), f"sent {number.name} to", as_json=as_json)
+
+
+def signal_from(text: str) -> signal.Signals:
+    """KILL, SIGKILL or 9; ConfigError for anything else."""
+    try:
+        if text.isdecimal():
+            return signal.Signals(int(text))
+        return signal.Signals[text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"]
+    except (ValueError, KeyError):
+        found = Problem("command line", "--signal", "a signal's name or number", shown(text), "`kill -l` lists them")
+        raise ConfigError([found]) from None
+
+
+SLACK_S = 5.0
+
+
+def _each(names: Iterable[str], action: Callable[[Domain], None], done: str, *, as_json: bool) -> None:
+    """All names are looked up before anything is done to any of them."""
+    with Cluster.attach() as cluster:
+        domains = [cluster.domain(name) for name in names]
+        for domain in domains:
+            action(domain)
+    _say(done, domains, as_json=as_json)
+
+
+def _say(done: str, domains: list[Domain], *, as_json: bool) -> None:
+    if as_json:
+        print_json([{"done": done, "domid": domain.domid, "name": domain.name} for domain in domains])
+    else:
+        for domain in domains:
+            print_line(f"{done} {domain.name} (domid {domain.domid})")

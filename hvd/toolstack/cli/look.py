@@ -1,0 +1,145 @@
+"""The commands that look: list, info, dmesg, logs, doctor."""
+
+from __future__ import annotations
+
+import select
+import sys
+from pathlib import Path
+
+from hvd.toolstack.cli.output import FAILED, print_json, print_line, print_table, seconds
+from hvd.toolstack.cluster import Cluster, DomainInfo, NoSuchDomain, NotRunning
+from hvd.toolstack.cluster.domain import full_name
+from hvd.toolstack.cluster.run_dirs import default_run_dir
+from hvd.transport.run_dir import LOG
+
+FOLLOW_INTERVAL_S = 0.1
+HEADINGS = ("Name", "ID", "Mem", "VCPUs", "State", "Ready", "Restarts", "Uptime", "Last death")
+
+
+def list_domains(names: list[str], *, as_json: bool) -> None:
+    """Every domain, or these, in a table."""
+    with Cluster.attach() as cluster:
+        infos = [cluster.domain(name).info() for name in names] if names else list(cluster.infos().values())
+    if as_json:
+        print_json([info.as_dict() for info in infos])
+    else:
+        print_table(HEADINGS, [_row(info) for info in infos])
+
+
+def _row(info: DomainInfo) -> tuple[str, ...]:
+    return (
+        info.name,
+        str(info.domid).rjust(2),
+        str(info.memory).rjust(3),
+        str(info.vcpus).rjust(5),
+        info.state.replace("_", " "),
+        "yes" if info.ready else "no",
+        str(info.restarts).rjust(8),
+        seconds(info.uptime_ns).rjust(6),
+        info.last_death,
+    )
+
+
+def info(*, as_json: bool) -> None:
+    """The machine."""
+    with Cluster.attach() as cluster:
+        facts = cluster.info()
+    if as_json:
+        print_json(facts)
+        return
+    for name, value in facts.items():
+        shown = seconds(value) if name == "uptime_ns" else str(value)
+        print_line(f"{name.removesuffix('_ns'):<16} {shown}")
+
+
+def dmesg(*, as_json: bool) -> None:
+    """The hypervisor's console."""
+    with Cluster.attach() as cluster:
+        lines = cluster.dmesg()
+    if as_json:
+        print_json(lines)
+    else:
+        for line in lines:
+            print_line(line)
+
+
+def logs(name: str, *, follow: bool, as_json: bool) -> None:
+    """What a domain has written to its console; it is there after the domain, and after the machine."""
+    path = _log_path(name)
+    if as_json and not follow:
+        print_json({"name": full_name(name), "text": "".join(_read(part) for part in (_older(path), path))})
+        return
+    for part in (_older(path), path):
+        sys.stdout.write(_read(part))
+    sys.stdout.flush()
+    if follow:
+        _follow(path)
+
+
+def _log_path(name: str) -> Path:
+    directory = default_run_dir() / LOG
+    path = directory / f"{full_name(name)}.log"
+    if Path(path.name) != Path(f"{full_name(name)}.log") or not (path.exists() or _older(path).exists()):
+        known = ", ".join(sorted(each.stem for each in directory.glob("*.log"))) or "none"
+        raise NoSuchDomain(f"no log of a domain {name!r} in {directory}; there are: {known}")
+    return path
+
+
+def _older(path: Path) -> Path:
+    return path.with_suffix(path.suffix + ".1")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _follow(path: Path) -> None:
+    """Until the machine ends. Other processes write the file and change it for a new one: look at it regularly."""
+    try:
+        cluster = Cluster.attach()
+    except NotRunning:
+        return
+    with cluster:
+        position = path.stat().st_size if path.exists() else 0
+        ended = False
+        while not ended:
+            ended = bool(select.select([cluster.connection.machine_pidfd], [], [], FOLLOW_INTERVAL_S)[0])
+            position = _copy_new(path, position)
+
+
+def _copy_new(path: Path, position: int) -> int:
+    try:
+        with path.open("rb") as log:
+            size = log.seek(0, 2)
+            log.seek(position if position <= size else 0)
+            data = log.read()
+            position = log.tell()
+    except FileNotFoundError:
+        return 0
+    if data:
+        print_line_part(data)
+    return position
+
+
+def print_line_part(data: bytes) -> None:
+    sys.stdout.write(data.decode("utf-8", "replace"))
+    sys.stdout.flush()
+
+
+def doctor(*, as_json: bool) -> None:
+    """What this machine offers; exit status 1 when something is missing that a cluster cannot do without."""
+    from hvd.toolstack.doctor import Status, examine
+
+    findings = examine()
+    if as_json:
+        print_json([finding.as_dict() for finding in findings])
+    else:
+        for finding in findings:
+            print_line(f"{finding.status.value:<8} {finding.name:<24} {finding.found}")
+            for text in filter(None, (finding.cost, finding.remedy)):
+                print_line(f"{'':<33} {text}")
+    if any(finding.status is Status.MISSING for finding in findings):
+        raise SystemExit(FAILED)

@@ -1,0 +1,163 @@
+"""The commands that start and end a machine: up, down, clean."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+
+from hvd.toolstack.cli.output import print_json, print_line
+from hvd.toolstack.cli.progress import Progress
+from hvd.toolstack.cli.timings import Timings
+from hvd.toolstack.cluster import Cluster, EventStream, LifecycleEvent, NotRunning
+from hvd.toolstack.cluster.machine_process import MachineProcess
+from hvd.toolstack.cluster.remains import remove_remains
+from hvd.toolstack.cluster.run_dirs import default_run_dir
+
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Ended(BaseException):
+    """A signal asks this program to end."""
+
+
+def up(
+    file: Path | None, *, detach: bool, timings: bool, deadline_s: float, as_json: bool, machine: MachineProcess | None
+) -> None:
+    """Start a cluster; stay with it until it ends or somebody ends us, unless detached."""
+    clock = Timings()
+    run_dir = default_run_dir()
+    cluster = Cluster.build(run_dir=run_dir) if file is None else Cluster.load(file, run_dir)
+    with _ended_by_signals():
+        try:
+            _start(cluster, clock, machine, deadline_s, detach=detach, as_json=as_json)
+            _say_up(cluster, clock, timings=timings, as_json=as_json, detach=detach)
+            if not detach:
+                _stay(cluster, as_json=as_json)
+        except Ended:
+            _end(cluster, as_json=as_json)
+        finally:
+            cluster.close()
+
+
+def down(*, grace_s: float, as_json: bool) -> None:
+    """End the machine of this directory and everything in it."""
+    run_dir = default_run_dir()
+    try:
+        cluster = Cluster.attach(run_dir)
+    except NotRunning:
+        remains = remove_remains(run_dir)
+        _say_removed("nothing runs in", run_dir, remains.processes, remains.files, as_json=as_json, was_running=False)
+        return
+    names = [info.name for info in cluster.infos().values()]
+    with Progress(quiet=as_json) as progress:
+        cluster.down(grace_s, tell=progress)
+    if as_json:
+        print_json({"run_dir": str(run_dir), "was_running": True, "domains": names})
+    else:
+        print_line(f"powered off {run_dir}: {len(names)} domains ({', '.join(names)})")
+
+
+def clean(*, as_json: bool) -> None:
+    """Remove everything that a machine has left, logs too."""
+    run_dir = default_run_dir()
+    remains = remove_remains(run_dir, logs=True)
+    _say_removed("cleaned", run_dir, remains.processes, remains.files, as_json=as_json, was_running=False)
+
+
+def _say_removed(
+    what: str, run_dir: Path, processes: tuple[int, ...], files: tuple[str, ...], *, as_json: bool, was_running: bool
+) -> None:
+    if as_json:
+        print_json({"run_dir": str(run_dir), "was_running": was_running, "processes": processes, "files": files})
+        return
+    parts = [f"removed {', '.join(files)}"] if files else []
+    parts += [f"ended {len(processes)} processes"] if processes else []
+    print_line(f"{what} {run_dir}: {'; '.join(parts) or 'nothing was left'}")
+
+
+def _start(
+    cluster: Cluster, clock: Timings, machine: MachineProcess | None, deadline_s: float, *, detach: bool, as_json: bool
+) -> None:
+    until = time.monotonic() + deadline_s
+    with Progress(quiet=as_json) as progress:
+        progress("waiting for the broker")
+        clock.mark("configuration read")
+        cluster.switch_on(deadline_s, machine=machine, lifeline=not detach)
+        clock.mark("broker ready")
+        cluster.boot(max(0.0, until - time.monotonic()), tell=progress, hear=clock.hear)
+        clock.mark("every domain ready")
+
+
+def _say_up(cluster: Cluster, clock: Timings, *, timings: bool, as_json: bool, detach: bool) -> None:
+    infos = cluster.infos().values()
+    name = cluster.plan.name if cluster.plan else ""
+    if as_json:
+        print_json(
+            {
+                "name": name,
+                "run_dir": str(cluster.run_dir),
+                "machine_pid": cluster.connection.machine_pid,
+                "domains": [info.as_dict() for info in infos],
+                "timings_ms": clock.as_dict(),
+            }
+        )
+        return
+    where = f"{name} is up in {cluster.run_dir}: {', '.join(info.name for info in infos)}"
+    print_line(where if detach else f"{where}; Ctrl-C powers off")
+    if timings:
+        for line in clock.lines():
+            print_line(line)
+
+
+def _stay(cluster: Cluster, *, as_json: bool) -> None:
+    """Tell what happens until the machine ends by itself."""
+    with cluster.events() as events:
+        _tell(events, as_json=as_json)
+    if not as_json:
+        print_line(f"the machine in {cluster.run_dir} has powered off")
+
+
+def _tell(events: EventStream, *, as_json: bool) -> None:
+    for event in events:
+        if as_json:
+            print_json(event.as_dict())
+        elif event.event != "hello":
+            print_line(spelled(event))
+
+
+def spelled(event: LifecycleEvent) -> str:
+    """An event as a line."""
+    at = datetime.fromtimestamp(event.at_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]
+    who = f"{event.name} ({event.domid}) " if event.domid >= 0 else ""
+    return f"{at}  {who}{event.event}{': ' if event.detail else ''}{event.detail}"
+
+
+def _end(cluster: Cluster, *, as_json: bool) -> None:
+    """Power off; whoever asks again does not want to wait for the guests."""
+    try:
+        with Progress(quiet=as_json) as progress:
+            cluster.down(tell=progress)
+    except Ended:
+        cluster.down(grace_s=0)
+    if not as_json:
+        print_line(f"powered off {cluster.run_dir}")
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP raise Ended in the block."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Ended
+
+    before = {number: signal.signal(number, end) for number in ENDING_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
