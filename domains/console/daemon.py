@@ -46,6 +46,8 @@ class ConsoleDaemon:
         for event in ("@introduceDomain", "@releaseDomain"):
             self._store.watch(event, lambda _: self.scan())
         self.scan()
+        for domid in self._consoles:
+            self._look(domid)  # not only when the watches fire: whoever hears that we are ready finds the consoles there
         own.relieve = self._serve_own
 
     def scan(self) -> None:

@@ -1,0 +1,110 @@
+"""A console's pty neither blocks nor hangs up, whoever reads it or does not."""
+
+import contextlib
+import os
+import select
+import termios
+
+import pytest
+
+from hvd.domains.console.pty import NoPty, Pty
+from hvd.transport.limits import CONSOLE_SCROLLBACK_BYTES_MAX
+
+QUIET_S = 0.5
+TERMINAL_BYTES_MAX = 70_000
+"""More than Linux keeps of a pty's unread output."""
+
+
+@pytest.fixture
+def events():
+    with select.epoll() as made:
+        yield made
+
+
+@pytest.fixture
+def pty(events):
+    made = Pty(events)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def attached(pty):
+    descriptor = os.open(pty.path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    yield descriptor
+    os.close(descriptor)
+
+
+def read_all(pty, events, descriptor):
+    """As somebody attached reads, while the owner serves its epoll set; until both have had nothing for a while."""
+    seen = b""
+    while select.select([descriptor, events], [], [], QUIET_S)[0]:
+        with contextlib.suppress(BlockingIOError):
+            seen += os.read(descriptor, 65_536)
+        if any(ready & select.EPOLLOUT for _, ready in events.poll(0)):
+            pty.flush()
+    return seen
+
+
+def test_bytes_pass_both_ways_as_they_are(pty, events, attached):
+    every = bytes(range(256))
+    pty.write(every)
+    assert read_all(pty, events, attached) == every
+    os.write(attached, every)
+    assert pty.read(100) + pty.read(1000) == every
+
+
+def test_typing_is_an_event_only_while_it_is_listened_to(pty, events, attached):
+    os.write(attached, b"typed")
+    assert events.poll(0) == []
+    pty.listen(on=True)
+    assert events.poll(5) == [(pty.master, select.EPOLLIN)]
+    pty.listen(on=False)
+    assert events.poll(0) == []
+    assert pty.read(100) == b"typed"
+    assert pty.read(100) == b""
+
+
+def test_a_pty_that_nobody_reads_never_blocks_and_keeps_the_newest(pty, events, attached):
+    lines = [b"line %06d of a flood\r\n" % number for number in range(60_000)]
+    for at in range(0, len(lines), 80):
+        pty.write(b"".join(lines[at : at + 80]))
+    seen = read_all(pty, events, attached)
+    kept = seen.splitlines(keepends=True)
+    assert kept == lines[-len(kept) :], "the newest lines, without a gap"
+    least, most = CONSOLE_SCROLLBACK_BYTES_MAX - len(lines[0]), CONSOLE_SCROLLBACK_BYTES_MAX + TERMINAL_BYTES_MAX
+    assert least <= len(seen) <= most
+
+
+def test_a_chunk_longer_than_the_bound_loses_its_beginning(pty, events, attached):
+    pty.write(b"x" * 300_000 + b"end")
+    assert read_all(pty, events, attached) == b"x" * (CONSOLE_SCROLLBACK_BYTES_MAX - 3) + b"end"
+
+
+def test_it_does_not_hang_up_when_whoever_attached_goes(pty, events):
+    pty.listen(on=True)
+    for _ in range(3):
+        os.close(os.open(pty.path, os.O_RDWR | os.O_NOCTTY))
+        assert events.poll(0) == []
+    assert pty.read(10) == b""
+
+
+def test_closing_hangs_up_whoever_is_attached(events):
+    pty = Pty(events)
+    attached = os.open(pty.path, os.O_RDWR | os.O_NOCTTY)
+    pty.close()
+    try:
+        assert os.read(attached, 10) == b""
+        with pytest.raises(termios.error):
+            termios.tcgetattr(attached)
+    finally:
+        os.close(attached)
+
+
+def test_without_a_terminal_everything_is_accepted_and_nothing_shown():
+    pty = NoPty()
+    pty.write(b"x" * 100_000)
+    pty.flush()
+    pty.listen(on=False)
+    assert (pty.path, pty.listening) == ("", True)
+    pty.close()
