@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgpack
 
 from hvd.transport.errors import LocalError, PeerFault
-from hvd.transport.ids import DomId, ExtentId, GrantRef, Handle, Port
+from hvd.transport.ids import GRANT_REF_MAX, DomId, ExtentId, GrantRef, Handle, Port
 from hvd.transport.limits import LIST_ITEMS_MAX, MESSAGE_BYTES_MAX, TEXT_BYTES_MAX
 from hvd.transport.messages import HYPERCALLS, WIRE_VERSION, Most
 
@@ -20,9 +20,9 @@ Check = Callable[[Any, str], Any]
 ID_BOUNDS: dict[Any, tuple[int, int]] = {
     DomId: (0, 0x7FFF),
     Port: (1, 131_071),
-    GrantRef: (0, 2**31 - 1),
-    ExtentId: (1, 2**31 - 1),
-    Handle: (1, 2**31 - 1),
+    GrantRef: (0, GRANT_REF_MAX),
+    ExtentId: (1, 2**63 - 1),
+    Handle: (1, 2**63 - 1),
 }
 
 
@@ -74,12 +74,26 @@ def unpack_request(untrusted_bytes: bytes) -> tuple[int, int, int, Any]:
 
 
 def _message(version: Any, number: Any, untrusted_fields: Any) -> Any:
-    if version != WIRE_VERSION:
-        raise BadMessage(f"wire version {version!r}; this broker speaks {WIRE_VERSION}")
-    message = HYPERCALLS.get(number) if isinstance(number, int) else None
+    if type(version) is not int or version != WIRE_VERSION:
+        raise BadMessage(f"wire version {_shown(version)}; this broker speaks {WIRE_VERSION}")
+    message = HYPERCALLS.get(number) if type(number) is int else None
     if message is None:
-        raise BadMessage(f"unknown hypercall number {number!r}")
+        raise BadMessage(f"unknown hypercall number {_shown(number)}")
     return decode(message, untrusted_fields, message.__name__)
+
+
+def pack_call(message: Any) -> bytes:
+    """One entry of a multicall."""
+    packed: bytes = msgpack.packb([message.NUMBER, encode(message)])
+    return packed
+
+
+def unpack_call(untrusted_bytes: bytes) -> Any:
+    """The message in one entry of a multicall; BadMessage says what is wrong with it."""
+    entry = _unpack(untrusted_bytes)
+    if not (isinstance(entry, list) and len(entry) == 2):
+        raise BadMessage("an entry of a multicall is a list of 2: number, fields")
+    return _message(WIRE_VERSION, *entry)
 
 
 def pack_reply(sequence: int, errno: int, value: Any, descriptors: int) -> bytes:
@@ -197,7 +211,9 @@ def _string_map(value: Any, place: str) -> dict[str, str]:
 
 
 def _shown(value: Any) -> str:
-    shown = repr(value)
-    if len(shown) <= 60:
-        return shown
-    return f"{type(value).__name__} of length {len(value)}" if hasattr(value, "__len__") else shown[:60]
+    """What was found, short whatever it is: a container may be nested deeper than Python prints."""
+    if isinstance(value, list | dict):
+        return f"a {type(value).__name__} of length {len(value)}"
+    if isinstance(value, str | bytes) and len(value) > 60:
+        return f"{type(value).__name__} of length {len(value)}"
+    return repr(value)[:80]

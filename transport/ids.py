@@ -25,3 +25,4 @@ GRANT_REF_CONSOLE = GrantRef(0)
 GRANT_REF_XENSTORE = GrantRef(1)
 GRANT_REF_FIRST_FREE = GrantRef(8)
 """Refs 0..7 are reserved (GNTTAB_NR_RESERVED_ENTRIES); a guest's own start here."""
+GRANT_REF_MAX = GrantRef(2**31 - 1)

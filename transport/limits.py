@@ -47,6 +47,9 @@ DESCRIPTORS_PENDING_MAX = _limit("descriptors_pending_max", 16,
 EVENTS_PENDING_MAX = _limit("events_pending_max", 1024, "watch events a domain has not acknowledged",
                             "one overflow event: the domain reads everything it watches again",
                             "tests/unit/broker/test_upcalls.py")
+DESCRIPTORS_SPARED = _limit("descriptors_spared", 2048,
+                            "descriptors that broker and machine keep for themselves (at most half of RLIMIT_NOFILE)",
+                            "EMFILE from the call that would take one", "tests/unit/broker/test_held.py")
 TOOLSTACK_CLIENTS_MAX = _limit("toolstack_clients_max", 64, "toolstack programs whose last reply is kept",
                                "the one unused longest is forgotten", "tests/unit/broker/test_hypervisor.py")
 WATCHDOGS_MAX = _limit("watchdogs_max", 2, "watchdog timers per domain (Xen: NR_DOMAIN_WATCHDOG_TIMERS)",

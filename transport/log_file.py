@@ -9,13 +9,13 @@ from hvd.transport.limits import CONSOLE_LOG_BYTES_MAX
 
 def append(path: Path, data: bytes) -> None:
     """Append, opening by path each time so that two writers may share and rotate it. An unwritable log loses data."""
+    data = data[-CONSOLE_LOG_BYTES_MAX:]
     try:
         with path.open("ab") as log:
-            full = log.tell() + len(data) > CONSOLE_LOG_BYTES_MAX and log.tell() > 0
-            if not full:
+            if log.tell() + len(data) <= CONSOLE_LOG_BYTES_MAX:
                 log.write(data)
                 return
         path.replace(path.with_suffix(path.suffix + ".1"))
-        path.write_bytes(data[-CONSOLE_LOG_BYTES_MAX:])
+        path.write_bytes(data)
     except OSError:
         return

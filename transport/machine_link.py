@@ -32,5 +32,9 @@ class Inheritance:
     held: dict[str, list[int]]
     alive: list[tuple[int, int, int]]
     """(domid, incarnation, pid) of the domains' processes."""
+    ended: dict[tuple[int, int], str]
+    """How the last process of each domid ended, by (domid, incarnation)."""
     machine_pid: int
     brokers_before: int = 0
+    predecessor_end: str = ""
+    """How the broker before this one ended."""

@@ -97,6 +97,20 @@ class DomainConfig:
     paused: bool = False
 
 
+# ---- multicall (13) --------------------------------------------------------------------------------------------------
+
+
+@hypercall(0x0D00)
+@dataclass(frozen=True, slots=True)
+class Multicall:
+    """Several XenStore operations in one message; reply [errno, value or text] for each. One failing stops none.
+
+    Each entry is the msgpack of [number, [field, ...]], as codec.pack_call makes it.
+    """
+
+    calls: Annotated[list[bytes], Most(64)]
+
+
 # ---- sched_op (29), set_timer (15), console_io (18), xen_version (17) ------------------------------------------------
 
 

@@ -27,8 +27,12 @@ class UpcallReceiver:
         self._descriptors: dict[int, list[int]] = {}
         self._events: deque[tuple[str, str]] = deque()
         self._birth: tuple[dict[str, Any], list[int]] | None = None
+        self._latest = -1
+        """The last hypercall that descriptors came for; a new broker may send them again."""
+        self._ended = False
         self.events_seen = 0
         self.descriptors_received = 0
+        """For how many the sender may take it that they are here: repeated ones count once."""
         self.oldest_wanted = 0
 
     def read_all(self) -> None:
@@ -39,6 +43,7 @@ class UpcallReceiver:
             except BlockingIOError:
                 return
             if received is None:
+                self._ended = True
                 return
             self._sort(*received)
 
@@ -53,17 +58,22 @@ class UpcallReceiver:
         return self._birth
 
     def take_descriptors(self, sequence: int, count: int, deadline_s: float) -> list[int]:
-        """The descriptors that answer hypercall `sequence`; older ones, repeated by a new broker, are closed."""
-        self.oldest_wanted = sequence
+        """The descriptors that answer hypercall `sequence`; older ones, late or repeated by a new broker, are closed.
+
+        UpcallTimeout past the deadline, EOFError when none can come any more.
+        """
+        self._forget_before(sequence)
         until = time.monotonic() + deadline_s
         while sequence not in self._descriptors:
             left = until - time.monotonic()
+            if self._ended:
+                raise EOFError("the upcall socket was closed: the machine has stopped")
             if left <= 0 or not select.select([self._socket], [], [], left)[0]:
                 promise = f"hypercall {sequence} promised {count} descriptors"
                 raise UpcallTimeout(f"{promise}; none came within {deadline_s:g} s")
             self.read_all()
         descriptors = self._descriptors.pop(sequence)
-        self.oldest_wanted = sequence + 1
+        self._forget_before(sequence + 1)
         if len(descriptors) != count:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -74,13 +84,22 @@ class UpcallReceiver:
         """The next watch event (path, token), or None. ("", ""): events were lost, read everything watched again."""
         return self._events.popleft() if self._events else None
 
+    def _forget_before(self, sequence: int) -> None:
+        """Nobody waits any more for what answers an older hypercall."""
+        self.oldest_wanted = sequence
+        for old in [old for old in self._descriptors if old < sequence]:
+            for descriptor in self._descriptors.pop(old):
+                os.close(descriptor)
+
     def _sort(self, message: list[Any], descriptors: list[int]) -> None:
         match message:
             case ["birth", dict() as certificate] if self._birth is None:
                 self._birth = certificate, descriptors
                 return
             case ["descriptors", int() as sequence]:
-                self.descriptors_received += len(descriptors)
+                if sequence > self._latest:
+                    self._latest = sequence
+                    self.descriptors_received += len(descriptors)
                 if sequence >= self.oldest_wanted and sequence not in self._descriptors:
                     self._descriptors[sequence] = descriptors
                     return

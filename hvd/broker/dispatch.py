@@ -15,6 +15,7 @@ from hvd.broker.grant_tables import UnmapNotify
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.store import StoreError
 from hvd.transport import messages as m
+from hvd.transport.codec import BadMessage, unpack_call
 from hvd.transport.ids import DOM0, DOMID_SELF, DomId, Port
 from hvd.transport.limits import WATCHDOGS_MAX
 
@@ -62,11 +63,18 @@ def handle(hypervisor: Hypervisor, caller: DomId, message: Any, now_ns: int) -> 
         raise Refused(error.errno, str(error)) from None
     except OSError as error:
         raise Refused(error.errno or errno.EIO, f"the host refused: {error.strerror}") from None
+    except BadMessage as error:
+        raise Refused(errno.EBADMSG, str(error)) from None
     return value if isinstance(value, Answer) else Answer(value, ())
 
 
 def is_journaled(message: Any) -> bool:
     """Reads inside a transaction count too: what was read decides whether it may commit."""
+    if isinstance(message, m.Multicall):
+        try:
+            return any(is_journaled(unpack_call(call)) for call in message.calls)
+        except BadMessage:
+            return False  # it was refused as a whole
     return TABLE[type(message)].journaled or bool(getattr(message, "tx", 0))
 
 
@@ -97,7 +105,8 @@ def _channel_end(hypervisor: Hypervisor, dom: DomId, port: Any) -> Answer:
 def _alloc_unbound(h: Hypervisor, caller: DomId, msg: m.EvtchnAllocUnbound, now: int) -> Answer:
     dom = _subject(caller, msg.dom)
     h.domain(_subject(caller, msg.remote_dom))
-    return _channel_end(h, dom, h.channels.alloc_unbound(dom, _subject(caller, msg.remote_dom)))
+    answer = _channel_end(h, dom, h.channels.alloc_unbound(dom, _subject(caller, msg.remote_dom)))
+    return answer if dom == caller else Answer(answer.value, ())
 
 
 def _bind_interdomain(h: Hypervisor, caller: DomId, msg: m.EvtchnBindInterdomain, now: int) -> Answer:
@@ -111,11 +120,17 @@ def _bind_virq(h: Hypervisor, caller: DomId, msg: m.EvtchnBindVirq, now: int) ->
     return _channel_end(h, caller, h.channels.bind_virq(caller, msg.virq))
 
 
+def _evtchn_close(h: Hypervisor, caller: DomId, msg: m.EvtchnClose, now: int) -> None:
+    if h.channels.lookup(caller, msg.port).virq == VIRQ_UPCALL:
+        raise Refused(errno.EINVAL, f"port {msg.port} is the upcall port, which stays open")
+    h.channels.close(caller, msg.port)
+
+
 def _evtchn_reset(h: Hypervisor, caller: DomId, msg: m.EvtchnReset, now: int) -> None:
-    dom = _subject(caller, msg.dom)
-    upcall = h.channels.virq_port(h.domain(dom).domid, VIRQ_UPCALL)
-    for port in [p for p in h.channels.ports.get(dom, {}) if p != upcall]:
-        h.channels.close(dom, port)
+    """All but the two ports that a domain is born with, which it could not get back."""
+    domain = h.domain(_subject(caller, msg.dom))
+    for port in sorted(set(h.channels.ports.get(domain.domid, {})) - set(h.birth_ports(domain))):
+        h.channels.close(domain.domid, port)
 
 
 # ---- grants ----------------------------------------------------------------------------------------------------------
@@ -212,6 +227,21 @@ def _version(h: Hypervisor, caller: DomId, msg: m.XenVersion, now: int) -> dict[
 # ---- XenStore --------------------------------------------------------------------------------------------------------
 
 
+def _multicall(h: Hypervisor, caller: DomId, msg: m.Multicall, now: int) -> list[list[Any]]:
+    calls = [unpack_call(call) for call in msg.calls]
+    for call in calls:
+        if not type(call).__name__.startswith("Store"):
+            raise Refused(errno.EINVAL, f"{type(call).__name__} cannot be part of a multicall: XenStore operations can")
+    return [_one_of_many(h, caller, call, now) for call in calls]
+
+
+def _one_of_many(h: Hypervisor, caller: DomId, call: Any, now: int) -> list[Any]:
+    try:
+        return [0, handle(h, caller, call, now).value]
+    except Refused as refusal:
+        return [refusal.errno, refusal.text]
+
+
 def _firing(operation: Callable[[Hypervisor, DomId, Any], Any]) -> Handler:
     def handler(h: Hypervisor, caller: DomId, msg: Any, now: int) -> Any:
         value = operation(h, caller, msg)
@@ -271,7 +301,7 @@ TABLE: dict[type, Entry] = {
     m.EvtchnAllocUnbound: Entry(SELF, True, _alloc_unbound),
     m.EvtchnBindInterdomain: Entry(ANY, True, _bind_interdomain),
     m.EvtchnBindVirq: Entry(ANY, True, _bind_virq),
-    m.EvtchnClose: Entry(ANY, True, lambda h, c, x, now: h.channels.close(c, x.port)),
+    m.EvtchnClose: Entry(ANY, True, _evtchn_close),
     m.EvtchnSend: Entry(ANY, False, lambda h, c, x, now: h.channels.send(c, x.port)),
     m.EvtchnStatus: Entry(SELF, False, lambda h, c, x, now: h.channels.status(_subject(c, x.dom), x.port)),
     m.EvtchnReset: Entry(SELF, True, _evtchn_reset),
@@ -284,6 +314,7 @@ TABLE: dict[type, Entry] = {
     m.GnttabUnmapNotify: Entry(ANY, True, lambda h, c, x, now: h.grants.set_unmap_notify(c, x.handle, _notify(x))),
     m.GnttabShareNotify: Entry(ANY, True, lambda h, c, x, now: h.grants.set_share_notify(c, x.extent, _notify(x))),
     m.GnttabCopy: Entry(ANY, False, _gnttab_copy),
+    m.Multicall: Entry(ANY, True, _multicall),
     m.StoreDirectory: Entry(ANY, False, lambda h, c, x, now: h.store.directory(c, x.tx, x.path)),
     m.StoreRead: Entry(ANY, False, lambda h, c, x, now: h.store.read(c, x.tx, x.path)),
     m.StoreGetPerms: Entry(ANY, False, lambda h, c, x, now: h.store.get_perms(c, x.tx, x.path)),
@@ -302,7 +333,7 @@ TABLE: dict[type, Entry] = {
     m.DomctlShutdown: Entry(SELF, True, lambda h, c, x, now: h.request_shutdown(
         _subject(c, x.dom), reboot=x.reboot, grace_ms=x.grace_ms, now_ns=now)),
     m.DomctlList: Entry(ANY, False, _list),
-    m.DomctlKill: Entry(DOM0_ONLY, False, lambda h, c, x, now: h.kill(x.dom, x.signal)),
+    m.DomctlKill: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.kill(x.dom, x.signal)),
     m.MachineStop: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.stop_machine(reboot=x.reboot)),
     m.SysctlReadConsole: Entry(DOM0_ONLY, False, lambda h, c, x, now: list(h.console)),
     m.SysctlPhysinfo: Entry(DOM0_ONLY, False, _physinfo),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, auto
 
 from hvd.broker.errors import Refused
-from hvd.transport.ids import DOM0, DomId, Incarnation
+from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.messages import DomainConfig
 
 
@@ -133,6 +133,9 @@ class Domain:
     incarnation: Incarnation = NEVER_STARTED
     pid: int | None = None
     ready: bool = False
+    """This incarnation has said that it does what it is for."""
+    born: bool = False
+    """This incarnation's process has been told who it is: at once, unless it was created paused."""
     created_ns: int = 0
     restarts: int = 0
     unready_deaths: int = 0
@@ -153,8 +156,9 @@ class Domain:
     """Watchdog id -> system time at which it bites."""
 
     @property
-    def privileged(self) -> bool:
-        return self.domid == DOM0
+    def serves(self) -> bool:
+        """Those that come after it may count on it."""
+        return self.ready and self.life in ALIVE
 
     def move(self, event: Event) -> None:
         """Follow the table; EINVAL naming domain, event and life when it has no such line, and nothing changes."""

@@ -130,8 +130,10 @@ class EventChannels:
             self.hardware.raise_end(binding.channel, 1 - binding.side)
 
     def status(self, dom: DomId, port: Port) -> dict[str, int]:
-        """The fields of evtchn_status; a closed port is an answer, not an error."""
-        binding = self.ports.get(dom, {}).get(port)
+        """The fields of evtchn_status; a closed port is an answer, not an error. ESRCH if there is no such domain."""
+        if dom not in self.ports:
+            raise Refused(errno.ESRCH, f"no domain {dom}")
+        binding = self.ports[dom].get(port)
         if binding is None:
             return {"status": PortState.CLOSED, "remote_dom": 0, "remote_port": 0, "virq": 0}
         return {

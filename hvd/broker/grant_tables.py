@@ -2,7 +2,7 @@
 
 Pages live in *extents*: an extent is one memfd, made for one owner, one peer and one mode, because whoever holds a
 descriptor can reach the whole file. Refs still count 4 KiB pages. Nothing is recycled: refs and extents are numbered
-upwards, and an extent whose owner died is only dropped.
+upwards, and an extent whose owner died is dropped as soon as nobody maps it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import EventChannels
 from hvd.broker.hardware import Hardware, NoHardware
-from hvd.transport.ids import GRANT_REF_FIRST_FREE, DomId, ExtentId, GrantRef, Handle, Port
+from hvd.transport.ids import GRANT_REF_FIRST_FREE, GRANT_REF_MAX, DomId, ExtentId, GrantRef, Handle, Port
 from hvd.transport.limits import EXTENT_PAGES_MAX, EXTENTS_MAX, GRANTS_MAX, MAPTRACK_MAX
 
 
@@ -42,6 +42,7 @@ class Mapping:
     extent: Extent
     ref: GrantRef
     count: int
+    first_page: int
     notify: UnmapNotify | None = None
 
 
@@ -60,6 +61,8 @@ class Extent:
     handed: set[DomId] = field(default_factory=set)
     """Mappers whose living incarnation holds a descriptor of it."""
     notify: UnmapNotify | None = None
+    orphaned: bool = False
+    """Its owner has died: it goes with its last mapping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,8 @@ class GrantTables:
         if len(table.refs) + count > GRANTS_MAX:
             total = len(table.refs) + count
             raise Refused(errno.ENOSPC, f"domain {owner} would grant {total} pages; {GRANTS_MAX} is the most")
+        if table.next_ref + count - 1 > GRANT_REF_MAX:
+            raise Refused(errno.ENOSPC, f"domain {owner} has used up its refs, which are never used twice")
         if extent.readonly and not extent.sealed:
             self.hardware.seal_extent(extent.id)
             extent.sealed = True
@@ -179,11 +184,12 @@ class GrantTables:
             raise Refused(errno.ENOSPC, f"domain {mapper} holds {MAPTRACK_MAX} mappings; unmap some")
         handle = Handle(self.next_handle)
         self.next_handle += 1
-        mapping = Mapping(mapper, extent, ref, count)
+        first_page = run.first_page + ref - run.ref
+        mapping = Mapping(mapper, extent, ref, count, first_page)
         table.mappings[handle] = extent.mappings[handle] = mapping
         needs_descriptor = mapper not in extent.handed
         extent.handed.add(mapper)
-        return Mapped(handle, extent, ref, count, run.first_page + ref - run.ref, needs_descriptor)
+        return Mapped(handle, extent, ref, count, first_page, needs_descriptor)
 
     def unmap(self, mapper: DomId, handle: Handle) -> None:
         """Give a mapping back; EINVAL if it is not one of the mapper's."""
@@ -195,29 +201,32 @@ class GrantTables:
         self._notify(mapper, extent, mapping.notify)
         if not any(m.mapper == mapper for m in extent.mappings.values()):
             extent.handed.discard(mapper)
+        if extent.orphaned and not extent.mappings:
+            self.hardware.release_extent(extent.id)
 
     def set_unmap_notify(self, mapper: DomId, handle: Handle, notify: UnmapNotify) -> None:
         """What to do when this mapping ends, death included."""
         mapping = self._table(mapper).mappings.get(handle)
         if mapping is None:
             raise Refused(errno.EINVAL, f"domain {mapper} has no mapping with handle {handle}")
-        run = next(r for r in mapping.extent.runs if r.ref <= mapping.ref < r.ref + r.count)
-        first = run.first_page + mapping.ref - run.ref
         if notify.clear_offset is not None:
             if notify.clear_offset >= mapping.count * 4096:
                 where = f"the mapping of {mapping.count} pages"
                 raise Refused(errno.EINVAL, f"offset {notify.clear_offset} lies outside {where}")
             if mapping.extent.readonly:
                 raise Refused(errno.EACCES, "a read-only mapping cannot have a byte cleared in it")
-            notify.clear_offset += first * 4096
+            notify.clear_offset += mapping.first_page * 4096
         mapping.notify = notify
 
     def set_share_notify(self, owner: DomId, extent_id: ExtentId, notify: UnmapNotify) -> None:
         """What to do when the owner gives the extent back or dies."""
         extent = self._extent(self._table(owner), owner, extent_id)
-        if notify.clear_offset is not None and notify.clear_offset >= extent.pages * 4096:
-            where = f"extent {extent_id} of {extent.pages} pages"
-            raise Refused(errno.EINVAL, f"offset {notify.clear_offset} lies outside {where}")
+        if notify.clear_offset is not None:
+            if notify.clear_offset >= extent.pages * 4096:
+                where = f"extent {extent_id} of {extent.pages} pages"
+                raise Refused(errno.EINVAL, f"offset {notify.clear_offset} lies outside {where}")
+            if extent.readonly:
+                raise Refused(errno.EACCES, "a read-only extent is sealed: no byte of it can be cleared")
         extent.notify = notify
 
     def page_for_copy(self, caller: DomId, dom: DomId, ref: GrantRef, *, writable: bool) -> tuple[ExtentId, int]:
@@ -240,8 +249,15 @@ class GrantTables:
             self.unmap(dom, handle)
         for extent in table.extents.values():
             self._notify(dom, extent, extent.notify)
-            self.hardware.release_extent(extent.id)
-        self.tables[dom] = Table(mappings={}, next_ref=table.next_ref)
+            extent.orphaned = True
+            if not extent.mappings:
+                self.hardware.release_extent(extent.id)
+        self.tables[dom] = Table(next_ref=table.next_ref)
+
+    def extents(self) -> set[ExtentId]:
+        """Every extent that is in use: those of the living, and those of the dead that somebody still maps."""
+        owned = {extent for table in self.tables.values() for extent in table.extents}
+        return owned | {m.extent.id for table in self.tables.values() for m in table.mappings.values()}
 
     def remove_domain(self, dom: DomId) -> None:
         self.domain_died(dom)

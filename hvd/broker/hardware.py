@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hvd.transport.ids import DomId, ExtentId
@@ -9,13 +10,21 @@ from hvd.transport.ids import DomId, ExtentId
 if TYPE_CHECKING:
     from hvd.broker.domain import Domain
 
+Refusal = list[Any]
+"""[what was asked for, its number, errno]: the host said no."""
+
 
 class Hardware(Protocol):
-    """Descriptors, processes and announcements.
+    """Descriptors, processes and announcements. Nothing of it is remembered: what a broker loses, `reconcile` mends.
 
-    `create_*` and `start_domain` are called before any table changes, so that their OSError leaves nothing half done;
-    the others never fail. Nothing here is remembered: whatever is lost with a broker is put right by `reconcile`.
+    Calls are of three kinds. Those that make something (`create_*`, `seal_extent`, `start_domain`) come before the
+    tables say so and may raise OSError. What the host refused is an input like the time: it goes into the journal with
+    the command, so that a replay is refused alike. What cannot be taken back (`release_*`, `signal_domain`, the process
+    of `start_domain`) waits until the command is in the journal. Everything else may happen twice, and never fails.
     """
+
+    refusals: list[Refusal]
+    """What the host has refused during this command."""
 
     def create_channel(self, channel: int) -> None: ...
     def release_channel(self, channel: int) -> None: ...
@@ -40,20 +49,40 @@ class Hardware(Protocol):
 
 
 class NoHardware:
-    """Stands in while the journal is replayed: everything the tables ask for has happened already."""
+    """Stands in while the journal is replayed: all that the tables ask for has happened already, or was refused."""
 
-    def create_channel(self, channel: int) -> None: ...
+    def __init__(self) -> None:
+        self.refusals: list[Refusal] = []
+        """Of the command that is replayed: each is met once."""
+
+    def create_channel(self, channel: int) -> None:
+        self._ask("channel", channel)
+
+    def create_extent(self, extent: ExtentId, pages: int, *, readonly: bool) -> None:
+        self._ask("extent", extent)
+
+    def seal_extent(self, extent: ExtentId) -> None:
+        self._ask("seal", extent)
+
+    def create_domain(self, domid: DomId) -> None:
+        self._ask("domain", domid)
+
+    def start_domain(self, domain: Domain) -> None:
+        self._ask("start", domain.domid)
+
+    def _ask(self, what: str, number: int) -> None:
+        for refusal in self.refusals:
+            if refusal[:2] == [what, number]:
+                self.refusals.remove(refusal)
+                raise OSError(refusal[2], os.strerror(refusal[2]))
+
     def release_channel(self, channel: int) -> None: ...
     def raise_end(self, channel: int, side: int) -> None: ...
     def mark_closed(self, channel: int, side: int) -> None: ...
     def mark_open(self, channel: int, side: int) -> None: ...
-    def create_extent(self, extent: ExtentId, pages: int, *, readonly: bool) -> None: ...
-    def seal_extent(self, extent: ExtentId) -> None: ...
     def release_extent(self, extent: ExtentId) -> None: ...
     def clear_byte(self, extent: ExtentId, offset: int) -> None: ...
-    def create_domain(self, domid: DomId) -> None: ...
     def release_domain(self, domid: DomId) -> None: ...
-    def start_domain(self, domain: Domain) -> None: ...
     def deliver_birth(self, domain: Domain) -> None: ...
     def signal_domain(self, domain: Domain, number: int) -> None: ...
     def update_shared_info(self, domain: Domain) -> None: ...

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import resource
 import socket
 
 from hvd.transport.channels import Endpoint, create_channel, open_endpoint
 from hvd.transport.descriptors import send_message, socket_pair
 from hvd.transport.ids import DomId, ExtentId
+from hvd.transport.limits import DESCRIPTORS_SPARED
 from hvd.transport.machine_link import DROP, HOLD
-from hvd.transport.pages import create_extent, open_read_only, seal_future_writes
+from hvd.transport.pages import create_extent, open_read_only, seal_future_writes, seal_seals
 
 # Places in the lists, by kind of key.
 PAGE = 0  # channel: page, rx 0, tx 0, rx 1, tx 1
 WRITABLE, READ_ONLY = 0, 1  # extent
 UPCALL, UPCALL_DOMAIN, STDIO, STDIO_DOMAIN, INFO, INFO_READ_ONLY = range(6)  # domain
 
+CHANNEL = "channel:"
+ENDPOINTS_PER_CHANNEL = 2
+"""Descriptors that ringing both sides of a channel takes beside those that are held."""
+
 
 def channel_key(channel: int) -> str:
-    return f"channel:{channel}"
+    return f"{CHANNEL}{channel}"
 
 
 def extent_key(extent: ExtentId) -> str:
@@ -31,28 +38,54 @@ def domain_key(domid: DomId) -> str:
 
 
 class HeldDescriptors:
-    """What this broker holds, by key: made here or inherited. Every change is sent on to the machine in order."""
+    """What this broker holds, by key: made here or inherited. Every change is sent on to the machine.
+
+    What is new, at once. What goes, at the next `settle`: a broker that dies before the command is in the journal
+    leaves its successor what the tables still speak of.
+    """
 
     def __init__(self, link: socket.socket, inherited: dict[str, list[int]]) -> None:
         self._link = link
         self.by_key = dict(inherited)
+        self._dropped: dict[str, list[int]] = {}
+        self._used = sum(_cost(key, descriptors) for key, descriptors in inherited.items())
+        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._endpoints: dict[tuple[int, int], Endpoint] = {}
         """Opened when first rung: (channel, side that is raised)."""
 
     def hold(self, key: str, descriptors: list[int]) -> None:
+        """Keep these under a key, in place of what it named. OSError, all closed: too few are left."""
+        cost = _cost(key, descriptors)
+        try:
+            if self._used + cost > self._limit - min(DESCRIPTORS_SPARED, self._limit // 2):
+                raise OSError(errno.EMFILE, f"{self._used} of {self._limit} descriptors are in use")
+            send_message(self._link, [HOLD, key], tuple(descriptors))
+        except OSError:
+            _close(descriptors)
+            raise
+        _close(self._dropped.pop(key, []))
+        self._used += cost - _cost(key, replaced := self.by_key.pop(key, []))
+        _close(replaced)
         self.by_key[key] = descriptors
-        send_message(self._link, [HOLD, key], tuple(descriptors))
 
     def drop(self, key: str) -> None:
         """Forget a key; nothing if it is not held."""
-        for descriptor in self.by_key.pop(key, []):
-            os.close(descriptor)
-        send_message(self._link, [DROP, key])
+        descriptors = self.by_key.pop(key, None)
+        if descriptors is not None:
+            self._used -= _cost(key, descriptors)
+            self._dropped[key] = descriptors
 
     def drop_unknown(self, known: set[str]) -> None:
         """Drop what no table mentions: leftovers of a hypercall that its broker did not live to journal."""
         for key in set(self.by_key) - known:
             self.drop(key)
+
+    def settle(self) -> None:
+        """Let go of what was dropped, here and in the machine."""
+        for key, descriptors in self._dropped.items():
+            _close(descriptors)
+            send_message(self._link, [DROP, key])
+        self._dropped.clear()
 
     def create_channel(self, channel: int) -> None:
         made = create_channel()
@@ -76,16 +109,23 @@ class HeldDescriptors:
         return endpoint
 
     def create_extent(self, extent: ExtentId, pages: int, *, readonly: bool) -> None:
-        descriptor = create_extent(pages, "hvd-extent")
+        """Nobody who is handed a writable one can seal it: that would lock its other holders out, us among them."""
+        descriptors = [create_extent(pages, "hvd-extent")]
         try:
-            descriptors = [descriptor, open_read_only(descriptor)] if readonly else [descriptor]
+            if readonly:
+                descriptors.append(open_read_only(descriptors[WRITABLE]))
+            else:
+                seal_seals(descriptors[WRITABLE])
         except OSError:
-            os.close(descriptor)
+            _close(descriptors)
             raise
         self.hold(extent_key(extent), descriptors)
 
     def seal_extent(self, extent: ExtentId) -> None:
-        seal_future_writes(self.by_key[extent_key(extent)][WRITABLE])
+        """From here on only mappings that exist already write to it, for good."""
+        descriptor = self.by_key[extent_key(extent)][WRITABLE]
+        seal_future_writes(descriptor)
+        seal_seals(descriptor)
 
     def extent(self, extent: ExtentId) -> int:
         return self.by_key[extent_key(extent)][WRITABLE]
@@ -93,10 +133,26 @@ class HeldDescriptors:
     def create_domain(self, domid: DomId) -> None:
         """Upcall socket, stdio pipe and shared info page for a new incarnation."""
         ours, theirs = socket_pair()
-        descriptors = [ours.detach(), theirs.detach(), *os.pipe2(os.O_CLOEXEC)]
-        os.set_blocking(descriptors[STDIO], False)
-        info = create_extent(1, "hvd-shared-info")
-        self.hold(domain_key(domid), [*descriptors, info, open_read_only(info)])
+        descriptors = [ours.detach(), theirs.detach()]
+        try:
+            descriptors += os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(descriptors[STDIO], False)
+            descriptors.append(create_extent(1, "hvd-shared-info"))
+            descriptors.append(open_read_only(descriptors[INFO]))
+            seal_seals(descriptors[INFO])
+        except OSError:
+            _close(descriptors)
+            raise
+        self.hold(domain_key(domid), descriptors)
 
     def shared_info(self, domid: DomId) -> mmap.mmap:
         return mmap.mmap(self.by_key[domain_key(domid)][INFO], mmap.PAGESIZE)
+
+
+def _cost(key: str, descriptors: list[int]) -> int:
+    return len(descriptors) + (ENDPOINTS_PER_CHANNEL if key.startswith(CHANNEL) else 0)
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import re
 from collections import deque
 from collections.abc import Iterator
 
 from hvd.broker import devices
-from hvd.broker.domain import ALIVE, Clock, Domain, Event, Life, Shutdown
+from hvd.broker.domain import ALIVE, NEXT, Clock, Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_DOM_EXC, VIRQ_TIMER, VIRQ_UPCALL, EventChannels
 from hvd.broker.grant_tables import GrantTables
 from hvd.broker.hardware import Hardware, NoHardware
 from hvd.broker.restarts import RESTARTING, Action, GiveUp, action_for, judge_restart
-from hvd.broker.store import Store
+from hvd.broker.store import Store, StoreError
 from hvd.broker.upcalls import UpcallQueue
 from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, GRANT_REF_CONSOLE, DomId, ExtentId, Incarnation, Port
 from hvd.transport.limits import DOMAINS_MAX, HYPERVISOR_LOG_LINES_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig
 
 SIGTERM, SIGKILL, SIGCONT, SIGSTOP = 15, 9, 18, 19
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", re.ASCII)
+DOM0_STOPS = frozenset({Shutdown.POWEROFF, Shutdown.REBOOT})
+"""Reasons of dom0's end that are the whole machine's; so is any end that is not followed by a restart."""
 
 
 class Hypervisor:
@@ -40,7 +44,8 @@ class Hypervisor:
         self.upcalls: dict[DomId, UpcallQueue] = {}
         self.console: deque[str] = deque(maxlen=HYPERVISOR_LOG_LINES_MAX)
         self.next_domid = 0
-        self.stopping = False
+        self.stopping: bool | None = None
+        """None: run on; False: power off; True: reboot."""
         self.attach(hardware or NoHardware())
 
     def attach(self, hardware: Hardware) -> None:
@@ -76,8 +81,7 @@ class Hypervisor:
 
     def client_devices(self, backend: Domain) -> list[tuple[Domain, DeviceConfig]]:
         """The devices of other domains whose backend this domain hosts."""
-        name = backend.config.name
-        return [(d, device) for d in self.domains.values() for device in d.config.devices if device.backend == name]
+        return [(d, dev) for d in self.domains.values() for dev in d.config.devices if dev.backend == backend.name]
 
     def own_devices(self, domain: Domain) -> list[tuple[DeviceConfig, DomId]]:
         """Its devices, each with the domid of its backend; those whose backend is gone are left out."""
@@ -88,8 +92,8 @@ class Hypervisor:
 
     def create(self, config: DomainConfig, now_ns: int) -> Domain:
         """A new domain; it starts as soon as what it comes after is ready. EEXIST, EINVAL or ENOSPC change nothing."""
-        if not config.name or "/" in config.name:
-            raise Refused(errno.EINVAL, f"{config.name!r} is no name for a domain")
+        if not NAME.fullmatch(config.name):
+            raise Refused(errno.EINVAL, f"{config.name!r} is no name for a domain: 1 to 64 letters, digits and _.+-")
         if self.by_name(config.name) is not None:
             raise Refused(errno.EEXIST, f"a domain named {config.name!r} exists already")
         for other in (*config.after, *(device.backend for device in config.devices)):
@@ -130,8 +134,7 @@ class Hypervisor:
         domain.move(Event.UNPAUSE)
         domain.clock.unpause(now_ns)
         self.hardware.update_shared_info(domain)
-        if domain.config.paused and domain.incarnation == 1:
-            self.hardware.deliver_birth(domain)
+        self._bear(domain)
         self.hardware.signal_domain(domain, SIGCONT)
         self.hardware.announce("unpaused", domain, "")
 
@@ -139,8 +142,9 @@ class Hypervisor:
         """Ask through control/shutdown; after the grace the domain is killed and counts as having done so itself."""
         domain = self.domain(domid)
         if domain.life not in ALIVE:
-            if not reboot:
-                raise Refused(errno.EINVAL, f"domain {domain.name} is {domain.life.name.lower()}: nothing to shut down")
+            if not reboot or domain.life is Life.WAITING:
+                state, verb = domain.life.name.lower(), "reboot" if reboot else "shut down"
+                raise Refused(errno.EINVAL, f"domain {domain.name} is {state}: nothing to {verb}")
             self._boot_again(domain, now_ns)
             return
         if domain.life is Life.PAUSED:
@@ -164,6 +168,8 @@ class Hypervisor:
     def domain_shutdown(self, domid: DomId, reason: int, text: str) -> None:
         """sched_op shutdown by the domain itself: it will not run again in this incarnation."""
         domain = self.domain(domid)
+        if domain.life not in ALIVE:
+            raise Refused(errno.ESRCH, f"domain {domain.name} is {domain.life.name.lower()}: it does not run")
         try:
             shutdown = Shutdown(reason)
         except ValueError:
@@ -173,6 +179,13 @@ class Hypervisor:
             domain.shutdown = shutdown
         domain.shutdown_text = text
         self._kill(domain)
+
+    def crash(self, domid: DomId, text: str) -> None:
+        """Take a domain down for something that it did."""
+        domain = self.domain(domid)
+        if domain.life in ALIVE:
+            domain.shutdown, domain.shutdown_text = Shutdown.CRASH, text
+            self._kill(domain)
 
     def domain_ready(self, domid: DomId, now_ns: int) -> None:
         """A domain is doing what it is for: those that come after it may start."""
@@ -184,7 +197,7 @@ class Hypervisor:
 
     def stop_machine(self, *, reboot: bool) -> None:
         """Power off, or reboot: the machine kills everything."""
-        self.stopping = True
+        self.stopping = reboot
         self.hardware.stop_machine(reboot=reboot)
 
     # ---- what the machine reports ------------------------------------------------------------------------------------
@@ -192,7 +205,7 @@ class Hypervisor:
     def started(self, domid: DomId, incarnation: Incarnation, pid: int, now_ns: int) -> None:
         """The process of an incarnation exists."""
         domain = self.domains.get(domid)
-        if domain is None or domain.incarnation != incarnation:
+        if domain is None or domain.incarnation != incarnation or (domain.life, Event.STARTED) not in NEXT:
             return
         domain.pid = pid
         domain.move(Event.STARTED)
@@ -214,6 +227,11 @@ class Hypervisor:
         self.channels.raise_virq(DOM0, VIRQ_DOM_EXC)
         self._after_death(domain, now_ns)
         self.collect_store_events()
+
+    def is_expected(self, domid: DomId, incarnation: Incarnation) -> bool:
+        """Whether a process of this incarnation is one that may run."""
+        domain = self.domains.get(domid)
+        return domain is not None and domain.incarnation == incarnation and domain.life in ALIVE
 
     # ---- time --------------------------------------------------------------------------------------------------------
 
@@ -261,12 +279,12 @@ class Hypervisor:
                 self._start(domain, now_ns)
 
     def _prerequisites(self, domain: Domain) -> set[str]:
-        implied = set() if domain.domid == DOM0 else {"Domain-0"}
+        implied = set() if domain.domid == DOM0 else {self.domains[DOM0].name}
         return implied | set(domain.config.after) | {device.backend for device in domain.config.devices}
 
     def _is_ready(self, name: str) -> bool:
         other = self.by_name(name)
-        return other is not None and other.ready
+        return other is not None and other.serves
 
     def _boot_again(self, domain: Domain, now_ns: int) -> None:
         domain.restarted_at_ns.clear()
@@ -274,15 +292,26 @@ class Hypervisor:
         self._start(domain, now_ns)
 
     def _start(self, domain: Domain, now_ns: int) -> None:
-        """Build a new incarnation: ports, console, store directories, then the process."""
+        """A new incarnation, or none: one that cannot be built fails its domain and nothing else."""
         domain.move(Event.START)
-        dom = domain.domid
         domain.incarnation = Incarnation(domain.incarnation + 1)
         domain.restarts = domain.incarnation - 1
-        domain.pid, domain.ready, domain.shutdown, domain.shutdown_text = None, False, None, ""
+        domain.pid, domain.ready, domain.born, domain.shutdown, domain.shutdown_text = None, False, False, None, ""
         domain.kill_at_ns = domain.timer_ns = None
         domain.watchdogs = {}
         domain.clock = Clock(started_ns=now_ns)
+        try:
+            self._build(domain)
+        except OSError as error:
+            self._abandon(domain, f"cannot be started: the host refused: {error.strerror}")
+        except (StoreError, Refused) as error:
+            self._abandon(domain, f"cannot be started: {error}")
+        else:
+            self.hardware.announce("starting", domain, "")
+
+    def _build(self, domain: Domain) -> None:
+        """Ports, console, store directories, then the process."""
+        dom = domain.domid
         if dom not in self.channels.ports:
             self.channels.add_domain(dom)
             self.grants.add_domain(dom)
@@ -295,8 +324,25 @@ class Hypervisor:
         self._write_store(domain, console_port)
         self.hardware.start_domain(domain)
         if not (domain.config.paused and domain.incarnation == 1):
+            self._bear(domain)
+
+    def _bear(self, domain: Domain) -> None:
+        if not domain.born:
+            domain.born = True
             self.hardware.deliver_birth(domain)
-        self.hardware.announce("starting", domain, "")
+
+    def _abandon(self, domain: Domain, text: str) -> None:
+        """What was built of an incarnation goes again. There was no process, so there is nothing to wait for."""
+        domain.move(Event.DEATH)
+        self._withdraw(domain)
+        self._fail(domain, text)
+
+    def _fail(self, domain: Domain, text: str) -> None:
+        domain.move(Event.GIVE_UP)
+        domain.last_death = text
+        self.hardware.announce("failed", domain, text)
+        if domain.domid == DOM0:
+            self.stop_machine(reboot=False)
 
     def _write_store(self, domain: Domain, console_port: Port) -> None:
         if not self.store.is_introduced(domain.domid):
@@ -318,7 +364,8 @@ class Hypervisor:
         dom = domain.domid
         self.grants.domain_died(dom)
         self.channels.close_all(dom)
-        self.store.close_domain(dom)
+        if self.store.is_introduced(dom):
+            self.store.close_domain(dom)
         self.upcalls.pop(dom, None)
         self.hardware.release_domain(dom)
         domain.pid = domain.kill_at_ns = None
@@ -329,27 +376,32 @@ class Hypervisor:
 
     def _after_death(self, domain: Domain, now_ns: int) -> None:
         action = Action.DESTROY if domain.destroying else action_for(domain)
-        if domain.domid == DOM0 and domain.shutdown in (Shutdown.POWEROFF, Shutdown.REBOOT):
+        if domain.domid == DOM0 and (domain.shutdown in DOM0_STOPS or action not in RESTARTING):
+            domain.move(Event.PRESERVE)
             self.stop_machine(reboot=domain.shutdown is Shutdown.REBOOT)
         elif action is Action.PRESERVE:
             domain.move(Event.PRESERVE)
         elif action not in RESTARTING:
             self._remove(domain)
-        elif action is Action.RENAME_RESTART:
-            domain.move(Event.PRESERVE)
-            domain.name = f"{domain.name}-{domain.domid}"
-            self.create(domain.config, now_ns)
+        elif action is Action.RENAME_RESTART and domain.domid != DOM0:
+            self._rename_and_restart(domain, now_ns)
         else:
             self._restart(domain, now_ns)
+
+    def _rename_and_restart(self, domain: Domain, now_ns: int) -> None:
+        """The dead one is kept under another name; another domain takes its place."""
+        domain.move(Event.PRESERVE)
+        domain.name = f"{domain.name}-{domain.domid}"
+        try:
+            self.create(domain.config, now_ns)
+        except Refused as refusal:
+            domain.last_death += f"; and could not be replaced: {refusal.text}"
+            self.hardware.announce("failed", domain, domain.last_death)
 
     def _restart(self, domain: Domain, now_ns: int) -> None:
         verdict = judge_restart(domain, now_ns)
         if isinstance(verdict, GiveUp):
-            domain.move(Event.GIVE_UP)
-            domain.last_death = verdict.text
-            self.hardware.announce("failed", domain, verdict.text)
-            if domain.domid == DOM0:
-                self.stop_machine(reboot=False)
+            self._fail(domain, verdict.text)
         elif verdict.at_ns <= now_ns:
             self._start(domain, now_ns)
         else:

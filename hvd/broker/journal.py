@@ -1,9 +1,10 @@
 """The broker's memory across its own death: a snapshot and every command since, in a memfd that the machine holds.
 
-Page 0 is a header: magic, version, bytes of valid records, and the *intent*: which session's hypercall is being carried
-out, and how often it was found open by a new broker. After it come records, each u32 length, u32 crc32, payload; the
-first is the snapshot. A record counts once the header's length includes it, and a torn one is left out. It survives
-processes, not the host: no fsync.
+Page 0 is a header of u64 words: 0 magic and version, 1 where the valid records end, 8 whether a hypercall is being
+carried out (the *intent*), 9 its sequence number; its session stands behind them. From page 1 on come records, each u32
+length, u32 crc32, payload; the first is the snapshot. A record counts once word 1 includes it, and that word is written
+in one store: whenever its writer dies, a record is there as a whole or not at all. It survives processes, not the host:
+no fsync.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAGIC = 0x6A647668  # "hvdj"
-VERSION = 1
-HEADER = struct.Struct("<IIQ")
-INTENT = struct.Struct("<QI64s")
-INTENT_AT = 64
+VERSION = 2
+IDENTITY = MAGIC | VERSION << 32
+IDENTITY_WORD, END_WORD, INTENT_OPEN_WORD, INTENT_SEQUENCE_WORD = 0, 1, 8, 9
+INTENT_SESSION_AT, SESSION_BYTES_MAX = 80, 64
 RECORD = struct.Struct("<II")
 RECORDS_AT = 4096
 CAPACITY = 8 << 20
@@ -29,32 +30,43 @@ class JournalFull(Exception):
     """No room for a record: take a snapshot into a new journal."""
 
 
+class JournalCorrupt(Exception):
+    """What a journal holds is not what was written: the tables cannot be rebuilt, the machine has to be rebooted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A hypercall that was being carried out: whose, its sequence number, and by how many brokers so far."""
+    """A hypercall that was being carried out: whose, and its sequence number."""
 
     session: str
     sequence: int
-    attempts: int
 
 
 class Journal:
-    """One journal file, mapped."""
+    """One journal file, mapped. The descriptor stays the caller's."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._map = mmap.mmap(descriptor, 0)
-        magic, version, self._end = HEADER.unpack_from(self._map)
-        if (magic, version) != (MAGIC, VERSION):
-            raise ValueError(f"not a journal of version {VERSION}: magic {magic:#x}, version {version}")
+        self._header = memoryview(self._map)[:RECORDS_AT]
+        self._words = self._header.cast("Q")
+        if self._words[IDENTITY_WORD] != IDENTITY:
+            found = self._words[IDENTITY_WORD]
+            self.close()
+            raise JournalCorrupt(f"not a journal of version {VERSION}: it begins with {found:#x}")
+        self._end = self._words[END_WORD]
 
     @classmethod
     def create(cls, snapshot: bytes, capacity: int = CAPACITY) -> Journal:
-        """A new journal that starts with this snapshot, and has room for commands whatever the snapshot's size."""
+        """A new journal that starts with this snapshot, and has room for `capacity` bytes of records beside it."""
         descriptor = os.memfd_create("hvd-journal", os.MFD_CLOEXEC)
-        os.ftruncate(descriptor, RECORDS_AT + len(snapshot) + capacity)
-        os.pwrite(descriptor, HEADER.pack(MAGIC, VERSION, RECORDS_AT), 0)
-        journal = cls(descriptor)
+        try:
+            os.ftruncate(descriptor, RECORDS_AT + RECORD.size + len(snapshot) + capacity)
+            os.pwrite(descriptor, struct.pack("<QQ", IDENTITY, RECORDS_AT), 0)
+            journal = cls(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
         journal.append(snapshot)
         return journal
 
@@ -66,33 +78,46 @@ class Journal:
             raise JournalFull(f"{len(payload)} bytes do not fit behind {self._end}")
         RECORD.pack_into(self._map, self._end, len(payload), zlib.crc32(payload))
         self._map[start:end] = payload
-        self._end = end
-        HEADER.pack_into(self._map, 0, MAGIC, VERSION, end)
+        self._words[END_WORD] = self._end = end
 
     def records(self) -> Iterator[bytes]:
-        """Every whole record in order, the snapshot first; stops at the first that is torn."""
+        """Every record in order, the snapshot first; JournalCorrupt at one that is not what was written."""
         at = RECORDS_AT
-        while at + RECORD.size <= self._end:
+        while at < self._end:
+            if at + RECORD.size > self._end:
+                raise JournalCorrupt(f"the journal ends at {self._end}, in the middle of the record at {at}")
             length, checksum = RECORD.unpack_from(self._map, at)
-            payload = self._map[at + RECORD.size : at + RECORD.size + length]
-            if at + RECORD.size + length > self._end or zlib.crc32(payload) != checksum:
-                return
+            start, at = at + RECORD.size, at + RECORD.size + length
+            payload = self._map[start:at]
+            if at > self._end or zlib.crc32(payload) != checksum:
+                raise JournalCorrupt(f"the record at {start - RECORD.size} of the journal fails its checksum")
             yield payload
-            at += RECORD.size + length
+        if at == RECORDS_AT:
+            raise JournalCorrupt("the journal holds no snapshot")
 
-    def open_intent(self, session: str, sequence: int, attempts: int = 1) -> None:
+    def open_intent(self, session: str, sequence: int) -> None:
         """Note that this hypercall is being carried out."""
-        INTENT.pack_into(self._map, INTENT_AT, sequence, attempts, session.encode()[:64])
+        self._map[INTENT_SESSION_AT : INTENT_SESSION_AT + SESSION_BYTES_MAX] = _padded(session)
+        self._words[INTENT_SEQUENCE_WORD] = sequence
+        self._words[INTENT_OPEN_WORD] = 1
 
     def close_intent(self) -> None:
         """It was carried out, or refused."""
-        INTENT.pack_into(self._map, INTENT_AT, 0, 0, b"")
+        self._words[INTENT_OPEN_WORD] = 0
 
     def intent(self) -> Intent | None:
-        """The hypercall a dead broker left open, if it did."""
-        sequence, attempts, session = INTENT.unpack_from(self._map, INTENT_AT)
-        return Intent(session.rstrip(b"\0").decode(errors="replace"), sequence, attempts) if attempts else None
+        """The hypercall that a dead broker left open, if it did."""
+        if not self._words[INTENT_OPEN_WORD]:
+            return None
+        session = self._map[INTENT_SESSION_AT : INTENT_SESSION_AT + SESSION_BYTES_MAX]
+        return Intent(session.rstrip(b"\0").decode(errors="replace"), self._words[INTENT_SEQUENCE_WORD])
 
     def close(self) -> None:
+        """Unmap it."""
+        self._words.release()
+        self._header.release()
         self._map.close()
-        os.close(self.descriptor)
+
+
+def _padded(session: str) -> bytes:
+    return session.encode()[:SESSION_BYTES_MAX].ljust(SESSION_BYTES_MAX, b"\0")

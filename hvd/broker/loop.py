@@ -12,26 +12,26 @@ from typing import Any
 import msgpack
 
 from hvd.broker.dispatch import is_journaled
-from hvd.broker.domain import ALIVE, Life, Shutdown
+from hvd.broker.domain import ALIVE, Domain, Life
 from hvd.broker.held import channel_key, domain_key, extent_key
-from hvd.broker.hypervisor import SIGCONT, SIGSTOP, Hypervisor
+from hvd.broker.hypervisor import SIGCONT, SIGKILL, SIGSTOP, Hypervisor
 from hvd.broker.journal import Journal, JournalFull
 from hvd.broker.poller import Poller
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
-from hvd.broker.state import CALL, DIED, STARTED, TICK, State, stale
+from hvd.broker.state import CALL, DIED, FOUND_OPEN, STARTED, TICK, State, stale
 from hvd.broker.world import World
 from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
-from hvd.transport.ids import DOM0, DomId
+from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
-from hvd.transport.machine_link import SIGNAL, UP, Inheritance
+from hvd.transport.machine_link import UP, Inheritance
 from hvd.transport.messages import DomainConfig
 
 JOURNAL = "journal"
+KILLED_FROM_OUTSIDE = "killed by SIGKILL"
+"""How a broker ends that did nothing wrong itself."""
 CALLS_PER_TURN = 8
 """Hypercalls of one caller before the next caller has its turn."""
-POISON_ATTEMPTS = 2
-"""Brokers that a hypercall may take down before its sender is taken down instead."""
 
 
 def run_broker(inheritance: Inheritance) -> None:
@@ -53,6 +53,7 @@ class Broker:
         if inherited is None:
             self._state = self._boot(inheritance)
             self._take_snapshot()
+            self._world.settle()
         else:
             self._journal = Journal(inherited[0])
             self._state = self._recover(inheritance)
@@ -74,10 +75,9 @@ class Broker:
     # ---- coming to life ----------------------------------------------------------------------------------------------
 
     def _boot(self, inheritance: Inheritance) -> State:
-        """A machine that was just switched on: nothing is held, dom0 first."""
+        """A machine that was just switched on: dom0 first. What is held, a broker left that died while it did this."""
         now = time.monotonic_ns()
-        for key in inheritance.held:
-            self._world.held.drop(key)
+        self._world.held.drop_unknown(set())
         hypervisor = Hypervisor(os.urandom(32), now)
         self._world.connect(hypervisor)
         for untrusted_fields in msgpack.unpackb(inheritance.configuration):
@@ -89,34 +89,29 @@ class Broker:
         state = State.restore(list(self._journal.records()))
         self._state = state
         self._world.connect(state.hypervisor)
-        self._judge_intent(state)
         self._world.held.drop_unknown(self._known_keys(state.hypervisor))
+        self._world.stop_requested = state.hypervisor.stopping
+        for queue in state.hypervisor.upcalls.values():
+            queue.send_again()
         self._reconcile(state.hypervisor, inheritance)
+        self._judge_intent(inheritance)
         self._world.publisher.log("recovered", broker=os.getpid(), domains=len(state.hypervisor.domains))
         self._world.announce("broker restarted", None, str(inheritance.brokers_before))
         return state
 
-    def _judge_intent(self, state: State) -> None:
-        """A hypercall that a second broker was found dead over takes its sender down, not a third broker."""
+    def _judge_intent(self, inheritance: Inheritance) -> None:
+        """A hypercall that broker after broker is found dead over is refused, and its sender taken down."""
         intent = self._journal.intent()
         if intent is None:
             return
-        if intent.attempts < POISON_ATTEMPTS:
-            self._journal.open_intent(intent.session, intent.sequence, intent.attempts + 1)
-            return
+        crashed = inheritance.predecessor_end != KILLED_FROM_OUTSIDE
+        self._command([FOUND_OPEN, intent.session, intent.sequence, crashed])
         self._journal.close_intent()
-        answer = Reply(intent.sequence, errno.EIO, "this hypercall has crashed the broker twice")
-        state.sessions.remember(intent.session, answer)
-        for domain in state.hypervisor.domains.values():
-            if intent.session == domain_session(domain.domid, domain.incarnation) and domain.life in ALIVE:
-                domain.shutdown = Shutdown.CRASH
-                domain.shutdown_text = f"its hypercall {intent.sequence} crashed the broker twice"
-                self._world.signal_domain(domain, 9)
 
     def _known_keys(self, hypervisor: Hypervisor) -> set[str]:
         keys = {JOURNAL}
         keys |= {channel_key(b.channel) for ports in hypervisor.channels.ports.values() for b in ports.values()}
-        keys |= {extent_key(extent) for table in hypervisor.grants.tables.values() for extent in table.extents}
+        keys |= {extent_key(extent) for extent in hypervisor.grants.extents()}
         keys |= {domain_key(d.domid) for d in hypervisor.domains.values() if d.life in ALIVE}
         return keys
 
@@ -125,43 +120,51 @@ class Broker:
         now = time.monotonic_ns()
         alive = {(domid, incarnation): pid for domid, incarnation, pid in inheritance.alive}
         for domid, incarnation in alive:
-            domain = hypervisor.domains.get(DomId(domid))
-            if domain is None or domain.incarnation != incarnation:
-                send_message(self._link, [SIGNAL, domid, incarnation, 9])
+            if not hypervisor.is_expected(DomId(domid), Incarnation(incarnation)):
+                self._world.kill_process(domid, incarnation)
         for domain in list(hypervisor.domains.values()):
             if domain.life not in ALIVE:
                 continue
-            pid = alive.get((domain.domid, domain.incarnation))
-            if pid is None and domain.pid is None:
-                self._world.start_domain(domain)
+            process = domain.domid, domain.incarnation
+            if process in inheritance.ended:
+                self._command([DIED, now, *process, inheritance.ended[process]])
             else:
-                self._world.open_endpoint(domain)
-            if pid is not None and domain.life is Life.STARTING:
-                self._command([STARTED, now, domain.domid, domain.incarnation, pid])
-            if pid is None and domain.pid is not None:
-                self._command([DIED, now, domain.domid, domain.incarnation, "died while there was no broker"])
-                continue
-            self._world.signal_domain(domain, {Life.PAUSED: SIGSTOP, Life.DYING: 9}.get(domain.life, SIGCONT))
-            session = domain_session(domain.domid, domain.incarnation)
-            if session not in self._state.sessions.last and domain.life is not Life.PAUSED:
-                self._world.deliver_birth(domain)
-            hypervisor.upcalls[domain.domid].send_again()
-            self._world.events_pending(domain.domid)
+                self._take_over(domain, alive.get(process), now)
         for ports in hypervisor.channels.ports.values():
             for binding in ports.values():
                 self._world.raise_end(binding.channel, binding.side)
+        self._world.settle()
+
+    def _take_over(self, domain: Domain, pid: int | None, now: int) -> None:
+        """A domain of the dead broker's: its process runs, or has not been asked for, or is on its way."""
+        if pid is None:
+            self._world.start_domain(domain)
+        else:
+            self._world.open_endpoint(domain)
+            self._world.update_shared_info(domain)
+        if pid is not None and domain.pid is None:
+            self._command([STARTED, now, domain.domid, domain.incarnation, pid])
+        self._world.signal_domain(domain, {Life.PAUSED: SIGSTOP, Life.DYING: SIGKILL}.get(domain.life, SIGCONT))
+        last = self._state.sessions.reply(domain_session(domain.domid, domain.incarnation))
+        if last is None and domain.born:
+            self._world.deliver_birth(domain)
+        if last is not None and last.descriptors:
+            self._world.send_descriptors(domain.domid, last.sequence, last.descriptors)
+        self._world.events_pending(domain.domid)
 
     # ---- commands ----------------------------------------------------------------------------------------------------
 
     def _command(self, command: list[Any]) -> None:
-        """Apply a command that is no hypercall, and journal it."""
+        """Apply a command that is no hypercall, journal it, and let it take effect."""
         self._state.apply(command)
         self._record(command)
+        self._world.settle()
 
     def _record(self, command: list[Any]) -> None:
         try:
-            self._journal.append(msgpack.packb(command))
+            self._journal.append(self._state.record(command))
         except JournalFull:
+            self._journal.close()
             self._take_snapshot()
 
     def _take_snapshot(self) -> None:
@@ -186,7 +189,10 @@ class Broker:
             os._exit(0)  # the machine is gone, and with it everything
         match received[0]:
             case [verb, int() as domid, int() as incarnation, int() as pid] if verb == STARTED:
-                self._command([STARTED, time.monotonic_ns(), domid, incarnation, pid])
+                if self._state.hypervisor.is_expected(DomId(domid), Incarnation(incarnation)):
+                    self._command([STARTED, time.monotonic_ns(), domid, incarnation, pid])
+                else:
+                    self._world.kill_process(domid, incarnation)
             case [verb, int() as domid, int() as incarnation, str() as how] if verb == DIED:
                 self._command([DIED, time.monotonic_ns(), domid, incarnation, how])
 
@@ -243,14 +249,10 @@ class Broker:
             text = f"{DESCRIPTORS_PENDING_MAX} descriptors wait on the upcall socket: read them first"
             return Reply(sequence, errno.EAGAIN, text)
         now = time.monotonic_ns()
-        attempts = self._attempts(session, sequence)
-        self._journal.open_intent(session, sequence, attempts)
+        self._journal.open_intent(session, sequence)
         reply = self._state.call(session, caller, sequence, message, now)
         if is_journaled(message):
             self._record([CALL, now, session, caller, body])
         self._journal.close_intent()
+        self._world.settle()
         return reply
-
-    def _attempts(self, session: str, sequence: int) -> int:
-        intent = self._journal.intent()
-        return intent.attempts if intent is not None and (intent.session, intent.sequence) == (session, sequence) else 1

@@ -22,6 +22,15 @@ class Reply:
     descriptors: Descriptors = ()
 
 
+@dataclass(slots=True)
+class Suspect:
+    """A hypercall that brokers died over: its number, and how many of them were killed by nobody else."""
+
+    sequence: int
+    found_open: int = 0
+    crashed: int = 0
+
+
 def domain_session(domid: DomId, incarnation: Incarnation) -> str:
     return f"d:{domid}.{incarnation}"
 
@@ -32,9 +41,13 @@ def toolstack_session(client: bytes) -> str:
 
 @dataclass(slots=True)
 class Sessions:
-    """Last replies by caller: one for each living incarnation, a bounded number of toolstack programs."""
+    """Last replies by caller: one for each living incarnation, a bounded number of toolstack programs.
+
+    Of journaled hypercalls only: all others may be carried out twice, and leave no trace here.
+    """
 
     last: dict[str, Reply] = field(default_factory=dict)
+    suspects: dict[str, Suspect] = field(default_factory=dict)
 
     def reply(self, session: str) -> Reply | None:
         return self.last.get(session)
@@ -43,10 +56,24 @@ class Sessions:
         """The newest stand last; of the toolstack's, the one unused longest is forgotten past the bound."""
         self.last.pop(session, None)
         self.last[session] = reply
+        self.suspects.pop(session, None)
         if session.startswith(TOOLSTACK):
             known = [s for s in self.last if s.startswith(TOOLSTACK)]
             if len(known) > TOOLSTACK_CLIENTS_MAX:
-                del self.last[known[0]]
+                self.forget(known[0])
+
+    def suspect(self, session: str, sequence: int, *, crashed: bool) -> Suspect:
+        """A broker died while it carried this hypercall out; `crashed`: of itself."""
+        suspect = self.suspects.pop(session, None)
+        if suspect is None or suspect.sequence != sequence:
+            suspect = Suspect(sequence)
+        suspect.found_open += 1
+        suspect.crashed += crashed
+        self.suspects[session] = suspect
+        if len(self.suspects) > TOOLSTACK_CLIENTS_MAX:
+            del self.suspects[next(iter(self.suspects))]
+        return suspect
 
     def forget(self, session: str) -> None:
         self.last.pop(session, None)
+        self.suspects.pop(session, None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgpack
 
-from hvd.broker.dispatch import Answer, handle
+from hvd.broker.dispatch import handle, is_journaled
 from hvd.broker.errors import Refused
 from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import Hypervisor
@@ -16,7 +16,11 @@ from hvd.broker.sessions import Reply, Sessions, domain_session
 from hvd.transport.codec import unpack_request
 from hvd.transport.ids import DomId, Incarnation
 
-CALL, STARTED, DIED, TICK = "call", "started", "died", "tick"
+CALL, STARTED, DIED, TICK, FOUND_OPEN = "call", "started", "died", "tick", "found open"
+CRASHES_MAX = 2
+"""Brokers that may crash over one hypercall before it is refused and its sender taken down."""
+FOUND_OPEN_MAX = 5
+"""Brokers that may be killed from outside in the middle of one hypercall before it is held to be the reason."""
 
 
 class State:
@@ -41,11 +45,19 @@ class State:
         hypervisor, sessions = pickle.loads(records[0])
         state = cls(hypervisor, sessions)
         for record in records[1:]:
-            state.apply(msgpack.unpackb(record))
+            *command, refusals = msgpack.unpackb(record)
+            hypervisor.hardware.refusals = refusals
+            state.apply(command)
         return state
 
+    def record(self, command: list[Any]) -> bytes:
+        """A command that has just been applied as the journal keeps it: with what the host refused meanwhile."""
+        refusals, self.hypervisor.hardware.refusals = self.hypervisor.hardware.refusals, []
+        packed: bytes = msgpack.packb([*command, refusals])
+        return packed
+
     def apply(self, command: list[Any]) -> None:
-        """Carry out one journaled command."""
+        """Carry out one command."""
         match command:
             case ["call", int() as now_ns, str() as session, int() as domid, bytes() as body]:
                 sequence, events, descriptors, message = unpack_request(body)
@@ -58,6 +70,8 @@ class State:
                 self.sessions.forget(domain_session(DomId(domid), Incarnation(incarnation)))
             case ["tick", int() as now_ns]:
                 self.hypervisor.tick(now_ns)
+            case ["found open", str() as session, int() as sequence, bool() as crashed]:
+                self._judge(session, sequence, crashed=crashed)
             case _:
                 raise ValueError(f"no such command: {command[:1]}")
 
@@ -68,20 +82,38 @@ class State:
             queue.acknowledge(events, descriptors)
 
     def call(self, session: str, domid: DomId, sequence: int, message: Any, now_ns: int) -> Reply:
-        """Carry out one hypercall and remember its answer."""
+        """Carry out one hypercall and remember its answer, if it is one that must not be carried out twice."""
         try:
             answer = handle(self.hypervisor, domid, message, now_ns)
         except Refused as refusal:
             reply = Reply(sequence, refusal.errno, refusal.text)
         else:
             reply = Reply(sequence, 0, answer.value, answer.descriptors)
-        self.sessions.remember(session, reply)
+        if is_journaled(message):
+            self.sessions.remember(session, reply)
+        queue = self.hypervisor.upcalls.get(domid)
+        if queue is not None and session.startswith("d:"):
+            queue.descriptors_sent += len(reply.descriptors)
         return reply
+
+    def _judge(self, session: str, sequence: int, *, crashed: bool) -> None:
+        """A hypercall that broker after broker was found dead over takes its sender down, not one more broker.
+
+        One that was answered is none of those: its broker died behind it.
+        """
+        last = self.sessions.reply(session)
+        if last is not None and last.sequence >= sequence:
+            return
+        suspect = self.sessions.suspect(session, sequence, crashed=crashed)
+        if suspect.crashed < CRASHES_MAX and suspect.found_open < FOUND_OPEN_MAX:
+            return
+        text = f"hypercall {sequence} was found open by {suspect.found_open} brokers in a row"
+        self.sessions.remember(session, Reply(sequence, errno.EIO, text))
+        for domain in list(self.hypervisor.domains.values()):
+            if session == domain_session(domain.domid, domain.incarnation):
+                self.hypervisor.crash(domain.domid, text)
 
 
 def stale(sequence: int, last: int) -> Reply:
     """The answer to a number that has been passed already."""
     return Reply(sequence, errno.ESTALE, f"hypercall {sequence} is old: the last one was {last}")
-
-
-__all__ = ["CALL", "DIED", "STARTED", "TICK", "Answer", "State", "stale"]

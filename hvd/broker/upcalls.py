@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from hvd.transport.limits import EVENTS_PENDING_MAX
 
@@ -58,10 +59,10 @@ class UpcallQueue:
         self.descriptors_received = max(self.descriptors_received, min(descriptors_received, self.descriptors_sent))
 
     def send_again(self) -> None:
-        """A new broker cannot know what its predecessor's writes reached: everything unacknowledged is unsent."""
-        again = {(path, token): number for number, path, token in self.unacknowledged}
-        for key, number in self.unsent.items():
-            again.pop(key, None)
-            again[key] = number
-        self.unsent = again
+        """A new broker cannot know what its predecessor's writes reached: everything unacknowledged is unsent.
+
+        In the order of their numbers, because whoever has seen a number drops every lower one.
+        """
+        again = {(path, token): number for number, path, token in self.unacknowledged} | self.unsent
+        self.unsent = dict(sorted(again.items(), key=itemgetter(1)))
         self.unacknowledged.clear()

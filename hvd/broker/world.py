@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import zmq
@@ -15,6 +17,7 @@ import zmq
 from hvd.broker.console_log import ConsoleLog
 from hvd.broker.domain import Domain
 from hvd.broker.endpoints import Endpoints
+from hvd.broker.hardware import Refusal
 from hvd.broker.held import (
     INFO_READ_ONLY,
     PAGE,
@@ -27,7 +30,7 @@ from hvd.broker.held import (
     domain_key,
     extent_key,
 )
-from hvd.broker.hypervisor import Hypervisor
+from hvd.broker.hypervisor import SIGKILL, Hypervisor
 from hvd.broker.poller import Poller
 from hvd.broker.publisher import Publisher
 from hvd.transport.descriptors import send_message
@@ -56,7 +59,12 @@ class World:
         self.publisher = Publisher(context, self.endpoints.directory, poller)
         self.console_log = ConsoleLog(inheritance.run_dir, poller)
         self._poller = poller
+        self.refusals: list[Refusal] = []
+        self._unsettled: list[tuple[list[Any], tuple[int, ...]]] = []
+        """Orders to the machine that wait until the command they come from is in the journal."""
         self._outboxes: dict[DomId, deque[tuple[list[Any], tuple[int, ...]]]] = {}
+        self._answered: dict[DomId, int] = {}
+        """The last hypercall whose descriptors this broker has sent."""
         self._hypervisor: Hypervisor | None = None
 
     def connect(self, hypervisor: Hypervisor) -> None:
@@ -72,7 +80,8 @@ class World:
     # ---- channels and extents ----------------------------------------------------------------------------------------
 
     def create_channel(self, channel: int) -> None:
-        self.held.create_channel(channel)
+        with self._noting_refusal("channel", channel):
+            self.held.create_channel(channel)
 
     def release_channel(self, channel: int) -> None:
         self.held.release_channel(channel)
@@ -87,16 +96,19 @@ class World:
         self.held.endpoint(channel, side).mark_open()
 
     def create_extent(self, extent: ExtentId, pages: int, *, readonly: bool) -> None:
-        self.held.create_extent(extent, pages, readonly=readonly)
+        with self._noting_refusal("extent", extent):
+            self.held.create_extent(extent, pages, readonly=readonly)
 
     def seal_extent(self, extent: ExtentId) -> None:
-        self.held.seal_extent(extent)
+        with self._noting_refusal("seal", extent):
+            self.held.seal_extent(extent)
 
     def release_extent(self, extent: ExtentId) -> None:
         self.held.drop(extent_key(extent))
 
     def clear_byte(self, extent: ExtentId, offset: int) -> None:
-        os.pwrite(self.held.extent(extent), b"\0", offset)
+        with suppress(OSError):  # its holders punched a hole there, and the host has no memory to fill it
+            os.pwrite(self.held.extent(extent), b"\0", offset)
 
     def copy(self, source: ExtentId, source_offset: int, target: ExtentId, target_offset: int, length: int) -> None:
         os.pwrite(self.held.extent(target), os.pread(self.held.extent(source), length, source_offset), target_offset)
@@ -104,22 +116,27 @@ class World:
     # ---- domains -----------------------------------------------------------------------------------------------------
 
     def create_domain(self, domid: DomId) -> None:
-        self.held.create_domain(domid)
+        with self._noting_refusal("domain", domid):
+            self.held.create_domain(domid)
 
     def release_domain(self, domid: DomId) -> None:
-        self._poller.unwatch(self._upcall_socket(domid))
+        """Whatever of it there is: it may have been refused half-way."""
         self.console_log.forget(domid)
-        self._outboxes.pop(domid, None)
         self.endpoints.close(domid)
-        self.held.drop(domain_key(domid))
+        self._outboxes.pop(domid, None)
+        self._answered.pop(domid, None)
+        if domain_key(domid) in self.held.by_key:
+            self._poller.unwatch(self._upcall_socket(domid))
+            self.held.drop(domain_key(domid))
 
     def start_domain(self, domain: Domain) -> None:
-        """Open its endpoint and ask the machine for its process."""
-        self.open_endpoint(domain)
+        """Open its endpoint, and ask the machine for its process when the journal says so."""
+        with self._noting_refusal("start", domain.domid):
+            self.open_endpoint(domain)
+            self.update_shared_info(domain)
         descriptors = self.held.by_key[domain_key(domain.domid)]
-        self.update_shared_info(domain)
-        self._tell_machine([SPAWN, domain.domid, domain.incarnation, domain.name],
-                           (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN]))
+        spawn = [SPAWN, domain.domid, domain.incarnation, domain.name]
+        self._unsettled.append((spawn, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN])))
 
     def open_endpoint(self, domain: Domain) -> None:
         """Bind the endpoint of this incarnation: for a new one, or again in a new broker."""
@@ -147,7 +164,14 @@ class World:
             channel[PAGE], channel[1], channel[2], virq[PAGE], virq[1]))
 
     def signal_domain(self, domain: Domain, number: int) -> None:
-        self._tell_machine([SIGNAL, domain.domid, domain.incarnation, number])
+        self._unsettled.append(([SIGNAL, domain.domid, domain.incarnation, number], ()))
+
+    def settle(self) -> None:
+        """The command is in the journal: do what cannot be taken back."""
+        for message, descriptors in self._unsettled:
+            self._tell_machine(message, descriptors)
+        self._unsettled.clear()
+        self.held.settle()
 
     def update_shared_info(self, domain: Domain) -> None:
         clock = domain.clock
@@ -159,9 +183,10 @@ class World:
     # ---- the upcall socket -------------------------------------------------------------------------------------------
 
     def send_descriptors(self, domid: DomId, sequence: int, references: tuple[tuple[str, int], ...]) -> None:
-        """The descriptors that answer a hypercall, ahead of its reply."""
-        queue = self.hypervisor.upcalls[domid]
-        queue.descriptors_sent += len(references)
+        """The descriptors that answer a hypercall, ahead of its reply; each broker sends them once."""
+        if self._answered.get(domid) == sequence:
+            return
+        self._answered[domid] = sequence
         self._upcall(domid, [DESCRIPTORS, sequence], tuple(self.held.by_key[key][index] for key, index in references))
 
     def events_pending(self, domid: DomId) -> None:
@@ -198,7 +223,7 @@ class World:
         outbox = self._outboxes.setdefault(domid, deque())
         if len(outbox) >= OUTBOX_MAX:
             self.publisher.log("upcall socket never read: killed", domid=domid)
-            self.signal_domain(self.hypervisor.domains[domid], 9)
+            self.kill_process(domid, self.hypervisor.domains[domid].incarnation)
             return
         outbox.append((message, descriptors))
         self.flush_upcalls(domid)
@@ -212,6 +237,15 @@ class World:
             send_message(sock, message, descriptors)
         finally:
             sock.detach()
+
+    @contextmanager
+    def _noting_refusal(self, what: str, number: int) -> Iterator[None]:
+        """A no of the host's becomes part of the command."""
+        try:
+            yield
+        except OSError as error:
+            self.refusals.append([what, number, error.errno or errno.EIO])
+            raise
 
     # ---- the machine and the public ----------------------------------------------------------------------------------
 
@@ -238,6 +272,10 @@ class World:
             "machine_pid": self.inheritance.machine_pid, "broker_restarts": self.inheritance.brokers_before,
             "descriptors": sum(len(d) for d in self.held.by_key.values()), "run_dir": self.inheritance.run_dir,
         }
+
+    def kill_process(self, domid: int, incarnation: int) -> None:
+        """End a process that has no place in the tables, or that they need not be asked about."""
+        self._tell_machine([SIGNAL, domid, incarnation, SIGKILL])
 
     def _tell_machine(self, message: list[Any], descriptors: tuple[int, ...] = ()) -> None:
         send_message(self.inheritance.link, message, descriptors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass, field
+from pathlib import Path
 
 WALL = 0x40000000
 """__WALL: also wait for children made with another exit signal than SIGCHLD."""
@@ -30,13 +31,26 @@ class Child:
         except ProcessLookupError:
             return
 
-    def reap(self) -> str:
-        """Wait for it, close its descriptor, and say in words how it ended."""
-        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | WALL)
-        os.close(self.pidfd)
-        if result is None:
-            return "ended"
-        return describe_end(result.si_code, result.si_status)
+    def reap(self) -> str | None:
+        """Say in words how it ended, and take its remains away; None while it lives."""
+        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | WALL)
+        return None if result is None else describe_end(result.si_code, result.si_status)
+
+
+def child_pids() -> set[int]:
+    """The pids of all our children, dead ones that nobody has reaped too."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and _parent(entry) == os.getpid():
+            found.add(int(entry.name))
+    return found
+
+
+def _parent(process: Path) -> int:
+    try:
+        return int((process / "stat").read_bytes().rpartition(b")")[2].split()[1])
+    except OSError:
+        return -1  # it has just gone
 
 
 def describe_end(code: int, status: int) -> str:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import select
 import signal
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from math import ceil
 from typing import Any
 
-from hvd.machine.children import Child
+from hvd.machine.children import Child, child_pids
 from hvd.machine.held import Held
 from hvd.machine.processes import fork_process
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
@@ -55,6 +57,9 @@ class Machine:
         self._outbox: deque[list[Any]] = deque()
         self._spawns: deque[tuple[float, list[Any], list[int]]] = deque()
         """Asked of the zygote and not answered: deadline, message, descriptors."""
+        self._ended: dict[int, tuple[int, str]] = {}
+        """By domid: the incarnation whose process ended last, and how. A broker that was not there asks for it."""
+        self._broker_end = ""
         self._epoll = select.epoll()
         self._brokers = 0
         self._deaths = {"broker": 0, "zygote": 0}
@@ -63,6 +68,9 @@ class Machine:
 
     def run(self) -> None:
         """Run until powered off."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self._domains_descriptors = soft, hard
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -96,7 +104,15 @@ class Machine:
         self._outbox.clear()
         alive = [(c.domid, c.incarnation, c.pid) for c in self._children.values() if c.role == "domain"]
         inheritance = Inheritance(
-            theirs, self._run_dir, self._configuration, self._held.by_key, alive, os.getpid(), self._brokers
+            link=theirs,
+            run_dir=self._run_dir,
+            configuration=self._configuration,
+            held=self._held.by_key,
+            alive=alive,
+            ended={(domid, incarnation): how for domid, (incarnation, how) in self._ended.items()},
+            machine_pid=os.getpid(),
+            brokers_before=self._brokers,
+            predecessor_end=self._broker_end,
         )
         keep = {theirs.fileno(), *(d for descriptors in self._held.by_key.values() for d in descriptors)}
         pid = fork_process("broker", keep, lambda: self._broker_main(inheritance))
@@ -108,10 +124,15 @@ class Machine:
     def _fork_zygote(self) -> None:
         ours, theirs = socket_pair()
         theirs.setblocking(True)
-        pid = fork_process("zygote", {theirs.fileno()}, lambda: self._zygote_main(theirs))
+        pid = fork_process("zygote", {theirs.fileno()}, lambda: self._be_zygote(theirs))
         theirs.close()
         self._zygote = ours
         self._adopt("zygote", pid, ours)
+
+    def _be_zygote(self, link: socket.socket) -> None:
+        """Domains get no more descriptors than whoever started us had."""
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._domains_descriptors)
+        self._zygote_main(link)
 
     def _adopt(self, role: str, pid: int, link: socket.socket) -> None:
         child = Child(role, pid)
@@ -124,7 +145,7 @@ class Machine:
 
     def _serve(self, descriptor: int) -> None:
         if descriptor in self._children:
-            self._reap(self._children.pop(descriptor))
+            self._reap(self._children[descriptor])
         elif descriptor in self._links:
             role, link = self._links[descriptor]
             if role == "broker":
@@ -158,9 +179,8 @@ class Machine:
                 self._held.hold(key, descriptors)
             case [verb, str() as key] if verb == DROP:
                 self._held.drop(key)
-            case [verb, int(), int(), str()] if verb == SPAWN:
-                self._spawns.append((time.monotonic() + ZYGOTE_DEADLINE_S, message, descriptors))
-                self._ask_zygote(message, descriptors)
+            case [verb, int() as domid, int() as incarnation, str()] if verb == SPAWN:
+                self._spawn(domid, incarnation, message, descriptors)
             case [verb, int() as domid, int() as incarnation, int() as number] if verb == SIGNAL:
                 child = self._domain(domid, incarnation)
                 if child is not None:
@@ -182,19 +202,41 @@ class Machine:
                 self._tell_broker([STARTED, domid, incarnation, pid])
             case [verb, int() as domid, int() as incarnation, str() as reason] if verb == SPAWNED:
                 self._close_spawn(domid, incarnation)
-                self._tell_broker([DIED, domid, incarnation, f"never started: {reason}"])
+                self._report_end(domid, incarnation, f"never started: {reason}")
+
+    def _spawn(self, domid: int, incarnation: int, message: list[Any], descriptors: list[int]) -> None:
+        """Have a domain forked, unless that was asked before: by a broker that did not live to hear of it."""
+        asked = any(asked[1:3] == [domid, incarnation] for _, asked, _ in self._spawns)
+        if asked or self._domain(domid, incarnation) is not None:
+            _close(descriptors)
+            return
+        self._spawns.append((time.monotonic() + ZYGOTE_DEADLINE_S, message, descriptors))
+        self._ask_zygote(message, descriptors)
+
+    def _report_end(self, domid: int, incarnation: int, how: str) -> None:
+        self._ended[domid] = incarnation, how
+        self._tell_broker([DIED, domid, incarnation, how])
 
     def _reap(self, child: Child) -> None:
-        self._epoll.unregister(child.pidfd)
+        """Nothing if it lives: its descriptor may have the number of one that was closed while this was on its way."""
         how = child.reap()
-        if child.role == "domain":
-            self._tell_broker([DIED, child.domid, child.incarnation, how])
-        elif self._too_many_deaths(child.role, how):
-            self._stop = False
-        elif child.role == "broker":
-            self._broker_died()
-        else:
-            self._zygote_died()
+        if how is None:
+            return
+        del self._children[child.pidfd]
+        self._epoll.unregister(child.pidfd)
+        os.close(child.pidfd)
+        match child.role:
+            case "domain":
+                self._report_end(child.domid, child.incarnation, how)
+            case "stray":
+                self._ask_again()
+            case role if self._too_many_deaths(role, how):
+                self._stop = False
+            case "broker":
+                self._broker_end = how
+                self._broker_died()
+            case _:
+                self._zygote_died()
 
     def _too_many_deaths(self, role: str, how: str) -> bool:
         """A process that cannot live is not forked for ever."""
@@ -217,9 +259,25 @@ class Machine:
             self._read_link("zygote", self._zygote)
             self._forget_link(self._zygote)
         if self._stop is None:
+            self._end_strays()
             self._fork_zygote()
-            for _, message, descriptors in self._spawns:
-                self._ask_zygote(message, descriptors)
+            self._ask_again()
+
+    def _end_strays(self) -> None:
+        """Children that nobody told us of: domains that a zygote forked and did not live to report."""
+        known = {child.pid for child in self._children.values()}
+        for pid in child_pids() - known:
+            stray = Child("stray", pid)
+            self._children[stray.pidfd] = stray
+            self._epoll.register(stray.pidfd, select.EPOLLIN)
+            stray.signal(signal.SIGKILL)
+
+    def _ask_again(self) -> None:
+        """What the last zygote did not answer, once nothing is left of what it may have forked for it."""
+        if any(child.role == "stray" for child in self._children.values()):
+            return
+        for _, message, descriptors in self._spawns:
+            self._ask_zygote(message, descriptors)
 
     def _check_zygote(self) -> None:
         """A zygote that does not answer is replaced; what was asked of it is asked again."""
@@ -266,8 +324,7 @@ class Machine:
         for entry in list(self._spawns):
             if entry[1][1:3] == [domid, incarnation]:
                 self._spawns.remove(entry)
-                for descriptor in entry[2]:
-                    os.close(descriptor)
+                _close(entry[2])
 
     def _domain(self, domid: int, incarnation: int) -> Child | None:
         return next((c for c in self._children.values() if (c.domid, c.incarnation) == (domid, incarnation)), None)
@@ -278,17 +335,31 @@ class Machine:
         """Kill every process and wait until each is gone; drop every descriptor."""
         for child in self._children.values():
             child.signal(signal.SIGKILL)
-        until = time.monotonic() + POWER_OFF_DEADLINE_S
-        while self._children and time.monotonic() < until:
-            ready = select.select(list(self._children), [], [], until - time.monotonic())[0]
-            for pidfd in ready:
-                self._epoll.unregister(pidfd)
-                self._children.pop(pidfd).reap()
+        self._wait_for_all(time.monotonic() + POWER_OFF_DEADLINE_S)
+        self._end_strays()  # only now, since the zygote forks no more
+        self._wait_for_all(time.monotonic() + POWER_OFF_DEADLINE_S)
         for _, link in list(self._links.values()):
             self._forget_link(link)
         for _, _, descriptors in self._spawns:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            _close(descriptors)
         self._spawns.clear()
         self._outbox.clear()
+        self._ended.clear()
+        self._broker_end = ""
         self._held.drop_all()
+
+    def _wait_for_all(self, until: float) -> None:
+        poll = select.poll()
+        for pidfd in self._children:
+            poll.register(pidfd, select.POLLIN)
+        while self._children and (left := until - time.monotonic()) > 0:
+            for pidfd, _ in poll.poll(ceil(left * 1000)):
+                self._children.pop(pidfd).reap()
+                poll.unregister(pidfd)
+                self._epoll.unregister(pidfd)
+                os.close(pidfd)
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
