@@ -34,7 +34,7 @@ def session_with(directory: Path, body: str, *options: str, folder: str = "unit"
     lines = "".join(f"    {line}\n" for line in body.strip().splitlines())
     (place / "test_one.py").write_text(f"import os, subprocess, sys, tempfile\nkept = []\ndef test_one():\n{lines}")
     (directory / "pytest.ini").write_text("[pytest]\ntestpaths = tests\naddopts = --import-mode=importlib\n")
-    command = [sys.executable, "-m", "pytest", "-p", "no:hvd", "-p", "no:cacheprovider", *options]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
     environment = os.environ | {"HVD_TEST_SESSION": f"{os.environ['HVD_TEST_SESSION']}.{uuid.uuid4().hex}"}
     return subprocess.run(
         command, cwd=directory, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False

@@ -34,7 +34,7 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one document a line.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A domain's name or domid.", autocompletion=domain_names)]
 Names = Annotated[
-    list[str], typer.Argument(metavar="NAME...", help="Domains' names or domids.", autocompletion=domain_names)
+    list[str], typer.Argument(metavar="NAME", help="Domains' names or domids.", autocompletion=domain_names)
 ]
 Deadline = Annotated[float, typer.Option("--deadline", metavar="SECONDS", min=0, help="How long to wait for domains.")]
 Grace = Annotated[
@@ -84,7 +84,7 @@ def _command(*examples: str) -> Callable[[F], F]:
 @_command("hvd up examples/cockpit/cockpit.toml", "hvd up -d cockpit.toml", "HVD_RUN_DIR=/tmp/two hvd up -d --json")
 def up(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A cluster file; without one dom0 is alone.")
+        Path | None, typer.Argument(metavar="FILE", help="A cluster file; without one dom0 is alone.")
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when every domain is ready.")] = False,
     timings: Annotated[bool, typer.Option("--timings", help="Print how long each step took.")] = False,
@@ -117,7 +117,7 @@ def clean(json: AsJson = False) -> None:
 
 @_command("hvd list", "hvd list ivi storage", "hvd list --json | jq -r '.[] | select(.ready) | .name'")
 def list_(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", autocompletion=domain_names)] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", autocompletion=domain_names)] = None,
     json: AsJson = False,
 ) -> None:
     """Show every domain, or those named: state, restarts, and why it died last."""
@@ -141,9 +141,7 @@ def info(json: AsJson = False) -> None:
 )
 def create(
     *,
-    file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A cluster file whose domains are added.")
-    ] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A cluster file whose domains are added.")] = None,
     kernel: Annotated[
         str | None, typer.Option(metavar="FILE|ENTRY", help="A Python file with main(guest), or a name.")
     ] = None,

@@ -23,10 +23,10 @@ def list_domains(names: list[str], *, as_json: bool) -> None:
     if as_json:
         print_json([info.as_dict() for info in infos])
     else:
-        print_table(HEADINGS, [_row(info) for info in infos])
+        print_table(HEADINGS, [row(info) for info in infos])
 
 
-def _row(info: DomainInfo) -> tuple[str, ...]:
+def row(info: DomainInfo) -> tuple[str, ...]:
     return (
         info.name,
         str(info.domid).rjust(2),

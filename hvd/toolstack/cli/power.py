@@ -13,7 +13,8 @@ from types import FrameType
 from hvd.toolstack.cli.output import print_json, print_line
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cli.timings import Timings
-from hvd.toolstack.cluster import Cluster, EventStream, LifecycleEvent, NotRunning
+from hvd.toolstack.cluster import Cluster, LifecycleEvent, NotRunning
+from hvd.toolstack.cluster.events import HELLO
 from hvd.toolstack.cluster.machine_process import MachineProcess
 from hvd.toolstack.cluster.remains import remove_remains
 from hvd.toolstack.cluster.run_dirs import default_run_dir
@@ -32,7 +33,7 @@ def up(
     clock = Timings()
     run_dir = default_run_dir()
     cluster = Cluster.build(run_dir=run_dir) if file is None else Cluster.load(file, run_dir)
-    with _ended_by_signals():
+    with ended_by_signals():
         try:
             _start(cluster, clock, machine, deadline_s, detach=detach, as_json=as_json)
             _say_up(cluster, clock, timings=timings, as_json=as_json, detach=detach)
@@ -117,24 +118,20 @@ def _say_up(cluster: Cluster, clock: Timings, *, timings: bool, as_json: bool, d
 def _stay(cluster: Cluster, *, as_json: bool) -> None:
     """Tell what happens until the machine ends by itself."""
     with cluster.events() as events:
-        _tell(events, as_json=as_json)
+        for event in events:
+            tell(event, as_json=as_json)
     if not as_json:
         print_line(f"the machine in {cluster.run_dir} has powered off")
 
 
-def _tell(events: EventStream, *, as_json: bool) -> None:
-    for event in events:
-        if as_json:
-            print_json(event.as_dict())
-        elif event.event != "hello":
-            print_line(spelled(event))
-
-
-def spelled(event: LifecycleEvent) -> str:
-    """An event as a line."""
-    at = datetime.fromtimestamp(event.at_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]
-    who = f"{event.name} ({event.domid}) " if event.domid >= 0 else ""
-    return f"{at}  {who}{event.event}{': ' if event.detail else ''}{event.detail}"
+def tell(event: LifecycleEvent, *, as_json: bool) -> None:
+    """Print an event, if it is one for people."""
+    if as_json:
+        print_json(event.as_dict())
+    elif event.event != HELLO:
+        at = datetime.fromtimestamp(event.at_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]
+        who = f"{event.name} ({event.domid}) " if event.domid >= 0 else ""
+        print_line(f"{at}  {who}{event.event}{': ' if event.detail else ''}{event.detail}")
 
 
 def _end(cluster: Cluster, *, as_json: bool) -> None:
@@ -149,7 +146,7 @@ def _end(cluster: Cluster, *, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP raise Ended in the block."""
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from typing import Any, Self
 
 PATIENCE_S = 0.7
+LINES_APART_S = 1.0
 
 
 class Progress:
@@ -15,7 +17,7 @@ class Progress:
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._text = ""
-        self._told = ""
+        self._told_at = 0.0
         self._lock = threading.Lock()
         self._timer = threading.Timer(PATIENCE_S, self._show)
         self._timer.daemon = True
@@ -58,7 +60,7 @@ class Progress:
     def _update(self) -> None:
         if self._status is not None:
             self._status.update(self._text)
-        elif self._text and self._text != self._told:
-            self._told = self._text
+        elif self._text and time.monotonic() - self._told_at >= LINES_APART_S:
+            self._told_at = time.monotonic()
             sys.stderr.write(f"hvd: {self._text}\n")
             sys.stderr.flush()

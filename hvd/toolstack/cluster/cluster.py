@@ -81,11 +81,11 @@ class Cluster:
         else:
             self.down(grace_s=GRACE_S if kind is None else 0)
 
-    def start(self, deadline_s: float = UP_DEADLINE_S) -> None:
+    def start(self, deadline_s: float = UP_DEADLINE_S, tell: Callable[[str], None] | None = None) -> None:
         """Start the machine and wait until every domain is ready; StartFailed, and nothing is left, when one is not."""
         until = time.monotonic() + deadline_s
         self.switch_on(deadline_s)
-        self.boot(max(0.0, until - time.monotonic()))
+        self.boot(max(0.0, until - time.monotonic()), tell)
 
     def switch_on(
         self, deadline_s: float = UP_DEADLINE_S, *, machine: MachineProcess | None = None, lifeline: bool = True

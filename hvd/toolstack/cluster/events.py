@@ -57,11 +57,15 @@ class EventStream:
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(machine_pidfd, zmq.POLLIN)
         try:
-            while self.next(HELLO_DEADLINE_S).event != HELLO:
-                continue
+            self._wait_hello(time.monotonic() + HELLO_DEADLINE_S)
         except BaseException:
             self.close()
             raise
+
+    def _wait_hello(self, until: float) -> None:
+        while (event := self.next_until(until)) is None or event.event != HELLO:
+            if event is None:
+                raise NotReached(f"the broker has not answered within {HELLO_DEADLINE_S:g} s; `hvd info` looks at it")
 
     def next(self, deadline_s: float | None = None) -> LifecycleEvent:
         """The next event. NotReached when none comes in time; NotRunning when the machine has ended."""

@@ -1,0 +1,65 @@
+"""The pytest fixture `cluster`: a cluster of real domains for one test, ended and removed after it.
+
+Which one is said by a marker, relative to the test's file, or by a fixture `cluster_config` that returns a path or a
+list of `DomainConfig`s. Nothing of hvd is loaded, and nothing started, for tests that do not ask for it.
+
+    @pytest.mark.cluster("cockpit.toml")
+    def test_the_disk_comes_back(cluster):
+        cluster.domain("storage").kill()
+        cluster.domain("storage").wait_ready()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from hvd.toolstack.cluster import Cluster
+
+LOG_CHARACTERS_MAX = 4000
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", "cluster(file): the cluster file that the fixture `cluster` starts")
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A running cluster whose domains are ready; what they wrote to their consoles is shown if the test fails."""
+    with _described(request) as running:
+        yield running
+        _show_logs(running)
+
+
+def _described(request: pytest.FixtureRequest) -> Cluster:
+    from hvd.toolstack.cluster import Cluster
+
+    marker = request.node.get_closest_marker("cluster")
+    if marker is not None:
+        (file,) = marker.args
+        return Cluster.load(request.path.parent / file)
+    config = _config_fixture(request)
+    return Cluster.load(config) if isinstance(config, str | Path) else Cluster.build(config)
+
+
+def _config_fixture(request: pytest.FixtureRequest) -> Any:
+    try:
+        return request.getfixturevalue("cluster_config")
+    except pytest.FixtureLookupError as error:
+        if error.argname != "cluster_config":
+            raise
+    how = 'mark it @pytest.mark.cluster("FILE"), or write a fixture cluster_config'
+    raise pytest.UsageError(f"{request.node.nodeid} uses the fixture cluster: {how}")
+
+
+def _show_logs(running: Cluster) -> None:
+    """On the test's output, which pytest shows for failures only."""
+    for log in sorted((running.run_dir / "log").glob("*.log")):
+        text = log.read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS_MAX:]
+        if text:
+            print(f"---- {log.name} ----\n{text}")
