@@ -1,0 +1,468 @@
+"""Consoles from a guest's `print` to a log and a pty, and back from the pty to its `input`, whoever dies on the way."""
+
+import errno
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from hvd import Cluster
+from hvd.toolstack.cluster import DomainState
+from hvd.transport.limits import CONSOLE_LOG_BYTES_MAX
+from hvd.transport.messages import DomainConfig, StoreRead
+
+DEADLINE_S = 60.0
+DOM0_KILLS = 4  # its restart limit is five in ten seconds
+
+# A guest is ready when domain 0 serves its console; then its body runs.
+GUEST = """
+import errno, os, signal, struct, sys, threading
+from hvd.domains.guest import GuestShutdown
+from hvd.transport.hypercalls import HypercallError
+AUTO_READY = False
+
+def main(guest):
+    store = guest.runtime.store
+    store.watch("console/tty", lambda _: None)
+    guest.runtime.wait_until(lambda: store.read("console/tty") is not None, "a console", 30)
+    guest.ready()
+    body(guest)
+
+def body(guest):
+"""
+
+
+@pytest.fixture
+def guest(tmp_path):
+    """guest(name, body, ...): the configuration of a domain that runs this code."""
+
+    def configure(name, body, **options):
+        path = tmp_path / f"{name}.py"
+        path.write_text(GUEST + textwrap.indent(textwrap.dedent(body), "    "))
+        return DomainConfig(name, str(path), **options)
+
+    return configure
+
+
+@pytest.fixture
+def boot():
+    """boot(domain, ...): a cluster of them, ready."""
+    with ExitStack() as stack:
+        yield lambda *domains: stack.enter_context(Cluster.build(domains))
+
+
+class Terminal:
+    """Somebody attached to a domain's pty."""
+
+    def __init__(self, cluster, name):
+        node = f"/local/domain/{cluster.domain(name).domid}/console/tty"
+        self.path = cluster.call(StoreRead(0, node)).decode()
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_NOCTTY)
+        self.seen = b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.close(self.descriptor)
+
+    def type(self, text):
+        os.write(self.descriptor, text.encode())
+
+    def read_until(self, pattern):
+        """Everything up to and with the pattern; what follows is for the next call."""
+        until = time.monotonic() + DEADLINE_S
+        while not (match := re.search(pattern.encode(), self.seen, re.DOTALL)):
+            left = until - time.monotonic()
+            assert left > 0, f"{pattern!r} did not come; the last was {self.seen[-500:]!r}"
+            if select.select([self.descriptor], [], [], left)[0]:
+                data = self._read()
+                assert data, f"{pattern!r} did not come before the end; the last was {self.seen[-500:]!r}"
+                self.seen += data
+        before, self.seen = self.seen[: match.end()], self.seen[match.end() :]
+        return before.decode().replace("\r\n", "\n")
+
+    def read_to_end(self):
+        """Until the terminal hangs up."""
+        while data := self._read():
+            self.seen += data
+        return self.seen.decode().replace("\r\n", "\n")
+
+    def _read(self):
+        try:
+            return os.read(self.descriptor, 65_536)
+        except OSError as error:
+            assert error.errno == errno.EIO
+            return b""
+
+
+def wait_dmesg(cluster, text):
+    cluster.wait_until(lambda: any(text in line for line in cluster.dmesg()), f"{text!r} in dmesg", DEADLINE_S)
+
+
+# ---- out and in ------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_guest_prints_is_in_its_log_when_it_is_gone(boot, guest):
+    lines = 3000
+    body = f"""
+        for number in range({lines}):
+            print("line", number)
+        print("to stderr", file=sys.stderr)
+        os.write(1, b"straight to the log\\n")
+        guest.console.write(b"a return \\r")
+        guest.console.write(b"\\nand no end")
+        print(", unflushed", end="")
+    """
+    cluster = boot(guest("printer", body, on_poweroff="preserve"))
+    printer = cluster.domain("printer")
+    printer.wait_state(DomainState.PRESERVED)
+    log = printer.console_log()
+    raw = "straight to the log\n"
+    assert raw in log
+    expected = "".join(f"line {number}\n" for number in range(lines))
+    assert log.replace(raw, "") == expected + "to stderr\na return \nand no end, unflushed"
+
+
+def test_a_conversation_over_the_pty(boot, guest):
+    cluster = boot(guest("talker", """
+        while (name := input("name? ")) != "nobody":
+            print(f"hello {name!r}")
+    """))
+    with Terminal(cluster, "talker") as terminal:
+        for name in ("World", "Wörld", ""):
+            terminal.read_until(r"name\? ")
+            terminal.type(f"{name}\r")
+            assert terminal.read_until(r"'\r\n") == f"{name}\nhello {name!r}\n"
+        terminal.type("nobody\r")
+        assert terminal.read_to_end().endswith("name? nobody\n")
+
+
+def test_more_is_typed_than_a_ring_holds_while_nobody_reads(boot, guest):
+    cluster = boot(guest("sleeper", """
+        print("asleep")
+        signal.signal(signal.SIGUSR1, lambda *_: woken.append(1))
+        woken = []
+        guest.log("sleeps")
+        while not woken:
+            signal.pause()
+        print(sum(len(input()) for _ in range(100)))
+    """))
+    with Terminal(cluster, "sleeper") as terminal:
+        wait_dmesg(cluster, "sleeps")
+        for _ in range(100):
+            terminal.type("x" * 30 + "\r")
+        cluster.domain("sleeper").kill(signal.SIGUSR1)
+        assert terminal.read_until(r"\d+\r\n").endswith("3000\n")
+
+
+def test_a_guests_driver_loop_goes_on_while_it_waits_for_input(boot, guest):
+    """`input` waits in the runtime: a watch that fires meanwhile is handled."""
+    cluster = boot(guest("waiter", """
+        guest.runtime.store.watch("data/news", lambda _: print("news", guest.runtime.store.read_text("data/news")))
+        threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGUSR1)).start()
+        signal.signal(signal.SIGUSR1, lambda *_: guest.runtime.store.write("data/news", "arrived"))
+        input("waiting ")
+    """))
+    with Terminal(cluster, "waiter") as terminal:
+        terminal.read_until("news arrived")
+        terminal.type("\r")
+        terminal.read_to_end()
+
+
+def test_the_console_command_attaches_and_detaches(boot, guest):
+    cluster = boot(guest("talker", """
+        while True:
+            print(f"hello {input('name? ')!r}")
+    """))
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "hvd", "console", "talker"]
+    environment = os.environ | {"HVD_RUN_DIR": str(cluster.run_dir)}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    try:
+        terminal = Terminal.__new__(Terminal)
+        terminal.descriptor, terminal.seen = ours, b""
+        terminal.read_until("detaches")
+        terminal.type("\r")
+        terminal.read_until(r"hello ''\r\nname\? ")
+        terminal.type("World\r")
+        terminal.read_until(r"World\r\nhello 'World'\r\n")
+        terminal.type("\x1d")
+        assert "detached" in terminal.read_to_end()
+        assert process.wait(DEADLINE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    with Terminal(cluster, "talker") as terminal:
+        terminal.type("again\r")
+        terminal.read_until("hello 'again'")
+
+
+# ---- deaths ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_dying_guests_traceback_is_on_its_console_and_in_its_log(boot, guest):
+    cluster = boot(guest("failing", """
+        input()
+        print("x" * 5000)
+        raise ValueError("farewell")
+    """, on_crash="destroy"))
+    failing = cluster.domain("failing")
+    with Terminal(cluster, "failing") as terminal:
+        terminal.type("\r")
+        seen = terminal.read_to_end()
+    failing.wait_gone()
+    for text in (seen, failing.console_log()):
+        assert "x" * 5000 + "\nTraceback (most recent call last):\n" in text
+        assert text.endswith("ValueError: farewell\n")
+
+
+def test_a_kernel_that_does_not_import_says_so_in_its_log(boot, guest, tmp_path):
+    cluster = boot()
+    (tmp_path / "broken.py").write_text("import nothing_like_it\n")
+    broken = cluster.create(DomainConfig("broken", str(tmp_path / "broken.py"), on_crash="preserve"))
+    broken.wait_state(DomainState.PRESERVED)
+    assert "No module named 'nothing_like_it'" in broken.console_log()
+
+
+def test_a_native_crash_is_in_the_log(boot, guest):
+    cluster = boot(guest("native", """
+        import ctypes
+        print("before")
+        guest.console.drain(30)
+        ctypes.string_at(8)
+    """, on_crash="preserve"))
+    native = cluster.domain("native")
+    native.wait_state(DomainState.PRESERVED)
+    log = native.console_log()
+    assert log.startswith("before\n")
+    assert "Segmentation fault" in log
+
+
+def test_a_restarted_guest_keeps_its_terminal(boot, guest):
+    cluster = boot(guest("again", """
+        print("incarnation", guest.incarnation)
+        if input() == "crash":
+            raise RuntimeError("as told")
+        print("bye")
+    """))
+    with Terminal(cluster, "again") as terminal:
+        for incarnation in (1, 2):
+            terminal.read_until(f"incarnation {incarnation}\r\n")
+            terminal.type("crash\r")
+            assert "RuntimeError: as told" in terminal.read_until("as told\r\n")
+        terminal.read_until("incarnation 3\r\n")
+        cluster.domain("again").kill()
+        terminal.read_until("incarnation 4\r\n")
+        assert Terminal(cluster, "again").__exit__() is None
+        terminal.type("\r")
+        terminal.read_until("bye\r\n")
+        terminal.read_to_end()
+
+
+def test_what_a_killed_guest_left_in_its_ring_comes_before_its_successors_words(boot, guest):
+    """Domain 0 is stopped meanwhile, so that nothing is taken from the ring while its owner lives."""
+    cluster = boot(guest("again", """
+        told = []
+        signal.signal(signal.SIGUSR1, lambda *_: told.append(1))
+        print("incarnation", guest.incarnation)
+        while not told:
+            guest.wait()
+        print("last words of", guest.incarnation)
+        guest.log(f"incarnation {guest.incarnation} has spoken")
+        guest.run_forever()
+    """))
+    again, dom0 = cluster.domain("again"), cluster.domain("dom0")
+    with Terminal(cluster, "again") as terminal:
+        terminal.read_until("incarnation 1\r\n")
+        dom0.kill(signal.SIGSTOP)
+        again.kill(signal.SIGUSR1)
+        wait_dmesg(cluster, "incarnation 1 has spoken")
+        again.kill()
+        again.wait_ready()
+        dom0.kill(signal.SIGCONT)
+        assert terminal.read_until("incarnation 2\r\n") == "last words of 1\nincarnation 2\n"
+
+
+def test_a_guest_that_dies_while_domain_0_hangs_still_leaves_its_traceback(boot, guest):
+    cluster = boot(guest("failing", """
+        print("before")
+        try:
+            guest.run_forever()
+        except GuestShutdown:
+            print("x" * 5000)
+            raise RuntimeError("nobody listens")
+    """, on_crash="preserve"))
+    failing = cluster.domain("failing")
+    with Terminal(cluster, "failing") as terminal:
+        terminal.read_until("before\r\n")
+        cluster.domain("dom0").kill(signal.SIGSTOP)
+        failing.kill(signal.SIGTERM)
+        failing.wait_state(DomainState.PRESERVED)
+        assert failing.info().last_death == "crash: RuntimeError: nobody listens"
+        log = failing.console_log()
+        assert "x" * 5000 in log
+        assert log.endswith("RuntimeError: nobody listens\n")
+        cluster.domain("dom0").kill(signal.SIGCONT)
+        terminal.read_until("x{1000}")
+
+
+def test_domain_0s_death_loses_nothing_and_new_terminals_are_there_when_it_is_ready(boot, guest):
+    cluster = boot(guest("counter", """
+        number = 0
+        while b"stop" not in guest.console.read(0.001):
+            print(f"line {number:06d}")
+            number += 1
+        print("stopped after", number)
+    """))
+    counter, dom0 = cluster.domain("counter"), cluster.domain("dom0")
+    with Terminal(cluster, "counter") as terminal:
+        terminal.read_until("line")
+    for _ in range(DOM0_KILLS):
+        dom0.kill()
+        dom0.wait_ready()
+        with Terminal(cluster, "counter") as terminal:
+            terminal.read_until("line")
+    assert counter.incarnation == 1
+    with Terminal(cluster, "counter") as terminal:
+        terminal.type("stop")
+        terminal.read_until("stopped after")
+    counter.wait_gone()
+    log = counter.console_log()
+    count = int(re.search(r"stopped after (\d+)\n$", log)[1])
+    # A death between writing down and consuming repeats at most a ring's worth; what is new is in order and complete.
+    numbers = [int(number) for number in re.findall(r"^line (\d{6})$", log, re.MULTILINE)]
+    assert list(dict.fromkeys(numbers)) == list(range(count))
+
+
+def test_domain_0_has_a_console_of_its_own(boot, guest):
+    lines = 2000
+    dom0 = guest("Domain-0", "", on_poweroff="destroy")
+    body = f"""
+        from hvd.domains.console.daemon import ConsoleDaemon
+
+        AUTO_READY = False
+
+        def main(guest):
+            consoles = ConsoleDaemon(guest.runtime, guest.console, guest.log)
+            for number in range({lines}):
+                print("line", number)
+            assert guest.console.drain(10)
+            guest.ready()
+            guest.run_forever()
+    """
+    with open(dom0.kernel, "w", encoding="utf-8") as file:
+        file.write(textwrap.dedent(body))
+    cluster = boot(dom0)
+    assert cluster.domain("dom0").console_log() == "".join(f"line {number}\n" for number in range(lines))
+
+
+# ---- bad neighbours --------------------------------------------------------------------------------------------------
+
+
+def test_a_flooding_guest_takes_neither_the_others_turn_nor_the_disk(boot, guest):
+    cluster = boot(
+        guest("flood", """
+            while True:
+                print("x" * 200)
+        """),
+        guest("talker", """
+            while True:
+                print(f"hello {input('name? ')!r}")
+        """),
+    )
+    logs = [cluster.domain("flood").log_path().with_suffix(suffix) for suffix in (".log", ".log.1")]
+    until = time.monotonic() + DEADLINE_S
+    with Terminal(cluster, "talker") as terminal:
+        turns = 0
+        while turns < 50 or not logs[1].exists():
+            assert time.monotonic() < until
+            terminal.type(f"{turns}\r")
+            terminal.read_until(f"hello '{turns}'\r\n")
+            turns += 1
+    assert all(log.stat().st_size <= CONSOLE_LOG_BYTES_MAX for log in logs)
+    assert cluster.domain("dom0").incarnation == 1
+
+
+@pytest.mark.parametrize(("offset", "verb"), [(3084, "produced"), (3072, "consumed")])
+def test_a_guest_that_lies_about_its_ring_loses_its_console_and_nothing_else(boot, guest, offset, verb):
+    cluster = boot(
+        guest("liar", f"""
+            print("incarnation", guest.incarnation)
+            guest.console.drain(30)
+            if guest.incarnation == 1:
+                input()
+                struct.pack_into("<I", guest.runtime.console_extent.view, {offset}, 0x12345678)
+                guest.runtime.console_endpoint.notify()
+            guest.run_forever()
+        """),
+        guest("talker", """
+            while True:
+                print(f"hello {input('name? ')!r}")
+        """),
+    )
+    liar = cluster.domain("liar")
+    with Terminal(cluster, "liar") as theirs, Terminal(cluster, "talker") as ours:
+        theirs.read_until("incarnation 1\r\n")
+        theirs.type("lie\r")
+        if verb == "consumed":
+            theirs.type("x" * 5000)  # domain 0 looks at in_cons when it has something for the ring
+        fault = f"console back closed by the peer's fault: it says it has {verb}"
+        wait_dmesg(cluster, f"console of domain {liar.domid}: {fault}")
+        ours.type("World\r")
+        ours.read_until("hello 'World'\r\n")
+        assert liar.incarnation == 1
+        liar.reboot()
+        theirs.read_until("incarnation 2\r\n")
+    assert cluster.domain("dom0").incarnation == 1
+
+
+def test_a_guest_can_read_where_its_console_is_and_not_change_it(boot, guest):
+    cluster = boot(guest("mover", """
+        store = guest.runtime.store
+        def refused(action):
+            try:
+                action()
+            except HypercallError as error:
+                return errno.errorcode[error.errno]
+        for number, action in enumerate((
+            lambda: store.write("console/tty", "/dev/tty"),
+            lambda: store.write("console/other", ""),
+            lambda: store.remove("console/tty"),
+            lambda: store.remove("console"),
+        )):
+            print(number, refused(action))
+        print("tty", store.read_text("console/tty"))
+        input()
+    """))
+    with Terminal(cluster, "mover") as terminal:
+        seen = terminal.read_until(r"tty /.*\r\n")
+        assert seen == "0 EACCES\n1 EACCES\n2 EACCES\n3 EACCES\n" + f"tty {terminal.path}\n"
+
+
+# ---- leaving nothing behind ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["down", "destroy", "kill everything"])
+def test_no_terminal_outlives_its_domain(boot, guest, end):
+    cluster = boot(guest("talker", "input()"))
+    with Terminal(cluster, "talker") as terminal, Terminal(cluster, "dom0") as dom0s:
+        match end:
+            case "down":
+                cluster.down()
+            case "destroy":
+                cluster.domain("talker").destroy()
+            case "kill everything":
+                os.kill(cluster.info()["machine_pid"], signal.SIGKILL)
+        terminal.read_to_end()
+        if end != "destroy":
+            dom0s.read_to_end()
