@@ -135,6 +135,16 @@ def test_a_sleeper_is_rung_once(channel):
     assert channel.peek(1, WAITING) == 0
 
 
+def test_of_two_notifications_to_a_sleeper_one_writes_the_pipe(channel):
+    ours, theirs = channel.ends
+    channel.poke(1, WAITING, 1)
+    ours.notify()
+    ours.notify()
+    assert channel.peek(1, WAITING) == 0
+    assert ours.statistics().rung == 1
+    assert theirs.take()
+
+
 def test_a_wait_without_event_times_out(channel):
     began = time.monotonic_ns()
     assert channel.ends[0].wait(3_000_000, 0) is False
@@ -426,10 +436,21 @@ def test_a_masked_port_waits_until_it_is_unmasked(bound, waiter):
     assert waiter.wait(0) == ()
 
 
-def test_a_port_masked_while_it_is_armed_is_not_lost(bound, waiter):
-    assert waiter.wait(1) == ()
+def test_a_port_active_lately_is_polled_after_a_sleep_that_another_ended(bound, waiter):
+    sleeper = Sleeper(lambda: waiter.wait(DEADLINE_NS))
+    bound[1].until_waiting(1)
+    bound[0].ends[0].kick()
+    assert sleeper.woken() == (10,)
+    assert bound[1].peek(1, WAITING) == 0
+
+
+def test_a_port_masked_while_it_is_armed_is_not_lost_and_not_rung(bound, waiter):
+    for _ in range(20):
+        assert waiter.wait(1) == ()
+    assert bound[0].peek(1, WAITING) == 1
     waiter.mask(10)
     bound[0].ends[0].notify()
+    assert bound[0].ends[0].statistics().rung == 0
     bound[1].ends[0].notify()
     assert waiter.wait(-1) == (11,)
     waiter.unmask(10)
@@ -455,7 +476,9 @@ def test_a_port_whose_sender_is_gone_is_told_once(bound, waiter):
     bound[1].ends[0].close()
     assert waiter.wait(DEADLINE_NS) == (11,)
     assert bound[1].ends[1].peer_closed
+    sleeps = waiter.statistics().sleeps
     assert waiter.wait(1_000_000) == ()
+    assert waiter.statistics().sleeps == sleeps + 1, "the dead pipe does not wake it over and over"
     bound[0].ends[0].notify()
     assert waiter.wait(DEADLINE_NS) == (10,)
 
@@ -611,6 +634,8 @@ def test_work_on_an_attached_ring_makes_its_port_ready(bound, waiter, ring_memor
     front.push(b"x")
     bound[2].ends[0].notify()
     assert waiter.wait(-1) == (12,), "once, for the ring and the event"
+    bound[2].ends[0].kick()
+    assert waiter.wait(0) == (12,), "once, for the ring, the event and the byte in the pipe"
     back.pop()
     assert waiter.wait(0) == ()
     waiter.detach_ring(12)
