@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from hvd.broker.store import Quotas, Store, StoreError
 from hvd.transport.ids import DOM0, DomId
 
 GUESTS = [DomId(1), DomId(2)]
-QUOTAS = Quotas(nodes_max=8, watches_max=3, transactions_max=2)
+QUOTAS = Quotas(nodes_max=5, watches_max=3, transactions_max=2)
 PATHS = ["/", "/a", "/a/b", "/a/b/c", "/local/domain/1", "/local/domain/2/b", "b", "b/c", "b/c/d", "c", "/bad//path"]
 
 
@@ -98,6 +98,7 @@ class Model:
             return self.tree[path] if set(wanted) <= rights(self.tree[path], domid) else refuse(errno.EACCES)
         ancestor = parent_of(path)
         while ancestor not in self.tree:
+            self.looked_at.add(("node", ancestor))
             ancestor = parent_of(ancestor)
         self.looked_at.add(("node", ancestor))
         return None if set(wanted) & rights(self.tree[ancestor], domid) else refuse(errno.EACCES)
@@ -182,14 +183,20 @@ class OpenTransaction(NamedTuple):
     commits_before: int
 
 
-domains = st.sampled_from([DOM0, *GUESTS])
+domains = st.sampled_from([DOM0, DOM0, *GUESTS])  # dom0 twice: guests are refused most of what they try
 paths = st.sampled_from(PATHS)
 permission_lists = st.lists(st.tuples(domains, st.sampled_from("nrwb")), min_size=1, max_size=3).map(tuple)
-calls = st.one_of(
-    st.tuples(st.sampled_from(["read", "directory", "get_perms", "mkdir", "rm"]), paths, st.none()),
-    st.tuples(st.just("write"), paths, st.binary(max_size=2)),
-    st.tuples(st.just("set_perms"), paths, permission_lists),
-)
+Call = tuple[str, str, Any]
+
+
+def calls_on(paths: st.SearchStrategy[str]) -> st.SearchStrategy[list[Call]]:
+    arguments = {"write": st.binary(max_size=2), "set_perms": permission_lists}
+    names = ["read", "directory", "get_perms", "mkdir", "rm", "write", "set_perms"]
+    each = [st.tuples(st.just(name), paths, arguments.get(name, st.none())) for name in names]
+    return st.lists(st.one_of(*each), min_size=1, max_size=4)
+
+
+calls = calls_on(paths)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -217,15 +224,25 @@ class StoreMachine(RuleBasedStateMachine):
 
     # ---- calls ---------------------------------------------------------------------------------------------------
 
-    @rule(domid=domains, call=calls)
-    def call_outside(self, domid: DomId, call: tuple[str, str, Any]) -> None:
-        self.check(domid, 0, call)
+    @rule(domid=domains, calls=calls)
+    def call_outside(self, domid: DomId, calls: list[Call]) -> None:
+        for call in calls:
+            self.check(domid, 0, call)
 
-    @rule(transaction=transactions, call=calls)
-    def call_inside(self, transaction: tuple[DomId, int], call: tuple[str, str, Any]) -> None:
-        self.check(*transaction, call)
+    @rule(transaction=transactions, calls=calls)
+    def call_inside(self, transaction: tuple[DomId, int], calls: list[Call]) -> None:
+        for call in calls:
+            self.check(*transaction, call)
 
-    def check(self, domid: DomId, tx: int, call: tuple[str, str, Any]) -> None:
+    @rule(data=st.data(), few=st.lists(paths, min_size=1, max_size=2), domid=domains, other=domains)
+    def race(self, data: st.DataObject, few: list[str], domid: DomId, other: DomId) -> None:
+        """Two domains at work on the same few paths."""
+        transaction = self.start(domid)
+        self.call_inside(transaction, data.draw(calls_on(st.sampled_from(few))))
+        self.call_outside(other, data.draw(calls_on(st.sampled_from(few))))
+        self.end(transaction, commit=True)
+
+    def check(self, domid: DomId, tx: int, call: Call) -> None:
         name, path, argument = call
         if name == "set_perms":
             argument = [f"{letter}{named}" for named, letter in argument]
@@ -283,7 +300,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.open[domid, tx] = OpenTransaction(start, Model(own, has_room), [], len(self.commits))
         return domid, tx
 
-    @rule(transaction=transactions, commit=st.booleans())
+    @rule(transaction=consumes(transactions), commit=st.booleans())
     def end(self, transaction: tuple[DomId, int], commit: bool) -> None:
         domid, tx = transaction
         result = answer(lambda: self.store.transaction_end(domid, tx, commit))
@@ -346,7 +363,15 @@ class StoreMachine(RuleBasedStateMachine):
 
     # ---- lives ---------------------------------------------------------------------------------------------------
 
-    @rule(domid=domains)
+    @rule(data=st.data())
+    def rare(self, data: st.DataObject) -> None:
+        """One rule for all of them, so that they do not outnumber the calls."""
+        event = data.draw(st.sampled_from([self.snapshot_and_restore, self.close, self.forget_and_come_again]))
+        event(data.draw(domains))
+
+    def snapshot_and_restore(self, _: DomId) -> None:
+        self.store = pickle.loads(pickle.dumps(self.store))
+
     def close(self, domid: DomId) -> None:
         self.store.close_domain(domid)
         self.disconnect(domid)
@@ -355,8 +380,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.open = {key: own for key, own in self.open.items() if key[0] != domid}
         self.watches = {key: relative for key, relative in self.watches.items() if key[0] != domid}
 
-    @rule(guest=st.sampled_from(GUESTS))
     def forget_and_come_again(self, guest: DomId) -> None:
+        if guest == DOM0:
+            return
         for domid, tx in self.open:
             self.store.transaction_end(domid, tx, False)
         self.open = {}
@@ -376,10 +402,6 @@ class StoreMachine(RuleBasedStateMachine):
             self.tree[path] = entry._replace(permissions=kept)
         self.store.introduce(guest)
         self.give_home(guest)
-
-    @rule()
-    def snapshot_and_restore(self) -> None:
-        self.store = pickle.loads(pickle.dumps(self.store))
 
     # ---- always --------------------------------------------------------------------------------------------------
 
@@ -409,4 +431,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(max_examples=100, stateful_step_count=50)
+TestStore.settings = settings(max_examples=150, stateful_step_count=30)

@@ -38,6 +38,7 @@ def _find(view: View, call: Call, path: str, wanted: int) -> Node | None:
     names = paths.split(path)
     depth, ancestor = nearest(view.root, names)
     view.touch(paths.join(names[:depth]))
+    view.touch(paths.join(names[: depth + 1]))  # were it there, it would decide who may know
     if not access_of(ancestor.permissions, who) & wanted:
         raise StoreError(errno.EACCES, f"domain {who.domid} may not do this below {paths.join(names[:depth])}")
     return None

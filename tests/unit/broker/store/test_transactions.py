@@ -80,6 +80,7 @@ CONFLICTS: list[tuple[str, Step, Step]] = [
     ("what was read is another node with the same value", reading("/a/b"), replacing("/a/b")),
     ("what was missing is there", missing("/a/x"), making("/a/x")),
     ("what was missing deep below is there", missing("/a/x/y"), writing("/a/x/y")),
+    ("a node on the way to what was missing is there", missing("/a/x/y"), making("/a/x")),
     ("a listed node has a new child", listing("/a"), making("/a/x")),
     ("a listed node lost a child", listing("/a"), removing("/a/c")),
     ("a listed node, then read, lost a child", in_turn(listing("/a"), reading("/a")), removing("/a/c")),
