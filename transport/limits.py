@@ -27,11 +27,11 @@ GRANTS_MAX = _limit("grants_max", 32_768, "granted pages per domain (64 frames o
                     "ENOSPC from gnttab_allocate", "tests/unit/broker/test_grant_tables.py")
 EXTENTS_MAX = _limit("extents_max", 256, "extents per domain", "ENOSPC from gnttab_allocate",
                      "tests/unit/broker/test_grant_tables.py")
-EXTENT_PAGES_MAX = _limit("extent_pages_max", 8192, "pages per extent", "EINVAL from gnttab_allocate",
+EXTENT_PAGES_MAX = _limit("extent_pages_max", 8192, "pages per extent", "EBADMSG naming the field",
                           "tests/unit/broker/test_grant_tables.py")
 MAPTRACK_MAX = _limit("maptrack_max", 1024, "mappings of others' grants per domain", "ENOSPC from gnttab_map",
                       "tests/unit/broker/test_grant_tables.py")
-COPY_SEGMENTS_MAX = _limit("copy_segments_max", 16, "segments per gnttab_copy", "EINVAL from gnttab_copy",
+COPY_SEGMENTS_MAX = _limit("copy_segments_max", 16, "segments per gnttab_copy", "EBADMSG naming the field",
                            "tests/unit/transport/test_codec.py")
 DOMAINS_MAX = _limit("domains_max", 1024, "domains of one machine", "ENOSPC from domctl_create",
                      "tests/unit/broker/test_hypervisor.py")
@@ -43,7 +43,7 @@ LIST_ITEMS_MAX = _limit("list_items_max", 1024, "items of one list in a hypercal
                         "tests/unit/transport/test_codec.py")
 DESCRIPTORS_PENDING_MAX = _limit("descriptors_pending_max", 16,
                                  "descriptors sent to a domain that it has not acknowledged",
-                                 "EAGAIN: read the upcall socket first", "tests/unit/broker/test_hypervisor.py")
+                                 "EAGAIN: read the upcall socket first", "tests/process/test_broker_restart.py")
 EVENTS_PENDING_MAX = _limit("events_pending_max", 1024, "watch events a domain has not acknowledged",
                             "one overflow event: the domain reads everything it watches again",
                             "tests/unit/broker/test_upcalls.py")
@@ -51,14 +51,14 @@ DESCRIPTORS_SPARED = _limit("descriptors_spared", 2048,
                             "descriptors that broker and machine keep for themselves (at most half of RLIMIT_NOFILE)",
                             "EMFILE from the call that would take one", "tests/unit/broker/test_held.py")
 TOOLSTACK_CLIENTS_MAX = _limit("toolstack_clients_max", 64, "toolstack programs whose last reply is kept",
-                               "the one unused longest is forgotten", "tests/unit/broker/test_hypervisor.py")
+                               "the one unused longest is forgotten", "tests/unit/broker/test_sessions.py")
 WATCHDOGS_MAX = _limit("watchdogs_max", 2, "watchdog timers per domain (Xen: NR_DOMAIN_WATCHDOG_TIMERS)",
-                       "ENOSPC from sched_watchdog", "tests/unit/broker/test_hypervisor.py")
+                       "ENOSPC from sched_watchdog", "tests/unit/broker/test_dispatch.py")
 CONSOLE_LOG_BYTES_MAX = _limit("console_log_bytes_max", 1 << 20,
                                "bytes of one log file before it is rotated (one old file is kept)",
                                "the oldest lines go", "tests/unit/transport/test_log_file.py")
 HYPERVISOR_LOG_LINES_MAX = _limit("hypervisor_log_lines_max", 1024, "lines of the hypervisor's console ring",
-                                  "the oldest lines go", "tests/unit/broker/test_hypervisor.py")
+                                  "the oldest lines go", "tests/unit/broker/test_dispatch.py")
 CONSOLE_BACKLOG_BYTES_MAX = _limit("console_backlog_bytes_max", 65_536,
                                    "bytes a domain has printed and nobody took from its console ring",
                                    "the oldest lines go, and how much that was is printed",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
 from hvd.transport.ids import DomId, ExtentId, GrantRef, Handle, Port
+from hvd.transport.limits import COPY_SEGMENTS_MAX, EXTENT_PAGES_MAX
 
 WIRE_VERSION = 1
 
@@ -237,7 +238,7 @@ class GnttabAllocate:
     """
 
     peer: DomId
-    pages: Annotated[int, Most(8192)]
+    pages: Annotated[int, Most(EXTENT_PAGES_MAX)]
     readonly: bool = False
 
 
@@ -248,7 +249,7 @@ class GnttabShare:
 
     extent: ExtentId
     first_page: U32
-    count: Annotated[int, Most(8192)]
+    count: Annotated[int, Most(EXTENT_PAGES_MAX)]
 
 
 @hypercall(0x1482)
@@ -257,7 +258,7 @@ class GnttabEndAccess:
     """Withdraw `count` refs from `ref`; EBUSY, and nothing is withdrawn, while one of them is mapped."""
 
     ref: GrantRef
-    count: Annotated[int, Most(8192)]
+    count: Annotated[int, Most(EXTENT_PAGES_MAX)]
 
 
 @hypercall(0x1483)
@@ -279,7 +280,7 @@ class GnttabMap:
 
     dom: DomId
     ref: GrantRef
-    count: Annotated[int, Most(8192)]
+    count: Annotated[int, Most(EXTENT_PAGES_MAX)]
     writable: bool
 
 
@@ -297,7 +298,7 @@ class GnttabUnmapNotify:
     """When this mapping ends, death included, zero the byte at `offset` in it (-1: none) and raise `port` (0: none)."""
 
     handle: Handle
-    clear_offset: Annotated[int, Most(8192 * 4096)]
+    clear_offset: Annotated[int, Most(EXTENT_PAGES_MAX * 4096)]
     clear: bool
     port: Annotated[int, Most(131_071)]
 
@@ -308,7 +309,7 @@ class GnttabShareNotify:
     """The same for the granter's side: when the extent's owner gives it back or dies (gntalloc's unmap notify)."""
 
     extent: ExtentId
-    clear_offset: Annotated[int, Most(8192 * 4096)]
+    clear_offset: Annotated[int, Most(EXTENT_PAGES_MAX * 4096)]
     clear: bool
     port: Annotated[int, Most(131_071)]
 
@@ -336,7 +337,7 @@ class CopySegment:
 class GnttabCopy:
     """Copy each segment; reply one GNTST_* status a segment (0 is done)."""
 
-    segments: Annotated[list[CopySegment], Most(16)]
+    segments: Annotated[list[CopySegment], Most(COPY_SEGMENTS_MAX)]
 
 
 # ---- XenStore (io/xs_wire.h numbers under 0x80) ----------------------------------------------------------------------

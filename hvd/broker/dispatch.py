@@ -266,7 +266,7 @@ def describe(domain: Domain, now_ns: int) -> dict[str, Any]:
         "state": domain.life.name.lower(),
         "incarnation": domain.incarnation,
         "pid": domain.pid,
-        "ready": domain.ready,
+        "ready": domain.serves,
         "restarts": domain.restarts,
         "memory": domain.config.memory,
         "vcpus": domain.config.vcpus,

@@ -55,6 +55,9 @@ class Journal:
             self.close()
             raise JournalCorrupt(f"not a journal of version {VERSION}: it begins with {found:#x}")
         self._end = self._words[END_WORD]
+        if self._end > len(self._map):
+            self.close()
+            raise JournalCorrupt(f"the journal ends at {self._end}, behind the end of its file")
 
     @classmethod
     def create(cls, snapshot: bytes, capacity: int = CAPACITY) -> Journal:
@@ -76,7 +79,7 @@ class Journal:
         end = start + len(payload)
         if end > len(self._map):
             raise JournalFull(f"{len(payload)} bytes do not fit behind {self._end}")
-        RECORD.pack_into(self._map, self._end, len(payload), zlib.crc32(payload))
+        RECORD.pack_into(self._map, self._end, len(payload), _checksum(payload))
         self._map[start:end] = payload
         self._words[END_WORD] = self._end = end
 
@@ -89,7 +92,7 @@ class Journal:
             length, checksum = RECORD.unpack_from(self._map, at)
             start, at = at + RECORD.size, at + RECORD.size + length
             payload = self._map[start:at]
-            if at > self._end or zlib.crc32(payload) != checksum:
+            if at > self._end or _checksum(payload) != checksum:
                 raise JournalCorrupt(f"the record at {start - RECORD.size} of the journal fails its checksum")
             yield payload
         if at == RECORDS_AT:
@@ -117,6 +120,11 @@ class Journal:
         self._words.release()
         self._header.release()
         self._map.close()
+
+
+def _checksum(payload: bytes) -> int:
+    """Begun with the magic, so that zeros are no record."""
+    return zlib.crc32(payload, MAGIC)
 
 
 def _padded(session: str) -> bytes:

@@ -64,10 +64,11 @@ def judge_restart(domain: Domain, now_ns: int) -> Restart | GiveUp:
         return Restart(now_ns)
     while domain.restarted_at_ns and domain.restarted_at_ns[0] <= now_ns - policy.window_ms * 1_000_000:
         domain.restarted_at_ns.popleft()
-    if policy.limit and len(domain.restarted_at_ns) >= policy.limit:
-        window_s = policy.window_ms / 1000
-        return GiveUp(f"{policy.limit} restarts within {window_s:g} s; last death: {domain.last_death}")
-    domain.restarted_at_ns.append(now_ns)
+    if policy.limit:
+        if len(domain.restarted_at_ns) >= policy.limit:
+            window_s = policy.window_ms / 1000
+            return GiveUp(f"{policy.limit} restarts within {window_s:g} s; last death: {domain.last_death}")
+        domain.restarted_at_ns.append(now_ns)
     domain.unready_deaths = 0 if domain.ready else domain.unready_deaths + 1
     if domain.unready_deaths == 0:
         return Restart(now_ns)
