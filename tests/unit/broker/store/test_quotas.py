@@ -1,6 +1,7 @@
 """Every bound of the store: what is refused when it is reached, and that dom0 works on."""
 
 import errno
+from collections.abc import Callable
 
 import pytest
 
@@ -183,12 +184,13 @@ def test_a_guests_nodes_watches_and_transactions_share_its_memory() -> None:
     store.write(FIVE, tx, "b", b"v" * 100)
     used = store.statistics().domains[FIVE].bytes
     assert 800 < used < 1000
-    for grow in (
+    growths: list[Callable[[], None]] = [
         lambda: store.write(FIVE, 0, "c", b"v" * 150),
         lambda: store.write(FIVE, tx, "c", b"v" * 150),
         lambda: store.write(FIVE, 0, "a", b"v" * 600),
         lambda: store.watch(FIVE, "w", "t" * 190),
-    ):
+    ]
+    for grow in growths:
         with pytest.raises(StoreError, match="ENOMEM: "):
             grow()
     assert store.statistics().domains[FIVE].bytes - used <= 2 * (24 + len(HOME) + 2), (

@@ -189,9 +189,9 @@ def run(store: Store, transactions: dict[str, int], caller: int, tx_name: str, w
 def test_rows(store: Store, rows: list[Row]) -> None:
     transactions = {"unknown": 4711}
     for row in rows:
-        *call, expected = row
+        caller, tx_name, words, expected = row
         try:
-            result = run(store, transactions, *call)
+            result = run(store, transactions, caller, tx_name, words)
         except StoreError as error:
             result = str(error).partition(":")[0]
         assert result == expected, row

@@ -45,7 +45,7 @@ def test_a_table_whose_watches_are_all_gone_holds_nothing() -> None:
     watches.drop(SEVEN)
     assert (watches.count(FIVE), watches.bytes(FIVE), watches.count(SEVEN), watches.bytes(SEVEN)) == (0, 0, 0, 0)
     assert list(watches.on("/a")) == list(watches.on("/b")) == []
-    assert watches._at == watches._of == watches._bytes == {}
+    assert not any((watches._at, watches._of, watches._bytes))
 
 
 # ---- setting watches ---------------------------------------------------------------------------------------------
