@@ -17,7 +17,7 @@ from hvd.transport.ids import DOM0, DomId
 
 TERMINALS_PER_EVENT = 64
 """Ptys served before the domains' rings have their turn."""
-LINGER_S = 0.5
+LINGER_S = 1.0
 """How long a pty outlives its domain: closing it takes from whoever is attached what he has not read yet."""
 
 
@@ -47,7 +47,7 @@ class ConsoleDaemon:
             self._store.watch(event, lambda _: self.scan())
         self.scan()
         for domid in self._consoles:
-            self._look(domid)  # not only when the watches fire: whoever hears that we are ready finds the consoles there
+            self._look(domid)  # before the watches fire: whoever hears that we are ready finds the consoles there
         own.relieve = self._serve_own
 
     def scan(self) -> None:
