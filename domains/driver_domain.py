@@ -19,12 +19,11 @@ class DriverDomain:
         self._runtime = runtime
         self._log = log
         self._backends: dict[tuple[str, str, str], XenbusBackend | None] = {}
-        runtime.store.watch("backend", self._on_change)
-        self.scan()
+        runtime.store.watch("backend", self._on_change)  # fires at once: the first scan
 
     def _on_change(self, path: str) -> None:
         """Only devices coming and going matter here: backend/<kind>/<domid>/<devid> and above, or its toolstack nodes."""
-        if path.removeprefix("/").count("/") <= 3 or path.endswith("/frontend"):
+        if path.count("/") <= 3 or path.endswith("/frontend"):
             self.scan()
 
     def scan(self) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hvd.transport import messages as m
+from hvd.transport.codec import pack_call
 from hvd.transport.errors import HvdError
 from hvd.transport.hypercalls import HypercallError
 
 TRANSACTION_TRIES = 50
+MULTICALL_MAX = 64
 ABSENT = frozenset({errno.ENOENT, errno.EACCES})
 """A node under a home that has just been removed answers EACCES: what is above it decides."""
 
@@ -68,6 +70,27 @@ class StoreClient:
                 return []
             raise
         return children
+
+    def read_all(self, path: str) -> dict[str, str]:
+        """The values of all children of a directory, in two hypercalls."""
+        names = self.directory(path)
+        entries: dict[str, str] = {}
+        for start in range(0, len(names), MULTICALL_MAX):
+            some = names[start : start + MULTICALL_MAX]
+            replies = self._multicall([m.StoreRead(0, f"{path}/{name}") for name in some])
+            entries |= {name: value.decode("utf-8", "replace") for name, (code, value) in zip(some, replies, strict=True) if not code}
+        return entries
+
+    def write_all(self, path: str, values: Mapping[str, str | int], tx: int = 0) -> None:
+        """Write children of a directory in order, in one hypercall; HypercallError of the first that fails."""
+        calls = [m.StoreWrite(tx, f"{path}/{name}", str(value).encode()) for name, value in values.items()]
+        for code, text in self._multicall(calls):
+            if code:
+                raise HypercallError(code, str(text), "StoreWrite")
+
+    def _multicall(self, calls: list[Any]) -> list[list[Any]]:
+        replies: list[list[Any]] = self._call(m.Multicall([pack_call(call) for call in calls])) if calls else []
+        return replies
 
     def transaction(self, body: Callable[[int], None]) -> None:
         """Run `body(tx)` and commit; again when another commit came between. TransactionConflict after 50 tries."""

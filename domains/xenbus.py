@@ -44,37 +44,33 @@ class XenbusFrontend:
 
     def _look(self) -> None:
         """Follow the backend's state."""
-        backend = parse_state(self._store.read(f"{self._backend_path}/state"))
-        incarnation = self._store.read_number(f"{self._backend_path}/{INCARNATION}", -1)
+        keys = read_keys(self._runtime, self._backend_path)
+        backend, incarnation = parse_state(keys.get("state")), _number(keys.get(INCARNATION))
         current = incarnation == self._published_for
         if self.connected and not (current and backend is XenbusState.CONNECTED):
             self.connected = False
             self.device.backend_gone()
         match backend:
             case XenbusState.INIT_WAIT if not current and incarnation >= 0:
-                self._publish(incarnation)
+                self._publish(incarnation, keys)
             case XenbusState.CONNECTED if current and not self.connected and self.state is not XenbusState.CLOSED:
                 self.error = ""
                 self.connected = True
                 self._switch(XenbusState.CONNECTED)
-                self.device.connected(read_keys(self._runtime, self._backend_path))
+                self.device.connected(keys)
             case XenbusState.CLOSING | XenbusState.CLOSED:
-                self.error = self._store.read_text(f"{self._backend_path}/error") or "the backend closed the device"
+                self.error = keys.get("error") or "the backend closed the device"
                 self._published_for = None
                 self._switch(XenbusState.CLOSED)
 
-    def _publish(self, incarnation: int) -> None:
-        keys = self.device.publish(read_keys(self._runtime, self._backend_path))
+    def _publish(self, incarnation: int, backend_keys: Keys) -> None:
+        keys = self.device.publish(backend_keys)
         self._published_for = incarnation
         self._sessions += 1
         keys |= {FOR_INCARNATION: str(incarnation), SESSION: f"{self._runtime.incarnation}.{self._sessions}"}
 
-        def body(tx: int) -> None:
-            for key, value in keys.items():
-                self._store.write(f"{self.path}/{key}", value, tx)
-            self._store.write(f"{self.path}/state", int(XenbusState.INITIALISED), tx)
-
-        self._store.transaction(body)
+        # One multicall is as atomic as a transaction: the broker carries it out whole before anybody else's hypercall.
+        self._store.write_all(self.path, keys | {"state": str(int(XenbusState.INITIALISED))})
         self.state = XenbusState.INITIALISED
 
     def fault(self, error: PeerFault) -> None:
@@ -123,15 +119,15 @@ class XenbusBackend:
         except (HvdError, OSError) as error:
             self._fail(f"{self.label}: {error}")
             return False
-        for key, value in {**features, INCARNATION: str(self._runtime.incarnation)}.items():
-            self._store.write(f"{self.path}/{key}", value)
-        self._switch(XenbusState.INIT_WAIT)
+        state = XenbusState.INIT_WAIT
+        self._store.write_all(self.path, features | {INCARNATION: str(self._runtime.incarnation), "state": str(int(state))})
+        self.state = state
         return True
 
     def _look(self) -> None:
         """Follow the frontend's state."""
-        frontend = parse_state(self._store.read(f"{self._frontend_path}/state"))
-        keys = read_keys(self._runtime, self._frontend_path) if frontend in PUBLISHED else {}
+        keys = read_keys(self._runtime, self._frontend_path)
+        frontend = parse_state(keys.get("state"))
         session = keys.get(SESSION, "")
         if self._attached and (session != self._session or frontend not in PUBLISHED):
             self._detach()
@@ -143,8 +139,7 @@ class XenbusBackend:
         self._session = session
         self._attached = True
         try:
-            for key, value in self.device.attach(untrusted_keys).items():
-                self._store.write(f"{self.path}/{key}", value)
+            self._store.write_all(self.path, self.device.attach(untrusted_keys))
         except (HvdError, ValueError, KeyError) as error:
             self.fault(error)
             return
@@ -181,5 +176,9 @@ PUBLISHED = frozenset({XenbusState.INITIALISED, XenbusState.CONNECTED})
 
 def read_keys(runtime: Runtime, path: str) -> Keys:
     """The plain nodes of a directory (queues and other subdirectories are read by who knows them)."""
-    return {name: runtime.store.read_text(f"{path}/{name}") for name in runtime.store.directory(path)}
+    return runtime.store.read_all(path)
 
+
+def _number(text: str | None) -> int:
+    """A decimal node, -1 if it is missing or no number."""
+    return int(text) if text is not None and text.isascii() and text.isdecimal() else -1

@@ -26,11 +26,11 @@ class XenbusState(IntEnum):
     """The change is done."""
 
 
-def parse_state(untrusted_value: bytes | None) -> XenbusState:
+def parse_state(untrusted_value: str | None) -> XenbusState:
     """The state in a store node; anything that is not a known state counts as UNKNOWN."""
     if untrusted_value is None:
         return XenbusState.UNKNOWN
     try:
-        return XenbusState(int(untrusted_value.decode("ascii")))
-    except (ValueError, UnicodeDecodeError):
+        return XenbusState(int(untrusted_value))
+    except ValueError:
         return XenbusState.UNKNOWN

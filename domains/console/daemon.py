@@ -103,14 +103,10 @@ class ConsoleDaemon:
             self._detach(console)
 
     def _publish(self, domid: DomId, keys: Keys) -> None:
-        """Write our keys, unless the domain has gone meanwhile: a write would make its directories anew."""
-        directory = f"/local/domain/{domid}/console"
-
-        def body(tx: int) -> None:
-            if self._store.read(f"{directory}/incarnation", tx) is not None:
-                self._store.write_all(directory, keys, tx)
-
-        self._store.transaction(body)
+        home = f"/local/domain/{domid}"
+        self._store.write_all(f"{home}/console", keys)
+        if self._store.read(f"{home}/domid") is None:
+            self._store.remove(home)  # the domain had gone meanwhile, and our write made its directories anew
 
     def _fault(self, domid: DomId, fault: PeerFault) -> None:
         """The domain broke its ring: it has no console until its next incarnation."""
