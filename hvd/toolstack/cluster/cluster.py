@@ -233,34 +233,22 @@ class Cluster:
         """Until these domains, or all that are to run, are ready; NotReached names who is not, and its last death."""
         until = time.monotonic() + deadline_s
         with self.events() as events:
-            readiness = Readiness(self._wanted(domains), self.run_dir)
+            infos = self.infos()
+            readiness = Readiness(self._wanted(domains, infos), self.run_dir)
             try:
-                self._follow(readiness, events, until, tell or _ignore, hear or _ignore)
+                readiness.look(infos)
+                while not readiness.complete:
+                    (tell or _ignore)(f"waiting for {readiness.names(infos)}")
+                    event = events.next_until(until)
+                    if event is None:
+                        raise NotReached(f"after {deadline_s:.3g} s {readiness.missing(infos)}")
+                    (hear or _ignore)(event)
+                    readiness.note(event)
+                    readiness.look(infos := self.infos())
             except NotRunning as error:
                 for event in events:
                     readiness.note(event)
                 raise NotRunning(f"{error}; {readiness.last_failure()}".rstrip("; ")) from None
-            if not readiness.complete:
-                raise NotReached(f"after {deadline_s:g} s {readiness.missing(self.infos())}")
-
-    def _follow(
-        self,
-        readiness: Readiness,
-        events: EventStream,
-        until: float,
-        tell: Callable[[str], None],
-        hear: Callable[[LifecycleEvent], None],
-    ) -> None:
-        """Look and listen until all are ready or the time is over."""
-        readiness.look(infos := self.infos())
-        while not readiness.complete:
-            tell(f"waiting for {readiness.names(infos)}")
-            event = events.next_until(until)
-            if event is None:
-                return
-            hear(event)
-            readiness.note(event)
-            readiness.look(infos := self.infos())
 
     def wait_until(self, condition: Callable[[], bool], what: str, deadline_s: float = WAIT_DEADLINE_S) -> None:
         """Look now and after every event; NotReached at the deadline."""
@@ -270,11 +258,11 @@ class Cluster:
                 if events.next_until(until) is None:
                     raise NotReached(f"waited {deadline_s:g} s for {what}")
 
-    def _wanted(self, domains: Sequence[Domain] | None) -> dict[DomId, Incarnation]:
+    def _wanted(self, domains: Sequence[Domain] | None, infos: dict[DomId, DomainInfo]) -> dict[DomId, Incarnation]:
         """Whom to wait for, and from which incarnation on."""
         if domains is None:
             held = self.plan.held_back if self.plan else frozenset()
-            domids = [info.domid for info in self.infos().values() if info.name not in held]
+            domids = [info.domid for info in infos.values() if info.name not in held]
         else:
             domids = [domain.domid for domain in domains]
         return {domid: self._next_incarnation.get(domid, Incarnation(1)) for domid in domids}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hvd.toolstack.cluster.domain import ENDED, DomainInfo, DomainState
 from hvd.toolstack.cluster.errors import NotReached
-from hvd.toolstack.cluster.events import LifecycleEvent
+from hvd.toolstack.cluster.events import HELLO, LifecycleEvent
 from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.run_dir import LOG
 
@@ -22,6 +22,8 @@ class Readiness:
         self._run_dir = run_dir
         self._deaths: dict[DomId, tuple[str, str]] = {}
         """Name and last death."""
+        self._news_to_come: set[DomId] = set()
+        """Whom we have seen since we listen: if one of them is gone, events that we have not read yet say how."""
 
     @property
     def complete(self) -> bool:
@@ -30,15 +32,22 @@ class Readiness:
     def note(self, event: LifecycleEvent) -> None:
         """Take in news: a domain may become ready and be gone again before anybody looks."""
         domid = DomId(event.domid)
-        if event.event == "ready" and event.incarnation >= self._pending.get(domid, event.incarnation + 1):
+        if event.event == HELLO:
+            self._news_to_come.clear()  # a new broker: some may have been lost
+        elif event.event == "destroyed":
+            self._news_to_come.discard(domid)
+        elif event.event == "ready" and event.incarnation >= self._pending.get(domid, event.incarnation + 1):
             del self._pending[domid]
         elif event.event in ("died", "failed"):
             self._deaths[domid] = event.name, event.detail
 
     def look(self, infos: dict[DomId, DomainInfo]) -> None:
         """Compare with how things are; NotReached when one of them cannot become ready any more."""
+        self._news_to_come.update(infos)
         for domid, least in list(self._pending.items()):
             info = infos.get(domid)
+            if info is None and domid in self._news_to_come:
+                continue
             if info is None:
                 raise NotReached(self._told(domid, str(domid), "is gone"))
             if info.ready and info.incarnation >= least and info.state in SERVING:

@@ -78,7 +78,7 @@ def _end_processes(run_dir: Path) -> list[int]:
 
 def _strays(machine: int, born: int) -> dict[int, int]:
     """The processes of a dead machine's session, with pidfds. A session's number is its own while it has members."""
-    if start_time(machine) not in (None, born):
+    if machine <= 1 or start_time(machine) not in (None, born):
         return {}
     found = {}
     for entry in os.scandir("/proc"):

@@ -1,0 +1,110 @@
+"""Every command explains itself; what cannot be done is told on standard error with the right status."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from hvd.toolstack.cli.app import app
+
+COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+PRINTING = sorted(set(COMMANDS) - {"console"})
+
+
+def hvd(run_dir, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hvd", *words]
+    environment = {"HVD_RUN_DIR": str(run_dir), "PATH": "/bin:/usr/bin"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_commands_are_those_of_the_manual():
+    assert set(COMMANDS) == {
+        "up", "down", "clean", "list", "info", "create", "destroy", "pause", "unpause", "reboot", "shutdown", "kill",
+        "console", "logs", "dmesg", "doctor",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_examples(command):
+    result = CliRunner().invoke(app, [command, "--help"], prog_name="hvd")
+    assert result.exit_code == 0
+    assert f"hvd {command}" in result.stdout.partition("Examples:")[2]
+
+
+@pytest.mark.parametrize("command", PRINTING)
+def test_every_command_that_prints_can_print_json(command):
+    assert "--json" in CliRunner().invoke(app, [command, "--help"]).stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["frobnicate"], ["kill"], ["up", "--grace", "1"], ["down", "--grace", "soon"], ["create"]]
+)
+def test_a_command_line_that_makes_no_sense_is_bad_input(tmp_path, words):
+    result = hvd(tmp_path / "run", *words)
+    assert result.returncode == 2
+    assert result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["list"], ["info"], ["dmesg"], ["destroy", "a"], ["pause", "a"], ["unpause", "a"], ["reboot", "a"],
+     ["console", "a"], ["shutdown", "a"], ["kill", "a"], ["create", "--kernel", "hvd:idle", "--name", "a"]],
+    ids=lambda words: words[0],
+)  # fmt: skip
+def test_without_a_machine_the_error_says_where_and_what_to_do(tmp_path, words):
+    result = hvd(tmp_path / "run", *words)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"hvd: no machine runs in {tmp_path / 'run'}; start one with `hvd up`")
+    assert not (tmp_path / "run").exists()
+
+
+def test_errors_are_json_where_json_was_asked_for(tmp_path):
+    result = hvd(tmp_path / "run", "list", "--json")
+    assert json.loads(result.stderr)["kind"] == "NotRunning"
+
+
+@pytest.mark.parametrize("command", ["up", "down", "clean", "list"])
+def test_a_directory_that_is_no_clusters_is_bad_input(tmp_path, command):
+    (tmp_path / "thesis.txt").touch()
+    result = hvd(tmp_path, command)
+    assert result.returncode == 2
+    assert "thesis.txt" in result.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("command", ["down", "clean"])
+def test_ending_what_does_not_run_is_no_failure(tmp_path, command):
+    result = hvd(tmp_path / "run", command)
+    assert result.returncode == 0
+    assert "nothing was left" in result.stdout
+    assert json.loads(hvd(tmp_path / "run", command, "--json").stdout)["was_running"] is False
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback(tmp_path):
+    command = f"HVD_RUN_DIR={tmp_path / 'run'} {sys.executable} -m hvd doctor | head -1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert result.stdout.startswith("ok")
+    assert result.stderr == ""
+
+
+def test_reading_the_command_line_loads_nothing_that_only_commands_need():
+    script = "import sys; from hvd.toolstack.cli import app; print([m for m in sys.argv[1:] if m in sys.modules])"
+    modules = ["rich", "zmq", "structlog", "psutil", "hvd.transport.messages", "hvd.toolstack.cluster.cluster"]
+    result = subprocess.run(
+        [sys.executable, "-c", script, *modules], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout == "[]\n"
+
+
+def test_looking_loads_nothing_that_reads_cluster_files_or_draws(tmp_path):
+    script = "import sys; from hvd.toolstack.cli import app, look; print([m for m in sys.argv[1:] if m in sys.modules])"
+    modules = ["rich.table", "structlog", "psutil", "tomllib", "asyncio", "hvd.toolstack.config"]
+    result = subprocess.run(
+        [sys.executable, "-c", script, *modules], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout == "[]\n"

@@ -1,0 +1,102 @@
+"""What a machine is given to boot from: every domain behind those it needs, and nothing that does not fit together."""
+
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from hvd.toolstack.cluster.configuration import plan_from_domains, plan_from_file
+from hvd.toolstack.config import ConfigError
+from hvd.transport.codec import decode
+from hvd.transport.messages import DeviceConfig, DomainConfig
+
+
+def booted(configuration: bytes) -> list[DomainConfig]:
+    return [decode(DomainConfig, fields, "domain") for fields in msgpack.unpackb(configuration)]
+
+
+def names(configuration: bytes) -> list[str]:
+    return [config.name for config in booted(configuration)]
+
+
+def test_dom0_is_always_there_and_first():
+    assert names(plan_from_domains([], "alone").configuration) == ["Domain-0"]
+
+
+def test_domains_boot_behind_what_they_need():
+    guest = DomainConfig("guest", "hvd:idle", after=["late"], devices=[DeviceConfig("echo", 0, "driver")])
+    late = DomainConfig("late", "hvd:idle")
+    driver = DomainConfig("driver", "hvd:driver_domain", driver_domain=True)
+    order = names(plan_from_domains([guest, late, driver], "three").configuration)
+    assert order[0] == "Domain-0"
+    assert order.index("guest") > max(order.index("late"), order.index("driver"))
+
+
+@pytest.mark.parametrize("name", ["dom0", "Domain-0"])
+def test_a_domain_named_domain_0_says_what_dom0_is(name):
+    dom0, guest = booted(
+        plan_from_domains([DomainConfig("g", "hvd:idle"), DomainConfig(name, "hvd:idle")], "two").configuration
+    )
+    assert (dom0.name, dom0.kernel) == ("Domain-0", "hvd:idle")
+    assert guest.name == "g"
+
+
+def test_dom0_may_be_called_by_its_short_name():
+    device = DeviceConfig("echo", 0, "dom0")
+    _, guest = booted(
+        plan_from_domains([DomainConfig("g", "hvd:idle", after=["dom0"], devices=[device])], "x").configuration
+    )
+    assert guest.after == ["Domain-0"]
+    assert guest.devices[0].backend == "Domain-0"
+
+
+def test_a_kernel_is_found_from_the_current_directory(monkeypatch, tmp_path):
+    (tmp_path / "k.py").write_text("def main(guest): pass\n")
+    monkeypatch.chdir(tmp_path)
+    _, guest = booted(plan_from_domains([DomainConfig("g", "k.py")], "x").configuration)
+    assert Path(guest.kernel) == tmp_path / "k.py"
+
+
+@pytest.mark.parametrize(
+    ("domains", "expected"),
+    [
+        ([DomainConfig("a b", "hvd:idle")], "name: expected 1 to 64 letters"),
+        ([DomainConfig("a", "hvd:idle"), DomainConfig("a", "hvd:idle")], "expected a name of its own"),
+        ([DomainConfig("a", "/nowhere/k.py")], "No such file"),
+        ([DomainConfig("a", "hvd:idle", after=["b"])], 'after[0]: expected the name of a domain, found "b"'),
+        ([DomainConfig("a", "hvd:idle", after=["b"]), DomainConfig("b", "hvd:idle", after=["a"])], "an order to start"),
+        ([DomainConfig("a", "hvd:idle", devices=[DeviceConfig("echo", 0, "b")]), DomainConfig("b", "hvd:idle")],
+         "expected a driver domain"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_together_is_refused_by_name(domains, expected):
+    with pytest.raises(ConfigError) as caught:
+        plan_from_domains(domains, "x")
+    assert expected in str(caught.value)
+
+
+def test_every_mistake_is_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        plan_from_domains([DomainConfig("a b", "hvd:idle", after=["c"]), DomainConfig("d", "/nowhere/k.py")], "x")
+    assert len(caught.value.problems) == 3
+
+
+def test_a_paused_domain_holds_back_those_behind_it():
+    device = DeviceConfig("echo", 0, "driver")
+    plan = plan_from_domains(
+        [
+            DomainConfig("driver", "hvd:driver_domain", driver_domain=True, paused=True),
+            DomainConfig("user", "hvd:idle", devices=[device]),
+            DomainConfig("friend", "hvd:idle", after=["user"]),
+            DomainConfig("other", "hvd:idle"),
+        ],
+        "x",
+    )
+    assert plan.held_back == {"driver", "user", "friend"}
+
+
+def test_a_file_becomes_the_same_plan(tmp_path):
+    (tmp_path / "pair.toml").write_text('[[domain]]\nname = "one"\nkernel = "hvd:idle"\n')
+    plan = plan_from_file(tmp_path / "pair.toml")
+    assert plan.name == "pair"
+    assert names(plan.configuration) == ["Domain-0", "one"]
