@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -43,6 +44,7 @@ class Guest:
         self.console = ConsoleFrontend(runtime)
         self._streams = ConsoleStreams(self.console)
         self._streams.install()
+        os.register_at_fork(after_in_child=self.console.disown)
         self.domid = runtime.domid
         self.name = runtime.name
         self.incarnation = runtime.incarnation

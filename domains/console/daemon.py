@@ -87,7 +87,9 @@ class ConsoleDaemon:
 
     def _look(self, domid: DomId) -> None:
         """Follow the domain from incarnation to incarnation."""
-        console = self._consoles[domid]
+        console = self._consoles.get(domid)
+        if console is None:
+            return  # all watches are called when events were lost, ones just taken back too
         keys = self._store.read_all(f"/local/domain/{domid}/console")
         incarnation = keys.get("incarnation", "")
         if incarnation in ("", console.incarnation):

@@ -45,7 +45,8 @@ class ConsoleFrontend:
         """Bytes ever written; those of them not in the backlog are in the ring, or lost."""
         self._lost = 0
         self._stalled = False
-        self._broken = False
+        self._closed = False
+        """The ring is not for us any more: what is printed goes to the log."""
         self.relieve: Callable[[], None] | None = None
         """Set in domain 0, where no other process empties the ring: does the back's work at once."""
         runtime.bind(self._port, self._endpoint, self._on_event)
@@ -54,6 +55,9 @@ class ConsoleFrontend:
 
     def write(self, data: bytes) -> None:
         """Print. Waits for room as long as the back makes some, else a second; past the bound the oldest is lost."""
+        if self._closed:
+            write_raw(data)
+            return
         with self._moved:
             self._backlog += data
             self._accepted += len(data)
@@ -124,7 +128,7 @@ class ConsoleFrontend:
             try:
                 waiter.remove(self._port)
                 self._endpoint.wait(max(0, int(timeout_s * 1e9)))
-            finally:  # a signal's handler may raise at any point above; the port is bound again whatever was done
+            finally:  # a signal's handler may raise anywhere above: whatever was done, the port is bound afterwards
                 with contextlib.suppress(LocalError):
                     waiter.add(self._port, self._endpoint)
 
@@ -146,11 +150,17 @@ class ConsoleFrontend:
             return 0
 
     def _give_up(self, fault: PeerFault) -> None:
-        """The back broke the ring: from here on everything printed goes to the log only."""
-        if not self._broken:
-            self._broken = True
-            self._backlog[:0] = f"{fault}; the console is closed, its output goes to the log\n".encode()
+        """The back broke the ring."""
+        if not self._closed:
+            self._closed = True
+            write_raw(f"{fault}; what is printed from here on is in the log only\n".encode())
         write_raw(self._backlog)
+        self._backlog.clear()
+
+    def disown(self) -> None:
+        """In a child of the domain's process: the ring is its parent's alone, and who held the lock is not with us."""
+        self._closed = True
+        self._moved = threading.Condition()
         self._backlog.clear()
 
     def _on_event(self) -> None:
@@ -167,12 +177,13 @@ class ConsoleFrontend:
         b"" when nothing was typed in time, or nothing ever will be.
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        while not (data := self._take()) and not self._broken:
+        while not self._closed:
+            data = self._take()
             left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
-                break
+            if data or (left is not None and left <= 0):
+                return data
             self._runtime.wait(left)
-        return data
+        return b""
 
     def _take(self) -> bytes:
         try:
@@ -186,7 +197,7 @@ class ConsoleFrontend:
 
 
 def write_raw(data: bytes | bytearray) -> None:
-    """Write to the pipe that the broker appends to the domain's log."""
-    left = memoryview(bytes(data))
+    """Write to the pipe that the broker appends to the domain's log, with the ends of lines that a file has."""
+    left = memoryview(data.replace(b"\r\n", b"\n"))
     while left:
         left = left[os.write(RAW_OUTPUT, left) :]

@@ -132,6 +132,26 @@ def test_what_a_guest_prints_is_in_its_log_when_it_is_gone(boot, guest):
     assert log.replace(raw, "") == expected + "to stderr\na return \nand no end, unflushed"
 
 
+def test_a_guests_children_print_to_the_log_and_leave_its_console_alone(boot, guest):
+    cluster = boot(guest("parent", """
+        import subprocess
+        print("before")
+        child = os.fork()
+        if child == 0:
+            print("from the child")
+            assert sys.stdin.readline() == ""
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        subprocess.run(["echo", "from a program"], check=True)
+        print("after")
+    """, on_poweroff="preserve"))
+    with Terminal(cluster, "parent") as terminal:
+        assert terminal.read_until("after\r\n") == "before\nafter\n"
+    parent = cluster.domain("parent")
+    parent.wait_state(DomainState.PRESERVED)
+    assert {"from the child", "from a program", "before", "after"} == set(parent.console_log().splitlines())
+
+
 def test_a_conversation_over_the_pty(boot, guest):
     cluster = boot(guest("talker", """
         while (name := input("name? ")) != "nobody":

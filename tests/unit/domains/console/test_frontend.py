@@ -214,7 +214,7 @@ def test_a_back_that_breaks_the_ring_sends_the_output_to_the_log(line, capfd):
     assert line.console.drain(20)
     raw = capfd.readouterr().out
     assert "closed by the peer's fault" in raw
-    assert raw.endswith("log\nafter, and later")
+    assert raw.endswith("log only\nafter, and later")
 
 
 # ---- in --------------------------------------------------------------------------------------------------------------
