@@ -17,6 +17,7 @@ SHIPPED = {
     "hvd:driver_domain": "hvd.domains.programs.driver_domain:main",
     "hvd:idle": "hvd.domains.programs.idle:main",
     "hvd:disk_exerciser": "hvd.domains.programs.disk_exerciser:main",
+    "hvd:echo_caller": "hvd.domains.programs.echo_caller:main",
 }
 
 
