@@ -28,7 +28,7 @@ LOST_BYTES_MAX = len(LOST) + 20
 class ConsoleFrontend:
     """There from the domain's first line to its last; the backs behind it come and go with domain 0's incarnations.
 
-    Any thread may write, everything else is for the one that waits in the runtime.
+    Any thread may write; everything else is for the one that waits in the runtime.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -36,10 +36,11 @@ class ConsoleFrontend:
         self._endpoint = runtime.console_endpoint
         self._port = runtime.console_port
         self._ring = ConsoleFront(runtime.console_extent.view)
-        self._owner = threading.get_ident()
+        self._main = self._waiting = threading.get_ident()
+        """The threads that signals' handlers run in, and that waits in the runtime: the same one in most guests."""
         self._moved = threading.Condition()
         """Held while the backlog is worked on; told when the back has taken something."""
-        self._owner_writes = False
+        self._main_writes = False
         self._backlog = bytearray()
         self._accepted = 0
         """Bytes ever written; those of them not in the backlog are in the ring, or lost."""
@@ -61,14 +62,14 @@ class ConsoleFrontend:
         with self._moved:
             self._backlog += data
             self._accepted += len(data)
-            if threading.get_ident() != self._owner:
+            if threading.get_ident() != self._main:
                 self._flush()
-            elif not self._owner_writes:  # else a signal's handler prints in the middle of a write, which goes on then
-                self._owner_writes = True
+            elif not self._main_writes:  # else a signal's handler prints in the middle of a write, which goes on then
+                self._main_writes = True
                 try:
                     self._flush()
                 finally:
-                    self._owner_writes = False
+                    self._main_writes = False
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until the back has taken everything; False when it has not in time."""
@@ -117,20 +118,25 @@ class ConsoleFrontend:
         return bool(moved)
 
     def _wait_for_room(self, timeout_s: float) -> None:
-        """On this channel alone: no other driver's handler is to run inside somebody's print."""
         if self.relieve is not None:
             self.relieve()
-        elif threading.get_ident() != self._owner:
-            # The owner tells us from its wait in the runtime; while it is busy elsewhere we look again by ourselves.
-            self._moved.wait(max(0.0, min(timeout_s, OTHER_THREAD_SLICE_S)))
+        elif threading.get_ident() == self._waiting:
+            self._wait_on_channel(timeout_s)
         else:
-            waiter = self._runtime.waiter
-            try:
-                waiter.remove(self._port)
-                self._endpoint.wait(max(0, int(timeout_s * 1e9)))
-            finally:  # a signal's handler may raise anywhere above: whatever was done, the port is bound afterwards
-                with contextlib.suppress(LocalError):
-                    waiter.add(self._port, self._endpoint)
+            # Whoever waits in the runtime tells us; while he is busy elsewhere we look again by ourselves.
+            self._moved.wait(max(0.0, min(timeout_s, OTHER_THREAD_SLICE_S)))
+
+    def _wait_on_channel(self, timeout_s: float) -> None:
+        """On this channel alone: no other driver's handler is to run inside somebody's print."""
+        waiter = self._runtime.waiter
+        try:
+            waiter.remove(self._port)
+            self._endpoint.wait(max(0, int(timeout_s * 1e9)))
+        except LocalError:  # another thread waits in the runtime, for the first time
+            self._moved.wait(OTHER_THREAD_SLICE_S)
+        finally:  # a signal's handler may raise anywhere above: whatever was done, the port is bound afterwards
+            with contextlib.suppress(LocalError):
+                waiter.add(self._port, self._endpoint)
 
     def _bound_backlog(self) -> None:
         """Drop the oldest beyond the bound, to the end of a line if there is one."""
@@ -165,6 +171,7 @@ class ConsoleFrontend:
 
     def _on_event(self) -> None:
         """The back has taken something, or something was typed."""
+        self._waiting = threading.get_ident()
         with self._moved:
             self._push()
             self._moved.notify_all()

@@ -160,6 +160,26 @@ def test_another_threads_writes_arrive_whatever_the_owner_does(line, served, own
     assert result() == text
 
 
+def test_the_main_thread_may_print_while_another_waits_in_the_runtime(line, served):
+    done = threading.Event()
+
+    def wait_in_runtime():
+        while not done.is_set():
+            line.domain.wait(0.05)
+
+    waiting = threading.Thread(target=wait_in_runtime)
+    line.take()
+    line.bell.notify()
+    waiting.start()
+    result = served(b"end")
+    for at in range(0, len(LINES), 1000):
+        line.console.write(b"".join(LINES[at : at + 1000]))
+    line.console.write(b"end")
+    assert result() == b"".join(LINES) + b"end"
+    done.set()
+    waiting.join()
+
+
 def test_threads_that_print_together_lose_nothing(line, served):
     result = served(b"end")
     texts = [bytes([letter]) * 20_000 for letter in b"abcd"]
