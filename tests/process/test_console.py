@@ -368,7 +368,7 @@ def test_domain_0s_death_loses_nothing_and_new_terminals_are_there_when_it_is_re
         terminal.read_until("stopped after")
     counter.wait_gone()
     log = counter.console_log()
-    count = int(re.search(r"stopped after (\d+)\n$", log)[1])
+    (count,) = (int(number) for number in re.findall(r"^stopped after (\d+)$", log, re.MULTILINE))
     # A death between writing down and consuming repeats at most a ring's worth; what is new is in order and complete.
     numbers = [int(number) for number in re.findall(r"^line (\d{6})$", log, re.MULTILINE)]
     assert list(dict.fromkeys(numbers)) == list(range(count))

@@ -3,10 +3,12 @@
 import os
 import time
 from collections.abc import Generator
+from typing import Any, cast
 
 import pytest
 
 from hvd.domains.console.frontend import ConsoleFrontend
+from hvd.domains.runtime import Runtime
 from hvd.transport.channels import Waiter, create_channel, open_endpoint
 from hvd.transport.ids import Port
 from hvd.transport.pages import Extent, create_extent
@@ -22,7 +24,7 @@ class Domain:
     def __init__(self, page, endpoint):
         self.console_extent, self.console_endpoint, self.console_port = page, endpoint, PORT
         self.waiter = Waiter()
-        self.handler = None
+        self.handler: Any = None
 
     def bind(self, port, endpoint, handler):
         self.waiter.add(port, endpoint)
@@ -49,7 +51,7 @@ class Line:
         self.endpoint, self.bell = ends
         self.domain = Domain(self.page, self.endpoint)
         self.back = ConsoleBack(self.other_view.view)
-        self.console = ConsoleFrontend(self.domain)
+        self.console = ConsoleFrontend(cast(Runtime, self.domain))
 
     def take(self):
         """What domain 0 does when it is notified: everything that is there, and a notification back."""

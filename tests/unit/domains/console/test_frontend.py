@@ -109,7 +109,9 @@ def test_past_the_bound_the_oldest_whole_lines_go_and_are_counted(line, impatien
     while data := line.take():
         seen += data
         line.domain.wait(1)
-    before, lost, after = re.fullmatch(rb"(.*)\r\n\[(\d+) bytes lost\]\r\n(.*)", seen, re.DOTALL).groups()
+    parts = re.fullmatch(rb"(.*)\r\n\[(\d+) bytes lost\]\r\n(.*)", seen, re.DOTALL)
+    assert parts
+    before, lost, after = parts.groups()
     everything = b"".join(LINES)
     assert before == everything[:OUT_SIZE]
     assert everything.endswith(after)
