@@ -18,6 +18,7 @@ SHIPPED = {
     "hvd:idle": "hvd.domains.programs.idle:main",
     "hvd:disk_exerciser": "hvd.domains.programs.disk_exerciser:main",
     "hvd:echo_caller": "hvd.domains.programs.echo_caller:main",
+    "hvd:first_line": "hvd.domains.programs.first_line:main",
 }
 
 

@@ -28,6 +28,8 @@ class Recovery:
     """Its successor does what it is for."""
     outcome: str = ""
     """Why there is no successor."""
+    killed_ns: int = 0
+    """When the signal was sent, on CLOCK_MONOTONIC."""
 
     @property
     def recovered(self) -> bool:
@@ -71,6 +73,7 @@ class Killer:
 
     def _kill(self, number: int, victim: Domain, events: EventStream) -> Recovery:
         info = victim.info()
+        sent_ns = time.monotonic_ns()
         victim.kill(signal.SIGKILL)
         until = time.monotonic() + self._deadline_s
         killed_ns = detected_ms = None
@@ -82,7 +85,7 @@ class Killer:
             elif killed_ns is not None and event.event == "died":
                 detected_ms = _ms(event, killed_ns)
             elif killed_ns is not None and event.event == "ready":
-                return Recovery(number, victim.name, info.incarnation, detected_ms, _ms(event, killed_ns))
+                return Recovery(number, victim.name, info.incarnation, detected_ms, _ms(event, killed_ns), killed_ns=sent_ns)
             elif event.event in LAST_STATES:
                 outcome = f"{event.event}: {event.detail}"
                 return Recovery(number, victim.name, info.incarnation, detected_ms, outcome=outcome)
