@@ -30,8 +30,9 @@ def console(name: str) -> None:
         path = terminal_path(cluster, domain)
     terminal = os.open(path, os.O_RDWR | os.O_NOCTTY)
     try:
-        sys.stderr.write(f"hvd: attached to {domain.name} (domid {domain.domid}); Ctrl-] detaches\n")
         with _raw(STDIN):
+            sys.stderr.write(f"hvd: attached to {domain.name} (domid {domain.domid}); Ctrl-] detaches\r\n")
+            sys.stderr.flush()
             why = _pass_on(terminal)
         sys.stderr.write(f"\nhvd: {why}\n")
     finally:
@@ -85,8 +86,8 @@ def _raw(descriptor: int) -> Iterator[None]:
         yield
         return
     before = termios.tcgetattr(descriptor)
-    tty.setraw(descriptor)
+    tty.setraw(descriptor, termios.TCSADRAIN)  # what was typed ahead stays
     try:
         yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

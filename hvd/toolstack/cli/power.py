@@ -36,9 +36,12 @@ def up(
     with ended_by_signals():
         try:
             _start(cluster, clock, machine, deadline_s, detach=detach, as_json=as_json)
-            _say_up(cluster, clock, timings=timings, as_json=as_json, detach=detach)
-            if not detach:
-                _stay(cluster, as_json=as_json)
+            with contextlib.nullcontext() if detach else cluster.events() as events:
+                _say_up(cluster, clock, timings=timings, as_json=as_json, detach=detach)
+                for event in events or ():
+                    tell(event, as_json=as_json)
+            if not detach and not as_json:
+                print_line(f"the machine in {run_dir} has powered off")
         except Ended:
             _end(cluster, as_json=as_json)
         finally:
@@ -113,15 +116,6 @@ def _say_up(cluster: Cluster, clock: Timings, *, timings: bool, as_json: bool, d
     if timings:
         for line in clock.lines():
             print_line(line)
-
-
-def _stay(cluster: Cluster, *, as_json: bool) -> None:
-    """Tell what happens until the machine ends by itself."""
-    with cluster.events() as events:
-        for event in events:
-            tell(event, as_json=as_json)
-    if not as_json:
-        print_line(f"the machine in {cluster.run_dir} has powered off")
 
 
 def tell(event: LifecycleEvent, *, as_json: bool) -> None:

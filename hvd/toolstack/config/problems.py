@@ -101,7 +101,7 @@ def shown(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         quoted = ascii(value) if not value.isprintable() else f'"{value}"'
-        return quoted if len(quoted) <= 80 else f"{quoted[:60]}… ({len(value)} characters)"
+        return quoted if len(quoted) <= 100 else f"{quoted[:40]}…{quoted[-50:]} ({len(value)} characters)"
     if isinstance(value, list):
         return "an empty list" if not value else f"a list of {len(value)}"
     if isinstance(value, dict):
