@@ -1,4 +1,4 @@
-"""The reference cluster, examples/cockpit: boots from its own files, outlives its driver domain, resumes from its disks."""
+"""The reference cluster, examples/cockpit: boots from its files, outlives its driver domain, resumes from disk."""
 
 import errno
 import os
