@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hvd.transport.errors import PeerFault
 from hvd.transport.ids import DomId
@@ -13,8 +13,18 @@ from hvd.transport.ids import DomId
 if TYPE_CHECKING:
     from hvd.domains.runtime import Runtime
 
+NUMBER_DIGITS_MAX = 20
+
 Keys = dict[str, str]
 """XenStore nodes of one end's directory, by name."""
+
+
+def number_in(untrusted_keys: Keys, name: str, most: int) -> int:
+    """A decimal node of the peer's, 0 to `most`; PeerFault naming the key when it is anything else."""
+    text = untrusted_keys.get(name, "")
+    if len(text) <= NUMBER_DIGITS_MAX and text.isascii() and text.isdecimal() and int(text) <= most:
+        return int(text)
+    raise PeerFault(f"key {name} is {text[:40]!r}, not a number from 0 to {most}")
 
 
 class DeviceEnd:
@@ -94,8 +104,12 @@ class Backend(DeviceEnd, ABC):
 
 @dataclass(frozen=True, slots=True)
 class DeviceDriver:
-    """A device's two ends under the name it has in XenStore."""
+    """A device's two ends under the name it has in XenStore, and what the conformance suite asks of every device."""
 
     kind: str
     frontend: Callable[[Runtime, DomId, Keys], Frontend]
     backend: Callable[[Runtime, DomId, Keys], Backend]
+    prose: str = ""
+    """The protocol in words, usually its module's docstring. It names every key that an end writes."""
+    exercise: Callable[[Any], None] | None = None
+    """A round of the device's own traffic: given a frontend, it returns when the answers were right and raises when not."""

@@ -9,4 +9,3 @@ from __future__ import annotations
 from typing import Final
 
 MESSAGE_SIZE: Final = 64
-RING_PAGES: Final = 1
