@@ -1,4 +1,4 @@
-"""The fixture `cluster` in sessions of its own: what it starts, how it is told what, what it costs whoever does without."""
+"""The fixture `cluster` in sessions of its own: what it starts, how it is told what, what it costs others."""
 
 import os
 import subprocess
