@@ -121,8 +121,8 @@ class Endpoint:
 
     @property
     def peer_closed(self) -> bool:
-        """The peer marked the channel closed, or its sending end is gone. A state; the event that tells of it comes once,
-        and may come together with others: look here before each wait."""
+        """The peer marked the channel closed, or its sending end is gone. A state; the event that tells of it comes
+        once, and may come together with others: look here before each wait."""
 
     @property
     def peer_asleep(self) -> bool:

@@ -93,7 +93,8 @@ private:
 /// Giving up the CPU between polls, for a peer that needs this very one. It lets the two of us alternate faster than sleeping
 /// and waking would, and keeps both runnable, so that the scheduler moves one of us to an idle CPU (a wake-up through a
 /// pipe tends to pull the woken onto the waker's CPU, where a pair that only sleeps and wakes would stay for good).
-/// Whoever else waits for this CPU takes a whole time slice, though: after one such turn yielding stops for a while.
+/// Whoever else waits for this CPU takes a whole time slice, though: after a long turn yielding stops for so many times its
+/// length that little is lost by it.
 class Yielding {
 public:
     bool pays(std::int64_t now) const { return now >= not_before_ns_; }
@@ -104,7 +105,7 @@ public:
         sched_yield();
         const std::int64_t after = now_ns();
         if (after - now > turn_max_ns) {
-            not_before_ns_ = after + pause_ns;
+            not_before_ns_ = after + pause_per_turn * (after - now);
         }
         return after;
     }
@@ -113,7 +114,7 @@ public:
 
 private:
     static constexpr std::int64_t turn_max_ns = 100'000;
-    static constexpr std::int64_t pause_ns = 1'000'000'000;
+    static constexpr std::int64_t pause_per_turn = 32;
     std::int64_t not_before_ns_ = 0;
     std::uint64_t yields_ = 0;
 };
