@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Starts the cluster that a file describes (without one: dom0 alone) and measures, inside it, what hvd promises of its IPC.
+"""Starts the cluster that a file describes (without one: dom0 alone) and measures in it what hvd promises of its IPC.
 
-The ring between two domains hot and asleep (against a bare C eventfd ping-pong in the same run), a domain's creation,
-`hvd up` itself, and a driver domain killed again and again under load with a checker that looks for lost blocks. The
-measuring domains are added to the cluster's own, which run on. Exit status 1 when a goal is not met.
+The ring between two domains hot and asleep (against a bare C eventfd ping-pong in the same run), a guest's disk, a
+domain's creation, `hvd up` itself, and a driver domain killed again and again under load with a checker that looks for
+lost blocks. The measuring domains are added to the cluster's own, which run on. Exit status 1 when a goal is not met.
 
 Examples:
   .venv/bin/python scripts/measure_ipc.py
@@ -16,16 +16,15 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 try:
     from hvd.toolstack.bench.births import measure_births
 except ModuleNotFoundError:
     sys.exit("measure_ipc.py: hvd is not installed for this Python: run scripts/setup.sh, then use .venv/bin/python")
+from hvd.toolstack.bench.block import measure_block
 from hvd.toolstack.bench.boots import measure_boots
-from hvd.toolstack.bench.figures import HEADINGS, Figure
+from hvd.toolstack.bench.figures import HEADINGS, Figure, as_object
 from hvd.toolstack.bench.machine_facts import machine_facts
 from hvd.toolstack.bench.recovery import measure_recovery
 from hvd.toolstack.bench.ring import measure_ring
@@ -60,6 +59,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("file", type=Path, nargs="?", help="a cluster file (default: dom0 alone)")
     parser.add_argument("--hot", type=int, default=200_000, metavar="N", help="round trips with both ends awake")
     parser.add_argument("--asleep", type=int, default=2000, metavar="N", help="round trips with both ends asleep")
+    parser.add_argument(
+        "--requests", type=int, default=10_000, metavar="N", help="4 KiB reads and writes of a guest's disk"
+    )
     parser.add_argument("--births", type=int, default=50, metavar="N", help="domains created")
     parser.add_argument("--boots", type=int, default=10, metavar="N", help="times `hvd up` is run")
     parser.add_argument("--kills", type=int, default=100, metavar="N", help="times the driver domain is killed")
@@ -76,6 +78,8 @@ def _measure(options: argparse.Namespace) -> tuple[list[Figure], Verdict]:
         with cluster:
             progress("the ring")
             figures = measure_ring(cluster, directory, hot=options.hot, asleep=options.asleep)
+            progress("a guest's disk")
+            figures += measure_block(cluster, directory, options.requests)
             figures.append(measure_births(cluster, directory, options.births, progress))
             recovery, verdict = measure_recovery(cluster, directory, options.kills, progress)
     return [*figures, *boots, *recovery], verdict
@@ -83,20 +87,12 @@ def _measure(options: argparse.Namespace) -> tuple[list[Figure], Verdict]:
 
 def _show(options: argparse.Namespace, facts: dict[str, str], figures: list[Figure], verdict: Verdict) -> None:
     if options.json:
-        print_json({"schema": "hvd-measure-ipc/1", "machine": facts, "figures": [figure.as_dict() for figure in figures],
-                    "verdict": _verdict(verdict)})  # fmt: skip
+        print_json(as_object(facts, figures, verdict))
         return
     print_line("machine: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
     print_table(HEADINGS, [figure.as_row() for figure in figures])
-    print_line(f"checker: {verdict.operations} operations acknowledged ({verdict.writes} writes, {verdict.flushes} flushes, "
-               f"{verdict.failed} failed), {verdict.blocks} blocks compared: {verdict.lost} lost, {verdict.torn} torn, "
-               f"{verdict.misplaced} misplaced, {verdict.duplicated} duplicated")  # fmt: skip
-    for example in verdict.examples:
-        print_line(f"  {example}")
-
-
-def _verdict(verdict: Verdict) -> dict[str, Any]:
-    return asdict(verdict) | {"intact": verdict.intact}
+    for line in verdict.lines():
+        print_line(line)
 
 
 if __name__ == "__main__":

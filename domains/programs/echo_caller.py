@@ -1,7 +1,7 @@
-"""A guest that measures the ring between two domains, and in the same run the floor it is compared with.
+"""A guest that measures the ring between two domains, and in turns with it the floor it is held against.
 
-Arguments `out=FILE` (a JSON object is written there at the end), `hot=N` and `asleep=N` round trips, `think_us=N` between sleeping
-ones, `peer_cpu=N` for the floor's answering process. Each figure is a list of round trips in nanoseconds.
+Arguments `out=FILE` (a JSON object is written there at the end), `hot=N` and `asleep=N` round trips, `think_us=N` between
+sleeping ones, `peer_cpu=N` for the floor's answering process. Each figure is a list of round trips in nanoseconds.
 """
 
 from __future__ import annotations
@@ -48,7 +48,11 @@ def main(guest: Guest) -> None:
     options = dict(argument.split("=", 1) for argument in guest.args)
     echo: EchoFrontend = guest.device("echo")
     think_us, rounds = int(options.get("think_us", "1000")), int(options.get("asleep", "1000"))
-    figures: dict[str, list[int]] = {"hot_ns": hot(echo, int(options.get("hot", "100000"))), "asleep_ns": [], "eventfd_ns": []}
+    figures: dict[str, list[int]] = {
+        "hot_ns": hot(echo, int(options.get("hot", "100000"))),
+        "asleep_ns": [],
+        "eventfd_ns": [],
+    }
     for _ in range(0, rounds, TURN):
         figures["asleep_ns"] += asleep(echo, TURN, think_us / 1e6)
         figures["eventfd_ns"] += eventfd_ping_pong(TURN, think_us * 1000, int(options.get("peer_cpu", "-1")))

@@ -35,22 +35,21 @@ def write_domain(store: Store, domain: Domain) -> None:
         "incarnation": str(domain.incarnation),
     }
     for key, value in facts.items():
-        _write(store, f"{home}/{key}", value, ["n0", f"r{domain.domid}"])
+        _write(store, f"{home}/{key}", value)
     for key in ("device", "data", "control", "backend", "console"):
         store.mkdir(DOM0, 0, f"{home}/{key}")
         store.set_perms(DOM0, 0, f"{home}/{key}", [f"n{domain.domid}"])
     # Whoever attaches to a console opens the path that stands there: the domain is not to choose it.
     store.set_perms(DOM0, 0, f"{home}/console", ["n0", f"r{domain.domid}"])
-    _write(store, f"{home}/control/shutdown", "", [f"n{domain.domid}"])
+    _write(store, f"{home}/control/shutdown", "")
 
 
 def write_console(store: Store, domain: Domain, port: Port) -> None:
     """The first console, whose ring is made before the domain is (console.h: grant 0)."""
     home = f"/local/domain/{domain.domid}/console"
-    perms = ["n0", f"r{domain.domid}"]
     for key, value in (("ring-ref", str(GRANT_REF_CONSOLE)), ("port", str(port)), ("type", "hvd"), ("limit", "1048576"),
                        ("incarnation", str(domain.incarnation))):
-        _write(store, f"{home}/{key}", value, perms)
+        _write(store, f"{home}/{key}", value)
 
 
 def write_device(store: Store, domain: Domain, device: DeviceConfig, backend: DomId) -> None:
@@ -61,12 +60,12 @@ def write_device(store: Store, domain: Domain, device: DeviceConfig, backend: Do
     if not _exists(store, back):
         fields = {"frontend": front, "frontend-id": str(dom), "online": "1", "domain": domain.name}
         _make(store, back, fields | device.backend_keys, back_perms)
-        _write(store, f"{back}/state", str(int(XenbusState.INITIALISING)), back_perms)
+        _write(store, f"{back}/state", str(int(XenbusState.INITIALISING)))
     if _exists(store, front):
         store.rm(DOM0, 0, front)
     fields = {"backend": back, "backend-id": str(backend), "handle": str(device.devid), **device.frontend_keys}
     _make(store, front, fields, front_perms)
-    _write(store, f"{front}/state", str(int(XenbusState.INITIALISING)), front_perms)
+    _write(store, f"{front}/state", str(int(XenbusState.INITIALISING)))
 
 
 def drop_states(
@@ -96,12 +95,12 @@ def _make(store: Store, path: str, values: dict[str, str], perms: list[str]) -> 
     store.mkdir(DOM0, 0, path)
     store.set_perms(DOM0, 0, path, perms)
     for key, value in values.items():
-        _write(store, f"{path}/{key}", value, perms)
+        _write(store, f"{path}/{key}", value)
 
 
-def _write(store: Store, path: str, value: str, perms: list[str]) -> None:
+def _write(store: Store, path: str, value: str) -> None:
+    """A new node has the permissions of the directory it is made in."""
     store.write(DOM0, 0, path, value.encode())
-    store.set_perms(DOM0, 0, path, perms)
 
 
 def _remove(store: Store, path: str) -> None:

@@ -1,1 +1,1 @@
-"""Measurements of a running cluster: the ring, births, boots and recovery, each beside what it is to be held against."""
+"""Measurements of a running cluster: ring, disk, births, boots, recovery, each beside what it is held against."""

@@ -1,4 +1,4 @@
-"""How long `hvd up` takes, from the start of its process: a real command, in a directory of its own, again and again."""
+"""How long `hvd up` takes from the start of its process: the real command, in directories of its own."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ DEADLINE_S = 60.0
 
 
 def measure_boots(directory: Path, count: int, tell: Callable[[str], None]) -> list[Figure]:
-    """dom0 alone. The kernel notes a process's start to 10 ms and rounds down: what is shown is up to 10 ms too much."""
+    """dom0 alone. The kernel rounds a process's start down to 10 ms: what is shown is up to 10 ms too much."""
     broker_ms, dom0_ms = [], []
     for number in range(count):
         tell(f"boot {number + 1} of {count}")
         environment = os.environ | {"HVD_RUN_DIR": str(directory / f"boot-{number}")}
-        timings = json.loads(_hvd("up", "-d", "--timings", "--json", environment=environment).splitlines()[-1])["timings_ms"]
+        timings = json.loads(_hvd("up", "-d", "--timings", "--json", environment=environment).splitlines()[-1])[
+            "timings_ms"
+        ]
         _hvd("down", environment=environment)
         broker_ms.append(timings["broker ready"])
         dom0_ms.append(timings["dom0's first line"])

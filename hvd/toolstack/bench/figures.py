@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from hvd.toolstack.faults.checker import Verdict
 from hvd.toolstack.faults.killer import percentiles
 
 
@@ -28,7 +29,9 @@ class Figure:
     percentiles: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "percentiles", {key: round(value, 3) for key, value in percentiles(self.samples).items()})
+        object.__setattr__(
+            self, "percentiles", {key: round(value, 3) for key, value in percentiles(self.samples).items()}
+        )
 
     @property
     def met(self) -> bool:
@@ -56,3 +59,13 @@ def ratio(name: str, samples: list[float], floor: list[float], most: float, note
     measured, under = percentiles(samples).get("p50"), percentiles(floor).get("p50")
     values = [measured / under] if measured and under else []
     return Figure(name, "×", values, (Goal("p50", most),), note)
+
+
+def as_object(facts: dict[str, str], figures: list[Figure], verdict: Verdict) -> dict[str, Any]:
+    """All of a run as one JSON object."""
+    return {
+        "schema": "hvd-measure-ipc/1",
+        "machine": facts,
+        "figures": [figure.as_dict() for figure in figures],
+        "verdict": verdict.as_dict(),
+    }

@@ -10,7 +10,10 @@ from pathlib import Path
 def machine_facts() -> dict[str, str]:
     """Facts by name, as the machine tells them."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
-    model = next((line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")), platform.machine())
+    model = next(
+        (line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")),
+        platform.machine(),
+    )
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return {
         "cpu": model,

@@ -1,51 +1,52 @@
-"""A driver domain killed again and again under load: how long its guest waits, and whether anything acknowledged is lost."""
+"""A driver domain killed again and again under load: how long its guest waits, and whether anything is lost."""
 
 from __future__ import annotations
 
-import os
 import time
 from bisect import bisect_right
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
+from hvd.toolstack.bench.disks import disk, disk_domain, make_image
 from hvd.toolstack.bench.figures import Figure, Goal
-from hvd.toolstack.cluster import Cluster
+from hvd.toolstack.cluster import Cluster, Domain
 from hvd.toolstack.faults.checker import Checker, Verdict
 from hvd.toolstack.faults.killer import Killer
 from hvd.transport.errors import HvdError
-from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
+from hvd.transport.messages import DomainConfig
 
 DISK, WRITER = "bench-disk", "bench-writer"
-IMAGE_BYTES = 64 << 20
 SEED = 1
 DEADLINE_S = 60.0
 LOOK_NS = 2_000_000_000
 """How far behind a kill its recovery is looked for."""
 
 
-def measure_recovery(cluster: Cluster, directory: Path, kills: int, tell: Callable[[str], None]) -> tuple[list[Figure], Verdict]:
-    """A guest keeps eight operations of up to 256 KiB in flight on a disk whose driver domain is killed `kills` times."""
-    image, acks = directory / "bench.img", directory / "bench.acks"
-    image.touch()
-    os.truncate(image, IMAGE_BYTES)
-    no_limit = RestartPolicy(limit=0)
-    disk = cluster.create(DomainConfig(DISK, "hvd:driver_domain", driver_domain=True, restart=no_limit))
-    vbd = DeviceConfig("vbd", 51712, DISK, {"params": str(image), "type": "file", "mode": "w", "dev": "xvda"}, {"virtual-device": "51712"})
-    writer = cluster.create(DomainConfig(WRITER, "hvd:disk_exerciser", args=[f"acks={acks}", f"seed={SEED}"], on_crash="preserve", devices=[vbd]))
+def measure_recovery(
+    cluster: Cluster, directory: Path, kills: int, tell: Callable[[str], None]
+) -> tuple[list[Figure], Verdict]:
+    """A guest keeps eight operations of up to 256 KiB in flight on a disk whose driver domain is killed."""
+    image, acks = make_image(directory / "recovery.img"), directory / "acks"
+    driver = cluster.create(disk_domain(DISK))
+    arguments = [f"acks={acks}", f"seed={SEED}"]
+    writer = cluster.create(
+        DomainConfig(WRITER, "hvd:disk_exerciser", args=arguments, on_crash="preserve", devices=[disk(image, DISK)])
+    )
     writer.wait_ready(DEADLINE_S)
     checker = Checker(str(image), str(acks), SEED)
     killed_ns = []
-    killer = Killer(cluster, [disk], seed=SEED, interval_s=0.05, deadline_s=DEADLINE_S)
+    killer = Killer(cluster, [driver], seed=SEED, interval_s=0.05, deadline_s=DEADLINE_S)
     for recovery in killer.run(kills, tell):
         if not recovery.recovered:
             raise HvdError(f"{DISK} did not come back from kill {recovery.number}: {recovery.outcome}")
         killed_ns.append(recovery.killed_ns)
-        _wait_for_progress(checker, recovery.killed_ns, writer.state)
+        _wait_for_progress(checker, recovery.killed_ns, writer)
         if recovery.number % 10 == 0:
             checker.check()
     verdict = checker.check()
     writer.destroy()
-    disk.destroy()
+    driver.destroy()
     samples = [first_completion_ms(checker.times_ns, at) for at in killed_ns]
     goals = (Goal("p50", 30.0), Goal("p99", 150.0))
     return [Figure("driver domain SIGKILL to the guest's next completed request", "ms", samples, goals)], verdict
@@ -54,19 +55,21 @@ def measure_recovery(cluster: Cluster, directory: Path, kills: int, tell: Callab
 def first_completion_ms(times_ns: list[int], killed_ns: int) -> float:
     """From a kill to the end of the longest silence behind it.
 
-    Answers that the dead backend had given already may still be taken from the ring right after its death: they end no wait.
+    What the dead backend had answered already may still be taken from the ring after its death: that ends no wait.
     """
     start = bisect_right(times_ns, killed_ns)
     after = [killed_ns, *(at for at in times_ns[start : start + 1000] if at < killed_ns + LOOK_NS)]
-    gaps = [(later - earlier, later) for earlier, later in zip(after, after[1:], strict=False)]
+    gaps = [(later - earlier, later) for earlier, later in pairwise(after)]
     return (max(gaps)[1] - killed_ns) / 1e6 if gaps else float("inf")
 
 
-def _wait_for_progress(checker: Checker, killed_ns: int, state: object) -> None:
+def _wait_for_progress(checker: Checker, killed_ns: int, writer: Domain) -> None:
     """Until the writer has been given a hundred answers since the kill: its disk works again."""
     until = time.monotonic() + DEADLINE_S
     while len(checker.times_ns) - bisect_right(checker.times_ns, killed_ns) < 100:
         if time.monotonic() > until:
-            raise HvdError(f"the writer has completed nothing for {DEADLINE_S:g} s (it is {state})")
+            raise HvdError(
+                f"the writer has completed nothing for {DEADLINE_S:g} s (it is {writer.state}: {writer.last_death})"
+            )
         time.sleep(0.002)
         checker.follow()

@@ -1,4 +1,4 @@
-"""The ring between two domains, both awake and both asleep, against a bare C eventfd ping-pong taken in turns with it."""
+"""The ring between two domains, awake and asleep, and a bare C eventfd ping-pong taken in turns with it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,29 @@ def measure_ring(cluster: Cluster, directory: Path, *, hot: int, asleep: int) ->
     echo = cluster.create(DomainConfig(ECHO, "hvd:driver_domain", cpus=[near], driver_domain=True))
     echo.wait_ready(DEADLINE_S)
     arguments = [f"out={out}", f"hot={hot}", f"asleep={asleep}", f"peer_cpu={near}"]
-    caller = cluster.create(DomainConfig(CALLER, "hvd:echo_caller", args=arguments, cpus=[far], on_crash="destroy", devices=[DeviceConfig("echo", 0, ECHO)]))
+    caller = cluster.create(
+        DomainConfig(
+            CALLER,
+            "hvd:echo_caller",
+            args=arguments,
+            cpus=[far],
+            on_crash="destroy",
+            devices=[DeviceConfig("echo", 0, ECHO)],
+        )
+    )
     caller.wait_gone(DEADLINE_S)
     figures = json.loads(out.read_text())
     idle = idle_cpu_percent(cluster, IDLE_S)
     echo.destroy()
     hot_us, asleep_us, floor_us = ([ns / 1000 for ns in figures[key]] for key in ("hot_ns", "asleep_ns", "eventfd_ns"))
     return [
-        Figure("ring round trip, 64 bytes, both hot", "µs", hot_us, (Goal("p50", 1.0),), f"the cluster idle: {idle:.2f} % of one CPU"),
+        Figure(
+            "ring round trip, 64 bytes, both hot",
+            "µs",
+            hot_us,
+            (Goal("p50", 1.0),),
+            f"the cluster idle: {idle:.2f} % of one CPU",
+        ),
         Figure("ring round trip, 64 bytes, both asleep", "µs", asleep_us),
         Figure("C eventfd ping-pong, both asleep", "µs", floor_us, note="the floor, in turns with the line above"),
         ratio("ring / eventfd, both asleep", asleep_us, floor_us, 1.25),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from hvd.transport.ack_log import BLOCK_SIZE, RECORD_SIZE, Ack, Kind, content, digest, parse_block, unpack_all
 
@@ -33,6 +34,17 @@ class Verdict:
     @property
     def intact(self) -> bool:
         return not (self.lost or self.torn or self.misplaced or self.duplicated)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, for JSON."""
+        return asdict(self) | {"intact": self.intact}
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        asked = f"{self.writes} writes, {self.flushes} flushes, {self.failed} failed"
+        found = f"{self.lost} lost, {self.torn} torn, {self.misplaced} misplaced, {self.duplicated} duplicated"
+        text = f"checker: {self.operations} operations acknowledged ({asked}), {self.blocks} blocks compared: {found}"
+        return [text, *(f"  {example}" for example in self.examples)]
 
     def note(self, text: str) -> None:
         if len(self.examples) < 10:
