@@ -1,4 +1,4 @@
-"""The zygote: a warm image that domains are forked from, as children of the machine. It holds no key, no page and no socket of theirs."""
+"""The zygote: a warm image that domains are forked from, as children of the machine; nothing of theirs is in it."""
 
 from __future__ import annotations
 
