@@ -31,8 +31,6 @@
 
 namespace hvd {
 
-enum class Wake { ready, timed_out, interrupted };
-
 struct DoorbellStatistics {
     std::uint64_t notified = 0;     // notify() and its kin
     std::uint64_t rung = 0;         // of these: the peer slept and its pipe was written

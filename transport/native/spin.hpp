@@ -13,6 +13,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "layouts.hpp"
+
 #if __has_include(<sys/rseq.h>)
 #include <sys/rseq.h>
 #define HVD_HAS_RSEQ 1
@@ -24,6 +26,9 @@ namespace hvd {
 
 inline constexpr std::int64_t never_ns = std::numeric_limits<std::int64_t>::max();
 inline constexpr std::int64_t spin_limit_default_ns = 200'000;
+
+/// How a wait ended.
+enum class Wake { ready, timed_out, interrupted };
 
 inline std::int64_t now_ns() {
     timespec now{};
@@ -117,6 +122,26 @@ private:
     static constexpr std::int64_t pause_per_turn = 32;
     std::int64_t not_before_ns_ = 0;
     std::uint64_t yields_ = 0;
+};
+
+/// Where the peers of one wait are. Plain polling would take the CPU from the very peer it waits for if every peer that runs
+/// (or, if none does, every peer that slept) is on our own.
+class PeerPlaces {
+public:
+    void see(std::int32_t untrusted_word, std::int32_t our_cpu) {
+        const bool here = cpu_of(untrusted_word) == our_cpu;
+        const bool asleep = is_asleep(untrusted_word);
+        running_here_ |= here && !asleep;
+        running_elsewhere_ |= !here && !asleep;
+        asleep_elsewhere_ |= !here && asleep;
+    }
+
+    bool need_our_cpu() const { return !running_elsewhere_ && (running_here_ || !asleep_elsewhere_); }
+
+private:
+    bool running_here_ = false;
+    bool running_elsewhere_ = false;
+    bool asleep_elsewhere_ = false;
 };
 
 /// Polls `ready` for one clock's worth of pauses.

@@ -7,19 +7,14 @@
 // port costs nothing.
 #pragma once
 
-#include <sys/epoll.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <array>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "doorbell.hpp"
+#include "epoll_set.hpp"
 #include "ring.hpp"
 
 namespace hvd {
@@ -40,11 +35,7 @@ public:
     static constexpr std::size_t ports_max = 4096;
     static constexpr std::size_t fds_max = 64;
 
-    explicit Waiter(std::int64_t spin_limit_ns) : adaptive_(spin_limit_ns), epoll_fd_(::epoll_create1(EPOLL_CLOEXEC)) {
-        if (epoll_fd_ == -1) {
-            throw LocalError(std::string("no epoll set for a waiter: ") + std::strerror(errno));
-        }
-    }
+    explicit Waiter(std::int64_t spin_limit_ns) : adaptive_(spin_limit_ns) {}
 
     ~Waiter() { close(); }
     Waiter(const Waiter&) = delete;
@@ -63,7 +54,7 @@ public:
         if (bell.rx_fd() == -1 || bell.bound_to_waiter || bell.busy) {
             throw LocalError("port " + std::to_string(port) + ": its endpoint cannot receive or is waited on elsewhere");
         }
-        watch(port, bell.rx_fd());
+        epoll_.add(port, bell.rx_fd());
         auto slot = std::make_unique<Slot>(port, bell);
         bell.bound_to_waiter = true;
         poll_again(*slot);
@@ -78,7 +69,7 @@ public:
         leave_polled(slot);
         slot.bell.disarm(current_cpu());
         slot.bell.bound_to_waiter = false;
-        ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, slot.bell.rx_fd(), nullptr);
+        epoll_.remove(slot.bell.rx_fd());
         slots_.erase(port);
     }
 
@@ -132,7 +123,7 @@ public:
         if (fds_.size() >= fds_max) {
             throw LocalError("a waiter watches at most " + std::to_string(fds_max) + " descriptors beside its ports");
         }
-        watch(token, fd);
+        epoll_.add(token, fd);
         fds_.emplace(token, fd);
         reserve();
     }
@@ -143,7 +134,7 @@ public:
         if (found == fds_.end()) {
             throw LocalError("token " + std::to_string(token) + " is not watched by this waiter");
         }
-        ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, found->second, nullptr);
+        epoll_.remove(found->second);
         fds_.erase(found);
     }
 
@@ -206,15 +197,14 @@ public:
 
     /// Unbinds everything and closes the epoll set. Idempotent.
     void close() {
-        if (epoll_fd_ == -1) {
+        if (!epoll_.is_open()) {
             return;
         }
         while (!slots_.empty()) {
             remove(slots_.begin()->first);
         }
         fds_.clear();
-        ::close(epoll_fd_);
-        epoll_fd_ = -1;
+        epoll_.close();
     }
 
     /// Set while a thread is in `block` without the interpreter lock: nobody else may change the set then.
@@ -239,13 +229,12 @@ private:
     static constexpr int quiet_sleeps_max = 8;
     /// How long a waiter that is never idle may leave its epoll set unlooked at.
     static constexpr std::int64_t epoll_interval_ns = 250'000;
-    static constexpr int events_max = 64;
 
     void check_idle() const {
         if (busy) [[unlikely]] {
             throw LocalError("another thread waits on this waiter");
         }
-        if (epoll_fd_ == -1) [[unlikely]] {
+        if (!epoll_.is_open()) [[unlikely]] {
             throw LocalError("the waiter is closed");
         }
     }
@@ -256,15 +245,6 @@ private:
             throw LocalError("port " + std::to_string(port) + " is not bound to this waiter");
         }
         return *found->second;
-    }
-
-    void watch(std::int64_t key, int fd) {
-        epoll_event event{};
-        event.events = EPOLLIN;
-        event.data.u64 = static_cast<std::uint64_t>(key);
-        if (::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) != 0) {
-            throw LocalError("descriptor " + std::to_string(fd) + " cannot be waited on: " + std::strerror(errno));
-        }
     }
 
     /// Nothing is allocated while waiting.
@@ -332,21 +312,13 @@ private:
         }
     }
 
-    /// Plain polling would take the CPU from the very peer it waits for: every peer that runs (or, if none does, every peer
-    /// that slept) is on our own.
     bool shares_cpu() {
         follow_cpu();
-        bool running_elsewhere = false;
-        bool running_here = false;
-        bool asleep_elsewhere = false;
+        PeerPlaces peers;
         for (const Slot* slot : polled_) {
-            const std::int32_t untrusted_cpu = slot->bell.untrusted_peer_cpu();
-            const bool elsewhere = cpu_of(untrusted_cpu) != cpu_;
-            running_elsewhere |= elsewhere && !is_asleep(untrusted_cpu);
-            running_here |= !elsewhere && !is_asleep(untrusted_cpu);
-            asleep_elsewhere |= elsewhere && is_asleep(untrusted_cpu);
+            peers.see(slot->bell.untrusted_peer_cpu(), cpu_);
         }
-        return !running_elsewhere && (running_here || !asleep_elsewhere);
+        return peers.need_our_cpu();
     }
 
     /// Arms the polled ports, looks once more, sleeps. `timed_out` means only: nothing was ready yet.
@@ -384,38 +356,27 @@ private:
 
     void look_at_epoll_if_due() {
         const bool nothing_there = fds_.empty() && polled_.size() == slots_.size();
-        if (!nothing_there && now_ns() - looked_at_epoll_ns_ >= epoll_interval_ns) {
+        if (!nothing_there && now_ns() - epoll_.looked_at_ns() >= epoll_interval_ns) {
             look_at_epoll(0);
         }
     }
 
-    /// One look at the epoll set, sleeping until the deadline if there is nothing (0: not at all).
     Wake look_at_epoll(std::int64_t deadline_ns) {
-        std::array<epoll_event, events_max> events;
-        const timespec left = deadline_ns == never_ns || deadline_ns == 0 ? timespec{} : until(deadline_ns);
-        const long count = ::syscall(SYS_epoll_pwait2, epoll_fd_, events.data(), events_max,
-                                     deadline_ns == never_ns ? nullptr : &left, nullptr, std::size_t{0});
-        if (count < 0 && errno != EINTR) {
-            throw LocalError(std::string("epoll_pwait2: ") + std::strerror(errno));
-        }
-        looked_at_epoll_ns_ = now_ns();
-        for (long i = 0; i < count; ++i) {
-            const auto key = static_cast<std::int64_t>(events[static_cast<std::size_t>(i)].data.u64);
+        return epoll_.look(deadline_ns, [this](std::int64_t key) {
             if (key < 0) {
                 ready_.push_back(key);
                 ++statistics_.delivered;
             } else {
                 rung(*slots_.at(key));
             }
-        }
-        return count > 0 ? Wake::ready : count == 0 ? Wake::timed_out : Wake::interrupted;
+        });
     }
 
     /// A port's pipe was readable. Whether that means an event, the pending word says; the byte alone means nothing.
     void rung(Slot& slot) {
         slot.bell.drain();
         if (slot.bell.hung_up()) {  // readable for ever, and nobody can ring it again
-            ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, slot.bell.rx_fd(), nullptr);
+            epoll_.remove(slot.bell.rx_fd());
         }
         woken_by_polled_ |= slot.state == State::polled;
         if (slot.state == State::armed) {
@@ -428,11 +389,10 @@ private:
 
     SpinBudget adaptive_;
     Yielding yielding_;
-    int epoll_fd_;
+    EpollSet epoll_;
     bool mask_delivered_ = false;
     bool woken_by_polled_ = false;
     std::int32_t cpu_ = cpu_unknown;
-    std::int64_t looked_at_epoll_ns_ = 0;
     std::unordered_map<std::int64_t, std::unique_ptr<Slot>> slots_;
     std::unordered_map<std::int64_t, int> fds_;
     std::vector<Slot*> polled_;
