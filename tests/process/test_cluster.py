@@ -133,6 +133,15 @@ def test_clusters_run_side_by_side(tmp_path):
         assert first.connection.machine_pid != second.connection.machine_pid
 
 
+def test_a_cluster_keeps_nothing_open_of_the_program_that_started_it():
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    with Cluster.build():
+        os.close(write)
+        assert select.select([read], [], [], 0)[0]  # end of file: nobody else can write
+    os.close(read)
+
+
 def test_a_directory_has_one_machine_at_a_time(tmp_path):
     with Cluster.build(run_dir=tmp_path / "run") as cluster:
         with pytest.raises(StartFailed, match="a machine runs in"):
@@ -243,6 +252,16 @@ def test_waiting_after_a_kill_is_for_the_next_incarnation_every_time(cluster):
         cluster.domain("guest").kill()
         cluster.domain("guest").wait_ready()
         assert guest.incarnation == incarnation
+
+
+def test_a_domain_that_has_been_killed_but_does_not_know_it_yet_is_not_ready(cluster):
+    os.kill(cluster.connection.machine_pid, signal.SIGSTOP)  # it would pass the signal on
+    cluster.domain("guest").kill()
+    with pytest.raises(NotReached, match=r"guest \(domid 2\) is running, not ready"):
+        cluster.domain("guest").wait_ready(deadline_s=0.3)
+    os.kill(cluster.connection.machine_pid, signal.SIGCONT)
+    cluster.domain("guest").wait_ready()
+    assert cluster.domain("guest").incarnation == 2
 
 
 def test_a_paused_domains_time_stands_still(cluster):
