@@ -99,7 +99,6 @@ public:
     std::uint32_t size() const { return size_; }
     std::size_t out_size() const { return out_size_; }
     std::size_t in_size() const { return in_size_; }
-    RingEnd end() const { return end_; }
 
     /// Slots that may be produced into: free ones at the front, requests taken but not answered at the back.
     std::uint32_t free() const {

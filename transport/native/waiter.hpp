@@ -193,7 +193,6 @@ public:
         copy.yields = yielding_.yields();
         return copy;
     }
-    std::size_t ports() const { return slots_.size(); }
 
     /// Unbinds everything and closes the epoll set. Idempotent.
     void close() {
@@ -231,11 +230,8 @@ private:
     static constexpr std::int64_t epoll_interval_ns = 250'000;
 
     void check_idle() const {
-        if (busy) [[unlikely]] {
-            throw LocalError("another thread waits on this waiter");
-        }
-        if (!epoll_.is_open()) [[unlikely]] {
-            throw LocalError("the waiter is closed");
+        if (busy || !epoll_.is_open()) [[unlikely]] {
+            throw LocalError(busy ? "another thread waits on this waiter" : "the waiter is closed");
         }
     }
 
