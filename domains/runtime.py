@@ -162,6 +162,13 @@ class Runtime:
         """Raise VIRQ_TIMER once at this system time; 0 disarms."""
         self.hypercalls.call(m.SetTimer(deadline_ns))
 
+    def watchdog(self, timeout_s: int, number: int = 0) -> int:
+        """sched_op watchdog: unless it is re-armed in time this domain ends and its on_watchdog action follows.
+
+        number 0 arms a new one; its number is returned. Timeout 0 disarms.
+        """
+        return int(self.hypercalls.call(m.SchedWatchdog(number, timeout_s)))
+
     def shutdown(self, reason: int, text: str) -> None:
         """sched_op shutdown: does not come back."""
         self.hypercalls.call(m.SchedShutdown(reason, text))
