@@ -191,7 +191,8 @@ def not_root() -> Iterator[None]:
 
 def test_an_image_is_opened_in_the_mode_asked() -> None:
     report = Report("cluster.toml", "")
-    with tempfile.TemporaryDirectory() as place:
+    # Not below TMPDIR: that may be a directory which only root can enter.
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
         Path(place).chmod(0o755)
         image = Path(place) / "a.img"
         image.write_bytes(bytes(512))
