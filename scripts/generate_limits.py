@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Writes docs/limits.md: every bound that a domain can run into, as the code has it, with the test that shows it.
+
+Examples:
+  .venv/bin/python scripts/generate_limits.py            # write the page
+  .venv/bin/python scripts/generate_limits.py --check    # exit status 1 if the page is not what the code says
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+
+from hvd.broker.store import quotas
+from hvd.transport.limits import LIMITS
+from hvd.transport.messages import RestartPolicy
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "limits.md"
+STORE, BROKER = "tests/unit/broker/store", "tests/unit/broker"
+QUOTA_TESTS = {
+    "nodes_max": f"{STORE}/test_quotas.py::test_a_guest_owns_so_many_nodes_and_no_more_until_it_removes_some",
+    "node_bytes_max": f"{STORE}/test_quotas.py::test_a_node_has_so_many_bytes_its_childrens_names_included",
+    "permissions_max": f"{STORE}/test_quotas.py::test_a_node_has_so_many_permissions",
+    "path_bytes_max": f"{STORE}/test_paths.py::test_a_path_below_a_home_may_be_2048_bytes_longer_than_the_home",
+    "depth_max": f"{STORE}/test_paths.py::test_a_guests_path_has_at_most_128_names_and_dom0s_1024",
+    "watches_max": f"{STORE}/test_quotas.py::test_a_guest_has_so_many_watches",
+    "transactions_max": f"{STORE}/test_quotas.py::test_a_guest_has_so_many_transactions",
+    "transaction_nodes_max": f"{STORE}/test_quotas.py::test_a_transaction_touches_so_many_nodes",
+    "memory_bytes_max": f"{STORE}/test_quotas.py::test_a_guests_nodes_watches_and_transactions_share_its_memory",
+    "events_max": f"{STORE}/test_events.py::test_beyond_the_bound_an_event_says_only_which_watch_it_was",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A constant of some module, or of a native header, as the page shows it."""
+
+    place: str
+    name: str
+    unit: str
+    reached: str
+    test: str
+
+    def value(self) -> int:
+        """Read from where it stands."""
+        if self.place.endswith(".hpp"):
+            found = re.search(rf"\b{self.name} = ([\d']+);", (ROOT / self.place).read_text())
+            if found is None:
+                raise LookupError(f"{self.place} declares no {self.name}")
+            return int(found[1].replace("'", ""))
+        return int(getattr(importlib.import_module(f"hvd.{self.place.removeprefix('hvd.')}"), self.name))
+
+
+WIRE = [
+    Bound("hvd.broker.store.quotas", "ABSOLUTE_PATH_BYTES_MAX", "bytes of any path", "EINVAL",
+          f"{STORE}/test_paths.py::test_no_quota_allows_a_path_of_more_than_3072_bytes"),
+    Bound("hvd.broker.store.quotas", "TOKEN_BYTES_MAX", "bytes of a watch's token", "EINVAL",
+          f"{STORE}/test_watches.py::test_xsa_324_a_token_leaves_room_for_the_longest_path"),
+    Bound("domains.store", "MULTICALL_MAX", "operations of one multicall", "EBADMSG naming the field",
+          "tests/unit/test_bounds.py::test_a_multicall_has_at_most_multicall_max_entries"),
+    Bound("domains.store", "TRANSACTION_TRIES", "times a client tries a transaction that meets conflicts",
+          "TransactionConflict", "tests/unit/test_bounds.py::test_a_transaction_is_tried_transaction_tries_times"),
+]  # fmt: skip
+BROKER_LIFE = [
+    Bound("hvd.broker.state", "CRASHES_MAX", "brokers that crash over one hypercall",
+          "EIO, and the sender is crashed",
+          f"{BROKER}/test_state.py::test_a_hypercall_that_brokers_crash_over_is_refused_and_takes_its_sender_down"),
+    Bound("hvd.broker.state", "FOUND_OPEN_MAX", "brokers killed from outside in the middle of one hypercall",
+          "the same", f"{BROKER}/test_state.py::test_brokers_killed_from_outside_do_not_condemn_a_hypercall_soon"),
+    Bound("hvd.broker.journal", "CAPACITY", "bytes of a journal beside its snapshot", "a snapshot begins the next one",
+          f"{BROKER}/test_journal.py::test_there_is_room_for_the_capacity_beside_the_snapshot_and_not_for_a_byte_more"),
+]  # fmt: skip
+DEVICES = [
+    Bound("transport.protocols.block", "RING_PAGE_ORDER_MAX", "log2 of the pages of a block ring",
+          "the backend closes the device", "tests/unit/test_bounds.py::test_a_block_ring_has_at_most_16_pages"),
+    Bound("transport/native/waiter.hpp", "ports_max", "ports one waiter waits on",
+          "LocalError", "tests/unit/transport/test_channels.py::test_a_waiter_binds_4096_ports_and_not_one_more"),
+    Bound("hvd.toolstack.config.kernels", "KERNEL_BYTES_MAX", "bytes of a kernel's Python file",
+          "hvd up refuses the cluster file",
+          "tests/unit/toolstack/config/test_kernels.py::test_a_kernel_has_a_size_limit"),
+]  # fmt: skip
+RESTART_TESTS = {
+    "limit": ("restarts within the window", f"{BROKER}/test_restarts.py::test_judging"),
+    "window_ms": ("ms of that window", f"{BROKER}/test_restarts.py::test_judging"),
+    "delay_ms": ("ms before a domain that died unready starts again", f"{BROKER}/test_restarts.py::test_judging"),
+    "delay_max_ms": (
+        "ms that this delay is doubled up to",
+        f"{BROKER}/test_restarts.py::test_the_delay_ends_at_its_ceiling_however_often_a_start_fails",
+    ),
+}
+
+
+def page() -> str:
+    """The whole page."""
+    limits = [(name, f"{limit.value:,}", limit.unit, limit.reached, limit.test) for name, limit in LIMITS.items()]
+    parts = [
+        "# Limits",
+        "Every queue, table and message that somebody else can fill has an end. `scripts/generate_limits.py` writes\n"
+        "this page from the code; a test compares them, and looks for each test named here.",
+        "## What a domain may hold and send",
+        table(("limit", "value", "of what", "whoever reaches it", "test"), limits),
+        "## XenStore",
+        "Guests are refused with Xen's errors. Domain 0 has ceilings far above any use.",
+        table(("quota", "guest", "domain 0", "what", "test"), quota_rows()),
+        bounds(WIRE),
+        "## Devices and kernels",
+        bounds(DEVICES),
+        "## Restarts",
+        "Defaults, which a cluster file changes for each domain. Who restarts more often is failed; 0 is no limit.",
+        table(("key", "default", "what", "test"), restart_rows()),
+        "## The broker's own life",
+        bounds(BROKER_LIFE),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    body = [(f"`{name}`", *rest, f"`{test}`") for name, *rest, test in rows]
+    lines = [headings, tuple("---" for _ in headings), *body]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def bounds(rows: list[Bound]) -> str:
+    cells = [(row.name.lower(), f"{row.value():,}", row.unit, row.reached, row.test) for row in rows]
+    return table(("limit", "value", "of what", "whoever reaches it", "test"), cells)
+
+
+def quota_rows() -> list[tuple[str, ...]]:
+    """The fields of Quotas, with the sentences that stand behind them in the source."""
+    said = sentences(ast.parse(Path(quotas.__file__).read_text()), "Quotas")
+    return [
+        (f.name, f"{getattr(quotas.UNPRIVILEGED, f.name):,}", f"{getattr(quotas.PRIVILEGED, f.name):,}",
+         said[f.name], QUOTA_TESTS[f.name])
+        for f in fields(quotas.Quotas)
+    ]  # fmt: skip
+
+
+def sentences(tree: ast.Module, class_name: str) -> dict[str, str]:
+    """What the string behind each field of a class says."""
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
+    return {
+        field.target.id: str(text.value.value)
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+
+
+def restart_rows() -> list[tuple[str, ...]]:
+    defaults = RestartPolicy()
+    return [
+        (f"restart_{name}", f"{getattr(defaults, name):,}", what, test) for name, (what, test) in RESTART_TESTS.items()
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if the page is out of date")
+    options = parser.parse_args()
+    text = page()
+    if options.check:
+        return int(not PAGE.exists() or PAGE.read_text() != text)
+    PAGE.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
