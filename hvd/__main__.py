@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
 
 ORDERS, REPORTS = 0, 3
 """The machine's descriptors: orders come in, what becomes of them goes out. Whoever starts one puts pipes there."""
@@ -56,8 +61,8 @@ def run_machine() -> None:
 
     os.closerange(REPORTS + 1, os.sysconf("SC_OPEN_MAX"))
     end_on_sigterm()
+    gc.disable()  # what is loaded stays: nothing to collect before all is there
     from hvd.broker.loop import run_broker
-    from hvd.domains.zygote import run_zygote
     from hvd.machine.machine import Machine
     from hvd.machine.run_dir import RunDirRefused, claim, release
     from hvd.transport.run_dir import Order
@@ -68,6 +73,7 @@ def run_machine() -> None:
         except OSError:
             return  # whoever started us has gone on
 
+    gc.enable()
     order = Order.read(ORDERS)
     if order is None:
         return
@@ -79,9 +85,16 @@ def run_machine() -> None:
     try:
         detach(order.run_dir)
         follow_owner(ORDERS, lifeline=order.lifeline)
-        Machine(order.run_dir, order.configuration, run_broker, run_zygote, report).run()
+        Machine(order.run_dir, order.configuration, run_broker, _run_zygote, report).run()
     finally:
         release(order.run_dir, everything=order.temporary)
+
+
+def _run_zygote(link: socket.socket) -> None:
+    """Load what runs in domains while the broker boots; neither it nor the machine has any of that in its image."""
+    from hvd.domains.zygote import run_zygote
+
+    run_zygote(link)
 
 
 if __name__ == "__main__":

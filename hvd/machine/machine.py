@@ -79,8 +79,8 @@ class Machine:
         gc.freeze()
         while self._stop is not False:
             self._stop = None
-            self._fork_zygote()
             self._fork_broker()
+            self._fork_zygote()
             while self._stop is None:
                 for descriptor, _ in self._epoll.poll(self._wait_s()):
                     if descriptor == wake_read:

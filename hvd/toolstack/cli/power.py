@@ -9,15 +9,20 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from hvd.toolstack.cli.output import print_json, print_line
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cli.timings import Timings
-from hvd.toolstack.cluster import Cluster, LifecycleEvent, NotRunning
-from hvd.toolstack.cluster.events import HELLO
+from hvd.toolstack.cluster.configuration import plan_from_domains, plan_from_file
+from hvd.toolstack.cluster.errors import NotRunning
 from hvd.toolstack.cluster.machine_process import MachineProcess
 from hvd.toolstack.cluster.remains import remove_remains
-from hvd.toolstack.cluster.run_dirs import default_run_dir
+from hvd.toolstack.cluster.run_dirs import check_run_dir, default_run_dir
+from hvd.transport.run_dir import Order
+
+if TYPE_CHECKING:
+    from hvd.toolstack.cluster import Cluster, LifecycleEvent
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -31,25 +36,59 @@ def up(
 ) -> None:
     """Start a cluster; stay with it until it ends or somebody ends us, unless detached."""
     clock = Timings()
-    run_dir = default_run_dir()
-    cluster = Cluster.build(run_dir=run_dir) if file is None else Cluster.load(file, run_dir)
     with ended_by_signals():
         try:
-            _start(cluster, clock, machine, deadline_s, detach=detach, as_json=as_json)
+            cluster = _switch_on(file, clock, machine, deadline_s, detach=detach, as_json=as_json)
+        except Ended:
+            return
+        try:
             with contextlib.nullcontext() if detach else cluster.events() as events:
                 _say_up(cluster, clock, timings=timings, as_json=as_json, detach=detach)
                 for event in events or ():
                     tell(event, as_json=as_json)
             if not detach and not as_json:
-                print_line(f"the machine in {run_dir} has powered off")
+                print_line(f"the machine in {cluster.run_dir} has powered off")
         except Ended:
             _end(cluster, as_json=as_json)
         finally:
             cluster.close()
 
 
+def _switch_on(
+    file: Path | None,
+    clock: Timings,
+    machine: MachineProcess | None,
+    deadline_s: float,
+    *,
+    detach: bool,
+    as_json: bool,
+) -> Cluster:
+    """The machine gets its order first; what talks to it is loaded while it boots. Nothing is left if it fails."""
+    until = time.monotonic() + deadline_s
+    with contextlib.ExitStack() as undo, Progress(quiet=as_json) as progress:
+        progress("waiting for the broker")
+        machine = machine or MachineProcess.spawn()
+        undo.callback(machine.discard)
+        plan = plan_from_domains([], "hvd") if file is None else plan_from_file(file)
+        run_dir = default_run_dir()
+        check_run_dir(run_dir)
+        machine.order(Order(str(run_dir), plan.configuration, temporary=False, lifeline=not detach))
+        clock.mark("order given")
+        from hvd.toolstack.cluster.cluster import Cluster
+
+        cluster = Cluster(plan, run_dir)
+        undo.pop_all()
+        cluster.switch_on(deadline_s, machine=machine)
+        clock.mark("broker ready")
+        cluster.boot(max(0.0, until - time.monotonic()), tell=progress, hear=clock.hear)
+        clock.mark("every domain ready")
+        return cluster
+
+
 def down(*, grace_s: float, as_json: bool) -> None:
     """End the machine of this directory and everything in it."""
+    from hvd.toolstack.cluster import Cluster
+
     run_dir = default_run_dir()
     try:
         cluster = Cluster.attach(run_dir)
@@ -84,19 +123,6 @@ def _say_removed(
     print_line(f"{what} {run_dir}: {'; '.join(parts) or 'nothing was left'}")
 
 
-def _start(
-    cluster: Cluster, clock: Timings, machine: MachineProcess | None, deadline_s: float, *, detach: bool, as_json: bool
-) -> None:
-    until = time.monotonic() + deadline_s
-    with Progress(quiet=as_json) as progress:
-        progress("waiting for the broker")
-        clock.mark("configuration read")
-        cluster.switch_on(deadline_s, machine=machine, lifeline=not detach)
-        clock.mark("broker ready")
-        cluster.boot(max(0.0, until - time.monotonic()), tell=progress, hear=clock.hear)
-        clock.mark("every domain ready")
-
-
 def _say_up(cluster: Cluster, clock: Timings, *, timings: bool, as_json: bool, detach: bool) -> None:
     infos = cluster.infos().values()
     name = cluster.plan.name if cluster.plan else ""
@@ -119,13 +145,12 @@ def _say_up(cluster: Cluster, clock: Timings, *, timings: bool, as_json: bool, d
 
 
 def tell(event: LifecycleEvent, *, as_json: bool) -> None:
-    """Print an event, if it is one for people."""
+    """Print an event; those of no domain are for programs."""
     if as_json:
         print_json(event.as_dict())
-    elif event.event != HELLO:
+    elif event.domid >= 0:
         at = datetime.fromtimestamp(event.at_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]
-        who = f"{event.name} ({event.domid}) " if event.domid >= 0 else ""
-        print_line(f"{at}  {who}{event.event}{': ' if event.detail else ''}{event.detail}")
+        print_line(f"{at}  {event.name} ({event.domid}) {event.event}{': ' if event.detail else ''}{event.detail}")
 
 
 def _end(cluster: Cluster, *, as_json: bool) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING
 
-from hvd.toolstack.cluster import LifecycleEvent
 from hvd.transport.run_dir import start_time
+
+if TYPE_CHECKING:
+    from hvd.toolstack.cluster import LifecycleEvent
 
 
 class Timings:

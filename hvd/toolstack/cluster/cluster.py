@@ -90,7 +90,7 @@ class Cluster:
     def switch_on(
         self, deadline_s: float = UP_DEADLINE_S, *, machine: MachineProcess | None = None, lifeline: bool = True
     ) -> None:
-        """Start the machine, or give one that waits its order, and connect; the domains are booting then.
+        """Start the machine, or take one that has its order, and connect; the domains are booting then.
 
         Without a lifeline the machine goes on when this program ends.
         """
@@ -100,9 +100,11 @@ class Cluster:
             raise ClusterError(f"the cluster in {self.run_dir} was attached to: whoever has its file starts it")
         run_dir = self._run_dir or make_private_dir()
         try:
-            check_run_dir(run_dir)
-            machine = machine or MachineProcess.spawn()
-            machine.start(Order(str(run_dir), self.plan.configuration, self.temporary, lifeline), deadline_s)
+            if machine is None:
+                check_run_dir(run_dir)
+                machine = MachineProcess.spawn()
+                machine.order(Order(str(run_dir), self.plan.configuration, self.temporary, lifeline))
+            machine.wait_up(deadline_s)
             self._connection = Connection(run_dir)
         except BaseException:
             if machine is not None:

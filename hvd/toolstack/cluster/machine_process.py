@@ -27,7 +27,7 @@ class MachineProcess:
         self._orders = orders
         self._reports = reports
         self._report = ""
-        self._ordered = False
+        self.ordered = False
 
     @classmethod
     def spawn(cls) -> MachineProcess:
@@ -51,9 +51,9 @@ class MachineProcess:
             os.close(reports_write)
         return cls(pid, orders_write, reports_read)
 
-    def start(self, order: Order, deadline_s: float) -> None:
-        """Give the order and wait until the broker is up; StartFailed carries what the machine said."""
-        self._ordered = True
+    def order(self, order: Order) -> None:
+        """Give it its order, once; StartFailed carries what the machine said if it is gone."""
+        self.ordered = True
         try:
             _write_all(self._orders, order.packed())
         except BrokenPipeError:
@@ -61,6 +61,9 @@ class MachineProcess:
         if not order.lifeline:
             os.close(self._orders)
             self._orders = -1
+
+    def wait_up(self, deadline_s: float) -> None:
+        """Until the broker is up; StartFailed carries what the machine said."""
         until = time.monotonic() + deadline_s
         while UP not in self._report.splitlines():
             if not self._wait_report(until):
@@ -78,7 +81,7 @@ class MachineProcess:
 
     def discard(self) -> None:
         """End it, and everything under it, whatever it is doing, and let go of it."""
-        self._signal(signal.SIGTERM if self._ordered else signal.SIGKILL)
+        self._signal(signal.SIGTERM if self.ordered else signal.SIGKILL)
         if not self.wait(END_DEADLINE_S):
             self._signal(signal.SIGKILL)
             self.wait(END_DEADLINE_S)
