@@ -18,7 +18,7 @@ from hvd.broker.hypervisor import SIGCONT, SIGKILL, SIGSTOP, Hypervisor
 from hvd.broker.journal import Journal, JournalFull
 from hvd.broker.poller import Poller
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
-from hvd.broker.state import CALL, DIED, FOUND_OPEN, STARTED, TICK, State, stale
+from hvd.broker.state import CALL, DIED, FOUND_OPEN, STARTED, TICK, State
 from hvd.broker.world import World
 from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
@@ -224,12 +224,8 @@ class Broker:
         except BadMessage as error:
             self._world.publisher.log("bad hypercall", domid=caller, session=session, reason=str(error))
             return Reply(error.sequence, errno.EBADMSG, str(error))
-        last = self._state.sessions.reply(session)
-        if last is not None and sequence < last.sequence:
-            return stale(sequence, last.sequence)
-        if last is not None and sequence == last.sequence:
-            reply = last
-        else:
+        reply = self._state.repeated(session, sequence)
+        if reply is None:
             self._state.acknowledge(caller, session, events, descriptors)
             reply = self._carry_out(session, caller, sequence, message, body)
         if reply.descriptors and domid is not None:

@@ -81,6 +81,15 @@ class State:
         if queue is not None and session.startswith("d:"):
             queue.acknowledge(events, descriptors)
 
+    def repeated(self, session: str, sequence: int) -> Reply | None:
+        """The answer to a number that this caller has used before; None: it is new."""
+        last = self.sessions.reply(session)
+        if last is None or sequence > last.sequence:
+            return None
+        if sequence == last.sequence:
+            return last
+        return Reply(sequence, errno.ESTALE, f"hypercall {sequence} is old: the last one was {last.sequence}")
+
     def call(self, session: str, domid: DomId, sequence: int, message: Any, now_ns: int) -> Reply:
         """Carry out one hypercall and remember its answer, if it is one that must not be carried out twice."""
         try:
@@ -101,8 +110,7 @@ class State:
 
         One that was answered is none of those: its broker died behind it.
         """
-        last = self.sessions.reply(session)
-        if last is not None and last.sequence >= sequence:
+        if self.repeated(session, sequence) is not None:
             return
         suspect = self.sessions.suspect(session, sequence, crashed=crashed)
         if suspect.crashed < CRASHES_MAX and suspect.found_open < FOUND_OPEN_MAX:
@@ -112,8 +120,3 @@ class State:
         for domain in list(self.hypervisor.domains.values()):
             if session == domain_session(domain.domid, domain.incarnation):
                 self.hypervisor.crash(domain.domid, text)
-
-
-def stale(sequence: int, last: int) -> Reply:
-    """The answer to a number that has been passed already."""
-    return Reply(sequence, errno.ESTALE, f"hypercall {sequence} is old: the last one was {last}")

@@ -233,8 +233,13 @@ def test_access_ends_only_when_nothing_of_it_is_mapped(grants):
     assert refusal(grants.end_access, A, ref, 4) == errno.EBUSY
     assert refusal(grants.end_access, A, ref + 2, 1) == errno.EBUSY
     assert len(grants.tables[A].refs) == 4
+    wide = mapped(grants, ref, 2)
+    assert refusal(grants.end_access, A, ref + 1, 1) == refusal(grants.end_access, A, ref, 1) == errno.EBUSY
+    grants.unmap(B, wide.handle)
+    grants.end_access(A, ref + 3, 1)
+    grants.end_access(A, ref, 2)
     grants.unmap(B, one.handle)
-    grants.end_access(A, ref, 4)
+    grants.end_access(A, ref + 2, 1)
     assert (grants.tables[A].refs, extent.runs) == ({}, [])
     assert refusal(mapped, grants, ref) == errno.EINVAL
 

@@ -1,0 +1,280 @@
+"""Replay: after any commands, a broker that starts from the journal holds what the dead one held."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from hvd.broker.dispatch import is_journaled
+from hvd.broker.domain import ALIVE, Life
+from hvd.broker.hardware import Hardware, NoHardware
+from hvd.broker.hypervisor import Hypervisor
+from hvd.broker.sessions import Sessions, domain_session
+from hvd.broker.state import State
+from hvd.broker.upcalls import UpcallQueue
+from hvd.transport import messages as m
+from hvd.transport.codec import pack_call, pack_request, unpack_request
+from hvd.transport.ids import DOM0, DomId, ExtentId, GrantRef, Handle, Port
+
+NAMES = ["drv", "ivi", "ic"]
+ACTIONS = ["destroy", "restart", "rename-restart", "preserve", "coredump-restart"]
+PATHS = ["data/a", "data/a/b", "/local/domain/1/data", "/tool/x", "name", "no//path", "@releaseDomain"]
+TOOLSTACK = "t:aa"
+
+
+class FlakyHardware(NoHardware):
+    """A host that refuses what `broken` names, and says so, as the real one does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken: set[str] = set()
+
+    def _ask(self, what: str, number: int) -> None:
+        if what in self.broken:
+            self.refusals.append([what, number, errno.EMFILE])
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+# ---- random hypercalls -----------------------------------------------------------------------------------------------
+
+BY_ID: dict[Any, st.SearchStrategy[Any]] = {
+    DomId: st.sampled_from([0, 1, 2, 3, 4, 0x7FF0, 99]),
+    Port: st.integers(1, 7),
+    GrantRef: st.sampled_from([0, *range(8, 24)]),
+    ExtentId: st.integers(1, 12),
+    Handle: st.integers(1, 12),
+    bool: st.booleans(),
+    int: st.sampled_from([0, 1, 2, 3, 8]),
+    str: st.sampled_from(PATHS),
+    bytes: st.sampled_from([b"", b"1", b"4"]),
+}
+
+
+def values(hint: Any) -> st.SearchStrategy[Any]:
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if get_origin(hint) is list:
+        return st.lists(values(get_args(hint)[0]), max_size=3)
+    if is_dataclass(hint):
+        return records(hint)
+    return BY_ID[hint]
+
+
+def records(kind: Any) -> st.SearchStrategy[Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    return st.builds(kind, **{field.name: values(hints[field.name]) for field in fields(kind)})
+
+
+CONFIGS = st.builds(
+    m.DomainConfig,
+    name=st.sampled_from(NAMES),
+    kernel=st.just("hvd:idle"),
+    on_poweroff=st.sampled_from(ACTIONS),
+    on_crash=st.sampled_from(ACTIONS),
+    on_watchdog=st.sampled_from(ACTIONS),
+    restart=st.builds(m.RestartPolicy, limit=st.sampled_from([0, 1, 5]), delay_ms=st.sampled_from([0, 10])),
+    after=st.lists(st.sampled_from(NAMES), max_size=1),
+    devices=st.lists(
+        st.builds(m.DeviceConfig, kind=st.sampled_from(["vbd", "bad//kind"]), devid=st.integers(0, 1),
+                  backend=st.sampled_from(["Domain-0", "drv"])),
+        max_size=2,
+    ),
+    paused=st.booleans(),
+)
+PERMS = st.lists(st.sampled_from(["n0", "n1", "r2", "b1", "w99", "x"]), min_size=1, max_size=3)
+STORE_CALLS = [kind for kind in m.HYPERCALLS.values() if kind.__name__.startswith("Store")]
+SPECIAL: dict[type, st.SearchStrategy[Any]] = {
+    m.DomctlCreate: st.builds(m.DomctlCreate, CONFIGS),
+    m.StoreSetPerms: st.builds(m.StoreSetPerms, st.sampled_from([0, 1]), st.sampled_from(PATHS), PERMS),
+    m.SetTimer: st.builds(m.SetTimer, st.sampled_from([0, 10**6, 10**9])),
+}
+
+
+def message(kind: Any) -> st.SearchStrategy[Any]:
+    return SPECIAL[kind] if kind in SPECIAL else records(kind)
+
+
+ENTRIES = st.sampled_from(STORE_CALLS).flatmap(message).map(pack_call)
+SPECIAL[m.Multicall] = st.lists(ENTRIES, max_size=4).map(m.Multicall)
+MESSAGES = st.sampled_from(sorted(m.HYPERCALLS.values(), key=str)).flatmap(message)
+
+
+GUESTS = st.integers(0, 4)
+"""Which domain, of those there are."""
+
+
+# ---- comparing -------------------------------------------------------------------------------------------------------
+
+
+def dump(value: Any, seen: dict[int, tuple[int, Any]]) -> Any:
+    """Everything that an object holds, as plain data; what is held twice is named the second time.
+
+    `seen` keeps all of it alive, so that no two have one id.
+    """
+    if value is None or isinstance(value, int | str | bytes | Enum):
+        return value
+    if isinstance(value, UpcallQueue):
+        pending = {(path, token): number for number, path, token in value.unacknowledged} | value.unsent
+        return sorted(pending.items()), value.last, value.descriptors_sent
+    if isinstance(value, NoHardware):
+        return "hardware"
+    if id(value) in seen:
+        return f"object {seen[id(value)][0]}"
+    seen[id(value)] = len(seen), value
+    if isinstance(value, dict):
+        return [(dump(key, seen), dump(entry, seen)) for key, entry in value.items()]
+    if isinstance(value, list | tuple | deque):
+        return [dump(entry, seen) for entry in value]
+    if isinstance(value, set | frozenset):
+        return sorted((dump(entry, seen) for entry in value), key=repr)
+    state = value.__getstate__() if hasattr(value, "__getstate__") else vars(value)
+    return type(value).__name__, dump(state, seen)
+
+
+def contents(state: State) -> Any:
+    """What a restart of the broker may not change."""
+    return dump(vars(state.hypervisor), {}), dump([state.sessions.last, state.sessions.suspects], {})
+
+
+# ---- the machine -----------------------------------------------------------------------------------------------------
+
+
+class Replay(RuleBasedStateMachine):
+    """A broker without sockets: commands go into a journal, and now and then a successor starts from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hardware = FlakyHardware()
+        self.now = 1
+        self.sequences: dict[str, int] = {}
+        self.pid = 100
+        hypervisor = Hypervisor(b"secret", 0, self.hardware)
+        hypervisor.create(m.DomainConfig("Domain-0", "hvd:dom0"), 0)
+        self.state = State(hypervisor, Sessions())
+        self.records = [self.state.snapshot()]
+
+    @initialize()
+    def domain_0_boots(self) -> None:
+        self.command("started", self.now, 0, 1, 99)
+        self.hypercall(DOM0, domain_session(DOM0, self.domain(0).incarnation), m.DomainReady())
+
+    @initialize(configs=st.lists(CONFIGS, min_size=1, max_size=3, unique_by=lambda config: config.name))
+    def domains_are_created(self, configs: list[m.DomainConfig]) -> None:
+        for config in configs:
+            self.hypercall(DOM0, TOOLSTACK, m.DomctlCreate(config))
+
+    def domain(self, number: int) -> Any:
+        domains = list(self.state.hypervisor.domains.values())
+        return domains[number % len(domains)]
+
+    def command(self, *command: Any) -> None:
+        self.state.apply(list(command))
+        self.records.append(self.state.record(list(command)))
+
+    def hypercall(self, caller: DomId, session: str, asked: Any) -> None:
+        sequence = self.sequences[session] = self.sequences.get(session, 0) + 1
+        queue = self.state.hypervisor.upcalls.get(caller)
+        seen = queue.unacknowledged[-1][0] if queue is not None and queue.unacknowledged else 0
+        body = pack_request(asked, sequence, seen if is_journaled(asked) else 0, 0)
+        asked = unpack_request(body)[3]
+        if is_journaled(asked):
+            self.command("call", self.now, session, caller, body)
+            assert self.state.repeated(session, sequence) is not None
+        else:
+            self.state.call(session, caller, sequence, asked, self.now)
+
+    @rule(questions=st.lists(MESSAGES.filter(lambda asked: not isinstance(asked, m.SchedShutdown)), max_size=6))
+    def the_toolstack_asks(self, questions: list[Any]) -> None:
+        for asked in questions:
+            self.hypercall(DOM0, TOOLSTACK, asked)
+
+    @rule(questions=st.lists(st.tuples(GUESTS, MESSAGES), min_size=5, max_size=25))
+    def domains_ask(self, questions: list[tuple[int, Any]]) -> None:
+        for number, asked in questions:
+            domain = self.domain(number)
+            if domain.life in (Life.STARTING, Life.RUNNING):
+                self.hypercall(domain.domid, domain_session(domain.domid, domain.incarnation), asked)
+
+    @rule(config=CONFIGS)
+    def a_domain_is_created(self, config: m.DomainConfig) -> None:
+        self.hypercall(DOM0, TOOLSTACK, m.DomctlCreate(config))
+
+    @rule(ready=st.booleans())
+    def processes_start(self, ready: bool) -> None:
+        starting = [d for d in self.state.hypervisor.domains.values() if d.life in (Life.STARTING, Life.DYING)]
+        for domain in starting:
+            self.pid += 1
+            self.command("started", self.now, domain.domid, domain.incarnation, self.pid)
+            if ready and domain.life is Life.RUNNING:
+                self.hypercall(domain.domid, domain_session(domain.domid, domain.incarnation), m.DomainReady())
+
+    @rule(number=GUESTS, stale=st.booleans(), dom0_too=st.integers(0, 9))
+    def a_process_ends(self, number: int, stale: bool, dom0_too: int) -> None:
+        alive = [d for d in self.state.hypervisor.domains.values() if d.life in ALIVE and (d.domid or dom0_too == 7)]
+        if alive:
+            domain = alive[number % len(alive)]
+            self.command("died", self.now, domain.domid, domain.incarnation - stale, "killed by SIGKILL")
+
+    @rule(ms=st.sampled_from([1, 20, 2000]))
+    def time_passes(self, ms: int) -> None:
+        self.now += ms * 1_000_000
+        due = self.state.hypervisor.next_deadline_ns()
+        if due is not None and due <= self.now:
+            self.command("tick", self.now)
+
+    @rule(number=GUESTS, crashed=st.booleans())
+    def a_hypercall_is_found_open(self, number: int, crashed: bool) -> None:
+        domain = self.domain(number)
+        session = domain_session(domain.domid, domain.incarnation)
+        self.command("found open", session, self.sequences.get(session, 0) + 1, crashed)
+
+    @rule(what=st.sets(st.sampled_from(["channel", "extent", "seal", "domain", "start"]), min_size=1, max_size=2))
+    def the_host_refuses(self, what: set[str]) -> None:
+        self.hardware.broken = what
+
+    @precondition(lambda self: self.hardware.broken)
+    @rule()
+    def the_host_recovers(self) -> None:
+        self.hardware.broken = set()
+
+    @rule(number=GUESTS, most=st.integers(1, 3))
+    def events_are_sent(self, number: int, most: int) -> None:
+        queue = self.state.hypervisor.upcalls.get(self.domain(number).domid)
+        if queue is not None:
+            for _ in range(most):
+                queue.take()
+
+    @rule()
+    def a_snapshot_is_taken(self) -> None:
+        self.records = [self.state.snapshot()]
+
+    @rule()
+    def the_broker_dies(self) -> None:
+        successor = State.restore(self.records)
+        assert contents(successor) == contents(self.state)
+        self.state = successor
+        self.state.hypervisor.attach(self.hardware)
+        for queue in self.state.hypervisor.upcalls.values():
+            queue.send_again()
+        self.records = [self.state.snapshot()]
+
+    def teardown(self) -> None:
+        assert contents(State.restore(self.records)) == contents(self.state)
+
+
+def test_the_stand_in_is_one() -> None:
+    stand_in: Hardware = FlakyHardware()
+    assert stand_in.refusals == []
+
+
+TestReplay = pytest.mark.timeout(600)(Replay.TestCase)  # a failing example takes minutes to shrink
+TestReplay.settings = settings(max_examples=200, stateful_step_count=30, report_multiple_bugs=False)
