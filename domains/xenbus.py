@@ -4,6 +4,9 @@ To the states of xenbus.h hvd adds what Xen lacks, liveness. The broker removes 
 new backend incarnation writes its number to `hvd-incarnation` with InitWait; the frontend publishes its (re-initialised) ring for
 exactly that number in `hvd-backend-incarnation`, under a session of its own in `hvd-session`. So neither end can take an old
 state for a new one, however events are merged.
+
+A backend that closed a device says why in `error`, and in `hvd-closed-for` to which incarnation of the frontend. A later one knocks:
+it writes its number to `hvd-incarnation`, and the backend offers the device anew.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from hvd.domains.runtime import Runtime
 
 INCARNATION, FOR_INCARNATION, SESSION = "hvd-incarnation", "hvd-backend-incarnation", "hvd-session"
+CLOSED_FOR = "hvd-closed-for"
+BAD_KEYS = (HvdError, OSError, ValueError, KeyError, OverflowError)
+"""What making sense of a peer's keys may end in: refused calls, no memory, texts that are no numbers, numbers too large."""
 
 
 class XenbusFrontend:
@@ -54,14 +60,27 @@ class XenbusFrontend:
             case XenbusState.INIT_WAIT if not current and incarnation >= 0:
                 self._publish(incarnation, keys)
             case XenbusState.CONNECTED if current and not self.connected and self.state is not XenbusState.CLOSED:
-                self.error = ""
-                self.connected = True
-                self._switch(XenbusState.CONNECTED)
-                self.device.connected(keys)
+                self._connect(keys)
+            case XenbusState.CLOSED if self._published_for is None and keys.get(CLOSED_FOR) != str(self._runtime.incarnation):
+                self._knock()
             case XenbusState.CLOSING | XenbusState.CLOSED:
                 self.error = keys.get("error") or "the backend closed the device"
                 self._published_for = None
                 self._switch(XenbusState.CLOSED)
+
+    def _knock(self) -> None:
+        """The device was closed to an older incarnation of ours, or before there was any."""
+        state = str(int(XenbusState.INITIALISING))
+        self._store.write_all(self.path, {INCARNATION: str(self._runtime.incarnation), "state": state})
+
+    def _connect(self, untrusted_keys: Keys) -> None:
+        self.error = ""
+        self.connected = True
+        self._switch(XenbusState.CONNECTED)
+        try:
+            self.device.connected(untrusted_keys)
+        except (PeerFault, ValueError, KeyError) as error:
+            self.fault(PeerFault(_blame(error)))
 
     def _publish(self, incarnation: int, backend_keys: Keys) -> None:
         keys = self.device.publish(backend_keys)
@@ -79,7 +98,7 @@ class XenbusFrontend:
         if self.connected:
             self.connected = False
             self.device.backend_gone()
-        self._store.write(f"{self.path}/error", self.error[:1000])
+        self._store.write(f"{self.path}/error", self.error[:ERROR_MAX])
         self._switch(XenbusState.CLOSED)
 
     def _switch(self, state: XenbusState) -> None:
@@ -109,26 +128,32 @@ class XenbusBackend:
         self.device.on_fault = self.fault
         self.state = XenbusState.INITIALISING
         self._session = ""
+        self._closed_for = ""
         self._attached = False
-        if self._offer():
-            self._token = self._store.watch(f"{self._frontend_path}/state", lambda _: self._look())
+        self._offer()
+        self._token = self._store.watch(f"{self._frontend_path}/state", lambda _: self._look())
 
-    def _offer(self) -> bool:
+    def _offer(self) -> None:
         try:
             features = self.device.features()
-        except (HvdError, OSError) as error:
-            self._fail(f"{self.label}: {error}")
-            return False
+        except BAD_KEYS as error:
+            self._fail(error)
+            return
         state = XenbusState.INIT_WAIT
         self._store.write_all(self.path, features | {INCARNATION: str(self._runtime.incarnation), "state": str(int(state))})
         self.state = state
-        return True
 
     def _look(self) -> None:
         """Follow the frontend's state."""
         keys = read_keys(self._runtime, self._frontend_path)
         frontend = parse_state(keys.get("state"))
         session = keys.get(SESSION, "")
+        if self.state is XenbusState.CLOSED:
+            knock = keys.get(INCARNATION, "")[:NUMBER_DIGITS]
+            if frontend is XenbusState.INITIALISING and knock not in ("", self._closed_for):
+                self._closed_for = knock
+                self._offer()
+            return
         if self._attached and (session != self._session or frontend not in PUBLISHED):
             self._detach()
             self._switch(XenbusState.INIT_WAIT)
@@ -137,10 +162,11 @@ class XenbusBackend:
 
     def _attach(self, session: str, untrusted_keys: Keys) -> None:
         self._session = session
+        self._closed_for = session.partition(".")[0][:NUMBER_DIGITS]
         self._attached = True
         try:
             self._store.write_all(self.path, self.device.attach(untrusted_keys))
-        except (HvdError, ValueError, KeyError) as error:
+        except BAD_KEYS as error:
             self.fault(error)
             return
         self._switch(XenbusState.CONNECTED)
@@ -148,17 +174,19 @@ class XenbusBackend:
     def fault(self, error: Exception) -> None:
         """The frontend broke the protocol: this device is closed, nothing else."""
         self._detach()
-        self._fail(f"{self.label}: {error}")
+        self._fail(error)
 
     def _detach(self) -> None:
         if self._attached:
             self._attached = False
             self.device.detach()
 
-    def _fail(self, text: str) -> None:
+    def _fail(self, error: Exception) -> None:
+        text = f"{self.label}: {_blame(error)}"[:ERROR_MAX]
         self._log(text)
-        self._store.write(f"{self.path}/error", text[:1000])
-        self._switch(XenbusState.CLOSED)
+        state = XenbusState.CLOSED
+        self._store.write_all(self.path, {"error": text, CLOSED_FOR: self._closed_for, "state": str(int(state))})
+        self.state = state
 
     def _switch(self, state: XenbusState) -> None:
         if state is not self.state:
@@ -167,11 +195,14 @@ class XenbusBackend:
 
     def close(self) -> None:
         """The device's directory is gone."""
+        self._store.unwatch(self._token)
         self._detach()
         self.device.close()
 
 
 PUBLISHED = frozenset({XenbusState.INITIALISED, XenbusState.CONNECTED})
+ERROR_MAX = 1000
+NUMBER_DIGITS = 19
 
 
 def read_keys(runtime: Runtime, path: str) -> Keys:
@@ -179,6 +210,11 @@ def read_keys(runtime: Runtime, path: str) -> Keys:
     return runtime.store.read_all(path)
 
 
+def _blame(error: Exception) -> str:
+    """What was wrong, for people."""
+    return f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
+
+
 def _number(text: str | None) -> int:
     """A decimal node, -1 if it is missing or no number."""
-    return int(text) if text is not None and text.isascii() and text.isdecimal() else -1
+    return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) <= NUMBER_DIGITS else -1

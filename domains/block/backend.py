@@ -30,7 +30,7 @@ from hvd.transport.rings import BackRing
 BATCH = 32
 """Requests carried out before the other devices of this domain have their turn."""
 MAPPINGS_MAX = 64
-"""Runs of a frontend's grants that one device keeps mapped."""
+"""Runs of a frontend's grants that one device keeps mapped; with as many, all are let go before the next batch."""
 
 Decoded = tuple[int, int, int, int, int, list[memoryview]]
 
@@ -44,6 +44,7 @@ class BlockBackend(Backend):
         self._connection: Connection | None = None
 
     def features(self) -> Keys:
+        self.close()
         readonly = not self.keys.get("mode", "w").startswith("w")
         self._image = Image(self.keys["params"], readonly=readonly)
         return {
@@ -119,12 +120,22 @@ class Connection:
         ring, endpoint = self._ring, self._endpoint
         if ring is None or endpoint is None:
             return
-        slots = ring.pop_many(BATCH)
-        for request in self._decode(slots):
+        if not self._persistent:
+            self._serve_one(ring, endpoint)
+            return
+        if len(self._mapped) >= MAPPINGS_MAX:
+            self._unmap_data()
+        for request in self._decode(ring.pop_many(BATCH)):
             if ring.push(self._answer(request)):
                 endpoint.notify()
-        if not self._persistent:
-            self._unmap_data()
+
+    def _serve_one(self, ring: BackRing, endpoint: Endpoint) -> None:
+        """A frontend without persistent grants may end them with the answer, so they are let go before it."""
+        answers = [self._answer(request) for request in self._decode(ring.pop_many(1))]
+        self._unmap_data()
+        for answer in answers:
+            if ring.push(answer):
+                endpoint.notify()
 
     def _decode(self, slots: bytes) -> list[Decoded]:
         """Every request of the batch, in order, its grants mapped; one whose grants cannot be mapped is an error to answer."""
@@ -147,8 +158,8 @@ class Connection:
         for writable in (True, False):
             try:
                 mapped = self._runtime.grants.map(self._frontend, GrantRef(ref), count, writable=writable)
-            except HypercallError as error:
-                if error.errno == errno.EACCES and writable:
+            except (HypercallError, OSError) as error:
+                if error.errno == errno.EACCES and writable and isinstance(error, HypercallError):
                     continue
                 return False
             self._mapped.append(mapped)

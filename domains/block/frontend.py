@@ -160,6 +160,7 @@ class BlockFrontend(Frontend):
         """What has completed; waits for the first one up to the timeout."""
         if not self._done:
             self.runtime.wait(0)
+            self._expire()
         until = time.monotonic() + timeout_s
         while not self._done and self.in_flight:
             left = until - time.monotonic()
@@ -272,11 +273,15 @@ class BlockFrontend(Frontend):
         if deadline_ns is not None:
             waits.append(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
         self.runtime.wait(min(waits, default=MAX_EXTRA_WAIT_S))
-        if deadline_ns is not None and deadline_ns <= time.monotonic_ns():
-            for request in self._shadow.expired(time.monotonic_ns()):
-                self._done.append(Completion(request.id, errno.EIO))
-                if not request.abandoned:
-                    self._release(request)
+        if deadline_ns is not None:
+            self._expire()
+
+    def _expire(self) -> None:
+        """Complete what is past its deadline; pages that a backend may still use stay taken."""
+        for request in self._shadow.expired(time.monotonic_ns()):
+            self._done.append(Completion(request.id, errno.EIO))
+            if not request.abandoned:
+                self._release(request)
 
     def _take(self, pages: int) -> Run:
         """Pages for a request, when others have given theirs back if need be. OSError ETIMEDOUT when none come back."""

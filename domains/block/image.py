@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from typing import Final
 
@@ -21,12 +22,13 @@ class Image:
     def __init__(self, path: str, *, readonly: bool) -> None:
         """OSError when it cannot be opened; LocalError when it is no whole number of sectors."""
         self.path = path
-        self._descriptor = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
-        size = os.lseek(self._descriptor, 0, os.SEEK_END)
-        self.sectors, rest = divmod(size, SECTOR_SIZE)
-        if rest:
+        # O_NONBLOCK: a FIFO must not hold up every other device; it means nothing to a file or disk.
+        self._descriptor = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self.sectors = _sectors_of(path, self._descriptor)
+        except BaseException:
             os.close(self._descriptor)
-            raise LocalError(f"image {path} has {size} bytes, which is no multiple of {SECTOR_SIZE}")
+            raise
 
     def read(self, sector: int, memory: list[memoryview]) -> None:
         """Fill the memory; OSError EIO when the file has become shorter than it was."""
@@ -57,6 +59,17 @@ class Image:
             offset += done
             wanted -= done
             memory = _rest(memory, done)
+
+
+def _sectors_of(path: str, descriptor: int) -> int:
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise LocalError(f"image {path} is neither a file nor a block device")
+    size = os.lseek(descriptor, 0, os.SEEK_END)
+    sectors, rest = divmod(size, SECTOR_SIZE)
+    if rest:
+        raise LocalError(f"image {path} has {size} bytes, which is no multiple of {SECTOR_SIZE}")
+    return sectors
 
 
 def _rest(memory: list[memoryview], done: int) -> list[memoryview]:

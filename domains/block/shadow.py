@@ -20,6 +20,8 @@ class Request:
     deadline_ns: int
     table: Run | None = None
     """The page of an indirect request's segments."""
+    sent: bool = False
+    """It is in the ring, or was: only then can it be answered."""
     abandoned: bool = False
     """It timed out: its guest has its error, but a backend may still use its pages."""
 
@@ -43,15 +45,19 @@ class Shadow:
 
     def unsent(self) -> Request | None:
         """The next request to put into the ring."""
-        return self._unsent.popleft() if self._unsent else None
-
-    def put_back(self, request: Request) -> None:
-        """The ring was full."""
-        self._unsent.appendleft(request)
+        if not self._unsent:
+            return None
+        request = self._unsent.popleft()
+        request.sent = True
+        return request
 
     def answered(self, untrusted_id: int) -> Request | None:
         """The request an answer belongs to, now closed; None for a late, second or invented answer."""
-        return self.open.pop(untrusted_id, None)
+        request = self.open.get(untrusted_id)
+        if request is None or not request.sent:
+            return None
+        del self.open[untrusted_id]
+        return request
 
     def backend_died(self) -> list[Request]:
         """Everything open is to be issued again in order; what was abandoned is closed, since nobody uses its pages any more."""
@@ -59,15 +65,19 @@ class Shadow:
         for request in abandoned:
             del self.open[request.id]
         self._unsent = deque(sorted(self.open.values(), key=lambda request: request.id))
+        for request in self._unsent:
+            request.sent = False
         return abandoned
 
     def expired(self, now_ns: int) -> list[Request]:
         """Requests past their deadline, each reported once. Unsent ones are closed, the others abandoned."""
         late = [request for request in self.open.values() if request.deadline_ns <= now_ns and not request.abandoned]
+        if not late:
+            return late
         for request in late:
-            if request in self._unsent:
-                self._unsent.remove(request)
-                del self.open[request.id]
-            else:
+            if request.sent:
                 request.abandoned = True
+            else:
+                del self.open[request.id]
+        self._unsent = deque(request for request in self._unsent if request.id in self.open)
         return late

@@ -1,12 +1,14 @@
 """A guest that writes and reads its disk without pause and notes every acknowledgement for a checker outside.
 
 Arguments `acks=FILE` (records are appended there), `seed=N`, `depth=N` requests in flight, `blocks=N` of the disk to use,
-`largest=N` blocks of one operation, `operations=N` (0: until shut down), `flush_every=N`.
+`largest=N` blocks of one operation, `operations=N` (0: no end), `flush_every=N`. Whoever writes `data/finish` into its XenStore home ends it
+too; either way it powers off when everything that it asked for has been answered.
 """
 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
 import time
@@ -16,6 +18,7 @@ from hvd.domains.block.frontend import BlockFrontend, Completion
 from hvd.domains.guest import Guest
 from hvd.transport.ack_log import BLOCK_SIZE, SECTORS_PER_BLOCK, Ack, Kind, content, digest, pack, parse_block
 
+FINISH = "data/finish"
 INCARNATION_SHIFT = 40
 """Sequence numbers of different incarnations never meet."""
 WAIT_S = 60.0
@@ -41,19 +44,27 @@ class Exerciser:
         self._random = random.Random(self._seed + guest.incarnation)
         self._depth = int(options.get("depth", "8"))
         self._blocks = min(int(options.get("blocks", "4096")), self._disk.sectors // SECTORS_PER_BLOCK)
-        self._largest = min(int(options.get("largest", "64")), self._disk.request_sectors_max // SECTORS_PER_BLOCK, self._blocks)
+        self._largest = min(
+            int(options.get("largest", "64")), self._disk.request_sectors_max // SECTORS_PER_BLOCK, self._blocks
+        )
         self._flush_every = int(options.get("flush_every", "64"))
         self._acks = os.open(options["acks"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._sequence = guest.incarnation << INCARNATION_SHIFT
         self._flying: dict[int, Operation] = {}
         self._least: dict[int, int] = {}
         """Block -> the sequence number it must have reached."""
+        self._store = guest.runtime.store
+        self._told_to_finish = False
+        self._store.watch(FINISH, self._on_finish)
+
+    def _on_finish(self, path: str) -> None:
+        self._told_to_finish = self._store.read(FINISH) is not None
 
     def run(self, operations: int) -> None:
-        """So many operations, or for ever; ends when all are answered."""
+        """So many operations, or (0) until told to finish; ends when all are answered."""
         submitted = 0
-        while operations == 0 or submitted < operations or self._flying:
-            while len(self._flying) < self._depth and (operations == 0 or submitted < operations):
+        while (more := not self._told_to_finish and submitted < (operations or math.inf)) or self._flying:
+            while more and len(self._flying) < self._depth and submitted < (operations or math.inf):
                 self._submit()
                 submitted += 1
             for completion in self._disk.completions(WAIT_S):
@@ -93,7 +104,9 @@ class Exerciser:
                 continue  # nothing was acknowledged before this read, or something later has been
             found = parse_block(data[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE])
             if found is None or found[2] != block or found[1] < self._least[block]:
-                raise OSError(errno.EIO, f"block {block} read back as {found}, acknowledged was sequence {self._least[block]}")
+                raise OSError(
+                    errno.EIO, f"block {block} read back as {found}, acknowledged was sequence {self._least[block]}"
+                )
 
 
 def main(guest: Guest) -> None:
