@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -97,18 +98,27 @@ def test_the_cockpit_goes_on_while_its_driver_domain_is_killed(cockpit, tmp_path
     assert frames_on(cockpit / "telematics.img") == list(range(1, int(told[1]) + 1))
 
 
+@contextmanager
+def switched_on(cockpit):
+    """The consoles of telematics and ivi."""
+    with (
+        Cluster.load(cockpit / "cockpit.toml") as cluster,
+        Console(cluster, "telematics") as log,
+        Console(cluster, "ivi") as music,
+    ):
+        yield log, music
+
+
 def test_the_cockpit_resumes_where_it_was_switched_off(cockpit):
-    with Cluster.load(cockpit / "cockpit.toml") as cluster:
-        with Console(cluster, "telematics") as log, Console(cluster, "ivi") as music:
-            assert music.find(r"(\d+) tracks installed") == "6"
-            music.find(r"playing .* at 0:(02)")
-            log.find(r"frame (10) is safe")
+    with switched_on(cockpit) as (log, music):
+        assert music.find(r"(\d+) tracks installed") == "6"
+        music.find(r"playing .* at 0:(02)")
+        log.find(r"frame (10) is safe")
     last = frames_on(cockpit / "telematics.img")[-1]
-    with Cluster.load(cockpit / "cockpit.toml") as cluster:
-        with Console(cluster, "telematics") as log, Console(cluster, "ivi") as music:
-            assert music.find(r"(\d+) tracks found") == "6"
-            assert music.find(r"playing 'Autobahn at Dawn' at 0:(\d+)") >= "02"
-            assert int(log.find(r"(\d+) frames found")) == last
+    with switched_on(cockpit) as (log, music):
+        assert music.find(r"(\d+) tracks found") == "6"
+        assert music.find(r"playing 'Autobahn at Dawn' at 0:(\d+)") >= "02"
+        assert int(log.find(r"(\d+) frames found")) == last
 
 
 def test_images_that_are_there_are_kept_unless_it_is_said_otherwise(cockpit):
