@@ -115,8 +115,8 @@ def decode(message: type, untrusted_fields: Any, place: str) -> Any:
     checks = _field_checks(message)
     required = sum(1 for _, _, optional in checks if not optional)
     if not isinstance(untrusted_fields, list) or not required <= len(untrusted_fields) <= len(checks):
-        count = f"{required} to {len(checks)} fields" if required < len(checks) else f"{required} fields"
-        raise BadMessage(f"{place} takes {count} in a list, found {_shown(untrusted_fields)}")
+        count = f"{required} to {len(checks)}" if required < len(checks) else f"{required}"
+        raise BadMessage(f"{place} takes a list of {count} fields, found {_shown(untrusted_fields)}")
     pairs = zip(untrusted_fields, checks, strict=False)
     return message(*(check(value, f"{place}.{name}") for value, (name, check, _) in pairs))
 
