@@ -310,12 +310,13 @@ class Hypervisor:
             self.hardware.announce("starting", domain, "")
 
     def _build(self, domain: Domain) -> None:
-        """Ports, console, store directories, then the process."""
+        """The process, which is forked while the rest is made: ports, console, store directories, endpoint, identity."""
         dom = domain.domid
         if dom not in self.channels.ports:
             self.channels.add_domain(dom)
             self.grants.add_domain(dom)
         self.hardware.create_domain(dom)
+        self.hardware.fork_domain(domain)
         self.upcalls[dom] = UpcallQueue()
         self.channels.bind_virq(dom, VIRQ_UPCALL)
         console_port = self.channels.alloc_unbound(dom, DOM0)

@@ -138,10 +138,8 @@ class Broker:
     def _take_over(self, domain: Domain, pid: int | None, now: int) -> None:
         """A domain of the dead broker's: its process runs, or has not been asked for, or is on its way."""
         if pid is None:
-            self._world.start_domain(domain)
-        else:
-            self._world.open_endpoint(domain)
-            self._world.update_shared_info(domain)
+            self._world.fork_domain(domain)
+        self._world.start_domain(domain)
         if pid is not None and domain.pid is None:
             self._command([STARTED, now, domain.domid, domain.incarnation, pid])
         self._world.signal_domain(domain, {Life.PAUSED: SIGSTOP, Life.DYING: SIGKILL}.get(domain.life, SIGCONT))

@@ -129,14 +129,17 @@ class World:
             self._poller.unwatch(self._upcall_socket(domid))
             self.held.drop(domain_key(domid))
 
+    def fork_domain(self, domain: Domain) -> None:
+        """Ask the machine for its process, which waits for its birth."""
+        descriptors = self.held.by_key[domain_key(domain.domid)]
+        spawn = [SPAWN, domain.domid, domain.incarnation, domain.name]
+        self._tell_machine(spawn, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN]))
+
     def start_domain(self, domain: Domain) -> None:
-        """Open its endpoint, and ask the machine for its process when the journal says so."""
+        """Open its endpoint and set its clock: it may be born."""
         with self._noting_refusal("start", domain.domid):
             self.open_endpoint(domain)
             self.update_shared_info(domain)
-        descriptors = self.held.by_key[domain_key(domain.domid)]
-        spawn = [SPAWN, domain.domid, domain.incarnation, domain.name]
-        self._unsettled.append((spawn, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN])))
 
     def open_endpoint(self, domain: Domain) -> None:
         """Bind the endpoint of this incarnation: for a new one, or again in a new broker."""
