@@ -40,7 +40,7 @@ def receive_message(sock: socket.socket) -> tuple[list[Any], list[int]] | None:
     try:
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise PeerFault("a message on a descriptor socket was cut short")
-        if not data:
+        if not data and not descriptors:
             return None
         message = msgpack.unpackb(data)
         if not isinstance(message, list) or not message:

@@ -64,8 +64,10 @@ class HeldDescriptors:
             _close(descriptors)
             raise
         _close(self._dropped.pop(key, []))
-        self._used += cost - _cost(key, replaced := self.by_key.pop(key, []))
-        _close(replaced)
+        if key in self.by_key:
+            self._used -= _cost(key, self.by_key[key])
+            _close(self.by_key[key])
+        self._used += cost
         self.by_key[key] = descriptors
 
     def drop(self, key: str) -> None:

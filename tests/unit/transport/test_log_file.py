@@ -1,0 +1,64 @@
+"""A log that cannot fill the disk."""
+
+
+import pytest
+
+from hvd.transport.limits import CONSOLE_LOG_BYTES_MAX
+from hvd.transport.log_file import append
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "ivi.log"
+
+
+def test_what_is_appended_is_there(log):
+    append(log, b"one\n")
+    append(log, b"two\n")
+    assert log.read_bytes() == b"one\ntwo\n"
+
+
+def test_a_full_log_becomes_the_old_one(log):
+    append(log, b"a" * CONSOLE_LOG_BYTES_MAX)
+    append(log, b"b")
+    assert log.read_bytes() == b"b"
+    assert (log.parent / "ivi.log.1").read_bytes() == b"a" * CONSOLE_LOG_BYTES_MAX
+
+
+def test_a_log_may_be_filled_to_the_last_byte(log):
+    append(log, b"a" * (CONSOLE_LOG_BYTES_MAX - 1))
+    append(log, b"b")
+    assert log.stat().st_size == CONSOLE_LOG_BYTES_MAX
+    assert [path.name for path in log.parent.iterdir()] == ["ivi.log"]
+
+
+def test_there_are_two_files_of_at_most_the_bound_however_much_is_written(log):
+    for n in range(100):
+        append(log, bytes([n]) * 100_000)
+    sizes = [path.stat().st_size for path in log.parent.iterdir()]
+    assert len(sizes) == 2
+    assert max(sizes) <= CONSOLE_LOG_BYTES_MAX
+    assert log.read_bytes()[-1] == 99
+
+
+@pytest.mark.parametrize("before", [b"", b"x"])
+def test_of_more_than_a_whole_log_the_end_is_kept(log, before):
+    if before:
+        append(log, before)
+    append(log, b"a" * 5 + b"b" * CONSOLE_LOG_BYTES_MAX)
+    assert log.read_bytes() == b"b" * CONSOLE_LOG_BYTES_MAX
+
+
+def test_a_log_that_was_rotated_or_removed_by_another_writer_is_written_on(log):
+    append(log, b"one\n")
+    log.rename(log.with_suffix(".log.1"))
+    append(log, b"two\n")
+    log.unlink()
+    append(log, b"three\n")
+    assert log.read_bytes() == b"three\n"
+
+
+def test_a_log_that_cannot_be_written_loses_what_is_appended_and_harms_nobody(log):
+    append(log.parent / "missing" / "ivi.log", b"one\n")
+    log.mkdir()
+    append(log, b"one\n")

@@ -1,0 +1,172 @@
+"""A domain's end of the upcall socket: descriptors find their hypercall, events come once and in order."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from hvd.transport.descriptors import send_message, socket_pair
+from hvd.transport.errors import PeerFault
+from hvd.transport.upcalls import UpcallReceiver, UpcallTimeout
+
+DEADLINE_S = 30.0
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+class Ends:
+    """The broker's socket and the domain's receiver."""
+
+    def __init__(self):
+        self.broker, self.domain = socket_pair()
+        self.receiver = UpcallReceiver(self.domain)
+        self.pipe = os.pipe()
+
+    def birth(self, count=2, **certificate):
+        send_message(self.broker, ["birth", certificate], self.pipe[:1] * count)
+
+    def descriptors(self, sequence, count=3):
+        send_message(self.broker, ["descriptors", sequence], self.pipe[:1] * count)
+
+    def event(self, number, path):
+        send_message(self.broker, ["event", number, path, "token"])
+
+    def events(self):
+        self.receiver.read_all()
+        paths = []
+        while (event := self.receiver.next_event()) is not None:
+            paths.append(event[0])
+        return paths
+
+    def close(self):
+        self.broker.close()
+        self.domain.close()
+        for descriptor in self.pipe:
+            os.close(descriptor)
+
+
+@pytest.fixture
+def ends():
+    made = Ends()
+    before = set(DESCRIPTORS.iterdir())
+    yield made
+    assert set(DESCRIPTORS.iterdir()) <= before
+    made.close()
+
+
+def close(descriptors):
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def test_the_descriptors_of_a_hypercall_are_those_sent_for_it(ends):
+    ends.descriptors(1, 2)
+    ends.descriptors(2, 3)
+    first = ends.receiver.take_descriptors(1, 2, DEADLINE_S)
+    second = ends.receiver.take_descriptors(2, 3, DEADLINE_S)
+    assert (len(first), len(second)) == (2, 3)
+    close(first + second)
+
+
+def test_descriptors_are_waited_for(ends):
+    sender = threading.Timer(0.05, ends.descriptors, [1])
+    sender.start()
+    close(ends.receiver.take_descriptors(1, 3, DEADLINE_S))
+    sender.join()
+
+
+def test_descriptors_that_do_not_come_are_told_with_the_hypercall(ends):
+    with pytest.raises(UpcallTimeout, match=r"hypercall 7 promised 3 descriptors; none came within 0 s"):
+        ends.receiver.take_descriptors(7, 3, 0)
+
+
+def test_descriptors_that_cannot_come_any_more_are_not_waited_for(ends):
+    ends.broker.close()
+    with pytest.raises(EOFError, match="the machine has stopped"):
+        ends.receiver.take_descriptors(1, 3, DEADLINE_S)
+
+
+def test_another_number_of_descriptors_than_promised_is_a_fault_and_closes_them(ends):
+    ends.descriptors(1, 2)
+    with pytest.raises(PeerFault, match="promised 3 descriptors, 2 came"):
+        ends.receiver.take_descriptors(1, 3, DEADLINE_S)
+
+
+def test_descriptors_that_a_new_broker_sends_again_are_closed_before_and_after_they_are_taken(ends):
+    ends.descriptors(1)
+    ends.descriptors(1)
+    close(ends.receiver.take_descriptors(1, 3, DEADLINE_S))
+    ends.descriptors(1)
+    ends.receiver.read_all()
+
+
+def test_descriptors_that_nobody_took_are_closed_when_the_next_are_asked_for(ends):
+    ends.descriptors(1)
+    ends.receiver.read_all()
+    ends.descriptors(3)
+    close(ends.receiver.take_descriptors(3, 3, DEADLINE_S))
+
+
+def test_descriptors_that_come_late_are_closed(ends):
+    with pytest.raises(UpcallTimeout):
+        ends.receiver.take_descriptors(1, 3, 0)
+    ends.descriptors(1)
+    ends.receiver.read_all()
+    ends.descriptors(2)
+    close(ends.receiver.take_descriptors(2, 3, DEADLINE_S))
+
+
+def test_repeated_descriptors_count_once_so_that_both_sides_count_alike(ends):
+    for sequence in (1, 1, 4, 1, 4):
+        ends.descriptors(sequence)
+        ends.receiver.read_all()
+    assert ends.receiver.descriptors_received == 6
+    ends.descriptors(5, 2)
+    close(ends.receiver.take_descriptors(5, 2, DEADLINE_S))
+    assert ends.receiver.descriptors_received == 8
+
+
+def test_events_come_in_order_and_each_once(ends):
+    for number, path in ((1, "a"), (3, "b"), (2, "late"), (3, "again"), (4, "c")):
+        ends.event(number, path)
+    assert ends.events() == ["a", "b", "c"]
+    assert ends.receiver.events_seen == 4
+    assert ends.events() == []
+
+
+def test_events_and_descriptors_do_not_wait_for_each_other(ends):
+    ends.event(1, "a")
+    ends.descriptors(1)
+    ends.event(2, "b")
+    close(ends.receiver.take_descriptors(1, 3, DEADLINE_S))
+    assert ends.events() == ["a", "b"]
+
+
+def test_a_domain_is_born_once(ends):
+    ends.birth(name="ivi")
+    ends.event(1, "a")
+    certificate, descriptors = ends.receiver.wait_birth()
+    assert (certificate, len(descriptors)) == ({"name": "ivi"}, 2)
+    ends.birth(name="another")
+    assert ends.receiver.wait_birth() == (certificate, descriptors)
+    assert ends.events() == ["a"]
+    close(descriptors)
+
+
+def test_what_comes_before_the_birth_is_kept(ends):
+    ends.event(1, "a")
+    ends.birth(1)
+    close(ends.receiver.wait_birth()[1])
+    assert ends.events() == ["a"]
+
+
+def test_a_domain_that_is_never_born_ends(ends):
+    ends.broker.close()
+    with pytest.raises(EOFError, match="before the domain's birth"):
+        ends.receiver.wait_birth()
+
+
+@pytest.mark.parametrize("message", [["unknown"], ["event", "1", "/a", "t"], ["event", 1], ["descriptors"], [7]])
+def test_a_message_that_is_none_of_ours_is_dropped_and_its_descriptors_closed(ends, message):
+    send_message(ends.broker, message, ends.pipe)
+    assert ends.events() == []
