@@ -210,7 +210,7 @@ def test_a_domain_that_dies_and_is_not_started_again_is_named(kernel):
 
 def test_a_dom0_that_fails_takes_the_machine_with_it_and_is_named(kernel):
     with pytest.raises(StartFailed, match=r"Domain-0.*ValueError: no fuel"):
-        Cluster.build([DomainConfig("Domain-0", kernel(CRASHING))]).start()
+        Cluster.build([DomainConfig("Domain-0", kernel(CRASHING), restart=RestartPolicy(limit=1, delay_ms=1))]).start()
 
 
 def test_a_domain_that_is_not_ready_in_time_is_named_with_its_state(kernel):
@@ -287,6 +287,28 @@ def test_a_domain_reboots_when_asked(cluster):
     guest.reboot()
     guest.wait_ready()
     assert (guest.incarnation, guest.last_death) == (2, "reboot")
+
+
+def test_rebooting_dom0_reboots_the_machine_and_everything_boots_anew(cluster):
+    cluster.domain("guest").kill()
+    cluster.domain("guest").wait_ready()
+    broker = cluster.info()["broker_pid"]
+    cluster.domain("dom0").reboot()
+    infos = cluster.infos().values()
+    assert [(info.name, info.incarnation, info.ready) for info in infos] == [
+        ("Domain-0", 1, True), ("driver", 1, True), ("guest", 1, True),
+    ]  # fmt: skip
+    assert cluster.info()["broker_pid"] != broker
+
+
+def test_when_dom0_powers_off_the_machine_does(cluster):
+    dom0 = cluster.domain("dom0")
+    machine = cluster.connection.machine_pid
+    incarnation = dom0.incarnation
+    dom0.shutdown()
+    dom0.wait_stopped(incarnation)
+    wait_dead(cluster.connection.machine_pidfd)
+    assert members(machine) == []
 
 
 def test_a_domain_that_powers_off_is_gone(cluster):

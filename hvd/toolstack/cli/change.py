@@ -101,9 +101,10 @@ SLACK_S = 5.0
 
 def _each(names: Iterable[str], action: Callable[[Domain], None], done: str, *, as_json: bool) -> None:
     """All names are looked up before anything is done to any of them."""
-    with Cluster.attach() as cluster:
+    with Cluster.attach() as cluster, Progress(quiet=as_json) as progress:
         domains = [cluster.domain(name) for name in names]
         for domain in domains:
+            progress(f"waiting for {domain.name}")
             action(domain)
     _say(done, domains, as_json=as_json)
 

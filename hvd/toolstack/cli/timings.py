@@ -26,7 +26,7 @@ class Timings:
         self._steps[step] = (time.clock_gettime(time.CLOCK_BOOTTIME) - self._started_s) * 1000
 
     def hear(self, event: LifecycleEvent) -> None:
-        """dom0 becomes ready on the way into its program: the next thing that runs there is its first line."""
+        """dom0 says that it is ready: its program's first line has run by then, and nobody outside can tell more."""
         if event.domid == 0 and event.event == "ready":
             age_ms = (time.time_ns() - event.at_ns) / 1e6
             self._steps["dom0's first line"] = (

@@ -13,9 +13,9 @@ from hvd.toolstack.cluster.boot_plan import BootPlan
 from hvd.toolstack.cluster.connection import Connection
 from hvd.toolstack.cluster.domain import WAIT_DEADLINE_S, Domain, DomainInfo, full_name
 from hvd.toolstack.cluster.errors import ClusterError, NoSuchDomain, NotReached, NotRunning, StartFailed
-from hvd.toolstack.cluster.events import EventStream, LifecycleEvent
+from hvd.toolstack.cluster.events import HELLO, EventStream, LifecycleEvent
 from hvd.toolstack.cluster.machine_process import MachineProcess
-from hvd.toolstack.cluster.power_off import GRACE_S, power_off
+from hvd.toolstack.cluster.power_off import GRACE_S, power_off, stop_guests
 from hvd.toolstack.cluster.readiness import Readiness
 from hvd.toolstack.cluster.run_dirs import check_run_dir, default_run_dir, make_private_dir
 from hvd.transport import messages as m
@@ -141,13 +141,34 @@ class Cluster:
         if self._connection is None:
             return
         try:
-            power_off(self._connection, grace_s, tell)
+            power_off(self._connection, grace_s, tell or _ignore)
             if self._machine is not None:
                 self._machine.wait(0)
             if self.temporary:
                 shutil.rmtree(self.run_dir, ignore_errors=True)  # where the machine was killed before it could
         finally:
             self.close()
+
+    def reboot(
+        self,
+        grace_s: float = GRACE_S,
+        deadline_s: float = UP_DEADLINE_S,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        """Stop the guests, switch the machine off and on, and wait until all that booted at first is ready again."""
+        until = time.monotonic() + deadline_s
+        with self.events() as events:
+            stop_guests(self.connection, grace_s, tell or _ignore)
+            self.call(m.MachineStop(reboot=True))
+            asked = time.monotonic()
+            (tell or _ignore)("waiting for the broker")
+            while (event := events.next_until(until)) is not None:
+                if event.event == HELLO and self.info()["uptime_ns"] < (time.monotonic() - asked) * 1e9:
+                    break
+            else:
+                raise NotReached(f"the broker is not up {deadline_s:g} s after the reboot")
+        self._next_incarnation.clear()
+        self.wait_ready(max(0.0, until - time.monotonic()), tell=tell)
 
     def close(self) -> None:
         """Let go without ending it, unless this program started it with a lifeline."""

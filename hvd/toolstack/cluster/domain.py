@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -9,8 +10,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hvd.toolstack.cluster.errors import NotRunning
 from hvd.transport import messages as m
-from hvd.transport.ids import DomId, Incarnation
+from hvd.transport.ids import DOM0, DomId, Incarnation
 
 if TYPE_CHECKING:
     from hvd.toolstack.cluster.cluster import Cluster
@@ -149,11 +151,17 @@ class Domain:
         self._cluster.call(m.DomctlUnpause(self.domid))
 
     def shutdown(self, grace_s: float = GRACE_S) -> None:
-        """Ask it to power off; it is killed after the grace. Returns at once: `wait_gone` or `wait_state` wait."""
+        """Ask it to power off; it is killed after the grace. Returns at once: `wait_gone` or `wait_state` wait.
+
+        With dom0 the machine powers off.
+        """
         self._cluster.call(m.DomctlShutdown(self.domid, reboot=False, grace_ms=round(grace_s * 1000)))
 
     def reboot(self, grace_s: float = GRACE_S) -> None:
-        """Ask it to boot again. `wait_ready` then waits for the incarnation that follows."""
+        """Ask it to boot again. `wait_ready` then waits for the incarnation that follows. dom0: reboot the machine."""
+        if self.domid == DOM0:
+            self._cluster.reboot(grace_s)
+            return
         self._cluster.expect_next(self.info())
         self._cluster.call(m.DomctlShutdown(self.domid, reboot=True, grace_ms=round(grace_s * 1000)))
 
@@ -193,7 +201,8 @@ class Domain:
             info = self._cluster.infos().get(self.domid)
             return info is None or info.incarnation > incarnation or info.state not in ALIVE
 
-        self._cluster.wait_until(stopped, f"domain {self.name} (domid {self.domid}) to stop", deadline_s)
+        with contextlib.suppress(NotRunning):  # with the machine, everything
+            self._cluster.wait_until(stopped, f"domain {self.name} (domid {self.domid}) to stop", deadline_s)
 
     def wait_gone(self, deadline_s: float = WAIT_DEADLINE_S) -> None:
         """Until it is destroyed."""

@@ -23,19 +23,22 @@ MACHINE_DEADLINE_S = 15.0
 """The machine itself gives its children 10 s to die."""
 
 
-def power_off(connection: Connection, grace_s: float, tell: Callable[[str], None] | None = None) -> None:
+def power_off(connection: Connection, grace_s: float, tell: Callable[[str], None]) -> None:
     """End it and return when every process is gone; `tell` hears what is being waited for."""
-    tell = tell or (lambda text: None)
     try:
-        if grace_s > 0:
-            with connection.events() as events, contextlib.suppress(HypercallTimeout):
-                _stop_guests(connection, events, grace_s, tell)
-    except ClusterError:
-        pass  # a broker that does not answer keeps nobody from powering off
+        with contextlib.suppress(ClusterError, HypercallTimeout):  # a broker that hangs keeps nobody from powering off
+            stop_guests(connection, grace_s, tell)
     finally:
         tell("powering off")
         _end_machine(connection)
     remove_remains(connection.run_dir)
+
+
+def stop_guests(connection: Connection, grace_s: float, tell: Callable[[str], None]) -> None:
+    """Ask every guest to stop and wait until they have, or their grace is over; grace 0 asks nobody."""
+    if grace_s > 0:
+        with connection.events() as events:
+            _stop_guests(connection, events, grace_s, tell)
 
 
 def _end_machine(connection: Connection) -> None:
