@@ -1,0 +1,176 @@
+"""Deaths under load: after any of them every request has been answered once, and every acknowledged block is intact."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hvd.toolstack.cluster import Cluster, Domain, DomainState
+from hvd.toolstack.faults.checker import Checker
+from hvd.transport.hypercalls import HypercallError
+from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy, StoreWrite
+
+KERNELS = Path(__file__).with_name("kernels")
+DEADLINE_S = 25.0
+FOREVER = RestartPolicy(limit=0)
+IMAGE_BYTES = 32 << 20
+SEED = 7
+COUNTED = ("ports", "granted_pages", "mappings", "extents", "descriptors", "domains")
+
+
+class Load:
+    """A cluster whose guest exercises its disk, and the checker that follows it."""
+
+    def __init__(self, directory: Path, *, driver: str = "hvd:driver_domain", driver_args: tuple[str, ...] = (),
+                 options: tuple[str, ...] = (), keys: dict[str, str] | None = None) -> None:  # fmt: skip
+        image, acks = directory / "disk.img", directory / "acks"
+        image.touch()
+        os.truncate(image, IMAGE_BYTES)
+        disk = DeviceConfig("vbd", 51712, "driver", {"params": str(image), "mode": "w", "dev": "xvda"}, keys or {})
+        self._guest = DomainConfig(
+            "guest", "hvd:disk_exerciser", args=[f"acks={acks}", f"seed={SEED}", *options], devices=[disk],
+            on_poweroff="preserve", restart=FOREVER,
+        )  # fmt: skip
+        self._driver = DomainConfig("driver", driver, args=list(driver_args), driver_domain=True, restart=FOREVER)
+        self.checker = Checker(str(image), str(acks), SEED)
+        self.cluster = Cluster.build([self._driver])
+
+    def __enter__(self) -> Load:
+        self.cluster.start()
+        self.driver = self.cluster.domain("driver")
+        self.guest = self.cluster.create(self._guest)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cluster.down(grace_s=0)
+
+    def wait_progress(self, operations: int) -> None:
+        """Until so many more operations have been acknowledged."""
+        self.checker.follow()
+        wanted = self.checker.verdict.operations + operations
+
+        def reached() -> bool:
+            self.checker.follow()
+            return self.checker.verdict.operations >= wanted
+
+        wait_for(reached, lambda: f"{operations} operations; {self.guest.info()} {self.driver.info()}")
+
+    def counts(self) -> dict[str, int]:
+        info = self.cluster.info()
+        return {name: info[name] for name in COUNTED}
+
+    def wait_counts(self, expected: dict[str, int]) -> None:
+        """Everything that the dead held has been given back."""
+        wait_for(lambda: self.counts() == expected, lambda: f"{expected}, found {self.counts()}")
+
+    def finish(self) -> None:
+        """The guest ends when all that it asked for is answered; then nothing acknowledged may be missing."""
+        self.cluster.call(StoreWrite(0, f"/local/domain/{self.guest.domid}/data/finish", b"1"))
+        self.assert_finished()
+
+    def assert_finished(self) -> None:
+        info = self.guest.wait_state(DomainState.PRESERVED, deadline_s=DEADLINE_S)
+        assert info.last_death == "poweroff"
+        verdict = self.checker.check()
+        assert verdict.intact, verdict
+        assert verdict.failed == 0, verdict
+
+
+def wait_for(condition: Callable[[], bool], what: Callable[[], str]) -> None:
+    """For what no event announces: the acknowledgement log grows in silence."""
+    until = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < until, f"not within {DEADLINE_S:g} s: {what()}"
+        time.sleep(0.001)
+
+
+# ---- kills from outside, at random points ----------------------------------------------------------------------------
+
+
+def kill_driver(load: Load) -> None:
+    load.driver.kill()
+    load.driver.wait_ready()
+
+
+def kill_driver_again_while_it_recovers(load: Load) -> None:
+    with load.cluster.events() as events:
+        incarnation = load.driver.incarnation
+        load.driver.kill()
+        while (event := events.next(DEADLINE_S)).event != "starting" or event.incarnation <= incarnation:
+            continue
+    wait_for(lambda: kill_if_born(load.driver), lambda: "the next incarnation's process")
+    load.driver.wait_ready()
+
+
+def kill_if_born(domain: Domain) -> bool:
+    try:
+        domain.kill()
+    except HypercallError as error:
+        assert error.errno == errno.ESRCH
+        return False
+    return True
+
+
+def kill_driver_while_the_guest_is_paused(load: Load) -> None:
+    load.guest.pause()
+    kill_driver(load)
+    load.guest.unpause()
+
+
+def kill_both(load: Load) -> None:
+    load.driver.kill()
+    load.guest.kill()
+    load.driver.wait_ready()
+    load.guest.wait_ready()
+
+
+def kill_guest(load: Load) -> None:
+    load.guest.kill()
+    load.guest.wait_ready()
+
+
+KILLS = {
+    kill_driver: 10,
+    kill_driver_again_while_it_recovers: 3,
+    kill_driver_while_the_guest_is_paused: 3,
+    kill_both: 2,
+    kill_guest: 2,
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.timeout(300)
+def test_25_kills_at_random_points_lose_tear_misplace_and_duplicate_nothing(tmp_path, seed):
+    source = random.Random(seed)
+    kinds = [kind for kind, weight in KILLS.items() for _ in range(weight)]
+    kinds = source.sample(kinds + kinds, 25)
+    with Load(tmp_path, options=("depth=8", "blocks=2048", "largest=256")) as load:
+        load.wait_progress(100)
+        before = load.counts()
+        for number, kind in enumerate(kinds):
+            load.wait_progress(source.randint(1, 60))
+            kind(load)
+            load.wait_progress(20)
+            verdict = load.checker.check()
+            assert verdict.intact and not verdict.failed, f"seed {seed}, kill {number} ({kind.__name__}): {verdict}"
+        load.wait_counts(before)
+        load.finish()
+
+
+# ---- a kill between the I/O and its answer ---------------------------------------------------------------------------
+
+
+def test_a_backend_killed_between_its_io_and_the_answer_has_every_request_completed_once(tmp_path):
+    operations, odds = 3000, 100
+    options = ("depth=8", "blocks=2048", "largest=32", f"operations={operations}")
+    kernel = str(KERNELS / "dies_after_io.py")
+    with Load(tmp_path, driver=kernel, driver_args=(str(odds),), options=options) as load:
+        load.assert_finished()
+        assert load.driver.restarts >= operations // odds // 3
+    assert load.checker.verdict.operations == operations
