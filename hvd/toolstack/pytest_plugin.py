@@ -19,8 +19,18 @@ import pytest
 
 if TYPE_CHECKING:
     from hvd.toolstack.cluster import Cluster
+    from hvd.toolstack.conformance.trial import DeviceUnderTest
 
 LOG_CHARACTERS_MAX = 4000
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Say which device `pytest --pyargs hvd.toolstack.conformance` is about."""
+    group = parser.getgroup("hvd")
+    group.addoption("--hvd-device", metavar="KIND", help="the device kind that the conformance suite tries")
+    group.addoption(
+        "--hvd-device-key", metavar="KEY=VALUE", action="append", default=[], help="a key its ends find in XenStore"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,6 +44,18 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     with _described(request) as running:
         yield running
         _show_logs(running)
+
+
+@pytest.fixture
+def device_under_test(request: pytest.FixtureRequest) -> DeviceUnderTest:
+    """What the conformance suite tries: --hvd-device, unless a test module has a fixture of this name."""
+    from hvd.toolstack.conformance.trial import DeviceUnderTest
+
+    kind = request.config.getoption("--hvd-device")
+    if kind is None:
+        raise pytest.UsageError("name the device to try with --hvd-device KIND")
+    pairs = [pair.partition("=") for pair in request.config.getoption("--hvd-device-key")]
+    return DeviceUnderTest(kind, {key: value for key, _, value in pairs})
 
 
 def _described(request: pytest.FixtureRequest) -> Cluster:

@@ -1,0 +1,85 @@
+"""The guest of the conformance suite: does to its one device what the suite types on its console, and prints what came of it.
+
+Arguments: the device's kind. A line `NUMBER COMMAND` is answered by `#NUMBER: done`, or what was wrong:
+
+    exercise      a round of the device's own traffic, as its driver supplies it
+    undeclared    the keys that the two ends have written and the driver's prose does not name
+    jump          publish a ring whose producer index claims more requests than there is room for
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+
+from hvd.domains.device import Frontend
+from hvd.domains.drivers import find_driver
+from hvd.domains.guest import Guest
+from hvd.transport.xenbus_state import XenbusState
+
+AUTO_READY = False
+CONSOLE_TIMEOUT_S = 30.0
+DONE = "done"
+WITHOUT_PROSE = frozenset(
+    {"frontend", "frontend-id", "backend", "backend-id", "handle", "state", "online", "domain", "error"}
+)
+"""What every device has. Keys that begin with hvd- are the handshake's."""
+JUMPED = (1 << 31).to_bytes(4, "little")
+
+
+class Subject:
+    """The device under test, from inside its guest."""
+
+    def __init__(self, guest: Guest, kind: str) -> None:
+        self._store = guest.runtime.store
+        self._runtime = guest.runtime
+        self._driver = find_driver(kind)
+        self._frontend: Frontend = guest.device(kind)
+        (devid,) = self._store.directory(f"device/{kind}")
+        self._path = f"device/{kind}/{devid}"
+        self._backend_path = self._store.read_text(f"{self._path}/backend")
+        self._given = set(self._frontend.keys)
+        self.commands: dict[str, Callable[[], str]] = {
+            "exercise": self._exercise, "undeclared": self._undeclared, "jump": self._jump,
+        }  # fmt: skip
+
+    def _exercise(self) -> str:
+        if self._driver.exercise is None:
+            return f"driver {self._driver.kind} supplies no exercise"
+        self._driver.exercise(self._frontend)
+        return DONE
+
+    def _undeclared(self) -> str:
+        """Names end in a number where there are several: ring-ref0, declared as ring-ref%u."""
+        words = set(re.findall(r"[a-zA-Z0-9%_-]+", self._driver.prose))
+        written = {*self._store.directory(self._path), *self._store.directory(self._backend_path)}
+        own = {key for key in written - WITHOUT_PROSE - self._given if not key.startswith("hvd-")}
+        return " ".join(sorted(key for key in own if not {key, re.sub(r"\d+$", "%u", key)} & words)) or DONE
+
+    def _jump(self) -> str:
+        """Not the frontend's ring but one of our own making, so that the frontend itself keeps its word."""
+        keys = self._store.read_all(self._path)
+        if not {"ring-ref", "event-channel"} <= keys.keys():
+            return "no ring-ref and event-channel"
+        ring = self._runtime.grants.share(self._frontend.backend, 1)
+        ring.view[: len(JUMPED)] = JUMPED
+        port, _ = self._runtime.alloc_unbound(self._frontend.backend, lambda: None)
+        lie = {"ring-ref": ring.ref, "event-channel": port, "hvd-session": f"{self._runtime.incarnation}.jump"}
+        self._store.write_all(self._path, {**lie, "state": int(XenbusState.INITIALISED)})
+        return DONE
+
+
+def main(guest: Guest) -> None:
+    store = guest.runtime.store
+    store.watch("console/tty", lambda _: None)
+    guest.runtime.wait_until(lambda: bool(store.read_text("console/tty")), "a console", CONSOLE_TIMEOUT_S)
+    subject = Subject(guest, guest.args[0])
+    guest.ready()
+    for line in sys.stdin:
+        number, _, command = line.strip().partition(" ")
+        try:
+            answer = subject.commands[command]()
+        except Exception as error:  # noqa: BLE001 - whatever a driver's exercise raises is the answer
+            answer = f"{type(error).__name__}: {error}"
+        print(f"#{number}: {answer}")
