@@ -54,7 +54,11 @@ class HypercallServer:
     """The broker's end of one endpoint."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, secret: bytes | None) -> None:
-        self._socket = context.socket(zmq.ROUTER)
+        """OSError when the host has no socket left, or no such directory."""
+        try:
+            self._socket = context.socket(zmq.ROUTER)
+        except zmq.ZMQError as error:
+            raise OSError(error.errno, f"no socket for {address}: {error.strerror}") from None
         self._socket.linger = 0
         self._socket.router_handover = True
         self._socket.maxmsgsize = MESSAGE_BYTES_MAX * 4
@@ -63,21 +67,23 @@ class HypercallServer:
         if secret is not None:
             self._socket.curve_server = True
             self._socket.curve_secretkey = z85.encode(secret)
-        self._socket.bind(address)
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as error:
+            self._socket.close(0)
+            raise OSError(error.errno, f"cannot bind {address}: {error.strerror}") from None
 
     def fileno(self) -> int:
         """Readable when `receive` may have something; read it until None."""
         return int(self._socket.fd)
 
     def receive(self) -> tuple[bytes, bytes] | None:
-        """(client, untrusted request bytes), or None when there is nothing. Messages of another shape are dropped."""
-        while True:
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return None
-            if len(frames) == 2:
-                return frames[0], frames[1]
+        """(client, untrusted request bytes), or None when there is nothing. A message in several parts is empty."""
+        try:
+            client, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        return client, parts[0] if len(parts) == 1 else b""
 
     def reply(self, client: bytes, reply: bytes) -> None:
         """Answer; a client that has gone or does not read loses its reply, and asks again."""
