@@ -1,4 +1,4 @@
-"""What a device's two ends are to their domain, and what registers them: the contract every driver keeps, shipped or not."""
+"""What a device's two ends are to their domain, and what registers them: every driver's contract, shipped or not."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class DeviceEnd:
 
 
 class Frontend(DeviceEnd, ABC):
-    """A guest's end. `XenbusFrontend` calls these as the backend comes and goes; the guest uses whatever else it offers.
+    """A guest's end. `XenbusFrontend` calls these as the backend comes and goes; the guest uses what else it offers.
 
     A frontend outlives its backends: after `backend_gone` it keeps what was asked of it, after the next `connected` it
     re-issues what was not answered.
@@ -88,7 +88,7 @@ class Backend(DeviceEnd, ABC):
 
     @abstractmethod
     def features(self) -> Keys:
-        """What it offers, written before the frontend publishes. May raise: the device then goes to Closed, saying why."""
+        """What it offers, written before the frontend publishes. May raise: the device then is Closed, saying why."""
 
     @abstractmethod
     def attach(self, untrusted_keys: Keys) -> Keys:
@@ -112,4 +112,4 @@ class DeviceDriver:
     prose: str = ""
     """The protocol in words, usually its module's docstring. It names every key that an end writes."""
     exercise: Callable[[Any], None] | None = None
-    """A round of the device's own traffic: given a frontend, it returns when the answers were right and raises when not."""
+    """A round of the device's own traffic: given a frontend, it returns when the answers were right, else raises."""

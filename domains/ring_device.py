@@ -1,8 +1,8 @@
 """Both ends of a device that is one ring: what every such driver would repeat of grants, ports and re-attachment.
 
-A driver derives one class from each end. The frontend asks with `call`, one request at a time; the backend gives the answer
-to each request, in order. Keys of the frontend: `ring-ref`, `event-channel`. The ring is one page of ring.h, whose slots
-are as large as the larger of request and answer.
+A driver derives one class from each end. The frontend asks with `call`, one request at a time; the backend answers each
+request, in order. Keys of the frontend: `ring-ref`, `event-channel`. The ring is one page of ring.h, whose slots are as
+large as the larger of request and answer.
 
 A request whose backend died is asked again of the next one: it may be carried out twice, and is answered once.
 """
@@ -149,7 +149,8 @@ class RingBackend(Backend):
         return {}
 
     def attach(self, untrusted_keys: Keys) -> Keys:
-        ref, port = number_in(untrusted_keys, RING_REF, GRANT_REF_MAX), number_in(untrusted_keys, EVENT_CHANNEL, PORT_MAX)
+        ref = number_in(untrusted_keys, RING_REF, GRANT_REF_MAX)
+        port = number_in(untrusted_keys, EVENT_CHANNEL, PORT_MAX)
         self._mapped = self.runtime.grants.map(self.frontend, GrantRef(ref))
         self._ring = BackRing(self._mapped.view, self.REQUEST_SIZE, self.RESPONSE_SIZE)
         self._port, self._endpoint = self.runtime.bind_interdomain(self.frontend, Port(port), self.guarded(self._serve))

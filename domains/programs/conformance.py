@@ -1,4 +1,4 @@
-"""The guest of the conformance suite: does to its one device what the suite types on its console, and prints what came of it.
+"""The guest of the conformance suite: does to its device what is typed on its console, and prints what came of it.
 
 Arguments: the device's kind. A line `NUMBER COMMAND` is answered by `#NUMBER: done`, or what was wrong:
 
@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from hvd.domains.device import Frontend
+from hvd.domains.device import Frontend, Keys
 from hvd.domains.drivers import find_driver
 from hvd.domains.guest import Guest
 from hvd.transport.xenbus_state import XenbusState
@@ -65,8 +65,13 @@ class Subject:
         ring = self._runtime.grants.share(self._frontend.backend, 1)
         ring.view[: len(JUMPED)] = JUMPED
         port, _ = self._runtime.alloc_unbound(self._frontend.backend, lambda: None)
-        lie = {"ring-ref": ring.ref, "event-channel": port, "hvd-session": f"{self._runtime.incarnation}.jump"}
-        self._store.write_all(self._path, {**lie, "state": int(XenbusState.INITIALISED)})
+        lie: Keys = {
+            "ring-ref": str(ring.ref),
+            "event-channel": str(port),
+            "hvd-session": f"{self._runtime.incarnation}.jump",
+            "state": str(int(XenbusState.INITIALISED)),
+        }
+        self._store.write_all(self._path, lie)
         return DONE
 
 

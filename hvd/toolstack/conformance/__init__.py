@@ -1,1 +1,1 @@
-"""One body of tests for every device driver, shipped or not: `pytest --pyargs hvd.toolstack.conformance --device KIND`."""
+"""One body of tests for every device driver: `pytest --pyargs hvd.toolstack.conformance --hvd-device KIND`."""
