@@ -66,11 +66,15 @@ class Runtime:
     def wait(self, timeout_s: float | None = None) -> bool:
         """Sleep until something happens, and let its drivers handle it; False if nothing did before the timeout."""
         ready = self.waiter.wait(-1 if timeout_s is None else max(0, int(timeout_s * 1e9)))
+        self.deliver(ready)
+        return bool(ready)
+
+    def deliver(self, ready: tuple[int, ...]) -> None:
+        """Run the handlers of what the waiter found ready: for a driver that asks the waiter itself."""
         for port in ready:
             handler = self._handlers.get(port)
             if handler is not None:
                 handler()
-        return bool(ready)
 
     def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
         """Wait until the condition holds; WaitTimeout naming `what` past the deadline."""
