@@ -1,9 +1,7 @@
 """A guest that shows the temperature, once a second."""
 
-from hvd.domains import Guest
 
-
-def main(guest: Guest) -> None:
+def main(guest):
     thermometer = guest.device("thermometer")
     while True:
         print(f"{thermometer.now():.1f} °C, at most {thermometer.highest():.1f} °C")

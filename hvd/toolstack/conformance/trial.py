@@ -21,7 +21,8 @@ from hvd.transport.xenbus_state import XenbusState, parse_state
 DEADLINE_S = 60.0
 DONE = "done"
 BACKEND, SUBJECT, NEIGHBOUR = "backend", "subject", "neighbour"
-FOREVER = m.RestartPolicy(limit=0)
+RESTART = m.RestartPolicy(limit=100, delay_ms=1, delay_max_ms=1)
+"""More deaths than a test causes; a device that never connects is given up in seconds."""
 COUNTED = ("ports", "granted_pages", "mappings", "extents")
 READ_BYTES = 4096
 DEVID = 0
@@ -162,13 +163,13 @@ def guest(name: str, device: DeviceUnderTest) -> m.DomainConfig:
     """A guest with one device of this kind."""
     keys = device.keys
     devices = [m.DeviceConfig(device.kind, DEVID, BACKEND, dict(keys), dict(keys))]
-    return m.DomainConfig(name, "hvd:conformance", args=[device.kind], devices=devices, restart=FOREVER)
+    return m.DomainConfig(name, "hvd:conformance", args=[device.kind], devices=devices, restart=RESTART)
 
 
 @contextmanager
 def running_trial(device: DeviceUnderTest) -> Iterator[Trial]:
     """A trial whose guests have connected."""
-    backend = m.DomainConfig(BACKEND, "hvd:driver_domain", driver_domain=True, restart=FOREVER)
+    backend = m.DomainConfig(BACKEND, "hvd:driver_domain", driver_domain=True, restart=RESTART)
     with Cluster.build([backend, guest(SUBJECT, device), guest(NEIGHBOUR, device)]) as cluster:
         trial = Trial(cluster, device)
         try:
