@@ -20,13 +20,13 @@ from typing import Any
 from hvd.machine.children import Child, child_pids
 from hvd.machine.held import Held
 from hvd.machine.processes import fork_process
+from hvd.machine.spawns import Spawn, Spawns
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
 from hvd.transport.errors import PeerFault
 from hvd.transport.machine_link import DIED, DROP, HOLD, SIGNAL, SPAWN, SPAWNED, STARTED, STOP, UP, Inheritance
 
 DEATHS_MAX = 5
 """Brokers in a row that may die before they say `up`, zygotes before they fork; then the machine powers off."""
-ZYGOTE_DEADLINE_S = 5.0
 POWER_OFF_DEADLINE_S = 10.0
 OUTBOX_MAX = 4096
 
@@ -55,8 +55,7 @@ class Machine:
         self._broker: socket.socket | None = None
         self._zygote: socket.socket | None = None
         self._outbox: deque[list[Any]] = deque()
-        self._spawns: deque[tuple[float, list[Any], list[int]]] = deque()
-        """Asked of the zygote and not answered: deadline, message, descriptors."""
+        self._spawns = Spawns()
         self._ended: dict[int, tuple[int, str]] = {}
         """By domid: the incarnation whose process ended last, and how. A broker that was not there asks for it."""
         self._broker_end = ""
@@ -94,7 +93,8 @@ class Machine:
         self._stop = False
 
     def _wait_s(self) -> float | None:
-        return max(0.0, self._spawns[0][0] - time.monotonic()) if self._spawns else None
+        deadline = self._spawns.deadline()
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
 
     # ---- forking -----------------------------------------------------------------------------------------------------
 
@@ -194,24 +194,24 @@ class Machine:
     def _from_zygote(self, message: list[Any]) -> None:
         match message:
             case [verb, int() as domid, int() as incarnation, int() as pid] if verb == SPAWNED:
-                self._close_spawn(domid, incarnation)
                 self._deaths["zygote"] = 0
                 child = Child("domain", pid, domid, incarnation)
                 self._children[child.pidfd] = child
                 self._epoll.register(child.pidfd, select.EPOLLIN)
                 self._tell_broker([STARTED, domid, incarnation, pid])
-            case [verb, int() as domid, int() as incarnation, str() as reason] if verb == SPAWNED:
                 self._close_spawn(domid, incarnation)
+            case [verb, int() as domid, int() as incarnation, str() as reason] if verb == SPAWNED:
                 self._report_end(domid, incarnation, f"never started: {reason}")
+                self._close_spawn(domid, incarnation)
 
     def _spawn(self, domid: int, incarnation: int, message: list[Any], descriptors: list[int]) -> None:
         """Have a domain forked, unless that was asked before: by a broker that did not live to hear of it."""
-        asked = any(asked[1:3] == [domid, incarnation] for _, asked, _ in self._spawns)
-        if asked or self._domain(domid, incarnation) is not None:
-            _close(descriptors)
+        spawn = Spawn(domid, incarnation, message, descriptors)
+        if self._domain(domid, incarnation) is not None:
+            spawn.close()
             return
-        self._spawns.append((time.monotonic() + ZYGOTE_DEADLINE_S, message, descriptors))
-        self._ask_zygote(message, descriptors)
+        self._spawns.add(spawn)
+        self._ask_zygote()
 
     def _report_end(self, domid: int, incarnation: int, how: str) -> None:
         self._ended[domid] = incarnation, how
@@ -229,7 +229,7 @@ class Machine:
             case "domain":
                 self._report_end(child.domid, child.incarnation, how)
             case "stray":
-                self._ask_again()
+                self._ask_zygote()
             case role if self._too_many_deaths(role, how):
                 self._stop = False
             case "broker":
@@ -261,7 +261,8 @@ class Machine:
         if self._stop is None:
             self._end_strays()
             self._fork_zygote()
-            self._ask_again()
+            self._spawns.forget_asked()
+            self._ask_zygote()
 
     def _end_strays(self) -> None:
         """Children that nobody told us of: domains that a zygote forked and did not live to report."""
@@ -272,17 +273,11 @@ class Machine:
             self._epoll.register(stray.pidfd, select.EPOLLIN)
             stray.signal(signal.SIGKILL)
 
-    def _ask_again(self) -> None:
-        """What the last zygote did not answer, once nothing is left of what it may have forked for it."""
-        if any(child.role == "stray" for child in self._children.values()):
-            return
-        for _, message, descriptors in self._spawns:
-            self._ask_zygote(message, descriptors)
-
     def _check_zygote(self) -> None:
         """A zygote that does not answer is replaced; what was asked of it is asked again."""
-        if self._spawns and self._spawns[0][0] <= time.monotonic():
-            self._spawns = deque((time.monotonic() + ZYGOTE_DEADLINE_S, m, d) for _, m, d in self._spawns)
+        deadline = self._spawns.deadline()
+        if deadline is not None and deadline <= time.monotonic():
+            self._spawns.forget_asked()
             for child in self._children.values():
                 if child.role == "zygote":
                     child.signal(signal.SIGKILL)
@@ -313,21 +308,24 @@ class Machine:
         interest = select.EPOLLIN | (select.EPOLLOUT if self._outbox else 0)
         self._epoll.modify(self._broker.fileno(), interest)
 
-    def _ask_zygote(self, message: list[Any], descriptors: list[int]) -> None:
-        try:
-            if self._zygote is not None:
-                send_message(self._zygote, message, tuple(descriptors))
-        except OSError:
-            return  # it is dying or stuck: its reaping, or the deadline, asks again
-
-    def _close_spawn(self, domid: int, incarnation: int) -> None:
-        for entry in list(self._spawns):
-            if entry[1][1:3] == [domid, incarnation]:
-                self._spawns.remove(entry)
-                _close(entry[2])
+    def _ask_zygote(self) -> None:
+        """Give the zygote what it may be asked now; nothing while something is left of what the last one had forked."""
+        if self._zygote is None or any(child.role == "stray" for child in self._children.values()):
+            return
+        while (spawn := self._spawns.to_ask()) is not None:
+            self._spawns.asked(time.monotonic())
+            try:
+                send_message(self._zygote, spawn.message, tuple(spawn.descriptors))
+            except OSError:
+                return  # it is dying: its reaping asks again
 
     def _domain(self, domid: int, incarnation: int) -> Child | None:
         return next((c for c in self._children.values() if (c.domid, c.incarnation) == (domid, incarnation)), None)
+
+    def _close_spawn(self, domid: int, incarnation: int) -> None:
+        """The zygote has answered: it may be asked for another."""
+        self._spawns.answered(domid, incarnation, time.monotonic())
+        self._ask_zygote()
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
@@ -340,8 +338,6 @@ class Machine:
         self._wait_for_all(time.monotonic() + POWER_OFF_DEADLINE_S)
         for _, link in list(self._links.values()):
             self._forget_link(link)
-        for _, _, descriptors in self._spawns:
-            _close(descriptors)
         self._spawns.clear()
         self._outbox.clear()
         self._ended.clear()
@@ -358,8 +354,3 @@ class Machine:
                 poll.unregister(pidfd)
                 self._epoll.unregister(pidfd)
                 os.close(pidfd)
-
-
-def _close(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)

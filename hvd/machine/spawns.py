@@ -1,0 +1,81 @@
+"""The processes that the machine was asked for and the zygote has not yet answered, in order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+ASKED_MAX = 16
+"""How many of them the zygote is asked for at a time: its socket always has room, a later zygote little to repeat."""
+PATIENCE_S = 5.0
+"""How long a zygote that was asked may give no answer at all."""
+
+
+@dataclass(slots=True)
+class Spawn:
+    """One request: what to tell the zygote, and the descriptors the process is born with, ours until it is answered."""
+
+    domid: int
+    incarnation: int
+    message: list[Any]
+    descriptors: list[int]
+
+    def close(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+class Spawns:
+    """A queue whose first `asked` entries have been passed on to the zygote that runs now."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Spawn] = deque()
+        self._asked = 0
+        self._deadline: float | None = None
+
+    def add(self, spawn: Spawn) -> None:
+        """One more; one that waits already was asked for by a broker that did not live to hear of it."""
+        if self.is_waiting(spawn.domid, spawn.incarnation):
+            spawn.close()
+        else:
+            self._waiting.append(spawn)
+
+    def is_waiting(self, domid: int, incarnation: int) -> bool:
+        return any((each.domid, each.incarnation) == (domid, incarnation) for each in self._waiting)
+
+    def to_ask(self) -> Spawn | None:
+        """The next to pass on; None when there is none, or the zygote has enough to do."""
+        return self._waiting[self._asked] if self._asked < min(ASKED_MAX, len(self._waiting)) else None
+
+    def asked(self, now_s: float) -> None:
+        """The one that `to_ask` named was passed on."""
+        if self._asked == 0:
+            self._deadline = now_s + PATIENCE_S
+        self._asked += 1
+
+    def answered(self, domid: int, incarnation: int, now_s: float) -> None:
+        """It has a process, or cannot get one; the zygote works."""
+        for place, spawn in enumerate(self._waiting):
+            if (spawn.domid, spawn.incarnation) == (domid, incarnation):
+                spawn.close()
+                del self._waiting[place]
+                self._asked -= place < self._asked
+                break
+        self._deadline = now_s + PATIENCE_S if self._asked else None
+
+    def forget_asked(self) -> None:
+        """There is another zygote: everything has to be asked again."""
+        self._asked = 0
+        self._deadline = None
+
+    def deadline(self) -> float | None:
+        """When a zygote that has not answered by then is stuck; None: it was asked nothing."""
+        return self._deadline
+
+    def clear(self) -> None:
+        for spawn in self._waiting:
+            spawn.close()
+        self._waiting.clear()
+        self.forget_asked()

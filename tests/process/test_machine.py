@@ -1,0 +1,449 @@
+"""The machine with stand-ins for broker and zygote that die, hang and lie on cue: what it keeps, replaces and ends.
+
+Each stand-in is a function in a small program that the test starts; it tells the test what happens through a FIFO.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+DEADLINE_S = 60.0
+
+PROGRAM = """
+import os, signal, socket, sys
+from hvd.machine.machine import Machine
+from hvd.transport.descriptors import receive_message, send_message
+from hvd.transport.machine_link import *
+from hvd.transport.process import die_with_parent, fork_sibling
+
+def tell(*words):
+    fifo = os.open(sys.argv[1], os.O_WRONLY)
+    os.write(fifo, (" ".join(map(str, words)) + "\\n").encode())
+    os.close(fifo)
+
+def sleep_for_ever():
+    while True:
+        signal.pause()
+
+def listen(inheritance):
+    while (received := receive_message(inheritance.link)) is not None:
+        tell(*received[0])
+
+def spawn(inheritance, domid, incarnation):
+    read, write = os.pipe()
+    send_message(inheritance.link, [SPAWN, domid, incarnation, "test"], (read, write))
+
+def fork_domain():
+    pid = fork_sibling(0)
+    if pid == 0:
+        die_with_parent(os.getppid())
+        sleep_for_ever()
+    return pid
+
+def zygote(link):
+    while (received := receive_message(link)) is not None:
+        _, domid, incarnation, _ = received[0]
+        send_message(link, [SPAWNED, domid, incarnation, fork_domain()])
+
+{body}
+
+Machine(sys.argv[2], b"configuration", broker, zygote, lambda line: tell("report", line)).run()
+tell("end")
+"""
+
+
+class Bench:
+    """A running machine and the lines its stand-ins wrote."""
+
+    def __init__(self, directory: Path, body: str) -> None:
+        self._fifo = directory / "fifo"
+        os.mkfifo(self._fifo)
+        self._read = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._text = ""
+        program = directory / "program.py"
+        program.write_text(PROGRAM.format(body=body))
+        self.process = subprocess.Popen([sys.executable, program, self._fifo, directory])
+
+    def line(self) -> list[str]:
+        """The next line, as words."""
+        until = time.monotonic() + DEADLINE_S
+        while "\n" not in self._text:
+            left = until - time.monotonic()
+            assert left > 0, f"no line within {DEADLINE_S} s; so far: {self._text!r}"
+            if select.select([self._read], [], [], left)[0]:
+                self._text += os.read(self._read, 65_536).decode()
+        line, self._text = self._text.split("\n", 1)
+        return line.split(" ")
+
+    def expect(self, *words: object) -> list[str]:
+        """The next line, which begins with these words; the words after them."""
+        line = self.line()
+        expected = [str(word) for word in words]
+        assert line[: len(expected)] == expected
+        return line[len(expected) :]
+
+    def power_off(self) -> None:
+        self.process.terminate()
+        self.expect("end")
+        assert self.process.wait(DEADLINE_S) == 0
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait(DEADLINE_S)
+        os.close(self._read)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[object]:
+    benches: list[Bench] = []
+
+    def start(body: str) -> Bench:
+        benches.append(Bench(tmp_path, body))
+        return benches[-1]
+
+    yield start
+    for one in benches:
+        one.close()
+
+
+def ended(pid: int) -> bool:
+    """Wait for a process to be gone."""
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            return bool(select.select([descriptor], [], [], DEADLINE_S)[0])
+        finally:
+            os.close(descriptor)
+    return True
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+# ---- the broker ------------------------------------------------------------------------------------------------------
+
+
+def test_a_broker_that_dies_is_forked_again_and_finds_what_its_predecessor_held(bench):
+    one = bench("""
+def broker(inheritance):
+    if not inheritance.held:
+        read, write = os.pipe()
+        os.write(write, b"kept")
+        send_message(inheritance.link, [HOLD, "pipe"], (read,))
+        send_message(inheritance.link, [HOLD, "gone"], (read,))
+        send_message(inheritance.link, [DROP, "gone"])
+        send_message(inheritance.link, [UP])
+        tell("first", inheritance.configuration.decode(), inheritance.brokers_before)
+        os._exit(7)
+    content = os.read(inheritance.held["pipe"][0], 10).decode()
+    tell("second", content, *inheritance.held, inheritance.brokers_before, inheritance.predecessor_end)
+    sleep_for_ever()
+""")
+    one.expect("first", "configuration", 0)
+    lines = sorted([one.line(), one.line()])
+    assert lines[0] == ["report", "up"]
+    assert lines[1][:4] == ["second", "kept", "pipe", "1"]
+    assert "status 7" in " ".join(lines[1])
+    one.power_off()
+
+
+def test_a_broker_that_dies_before_it_is_up_is_not_forked_for_ever(bench):
+    one = bench("""
+def broker(inheritance):
+    tell("broker", inheritance.brokers_before)
+    os._exit(3)
+""")
+    for n in range(6):
+        one.expect("broker", n)
+    assert "5 brokers in a row died before they did anything" in " ".join(one.expect("report"))
+    one.expect("end")
+
+
+def test_brokers_that_were_up_are_forked_as_often_as_they_die(bench):
+    one = bench("""
+def broker(inheritance):
+    send_message(inheritance.link, [UP])
+    if inheritance.brokers_before < 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+    tell("last", inheritance.predecessor_end)
+    sleep_for_ever()
+""")
+    lines = [one.line() for _ in range(22)]
+    assert lines.count(["report", "up"]) == 21
+    assert ["last", "killed", "by", "SIGKILL"] in lines
+    one.power_off()
+
+
+def test_what_a_broker_said_just_before_its_end_still_counts(bench):
+    one = bench("""
+def broker(inheritance):
+    if inheritance.brokers_before == 0:
+        for n in range(500):
+            send_message(inheritance.link, [HOLD, str(n)], (0,))
+        for n in range(0, 500, 2):
+            send_message(inheritance.link, [DROP, str(n)])
+        os.kill(os.getpid(), signal.SIGKILL)
+    tell("held", len(inheritance.held), *sorted(inheritance.held)[:3])
+    sleep_for_ever()
+""")
+    one.expect("held", 250, "1", "101", "103")
+    one.power_off()
+
+
+def test_more_descriptors_than_a_select_can_name_are_held_and_let_go(bench):
+    one = bench("""
+def broker(inheritance):
+    if inheritance.brokers_before == 0:
+        for n in range(200):
+            send_message(inheritance.link, [HOLD, str(n)], (0,) * 10)
+        os.kill(os.getpid(), signal.SIGKILL)
+    spawn(inheritance, 1, 1)
+    tell("held", sum(len(d) for d in inheritance.held.values()))
+    listen(inheritance)
+""")
+    one.expect("held", 2000)
+    domain = int(one.expect("started", 1, 1)[0])
+    one.power_off()
+    assert ended(domain)
+
+
+def test_a_broker_that_reads_nothing_is_replaced_and_the_next_is_told_how_things_ended(bench):
+    one = bench("""
+def broker(inheritance):
+    if inheritance.brokers_before == 0:
+        for n in range(6000):
+            spawn(inheritance, n, 1)
+        sleep_for_ever()
+    tell("second", len(inheritance.ended) > 4096, inheritance.ended[5, 1])
+    sleep_for_ever()
+
+def zygote(link):
+    while (received := receive_message(link)) is not None:
+        send_message(link, [SPAWNED, *received[0][1:3], "no room"])
+""")
+    one.expect("second", True, "never", "started:", "no", "room")
+    one.power_off()
+
+
+# ---- domains ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_domains_start_and_end_are_reported_and_a_signal_reaches_only_its_incarnation(bench):
+    one = bench("""
+def broker(inheritance):
+    spawn(inheritance, 3, 2)
+    _, domid, incarnation, pid = receive_message(inheritance.link)[0]
+    tell("started", domid, incarnation, pid)
+    send_message(inheritance.link, [SIGNAL, 3, 1, signal.SIGKILL])
+    send_message(inheritance.link, [SIGNAL, 4, 2, signal.SIGKILL])
+    send_message(inheritance.link, [SIGNAL, 3, 2, signal.SIGUSR1])
+    listen(inheritance)
+""")
+    one.expect("started", 3, 2)
+    one.expect("died", 3, 2, "killed", "by", "SIGUSR1")
+    one.power_off()
+
+
+def test_the_next_broker_is_told_who_lives_and_how_the_others_ended(bench):
+    one = bench("""
+def broker(inheritance):
+    if inheritance.brokers_before == 0:
+        pids = {}
+        for domid in (1, 2):
+            spawn(inheritance, domid, 1)
+            pids[domid] = receive_message(inheritance.link)[0][3]
+        os.kill(pids[1], signal.SIGSEGV)
+        os.kill(os.getpid(), signal.SIGKILL)
+    while (1, 1) not in inheritance.ended:  # the domain's end may come behind the broker's
+        message = receive_message(inheritance.link)[0]
+        inheritance.ended[message[1], message[2]] = message[3]
+    tell("second", *[domid for domid, _, _ in inheritance.alive if domid == 2], inheritance.ended[1, 1])
+    sleep_for_ever()
+""")
+    one.expect("second", 2, "killed", "by", "SIGSEGV")
+    one.power_off()
+
+
+def test_a_domain_that_two_brokers_asked_for_is_forked_once(bench):
+    one = bench("""
+def broker(inheritance):
+    spawn(inheritance, 1, 1)
+    if inheritance.brokers_before < 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    listen(inheritance)
+
+count = 0
+def zygote(link):
+    received = receive_message(link)
+    signal.sigtimedwait({signal.SIGUSR1}, 0.3)  # until the brokers have died
+    while received is not None:
+        pid = fork_domain()
+        tell("forked", pid)
+        send_message(link, [SPAWNED, *received[0][1:3], pid])
+        received = receive_message(link)
+""")
+    pid = int(one.expect("forked")[0])
+    one.expect("started", 1, 1, pid)
+    one.power_off()
+    assert ended(pid)
+
+
+def test_powering_off_ends_everything_that_runs(bench):
+    one = bench("""
+def broker(inheritance):
+    for domid in range(5):
+        spawn(inheritance, domid, 1)
+    tell("broker", os.getpid())
+    listen(inheritance)
+""")
+    pids = [int(one.expect("broker")[0])]
+    pids += [int(one.expect("started", domid, 1)[0]) for domid in range(5)]
+    one.power_off()
+    assert not any(running(pid) for pid in pids)
+
+
+def test_a_killed_machine_takes_everything_with_it(bench):
+    one = bench("""
+def broker(inheritance):
+    spawn(inheritance, 1, 1)
+    tell("broker", os.getpid())
+    listen(inheritance)
+""")
+    pids = [int(one.expect("broker")[0]), int(one.expect("started", 1, 1)[0])]
+    one.process.kill()
+    assert all(ended(pid) for pid in pids)
+
+
+def test_a_reboot_ends_everything_and_begins_with_nothing_held(bench):
+    one = bench("""
+def broker(inheritance):
+    tell("broker", len(inheritance.held), len(inheritance.alive), len(inheritance.ended), inheritance.predecessor_end)
+    if inheritance.brokers_before == 0:
+        spawn(inheritance, 1, 1)
+        tell("domain", receive_message(inheritance.link)[0][3])
+        send_message(inheritance.link, [HOLD, "x"], (0,))
+        send_message(inheritance.link, [STOP, True])
+    sleep_for_ever()
+""")
+    one.expect("broker", 0, 0, 0)
+    domain = int(one.expect("domain")[0])
+    assert one.expect("broker", 0, 0, 0) == [""]
+    assert not running(domain)
+    one.power_off()
+
+
+# ---- the zygote ------------------------------------------------------------------------------------------------------
+
+
+def test_a_zygote_that_dies_is_forked_again_and_asked_again(bench):
+    one = bench("""
+def broker(inheritance):
+    spawn(inheritance, 1, 1)
+    listen(inheritance)
+
+real = zygote
+def zygote(link):
+    if not os.path.exists(sys.argv[1] + ".died"):
+        receive_message(link)
+        open(sys.argv[1] + ".died", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(link)
+""")
+    one.expect("started", 1, 1)
+    one.power_off()
+
+
+def test_a_zygote_that_hangs_is_replaced_and_the_next_is_asked(bench):
+    one = bench("""
+def broker(inheritance):
+    spawn(inheritance, 1, 1)
+    listen(inheritance)
+
+real = zygote
+def zygote(link):
+    if not os.path.exists(sys.argv[1] + ".hung"):
+        open(sys.argv[1] + ".hung", "w").close()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    real(link)
+""")
+    one.expect("started", 1, 1)
+    one.power_off()
+
+
+def test_what_a_zygote_forked_and_did_not_live_to_report_is_ended_before_it_is_forked_again(bench):
+    one = bench("""
+def broker(inheritance):
+    spawn(inheritance, 1, 1)
+    listen(inheritance)
+
+real = zygote
+def zygote(link):
+    if not os.path.exists(sys.argv[1] + ".died"):
+        receive_message(link)
+        open(sys.argv[1] + ".died", "w").close()
+        tell("stray", fork_domain())
+        os.kill(os.getpid(), signal.SIGKILL)
+    received = receive_message(link)
+    tell("asked again")
+    send_message(link, [SPAWNED, *received[0][1:3], fork_domain()])
+    sleep_for_ever()
+""")
+    stray = int(one.expect("stray")[0])
+    one.expect("asked", "again")
+    assert not running(stray)
+    one.expect("started", 1, 1)
+    one.power_off()
+
+
+def test_a_zygote_that_cannot_live_ends_the_machine(bench):
+    one = bench("""
+def broker(inheritance):
+    listen(inheritance)
+
+def zygote(link):
+    os._exit(1)
+""")
+    assert "5 zygotes in a row died" in " ".join(one.expect("report"))
+    one.expect("end")
+
+
+def test_a_fork_that_the_kernel_refuses_is_the_domains_end(bench):
+    one = bench("""
+def broker(inheritance):
+    spawn(inheritance, 1, 1)
+    listen(inheritance)
+
+def zygote(link):
+    while (received := receive_message(link)) is not None:
+        send_message(link, [SPAWNED, *received[0][1:3], "fork: Resource temporarily unavailable"])
+""")
+    one.expect("died", 1, 1, "never", "started:", "fork:", "Resource")
+    one.power_off()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_each_way_of_asking_a_program_to_end_powers_off(bench, number):
+    one = bench("""
+def broker(inheritance):
+    tell("broker", os.getpid())
+    sleep_for_ever()
+""")
+    broker = int(one.expect("broker")[0])
+    one.process.send_signal(number)
+    one.expect("end")
+    assert one.process.wait(DEADLINE_S) == 0
+    assert not running(broker)
