@@ -43,7 +43,7 @@ def live(namespaces: int, name: str, domid: int, *, upcall_descriptor: int, stdi
 
 
 def _leave_the_zygote(namespaces: int, name: str, upcall_descriptor: int, stdio: int) -> None:
-    """Own name, own standard descriptors, nothing else of the zygote's; the upcall socket is descriptor 3 from here on."""
+    """Own name and standard descriptors, nothing else of the zygote's; the upcall socket is descriptor 3."""
     set_process_name(f"hvd:{name}")
     if namespaces & CLONE_NEWUSER:
         _map_own_user()

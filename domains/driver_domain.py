@@ -1,4 +1,4 @@
-"""A driver domain as its author sees it: it finds the devices it is to serve in its `backend` directory and serves them."""
+"""A driver domain as its author sees it: it serves the devices that it finds in its `backend` directory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DriverDomain:
         runtime.store.watch("backend", self._on_change)  # fires at once: the first scan
 
     def _on_change(self, path: str) -> None:
-        """Only devices coming and going matter here: backend/<kind>/<domid>/<devid> and above, or its toolstack nodes."""
+        """Only devices coming and going matter: backend/<kind>/<domid>/<devid> and above, or toolstack nodes."""
         if path.count("/") <= 3 or path.endswith("/frontend"):
             self.scan()
 

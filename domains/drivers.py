@@ -19,12 +19,15 @@ GROUP = "hvd.drivers"
 @cache
 def find_driver(kind: str) -> DeviceDriver:
     """The driver of a device kind; LocalError naming those there are when it is unknown or does not load."""
-    target = SHIPPED.get(kind) or next((p.value for p in importlib.metadata.entry_points(group=GROUP) if p.name == kind), None)
+    target = SHIPPED.get(kind) or _registered().get(kind)
     if target is None:
-        others = [point.name for point in importlib.metadata.entry_points(group=GROUP)]
-        raise LocalError(f"no driver for device kind {kind!r}; there are {', '.join([*SHIPPED, *others])}")
+        raise LocalError(f"no driver for device kind {kind!r}; there are {', '.join([*SHIPPED, *_registered()])}")
     module, _, name = target.partition(":")
     driver = getattr(importlib.import_module(module), name, None)
     if not isinstance(driver, DeviceDriver) or driver.kind != kind:
         raise LocalError(f"driver entry point {target} of kind {kind!r} is no DeviceDriver of that kind")
     return driver
+
+
+def _registered() -> dict[str, str]:
+    return {point.name: point.value for point in importlib.metadata.entry_points(group=GROUP)}

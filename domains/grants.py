@@ -44,7 +44,7 @@ class Grants:
         self._mapped: dict[ExtentId, tuple[Extent, set[Handle]]] = {}
 
     def share(self, peer: DomId, pages: int, *, readonly: bool = False) -> SharedPages:
-        """Zeroed pages shared with `peer`; read-only ones are sealed so that nobody but this mapping writes them, ever."""
+        """Zeroed pages shared with `peer`; read-only ones are sealed: nobody but this mapping ever writes them."""
         extent_id, (descriptor,) = self._call(m.GnttabAllocate(peer, pages, readonly))
         try:
             extent = Extent.map(descriptor, pages, writable=True)

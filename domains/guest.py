@@ -56,11 +56,12 @@ class Guest:
     # ---- devices -----------------------------------------------------------------------------------------------------
 
     def device(self, kind: str, devid: str | int | None = None) -> Any:
-        """The frontend of a device: of the given id, or the only one of its kind. LocalError if there is no such device."""
+        """The frontend of a device: of that id, or the only one of its kind. LocalError if there is none."""
         matching = [f for (k, d), f in self._frontends.items() if k == kind and (devid is None or d == str(devid))]
         if len(matching) != 1:
             have = ", ".join(f"{k}/{d}" for k, d in self._frontends) or "none"
-            raise LocalError(f"domain {self.name} has {len(matching)} devices {kind}/{devid if devid is not None else '*'}; it has: {have}")
+            wanted = f"{kind}/{'*' if devid is None else devid}"
+            raise LocalError(f"domain {self.name} has {len(matching)} devices {wanted}; it has: {have}")
         return matching[0].device
 
     def disk(self, name: str | None = None) -> Any:

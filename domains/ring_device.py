@@ -87,7 +87,7 @@ class RingFrontend(Frontend):
                 self._push(request)
                 for _ in range(QUICK_WAITS):
                     ready = self._waiter.wait(self._timeout_ns)
-                    if ready != self._mine:  # runtime.wait without what our own port does not need: this is the hot path
+                    if ready != self._mine:  # runtime.wait without what our port does not need
                         self.runtime.deliver(ready)
                     answer = self._take()
                     if answer is not None:

@@ -1,7 +1,7 @@
 """What a kernel does for its drivers: wait on all ports at once, make hypercalls, deliver watch events, keep time.
 
-One thread. Everything happens in `wait`: it sleeps until a port is raised and then runs that port's handler, so drivers are
-called when their guest waits for them, and nowhere else.
+One thread. Everything happens in `wait`: it sleeps until a port is raised and then runs that port's handler, so
+drivers are called when their guest waits for them, and nowhere else.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Runtime:
     """One domain's connection to everything outside it."""
 
     def __init__(self, certificate: dict[str, Any], descriptors: list[int], upcalls: UpcallReceiver) -> None:
-        """From the birth certificate and its descriptors: shared info, console extent, console channel, upcall channel."""
+        """From the birth certificate and its descriptors: shared info, console extent and channel, upcall channel."""
         info, console_extent, console_page, console_rx, console_tx, upcall_page, upcall_rx = descriptors
         self.domid = DomId(certificate["domid"])
         self.incarnation = Incarnation(certificate["incarnation"])
@@ -55,7 +55,8 @@ class Runtime:
             os.close(descriptor)
         directory = os.open(self.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.hypercalls = HypercallClient(
-            zmq.Context(), socket_address(directory, certificate["endpoint"]), certificate["server_key"], upcalls=upcalls
+            zmq.Context(), socket_address(directory, certificate["endpoint"]), certificate["server_key"],
+            upcalls=upcalls
         )
         self.grants = Grants(self.hypercalls.call)
         self.store = StoreClient(self.hypercalls.call)
@@ -149,7 +150,7 @@ class Runtime:
         os.sched_yield()
 
     def poll(self, ports: tuple[Port, ...], timeout_s: float) -> bool:
-        """sched_op poll: sleep until one of these ports is raised, without running handlers of others; False on timeout."""
+        """sched_op poll: sleep until one of these ports is raised; handlers do not run. False on timeout."""
         others = [port for port in self._endpoints if port not in ports]
         for port in others:
             self.waiter.mask(port)

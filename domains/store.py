@@ -78,7 +78,9 @@ class StoreClient:
         for start in range(0, len(names), MULTICALL_MAX):
             some = names[start : start + MULTICALL_MAX]
             replies = self._multicall([m.StoreRead(0, f"{path}/{name}") for name in some])
-            entries |= {name: value.decode("utf-8", "replace") for name, (code, value) in zip(some, replies, strict=True) if not code}
+            for name, (code, value) in zip(some, replies, strict=True):
+                if not code:
+                    entries[name] = value.decode("utf-8", "replace")
         return entries
 
     def write_all(self, path: str, values: Mapping[str, str | int], tx: int = 0) -> None:
@@ -123,7 +125,7 @@ class StoreClient:
         self._call(m.StoreUnwatch(path, token))
 
     def deliver(self, path: str, token: str) -> None:
-        """Run the handler of an event; of every watch when events were lost. Events of a watch taken back are dropped."""
+        """Run the handler of an event; of every watch when events were lost. A watch taken back hears nothing."""
         if (path, token) == ("", ""):
             for watched, handler in list(self._watches.values()):
                 handler(watched)

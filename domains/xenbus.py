@@ -1,12 +1,12 @@
 """The device handshake: both ends watch each other's `state` in XenStore and follow one table each.
 
-To the states of xenbus.h hvd adds what Xen lacks, liveness. The broker removes the `state` node of a dead end, behind the fence. A
-new backend incarnation writes its number to `hvd-incarnation` with InitWait; the frontend publishes its (re-initialised) ring for
-exactly that number in `hvd-backend-incarnation`, under a session of its own in `hvd-session`. So neither end can take an old
-state for a new one, however events are merged.
+To the states of xenbus.h hvd adds what Xen lacks, liveness. The broker removes the `state` node of a dead end, behind
+the fence. A new backend incarnation writes its number to `hvd-incarnation` with InitWait; the frontend publishes its
+(re-initialised) ring for exactly that number in `hvd-backend-incarnation`, under a session of its own in
+`hvd-session`. So neither end can take an old state for a new one, however events are merged.
 
-A backend that closed a device says why in `error`, and in `hvd-closed-for` to which incarnation of the frontend. A later one knocks:
-it writes its number to `hvd-incarnation`, and the backend offers the device anew.
+A backend that closed a device says why in `error`, and in `hvd-closed-for` to which incarnation of the frontend. A
+later one knocks: it writes its number to `hvd-incarnation`, and the backend offers the device anew.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 INCARNATION, FOR_INCARNATION, SESSION = "hvd-incarnation", "hvd-backend-incarnation", "hvd-session"
 CLOSED_FOR = "hvd-closed-for"
 BAD_KEYS = (HvdError, OSError, ValueError, KeyError, OverflowError)
-"""What making sense of a peer's keys may end in: refused calls, no memory, texts that are no numbers, numbers too large."""
+"""What making sense of a peer's keys may end in: refused calls, no memory, no numbers, numbers too large."""
 
 
 class XenbusFrontend:
@@ -53,6 +53,7 @@ class XenbusFrontend:
         keys = read_keys(self._runtime, self._backend_path)
         backend, incarnation = parse_state(keys.get("state")), _number(keys.get(INCARNATION))
         current = incarnation == self._published_for
+        ours = str(self._runtime.incarnation)
         if self.connected and not (current and backend is XenbusState.CONNECTED):
             self.connected = False
             self.device.backend_gone()
@@ -61,7 +62,7 @@ class XenbusFrontend:
                 self._publish(incarnation, keys)
             case XenbusState.CONNECTED if current and not self.connected and self.state is not XenbusState.CLOSED:
                 self._connect(keys)
-            case XenbusState.CLOSED if self._published_for is None and keys.get(CLOSED_FOR) != str(self._runtime.incarnation):
+            case XenbusState.CLOSED if self._published_for is None and keys.get(CLOSED_FOR) != ours:
                 self._knock()
             case XenbusState.CLOSING | XenbusState.CLOSED:
                 self.error = keys.get("error") or "the backend closed the device"
@@ -140,7 +141,8 @@ class XenbusBackend:
             self._fail(error)
             return
         state = XenbusState.INIT_WAIT
-        self._store.write_all(self.path, features | {INCARNATION: str(self._runtime.incarnation), "state": str(int(state))})
+        ours = {INCARNATION: str(self._runtime.incarnation), "state": str(int(state))}
+        self._store.write_all(self.path, features | ours)
         self.state = state
 
     def _look(self) -> None:
@@ -157,7 +159,8 @@ class XenbusBackend:
         if self._attached and (session != self._session or frontend not in PUBLISHED):
             self._detach()
             self._switch(XenbusState.INIT_WAIT)
-        if frontend is XenbusState.INITIALISED and not self._attached and keys.get(FOR_INCARNATION) == str(self._runtime.incarnation):
+        for_us = keys.get(FOR_INCARNATION) == str(self._runtime.incarnation)
+        if frontend is XenbusState.INITIALISED and not self._attached and for_us:
             self._attach(session, keys)
 
     def _attach(self, session: str, untrusted_keys: Keys) -> None:

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The story of hvd in one run: a cluster boots, is measured, its disk driver is killed again and again, nothing is lost.
+"""The story of hvd in one run: a cluster boots, is measured, its disk driver is killed again and again, nothing is
+lost.
 
 `scripts/demo.sh` sets everything up and then runs this. It starts examples/cockpit with images of its own in a
 temporary directory, and leaves nothing behind.
@@ -65,7 +66,7 @@ def tell(console: Console, directory: Path, kills: int) -> tuple[list[Figure], V
     console.print(f"[bold]1.[/] hvd up, {BOOTS} times: machine, broker, zygote and dom0 from nothing")
     with console.status("booting") as status:
         boots = measure_boots(directory, BOOTS, status.update)
-        console.print("[bold]2.[/] examples/cockpit: dom0, a disk driver domain, three guests; each a process of its own")
+        console.print("[bold]2.[/] examples/cockpit: dom0, a disk driver domain, three guests: five processes")
         with Cluster.load(cockpit) as cluster:
             console.print(domain_table(cluster))
             console.print("[bold]3.[/] two domains and a shared ring between them: 64 bytes there and back")

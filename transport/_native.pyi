@@ -252,7 +252,7 @@ def die_with_parent() -> None: ...
 def set_process_name(name: str) -> None: ...
 def exit_on_fatal_signals() -> None: ...
 def eventfd_ping_pong(rounds: int, think_ns: int, child_cpu: int) -> list[int]:
-    """Round trips of a bare C eventfd ping-pong with a forked child, in nanoseconds: the floor of a sleeping round trip."""
+    """Round trips of a bare C eventfd ping-pong with a forked child, in nanoseconds."""
 
 
 @final
@@ -268,7 +268,8 @@ class BlkifDecoder:
     def decode(
         self, slots: bytes, first: int = 0
     ) -> tuple[list[tuple[int, int, int, int, int, list[memoryview]]], int | None]:
-        """(id, operation, status, sector, sectors, memory) of each slot from `first` on; second, a ref that has to be mapped
-        before the next slot can be decoded, or None. The memoryviews are for use before `remove` and `clear` only."""
+        """(id, operation, status, sector, sectors, memory) of each slot from `first` on; second, a ref that has to be
+        mapped before the next slot can be decoded, or None. The memoryviews are for use before `remove` and `clear`
+        only."""
 
 def punch_hole(fd: int, offset: int, length: int) -> None: ...

@@ -1,7 +1,9 @@
-"""What a disk exerciser was acknowledged, as records in a file, and what its blocks hold: shared with the checker outside.
+"""What a disk exerciser was acknowledged, as records in a file, and what its blocks hold: shared with the checker
+outside.
 
-A block is 4 KiB and says who it is: writer's seed, sequence number, its own place, then filler that follows from these. So anyone can tell
-whether a block on an image is whole, whose it is, and how old. Each acknowledged operation appends one record.
+A block is 4 KiB and says who it is: writer's seed, sequence number, its own place, then filler that follows from
+these. So anyone can tell whether a block on an image is whole, whose it is, and how old. Each acknowledged operation
+appends one record.
 """
 
 from __future__ import annotations

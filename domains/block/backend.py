@@ -102,7 +102,8 @@ class Connection:
         self._ring_pages = self._runtime.grants.map(self._frontend, GrantRef(first), count)
         self._ring = BackRing(self._ring_pages.view, REQUEST_SIZE, RESPONSE_SIZE)
         port = Port(int(untrusted_keys["event-channel"]))
-        self._port, self._endpoint = self._runtime.bind_interdomain(self._frontend, port, self._backend.guarded(self.serve))
+        handler = self._backend.guarded(self.serve)
+        self._port, self._endpoint = self._runtime.bind_interdomain(self._frontend, port, handler)
         self._runtime.waiter.attach_ring(self._port, self._ring)
 
     def close(self) -> None:
@@ -138,7 +139,7 @@ class Connection:
                 endpoint.notify()
 
     def _decode(self, slots: bytes) -> list[Decoded]:
-        """Every request of the batch, in order, its grants mapped; one whose grants cannot be mapped is an error to answer."""
+        """Every request of the batch in order, its grants mapped; where they cannot be, an error to answer."""
         decoded: list[Decoded] = []
         while True:
             some, missing = self._decoder.decode(slots, len(decoded))
@@ -151,7 +152,7 @@ class Connection:
                 decoded.append((request_id, slots[at], Status.ERROR, 0, 0, []))
 
     def _map(self, ref: int) -> bool:
-        """Map the run a ref belongs to (for a frontend without persistent grants: just the page); False if it will not be."""
+        """Map the run a ref belongs to (without persistent grants: just the page); False if that is refused."""
         if len(self._mapped) >= MAPPINGS_MAX and self._persistent:
             return False
         count = 0 if self._persistent else 1

@@ -54,8 +54,8 @@ class Completion:
 class BlockFrontend(Frontend):
     """One disk. Sectors are 512 bytes.
 
-    `read`, `write`, `flush` and `discard` block and raise OSError; `submit_*` and `completions` keep many requests in flight. Every
-    submitted request completes exactly once: with the backend's answer, or with EIO after `timeout-ms`.
+    `read`, `write`, `flush` and `discard` block and raise OSError; `submit_*` and `completions` keep many requests in
+    flight. Every submitted request completes exactly once: with the backend's answer, or with EIO after `timeout-ms`.
     """
 
     def __init__(self, runtime: Runtime, backend: DomId, keys: Keys) -> None:
@@ -121,7 +121,7 @@ class BlockFrontend(Frontend):
         return self._submit_transfer(Operation.READ, sector, count, data)
 
     def submit_write(self, sector: int, data: bytes | bytearray | memoryview) -> int:
-        """Write whole sectors (at most `request_sectors_max`); the request's id. The data is copied before this returns."""
+        """Write whole sectors (at most `request_sectors_max`); the request's id. The data is copied at once."""
         count = self._whole_sectors(data)
         self._check(sector, count)
         if self.readonly:
@@ -144,7 +144,8 @@ class BlockFrontend(Frontend):
         if not self._can_discard:
             raise OSError(errno.EOPNOTSUPP, f"the backend of disk {self.name} cannot discard")
         request_id = self._shadow.next_id()
-        return self._submit(Request(request_id, encode_discard(request_id, sector, count), Operation.DISCARD, count, None, self._deadline()))
+        slot = encode_discard(request_id, sector, count)
+        return self._submit(Request(request_id, slot, Operation.DISCARD, count, None, self._deadline()))
 
     @property
     def request_sectors_max(self) -> int:

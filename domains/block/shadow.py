@@ -1,4 +1,4 @@
-"""What a block frontend has asked for and not been answered: it outlives every backend, so that each request completes exactly once."""
+"""What a block frontend asked for and was not answered: it outlives every backend, so each request completes once."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Shadow:
         return request
 
     def backend_died(self) -> list[Request]:
-        """Everything open is to be issued again in order; what was abandoned is closed, since nobody uses its pages any more."""
+        """Everything open is to be issued again in order; what was abandoned is closed: nobody uses its pages now."""
         abandoned = [request for request in self.open.values() if request.abandoned]
         for request in abandoned:
             del self.open[request.id]

@@ -4,7 +4,8 @@ Arguments: the device's kind. A line `NUMBER COMMAND` is answered by `#NUMBER: d
 
     exercise      a round of the device's own traffic, as its driver supplies it
     undeclared    the keys that the two ends have written and the driver's prose does not name
-    jump          publish a ring whose producer index claims more requests than there is room for
+    ring          publish an empty ring of the suite's own instead of the frontend's
+    jump          let that ring's producer index claim more requests than there is room for
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from hvd.domains.device import Frontend, Keys
 from hvd.domains.drivers import find_driver
 from hvd.domains.guest import Guest
+from hvd.transport.rings import FrontRing
 from hvd.transport.xenbus_state import XenbusState
 
 AUTO_READY = False
@@ -25,6 +27,8 @@ WITHOUT_PROSE = frozenset(
     {"frontend", "frontend-id", "backend", "backend-id", "handle", "state", "online", "domain", "error"}
 )
 """What every device has. Keys that begin with hvd- are the handshake's."""
+SLOT = 64
+"""An empty ring looks the same whatever the size of its slots."""
 JUMPED = (1 << 31).to_bytes(4, "little")
 
 
@@ -41,7 +45,7 @@ class Subject:
         self._backend_path = self._store.read_text(f"{self._path}/backend")
         self._given = set(self._frontend.keys)
         self.commands: dict[str, Callable[[], str]] = {
-            "exercise": self._exercise, "undeclared": self._undeclared, "jump": self._jump,
+            "exercise": self._exercise, "undeclared": self._undeclared, "ring": self._ring, "jump": self._jump,
         }  # fmt: skip
 
     def _exercise(self) -> str:
@@ -57,21 +61,26 @@ class Subject:
         own = {key for key in written - WITHOUT_PROSE - self._given if not key.startswith("hvd-")}
         return " ".join(sorted(key for key in own if not {key, re.sub(r"\d+$", "%u", key)} & words)) or DONE
 
-    def _jump(self) -> str:
-        """Not the frontend's ring but one of our own making, so that the frontend itself keeps its word."""
+    def _ring(self) -> str:
+        """Not the frontend's own ring, so that the frontend itself keeps its word."""
         keys = self._store.read_all(self._path)
         if not {"ring-ref", "event-channel"} <= keys.keys():
             return "no ring-ref and event-channel"
-        ring = self._runtime.grants.share(self._frontend.backend, 1)
-        ring.view[: len(JUMPED)] = JUMPED
-        port, _ = self._runtime.alloc_unbound(self._frontend.backend, lambda: None)
-        lie: Keys = {
-            "ring-ref": str(ring.ref),
+        self._ring_pages = self._runtime.grants.share(self._frontend.backend, 1)
+        FrontRing(self._ring_pages.view, SLOT, SLOT).init()
+        port, self._endpoint = self._runtime.alloc_unbound(self._frontend.backend, lambda: None)
+        ours: Keys = {
+            "ring-ref": str(self._ring_pages.ref),
             "event-channel": str(port),
-            "hvd-session": f"{self._runtime.incarnation}.jump",
+            "hvd-session": f"{self._runtime.incarnation}.ring",
             "state": str(int(XenbusState.INITIALISED)),
         }
-        self._store.write_all(self._path, lie)
+        self._store.write_all(self._path, ours)
+        return DONE
+
+    def _jump(self) -> str:
+        self._ring_pages.view[: len(JUMPED)] = JUMPED
+        self._endpoint.notify()
         return DONE
 
 

@@ -1,8 +1,8 @@
 """A guest that writes and reads its disk without pause and notes every acknowledgement for a checker outside.
 
-Arguments `acks=FILE` (records are appended there), `seed=N`, `depth=N` requests in flight, `blocks=N` of the disk to use,
-`largest=N` blocks of one operation, `operations=N` (0: no end), `flush_every=N`. Whoever writes `data/finish` into its XenStore home ends it
-too; either way it powers off when everything that it asked for has been answered.
+Arguments `acks=FILE` (records are appended there), `seed=N`, `depth=N` requests in flight, `blocks=N` of the disk to
+use, `largest=N` blocks of one operation, `operations=N` (0: no end), `flush_every=N`. Whoever writes `data/finish`
+into its XenStore home ends it too; either way it powers off when everything that it asked for has been answered.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Exerciser:
         os.write(self._acks, pack(ack))
 
     def _check(self, operation: Operation, data: bytes) -> None:
-        """Every block read must be whole, in its place, and no older than what was acknowledged before the read was asked for."""
+        """Every block must be whole, in its place, and no older than what was acknowledged before the read."""
         for index in range(operation.blocks):
             block = operation.block + index
             if self._least.get(block, operation.sequence) >= operation.sequence:

@@ -1,7 +1,8 @@
 """A guest that measures the ring between two domains, and in turns with it the floor it is held against.
 
-Arguments `out=FILE` (a JSON object is written there at the end), `hot=N` and `asleep=N` round trips, `think_us=N` between
-sleeping ones, `peer_cpu=N` for the floor's answering process. Each figure is a list of round trips in nanoseconds.
+Arguments `out=FILE` (a JSON object is written there at the end), `hot=N` and `asleep=N` round trips, `think_us=N`
+between sleeping ones, `peer_cpu=N` for the floor's answering process. Each figure is a list of round trips in
+nanoseconds.
 """
 
 from __future__ import annotations

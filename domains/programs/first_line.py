@@ -1,4 +1,4 @@
-"""A guest that notes in a file (its argument) when its first line ran, and ends: what a domain's creation is timed by."""
+"""A guest that notes in a file (its argument) when its first line ran: what a domain's creation is timed by."""
 
 from __future__ import annotations
 

@@ -310,7 +310,7 @@ class Hypervisor:
             self.hardware.announce("starting", domain, "")
 
     def _build(self, domain: Domain) -> None:
-        """The process, which is forked while the rest is made: ports, console, store directories, endpoint, identity."""
+        """The process, forked while the rest is made: ports, console, store directories, endpoint, identity."""
         dom = domain.domid
         if dom not in self.channels.ports:
             self.channels.add_domain(dom)

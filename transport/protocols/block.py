@@ -1,16 +1,17 @@
 """The block device: Xen's blkif (public/io/blkif.h, 64-bit layout), what both ends need of it.
 
-A ring of 112-byte requests and 16-byte responses in one or more pages; one event channel. A request names sectors of 512 bytes
-and the granted pages their data lies in: up to 11 segments in the slot itself, or up to 8 pages of segments (INDIRECT). Responses
-carry the request's id and may come in any order.
+A ring of 112-byte requests and 16-byte responses in one or more pages; one event channel. A request names sectors of
+512 bytes and the granted pages their data lies in: up to 11 segments in the slot itself, or up to 8 pages of segments
+(INDIRECT). Responses carry the request's id and may come in any order.
 
-Backend keys    feature-flush-cache feature-discard feature-persistent feature-max-indirect-segments max-ring-page-order sectors
+Backend keys    feature-flush-cache feature-discard feature-persistent feature-max-indirect-segments
+max-ring-page-order sectors
                 sector-size physical-sector-size info (4: read-only) mode params
 Frontend keys   ring-ref | ring-page-order num-ring-pages ring-ref%u, event-channel, protocol, feature-persistent
 
-hvd beyond Xen: a frontend outlives its backend. It keeps every request until it is answered, makes the ring empty for the next
-backend (see domains/xenbus.py) and issues again, in the order of their ids, what is open. An id is never used twice, so a late or
-second answer is recognised and dropped.
+hvd beyond Xen: a frontend outlives its backend. It keeps every request until it is answered, makes the ring empty for
+the next backend (see domains/xenbus.py) and issues again, in the order of their ids, what is open. An id is never
+used twice, so a late or second answer is recognised and dropped.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ LOOKS = 5
 
 @dataclass(slots=True)
 class Verdict:
-    """What a check found. `lost`, `torn`, `misplaced` and `duplicated` must be 0; `failed` operations promised nothing."""
+    """What a check found. `lost`, `torn`, `misplaced` and `duplicated` must be 0; `failed` promised nothing."""
 
     operations: int = 0
     writes: int = 0
@@ -79,7 +79,7 @@ class Checker:
             self._take(ack)
 
     def check(self) -> Verdict:
-        """Every block acknowledged before this call must be on the image, whole, and no older. Counts add up over calls."""
+        """Every block acknowledged before this call must be on the image, whole and no older. Counts add up."""
         self.follow()
         expected = dict(self._newest)
         self.verdict.blocks = len(expected)

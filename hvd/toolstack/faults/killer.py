@@ -85,7 +85,8 @@ class Killer:
             elif killed_ns is not None and event.event == "died":
                 detected_ms = _ms(event, killed_ns)
             elif killed_ns is not None and event.event == "ready":
-                return Recovery(number, victim.name, info.incarnation, detected_ms, _ms(event, killed_ns), killed_ns=sent_ns)
+                ready_ms = _ms(event, killed_ns)
+                return Recovery(number, victim.name, info.incarnation, detected_ms, ready_ms, killed_ns=sent_ns)
             elif event.event in LAST_STATES:
                 outcome = f"{event.event}: {event.detail}"
                 return Recovery(number, victim.name, info.incarnation, detected_ms, outcome=outcome)
