@@ -120,12 +120,15 @@ def test_garbage_in_a_frontends_keys_closes_that_device_alone(trial: Trial) -> N
 def test_a_ring_index_that_jumps_closes_that_device_alone(trial: Trial) -> None:
     trial.exercise()
     before = trial.counts()
-    answer = trial.order(SUBJECT, "jump")
+    answer = trial.order(SUBJECT, "ring")
     if answer == NO_RING:
         pytest.skip(f"{trial.kind} publishes {answer}")
     assert answer == DONE
     trial.settle()
     path = trial.backend_path(SUBJECT)
+    assert trial.state(path) is XenbusState.CONNECTED
+    assert trial.order(SUBJECT, "jump") == DONE
+    trial.settle()
     assert trial.state(path) is XenbusState.CLOSED
     assert trial.read(path, "error"), "the backend has not said why it closed"
     assert trial.cluster.domain(BACKEND).incarnation == 1
