@@ -156,7 +156,7 @@ class RingBackend(Backend):
         port = number_in(untrusted_keys, EVENT_CHANNEL, PORT_MAX)
         self._mapped = self.runtime.grants.map(self.frontend, GrantRef(ref))
         self._ring = BackRing(self._mapped.view, self.REQUEST_SIZE, self.RESPONSE_SIZE)
-        self._port, self._endpoint = self.runtime.bind_interdomain(self.frontend, Port(port), self._serve)
+        self._port, self._endpoint = self.runtime.bind_interdomain(self.frontend, Port(port), self.guarded(self._serve))
         self.runtime.waiter.attach_ring(self._port, self._ring)
         return {}
 
@@ -175,12 +175,9 @@ class RingBackend(Backend):
         ring, endpoint = self._ring, self._endpoint
         if ring is None or endpoint is None:
             return
-        try:
-            for _ in range(BATCH):
-                untrusted_request = ring.pop()
-                if untrusted_request is None:
-                    return
-                if ring.push(self.answer(untrusted_request)):
-                    endpoint.notify()
-        except PeerFault as fault:
-            self.on_fault(fault)
+        for _ in range(BATCH):
+            untrusted_request = ring.pop()
+            if untrusted_request is None:
+                return
+            if ring.push(self.answer(untrusted_request)):
+                endpoint.notify()
