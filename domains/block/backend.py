@@ -31,6 +31,8 @@ BATCH = 32
 """Requests carried out before the other devices of this domain have their turn."""
 MAPPINGS_MAX = 64
 """Runs of a frontend's grants that one device keeps mapped; with as many, all are let go before the next batch."""
+DIGITS_MAX = 10
+"""Digits of the largest 32-bit number."""
 
 Decoded = tuple[int, int, int, int, int, list[memoryview]]
 
@@ -101,7 +103,7 @@ class Connection:
         self._persistent = untrusted_keys.get("feature-persistent") == "1"
         self._ring_pages = self._runtime.grants.map(self._frontend, GrantRef(first), count)
         self._ring = BackRing(self._ring_pages.view, REQUEST_SIZE, RESPONSE_SIZE)
-        port = Port(int(untrusted_keys["event-channel"]))
+        port = Port(_number(untrusted_keys, "event-channel"))
         handler = self._backend.guarded(self.serve)
         self._port, self._endpoint = self._runtime.bind_interdomain(self._frontend, port, handler)
         self._runtime.waiter.attach_ring(self._port, self._ring)
@@ -198,11 +200,21 @@ class Connection:
 def ring_refs(untrusted_keys: Keys) -> tuple[int, int]:
     """(first ref, pages) of the frontend's ring; PeerFault when its pages are not consecutive refs or too many."""
     if "ring-ref" in untrusted_keys:
-        return int(untrusted_keys["ring-ref"]), 1
-    order = int(untrusted_keys["ring-page-order"])
-    if not 0 <= order <= RING_PAGE_ORDER_MAX:
+        return _number(untrusted_keys, "ring-ref"), 1
+    order = _number(untrusted_keys, "ring-page-order")
+    if order > RING_PAGE_ORDER_MAX:
         raise PeerFault(f"ring-page-order {order}; at most {RING_PAGE_ORDER_MAX}")
-    refs = [int(untrusted_keys[f"ring-ref{i}"]) for i in range(1 << order)]
+    refs = [_number(untrusted_keys, f"ring-ref{i}") for i in range(1 << order)]
     if refs != list(range(refs[0], refs[0] + len(refs))):
         raise PeerFault("the pages of the ring are not consecutive grants")
     return refs[0], len(refs)
+
+
+def _number(untrusted_keys: Keys, name: str) -> int:
+    """A key that names a port, a ref or an order; PeerFault saying what stands there instead."""
+    value = untrusted_keys.get(name)
+    if value is None:
+        raise PeerFault(f"the key {name} is missing")
+    if not (value.isascii() and value.isdecimal() and len(value) <= DIGITS_MAX):
+        raise PeerFault(f"{name} is no number: {value[:40]!r}")
+    return int(value)

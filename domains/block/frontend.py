@@ -79,6 +79,8 @@ class BlockFrontend(Frontend):
     # ---- the handshake (see Frontend) --------------------------------------------------------------------------------
 
     def publish(self, backend_keys: Keys) -> Keys:
+        self._ring.close()
+        self._ring = FrontRing(self._ring_pages.view, REQUEST_SIZE, RESPONSE_SIZE)  # what a backend broke stays so
         self._ring.init()
         keys = {"event-channel": str(self._port), "protocol": PROTOCOL, "feature-persistent": "1"}
         if self._order == 0:

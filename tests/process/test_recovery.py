@@ -146,7 +146,7 @@ KILLS = {
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.timeout(300)
-def test_25_kills_at_random_points_lose_tear_misplace_and_duplicate_nothing(tmp_path, seed):
+def test_25_kills_at_random_points_lose_tear_misplace_and_duplicate_nothing(tmp_path: Path, seed: int) -> None:
     source = random.Random(seed)
     kinds = [kind for kind, weight in KILLS.items() for _ in range(weight)]
     kinds = source.sample(kinds + kinds, 25)
@@ -166,7 +166,7 @@ def test_25_kills_at_random_points_lose_tear_misplace_and_duplicate_nothing(tmp_
 # ---- a kill between the I/O and its answer ---------------------------------------------------------------------------
 
 
-def test_a_backend_killed_between_its_io_and_the_answer_has_every_request_completed_once(tmp_path):
+def test_a_backend_killed_between_its_io_and_the_answer_has_every_request_completed_once(tmp_path: Path) -> None:
     operations, odds = 3000, 100
     options = ("depth=8", "blocks=2048", "largest=32", f"operations={operations}")
     kernel = str(KERNELS / "dies_after_io.py")

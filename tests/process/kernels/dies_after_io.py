@@ -1,4 +1,4 @@
-"""A driver domain that is gone between its I/O and the answer: one time in so many, its process ends after the transfer.
+"""A driver domain that is gone between its I/O and the answer: one time in so many, it ends after the transfer.
 
 It exits without a word: a SIGKILL from inside is nothing to the first process of a PID namespace.
 """

@@ -1,0 +1,124 @@
+"""A guest that does what its first argument names with its disk; an exception is the test's failure."""
+
+import errno
+import time
+
+from hvd.domains.block.frontend import BlockFrontend
+from hvd.transport import messages as m
+from hvd.transport.errors import LocalError
+from hvd.transport.pages import PAGE_SIZE
+
+AUTO_READY = False
+publish = BlockFrontend.publish
+
+
+def fails(code, call, *arguments):
+    try:
+        call(*arguments)
+    except OSError as error:
+        assert error.errno == code, error
+    else:
+        raise AssertionError(f"no OSError {code}")
+
+
+def pattern(sectors, salt=0):
+    return b"".join((index * 7 + salt).to_bytes(8, "little") * 64 for index in range(sectors))
+
+
+def operations(guest):
+    disk = guest.disk("xvda")
+    for sector, count in ((0, 1), (3, 8), (17, 88), (200, 96), (disk.sectors - 1, 1)):
+        disk.write(sector, pattern(count, sector))
+        assert disk.read(sector, count) == pattern(count, sector)
+    disk.flush()
+    disk.discard(200, 96)
+    assert disk.read(200, 96) == bytes(96 * 512)
+    assert disk.read(296, 1) == bytes(512)
+
+
+def megabytes(guest):
+    disk = guest.disk()
+    assert disk.request_sectors_max == 2048
+    request = disk.submit_write(0, pattern(2048))
+    while not (done := disk.completions(10)):
+        continue
+    assert [(completion.id, completion.errno) for completion in done] == [(request, 0)]
+    disk.write(5, pattern(9000, 5))  # several requests, more than the pool holds at once
+    assert disk.read(5, 9000) == pattern(9000, 5)
+
+
+def many(guest):
+    disk = guest.disk()
+    ids = [disk.submit_write(8 * index, pattern(8, index)) for index in range(500)]
+    done = []
+    while disk.in_flight or len(done) < len(ids):
+        done += disk.completions(10)
+    assert sorted(completion.id for completion in done) == ids
+    assert all(disk.read(8 * index, 8) == pattern(8, index) for index in range(500))
+
+
+def readonly(guest):
+    disk = guest.disk()
+    assert disk.readonly
+    assert disk.read(0, 1) == bytes(512)
+    fails(errno.EROFS, disk.write, 0, bytes(512))
+    fails(errno.EOPNOTSUPP, disk.discard, 0, 1)
+
+
+def nonsense(guest):
+    disk = guest.disk()
+    for arguments in ((-1, 1), (disk.sectors, 1), (disk.sectors - 1, 2), (0, 0)):
+        try:
+            disk.read(*arguments)
+        except LocalError:
+            continue
+        raise AssertionError(f"read{arguments} was let through")
+
+
+def not_persistent(guest):
+    """Its grants are free the moment an answer is there."""
+    disk = guest.disk()
+    for count in (1, 88, 2048):
+        disk.write(0, pattern(count))
+        guest.runtime.hypercalls.call(m.GnttabEndAccess(disk._data.ref, 1))
+        assert guest.runtime.hypercalls.call(m.GnttabShare(disk._data.id, 0, 1)) > 0
+        disk._data = guest.runtime.grants.share(disk.backend, len(disk._data.view) // PAGE_SIZE)
+        assert disk.read(0, count) == pattern(count)
+
+
+def timeout(guest):
+    """Its backend is stopped and goes on as the test says."""
+    disk, store = guest.disk(), guest.runtime.store
+    disk.write(0, pattern(8))
+    whole = disk._pool.free
+
+    def told(word):
+        guest.runtime.wait_until(lambda: store.read("data/" + word) is not None, word, 20)
+
+    store.watch("data", lambda path: None)
+    guest.ready()
+    told("stopped")
+    started = time.monotonic()
+    request = disk.submit_write(0, pattern(8, 1))
+    assert [(done.id, done.errno) for done in disk.completions(20)] == [(request, errno.EIO)]
+    assert time.monotonic() - started >= 0.3
+    assert disk._pool.free == whole - 1, "a stopped backend may still read this page"
+    store.write("data/expired", "1")
+    told("going")
+    guest.runtime.wait_until(lambda: disk._pool.free == whole, "the late answer", 20)
+    assert disk.completions(0) == [], "it was completed already"
+    disk.write(0, pattern(8, 2))
+    assert disk.read(0, 8) == pattern(8, 2)
+
+
+def main(guest):
+    globals()[guest.args[0]](guest)
+
+
+if __name__ == "hvd_guest":
+
+    def publish_without_persistence(disk, backend_keys):
+        keys = publish(disk, backend_keys)
+        return keys | {"feature-persistent": "0"} if disk.keys.get("persistent") == "0" else keys
+
+    BlockFrontend.publish = publish_without_persistence
