@@ -1,8 +1,10 @@
 """A guest that shows the temperature, once a second."""
 
+import time
+
 
 def main(guest):
     thermometer = guest.device("thermometer")
     while True:
         print(f"{thermometer.now():.1f} °C, at most {thermometer.highest():.1f} °C")
-        guest.wait(1.0)
+        time.sleep(1)

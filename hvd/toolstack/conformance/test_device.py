@@ -129,9 +129,9 @@ def test_a_ring_index_that_jumps_closes_that_device_alone(trial: Trial) -> None:
     assert trial.state(path) is XenbusState.CONNECTED
     assert trial.order(SUBJECT, "jump") == DONE
     trial.settle()
+    assert trial.cluster.domain(BACKEND).incarnation == 1, "the jump ended the driver domain"
     assert trial.state(path) is XenbusState.CLOSED
     assert trial.read(path, "error"), "the backend has not said why it closed"
-    assert trial.cluster.domain(BACKEND).incarnation == 1
     trial.kill(SUBJECT)
     trial.exercise()
     assert trial.counts() == before
