@@ -23,7 +23,10 @@ def find_driver(kind: str) -> DeviceDriver:
     if target is None:
         raise LocalError(f"no driver for device kind {kind!r}; there are {', '.join([*SHIPPED, *_registered()])}")
     module, _, name = target.partition(":")
-    driver = getattr(importlib.import_module(module), name, None)
+    try:
+        driver = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # somebody else's module: whatever it raises, it does not load
+        raise LocalError(f"driver {target} of kind {kind!r} does not load: {type(error).__name__}: {error}") from error
     if not isinstance(driver, DeviceDriver) or driver.kind != kind:
         raise LocalError(f"driver entry point {target} of kind {kind!r} is no DeviceDriver of that kind")
     return driver

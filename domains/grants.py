@@ -66,6 +66,9 @@ class Grants:
         if extent_id not in self._mapped:
             try:
                 extent = Extent.map(descriptors[0], value["pages"], writable=not value["readonly"])
+            except BaseException:
+                self._call(m.GnttabUnmap(handle))
+                raise
             finally:
                 os.close(descriptors[0])
             self._mapped[extent_id] = extent, set()

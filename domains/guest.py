@@ -82,7 +82,8 @@ class Guest:
     # ---- life --------------------------------------------------------------------------------------------------------
 
     def run(self, main: Callable[[Any], None]) -> None:
-        """Connect devices, become ready, call the kernel."""
+        """Connect devices, become ready, call the kernel. Shutdown requests are heard now, earlier ones too."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         self._connect_devices()
         if getattr(main, "__globals__", {}).get("AUTO_READY", True):
             self.ready()

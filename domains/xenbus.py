@@ -158,10 +158,20 @@ class XenbusBackend:
             return
         if self._attached and (session != self._session or frontend not in PUBLISHED):
             self._detach()
-            self._switch(XenbusState.INIT_WAIT)
+            self._wait_again()
         for_us = keys.get(FOR_INCARNATION) == str(self._runtime.incarnation)
         if frontend is XenbusState.INITIALISED and not self._attached and for_us:
             self._attach(session, keys)
+
+    def _wait_again(self) -> None:
+        """InitWait, unless the toolstack has just removed the device: a write would make its directory anew."""
+
+        def body(tx: int) -> None:
+            if self._store.read(f"{self.path}/frontend", tx) is not None:
+                self._store.write(f"{self.path}/state", int(XenbusState.INIT_WAIT), tx)
+
+        self._store.transaction(body)
+        self.state = XenbusState.INIT_WAIT
 
     def _attach(self, session: str, untrusted_keys: Keys) -> None:
         self._session = session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import signal
 import socket
 import sys
 from importlib import import_module
@@ -28,6 +29,7 @@ def run_zygote(link: socket.socket) -> None:
     """Fork a domain for each request until the machine closes the link."""
     gc.collect()
     gc.freeze()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # inherited: a domain takes it when it can handle it
     choice = 0
     while True:
         received = receive_message(link)

@@ -47,8 +47,10 @@ def _fork_machine() -> tuple[int, int, int]:
         os.dup2(orders_read, ORDERS)
         os.dup2(reports_write, REPORTS)
         run_machine()
-    finally:
-        os._exit(0)
+    except BaseException:  # noqa: BLE001 - the top of a process: report, then end it without unwinding into the command
+        sys.excepthook(*sys.exc_info())
+        os._exit(1)
+    os._exit(0)
 
 
 def run_machine() -> None:

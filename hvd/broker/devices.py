@@ -87,7 +87,7 @@ def drop_terminals(store: Store, domids: Iterable[DomId]) -> None:
 def remove_domain(store: Store, domain: Domain, devices: list[tuple[DeviceConfig, DomId]]) -> None:
     """Take a domain's directories away, its devices' backend ones too."""
     for device, backend in devices:
-        _remove(store, backend_path(backend, domain.domid, device))
+        _remove(store, backend_path(backend, domain.domid, device).rpartition("/")[0])  # whatever is left there
     _remove(store, f"/local/domain/{domain.domid}")
 
 

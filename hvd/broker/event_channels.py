@@ -123,10 +123,14 @@ class EventChannels:
 
     def send(self, dom: DomId, port: Port) -> None:
         """Raise the other end; an unbound port is silently nothing, as in Xen. EINVAL on a virq or closed port."""
-        binding = self.lookup(dom, port)
-        if binding.state is PortState.VIRQ:
+        if self.lookup(dom, port).state is PortState.VIRQ:
             raise Refused(errno.EINVAL, f"port {port} of domain {dom} is a virq: only the hypervisor raises it")
-        if binding.state is PortState.INTERDOMAIN:
+        self.raise_other_end(dom, port)
+
+    def raise_other_end(self, dom: DomId, port: Port) -> None:
+        """Raise the other end of whatever the port is; never refuses, since deaths use it on ports a guest named."""
+        binding = self.ports.get(dom, {}).get(port)
+        if binding is not None and binding.state is PortState.INTERDOMAIN:
             self.hardware.raise_end(binding.channel, 1 - binding.side)
 
     def status(self, dom: DomId, port: Port) -> dict[str, int]:

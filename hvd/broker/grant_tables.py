@@ -268,8 +268,8 @@ class GrantTables:
             return
         if notify.clear_offset is not None:
             self.hardware.clear_byte(extent.id, notify.clear_offset)
-        if notify.port is not None and notify.port in self.channels.ports.get(dom, {}):
-            self.channels.send(dom, notify.port)
+        if notify.port is not None:
+            self.channels.raise_other_end(dom, notify.port)
 
     def _granted(self, caller: DomId, dom: DomId, ref: GrantRef, *, writable: bool) -> Extent:
         owner = self.tables.get(dom)

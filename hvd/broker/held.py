@@ -54,10 +54,15 @@ class HeldDescriptors:
         """Opened when first rung: (channel, side that is raised)."""
 
     def hold(self, key: str, descriptors: list[int]) -> None:
-        """Keep these under a key, in place of what it named. OSError, all closed: too few are left."""
+        """Keep these under a key, in place of what it named. OSError, all closed: too few are left.
+
+        What takes no more than what it replaces is never refused: the journal's next file least of all.
+        """
         cost = _cost(key, descriptors)
+        replaced = _cost(key, self.by_key[key]) if key in self.by_key else 0
         try:
-            if self._used + cost > self._limit - min(DESCRIPTORS_SPARED, self._limit // 2):
+            most = self._limit - min(DESCRIPTORS_SPARED, self._limit // 2)
+            if cost > replaced and self._used + cost - replaced > most:
                 raise OSError(errno.EMFILE, f"{self._used} of {self._limit} descriptors are in use")
             send_message(self._link, [HOLD, key], tuple(descriptors))
         except OSError:

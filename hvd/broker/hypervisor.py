@@ -25,6 +25,8 @@ from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, GRANT_REF_CONSOLE, Dom
 from hvd.transport.limits import DOMAINS_MAX, HYPERVISOR_LOG_LINES_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig
 
+NAME_STEM = 56
+"""Characters of a name that is made longer when its domain is kept under another."""
 SIGTERM, SIGKILL, SIGCONT, SIGSTOP = 15, 9, 18, 19
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", re.ASCII)
 DOM0_STOPS = frozenset({Shutdown.POWEROFF, Shutdown.REBOOT})
@@ -92,6 +94,12 @@ class Hypervisor:
 
     def create(self, config: DomainConfig, now_ns: int) -> Domain:
         """A new domain; it starts as soon as what it comes after is ready. EEXIST, EINVAL or ENOSPC change nothing."""
+        domain = self._enrol(config, now_ns)
+        self._start_waiting(now_ns)
+        return domain
+
+    def _enrol(self, config: DomainConfig, now_ns: int) -> Domain:
+        """The checks, and a record that waits."""
         if not NAME.fullmatch(config.name):
             raise Refused(errno.EINVAL, f"{config.name!r} is no name for a domain: 1 to 64 letters, digits and _.+-")
         if self.by_name(config.name) is not None:
@@ -108,7 +116,6 @@ class Hypervisor:
         self.next_domid += 1
         self.domains[domain.domid] = domain
         self.hardware.announce("created", domain, "")
-        self._start_waiting(now_ns)
         return domain
 
     def destroy(self, domid: DomId, now_ns: int) -> None:
@@ -213,6 +220,8 @@ class Hypervisor:
             self.hardware.signal_domain(domain, SIGKILL)
         elif domain.config.paused and incarnation == 1:
             self.pause(domid, now_ns)
+        elif domain.kill_at_ns is not None:  # asked to stop before there was a process to ask
+            self.hardware.signal_domain(domain, SIGTERM)
 
     def died(self, domid: DomId, incarnation: Incarnation, how: str, now_ns: int) -> None:
         """The kernel says that no thread of this incarnation is left: everything it held may be given away now."""
@@ -247,7 +256,10 @@ class Hypervisor:
             match what:
                 case "retry":
                     domain.retry_at_ns = None
-                    self._start(domain, now_ns)
+                    if domain.life is Life.WAITING:
+                        self._start_waiting(now_ns)
+                    else:
+                        self._start(domain, now_ns)
                 case "grace":
                     self._kill(domain)
                 case "watchdog":
@@ -275,6 +287,8 @@ class Hypervisor:
 
     def _start_waiting(self, now_ns: int) -> None:
         for domain in list(self.domains.values()):
+            if domain.retry_at_ns is not None:
+                continue
             if domain.life is Life.WAITING and all(self._is_ready(name) for name in self._prerequisites(domain)):
                 self._start(domain, now_ns)
 
@@ -390,14 +404,32 @@ class Hypervisor:
             self._restart(domain, now_ns)
 
     def _rename_and_restart(self, domain: Domain, now_ns: int) -> None:
-        """The dead one is kept under another name; another domain takes its place."""
+        """The dead one is kept under another name; another domain takes its place, its restarts counted on."""
+        verdict = judge_restart(domain, now_ns)
+        if isinstance(verdict, GiveUp):
+            self._fail(domain, verdict.text)
+            return
         domain.move(Event.PRESERVE)
-        domain.name = f"{domain.name}-{domain.domid}"
+        domain.name = self._free_name(domain)
         try:
-            self.create(domain.config, now_ns)
+            successor = self._enrol(domain.config, now_ns)
         except Refused as refusal:
             domain.last_death += f"; and could not be replaced: {refusal.text}"
             self.hardware.announce("failed", domain, domain.last_death)
+            return
+        successor.restarted_at_ns = domain.restarted_at_ns.copy()
+        successor.unready_deaths = domain.unready_deaths
+        if verdict.at_ns > now_ns:
+            successor.retry_at_ns = verdict.at_ns
+        else:
+            self._start_waiting(now_ns)
+
+    def _free_name(self, domain: Domain) -> str:
+        """The name with the domid behind it, made longer while somebody has it."""
+        stem, number = domain.name[:NAME_STEM], f"-{domain.domid}"
+        while self.by_name(stem + number) is not None:
+            number += "+"
+        return stem + number
 
     def _restart(self, domain: Domain, now_ns: int) -> None:
         verdict = judge_restart(domain, now_ns)

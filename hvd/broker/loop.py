@@ -15,7 +15,7 @@ from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ALIVE, Domain, Life
 from hvd.broker.held import channel_key, domain_key, extent_key
 from hvd.broker.hypervisor import SIGCONT, SIGKILL, SIGSTOP, Hypervisor
-from hvd.broker.journal import Journal, JournalFull
+from hvd.broker.journal import Intent, Journal, JournalFull
 from hvd.broker.poller import Poller
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
 from hvd.broker.state import CALL, DIED, FOUND_OPEN, STARTED, TICK, State
@@ -30,6 +30,8 @@ from hvd.transport.messages import DomainConfig
 JOURNAL = "journal"
 KILLED_FROM_OUTSIDE = "killed by SIGKILL"
 """How a broker ends that did nothing wrong itself."""
+WAIT_MOST_S = 3600.0
+"""A guest's timer may lie in any future; epoll takes 24 days at most."""
 CALLS_PER_TURN = 8
 """Hypercalls of one caller before the next caller has its turn."""
 
@@ -65,12 +67,12 @@ class Broker:
         send_message(self._link, [UP])
         self._world.publisher.start_logging()
         while True:
+            if self._world.stop_requested is not None:
+                self._world.say_goodbye()
             self._poller.poll(0 if self._ready else self._wait_s())
             self._tick()
             for _ in range(len(self._ready)):
                 self._serve(self._ready.popleft())
-            if self._world.stop_requested is not None:
-                self._world.say_goodbye()
 
     # ---- coming to life ----------------------------------------------------------------------------------------------
 
@@ -93,15 +95,15 @@ class Broker:
         self._world.stop_requested = state.hypervisor.stopping
         for queue in state.hypervisor.upcalls.values():
             queue.send_again()
+        intent = self._journal.intent()
         self._reconcile(state.hypervisor, inheritance)
-        self._judge_intent(inheritance)
+        self._judge_intent(intent, inheritance)
         self._world.publisher.log("recovered", broker=os.getpid(), domains=len(state.hypervisor.domains))
         self._world.announce("broker restarted", None, str(inheritance.brokers_before))
         return state
 
-    def _judge_intent(self, inheritance: Inheritance) -> None:
+    def _judge_intent(self, intent: Intent | None, inheritance: Inheritance) -> None:
         """A hypercall that broker after broker is found dead over is refused, and its sender taken down."""
-        intent = self._journal.intent()
         if intent is None:
             return
         crashed = inheritance.predecessor_end != KILLED_FROM_OUTSIDE
@@ -177,7 +179,7 @@ class Broker:
 
     def _wait_s(self) -> float | None:
         due = self._state.hypervisor.next_deadline_ns()
-        return None if due is None else max(0.0, (due - time.monotonic_ns()) / 1e9)
+        return None if due is None else min(max(0.0, (due - time.monotonic_ns()) / 1e9), WAIT_MOST_S)
 
     # ---- what comes in -----------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ class Poller:
         for descriptor, events in self._epoll.poll(timeout_s):
             if events & ~select.EPOLLOUT and descriptor in self._readers:
                 self._readers[descriptor]()
-            if events & select.EPOLLOUT and descriptor in self._writers:
+            if events & ~select.EPOLLIN and descriptor in self._writers:  # a hang-up too: the write tells what is wrong
                 self._writers[descriptor]()
 
     def _update(self, descriptor: int) -> None:

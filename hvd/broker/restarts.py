@@ -57,10 +57,10 @@ def judge_restart(domain: Domain, now_ns: int) -> Restart | GiveUp:
 
     An incarnation that had become ready is replaced at once: its death is a fault, not a broken start. One that died
     before it was ready waits `delay_ms`, doubled each time in a row up to `delay_max_ms`. Either way `limit` restarts
-    within `window_ms` are the most (0: no limit). A reboot the domain asked for counts as neither.
+    within `window_ms` are the most (0: no limit). A ready domain's reboot counts as neither.
     """
     policy = domain.config.restart
-    if domain.shutdown is Shutdown.REBOOT:
+    if domain.shutdown is Shutdown.REBOOT and domain.ready:
         return Restart(now_ns)
     while domain.restarted_at_ns and domain.restarted_at_ns[0] <= now_ns - policy.window_ms * 1_000_000:
         domain.restarted_at_ns.popleft()

@@ -219,7 +219,11 @@ class World:
             self._poller.watch_writable(sock, lambda: self.flush_upcalls(domid))
             return
         except OSError:
-            return  # the process is dying; its death is on its way
+            # The process is dying, or has shut its socket: it will hear nothing any more, so it goes.
+            self._poller.watch_writable(sock, None)
+            outbox.clear()
+            self.signal_domain(self.hypervisor.domains[domid], signal.SIGKILL)
+            return
         self._poller.watch_writable(sock, None)
 
     def _upcall(self, domid: DomId, message: list[Any], descriptors: tuple[int, ...]) -> None:

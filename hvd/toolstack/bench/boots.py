@@ -21,10 +21,11 @@ def measure_boots(directory: Path, count: int, tell: Callable[[str], None]) -> l
     for number in range(count):
         tell(f"boot {number + 1} of {count}")
         environment = os.environ | {"HVD_RUN_DIR": str(directory / f"boot-{number}")}
-        timings = json.loads(_hvd("up", "-d", "--timings", "--json", environment=environment).splitlines()[-1])[
-            "timings_ms"
-        ]
-        _hvd("down", environment=environment)
+        try:
+            told = _hvd("up", "-d", "--timings", "--json", environment=environment)
+        finally:
+            _hvd("down", environment=environment)
+        timings = json.loads(told.splitlines()[-1])["timings_ms"]
         broker_ms.append(timings["broker ready"])
         dom0_ms.append(timings["dom0's first line"])
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 from hvd.toolstack.bench.disks import disk, disk_domain, make_image
@@ -19,8 +19,6 @@ from hvd.transport.messages import DomainConfig
 DISK, WRITER = "bench-disk", "bench-writer"
 SEED = 1
 DEADLINE_S = 60.0
-LOOK_NS = 2_000_000_000
-"""How far behind a kill its recovery is looked for."""
 
 
 def measure_recovery(
@@ -47,18 +45,19 @@ def measure_recovery(
     verdict = checker.check()
     writer.destroy()
     driver.destroy()
-    samples = [first_completion_ms(checker.times_ns, at) for at in killed_ns]
+    ends = [*killed_ns[1:], time.monotonic_ns()]
+    samples = [first_completion_ms(checker.times_ns, at, until) for at, until in zip(killed_ns, ends, strict=True)]
     goals = (Goal("p50", 30.0), Goal("p99", 150.0))
     return [Figure("driver domain SIGKILL to the guest's next completed request", "ms", samples, goals)], verdict
 
 
-def first_completion_ms(times_ns: list[int], killed_ns: int) -> float:
-    """From a kill to the end of the longest silence behind it.
+def first_completion_ms(times_ns: list[int], killed_ns: int, until_ns: int) -> float:
+    """From a kill to the end of the longest silence before the next one.
 
     What the dead backend had answered already may still be taken from the ring after its death: that ends no wait.
     """
     start = bisect_right(times_ns, killed_ns)
-    after = [killed_ns, *(at for at in times_ns[start : start + 1000] if at < killed_ns + LOOK_NS)]
+    after = [killed_ns, *takewhile(lambda at: at < until_ns, times_ns[start:])]
     gaps = [(later - earlier, later) for earlier, later in pairwise(after)]
     return (max(gaps)[1] - killed_ns) / 1e6 if gaps else float("inf")
 

@@ -246,3 +246,12 @@ def test_a_domain_that_the_host_refuses_half_way_leaves_nothing_open(held, link,
         held.create_domain(DomId(5))
     assert set(DESCRIPTORS.iterdir()) == before
     assert link.told() == []
+
+
+def test_the_next_journal_is_never_refused_however_few_descriptors_are_left(small):
+    small.hold("journal", [os.open("/dev/null", os.O_RDONLY)])
+    with pytest.raises(OSError, match="descriptors are in use"):
+        for channel in range(1, 9):
+            small.create_channel(channel)
+    small.hold("journal", [os.open("/dev/null", os.O_RDONLY)])
+    assert len(small.by_key["journal"]) == 1

@@ -8,6 +8,7 @@ import pytest
 from hvd.broker.domain import Life, Shutdown
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_TIMER, PortState
+from hvd.broker.grant_tables import UnmapNotify
 from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Hypervisor
 from hvd.transport.ids import DOM0, DomId, Incarnation, Port
@@ -609,3 +610,44 @@ def test_watchdogs_and_timers_do_not_outlive_their_incarnation(board):
     board.dies(dom)
     board.started(dom)
     assert board.h.next_deadline_ns() is None
+
+
+# ---- what a hostile guest may leave behind ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("port", [1, 2, 999], ids=["its upcall port", "its console's", "one it never had"])
+def test_a_death_notice_on_any_port_at_all_harms_nobody(board, port):
+    guest = board.boot("guest")
+    extent = board.h.grants.allocate(guest, DOM0, 1, readonly=False)
+    board.h.grants.set_share_notify(guest, extent.id, UnmapNotify(None, Port(port)))
+    board.dies(guest)
+    assert life(board, guest) is Life.STARTING
+
+
+def test_rename_restart_of_a_domain_that_never_starts_ends_at_the_limit(board):
+    board.create("ivi", on_crash="rename-restart", restart=RestartPolicy(limit=3, window_ms=10_000, delay_ms=10))
+    for _ in range(20):
+        living = [d for d in board.h.domains.values() if d.life is Life.STARTING]
+        for domain in living:
+            board.started(domain.domid)
+            board.dies(domain.domid)
+        board.after(100 * MS)
+    names = sorted(d.name for d in board.h.domains.values())
+    assert len(names) == len(set(names)) == 5  # dom0, three that were kept, the one that failed
+    assert board.h.by_name("ivi").life is Life.FAILED
+
+
+def test_guests_that_come_and_go_leave_nothing_in_their_driver_domains_directory(board):
+    board.boot("drv")
+    for n in range(5):
+        guest = board.boot(f"guest{n}", devices=[ECHO], on_crash="destroy")
+        board.dies(guest)
+    assert board.h.store.directory(DOM0, 0, "/local/domain/1/backend/echo") == []
+
+
+def test_a_request_to_stop_that_comes_before_the_process_is_made_when_it_is_there(board):
+    dom = board.create("ivi")
+    board.h.request_shutdown(dom, reboot=False, grace_ms=1000, now_ns=board.now)
+    board.hardware.calls.clear()
+    board.started(dom)
+    assert signals(board, dom) == [SIGTERM]

@@ -114,9 +114,18 @@ def test_giving_up_says_how_often_within_what_and_why():
 
 def test_a_reboot_the_domain_asked_for_is_no_crash_and_not_counted():
     one = domain(RestartPolicy(limit=1))
+    one.ready = True
     for n in range(10):
         one.shutdown = Shutdown.REBOOT
         assert judge_restart(one, n) == Restart(n)
     one.shutdown = None
     one.ready = True
     assert judge_restart(one, 10) == Restart(10)
+
+
+def test_a_reboot_before_it_was_ready_waits_and_counts_like_any_death():
+    one = domain(RestartPolicy(limit=2, delay_ms=100))
+    one.shutdown = Shutdown.REBOOT
+    assert judge_restart(one, 0) == Restart(100 * 10**6)
+    assert judge_restart(one, 1) == Restart(1 + 200 * 10**6)
+    assert isinstance(judge_restart(one, 2), GiveUp)
