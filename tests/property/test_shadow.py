@@ -43,7 +43,7 @@ class Lives(RuleBasedStateMachine):
         for _ in range(room):
             request = self.shadow.unsent()
             if request is not None:
-                assert request.id not in self.ring
+                assert request.id in self.shadow.open and request.id not in self.ring
                 assert not self.ring or request.id > max(self.ring), "issued in the order of the ids"
                 self.ring.append(request.id)
 
