@@ -140,6 +140,8 @@ class HypercallClient:
         self._sequence += 1
         seen, received = (self._upcalls.events_seen, self._upcalls.descriptors_received) if self._upcalls else (0, 0)
         packed = pack_request(message, self._sequence, seen, received)
+        while int(self._monitor.get(zmq.EVENTS)) & zmq.POLLIN:
+            self._reconnected()  # while nothing was in flight: no reason to send this call twice
         self._socket.send(packed)
         errno, value, count = self._await_reply(packed, type(message).__name__)
         if errno:

@@ -182,7 +182,7 @@ class BlockFrontend(Frontend):
         if count <= step:
             return self._finish(self.submit_read(sector, count))
         ids = [self.submit_read(at, min(step, sector + count - at)) for at in range(sector, sector + count, step)]
-        return b"".join([self._finish(request_id) for request_id in ids])
+        return b"".join(self._finish_all(ids))
 
     def write(self, sector: int, data: bytes | bytearray | memoryview) -> None:
         """Write whole sectors. When it returns the backend has them; `flush` makes them durable."""
@@ -192,8 +192,7 @@ class BlockFrontend(Frontend):
             self.submit_write(sector + at, view[at * SECTOR_SIZE : min(at + step, count) * SECTOR_SIZE])
             for at in range(0, count, step)
         ]
-        for request_id in ids:
-            self._finish(request_id)
+        self._finish_all(ids)
 
     def flush(self) -> None:
         """Everything that a write returned for before this call is on the image's medium when this returns."""
@@ -201,6 +200,18 @@ class BlockFrontend(Frontend):
 
     def discard(self, sector: int, count: int) -> None:
         self._finish(self.submit_discard(sector, count))
+
+    def _finish_all(self, ids: list[int]) -> list[bytes]:
+        """Wait for every part of one call; the first error is raised when all are done, so that none is left over."""
+        data, errors = [], []
+        for request_id in ids:
+            try:
+                data.append(self._finish(request_id))
+            except OSError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return data
 
     def _finish(self, request_id: int) -> bytes:
         """Wait for one request; others' completions stay for whoever asks for them."""
@@ -223,7 +234,11 @@ class BlockFrontend(Frontend):
         if data.count <= DIRECT_SEGMENTS_MAX:
             slot = encode_transfer(operation, request_id, sector, segments)
         else:
-            table = self._take(1)
+            try:
+                table = self._take(1)
+            except OSError:
+                self._pool.give_back(data)
+                raise
             self._data.view[table.first * PAGE_SIZE : table.first * PAGE_SIZE + len(segments)] = segments
             slot = encode_indirect(operation, request_id, sector, data.count, self._data.ref + table.first)
         return self._submit(Request(request_id, slot, operation, count, data, self._deadline(), table))
