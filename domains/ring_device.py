@@ -27,6 +27,7 @@ PORT_MAX = 131_071
 BATCH = 64
 """Requests answered before the other devices of this domain have their turn."""
 QUICK_WAITS = 2
+QUICK_WAIT_S = 1.0
 """Events an answer is looked for without a deadline's bookkeeping: usually it is the first."""
 
 
@@ -38,14 +39,15 @@ class RingFrontend(Frontend):
     RESPONSE_SIZE: ClassVar[int]
     """Bytes of an answer."""
     TIMEOUT_S: ClassVar[float] = 30.0
-    """How long `call` waits, backends' deaths included."""
+    """How long `call` waits, give or take two seconds; backends' deaths included."""
 
     def __init__(self, runtime: Runtime, backend: DomId, keys: Keys) -> None:
         super().__init__(runtime, backend, keys)
         self._shared = runtime.grants.share(backend, 1)
         self._ring = FrontRing(self._shared.view, self.REQUEST_SIZE, self.RESPONSE_SIZE)
         self._port, self._endpoint = runtime.alloc_unbound(backend, self._on_event)
-        self._waiter, self._mine, self._timeout_ns = runtime.waiter, (self._port,), int(self.TIMEOUT_S * 1e9)
+        self._waiter, self._mine = runtime.waiter, (self._port,)
+        self._quick_ns = int(min(self.TIMEOUT_S, QUICK_WAIT_S) * 1e9)
         self._connected = False
         self._open: bytes | None = None
         """The request that `call` waits for."""
@@ -86,7 +88,7 @@ class RingFrontend(Frontend):
             if self._connected:
                 self._push(request)
                 for _ in range(QUICK_WAITS):
-                    ready = self._waiter.wait(self._timeout_ns)
+                    ready = self._waiter.wait(self._quick_ns)
                     if ready != self._mine:  # runtime.wait without what our port does not need
                         self.runtime.deliver(ready)
                     answer = self._take()
