@@ -69,9 +69,10 @@ class Unguarded(Back):
         return handler
 
     def _serve(self):
-        while (message := self._ring.pop()) is not None:
-            self._ring.push(message)
-            self._endpoint.notify()
+        ring, endpoint = self._ring, self._endpoint
+        while ring and endpoint and (message := ring.pop()) is not None:
+            ring.push(message)
+            endpoint.notify()
 
 
 class Blind(Unguarded):

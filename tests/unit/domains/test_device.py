@@ -1,9 +1,12 @@
 """The contract of devices: numbers from a peer, handlers that close a device instead of a domain."""
 
+from typing import Any
+
 import pytest
 
 from hvd.domains.device import Backend, number_in
 from hvd.transport.errors import LocalError, PeerFault
+from hvd.transport.ids import DomId
 
 
 class Nothing(Backend):
@@ -19,7 +22,8 @@ class Nothing(Backend):
 
 @pytest.fixture
 def device():
-    return Nothing(None, 1, {})
+    runtime: Any = None
+    return Nothing(runtime, DomId(1), {})
 
 
 @pytest.mark.parametrize(("text", "number"), [("0", 0), ("7", 7), ("007", 7), ("99", 99)])
@@ -42,7 +46,7 @@ def test_a_missing_number_is_the_peers_fault():
 
 
 def test_a_peers_fault_in_a_guarded_handler_closes_the_device(device):
-    faults = []
+    faults: list[PeerFault] = []
     device.on_fault = faults.append
 
     def handler():

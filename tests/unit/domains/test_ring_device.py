@@ -2,6 +2,7 @@
 
 import os
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from hvd.domains.ring_device import BATCH, RingBackend, RingFrontend
 from hvd.domains.runtime import Runtime, WaitTimeout
 from hvd.transport.channels import Waiter, create_channel, open_endpoint
 from hvd.transport.errors import PeerFault
+from hvd.transport.ids import DomId
 from hvd.transport.pages import Extent, create_extent
 
 PORT, REF = 5, 9
@@ -32,7 +34,9 @@ class Back(RingBackend):
 class Domain:
     """What a ring device needs of its domain: a waiter with handlers, and the wire in the hypervisor's place."""
 
-    deliver, wait, wait_until = Runtime.deliver, Runtime.wait, Runtime.wait_until
+    deliver: Any = Runtime.deliver
+    wait: Any = Runtime.wait
+    wait_until: Any = Runtime.wait_until
 
     def __init__(self, wire):
         self.name = "test"
@@ -80,10 +84,11 @@ class Wire:
         channel = create_channel()
         self.endpoints = [open_endpoint(channel.page_fd, n, end.rx, end.tx) for n, end in enumerate(channel.ends)]
         os.close(channel.page_fd)
-        self.guest, self.driver_domain = Domain(self), Domain(self)
-        self.front = Front(self.guest, 1, {})
-        self.back = Back(self.driver_domain, 2, {})
-        self.faults = []
+        self.guest: Any = Domain(self)
+        self.driver_domain: Any = Domain(self)
+        self.front = Front(self.guest, DomId(1), {})
+        self.back = Back(self.driver_domain, DomId(2), {})
+        self.faults: list[PeerFault] = []
         self.front.on_fault = self.back.on_fault = self.faults.append
 
     def connect(self):
@@ -104,7 +109,8 @@ class Wire:
             next(rest, self.serve)()
             return wait(0)
 
-        self.front._waiter = self.guest.waiter_seen = SimpleNamespace(wait=wait_here)
+        waiter: Any = SimpleNamespace(wait=wait_here)
+        self.front._waiter = waiter
 
     def serve(self):
         self.driver_domain.wait(0)
