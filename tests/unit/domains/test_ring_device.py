@@ -74,6 +74,10 @@ class Domain:
         del self._handlers[port]
 
 
+def domain(wire) -> Any:
+    return Domain(wire)
+
+
 class Wire:
     """A frontend, and a backend that can be replaced."""
 
@@ -84,8 +88,8 @@ class Wire:
         channel = create_channel()
         self.endpoints = [open_endpoint(channel.page_fd, n, end.rx, end.tx) for n, end in enumerate(channel.ends)]
         os.close(channel.page_fd)
-        self.guest: Any = Domain(self)
-        self.driver_domain: Any = Domain(self)
+        self.guest = domain(self)
+        self.driver_domain = domain(self)
         self.front = Front(self.guest, DomId(1), {})
         self.back = Back(self.driver_domain, DomId(2), {})
         self.faults: list[PeerFault] = []
