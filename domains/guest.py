@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -98,6 +99,12 @@ class Guest:
     def wait(self, timeout_s: float | None = None) -> bool:
         """Sleep until something happens to this domain; False on timeout."""
         return self.runtime.wait(timeout_s)
+
+    def sleep(self, seconds: float) -> None:
+        """Let so much time pass while the domain's drivers go on; `wait` returns at whatever happens first."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.runtime.wait(left)
 
     def run_forever(self) -> None:
         """Serve until told to stop."""
