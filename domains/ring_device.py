@@ -57,7 +57,7 @@ class RingFrontend(Frontend):
 
     def publish(self, backend_keys: Keys) -> Keys:
         self._ring.close()
-        self._ring = FrontRing(self._shared.view, self.REQUEST_SIZE, self.RESPONSE_SIZE)  # what a backend broke stays so
+        self._ring = FrontRing(self._shared.view, self.REQUEST_SIZE, self.RESPONSE_SIZE)  # a broken one stays so
         self._ring.init()
         self._owed = 0
         return {RING_REF: str(self._shared.ref), EVENT_CHANNEL: str(self._port)}
