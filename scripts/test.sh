@@ -18,5 +18,5 @@ cache=$HVD_ROOT/build
 [ -w "$cache" ] || cache=$scratch # a tree that someone else set up
 export TMPDIR=$scratch PYTHONPYCACHEPREFIX=$cache/pycache HYPOTHESIS_STORAGE_DIRECTORY=$cache/hypothesis
 export HVD_TEST_SESSION=${HVD_TEST_SESSION:-$(cat /proc/sys/kernel/random/uuid)}
-"$HVD_PYTHON" -m pytest -n auto -o cache_dir="$cache/pytest" "$@" && status=0 || status=$?
+"$HVD_PYTHON" -m pytest -n auto --dist worksteal -o cache_dir="$cache/pytest" "$@" && status=0 || status=$?
 exit "$status"

@@ -207,9 +207,10 @@ def worker_name(config: pytest.Config) -> str | None:
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
     """Runs inside the wrappers of the terminal and of xdist: after the workers have gone, before the summary."""
-    faulthandler.dump_traceback_later(EXIT_DEADLINE_S, exit=True, file=STDERR_FD)
-    result = yield
     worker = worker_name(session.config)
+    if worker is None:  # a worker has to wait for the others first, and is ended by the controller
+        faulthandler.dump_traceback_later(EXIT_DEADLINE_S, exit=True, file=STDERR_FD)
+    result = yield
     baseline, reports = session.config.stash[BASELINE], session.config.stash[REPORTS]
     if session.testsfailed == 0:  # a failed test's traceback holds what it had open
         reports.extend(kernel_objects_left(baseline))
