@@ -15,7 +15,15 @@ def append(path: Path, data: bytes) -> None:
             if log.tell() + len(data) <= CONSOLE_LOG_BYTES_MAX:
                 log.write(data)
                 return
-        path.replace(path.with_suffix(path.suffix + ".1"))
-        path.write_bytes(data)
+        _rotate(path, data)
     except OSError:
         return
+
+
+def _rotate(path: Path, data: bytes) -> None:
+    """The full file becomes the old one and another begins with this data; a reader finds the path at any moment."""
+    old, begun = path.with_suffix(path.suffix + ".1"), path.with_suffix(path.suffix + ".new")
+    begun.write_bytes(data)
+    old.unlink(missing_ok=True)
+    old.hardlink_to(path)
+    begun.replace(path)
