@@ -4,10 +4,12 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
                     [drop, key]
                     [spawn, domid, incarnation, name] + (upcall socket, stdio)
                     [signal, domid, incarnation, number]
+                    [disown, domid, incarnation] end that process, or the one that is on its way, without a word
                     [up]                        tables are recovered, endpoints are bound
                     [stop, reboot]
 machine -> broker   [started, domid, incarnation, pid]
                     [died, domid, incarnation, how]
+                    [disowned, domid, incarnation]  whatever was said of it before this was said of the disowned one
 machine -> zygote   [spawn, domid, incarnation, name] + (upcall socket, stdio)
 zygote -> machine   [spawned, domid, incarnation, pid], pid 0 with a reason in its place when it could not
 """
@@ -17,8 +19,8 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 
-HOLD, DROP, SPAWN, SIGNAL, UP, STOP = "hold", "drop", "spawn", "signal", "up", "stop"
-STARTED, DIED, SPAWNED = "started", "died", "spawned"
+HOLD, DROP, SPAWN, SIGNAL, DISOWN, UP, STOP = "hold", "drop", "spawn", "signal", "disown", "up", "stop"
+STARTED, DIED, DISOWNED, SPAWNED = "started", "died", "disowned", "spawned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,9 @@ class Inheritance:
     """The machine's cluster: a msgpack list of domain configs, dom0's first."""
     held: dict[str, list[int]]
     alive: list[tuple[int, int, int]]
-    """(domid, incarnation, pid) of the domains' processes."""
+    """(domid, incarnation, pid) of the domains' processes; pid 0: asked for, on its way."""
     ended: dict[tuple[int, int], str]
-    """How the last process of each domid ended, by (domid, incarnation)."""
+    """How those that are not alive ended, by (domid, incarnation): the last two of each domid."""
     machine_pid: int
     brokers_before: int = 0
     predecessor_end: str = ""

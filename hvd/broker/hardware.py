@@ -19,9 +19,9 @@ class Hardware(Protocol):
 
     Calls are of three kinds. Those that make something (`create_*`, `seal_extent`, `start_domain`) come before the
     tables say so and may raise OSError. What the host refused is an input like the time: it goes into the journal with
-    the command, so that a replay is refused alike. What cannot be taken back (`release_*`, `signal_domain`) waits until
-    the command is in the journal. Everything else may happen twice, and never fails; a process of `fork_domain` does
-    nothing before it is told who it is, and is killed if nobody comes to expect it.
+    the command, so that a replay is refused alike. What cannot be taken back (`release_*`, `signal_domain`,
+    `deliver_birth`) waits until the command is in the journal. Everything else may happen twice, and never fails; a
+    process of `fork_domain` does nothing before its birth, and is disowned if its broker does not live to record it.
     """
 
     refusals: list[Refusal]

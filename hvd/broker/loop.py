@@ -24,7 +24,7 @@ from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
 from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
-from hvd.transport.machine_link import UP, Inheritance
+from hvd.transport.machine_link import DISOWNED, UP, Inheritance
 from hvd.transport.messages import DomainConfig
 
 JOURNAL = "journal"
@@ -50,6 +50,7 @@ class Broker:
         self._link = inheritance.link
         self._poller = Poller()
         self._ready: deque[DomId | None] = deque()
+        self._disowned: set[tuple[int, int]] = set()
         self._world = World(inheritance, self._poller, self._mark_ready)
         inherited = inheritance.held.get(JOURNAL)
         if inherited is None:
@@ -123,26 +124,26 @@ class Broker:
         alive = {(domid, incarnation): pid for domid, incarnation, pid in inheritance.alive}
         for domid, incarnation in alive:
             if not hypervisor.is_expected(DomId(domid), Incarnation(incarnation)):
-                self._world.kill_process(domid, incarnation)
+                self._disown(domid, incarnation)
         for domain in list(hypervisor.domains.values()):
             if domain.life not in ALIVE:
                 continue
             process = domain.domid, domain.incarnation
-            if process in inheritance.ended:
-                self._command([DIED, now, *process, inheritance.ended[process]])
-            else:
+            if process in alive or process not in inheritance.ended:
                 self._take_over(domain, alive.get(process), now)
+            else:
+                self._command([DIED, now, *process, inheritance.ended[process]])
         for ports in hypervisor.channels.ports.values():
             for binding in ports.values():
                 self._world.raise_end(binding.channel, binding.side)
         self._world.settle()
 
     def _take_over(self, domain: Domain, pid: int | None, now: int) -> None:
-        """A domain of the dead broker's: its process runs, or has not been asked for, or is on its way."""
+        """A domain of the dead broker's: its process runs, or is on its way (0), or has not been asked for (None)."""
         if pid is None:
             self._world.fork_domain(domain)
         self._world.start_domain(domain)
-        if pid is not None and domain.pid is None:
+        if pid and domain.pid is None:
             self._command([STARTED, now, domain.domid, domain.incarnation, pid])
         self._world.signal_domain(domain, {Life.PAUSED: SIGSTOP, Life.DYING: SIGKILL}.get(domain.life, SIGCONT))
         last = self._state.sessions.reply(domain_session(domain.domid, domain.incarnation))
@@ -188,13 +189,22 @@ class Broker:
         if received is None:
             os._exit(0)  # the machine is gone, and with it everything
         match received[0]:
+            case [verb, int() as domid, int() as incarnation] if verb == DISOWNED:
+                self._disowned.discard((domid, incarnation))
+            case [_, int() as domid, int() as incarnation, _] if (domid, incarnation) in self._disowned:
+                return
             case [verb, int() as domid, int() as incarnation, int() as pid] if verb == STARTED:
                 if self._state.hypervisor.is_expected(DomId(domid), Incarnation(incarnation)):
                     self._command([STARTED, time.monotonic_ns(), domid, incarnation, pid])
                 else:
-                    self._world.kill_process(domid, incarnation)
+                    self._disown(domid, incarnation)
             case [verb, int() as domid, int() as incarnation, str() as how] if verb == DIED:
                 self._command([DIED, time.monotonic_ns(), domid, incarnation, how])
+
+    def _disown(self, domid: int, incarnation: int) -> None:
+        """A process that no table knows goes, and what the machine says of it until it has heard us is not for us."""
+        self._disowned.add((domid, incarnation))
+        self._world.disown(domid, incarnation)
 
     def _mark_ready(self, domid: DomId | None) -> None:
         if domid not in self._ready:

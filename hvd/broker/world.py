@@ -35,7 +35,7 @@ from hvd.broker.poller import Poller
 from hvd.broker.publisher import Publisher
 from hvd.transport.descriptors import send_message
 from hvd.transport.ids import DomId, ExtentId
-from hvd.transport.machine_link import SIGNAL, SPAWN, STOP, Inheritance
+from hvd.transport.machine_link import DISOWN, SIGNAL, SPAWN, STOP, Inheritance
 from hvd.transport.shared_info import TimeInfo, write_time_info
 from hvd.transport.upcalls import BIRTH, DESCRIPTORS, EVENT
 
@@ -60,8 +60,8 @@ class World:
         self.console_log = ConsoleLog(inheritance.run_dir, poller)
         self._poller = poller
         self.refusals: list[Refusal] = []
-        self._unsettled: list[tuple[list[Any], tuple[int, ...]]] = []
-        """Orders to the machine that wait until the command they come from is in the journal."""
+        self._unsettled: list[Callable[[], None]] = []
+        """What waits until the command it comes from is in the journal."""
         self._outboxes: dict[DomId, deque[tuple[list[Any], tuple[int, ...]]]] = {}
         self._answered: dict[DomId, int] = {}
         """The last hypercall whose descriptors this broker has sent."""
@@ -162,18 +162,26 @@ class World:
         }
         by_key = self.held.by_key
         channel, virq = by_key[channel_key(console)], by_key[channel_key(upcall)]
-        self._upcall(domain.domid, [BIRTH, certificate], (
+        descriptors = (
             by_key[domain_key(domain.domid)][INFO_READ_ONLY], by_key[extent_key(extent)][0],
-            channel[PAGE], channel[1], channel[2], virq[PAGE], virq[1]))
+            channel[PAGE], channel[1], channel[2], virq[PAGE], virq[1],
+        )  # fmt: skip
+        self._unsettled.append(lambda: self._bear(domain.domid, [BIRTH, certificate], descriptors))
+
+    def _bear(self, domid: DomId, birth: list[Any], descriptors: tuple[int, ...]) -> None:
+        """From here on it runs: the journal knows it. Nothing if it was abandoned in the same command."""
+        if domain_key(domid) in self.held.by_key:
+            self._upcall(domid, birth, descriptors)
 
     def signal_domain(self, domain: Domain, number: int) -> None:
-        self._unsettled.append(([SIGNAL, domain.domid, domain.incarnation, number], ()))
+        message = [SIGNAL, domain.domid, domain.incarnation, number]
+        self._unsettled.append(lambda: self._tell_machine(message))
 
     def settle(self) -> None:
         """The command is in the journal: do what cannot be taken back."""
-        for message, descriptors in self._unsettled:
-            self._tell_machine(message, descriptors)
-        self._unsettled.clear()
+        waiting, self._unsettled = self._unsettled, []
+        for act in waiting:
+            act()
         self.held.settle()
 
     def update_shared_info(self, domain: Domain) -> None:
@@ -230,7 +238,7 @@ class World:
         outbox = self._outboxes.setdefault(domid, deque())
         if len(outbox) >= OUTBOX_MAX:
             self.publisher.log("upcall socket never read: killed", domid=domid)
-            self.kill_process(domid, self.hypervisor.domains[domid].incarnation)
+            self._tell_machine([SIGNAL, domid, self.hypervisor.domains[domid].incarnation, SIGKILL])
             return
         outbox.append((message, descriptors))
         self.flush_upcalls(domid)
@@ -280,9 +288,9 @@ class World:
             "descriptors": sum(len(d) for d in self.held.by_key.values()), "run_dir": self.inheritance.run_dir,
         }
 
-    def kill_process(self, domid: int, incarnation: int) -> None:
-        """End a process that has no place in the tables, or that they need not be asked about."""
-        self._tell_machine([SIGNAL, domid, incarnation, SIGKILL])
+    def disown(self, domid: int, incarnation: int) -> None:
+        """A process that has no place in the tables: as if it had never been."""
+        self._tell_machine([DISOWN, domid, incarnation])
 
     def _tell_machine(self, message: list[Any], descriptors: tuple[int, ...] = ()) -> None:
         send_message(self.inheritance.link, message, descriptors)

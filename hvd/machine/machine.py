@@ -23,7 +23,20 @@ from hvd.machine.processes import fork_process
 from hvd.machine.spawns import Spawn, Spawns
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
 from hvd.transport.errors import PeerFault
-from hvd.transport.machine_link import DIED, DROP, HOLD, SIGNAL, SPAWN, SPAWNED, STARTED, STOP, UP, Inheritance
+from hvd.transport.machine_link import (
+    DIED,
+    DISOWN,
+    DISOWNED,
+    DROP,
+    HOLD,
+    SIGNAL,
+    SPAWN,
+    SPAWNED,
+    STARTED,
+    STOP,
+    UP,
+    Inheritance,
+)
 
 DEATHS_MAX = 5
 """Brokers in a row that may die before they say `up`, zygotes before they fork; then the machine powers off."""
@@ -56,8 +69,8 @@ class Machine:
         self._zygote: socket.socket | None = None
         self._outbox: deque[list[Any]] = deque()
         self._spawns = Spawns()
-        self._ended: dict[int, tuple[int, str]] = {}
-        """By domid: the incarnation whose process ended last, and how. A broker that was not there asks for it."""
+        self._ended: dict[tuple[int, int], str] = {}
+        """How the processes of each domid's last two incarnations ended: for a broker that was not there."""
         self._broker_end = ""
         self._epoll = select.epoll()
         self._brokers = 0
@@ -103,13 +116,14 @@ class Machine:
         theirs.setblocking(True)
         self._outbox.clear()
         alive = [(c.domid, c.incarnation, c.pid) for c in self._children.values() if c.role == "domain"]
+        alive += [(domid, incarnation, 0) for domid, incarnation in self._spawns.expected()]
         inheritance = Inheritance(
             link=theirs,
             run_dir=self._run_dir,
             configuration=self._configuration,
             held=self._held.by_key,
             alive=alive,
-            ended={(domid, incarnation): how for domid, (incarnation, how) in self._ended.items()},
+            ended=dict(self._ended),
             machine_pid=os.getpid(),
             brokers_before=self._brokers,
             predecessor_end=self._broker_end,
@@ -135,10 +149,8 @@ class Machine:
         self._zygote_main(link)
 
     def _adopt(self, role: str, pid: int, link: socket.socket) -> None:
-        child = Child(role, pid)
-        self._children[child.pidfd] = child
+        self._register(Child(role, pid))
         self._links[link.fileno()] = (role, link)
-        self._epoll.register(child.pidfd, select.EPOLLIN)
         self._epoll.register(link.fileno(), select.EPOLLIN)
 
     # ---- events ------------------------------------------------------------------------------------------------------
@@ -180,7 +192,12 @@ class Machine:
             case [verb, str() as key] if verb == DROP:
                 self._held.drop(key)
             case [verb, int() as domid, int() as incarnation, str()] if verb == SPAWN:
-                self._spawn(domid, incarnation, message, descriptors)
+                self._ended.pop((domid, incarnation), None)
+                self._spawns.add(Spawn(domid, incarnation, message, descriptors))
+                self._ask_zygote()
+            case [verb, int() as domid, int() as incarnation] if verb == DISOWN:
+                self._disown(domid, incarnation)
+                self._tell_broker([DISOWNED, domid, incarnation])
             case [verb, int() as domid, int() as incarnation, int() as number] if verb == SIGNAL:
                 child = self._domain(domid, incarnation)
                 if child is not None:
@@ -195,26 +212,35 @@ class Machine:
         match message:
             case [verb, int() as domid, int() as incarnation, int() as pid] if verb == SPAWNED:
                 self._deaths["zygote"] = 0
-                child = Child("domain", pid, domid, incarnation)
-                self._children[child.pidfd] = child
-                self._epoll.register(child.pidfd, select.EPOLLIN)
-                self._tell_broker([STARTED, domid, incarnation, pid])
-                self._close_spawn(domid, incarnation)
+                if self._spawns.answered(domid, incarnation, time.monotonic()):
+                    self._register(Child("domain", pid, domid, incarnation))
+                    self._tell_broker([STARTED, domid, incarnation, pid])
+                else:
+                    self._end_stray(pid)
             case [verb, int() as domid, int() as incarnation, str() as reason] if verb == SPAWNED:
-                self._report_end(domid, incarnation, f"never started: {reason}")
-                self._close_spawn(domid, incarnation)
-
-    def _spawn(self, domid: int, incarnation: int, message: list[Any], descriptors: list[int]) -> None:
-        """Have a domain forked, unless that was asked before: by a broker that did not live to hear of it."""
-        spawn = Spawn(domid, incarnation, message, descriptors)
-        if self._domain(domid, incarnation) is not None:
-            spawn.close()
-            return
-        self._spawns.add(spawn)
+                if self._spawns.answered(domid, incarnation, time.monotonic()):
+                    self._report_end(domid, incarnation, f"never started: {reason}")
         self._ask_zygote()
 
+    def _register(self, child: Child) -> None:
+        self._children[child.pidfd] = child
+        self._epoll.register(child.pidfd, select.EPOLLIN)
+
+    def _disown(self, domid: int, incarnation: int) -> None:
+        """A process of an incarnation that the tables do not know, or not yet again: end it and never speak of it.
+
+        Whoever is asked for next, perhaps under the same number, is forked when it is gone.
+        """
+        child = self._domain(domid, incarnation)
+        if child is None:
+            self._spawns.disown(domid, incarnation)
+        else:
+            child.role = "stray"
+            child.signal(signal.SIGKILL)
+
     def _report_end(self, domid: int, incarnation: int, how: str) -> None:
-        self._ended[domid] = incarnation, how
+        self._ended[domid, incarnation] = how
+        self._ended.pop((domid, incarnation - 2), None)
         self._tell_broker([DIED, domid, incarnation, how])
 
     def _reap(self, child: Child) -> None:
@@ -268,10 +294,12 @@ class Machine:
         """Children that nobody told us of: domains that a zygote forked and did not live to report."""
         known = {child.pid for child in self._children.values()}
         for pid in child_pids() - known:
-            stray = Child("stray", pid)
-            self._children[stray.pidfd] = stray
-            self._epoll.register(stray.pidfd, select.EPOLLIN)
-            stray.signal(signal.SIGKILL)
+            self._end_stray(pid)
+
+    def _end_stray(self, pid: int) -> None:
+        stray = Child("stray", pid)
+        self._register(stray)
+        stray.signal(signal.SIGKILL)
 
     def _check_zygote(self) -> None:
         """A zygote that does not answer is replaced; what was asked of it is asked again."""
@@ -320,12 +348,8 @@ class Machine:
                 return  # it is dying: its reaping asks again
 
     def _domain(self, domid: int, incarnation: int) -> Child | None:
-        return next((c for c in self._children.values() if (c.domid, c.incarnation) == (domid, incarnation)), None)
-
-    def _close_spawn(self, domid: int, incarnation: int) -> None:
-        """The zygote has answered: it may be asked for another."""
-        self._spawns.answered(domid, incarnation, time.monotonic())
-        self._ask_zygote()
+        wanted = "domain", domid, incarnation
+        return next((c for c in self._children.values() if (c.role, c.domid, c.incarnation) == wanted), None)
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,8 @@ class Spawn:
     incarnation: int
     message: list[Any]
     descriptors: list[int]
+    disowned: bool = False
+    """Nobody expects it any more, but the zygote was asked."""
 
     def close(self) -> None:
         for descriptor in self.descriptors:
@@ -36,18 +38,31 @@ class Spawns:
         self._deadline: float | None = None
 
     def add(self, spawn: Spawn) -> None:
-        """One more; one that waits already was asked for by a broker that did not live to hear of it."""
-        if self.is_waiting(spawn.domid, spawn.incarnation):
-            spawn.close()
-        else:
-            self._waiting.append(spawn)
+        self._waiting.append(spawn)
 
-    def is_waiting(self, domid: int, incarnation: int) -> bool:
-        return any((each.domid, each.incarnation) == (domid, incarnation) for each in self._waiting)
+    def expected(self) -> list[tuple[int, int]]:
+        """(domid, incarnation) of those that somebody waits for."""
+        return [(spawn.domid, spawn.incarnation) for spawn in self._waiting if not spawn.disowned]
+
+    def disown(self, domid: int, incarnation: int) -> None:
+        """Nobody waits for it any more; nothing if nobody does."""
+        for place, spawn in reversed(list(enumerate(self._waiting))):
+            if (spawn.domid, spawn.incarnation) != (domid, incarnation):
+                continue
+            if place < self._asked:
+                spawn.disowned = True
+            else:
+                spawn.close()
+                del self._waiting[place]
 
     def to_ask(self) -> Spawn | None:
-        """The next to pass on; None when there is none, or the zygote has enough to do."""
-        return self._waiting[self._asked] if self._asked < min(ASKED_MAX, len(self._waiting)) else None
+        """The next to pass on; None when there is none, or the zygote has enough to do.
+
+        Nor while it is still to answer for one that is disowned: that one must be gone before its number comes again.
+        """
+        if self._asked >= min(ASKED_MAX, len(self._waiting)) or any(spawn.disowned for spawn in self._waiting):
+            return None
+        return self._waiting[self._asked]
 
     def asked(self, now_s: float) -> None:
         """The one that `to_ask` named was passed on."""
@@ -55,15 +70,18 @@ class Spawns:
             self._deadline = now_s + PATIENCE_S
         self._asked += 1
 
-    def answered(self, domid: int, incarnation: int, now_s: float) -> None:
-        """It has a process, or cannot get one; the zygote works."""
+    def answered(self, domid: int, incarnation: int, now_s: float) -> bool:
+        """It has a process, or cannot get one; the zygote works. False: nobody expects that any more."""
+        expected = False
         for place, spawn in enumerate(self._waiting):
             if (spawn.domid, spawn.incarnation) == (domid, incarnation):
+                expected = not spawn.disowned
                 spawn.close()
                 del self._waiting[place]
                 self._asked -= place < self._asked
                 break
         self._deadline = now_s + PATIENCE_S if self._asked else None
+        return expected
 
     def forget_asked(self) -> None:
         """There is another zygote: everything has to be asked again."""

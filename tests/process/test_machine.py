@@ -26,6 +26,8 @@ from hvd.transport.descriptors import receive_message, send_message
 from hvd.transport.machine_link import *
 from hvd.transport.process import die_with_parent, fork_sibling
 
+MACHINE = os.getpid()
+
 def tell(*words):
     fifo = os.open(sys.argv[1], os.O_WRONLY)
     os.write(fifo, (" ".join(map(str, words)) + "\\n").encode())
@@ -46,7 +48,7 @@ def spawn(inheritance, domid, incarnation):
 def fork_domain():
     pid = fork_sibling(0)
     if pid == 0:
-        die_with_parent(os.getppid())
+        die_with_parent(MACHINE)
         sleep_for_ever()
     return pid
 
@@ -91,6 +93,10 @@ class Bench:
         expected = [str(word) for word in words]
         assert line[: len(expected)] == expected
         return line[len(expected) :]
+
+    def cue(self, name: str) -> None:
+        """Tell the stand-ins, which look for a file of this name beside the FIFO."""
+        Path(f"{self._fifo}.{name}").touch()
 
     def power_off(self) -> None:
         self.process.terminate()
@@ -278,28 +284,57 @@ def broker(inheritance):
     one.power_off()
 
 
-def test_a_domain_that_two_brokers_asked_for_is_forked_once(bench):
+def test_the_next_broker_is_told_of_a_domain_that_is_on_its_way(bench):
+    one = bench("""
+def broker(inheritance):
+    if inheritance.brokers_before == 0:
+        spawn(inheritance, 1, 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    tell("second", *inheritance.alive[0])
+    listen(inheritance)
+
+def zygote(link):
+    received = receive_message(link)
+    while not os.path.exists(sys.argv[1] + ".go"):
+        signal.sigtimedwait({signal.SIGUSR1}, 0.01)
+    send_message(link, [SPAWNED, *received[0][1:3], fork_domain()])
+    sleep_for_ever()
+""")
+    one.expect("second", 1, 1, 0)
+    one.cue("go")
+    pid = int(one.expect("started", 1, 1)[0])
+    one.power_off()
+    assert ended(pid)
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["running", "on its way"])
+def test_a_disowned_domain_ends_without_a_word_and_before_the_next_of_its_number_is_forked(bench, answered):
     one = bench("""
 def broker(inheritance):
     spawn(inheritance, 1, 1)
-    if inheritance.brokers_before < 3:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if ANSWERED:
+        receive_message(inheritance.link)
+    send_message(inheritance.link, [DISOWN, 1, 1])
+    send_message(inheritance.link, [DISOWN, 9, 9])
+    spawn(inheritance, 1, 1)
     listen(inheritance)
 
-count = 0
 def zygote(link):
-    received = receive_message(link)
-    signal.sigtimedwait({signal.SIGUSR1}, 0.3)  # until the brokers have died
-    while received is not None:
+    first = None
+    while (received := receive_message(link)) is not None:
         pid = fork_domain()
-        tell("forked", pid)
+        tell("forked", pid, first is not None and os.path.exists(f"/proc/{first}/exe"))
+        first = first or pid
         send_message(link, [SPAWNED, *received[0][1:3], pid])
-        received = receive_message(link)
-""")
-    pid = int(one.expect("forked")[0])
-    one.expect("started", 1, 1, pid)
+""".replace("ANSWERED", str(answered)))
+    lines = [one.line() for _ in range(5)]
+    (stray, _), (second, stray_lived) = [line[1:] for line in lines if line[0] == "forked"]
+    assert stray_lived == "False"
+    assert [line for line in lines if line[0] != "forked"] == [
+        ["disowned", "1", "1"], ["disowned", "9", "9"], ["started", "1", "1", second],
+    ]  # fmt: skip
+    assert ended(int(stray))
     one.power_off()
-    assert ended(pid)
 
 
 def test_powering_off_ends_everything_that_runs(bench):

@@ -55,14 +55,33 @@ def test_another_zygote_is_asked_for_all_that_was_not_answered(spawns):
     assert ask_all(spawns) == [0, 2, 3]
 
 
-def test_what_waits_already_is_not_asked_for_twice_and_its_descriptors_are_let_go(spawns):
-    first, again, next_life = spawn(1), spawn(1), spawn(1, 2)
-    for one in (first, again, next_life):
+def test_nothing_is_asked_before_one_that_nobody_expects_any_more_is_answered(spawns):
+    """The one of the same number that is asked for after it is another."""
+    for one in (spawn(1), spawn(2)):
         spawns.add(one)
-    assert ask_all(spawns) == [1, 1]
-    assert [is_open(one) for one in (first, again, next_life)] == [True, False, True]
-    assert spawns.is_waiting(1, 1)
-    assert not spawns.is_waiting(2, 1)
+    ask_all(spawns)
+    spawns.disown(1, 1)
+    spawns.disown(7, 7)
+    spawns.add(spawn(1))
+    assert spawns.expected() == [(2, 1), (1, 1)]
+    assert ask_all(spawns) == []
+    assert spawns.answered(2, 1, 0.0)
+    assert ask_all(spawns) == []
+    assert not spawns.answered(1, 1, 0.0)
+    assert ask_all(spawns) == [1]
+    assert spawns.answered(1, 1, 0.0)
+
+
+def test_one_that_was_not_asked_for_yet_is_forgotten_when_nobody_expects_it(spawns):
+    waiting = [spawn(domid) for domid in range(ASKED_MAX + 3)]
+    for one in waiting:
+        spawns.add(one)
+    ask_all(spawns)
+    spawns.disown(ASKED_MAX + 1, 1)
+    assert not is_open(waiting[ASKED_MAX + 1])
+    spawns.answered(0, 1, 0.0)
+    spawns.answered(1, 1, 0.0)
+    assert ask_all(spawns) == [ASKED_MAX, ASKED_MAX + 2]
 
 
 def test_an_answer_lets_its_descriptors_go(spawns):
@@ -71,7 +90,7 @@ def test_an_answer_lets_its_descriptors_go(spawns):
     ask_all(spawns)
     spawns.answered(1, 1, 0.0)
     assert not is_open(one)
-    assert not spawns.is_waiting(1, 1)
+    assert spawns.expected() == []
 
 
 def test_an_answer_to_nothing_is_nothing(spawns):
