@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,7 @@ def test_a_domain_that_dies_unready_is_restarted_five_times_with_longer_pauses_a
     policy = RestartPolicy(limit=5, window_ms=10_000, delay_ms=20)
     with cluster.events() as events:
         domain = cluster.create(DomainConfig("car", kernel(BROKEN), restart=policy))
-        news = []
+        news: list[Any] = []
         while not news or news[-1].event != "failed":
             event = events.next(DEADLINE_S)
             news += [event] if event.domid == domain.domid else []

@@ -24,5 +24,5 @@ def main(guest):
 
         return run
 
-    Image.write, Image.read = deadly(Image.write), deadly(Image.read)
+    Image.write, Image.read = deadly(Image.write), deadly(Image.read)  # type: ignore[method-assign]
     driver_domain.main(guest)

@@ -2,6 +2,7 @@
 
 import errno
 import time
+from typing import Any
 
 from hvd.domains.block.frontend import BlockFrontend
 from hvd.transport import messages as m
@@ -50,7 +51,7 @@ def megabytes(guest):
 def many(guest):
     disk = guest.disk()
     ids = [disk.submit_write(8 * index, pattern(8, index)) for index in range(500)]
-    done = []
+    done: list[Any] = []
     while disk.in_flight or len(done) < len(ids):
         done += disk.completions(10)
     assert sorted(completion.id for completion in done) == ids
@@ -121,4 +122,4 @@ if __name__ == "hvd_guest":
         keys = publish(disk, backend_keys)
         return keys | {"feature-persistent": "0"} if disk.keys.get("persistent") == "0" else keys
 
-    BlockFrontend.publish = publish_without_persistence
+    BlockFrontend.publish = publish_without_persistence  # type: ignore[method-assign]

@@ -1,13 +1,14 @@
 """A driver domain whose first incarnation abuses the ring as its argument says; later ones are honest."""
 
 import signal
+from typing import Any
 
 from hvd.domains.block import backend
 from hvd.domains.programs import driver_domain
 
 AUTO_READY = False
 answer, features = backend.Connection._answer, backend.BlockBackend.features
-first = []
+first: list[Any] = []
 
 
 def invented(connection, request):
@@ -34,7 +35,7 @@ def many_sectors(device):
 def main(guest):
     if guest.incarnation == 1:
         if guest.args[0] == "many_sectors":
-            backend.BlockBackend.features = many_sectors
+            backend.BlockBackend.features = many_sectors  # type: ignore[method-assign]
         else:
-            backend.Connection._answer = globals()[guest.args[0]]
+            backend.Connection._answer = globals()[guest.args[0]]  # type: ignore[method-assign]
     driver_domain.main(guest)
