@@ -8,7 +8,7 @@ from typing import Any
 
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call
-from hvd.transport.errors import HvdError
+from hvd.transport.errors import HvdError, LocalError
 from hvd.transport.hypercalls import HypercallError
 
 TRANSACTION_TRIES = 50
@@ -72,20 +72,20 @@ class StoreClient:
         return children
 
     def read_all(self, path: str) -> dict[str, str]:
-        """The values of all children of a directory, in two hypercalls."""
-        names = self.directory(path)
-        entries: dict[str, str] = {}
-        for start in range(0, len(names), MULTICALL_MAX):
-            some = names[start : start + MULTICALL_MAX]
-            replies = self._multicall([m.StoreRead(0, f"{path}/{name}") for name in some])
-            for name, (code, value) in zip(some, replies, strict=True):
-                if not code:
-                    entries[name] = value.decode("utf-8", "replace")
-        return entries
+        """The values of all children of a directory, in one hypercall; none if there is no such node."""
+        try:
+            values: dict[str, bytes] = self._call(m.StoreReadAll(path))
+        except HypercallError as error:
+            if error.errno in ABSENT:
+                return {}
+            raise
+        return {name: value.decode("utf-8", "replace") for name, value in values.items()}
 
     def write_all(self, path: str, values: Mapping[str, str | int], tx: int = 0) -> None:
         """Write children of a directory in order, in one hypercall; HypercallError of the first that fails."""
         calls = [m.StoreWrite(tx, f"{path}/{name}", str(value).encode()) for name, value in values.items()]
+        if len(calls) > MULTICALL_MAX:
+            raise LocalError(f"{len(calls)} nodes below {path} in one hypercall; {MULTICALL_MAX} is the most")
         for code, text in self._multicall(calls):
             if code:
                 raise HypercallError(code, str(text), "StoreWrite")

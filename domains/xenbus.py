@@ -77,11 +77,12 @@ class XenbusFrontend:
     def _connect(self, untrusted_keys: Keys) -> None:
         self.error = ""
         self.connected = True
-        self._switch(XenbusState.CONNECTED)
         try:
-            self.device.connected(untrusted_keys)
+            self.device.connected(untrusted_keys)  # requests flow first: the state is for whoever looks
         except (PeerFault, ValueError, KeyError) as error:
             self.fault(PeerFault(_blame(error)))
+            return
+        self._switch(XenbusState.CONNECTED)
 
     def _publish(self, incarnation: int, backend_keys: Keys) -> None:
         keys = self.device.publish(backend_keys)

@@ -357,6 +357,14 @@ class StoreDirectory:
     path: str
 
 
+@hypercall(0x8080)
+@dataclass(frozen=True, slots=True)
+class StoreReadAll:
+    """Reply {name: value as bytes} of a directory's children, of the first 64 that the caller may read."""
+
+    path: str
+
+
 @hypercall(0x8002)
 @dataclass(frozen=True, slots=True)
 class StoreRead:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -19,6 +20,8 @@ from hvd.transport.codec import BadMessage, unpack_call
 from hvd.transport.ids import DOM0, DOMID_SELF, DomId, Port
 from hvd.transport.limits import WATCHDOGS_MAX
 
+READ_ALL_MAX = 64
+"""Children of a directory that one hypercall reads: a device has some forty keys."""
 Descriptors = tuple[tuple[str, int], ...]
 """Which held descriptors go to the caller: (key, index in that key's list)."""
 Handler = Callable[[Hypervisor, DomId, Any, int], Any]
@@ -242,6 +245,14 @@ def _one_of_many(h: Hypervisor, caller: DomId, call: Any, now: int) -> list[Any]
         return [refusal.errno, refusal.text]
 
 
+def _read_all(h: Hypervisor, caller: DomId, msg: m.StoreReadAll, now: int) -> dict[str, bytes]:
+    values = {}
+    for name in h.store.directory(caller, 0, msg.path)[:READ_ALL_MAX]:
+        with suppress(StoreError):  # one that this caller may not read
+            values[name] = h.store.read(caller, 0, f"{msg.path}/{name}")
+    return values
+
+
 def _firing(operation: Callable[[Hypervisor, DomId, Any], Any]) -> Handler:
     def handler(h: Hypervisor, caller: DomId, msg: Any, now: int) -> Any:
         value = operation(h, caller, msg)
@@ -316,6 +327,7 @@ TABLE: dict[type, Entry] = {
     m.GnttabCopy: Entry(ANY, False, _gnttab_copy),
     m.Multicall: Entry(ANY, True, _multicall),
     m.StoreDirectory: Entry(ANY, False, lambda h, c, x, now: h.store.directory(c, x.tx, x.path)),
+    m.StoreReadAll: Entry(ANY, False, _read_all),
     m.StoreRead: Entry(ANY, False, lambda h, c, x, now: h.store.read(c, x.tx, x.path)),
     m.StoreGetPerms: Entry(ANY, False, lambda h, c, x, now: h.store.get_perms(c, x.tx, x.path)),
     m.StoreWatch: Entry(ANY, True, _firing(lambda h, c, x: h.store.watch(c, x.path, x.token))),

@@ -48,7 +48,8 @@ DOM0_CALLS = {
     m.MachineStop, m.SysctlReadConsole, m.SysctlPhysinfo,
 }
 READS = {
-    m.XenVersion, m.EvtchnSend, m.EvtchnStatus, m.GnttabCopy, m.StoreDirectory, m.StoreRead, m.StoreGetPerms,
+    m.XenVersion, m.EvtchnSend, m.EvtchnStatus, m.GnttabCopy, m.StoreDirectory, m.StoreRead, m.StoreReadAll,
+    m.StoreGetPerms,
     m.DomctlList, m.SysctlReadConsole, m.SysctlPhysinfo,
 }
 
@@ -379,3 +380,12 @@ def test_a_refused_hypercall_touches_nothing(board, guest, message):
     board.hardware.calls.clear()
     refusal(board, guest, message)
     assert board.hardware.calls == []
+
+
+def test_a_directory_is_read_at_once_as_far_as_the_caller_may(board, guest, other):
+    home = f"/local/domain/{guest}/data"
+    for name, owner in (("one", guest), ("two", guest), ("hidden", other)):
+        board.h.store.write(DOM0, 0, f"{home}/{name}", name.encode())
+        board.h.store.set_perms(DOM0, 0, f"{home}/{name}", [f"n{owner}"])
+    assert call(board, guest, m.StoreReadAll(home)) == {"one": b"one", "two": b"two"}
+    assert refusal(board, guest, m.StoreReadAll(f"{home}/nothing")) == errno.ENOENT
