@@ -1,6 +1,7 @@
-"""The machine with stand-ins for broker and zygote that die, hang and lie on cue: what it keeps, replaces and ends.
+"""The machine: what it keeps, replaces and ends. First with stand-ins for broker and zygote, then with real domains.
 
-Each stand-in is a function in a small program that the test starts; it tells the test what happens through a FIFO.
+Stand-ins die, hang and lie on cue. Each is a function in a small program that the test starts; it tells the test what
+happens through a FIFO.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from hvd.toolstack.cluster import Cluster, DomainState
+from hvd.transport.messages import DomainConfig, RestartPolicy
 
 DEADLINE_S = 60.0
 
@@ -482,3 +486,137 @@ def broker(inheritance):
     one.expect("end")
     assert one.process.wait(DEADLINE_S) == 0
     assert not running(broker)
+
+
+# ---- with real domains -----------------------------------------------------------------------------------------------
+
+PARENT = """
+import os, signal, subprocess
+
+def main(guest):
+    # a family of three, one of them in a session of its own, one a grandchild
+    subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    if os.fork() == 0:
+        os.fork()
+        signal.pause()
+    guest.runtime.store.write("data/ready", "1")
+    guest.run_forever()
+"""
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with Cluster.build() as made:
+        yield made
+
+
+def processes() -> dict[int, tuple[str, int]]:
+    """Name and parent of every process that runs."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            before, _, after = (entry / "stat").read_text().rpartition(")")
+            if after.split()[0] != "Z":
+                found[int(entry.name)] = (before.partition("(")[2], int(after.split()[1]))
+    return found
+
+
+def descendants(pid: int | None) -> set[int]:
+    assert pid is not None
+    table = processes()
+    found = {pid}
+    while more := {child for child, (_, parent) in table.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def named(name: str, machine: int) -> list[int]:
+    """The machine's own children of this name."""
+    return [pid for pid, row in processes().items() if row == (name, machine)]
+
+
+def zygote_of(cluster: Cluster) -> int:
+    machine = cluster.info()["machine_pid"]
+    wait_until(lambda: len(named("hvd-zygote", machine)) == 1)
+    return named("hvd-zygote", machine)[0]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """For what no event tells of."""
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("how", ["kill", "destroy"])
+def test_what_a_domain_has_started_is_gone_when_its_death_is_heard(cluster: Cluster, tmp_path: Path, how: str) -> None:
+    (tmp_path / "parent.py").write_text(PARENT)
+    domain = cluster.create(DomainConfig("parent", str(tmp_path / "parent.py"), on_crash="preserve"))
+    domain.wait_ready(DEADLINE_S)
+    wait_until(lambda: len(descendants(domain.pid)) == 3)
+    family = descendants(domain.pid)
+    if how == "kill":
+        domain.kill()
+        domain.wait_state(DomainState.PRESERVED, deadline_s=DEADLINE_S)
+    else:
+        domain.destroy()
+    assert family & processes().keys() == set()
+
+
+def test_domains_are_created_whatever_becomes_of_the_zygote(cluster: Cluster) -> None:
+    for n in range(8):
+        zygote = zygote_of(cluster)
+        os.kill(zygote, signal.SIGKILL)
+        domain = cluster.create(DomainConfig(f"domain-{n}", "hvd:idle"))
+        domain.wait_ready(DEADLINE_S)
+        assert (domain.incarnation, ended(zygote)) == (1, True)
+    machine = cluster.info()["machine_pid"]
+    assert [len(named(f"hvd:domain-{n}", machine)) for n in range(8)] == [1] * 8
+
+
+def test_a_stopped_zygote_is_replaced(cluster: Cluster) -> None:
+    zygote = zygote_of(cluster)
+    os.kill(zygote, signal.SIGSTOP)
+    cluster.create(DomainConfig("guest", "hvd:idle")).wait_ready(DEADLINE_S)
+    assert zygote_of(cluster) != zygote
+
+
+def test_restarts_go_on_while_zygotes_die(cluster: Cluster) -> None:
+    domain = cluster.create(DomainConfig("guest", "hvd:idle", restart=RestartPolicy(limit=0)))
+    domain.wait_ready(DEADLINE_S)
+    for n in range(10):
+        zygote = zygote_of(cluster)
+        domain.kill()
+        os.kill(zygote, signal.SIGKILL)
+        domain.wait_ready(DEADLINE_S)
+        assert domain.incarnation == n + 2
+    assert named("hvd:guest", cluster.info()["machine_pid"]) == [domain.pid]
+
+
+def test_many_domains_at_once_do_not_make_the_zygote_look_stuck(cluster: Cluster) -> None:
+    zygote = zygote_of(cluster)
+    gate = cluster.create(DomainConfig("gate", "hvd:idle", paused=True))
+    domains = [cluster.create(DomainConfig(f"many-{n}", "hvd:idle", after=["gate"])) for n in range(30)]
+    gate.wait_state(DomainState.PAUSED, deadline_s=DEADLINE_S)
+    gate.unpause()
+    cluster.wait_ready(DEADLINE_S, domains)
+    assert zygote_of(cluster) == zygote
+    assert all(domain.incarnation == 1 for domain in domains)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_with_the_machine_everything_ends(tmp_path: Path, number: int) -> None:
+    (tmp_path / "parent.py").write_text(PARENT)
+    cluster = Cluster.build([DomainConfig("parent", str(tmp_path / "parent.py"))], run_dir=tmp_path / "run")
+    cluster.start()
+    machine = cluster.info()["machine_pid"]
+    everything = descendants(machine)
+    assert len(everything) >= 5  # broker, zygote, dom0, the domain and some of its family
+    os.kill(machine, number)
+    for pid in everything:
+        assert ended(pid)
+    assert ended(machine)
+    cluster.down(grace_s=0)
+    if number == signal.SIGTERM:
+        assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["log"]
