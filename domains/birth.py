@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import socket
 import sys
 import traceback
+from pathlib import Path
 
 from hvd.domains.guest import Guest, GuestShutdown
 from hvd.domains.kernel import KernelError, load_kernel
@@ -16,6 +18,8 @@ from hvd.transport.upcalls import UpcallReceiver
 
 SHUTDOWN_POWEROFF, SHUTDOWN_CRASH = 0, 3
 TEXT_MAX = 2000
+OOM_SCORE_ADJ = "500"
+"""When memory runs out a domain is killed, and started again; never the broker, let alone the machine."""
 OUTSIDE_IDS = (os.geteuid(), os.getegid())
 """Read in the zygote: in a new user namespace nobody is mapped yet."""
 
@@ -48,6 +52,8 @@ def _leave_the_zygote(namespaces: int, name: str, upcall_descriptor: int, stdio:
     if namespaces & CLONE_NEWUSER:
         _map_own_user()
     die_with_parent(os.getppid())
+    with contextlib.suppress(OSError):  # no /proc: then the kernel chooses among all alike
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJ, encoding="ascii")
     upcall_copy = os.dup(upcall_descriptor)
     os.dup2(stdio, 1)
     os.dup2(stdio, 2)

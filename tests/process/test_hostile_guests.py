@@ -1,5 +1,7 @@
 """Owns what a guest may ask for to take the broker down with it: the broker stays the one it was, and goes on."""
 
+from pathlib import Path
+
 import pytest
 
 from hvd import Cluster
@@ -47,3 +49,11 @@ def test_a_guest_that_asks_for(tmp_path, ask):
                 domain.destroy()
         cluster.create(DomainConfig("second", "hvd:idle")).wait_ready()
         assert (cluster.info()["broker_pid"], cluster.info()["broker_restarts"]) == (before, 0)
+
+
+def test_a_domain_goes_before_broker_and_machine_when_memory_runs_out():
+    with Cluster.build([DomainConfig("guest", "hvd:idle")]) as cluster:
+        info = cluster.info()
+        pids = {"guest": cluster.domain("guest").pid, "broker": info["broker_pid"], "machine": info["machine_pid"]}
+        scores = {name: int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for name, pid in pids.items()}
+    assert scores["guest"] > max(scores["broker"], scores["machine"])
