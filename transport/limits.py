@@ -24,7 +24,7 @@ def _limit(name: str, value: int, unit: str, reached: str, test: str) -> int:
 PORTS_MAX = _limit("ports_max", 1023, "event channels per domain", "ENOSPC from the call that asks for a port",
                    "tests/unit/broker/test_event_channels.py")
 GRANTS_MAX = _limit("grants_max", 32_768, "granted pages per domain (64 frames of 512 v1 entries)",
-                    "ENOSPC from gnttab_allocate", "tests/unit/broker/test_grant_tables.py")
+                    "ENOSPC from gnttab_share", "tests/unit/broker/test_grant_tables.py")
 EXTENTS_MAX = _limit("extents_max", 256, "extents per domain", "ENOSPC from gnttab_allocate",
                      "tests/unit/broker/test_grant_tables.py")
 EXTENT_PAGES_MAX = _limit("extent_pages_max", 8192, "pages per extent", "EBADMSG naming the field",
