@@ -190,6 +190,11 @@ def test_what_was_printed_can_be_followed_until_the_machine_ends_and_read_after(
         assert follower.stdout.readline() == "good morning from guest\n"
         hvd("kill", "guest")
         assert follower.stdout.readline() == "good morning from guest\n"
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as other:
+            assert other.stdout is not None
+            other.stdout.readline()
+            other.send_signal(signal.SIGINT)
+            assert other.wait(DEADLINE_S) == 0
         hvd("down")
         assert follower.wait(DEADLINE_S) == 0
     assert json.loads(hvd("logs", "guest", "--json").stdout)["text"] == 2 * "good morning from guest\n"

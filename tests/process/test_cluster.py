@@ -358,6 +358,12 @@ def test_the_console_of_a_domain_can_be_read(cluster, kernel):
     assert talker.console_log().startswith("on my way\n")
 
 
+def test_a_new_domains_kernel_is_found_from_the_current_directory(cluster, kernel, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    name = Path(kernel("def main(guest):\n    guest.run_forever()\n")).name
+    cluster.create(DomainConfig("local", name)).wait_ready()
+
+
 def test_a_wrong_domain_is_refused_by_the_broker(cluster):
     with pytest.raises(HypercallError, match="a domain named 'guest' exists already"):
         cluster.create(DomainConfig("guest", "hvd:idle"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import select
+import signal
 import sys
 from pathlib import Path
 
@@ -69,11 +71,18 @@ def logs(name: str, *, follow: bool, as_json: bool) -> None:
     if as_json and not follow:
         print_json({"name": full_name(name), "text": "".join(_read(part) for part in (_older(path), path))})
         return
+    if follow:
+        signal.signal(signal.SIGINT, _leave)
     for part in (_older(path), path):
         sys.stdout.write(_read(part))
     sys.stdout.flush()
     if follow:
         _follow(path)
+
+
+def _leave(*_: object) -> None:
+    """Ctrl-C is the usual way to end a log that is followed: at once, since there is nothing to undo."""
+    os._exit(0)
 
 
 def _log_path(name: str) -> Path:

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from hvd.toolstack.cluster.power_off import GRACE_S, power_off, stop_guests
 from hvd.toolstack.cluster.readiness import Readiness
 from hvd.toolstack.cluster.run_dirs import check_run_dir, default_run_dir, make_private_dir
 from hvd.transport import messages as m
+from hvd.transport.hypercalls import HypercallTimeout
 from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.run_dir import Order
 
@@ -129,7 +131,7 @@ class Cluster:
         except BaseException as error:
             words = "" if self._machine is None else self._machine.last_words()
             self.down(grace_s=0)
-            if isinstance(error, NotReached | NotRunning):
+            if isinstance(error, NotReached | NotRunning | HypercallTimeout):
                 raise StartFailed("; ".join(filter(None, (str(error), words)))) from None
             raise
 
@@ -238,7 +240,12 @@ class Cluster:
     # ---- changing and waiting ---------------------------------------------------------------------------------------
 
     def create(self, config: m.DomainConfig) -> Domain:
-        """A new domain; it starts when all that it comes after is ready. `wait_ready` waits for that."""
+        """A new domain; it starts when all that it comes after is ready. `wait_ready` waits for that.
+
+        A kernel that is a file is found from the current directory. HypercallError when the broker refuses.
+        """
+        if "/" in config.kernel or config.kernel.endswith(".py"):
+            config = replace(config, kernel=str(Path(config.kernel).absolute()))
         domid = DomId(self.call(m.DomctlCreate(config)))
         return Domain(self, domid, config.name)
 
