@@ -1,0 +1,94 @@
+"""Endpoints in the run directory: one for each living incarnation, and none left of the dead."""
+
+import os
+
+import pytest
+import zmq
+
+from hvd.broker.endpoints import Endpoints
+from hvd.broker.poller import Poller
+from hvd.transport import messages as m
+from hvd.transport.codec import pack_request
+from hvd.transport.hypercalls import public_key, socket_address
+from hvd.transport.ids import DomId, Incarnation
+
+DOM = DomId(5)
+SECRETS = {1: b"a" * 32, 2: b"b" * 32}
+
+
+@pytest.fixture
+def ready():
+    return []
+
+
+@pytest.fixture
+def poller():
+    return Poller()
+
+
+@pytest.fixture
+def endpoints(tmp_path, poller, ready):
+    context = zmq.Context()
+    made = Endpoints(context, str(tmp_path), poller, ready.append)
+    yield made
+    context.destroy(linger=0)
+    os.close(made.directory)
+
+
+def files(tmp_path):
+    return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_socket())
+
+
+def test_an_endpoint_is_named_after_domid_and_incarnation_and_goes_with_it(tmp_path, endpoints):
+    endpoints.open(DOM, Incarnation(1), SECRETS[1])
+    assert files(tmp_path) == ["control", "domains/5.1"]
+    assert endpoints.public_key(DOM) == public_key(SECRETS[1])
+    endpoints.close(DOM)
+    endpoints.close(DOM)
+    assert files(tmp_path) == ["control"]
+    assert endpoints.server(DOM) is None
+
+
+def test_the_next_incarnations_endpoint_takes_the_old_ones_place(tmp_path, endpoints):
+    endpoints.open(DOM, Incarnation(1), SECRETS[1])
+    endpoints.open(DOM, Incarnation(2), SECRETS[2])
+    assert files(tmp_path) == ["control", "domains/5.2"]
+    assert endpoints.public_key(DOM) == public_key(SECRETS[2])
+
+
+def test_a_new_broker_binds_over_what_a_dead_one_left(tmp_path, endpoints, poller):
+    endpoints.open(DOM, Incarnation(1), SECRETS[1])
+    with zmq.Context() as context:
+        successor = Endpoints(context, str(tmp_path), poller, lambda domid: None)
+        successor.open(DOM, Incarnation(1), SECRETS[1])
+        assert files(tmp_path) == ["control", "domains/5.1"]
+        successor.close(DOM)
+        successor.control.close()
+        os.close(successor.directory)
+
+
+def test_a_request_tells_whose_endpoint_it_came_to(endpoints, poller, ready):
+    endpoints.open(DOM, Incarnation(1), SECRETS[1])
+    with zmq.Context() as context:
+        for name, key, expected in (("control", None, None), ("domains/5.1", public_key(SECRETS[1]), DOM)):
+            socket = context.socket(zmq.DEALER)
+            socket.linger = 0
+            if key is not None:
+                socket.curve_serverkey = key
+                socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+            socket.connect(socket_address(endpoints.directory, name))
+            socket.send(pack_request(m.XenVersion(), 1, 0, 0))
+            server, received = endpoints.server(expected), None
+            while received is None:
+                poller.poll(60)
+                assert server is not None
+                received = server.receive()
+            assert ready[-1] == expected
+            socket.close(0)
+
+
+def test_a_run_directory_that_lost_its_parts_is_the_hosts_refusal(tmp_path, endpoints):
+    (tmp_path / "domains").rmdir()
+    with pytest.raises(OSError, match="cannot bind"):
+        endpoints.open(DOM, Incarnation(1), SECRETS[1])
+    assert endpoints.server(DOM) is None
