@@ -84,7 +84,11 @@ class Spawns:
         return expected
 
     def forget_asked(self) -> None:
-        """There is another zygote: everything has to be asked again."""
+        """There is another zygote: everything has to be asked again, but for what nobody expects."""
+        for spawn in self._waiting:
+            if spawn.disowned:
+                spawn.close()
+        self._waiting = deque(spawn for spawn in self._waiting if not spawn.disowned)
         self._asked = 0
         self._deadline = None
 

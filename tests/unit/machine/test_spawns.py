@@ -72,6 +72,17 @@ def test_nothing_is_asked_before_one_that_nobody_expects_any_more_is_answered(sp
     assert spawns.answered(1, 1, 0.0)
 
 
+def test_one_that_nobody_expects_any_more_goes_with_the_zygote_that_was_asked_for_it(spawns):
+    one = spawn(1)
+    spawns.add(one)
+    spawns.add(spawn(2))
+    ask_all(spawns)
+    spawns.disown(1, 1)
+    spawns.forget_asked()
+    assert not is_open(one)
+    assert ask_all(spawns) == [2]
+
+
 def test_one_that_was_not_asked_for_yet_is_forgotten_when_nobody_expects_it(spawns):
     waiting = [spawn(domid) for domid in range(ASKED_MAX + 3)]
     for one in waiting:
