@@ -24,7 +24,7 @@ from hvd.transport.messages import RestartPolicy
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "limits.md"
-STORE, BROKER = "tests/unit/broker/store", "tests/unit/broker"
+STORE, BROKER, MACHINE = "tests/unit/broker/store", "tests/unit/broker", "tests/process/test_machine.py"
 QUOTA_TESTS = {
     "nodes_max": f"{STORE}/test_quotas.py::test_a_guest_owns_so_many_nodes_and_no_more_until_it_removes_some",
     "node_bytes_max": f"{STORE}/test_quotas.py::test_a_node_has_so_many_bytes_its_childrens_names_included",
@@ -70,6 +70,16 @@ WIRE = [
           "TransactionConflict", "tests/unit/test_bounds.py::test_a_transaction_is_tried_transaction_tries_times"),
 ]  # fmt: skip
 BROKER_LIFE = [
+    Bound("hvd.broker.loop", "CALLS_PER_TURN", "hypercalls of one caller before the next caller has its turn",
+          "the rest waits", f"{BROKER}/test_loop.py::test_after_calls_per_turn_hypercalls_it_is_the_next_callers_turn"),
+    Bound("hvd.broker.world", "OUTBOX_MAX", "messages that wait for a domain to read its upcall socket",
+          "it is killed", "tests/process/test_hostile_guests.py::"
+          "test_a_domain_that_never_reads_its_upcall_socket_is_killed_before_what_waits_for_it_grows"),
+    Bound("hvd.broker.dispatch", "READ_ALL_MAX", "children of a directory that one hypercall reads",
+          "those that were made first are read",
+          f"{BROKER}/test_dispatch.py::test_reading_all_children_of_a_directory_stops_at_read_all_max"),
+    Bound("hvd.broker.publisher", "BUFFERED_MAX", "lines of broker.log before the log is open",
+          "the oldest lines go", f"{BROKER}/test_publisher.py::test_what_waits_for_the_log_is_bounded"),
     Bound("hvd.broker.state", "CRASHES_MAX", "brokers that crash over one hypercall",
           "EIO, and the sender is crashed",
           f"{BROKER}/test_state.py::test_a_hypercall_that_brokers_crash_over_is_refused_and_takes_its_sender_down"),
@@ -78,7 +88,21 @@ BROKER_LIFE = [
     Bound("hvd.broker.journal", "CAPACITY", "bytes of a journal beside its snapshot", "a snapshot begins the next one",
           f"{BROKER}/test_journal.py::test_there_is_room_for_the_capacity_beside_the_snapshot_and_not_for_a_byte_more"),
 ]  # fmt: skip
+MACHINE_LIFE = [
+    Bound("hvd.machine.machine", "DEATHS_MAX", "brokers in a row that die before they are up, and zygotes that die "
+          "before they fork", "the machine powers off",
+          f"{MACHINE}::test_a_broker_that_dies_before_it_is_up_is_not_forked_for_ever"),
+    Bound("hvd.machine.machine", "OUTBOX_MAX", "messages that wait for a broker", "it is replaced",
+          f"{MACHINE}::test_a_broker_that_reads_nothing_is_replaced_and_the_next_is_told_how_things_ended"),
+    Bound("hvd.machine.spawns", "ASKED_MAX", "domains that the zygote is asked for at a time", "the rest waits",
+          "tests/unit/machine/test_spawns.py::test_the_zygote_is_asked_in_order_and_for_a_few_at_a_time"),
+    Bound("hvd.machine.spawns", "PATIENCE_S", "seconds without an answer of a zygote that was asked",
+          "it is replaced", f"{MACHINE}::test_a_zygote_that_hangs_is_replaced_and_the_next_is_asked"),
+]  # fmt: skip
 DEVICES = [
+    Bound("domains.driver_domain", "DEVICES_MAX", "devices that a driver domain serves", "the next is not served, "
+          "which its log says", "tests/unit/domains/test_driver_domain.py::"
+          "test_one_device_beyond_devices_max_is_named_and_not_served_until_another_goes"),
     Bound("transport.protocols.block", "RING_PAGE_ORDER_MAX", "log2 of the pages of a block ring",
           "the backend closes the device", "tests/unit/test_bounds.py::test_a_block_ring_has_at_most_16_pages"),
     Bound("transport/native/waiter.hpp", "ports_max", "ports one waiter waits on",
@@ -118,6 +142,8 @@ def page() -> str:
         table(("key", "default", "what", "test"), restart_rows()),
         "## The broker's own life",
         bounds(BROKER_LIFE),
+        "## The machine",
+        bounds(MACHINE_LIFE),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -266,15 +266,16 @@ def _firing(operation: Callable[[Hypervisor, DomId, Any], Any]) -> Handler:
 
 
 def _list(h: Hypervisor, caller: DomId, msg: m.DomctlList, now: int) -> list[dict[str, Any]]:
-    return [describe(d, now) for d in h.domains.values() if caller in (DOM0, d.domid)]
+    return [describe(h, d, now) for d in h.domains.values() if caller in (DOM0, d.domid)]
 
 
-def describe(domain: Domain, now_ns: int) -> dict[str, Any]:
+def describe(h: Hypervisor, domain: Domain, now_ns: int) -> dict[str, Any]:
     """What `hvd list` knows of one domain."""
     return {
         "domid": domain.domid,
         "name": domain.name,
         "state": domain.life.name.lower(),
+        "waits_for": h.waits_for(domain),
         "incarnation": domain.incarnation,
         "pid": domain.pid,
         "ready": domain.serves,

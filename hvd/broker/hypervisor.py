@@ -289,8 +289,14 @@ class Hypervisor:
         for domain in list(self.domains.values()):
             if domain.retry_at_ns is not None:
                 continue
-            if domain.life is Life.WAITING and all(self._is_ready(name) for name in self._prerequisites(domain)):
+            if domain.life is Life.WAITING and not self.waits_for(domain):
                 self._start(domain, now_ns)
+
+    def waits_for(self, domain: Domain) -> list[str]:
+        """Whom it comes after and who is not ready, by name; there may be no such domain any more, or not yet again."""
+        if domain.life is not Life.WAITING:
+            return []
+        return sorted(name for name in self._prerequisites(domain) if not self._is_ready(name))
 
     def _prerequisites(self, domain: Domain) -> set[str]:
         implied = set() if domain.domid == DOM0 else {self.domains[DOM0].name}

@@ -237,7 +237,8 @@ class World:
     def _upcall(self, domid: DomId, message: list[Any], descriptors: tuple[int, ...]) -> None:
         outbox = self._outboxes.setdefault(domid, deque())
         if len(outbox) >= OUTBOX_MAX:
-            self.publisher.log("upcall socket never read: killed", domid=domid)
+            text = f"{OUTBOX_MAX} messages wait on its upcall socket, which it does not read: killed"
+            self.publisher.log(text, domid=domid)
             self._tell_machine([SIGNAL, domid, self.hypervisor.domains[domid].incarnation, SIGKILL])
             return
         outbox.append((message, descriptors))

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from hvd import Cluster
+from hvd.broker.world import OUTBOX_MAX
 from hvd.transport.messages import DomainConfig
 
+DEADLINE_S = 40.0
 ASKS = {
     "a timer in the far future": "guest.runtime.set_timer(2**62)",
     "a watchdog in the far future": "guest.runtime.watchdog(2**32 - 1)",
@@ -37,6 +39,27 @@ def main(guest):
 """
 
 
+DEAF = """
+from hvd.transport import messages as m
+from hvd.transport.ids import DomId
+
+
+class Liar:  # it says that whatever was sent has been taken, and reads nothing
+    events_seen = descriptors_received = 2**40
+
+    def take_descriptors(self, sequence, count, deadline_s):
+        return []
+
+
+def main(guest):
+    hypercalls = guest.runtime.hypercalls
+    hypercalls._upcalls = Liar()
+    while True:
+        extent, _ = hypercalls.call(m.GnttabAllocate(DomId(0), 1, False))
+        hypercalls.call(m.GnttabFree(extent))
+"""
+
+
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS.keys())
 def test_a_guest_that_asks_for(tmp_path, ask):
     kernel = tmp_path / "hostile.py"
@@ -49,6 +72,18 @@ def test_a_guest_that_asks_for(tmp_path, ask):
                 domain.destroy()
         cluster.create(DomainConfig("second", "hvd:idle")).wait_ready()
         assert (cluster.info()["broker_pid"], cluster.info()["broker_restarts"]) == (before, 0)
+
+
+def test_a_domain_that_never_reads_its_upcall_socket_is_killed_before_what_waits_for_it_grows(tmp_path):
+    kernel = tmp_path / "deaf.py"
+    kernel.write_text(DEAF)
+    with Cluster.build() as cluster:
+        before = cluster.info()
+        cluster.create(DomainConfig("deaf", str(kernel), on_crash="destroy")).wait_gone(DEADLINE_S)
+        cluster.create(DomainConfig("second", "hvd:idle")).wait_ready(DEADLINE_S)
+        log = (cluster.run_dir / "log" / "broker.log").read_text()
+        assert f"{OUTBOX_MAX} messages wait on its upcall socket, which it does not read: killed" in log
+        assert cluster.info()["broker_pid"] == before["broker_pid"]
 
 
 def test_a_domain_goes_before_broker_and_machine_when_memory_runs_out():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hvd.toolstack.cluster import Cluster, DomainState
+from hvd.toolstack.cluster import Cluster, DomainState, NotReached
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
 
 DEADLINE_S = 40.0
@@ -139,4 +139,18 @@ def test_who_comes_after_a_domain_starts_when_that_is_ready_whatever_the_order_o
     assert seen.index(("ready", second.domid)) < seen.index(("starting", driver.domid))
     assert seen.index(("ready", driver.domid)) < seen.index(("starting", user.domid))
     for domain in (user, driver, second):
+        domain.destroy()
+
+
+def test_who_waits_for_a_domain_that_is_destroyed_says_so_and_starts_when_there_is_one_of_that_name_again(cluster):
+    slow = cluster.create(DomainConfig("slow", "hvd:idle", paused=True))
+    behind = cluster.create(DomainConfig("behind", "hvd:idle", after=["slow"]))
+    slow.destroy()
+    assert behind.info().waits_for == ("slow",)
+    with pytest.raises(NotReached, match=r"behind .* is waiting for slow, not ready"):
+        behind.wait_ready(0.2)
+    slow = cluster.create(DomainConfig("slow", "hvd:idle"))
+    behind.wait_ready(DEADLINE_S)
+    assert behind.info().waits_for == ()
+    for domain in (behind, slow):
         domain.destroy()

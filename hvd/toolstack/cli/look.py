@@ -34,7 +34,7 @@ def row(info: DomainInfo) -> tuple[str, ...]:
         str(info.domid).rjust(2),
         str(info.memory).rjust(3),
         str(info.vcpus).rjust(5),
-        info.state.replace("_", " "),
+        info.state_text,
         "yes" if info.ready else "no",
         str(info.restarts).rjust(8),
         seconds(info.uptime_ns).rjust(6),

@@ -59,6 +59,8 @@ class DomainInfo:
     domid: DomId
     name: str
     state: DomainState
+    waits_for: tuple[str, ...]
+    """While it is waiting: whom it comes after and who is not ready. Such a domain may be gone."""
     incarnation: Incarnation
     """How often its process has been started; 0: not yet."""
     pid: int | None
@@ -77,7 +79,18 @@ class DomainInfo:
     @classmethod
     def from_wire(cls, fields: dict[str, Any]) -> DomainInfo:
         """From one row of DomctlList."""
-        return cls(**{**fields, "state": DomainState(fields["state"]), "devices": tuple(fields["devices"])})
+        typed = {
+            "state": DomainState(fields["state"]),
+            "waits_for": tuple(fields["waits_for"]),
+            "devices": tuple(fields["devices"]),
+        }
+        return cls(**{**fields, **typed})
+
+    @property
+    def state_text(self) -> str:
+        """The state for people: of one that waits, for whom."""
+        text = self.state.replace("_", " ")
+        return f"{text} for {', '.join(self.waits_for)}" if self.waits_for else text
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, for JSON."""

@@ -54,7 +54,7 @@ class Readiness:
                 del self._pending[domid]
             elif info.state in ENDED:
                 self._deaths[domid] = info.name, info.last_death
-                raise NotReached(self._told(domid, info.name, f"is {info.state} and will not become ready"))
+                raise NotReached(self._told(domid, info.name, f"is {info.state_text} and will not become ready"))
 
     def names(self, infos: dict[DomId, DomainInfo]) -> str:
         """Who is waited for."""
@@ -63,7 +63,7 @@ class Readiness:
     def missing(self, infos: dict[DomId, DomainInfo]) -> str:
         """What is told when the time is over."""
         late = [infos[domid] for domid in self._pending if domid in infos]
-        return "; ".join(self._told(info.domid, info.name, f"is {info.state}, not ready") for info in late)
+        return "; ".join(self._told(info.domid, info.name, f"is {info.state_text}, not ready") for info in late)
 
     def last_failure(self) -> str:
         """The last death that was heard of, for when the machine itself is gone."""

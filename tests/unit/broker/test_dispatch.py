@@ -6,7 +6,7 @@ from typing import get_args, get_origin, get_type_hints
 
 import pytest
 
-from hvd.broker.dispatch import TABLE, Answer, Privilege, handle, is_journaled
+from hvd.broker.dispatch import READ_ALL_MAX, TABLE, Answer, Privilege, handle, is_journaled
 from hvd.broker.domain import Life
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL
@@ -389,3 +389,11 @@ def test_a_directory_is_read_at_once_as_far_as_the_caller_may(board, guest, othe
         board.h.store.set_perms(DOM0, 0, f"{home}/{name}", [f"n{owner}"])
     assert call(board, guest, m.StoreReadAll(home)) == {"one": b"one", "two": b"two"}
     assert refusal(board, guest, m.StoreReadAll(f"{home}/nothing")) == errno.ENOENT
+
+
+def test_reading_all_children_of_a_directory_stops_at_read_all_max(board, guest):
+    home = f"/local/domain/{guest}/data"
+    names = [f"k{n:03}" for n in range(READ_ALL_MAX + 1)]
+    for name in names:
+        call(board, guest, m.StoreWrite(0, f"{home}/{name}", b"v"))
+    assert list(call(board, guest, m.StoreReadAll(home))) == names[:READ_ALL_MAX]

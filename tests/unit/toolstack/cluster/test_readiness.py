@@ -11,10 +11,17 @@ from hvd.transport.ids import DomId, Incarnation
 ONE, TWO = DomId(1), DomId(2)
 
 
-def info(domid: DomId, state: DomainState, *, ready: bool, incarnation: int = 1, last_death: str = "") -> DomainInfo:
-    return DomainInfo(
-        domid, f"d{domid}", state, Incarnation(incarnation), 77, ready, 0, 64, 1, False, "k.py", last_death, 0, ()
-    )
+def info(
+    domid: DomId,
+    state: DomainState,
+    *,
+    ready: bool,
+    incarnation: int = 1,
+    last_death: str = "",
+    waits_for: tuple[str, ...] = (),
+) -> DomainInfo:
+    name, number = f"d{domid}", Incarnation(incarnation)
+    return DomainInfo(domid, name, state, waits_for, number, 77, ready, 0, 64, 1, False, "k.py", last_death, 0, ())
 
 
 def event(what: str, domid: DomId, incarnation: int = 1, detail: str = "") -> LifecycleEvent:
@@ -110,11 +117,14 @@ def test_the_last_lines_of_its_console_are_told_too(tmp_path):
 
 def test_at_the_deadline_everyone_who_is_late_is_named_with_their_state():
     readiness = wait_for(d1=1, d2=1)
-    infos = {ONE: info(ONE, DomainState.BACKING_OFF, ready=False), TWO: info(TWO, DomainState.WAITING, ready=False)}
+    infos = {
+        ONE: info(ONE, DomainState.BACKING_OFF, ready=False),
+        TWO: info(TWO, DomainState.WAITING, ready=False, waits_for=("d1",)),
+    }
     readiness.look(infos)
     text = readiness.missing(infos)
-    assert "d1 (domid 1) is backing_off, not ready" in text
-    assert "d2 (domid 2) is waiting, not ready" in text
+    assert "d1 (domid 1) is backing off, not ready" in text
+    assert "d2 (domid 2) is waiting for d1, not ready" in text
 
 
 def test_the_last_failure_is_remembered_for_when_the_machine_ends():

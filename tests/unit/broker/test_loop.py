@@ -1,0 +1,52 @@
+"""The loop's fairness: whoever has more to say than its turn allows goes behind everybody who waits."""
+
+from collections import deque
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hvd.broker.loop import CALLS_PER_TURN, Broker
+from hvd.broker.sessions import Reply
+from hvd.transport.ids import DomId
+
+FLOOD, MODEST = DomId(1), DomId(2)
+
+
+class Server:
+    """An endpoint with hypercalls that wait to be read, and the replies that were sent."""
+
+    def __init__(self, waiting):
+        self.waiting, self.replies = deque(waiting), 0
+
+    def receive(self):
+        return (b"client", self.waiting.popleft()) if self.waiting else None
+
+    def reply(self, client, reply):
+        self.replies += 1
+
+
+@pytest.fixture
+def broker(monkeypatch):
+    """A broker without a world: two endpoints, and an order of who was served."""
+    made: Any = Broker.__new__(Broker)
+    servers = {FLOOD: Server([b"call"] * 100), MODEST: Server([b"call"])}
+    made._world = SimpleNamespace(endpoints=SimpleNamespace(server=servers.get))
+    made._ready = deque()
+    made.served = []
+
+    def answer(domid, client, body):
+        made.served.append(domid)
+        return Reply(1, 0, None)
+
+    monkeypatch.setattr(made, "_answer", answer)
+    return made
+
+
+def test_after_calls_per_turn_hypercalls_it_is_the_next_callers_turn(broker):
+    for caller in (FLOOD, MODEST):
+        broker._mark_ready(caller)
+    while broker._ready:
+        broker._serve(broker._ready.popleft())
+    assert broker.served.index(MODEST) == CALLS_PER_TURN
+    assert broker.served.count(FLOOD) == 100
