@@ -203,11 +203,14 @@ def _watchdog(h: Hypervisor, caller: DomId, msg: m.SchedWatchdog, now: int) -> i
     elif number > WATCHDOGS_MAX or domain.watchdogs.get(number) is None:
         raise Refused(errno.EINVAL, f"domain {caller} runs no watchdog {number}")
     domain.watchdogs[number] = domain.clock.system_time_ns(now) + msg.timeout_s * 10**9 if msg.timeout_s else None
+    h.deadlines.note(domain)
     return number
 
 
 def _set_timer(h: Hypervisor, caller: DomId, msg: m.SetTimer, now: int) -> None:
-    h.domain(caller).timer_ns = msg.deadline_ns or None
+    domain = h.domain(caller)
+    domain.timer_ns = msg.deadline_ns or None
+    h.deadlines.note(domain)
 
 
 def _console_io(h: Hypervisor, caller: DomId, msg: m.ConsoleIo, now: int) -> None:

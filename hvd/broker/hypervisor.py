@@ -10,9 +10,9 @@ import errno
 import hashlib
 import re
 from collections import deque
-from collections.abc import Iterator
 
 from hvd.broker import devices
+from hvd.broker.deadlines import Deadlines, Due
 from hvd.broker.domain import ALIVE, NEXT, Clock, Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_DOM_EXC, VIRQ_TIMER, VIRQ_UPCALL, EventChannels
@@ -44,6 +44,7 @@ class Hypervisor:
         self.grants = GrantTables(channels=self.channels)
         self.store = Store()
         self.upcalls: dict[DomId, UpcallQueue] = {}
+        self.deadlines = Deadlines()
         self.console: deque[str] = deque(maxlen=HYPERVISOR_LOG_LINES_MAX)
         self.next_domid = 0
         self.stopping: bool | None = None
@@ -158,6 +159,7 @@ class Hypervisor:
             self.unpause(domid, now_ns)
         domain.shutdown = Shutdown.REBOOT if reboot else Shutdown.POWEROFF
         domain.kill_at_ns = now_ns + grace_ms * 1_000_000
+        self.deadlines.note(domain)
         self.store.write(DOM0, 0, f"/local/domain/{domid}/control/shutdown", b"reboot" if reboot else b"poweroff")
         self.collect_store_events()
         self.hardware.signal_domain(domain, SIGTERM)
@@ -246,42 +248,29 @@ class Hypervisor:
 
     def next_deadline_ns(self) -> int | None:
         """The host time at which `tick` has something to do."""
-        return min((at for at, _, _ in self._deadlines()), default=None)
+        return self.deadlines.next_ns()
 
     def tick(self, now_ns: int) -> None:
-        """Do what is due: restarts, graces, watchdogs, timers."""
-        for at, what, domain in list(self._deadlines()):
+        """Do what is due."""
+        for at, what, domain in list(self.deadlines.all()):
             if at > now_ns:
                 continue
             match what:
-                case "retry":
+                case Due.RETRY:
                     domain.retry_at_ns = None
                     if domain.life is Life.WAITING:
                         self._start_waiting(now_ns)
                     else:
                         self._start(domain, now_ns)
-                case "grace":
+                case Due.GRACE:
                     self._kill(domain)
-                case "watchdog":
+                case Due.WATCHDOG:
                     domain.shutdown, domain.shutdown_text = Shutdown.WATCHDOG, "its watchdog timer ran out"
                     self._kill(domain)
-                case "timer":
+                case Due.TIMER:
                     domain.timer_ns = None
                     self.channels.raise_virq(domain.domid, VIRQ_TIMER)
-
-    def _deadlines(self) -> Iterator[tuple[int, str, Domain]]:
-        for domain in self.domains.values():
-            if domain.retry_at_ns is not None:
-                yield domain.retry_at_ns, "retry", domain
-            if domain.life not in (Life.STARTING, Life.RUNNING, Life.PAUSED):
-                continue
-            if domain.kill_at_ns is not None:
-                yield domain.kill_at_ns, "grace", domain
-            bites = [domain.clock.host_time_ns(t) for t in domain.watchdogs.values() if t is not None]
-            yield from ((at, "watchdog", domain) for at in bites if at is not None)
-            timer = domain.clock.host_time_ns(domain.timer_ns) if domain.timer_ns is not None else None
-            if timer is not None:
-                yield timer, "timer", domain
+            self.deadlines.note(domain)
 
     # ---- the steps of a life -----------------------------------------------------------------------------------------
 
@@ -319,6 +308,7 @@ class Hypervisor:
         domain.pid, domain.ready, domain.born, domain.shutdown, domain.shutdown_text = None, False, False, None, ""
         domain.kill_at_ns = domain.timer_ns = None
         domain.watchdogs = {}
+        self.deadlines.note(domain)
         domain.clock = Clock(started_ns=now_ns)
         try:
             self._build(domain)
@@ -427,6 +417,7 @@ class Hypervisor:
         successor.unready_deaths = domain.unready_deaths
         if verdict.at_ns > now_ns:
             successor.retry_at_ns = verdict.at_ns
+            self.deadlines.note(successor)
         else:
             self._start_waiting(now_ns)
 
@@ -446,6 +437,7 @@ class Hypervisor:
         else:
             domain.move(Event.BACK_OFF)
             domain.retry_at_ns = verdict.at_ns
+            self.deadlines.note(domain)
             self.hardware.announce("backing off", domain, f"{(verdict.at_ns - now_ns) // 1_000_000} ms")
 
     def _remove(self, domain: Domain) -> None:
@@ -454,6 +446,7 @@ class Hypervisor:
         if self.store.is_introduced(dom):
             self.store.release(dom)
         self.store.forget_domain(dom)
+        self.deadlines.forget(dom)
         if dom in self.channels.ports:
             self.channels.remove_domain(dom)
             self.grants.remove_domain(dom)

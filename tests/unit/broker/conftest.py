@@ -76,6 +76,12 @@ class Board:
     def dies(self, dom: DomId, how: str = "killed by SIGKILL") -> None:
         self.h.died(dom, self.h.domains[dom].incarnation, how, self.now)
 
+    def will_be_due(self, dom: DomId, **times: Any) -> None:
+        """Write deadlines into a domain's record."""
+        for name, time in times.items():
+            setattr(self.h.domains[dom], name, time)
+        self.h.deadlines.note(self.h.domains[dom])
+
     def after(self, ns: int) -> None:
         """Let time pass and do what is due."""
         self.now += ns

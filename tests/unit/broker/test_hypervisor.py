@@ -560,7 +560,7 @@ def test_a_timer_raises_its_virq_once_in_system_time(board):
     dom = board.boot("ivi")
     port = board.h.channels.bind_virq(dom, VIRQ_TIMER)
     channel = board.h.channels.ports[dom][port].channel
-    board.h.domains[dom].timer_ns = 500 * MS
+    board.will_be_due(dom, timer_ns=500 * MS)
     board.after(400 * MS)
     board.h.pause(dom, board.now)
     board.after(S)
@@ -574,16 +574,25 @@ def test_a_timer_raises_its_virq_once_in_system_time(board):
     assert board.h.next_deadline_ns() is None
 
 
+def test_what_is_due_once_leaves_what_is_due_later(board):
+    dom = board.boot("ivi", on_watchdog="preserve")
+    board.will_be_due(dom, timer_ns=S, watchdogs={1: 2 * S})
+    board.after(S)
+    assert (board.h.domains[dom].timer_ns, life(board, dom)) == (None, Life.RUNNING)
+    board.after(S)
+    assert life(board, dom) is Life.DYING
+
+
 def test_a_timer_without_a_virq_is_silent(board):
     dom = board.boot("ivi")
-    board.h.domains[dom].timer_ns = 1
+    board.will_be_due(dom, timer_ns=1)
     board.after(S)
     assert board.h.domains[dom].timer_ns is None
 
 
 def test_a_watchdog_that_runs_out_ends_its_domain_and_its_key_decides(board):
     dom = board.boot("ivi", on_watchdog="preserve", on_crash="restart")
-    board.h.domains[dom].watchdogs = {1: 2 * S, 2: None}
+    board.will_be_due(dom, watchdogs={1: 2 * S, 2: None})
     board.after(2 * S)
     assert (life(board, dom), signals(board, dom)) == (Life.DYING, [SIGKILL])
     assert board.h.next_deadline_ns() is None
@@ -594,7 +603,7 @@ def test_a_watchdog_that_runs_out_ends_its_domain_and_its_key_decides(board):
 
 def test_two_watchdogs_and_a_grace_that_end_together_kill_once_and_for_all(board):
     dom = board.boot("ivi", on_watchdog="preserve")
-    board.h.domains[dom].watchdogs = {1: S, 2: S}
+    board.will_be_due(dom, watchdogs={1: S, 2: S})
     board.h.request_shutdown(dom, reboot=False, grace_ms=1000, now_ns=board.now)
     board.after(2 * S)
     assert life(board, dom) is Life.DYING
@@ -605,8 +614,8 @@ def test_two_watchdogs_and_a_grace_that_end_together_kill_once_and_for_all(board
 
 def test_watchdogs_and_timers_do_not_outlive_their_incarnation(board):
     dom = board.boot("ivi")
-    board.h.domains[dom].watchdogs = {1: S}
-    board.h.domains[dom].timer_ns = S
+    board.will_be_due(dom, watchdogs={1: S})
+    board.will_be_due(dom, timer_ns=S)
     board.dies(dom)
     board.started(dom)
     assert board.h.next_deadline_ns() is None

@@ -1,0 +1,73 @@
+"""Owns what is due, and when, of all domains: restarts, graces, watchdogs, timers. Few have any, and only those are asked.
+
+The times stand in the domains' records: a timer or watchdog is due in its domain's system time, which may stand still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum, auto
+
+from hvd.broker.domain import Domain, Life
+from hvd.transport.ids import DomId
+
+TIMED = (Life.STARTING, Life.RUNNING, Life.PAUSED)
+"""The lives in which graces, watchdogs and timers count."""
+
+
+class Due(Enum):
+    """What is to be done at a deadline."""
+
+    RETRY = auto()
+    """Start it again: its back-off is over."""
+    GRACE = auto()
+    """Kill it: it was asked to shut down and has had its time."""
+    WATCHDOG = auto()
+    """Kill it: it did not feed its watchdog."""
+    TIMER = auto()
+    """Raise VIRQ_TIMER."""
+
+
+class Deadlines:
+    """The domains that may have a deadline."""
+
+    def __init__(self) -> None:
+        self._domains: dict[DomId, Domain] = {}
+
+    def note(self, domain: Domain) -> None:
+        """A deadline in this domain's record has changed."""
+        if _has_any(domain):
+            self._domains[domain.domid] = domain
+        else:
+            self._domains.pop(domain.domid, None)
+
+    def forget(self, domid: DomId) -> None:
+        self._domains.pop(domid, None)
+
+    def next_ns(self) -> int | None:
+        """The host time of the first; None: nothing will ever be due by itself."""
+        return min((at for at, _, _ in self.all()), default=None)
+
+    def all(self) -> Iterator[tuple[int, Due, Domain]]:
+        """(host time in ns, what, whose) of every deadline whose time runs."""
+        for domain in self._domains.values():
+            yield from ((at, what, domain) for at, what in _of(domain))
+
+
+def _has_any(domain: Domain) -> bool:
+    set_at = (domain.retry_at_ns, domain.kill_at_ns, domain.timer_ns, *domain.watchdogs.values())
+    return any(at is not None for at in set_at)
+
+
+def _of(domain: Domain) -> Iterator[tuple[int, Due]]:
+    if domain.retry_at_ns is not None:
+        yield domain.retry_at_ns, Due.RETRY
+    if domain.life not in TIMED:
+        return
+    if domain.kill_at_ns is not None:
+        yield domain.kill_at_ns, Due.GRACE
+    in_system_time = [(at, Due.WATCHDOG) for at in domain.watchdogs.values()] + [(domain.timer_ns, Due.TIMER)]
+    for system_time_ns, what in in_system_time:
+        at = None if system_time_ns is None else domain.clock.host_time_ns(system_time_ns)
+        if at is not None:
+            yield at, what
