@@ -65,7 +65,7 @@ def unpack_request(untrusted_bytes: bytes) -> tuple[int, int, int, Any]:
         raise BadMessage("a hypercall is a list of 6: version, sequence, events, descriptors, number, fields")
     version, sequence, events, descriptors, number, untrusted_fields = envelope
     for place, value in (("sequence", sequence), ("events", events), ("descriptors", descriptors)):
-        _integer(0, 2**63 - 1)(value, place)
+        _counter(value, place)
     try:
         return sequence, events, descriptors, _message(version, number, untrusted_fields)
     except BadMessage as error:
@@ -168,6 +168,9 @@ def _integer(least: int, most: int) -> Check:
         return value
 
     return check
+
+
+_counter = _integer(0, 2**63 - 1)
 
 
 def _boolean(value: Any, place: str) -> bool:

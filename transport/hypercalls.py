@@ -12,7 +12,7 @@ import errno as errno_names
 import os
 import time
 from math import ceil
-from typing import Any
+from typing import Any, cast
 
 import zmq
 from zmq.utils import z85
@@ -23,6 +23,8 @@ from hvd.transport.limits import MESSAGE_BYTES_MAX
 from hvd.transport.upcalls import UpcallReceiver
 
 ENDPOINT_BACKLOG = 16
+NOBLOCK, MORE, EVENTS, POLLIN = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.EVENTS), int(zmq.POLLIN)
+"""As plain numbers: pyzmq's flags are enums, whose every `&` and `|` costs as much as the call they are for."""
 LAST_REPLY_MS = 100
 """A reply that was sent just before the machine ended may still be on its way."""
 
@@ -38,6 +40,11 @@ class HypercallError(HvdError):
 
 class HypercallTimeout(HvdError):
     """The broker has not answered before the deadline, or cannot any more."""
+
+
+def _readable(socket: zmq.Socket[bytes]) -> bool:
+    """Whether a receive would bring something."""
+    return bool(cast(int, socket.getsockopt(EVENTS)) & POLLIN)
 
 
 def public_key(secret: bytes) -> bytes:
@@ -79,16 +86,19 @@ class HypercallServer:
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """(client, untrusted request bytes), or None when there is nothing. A message in several parts is empty."""
-        try:
-            client, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
+        if not _readable(self._socket):
             return None
-        return client, parts[0] if len(parts) == 1 else b""
+        client, body = self._socket.recv(NOBLOCK), self._socket.recv(NOBLOCK, copy=False)
+        if not body.more:
+            return client, body.bytes
+        self._socket.recv_multipart(NOBLOCK)
+        return client, b""
 
     def reply(self, client: bytes, reply: bytes) -> None:
         """Answer; a client that has gone or does not read loses its reply, and asks again."""
         try:
-            self._socket.send_multipart([client, reply], zmq.NOBLOCK)
+            self._socket.send(client, MORE)
+            self._socket.send(reply, NOBLOCK)
         except zmq.ZMQError:
             return
 
@@ -140,7 +150,7 @@ class HypercallClient:
         self._sequence += 1
         seen, received = (self._upcalls.events_seen, self._upcalls.descriptors_received) if self._upcalls else (0, 0)
         packed = pack_request(message, self._sequence, seen, received)
-        while int(self._monitor.get(zmq.EVENTS)) & zmq.POLLIN:
+        while _readable(self._monitor):
             self._reconnected()  # while nothing was in flight: no reason to send this call twice
         self._socket.send(packed)
         errno, value, count = self._await_reply(packed, type(message).__name__)

@@ -1,4 +1,4 @@
-"""Owns what is due, and when, of all domains: restarts, graces, watchdogs, timers. Few have any, and only those are asked.
+"""Owns what is due, and when, of all domains: restarts, graces, watchdogs, timers. Few have any: only those are asked.
 
 The times stand in the domains' records: a timer or watchdog is due in its domain's system time, which may stand still.
 """
