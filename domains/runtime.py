@@ -33,7 +33,13 @@ class WaitTimeout(HvdError):
 class Runtime:
     """One domain's connection to everything outside it."""
 
-    def __init__(self, certificate: dict[str, Any], descriptors: list[int], upcalls: UpcallReceiver) -> None:
+    def __init__(
+        self,
+        certificate: dict[str, Any],
+        descriptors: list[int],
+        upcalls: UpcallReceiver,
+        context: zmq.Context[zmq.Socket[bytes]],
+    ) -> None:
         """From the birth certificate and its descriptors: shared info, console extent and channel, upcall channel."""
         info, console_extent, console_page, console_rx, console_tx, upcall_page, upcall_rx = descriptors
         self.domid = DomId(certificate["domid"])
@@ -55,7 +61,7 @@ class Runtime:
             os.close(descriptor)
         directory = os.open(self.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.hypercalls = HypercallClient(
-            zmq.Context(), socket_address(directory, certificate["endpoint"]), certificate["server_key"],
+            context, socket_address(directory, certificate["endpoint"]), certificate["server_key"],
             upcalls=upcalls
         )
         self.grants = Grants(self.hypercalls.call)

@@ -2,73 +2,89 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
+import select
 import signal
 import socket
-import sys
+from collections import deque
 from importlib import import_module
 from typing import Any
 
 from hvd.domains import birth
 from hvd.domains.drivers import SHIPPED as DRIVERS
 from hvd.domains.kernel import SHIPPED as KERNELS
+from hvd.domains.standby import Standby, fork_standby
 from hvd.transport.descriptors import receive_message, send_message
-from hvd.transport.machine_link import SPAWN, SPAWNED
-from hvd.transport.process import CLONE_NEWPID, CLONE_NEWUSER, fork_sibling
+from hvd.transport.machine_link import LOST, SPAWN, SPAWNED
 
 PRELOADED = tuple(import_module(target.partition(":")[0]) for target in (*KERNELS.values(), *DRIVERS.values()))
 """Everything shipped is in the image: a birth that imports takes milliseconds longer."""
-
-NAMESPACES = (CLONE_NEWPID, CLONE_NEWPID | CLONE_NEWUSER, 0)
-"""Tried in this order. With a PID namespace a domain's death is that of all it started: the fence stands on it."""
+STANDBYS = 2
+"""Processes that wait to become a domain: one that was just taken, and one more while another is made."""
+QUIET_MS = 5
+"""How long nobody must have asked for anything before one is made: whoever was just born has the CPUs first."""
 
 
 def run_zygote(link: socket.socket) -> None:
-    """Fork a domain for each request until the machine closes the link."""
+    """Answer the machine until it closes the link."""
     gc.collect()
     gc.freeze()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # inherited: a domain takes it when it can handle it
-    choice = 0
-    while True:
-        received = receive_message(link)
-        if received is None:
-            return
-        message, descriptors = received
-        if message[0] == SPAWN:
-            choice = _spawn(link, message, descriptors, choice)
-        for descriptor in descriptors:
-            os.close(descriptor)
+    Zygote(link).run()
 
 
-def _spawn(link: socket.socket, message: list[Any], descriptors: list[int], choice: int) -> int:
-    """Fork one domain; returns the namespaces that worked, to begin with next time."""
-    _, domid, incarnation, name = message
-    while True:
-        try:
-            pid = fork_sibling(NAMESPACES[choice])
-        except OSError as error:
-            if error.errno in (errno.EPERM, errno.EINVAL, errno.ENOSPC, errno.EUSERS) and choice + 1 < len(NAMESPACES):
-                choice += 1
+class Zygote:
+    """The processes that stand by, and who is asked for them."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._standbys: deque[Standby] = deque()
+        self._wanted = STANDBYS
+        """None after a fork that was refused, until somebody asks again."""
+        self._namespaces = 0
+        """Those that worked last."""
+
+    def run(self) -> None:
+        poll = select.poll()
+        poll.register(self._link, select.POLLIN)
+        while True:
+            if len(self._standbys) < self._wanted and not poll.poll(QUIET_MS):
+                self._stand_by()
                 continue
-            send_message(link, [SPAWNED, domid, incarnation, f"fork: {error.strerror}"])
-            return choice
-        if pid == 0:
-            _become_domain(NAMESPACES[choice], name, domid, descriptors)
-        send_message(link, [SPAWNED, domid, incarnation, pid])
-        return choice
+            received = receive_message(self._link)
+            if received is None:
+                return
+            message, descriptors = received
+            if message[0] == SPAWN:
+                self._spawn(message, descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
 
+    def _stand_by(self) -> None:
+        try:
+            self._standbys.append(self._fork())
+        except OSError:
+            self._wanted = 0
 
-def _become_domain(namespaces: int, name: str, domid: int, descriptors: list[int]) -> None:
-    """The child's side; never returns."""
-    status = 1
-    try:
-        birth.live(namespaces, name, domid, upcall_descriptor=descriptors[0], stdio=descriptors[1])
-        status = 0
-    except BaseException:  # noqa: BLE001 - the top of a process: report, then end it without unwinding into the zygote
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    def _spawn(self, message: list[Any], descriptors: list[int]) -> None:
+        """Make one of those that stand by a domain's; of none, a new one."""
+        self._wanted = STANDBYS
+        _, domid, incarnation, name = message
+        while self._standbys:
+            standby = self._standbys.popleft()
+            if standby.become(name, descriptors):
+                send_message(self._link, [SPAWNED, domid, incarnation, standby.pid])
+                return
+            send_message(self._link, [LOST, standby.pid])
+        try:
+            standby = self._fork()
+        except OSError as error:
+            send_message(self._link, [SPAWNED, domid, incarnation, f"fork: {error.strerror}"])
+            return
+        standby.become(name, descriptors)  # dead already? then the machine finds it so
+        send_message(self._link, [SPAWNED, domid, incarnation, standby.pid])
+
+    def _fork(self) -> Standby:
+        standby, self._namespaces = fork_standby(self._namespaces, birth.live)
+        return standby

@@ -17,14 +17,16 @@ from typing import Any, cast
 import zmq
 from zmq.utils import z85
 
-from hvd.transport.codec import pack_request, unpack_reply
+from hvd.transport.codec import pack_reply, pack_request, unpack_reply
 from hvd.transport.errors import HvdError
 from hvd.transport.limits import MESSAGE_BYTES_MAX
+from hvd.transport.messages import XenVersion
 from hvd.transport.upcalls import UpcallReceiver
 
 ENDPOINT_BACKLOG = 16
 NOBLOCK, MORE, EVENTS, POLLIN = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.EVENTS), int(zmq.POLLIN)
 """As plain numbers: pyzmq's flags are enums, whose every `&` and `|` costs as much as the call they are for."""
+REHEARSAL_MS = 1000
 LAST_REPLY_MS = 100
 """A reply that was sent just before the machine ended may still be on its way."""
 
@@ -79,6 +81,10 @@ class HypercallServer:
         except zmq.ZMQError as error:
             self._socket.close(0)
             raise OSError(error.errno, f"cannot bind {address}: {error.strerror}") from None
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Sleep until there is something to receive; False when there is nothing in time."""
+        return bool(self._socket.poll(timeout_ms))
 
     def fileno(self) -> int:
         """Readable when `receive` may have something; read it until None."""
@@ -147,18 +153,29 @@ class HypercallClient:
 
         HypercallError when refused, HypercallTimeout past the deadline, LocalError when the message is too large.
         """
-        self._sequence += 1
-        seen, received = (self._upcalls.events_seen, self._upcalls.descriptors_received) if self._upcalls else (0, 0)
-        packed = pack_request(message, self._sequence, seen, received)
-        while _readable(self._monitor):
-            self._reconnected()  # while nothing was in flight: no reason to send this call twice
-        self._socket.send(packed)
+        packed = self._send(message)
         errno, value, count = self._await_reply(packed, type(message).__name__)
         if errno:
             raise HypercallError(errno, str(value), type(message).__name__)
         if not count or self._upcalls is None:
             return value
         return value, self._upcalls.take_descriptors(self._sequence, count, self._deadline_s)
+
+    def rehearse(self, message: Any, server: HypercallServer) -> None:
+        """Make a hypercall of which we are both ends."""
+        packed = self._send(message)
+        if server.wait(REHEARSAL_MS) and (received := server.receive()) is not None:
+            server.reply(received[0], pack_reply(self._sequence, 0, None, 0))
+            self._await_reply(packed, type(message).__name__)
+
+    def _send(self, message: Any) -> bytes:
+        self._sequence += 1
+        seen, received = (self._upcalls.events_seen, self._upcalls.descriptors_received) if self._upcalls else (0, 0)
+        packed = pack_request(message, self._sequence, seen, received)
+        while _readable(self._monitor):
+            self._reconnected()  # while nothing was in flight: no reason to send this call twice
+        self._socket.send(packed)
+        return packed
 
     def _await_reply(self, packed: bytes, name: str) -> tuple[int, Any, int]:
         until = time.monotonic() + self._deadline_s
@@ -185,6 +202,19 @@ class HypercallClient:
         self._socket.disable_monitor()
         self._monitor.close(0)
         self._socket.close(0)
+
+
+def warm_context() -> zmq.Context[zmq.Socket[bytes]]:
+    """A context in which we have made a hypercall of ourselves: the next one finds its threads, code and pages here."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    secret = os.urandom(32)
+    address = f"ipc://@hvd-{secret.hex()[:32]}"  # nobody but us can know it, and it leaves no file
+    server = HypercallServer(context, address, secret)
+    client = HypercallClient(context, address, public_key(secret))
+    client.rehearse(XenVersion(), server)
+    client.close()
+    server.close()
+    return context
 
 
 def client_name() -> bytes:

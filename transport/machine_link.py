@@ -11,7 +11,8 @@ machine -> broker   [started, domid, incarnation, pid]
                     [died, domid, incarnation, how]
                     [disowned, domid, incarnation]  whatever was said of it before this was said of the disowned one
 machine -> zygote   [spawn, domid, incarnation, name] + (upcall socket, stdio)
-zygote -> machine   [spawned, domid, incarnation, pid], pid 0 with a reason in its place when it could not
+zygote -> machine   [spawned, domid, incarnation, pid], a reason in the pid's place when it could not
+                    [lost, pid]                 a process of its that died before it was anybody's
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import socket
 from dataclasses import dataclass
 
 HOLD, DROP, SPAWN, SIGNAL, DISOWN, UP, STOP = "hold", "drop", "spawn", "signal", "disown", "up", "stop"
-STARTED, DIED, DISOWNED, SPAWNED = "started", "died", "disowned", "spawned"
+STARTED, DIED, DISOWNED, SPAWNED, LOST = "started", "died", "disowned", "spawned", "lost"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A domain's end of its upcall socket: what the broker tells it unasked (birth, descriptors, watch events)."""
+"""A domain's end of its upcall socket: what the broker tells it unasked (birth, to run, descriptors, watch events)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from hvd.transport.descriptors import receive_message
 from hvd.transport.errors import HvdError, PeerFault
 
-BIRTH, DESCRIPTORS, EVENT = "birth", "descriptors", "event"
+BIRTH, RUN, DESCRIPTORS, EVENT = "birth", "run", "descriptors", "event"
 
 
 class UpcallTimeout(HvdError):
@@ -27,6 +27,7 @@ class UpcallReceiver:
         self._descriptors: dict[int, list[int]] = {}
         self._events: deque[tuple[str, str]] = deque()
         self._birth: tuple[dict[str, Any], list[int]] | None = None
+        self._may_run = False
         self._latest = -1
         """The last hypercall that descriptors came for; a new broker may send them again."""
         self._ended = False
@@ -48,14 +49,22 @@ class UpcallReceiver:
             self._sort(*received)
 
     def wait_birth(self) -> tuple[dict[str, Any], list[int]]:
-        """Block, for ever if the domain was created paused, until the broker says who we are; EOFError if it cannot."""
+        """Block until the broker says who we are; EOFError if it cannot."""
         while self._birth is None:
-            select.select([self._socket], [], [])
-            received = receive_message(self._socket)
-            if received is None:
-                raise EOFError("the upcall socket closed before the domain's birth")
-            self._sort(*received)
+            self._read_one("the domain's birth")
         return self._birth
+
+    def wait_run(self) -> None:
+        """Block, for ever if the domain was created paused, until its kernel may run; EOFError if it never will."""
+        while not self._may_run:
+            self._read_one("the domain ran")
+
+    def _read_one(self, what: str) -> None:
+        select.select([self._socket], [], [])
+        received = receive_message(self._socket)
+        if received is None:
+            raise EOFError(f"the upcall socket closed before {what}")
+        self._sort(*received)
 
     def take_descriptors(self, sequence: int, count: int, deadline_s: float) -> list[int]:
         """The descriptors that answer hypercall `sequence`; older ones, late or repeated by a new broker, are closed.
@@ -96,6 +105,8 @@ class UpcallReceiver:
             case ["birth", dict() as certificate] if self._birth is None:
                 self._birth = certificate, descriptors
                 return
+            case ["run"]:
+                self._may_run = True
             case ["descriptors", int() as sequence]:
                 if sequence > self._latest:
                     self._latest = sequence

@@ -134,8 +134,8 @@ class Domain:
     pid: int | None = None
     ready: bool = False
     """This incarnation has said that it does what it is for."""
-    born: bool = False
-    """This incarnation's process has been told who it is: at once, unless it was created paused."""
+    released: bool = False
+    """This incarnation's process has been told to run its kernel: at once, unless it was created paused."""
     created_ns: int = 0
     restarts: int = 0
     unready_deaths: int = 0

@@ -134,7 +134,8 @@ class Hypervisor:
         domain = self.domain(domid)
         domain.move(Event.PAUSE)
         domain.clock.pause(now_ns)
-        self.hardware.signal_domain(domain, SIGSTOP)
+        if domain.released:  # else it waits by itself
+            self.hardware.signal_domain(domain, SIGSTOP)
         self.hardware.announce("paused", domain, "")
 
     def unpause(self, domid: DomId, now_ns: int) -> None:
@@ -142,7 +143,7 @@ class Hypervisor:
         domain.move(Event.UNPAUSE)
         domain.clock.unpause(now_ns)
         self.hardware.update_shared_info(domain)
-        self._bear(domain)
+        self._let_run(domain)
         self.hardware.signal_domain(domain, SIGCONT)
         self.hardware.announce("unpaused", domain, "")
 
@@ -305,7 +306,7 @@ class Hypervisor:
         domain.move(Event.START)
         domain.incarnation = Incarnation(domain.incarnation + 1)
         domain.restarts = domain.incarnation - 1
-        domain.pid, domain.ready, domain.born, domain.shutdown, domain.shutdown_text = None, False, False, None, ""
+        domain.pid, domain.ready, domain.released, domain.shutdown, domain.shutdown_text = None, False, False, None, ""
         domain.kill_at_ns = domain.timer_ns = None
         domain.watchdogs = {}
         self.deadlines.note(domain)
@@ -320,7 +321,7 @@ class Hypervisor:
             self.hardware.announce("starting", domain, "")
 
     def _build(self, domain: Domain) -> None:
-        """The process, forked while the rest is made: ports, console, store directories, endpoint, identity."""
+        """The process; then what it readies itself with: ports, console, endpoint; then what it asks of the store."""
         dom = domain.domid
         if dom not in self.channels.ports:
             self.channels.add_domain(dom)
@@ -332,15 +333,16 @@ class Hypervisor:
         console_port = self.channels.alloc_unbound(dom, DOM0)
         console = self.grants.allocate(dom, DOM0, 1, readonly=False)
         self.grants.share(dom, console.id, 0, 1, at=GRANT_REF_CONSOLE)
-        self._write_store(domain, console_port)
         self.hardware.start_domain(domain)
+        self.hardware.deliver_birth(domain)
+        self._write_store(domain, console_port)
         if not (domain.config.paused and domain.incarnation == 1):
-            self._bear(domain)
+            self._let_run(domain)
 
-    def _bear(self, domain: Domain) -> None:
-        if not domain.born:
-            domain.born = True
-            self.hardware.deliver_birth(domain)
+    def _let_run(self, domain: Domain) -> None:
+        if not domain.released:
+            domain.released = True
+            self.hardware.let_run(domain)
 
     def _abandon(self, domain: Domain, text: str) -> None:
         """What was built of an incarnation goes again. There was no process, so there is nothing to wait for."""

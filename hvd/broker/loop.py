@@ -145,10 +145,13 @@ class Broker:
         self._world.start_domain(domain)
         if pid and domain.pid is None:
             self._command([STARTED, now, domain.domid, domain.incarnation, pid])
-        self._world.signal_domain(domain, {Life.PAUSED: SIGSTOP, Life.DYING: SIGKILL}.get(domain.life, SIGCONT))
+        halt = SIGSTOP if domain.released else SIGCONT
+        self._world.signal_domain(domain, {Life.PAUSED: halt, Life.DYING: SIGKILL}.get(domain.life, SIGCONT))
         last = self._state.sessions.reply(domain_session(domain.domid, domain.incarnation))
-        if last is None and domain.born:
+        if last is None:
             self._world.deliver_birth(domain)
+            if domain.released:
+                self._world.let_run(domain)
         if last is not None and last.descriptors:
             self._world.send_descriptors(domain.domid, last.sequence, last.descriptors)
         self._world.events_pending(domain.domid)

@@ -37,7 +37,7 @@ from hvd.transport.descriptors import send_message
 from hvd.transport.ids import DomId, ExtentId
 from hvd.transport.machine_link import DISOWN, SIGNAL, SPAWN, STOP, Inheritance
 from hvd.transport.shared_info import TimeInfo, write_time_info
-from hvd.transport.upcalls import BIRTH, DESCRIPTORS, EVENT
+from hvd.transport.upcalls import BIRTH, DESCRIPTORS, EVENT, RUN
 
 SOCKETS_MAX = 4096
 GOODBYE_MS = 500
@@ -148,7 +148,7 @@ class World:
         self.console_log.attach(domain.domid, domain.name, self.held.by_key[domain_key(domain.domid)][STDIO])
 
     def deliver_birth(self, domain: Domain) -> None:
-        """Tell a process which domain it is, and what it is born with."""
+        """Tell a process which domain it is, and what it is born with: it readies itself, and runs nothing yet."""
         hypervisor = self.hypervisor
         console_port, upcall_port = hypervisor.birth_ports(domain)
         extent, console, upcall = hypervisor.console_descriptors(domain)
@@ -166,12 +166,15 @@ class World:
             by_key[domain_key(domain.domid)][INFO_READ_ONLY], by_key[extent_key(extent)][0],
             channel[PAGE], channel[1], channel[2], virq[PAGE], virq[1],
         )  # fmt: skip
-        self._unsettled.append(lambda: self._bear(domain.domid, [BIRTH, certificate], descriptors))
+        self._upcall(domain.domid, [BIRTH, certificate], descriptors)
 
-    def _bear(self, domid: DomId, birth: list[Any], descriptors: tuple[int, ...]) -> None:
+    def let_run(self, domain: Domain) -> None:
+        self._unsettled.append(lambda: self._let_run(domain.domid))
+
+    def _let_run(self, domid: DomId) -> None:
         """From here on it runs: the journal knows it. Nothing if it was abandoned in the same command."""
         if domain_key(domid) in self.held.by_key:
-            self._upcall(domid, birth, descriptors)
+            self._upcall(domid, [RUN], ())
 
     def signal_domain(self, domain: Domain, number: int) -> None:
         message = [SIGNAL, domain.domid, domain.incarnation, number]

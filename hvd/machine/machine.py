@@ -29,6 +29,7 @@ from hvd.transport.machine_link import (
     DISOWNED,
     DROP,
     HOLD,
+    LOST,
     SIGNAL,
     SPAWN,
     SPAWNED,
@@ -220,6 +221,8 @@ class Machine:
             case [verb, int() as domid, int() as incarnation, str() as reason] if verb == SPAWNED:
                 if self._spawns.answered(domid, incarnation, time.monotonic()):
                     self._report_end(domid, incarnation, f"never started: {reason}")
+            case [verb, int() as pid] if verb == LOST:
+                self._end_stray(pid)
         self._ask_zygote()
 
     def _register(self, child: Child) -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from hvd.domains.standby import NAME as STANDBY
+from hvd.domains.zygote import STANDBYS
 from hvd.toolstack.cluster import Cluster, DomainState
 from hvd.transport.messages import DomainConfig, RestartPolicy
 
@@ -573,6 +575,40 @@ def test_domains_are_created_whatever_becomes_of_the_zygote(cluster: Cluster) ->
         assert (domain.incarnation, ended(zygote)) == (1, True)
     machine = cluster.info()["machine_pid"]
     assert [len(named(f"hvd:domain-{n}", machine)) for n in range(8)] == [1] * 8
+
+
+def standbys_of(cluster: Cluster) -> list[int]:
+    """The processes that stand by, once there are as many as there should be."""
+    machine = cluster.info()["machine_pid"]
+    wait_until(lambda: len(named(STANDBY, machine)) == STANDBYS)
+    return named(STANDBY, machine)
+
+
+def test_who_stands_by_becomes_the_next_domain_and_another_takes_its_place(cluster: Cluster) -> None:
+    waiting = standbys_of(cluster)
+    domain = cluster.create(DomainConfig("guest", "hvd:idle"))
+    domain.wait_ready(DEADLINE_S)
+    assert domain.pid in waiting
+    assert domain.pid not in standbys_of(cluster)
+
+
+def test_who_stands_by_and_dies_is_missed_by_nobody(cluster: Cluster) -> None:
+    waiting = standbys_of(cluster)
+    for pid in waiting:
+        os.kill(pid, signal.SIGKILL)
+    domain = cluster.create(DomainConfig("guest", "hvd:idle"))
+    domain.wait_ready(DEADLINE_S)
+    assert domain.incarnation == 1
+    assert set(waiting) & {domain.pid, *standbys_of(cluster)} == set()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in waiting), "a zombie"
+
+
+def test_who_stands_by_ends_with_its_zygote(cluster: Cluster) -> None:
+    waiting = standbys_of(cluster)
+    os.kill(zygote_of(cluster), signal.SIGKILL)
+    cluster.create(DomainConfig("guest", "hvd:idle")).wait_ready(DEADLINE_S)
+    assert set(waiting) & set(standbys_of(cluster)) == set()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in waiting)
 
 
 def test_a_stopped_zygote_is_replaced(cluster: Cluster) -> None:

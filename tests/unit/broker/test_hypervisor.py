@@ -137,21 +137,24 @@ def test_a_started_domain_has_its_console_its_upcall_port_and_its_place_in_the_s
 
 def test_a_process_is_asked_for_before_it_is_told_who_it_is(board):
     board.create("ivi")
-    steps = ["create_domain", "fork_domain", "start_domain", "deliver_birth"]
-    assert [call[0] for call in board.hardware.named(*steps)[-4:]] == steps
+    steps = ["create_domain", "fork_domain", "start_domain", "deliver_birth", "let_run"]
+    assert [call[0] for call in board.hardware.named(*steps)[-5:]] == steps
 
 
-def test_a_domain_created_paused_is_not_told_who_it_is_before_it_is_unpaused(board):
+def test_a_domain_created_paused_knows_who_it_is_and_is_not_told_to_run_before_it_is_unpaused(board):
     dom = board.create("ivi", paused=True)
     board.started(dom)
-    assert (life(board, dom), signals(board, dom)) == (Life.PAUSED, [SIGSTOP])
-    assert not [call for call in board.hardware.named("deliver_birth") if call[1].domid == dom]
+    assert (life(board, dom), signals(board, dom)) == (Life.PAUSED, [])
+    assert [call[0] for call in told(board, dom)] == ["deliver_birth"]
     board.h.unpause(dom, board.now)
-    assert [call for call in board.hardware.named("deliver_birth") if call[1].domid == dom]
-    assert signals(board, dom) == [SIGSTOP, SIGCONT]
     board.h.pause(dom, board.now)
     board.h.unpause(dom, board.now)
-    assert len([call for call in board.hardware.named("deliver_birth") if call[1].domid == dom]) == 1
+    assert [call[0] for call in told(board, dom)] == ["deliver_birth", "let_run"]
+    assert signals(board, dom) == [SIGCONT, SIGSTOP, SIGCONT]
+
+
+def told(board, dom):
+    return [call for call in board.hardware.named("deliver_birth", "let_run") if call[1].domid == dom]
 
 
 def test_the_start_of_an_incarnation_that_is_over_is_none(board):

@@ -25,6 +25,9 @@ class Ends:
     def birth(self, count=2, **certificate):
         send_message(self.broker, ["birth", certificate], self.pipe[:1] * count)
 
+    def run(self):
+        send_message(self.broker, ["run"])
+
     def descriptors(self, sequence, count=3):
         send_message(self.broker, ["descriptors", sequence], self.pipe[:1] * count)
 
@@ -158,6 +161,41 @@ def test_what_comes_before_the_birth_is_kept(ends):
     ends.birth(1)
     close(ends.receiver.wait_birth()[1])
     assert ends.events() == ["a"]
+
+
+def test_a_domain_that_is_born_waits_to_be_told_to_run(ends):
+    ends.birth(1)
+    close(ends.receiver.wait_birth()[1])
+    ends.event(1, "a")
+    done = threading.Event()
+
+    def wait():
+        ends.receiver.wait_run()
+        done.set()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert not done.is_set()
+    ends.run()
+    waiting.join(DEADLINE_S)
+    assert done.is_set()
+    assert ends.events() == ["a"]
+    ends.receiver.wait_run()  # a new broker may say it again
+
+
+def test_what_is_told_to_run_before_its_birth_runs_when_it_is_born(ends):
+    ends.run()
+    ends.birth(1)
+    close(ends.receiver.wait_birth()[1])
+    ends.receiver.wait_run()
+
+
+def test_a_domain_that_is_never_told_to_run_ends(ends):
+    ends.birth(1)
+    close(ends.receiver.wait_birth()[1])
+    ends.broker.close()
+    with pytest.raises(EOFError, match="before the domain ran"):
+        ends.receiver.wait_run()
 
 
 def test_a_domain_that_is_never_born_ends(ends):
