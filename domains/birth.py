@@ -9,6 +9,7 @@ from hvd.domains.guest import Guest, GuestShutdown
 from hvd.domains.kernel import KernelError, load_kernel
 from hvd.domains.runtime import Runtime
 from hvd.domains.standby import Identity
+from hvd.transport.messages import XenVersion
 from hvd.transport.upcalls import UpcallReceiver
 
 SHUTDOWN_POWEROFF, SHUTDOWN_CRASH = 0, 3
@@ -23,6 +24,7 @@ def live(identity: Identity) -> None:
         os.sched_setaffinity(0, certificate["cpus"])
     runtime = Runtime(certificate, descriptors, upcalls, identity.context)
     guest = Guest(runtime)
+    runtime.hypercalls.call(XenVersion())  # connects: who was created paused is let run with that behind it
     upcalls.wait_run()
     reason, text, last_words = SHUTDOWN_POWEROFF, "", ""
     try:

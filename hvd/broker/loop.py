@@ -74,6 +74,7 @@ class Broker:
             self._tick()
             for _ in range(len(self._ready)):
                 self._serve(self._ready.popleft())
+            self._world.publisher.write_log()
 
     # ---- coming to life ----------------------------------------------------------------------------------------------
 

@@ -69,10 +69,10 @@ class Publisher:
                 self._send({"event": "hello", **nobody, "at_ns": time.time_ns()})
 
     def log(self, event: str, **fields: Any) -> None:
-        """A line in broker.log."""
+        """A line in broker.log, written at the next `write_log`: whoever waits for an answer does not wait for the disk."""
         self._buffer.append((event, fields | {"timestamp": datetime.now(UTC).isoformat(timespec="microseconds")}))
-        if self._log is not None:
-            self._write_buffered()
+        if len(self._buffer) == BUFFERED_MAX:
+            self.write_log()
 
     def start_logging(self) -> None:
         """Load structlog beside the loop and write what has waited."""
@@ -86,11 +86,11 @@ class Publisher:
             logger_factory=structlog.WriteLoggerFactory(cast(TextIO, BoundedFile(self._path))),
         )
         self._log = structlog.get_logger()
-        self._write_buffered()
+        self.write_log()
 
-    def _write_buffered(self) -> None:
-        """The loop and the thread that loads structlog may both be here: line by line, in order."""
-        while self._buffer:
+    def write_log(self) -> None:
+        """Write what waits. The loop and the thread that loads structlog may both be here: line by line, in order."""
+        while self._buffer and self._log is not None:
             with self._writing:
                 event, fields = self._buffer.popleft() if self._buffer else ("", {})
                 if event:
