@@ -69,7 +69,7 @@ class Publisher:
                 self._send({"event": "hello", **nobody, "at_ns": time.time_ns()})
 
     def log(self, event: str, **fields: Any) -> None:
-        """A line in broker.log, written at the next `write_log`: whoever waits for an answer does not wait for the disk."""
+        """A line for broker.log, written at the next `write_log`: whoever waits for an answer waits for no disk."""
         self._buffer.append((event, fields | {"timestamp": datetime.now(UTC).isoformat(timespec="microseconds")}))
         if len(self._buffer) == BUFFERED_MAX:
             self.write_log()
