@@ -596,6 +596,7 @@ def test_who_stands_by_and_dies_is_missed_by_nobody(cluster: Cluster) -> None:
     waiting = standbys_of(cluster)
     for pid in waiting:
         os.kill(pid, signal.SIGKILL)
+        wait_until(lambda pid=pid: not running(pid))  # type: ignore[misc]
     domain = cluster.create(DomainConfig("guest", "hvd:idle"))
     domain.wait_ready(DEADLINE_S)
     assert domain.incarnation == 1
