@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 
-from hvd.domains.guest import Guest, GuestShutdown
+from hvd.domains.guest import Guest, GuestShutdown, sendable
 from hvd.domains.kernel import KernelError, load_kernel
 from hvd.domains.runtime import Runtime
 from hvd.domains.standby import Identity
@@ -34,7 +34,7 @@ def live(identity: Identity) -> None:
     except KernelError as error:
         reason, text, last_words = SHUTDOWN_CRASH, str(error), f"{error}\n"
     except BaseException as error:  # noqa: BLE001 - whatever a guest's program raises is its crash, and is reported as that
-        reason, text = SHUTDOWN_CRASH, f"{type(error).__name__}: {error}"[:TEXT_MAX]
+        reason, text = SHUTDOWN_CRASH, sendable(f"{type(error).__name__}: {error}")[:TEXT_MAX]
         last_words = traceback.format_exc()
     guest.close(reason, text, last_words)
 

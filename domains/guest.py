@@ -20,8 +20,15 @@ from hvd.transport import messages as m
 from hvd.transport.errors import HvdError, LocalError
 
 CONNECT_TIMEOUT_S = 30.0
+LOG_LINE_CHARACTERS_MAX = 1000
+"""As many as fit into a hypercall's text whatever they are."""
 DRAIN_S = 1.0
 SHUTDOWN_REASONS = {"poweroff": 0, "halt": 0, "reboot": 1}
+
+
+def sendable(text: str) -> str:
+    """A guest's text as a hypercall takes it: what is no character, and NUL, is spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 class GuestShutdown(BaseException):
@@ -113,7 +120,7 @@ class Guest:
 
     def log(self, text: str) -> None:
         """A line on the hypervisor's console (`hvd dmesg`)."""
-        self.runtime.hypercalls.call(m.ConsoleIo(text[:4000]))
+        self.runtime.hypercalls.call(m.ConsoleIo(sendable(text)[:LOG_LINE_CHARACTERS_MAX]))
 
     def write_console(self, text: str) -> None:
         """Text on the domain's console, whatever the program has made of sys.stdout."""

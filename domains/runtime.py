@@ -18,7 +18,7 @@ from hvd.domains.grants import Grants
 from hvd.domains.store import StoreClient
 from hvd.transport import messages as m
 from hvd.transport.channels import Endpoint, Waiter, open_endpoint
-from hvd.transport.errors import HvdError
+from hvd.transport.errors import HvdError, LocalError
 from hvd.transport.hypercalls import HypercallClient, socket_address
 from hvd.transport.ids import DOMID_SELF, DomId, Incarnation, Port
 from hvd.transport.pages import Extent
@@ -56,6 +56,8 @@ class Runtime:
         self.waiter = Waiter()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._endpoints: dict[Port, Endpoint] = {}
+        self._raised: set[Port] = set()
+        """Taken by `poll`; their handlers have not run."""
         self.bind(self._upcall_port, open_endpoint(upcall_page, 0, upcall_rx, -1), self._on_upcall)
         for descriptor in (info, console_extent, console_page, upcall_page):
             os.close(descriptor)
@@ -72,7 +74,12 @@ class Runtime:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Sleep until something happens, and let its drivers handle it; False if nothing did before the timeout."""
-        ready = self.waiter.wait(-1 if timeout_s is None else max(0, int(timeout_s * 1e9)))
+        timeout_ns = -1 if timeout_s is None else max(0, int(timeout_s * 1e9))
+        polled = tuple(self._raised)
+        if polled:
+            self._raised.clear()
+            timeout_ns = 0
+        ready = polled + self.waiter.wait(timeout_ns)
         self.deliver(ready)
         return bool(ready)
 
@@ -122,6 +129,7 @@ class Runtime:
         """Unbind and close; the other end is told."""
         self.waiter.remove(port)
         del self._handlers[port]
+        self._raised.discard(port)
         self._endpoints.pop(port).close()
         self.hypercalls.call(m.EvtchnClose(port))
 
@@ -155,16 +163,25 @@ class Runtime:
         """sched_op yield: let another process of this CPU run. Between hvd's domains it is never needed."""
         os.sched_yield()
 
-    def poll(self, ports: tuple[Port, ...], timeout_s: float) -> bool:
-        """sched_op poll: sleep until one of these ports is raised; handlers do not run. False on timeout."""
-        others = [port for port in self._endpoints if port not in ports]
-        for port in others:
-            self.waiter.mask(port)
+    def poll(self, ports: tuple[Port, ...], timeout_s: float) -> tuple[Port, ...]:
+        """sched_op poll: sleep until some of these ports are raised; which, or () at the timeout.
+
+        No port's handler runs before the next `wait`, which then runs those of the ports returned. A port that is
+        masked is not looked at. LocalError on one that is not bound.
+        """
+        if unbound := [port for port in ports if port not in self._endpoints]:
+            raise LocalError(f"domain {self.name} has no port {unbound[0]} to poll; it has: {sorted(self._endpoints)}")
+        masked = [port for port in self._endpoints if port not in ports and self.waiter.mask(port)]
+        until = time.monotonic() + timeout_s
         try:
-            return any(port in ports for port in self.waiter.wait(int(timeout_s * 1e9)))
+            while not (raised := self._raised.intersection(ports)) and (left := until - time.monotonic()) > 0:
+                ready = self.waiter.wait(int(left * 1e9))
+                self._raised.update(Port(port) for port in ready if port > 0)
+                self.deliver(tuple(token for token in ready if token < 0))  # descriptors are ready until they are read
         finally:
-            for port in others:
+            for port in masked:
                 self.waiter.unmask(port)
+        return tuple(sorted(raised))
 
     def system_time_ns(self) -> int:
         return self.shared_info.system_time_ns()

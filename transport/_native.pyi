@@ -182,8 +182,8 @@ class Waiter:
         Before sleeping the ring is armed with its final check. One ring a port; what is not popped is ready again."""
 
     def detach_ring(self, port: int) -> None: ...
-    def mask(self, port: int) -> None:
-        """Events stay pending and are not delivered until `unmask`."""
+    def mask(self, port: int) -> bool:
+        """Events stay pending and are not delivered until `unmask`. False: it was masked already."""
 
     def unmask(self, port: int) -> None: ...
     def watch_fd(self, token: int, fd: int) -> None:

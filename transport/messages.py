@@ -34,7 +34,7 @@ class Most:
 U32 = Annotated[int, Most(2**32 - 1)]
 U63 = Annotated[int, Most(2**63 - 1)]
 Name = Annotated[str, Most(64)]
-Token = Annotated[str, Most(256)]
+Token = Annotated[str, Most(1022)]
 
 HYPERCALLS: dict[int, type] = {}
 M = TypeVar("M", bound=type)
@@ -157,7 +157,7 @@ class ConsoleIo:
 @hypercall(0x1100)
 @dataclass(frozen=True, slots=True)
 class XenVersion:
-    """Reply {version, machine, page_size, domid, incarnation}."""
+    """Reply {version, extraversion, page_size, domid, incarnation}."""
 
 
 @hypercall(0x1D80)
@@ -226,7 +226,7 @@ class EvtchnStatus:
 @hypercall(0x200A)
 @dataclass(frozen=True, slots=True)
 class EvtchnReset:
-    """Close every port of `dom`."""
+    """Close every port of `dom` but its upcall port and the console it was born with, which it could not get back."""
 
     dom: DomId
 
@@ -300,7 +300,7 @@ class GnttabUnmap:
 @hypercall(0x1484)
 @dataclass(frozen=True, slots=True)
 class GnttabUnmapNotify:
-    """When this mapping ends, death included, zero the byte at `offset` in it (-1: none) and raise `port` (0: none)."""
+    """When this mapping ends, death included: zero the byte at `clear_offset` if `clear`, raise `port` (0: none)."""
 
     handle: Handle
     clear_offset: Annotated[int, Most(EXTENT_PAGES_MAX * 4096)]
@@ -451,7 +451,7 @@ class StoreSetPerms:
 
     tx: U32
     path: str
-    perms: Annotated[list[str], Most(16)]
+    perms: Annotated[list[str], Most(64)]
 
 
 # ---- domctl (36) and the machine -------------------------------------------------------------------------------------
@@ -531,4 +531,7 @@ class SysctlReadConsole:
 @hypercall(0x2303)
 @dataclass(frozen=True, slots=True)
 class SysctlPhysinfo:
-    """Reply {cpus, memory_kib, uptime_ns, domains, broker_pid, machine_pid, broker_restarts, limits}."""
+    """Reply {cpus, memory_kib, uptime_ns, run_dir, broker_pid, machine_pid, broker_restarts}, and what is in use.
+
+    That is counted: domains, ports, granted_pages, mappings, extents and descriptors.
+    """

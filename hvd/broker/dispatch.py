@@ -63,7 +63,7 @@ def handle(hypervisor: Hypervisor, caller: DomId, message: Any, now_ns: int) -> 
     try:
         value = entry.handler(hypervisor, caller, message, now_ns)
     except StoreError as error:
-        raise Refused(error.errno, str(error)) from None
+        raise Refused(error.errno, error.text) from None
     except OSError as error:
         raise Refused(error.errno or errno.EIO, f"the host refused: {error.strerror}") from None
     except BadMessage as error:
@@ -130,10 +130,11 @@ def _evtchn_close(h: Hypervisor, caller: DomId, msg: m.EvtchnClose, now: int) ->
 
 
 def _evtchn_reset(h: Hypervisor, caller: DomId, msg: m.EvtchnReset, now: int) -> None:
-    """All but the two ports that a domain is born with, which it could not get back."""
+    """All but what a domain is born with and could not get back: its upcall port, and its console's while it has it."""
     domain = h.domain(_subject(caller, msg.dom))
-    for port in sorted(set(h.channels.ports.get(domain.domid, {})) - set(h.birth_ports(domain))):
-        h.channels.close(domain.domid, port)
+    for port, binding in list(h.channels.ports.get(domain.domid, {}).items()):
+        if binding.virq != VIRQ_UPCALL and binding.channel != domain.console_channel:
+            h.channels.close(domain.domid, port)
 
 
 # ---- grants ----------------------------------------------------------------------------------------------------------
@@ -328,7 +329,7 @@ TABLE: dict[type, Entry] = {
     m.GnttabUnmap: Entry(ANY, True, lambda h, c, x, now: h.grants.unmap(c, x.handle)),
     m.GnttabUnmapNotify: Entry(ANY, True, lambda h, c, x, now: h.grants.set_unmap_notify(c, x.handle, _notify(x))),
     m.GnttabShareNotify: Entry(ANY, True, lambda h, c, x, now: h.grants.set_share_notify(c, x.extent, _notify(x))),
-    m.GnttabCopy: Entry(ANY, False, _gnttab_copy),
+    m.GnttabCopy: Entry(ANY, True, _gnttab_copy),
     m.Multicall: Entry(ANY, True, _multicall),
     m.StoreDirectory: Entry(ANY, False, lambda h, c, x, now: h.store.directory(c, x.tx, x.path)),
     m.StoreReadAll: Entry(ANY, False, _read_all),

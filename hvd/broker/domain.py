@@ -92,6 +92,16 @@ class Shutdown(IntEnum):
     CRASH = 3
     WATCHDOG = 4
     SOFT_RESET = 5
+    UNKNOWN = 255
+    """A number that sched.h has no name for."""
+
+    @classmethod
+    def of(cls, number: int) -> Shutdown:
+        """Any number is a reason, as in Xen."""
+        try:
+            return cls(number)
+        except ValueError:
+            return cls.UNKNOWN
 
 
 @dataclass(slots=True)
@@ -132,6 +142,8 @@ class Domain:
     life: Life = Life.WAITING
     incarnation: Incarnation = NEVER_STARTED
     pid: int | None = None
+    console_channel: int = 0
+    """The channel of the console that this incarnation was born with."""
     ready: bool = False
     """This incarnation has said that it does what it is for."""
     released: bool = False

@@ -88,11 +88,13 @@ class EventChannels:
         return port
 
     def bind_interdomain(self, dom: DomId, remote_dom: DomId, remote_port: Port) -> Port:
-        """Bind to a port that `remote_dom` holds open for `dom`; EINVAL if it is not unbound and not for `dom`.
+        """Bind to a port that `remote_dom` holds open for `dom`; EINVAL if it is not, ESRCH if there is no such domain.
 
         The new local port is raised at once, since notifications may have been lost before it was bound.
         """
-        remote = self.ports.get(remote_dom, {}).get(remote_port)
+        if remote_dom not in self.ports:
+            raise Refused(errno.ESRCH, f"no domain {remote_dom}")
+        remote = self.ports[remote_dom].get(remote_port)
         if remote is None or remote.state is not PortState.UNBOUND or remote.remote_dom != dom:
             raise Refused(errno.EINVAL, f"port {remote_port} of domain {remote_dom} is not open for domain {dom}")
         port = self._free_port(dom)
@@ -134,9 +136,11 @@ class EventChannels:
             self.hardware.raise_end(binding.channel, 1 - binding.side)
 
     def status(self, dom: DomId, port: Port) -> dict[str, int]:
-        """The fields of evtchn_status; a closed port is an answer, not an error. ESRCH if there is no such domain."""
+        """The fields of evtchn_status; a closed port is an answer, one out of range EINVAL. ESRCH: no such domain."""
         if dom not in self.ports:
             raise Refused(errno.ESRCH, f"no domain {dom}")
+        if port > PORTS_MAX:
+            raise Refused(errno.EINVAL, f"port {port} is out of range: a domain has ports 1 to {PORTS_MAX}")
         binding = self.ports[dom].get(port)
         if binding is None:
             return {"status": PortState.CLOSED, "remote_dom": 0, "remote_port": 0, "virq": 0}

@@ -111,8 +111,11 @@ class Hypervisor:
         for key in ("on_poweroff", "on_reboot", "on_crash", "on_watchdog"):
             if getattr(config, key) not in set(Action):
                 raise Refused(errno.EINVAL, f"{key} = {getattr(config, key)!r}; expected one of {', '.join(Action)}")
-        if len(self.domains) >= DOMAINS_MAX or self.next_domid >= DOMID_FIRST_RESERVED:
+        if len(self.domains) >= DOMAINS_MAX:
             raise Refused(errno.ENOSPC, f"{len(self.domains)} domains exist; {DOMAINS_MAX} is the most")
+        if self.next_domid >= DOMID_FIRST_RESERVED:
+            text = f"all {DOMID_FIRST_RESERVED} domids have been used, and none is used twice: reboot the machine"
+            raise Refused(errno.ENOSPC, text)
         domain = Domain(DomId(self.next_domid), config, config.name, created_ns=now_ns)
         self.next_domid += 1
         self.domains[domain.domid] = domain
@@ -172,6 +175,8 @@ class Hypervisor:
         if domain.life not in ALIVE or domain.pid is None:
             state = domain.life.name.lower()
             raise Refused(errno.ESRCH, f"domain {domain.name} is {state}: it has no process to signal")
+        if domain.life is Life.PAUSED and signal == SIGCONT:
+            raise Refused(errno.EINVAL, f"domain {domain.name} is paused: unpause it; SIGCONT starts no clock")
         self.hardware.announce("signalled", domain, str(signal))
         self.hardware.signal_domain(domain, signal)
 
@@ -180,11 +185,7 @@ class Hypervisor:
         domain = self.domain(domid)
         if domain.life not in ALIVE:
             raise Refused(errno.ESRCH, f"domain {domain.name} is {domain.life.name.lower()}: it does not run")
-        try:
-            shutdown = Shutdown(reason)
-        except ValueError:
-            most = int(Shutdown.SOFT_RESET)
-            raise Refused(errno.EINVAL, f"no shutdown reason {reason}; they go from 0 to {most}") from None
+        shutdown = Shutdown.of(reason)
         if domain.shutdown is None or shutdown in (Shutdown.CRASH, Shutdown.WATCHDOG):
             domain.shutdown = shutdown
         domain.shutdown_text = text
@@ -331,6 +332,7 @@ class Hypervisor:
         self.upcalls[dom] = UpcallQueue()
         self.channels.bind_virq(dom, VIRQ_UPCALL)
         console_port = self.channels.alloc_unbound(dom, DOM0)
+        domain.console_channel = self.channels.ports[dom][console_port].channel
         console = self.grants.allocate(dom, DOM0, 1, readonly=False)
         self.grants.share(dom, console.id, 0, 1, at=GRANT_REF_CONSOLE)
         self.hardware.start_domain(domain)

@@ -40,7 +40,7 @@ def action_for(domain: Domain) -> Action:
     """The on_* key that the reason of this death selects; a death without a word is a crash."""
     config = domain.config
     match domain.shutdown:
-        case Shutdown.POWEROFF | Shutdown.SUSPEND:
+        case Shutdown.POWEROFF:
             return Action(config.on_poweroff)
         case Shutdown.REBOOT:
             return Action(config.on_reboot)
@@ -48,7 +48,7 @@ def action_for(domain: Domain) -> Action:
             return Action(config.on_watchdog)
         case Shutdown.CRASH | None:
             return Action(config.on_crash)
-        case Shutdown.SOFT_RESET:
+        case Shutdown.SUSPEND | Shutdown.SOFT_RESET | Shutdown.UNKNOWN:
             return Action.DESTROY
 
 

@@ -150,7 +150,7 @@ void bind_channels(nb::module_& m) {
         .def("remove", &BoundWaiter::remove, nb::arg("port"))
         .def("attach_ring", &BoundWaiter::attach_ring, nb::arg("port"), nb::arg("ring"))
         .def("detach_ring", &BoundWaiter::detach_ring, nb::arg("port"))
-        .def("mask", [](BoundWaiter& self, std::int64_t port) { self.waiter.mask(port); }, nb::arg("port"))
+        .def("mask", [](BoundWaiter& self, std::int64_t port) { return self.waiter.mask(port); }, nb::arg("port"))
         .def("unmask", [](BoundWaiter& self, std::int64_t port) { self.waiter.unmask(port); }, nb::arg("port"))
         .def("watch_fd", [](BoundWaiter& self, std::int64_t token, int fd) { self.waiter.watch_fd(token, fd); },
              nb::arg("token"), nb::arg("fd"))

@@ -97,12 +97,17 @@ public:
         }
     }
 
-    void mask(std::int64_t port) {
+    /// False: it was masked already.
+    bool mask(std::int64_t port) {
         check_idle();
         Slot& slot = at(port);
+        if (slot.state == State::masked) {
+            return false;
+        }
         leave_polled(slot);
         slot.bell.disarm(current_cpu());
         slot.state = State::masked;
+        return true;
     }
 
     /// What became pending meanwhile is delivered by the next wait.

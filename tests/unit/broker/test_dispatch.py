@@ -13,7 +13,7 @@ from hvd.broker.event_channels import VIRQ_UPCALL
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call
 from hvd.transport.ids import DOM0, DOMID_SELF, DomId, ExtentId, GrantRef, Handle, Port
-from hvd.transport.limits import HYPERVISOR_LOG_LINES_MAX, WATCHDOGS_MAX
+from hvd.transport.limits import HYPERVISOR_LOG_LINES_MAX, PORTS_MAX, WATCHDOGS_MAX
 
 S = 1_000_000_000
 
@@ -48,7 +48,7 @@ DOM0_CALLS = {
     m.MachineStop, m.SysctlReadConsole, m.SysctlPhysinfo,
 }
 READS = {
-    m.XenVersion, m.EvtchnSend, m.EvtchnStatus, m.GnttabCopy, m.StoreDirectory, m.StoreRead, m.StoreReadAll,
+    m.XenVersion, m.EvtchnSend, m.EvtchnStatus, m.StoreDirectory, m.StoreRead, m.StoreReadAll,
     m.StoreGetPerms,
     m.DomctlList, m.SysctlReadConsole, m.SysctlPhysinfo,
 }
@@ -189,6 +189,13 @@ def test_reset_closes_all_but_the_two_ports_a_domain_is_born_with(board, guest, 
     assert refusal(board, DOM0, m.EvtchnReset(DomId(99))) == errno.ESRCH
 
 
+def test_reset_closes_what_took_the_number_of_a_console_port_that_was_closed(board, guest, other):
+    call(board, guest, m.EvtchnClose(Port(2)))
+    assert call(board, guest, m.EvtchnAllocUnbound(DOMID_SELF, other))["port"] == 2
+    call(board, guest, m.EvtchnReset(DOMID_SELF))
+    assert sorted(board.h.channels.ports[guest]) == [1]
+
+
 def test_a_domain_that_was_reset_before_its_birth_is_still_born(board):
     dom = board.create("paused", paused=True)
     board.started(dom)
@@ -202,6 +209,7 @@ def test_a_domain_that_was_reset_before_its_birth_is_still_born(board):
 def test_a_guest_sees_the_status_of_its_own_ports(board, guest):
     assert call(board, guest, m.EvtchnStatus(DOMID_SELF, Port(999)))["status"] == 0
     assert refusal(board, DOM0, m.EvtchnStatus(DomId(99), Port(1))) == errno.ESRCH
+    assert refusal(board, guest, m.EvtchnStatus(DOMID_SELF, Port(PORTS_MAX + 1))) == errno.EINVAL
 
 
 # ---- grants ----------------------------------------------------------------------------------------------------------
@@ -374,7 +382,6 @@ def test_a_guest_may_shut_itself_down(board, guest):
     m.StoreTransactionEnd(7, True),
     m.StoreUnwatch("/x", "t"),
     m.StoreWrite(0, "/tool/x", b"1"),
-    m.SchedShutdown(9),
 ], ids=lambda message: type(message).__name__)
 def test_a_refused_hypercall_touches_nothing(board, guest, message):
     board.hardware.calls.clear()

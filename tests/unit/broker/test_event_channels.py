@@ -79,13 +79,19 @@ def test_binding_ties_both_ports_and_raises_the_new_one(channels, hardware):
 
 
 @pytest.mark.parametrize(
-    ("binder", "remote", "port"),
-    [(C, A, 1), (B, A, 2), (B, C, 1), (B, DomId(9), 1), (A, A, 1)],
+    ("binder", "remote", "port", "code"),
+    [
+        (C, A, 1, errno.EINVAL),
+        (B, A, 2, errno.EINVAL),
+        (B, C, 1, errno.EINVAL),
+        (B, DomId(9), 1, errno.ESRCH),
+        (A, A, 1, errno.EINVAL),
+    ],
     ids=["not for it", "no such port", "wrong domain", "no such domain", "its own"],
 )
-def test_only_the_domain_a_port_is_open_for_binds_it(channels, binder, remote, port):
+def test_only_the_domain_a_port_is_open_for_binds_it(channels, binder, remote, port, code):
     channels.alloc_unbound(A, B)
-    assert refusal(channels.bind_interdomain, binder, remote, Port(port)) == errno.EINVAL
+    assert refusal(channels.bind_interdomain, binder, remote, Port(port)) == code
     assert channels.status(A, Port(1))["status"] == PortState.UNBOUND
 
 

@@ -11,7 +11,7 @@ from hvd.broker.event_channels import VIRQ_TIMER, PortState
 from hvd.broker.grant_tables import UnmapNotify
 from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Hypervisor
-from hvd.transport.ids import DOM0, DomId, Incarnation, Port
+from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, DomId, Incarnation, Port
 from hvd.transport.limits import DOMAINS_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
 
@@ -325,10 +325,24 @@ def test_what_a_domain_said_of_its_end_is_the_reason_of_its_death(board, reason,
     assert board.h.domains[dom].last_death == death
 
 
-def test_there_are_six_reasons_and_no_others(board):
+def test_a_reason_that_xen_has_no_name_for_ends_a_domain_for_good(board):
+    dom = board.boot("ivi", on_poweroff="preserve", on_crash="preserve")
+    board.h.domain_shutdown(dom, 6, "")
+    board.dies(dom)
+    assert dom not in board.h.domains
+
+
+def test_a_paused_domain_is_not_woken_by_a_signal(board):
     dom = board.boot("ivi")
-    assert refusal(board.h.domain_shutdown, dom, 6, "") == errno.EINVAL
-    assert life(board, dom) is Life.RUNNING
+    board.h.pause(dom, board.now)
+    assert refusal(board.h.kill, dom, SIGCONT) == errno.EINVAL
+    assert signals(board, dom) == [SIGSTOP]
+
+
+def test_domids_that_are_used_up_are_said_to_be(board):
+    board.h.next_domid = DOMID_FIRST_RESERVED
+    with pytest.raises(Refused, match="32752 domids have been used"):
+        board.create("late")
 
 
 def test_one_that_does_not_run_cannot_shut_down(board):

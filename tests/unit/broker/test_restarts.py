@@ -27,12 +27,13 @@ KEYS = {
     ("shutdown", "action"),
     [
         (Shutdown.POWEROFF, Action.PRESERVE),
-        (Shutdown.SUSPEND, Action.PRESERVE),
+        (Shutdown.SUSPEND, Action.DESTROY),
         (Shutdown.REBOOT, Action.RENAME_RESTART),
         (Shutdown.CRASH, Action.COREDUMP_RESTART),
         (None, Action.COREDUMP_RESTART),
         (Shutdown.WATCHDOG, Action.RESTART),
         (Shutdown.SOFT_RESET, Action.DESTROY),
+        (Shutdown.UNKNOWN, Action.DESTROY),
     ],
 )
 def test_the_reason_of_a_death_selects_its_key(shutdown, action):

@@ -41,7 +41,7 @@ def told(message_or_bytes):
      "StoreRead.path"),
     (m.StoreWrite(0, "x", b"x" * TEXT_BYTES_MAX), m.StoreWrite(0, "x", b"x" * (TEXT_BYTES_MAX + 1)),
      "StoreWrite.value"),
-    (m.StoreWatch("x", "t" * 256), m.StoreWatch("x", "t" * 257), "StoreWatch.token"),
+    (m.StoreWatch("x", "t" * 1022), m.StoreWatch("x", "t" * 1023), "StoreWatch.token"),
     (m.GnttabCopy([SEGMENT] * COPY_SEGMENTS_MAX), m.GnttabCopy([SEGMENT] * (COPY_SEGMENTS_MAX + 1)),
      "GnttabCopy.segments"),
     (m.GnttabAllocate(DomId(1), EXTENT_PAGES_MAX), m.GnttabAllocate(DomId(1), EXTENT_PAGES_MAX + 1),

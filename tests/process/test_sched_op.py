@@ -1,0 +1,99 @@
+"""What a guest asks of the scheduler, from inside: sched_op poll, and a crash whose reason no hypercall could carry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hvd.toolstack.cluster import Cluster, DomainState
+from hvd.transport.messages import DomainConfig
+
+DEADLINE_S = 40.0
+POLL = """
+import signal
+from hvd.transport.errors import LocalError
+
+VIRQ_TIMER, VIRQ_DEBUG = 0, 1
+SOON_NS, LONG_S, SHORT_S = 20_000_000, 30.0, 0.05
+
+
+def main(guest):
+    runtime, ran = guest.runtime, []
+    timer = runtime.bind_virq(VIRQ_TIMER, lambda: ran.append("timer"))
+    quiet = runtime.bind_virq(VIRQ_DEBUG, lambda: ran.append("debug"))
+    while runtime.wait(SHORT_S):
+        pass
+    ran.clear()
+    {body}
+"""
+BODIES = {
+    "finds a port that is raised and leaves its handler to the next wait": """
+    runtime.set_timer(runtime.system_time_ns() + SOON_NS)
+    assert runtime.poll((timer, quiet), LONG_S) == (timer,)
+    assert ran == []
+    assert runtime.poll((timer,), LONG_S) == (timer,)
+    assert runtime.wait(0)
+    assert ran == ["timer"]
+    assert runtime.poll((timer,), SHORT_S) == ()""",
+    "leaves what happens elsewhere to the next wait": """
+    runtime.set_timer(runtime.system_time_ns() + SOON_NS)
+    assert runtime.poll((quiet,), 0.2) == ()
+    assert runtime.wait(LONG_S)
+    assert ran == ["timer"]""",
+    "leaves a mask as it was": """
+    runtime.waiter.mask(timer)
+    runtime.poll((quiet,), 0)
+    runtime.set_timer(runtime.system_time_ns() + SOON_NS)
+    assert not runtime.wait(0.2)
+    runtime.waiter.unmask(timer)
+    assert runtime.wait(LONG_S)
+    assert ran == ["timer"]""",
+    "goes on sleeping after a signal": """
+    signal.signal(signal.SIGALRM, lambda *_: ran.append("alarm"))
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    before = runtime.system_time_ns()
+    assert runtime.poll((quiet,), 0.3) == ()
+    assert runtime.system_time_ns() - before >= 300_000_000
+    assert ran == ["alarm"]""",
+    "refuses a port that is not bound": """
+    try:
+        runtime.poll((999,), SHORT_S)
+    except LocalError as error:
+        assert "no port 999" in str(error)
+    else:
+        raise AssertionError("polled nothing")""",
+}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Any:
+    with Cluster.build() as cluster:
+        yield cluster
+
+
+def last_death(cluster: Cluster, tmp_path: Path, text: str) -> str:
+    """How a domain ends that runs this kernel once."""
+    kernel = tmp_path / "kernel.py"
+    kernel.write_text(text)
+    domain = cluster.create(DomainConfig("guest", str(kernel), on_crash="preserve", on_poweroff="preserve"))
+    death = domain.wait_state(DomainState.PRESERVED, deadline_s=DEADLINE_S).last_death
+    domain.destroy()
+    return death
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+def test_poll(cluster, tmp_path, body):
+    assert last_death(cluster, tmp_path, POLL.format(body=body.strip())) == "poweroff"
+
+
+def test_a_crash_whose_text_is_no_text_keeps_its_reason(cluster, tmp_path):
+    death = last_death(cluster, tmp_path, "def main(guest):\n    raise ValueError('\\udcff and \\0')\n")
+    assert death == "crash: ValueError: \\udcff and \\x00"
+
+
+def test_a_line_for_the_hypervisors_console_may_hold_anything(cluster, tmp_path):
+    kernel = "def main(guest):\n    guest.log('x\\udcff\\0' + '\\U0001f697' * 5000)\n"
+    assert last_death(cluster, tmp_path, kernel) == "poweroff"
+    assert any("x\\udcff\\x00" in line for line in cluster.dmesg())
