@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 ORDERS, REPORTS = 0, 3
 """The machine's descriptors: orders come in, what becomes of them goes out. Whoever starts one puts pipes there."""
 HELP = ("-h", "--help")
+INTERRUPTED = 130
 
 
 def main() -> None:
@@ -21,16 +22,19 @@ def main() -> None:
     `hvd up` forks the machine first: it loads what it will run while we load what reads command lines. It gets its
     order when that is done, and without one it has done nothing.
     """
-    if sys.argv[1:2] != ["up"] or any(word in HELP for word in sys.argv):
+    try:
+        if sys.argv[1:2] != ["up"] or any(word in HELP for word in sys.argv):
+            from hvd.toolstack.cli.app import run
+
+            run()
+            return
+        pid, orders, reports = _fork_machine()
         from hvd.toolstack.cli.app import run
+        from hvd.toolstack.cluster.machine_process import MachineProcess
 
-        run()
-        return
-    pid, orders, reports = _fork_machine()
-    from hvd.toolstack.cli.app import run
-    from hvd.toolstack.cluster.machine_process import MachineProcess
-
-    run(MachineProcess(pid, orders, reports))
+        run(MachineProcess(pid, orders, reports))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)  # while something was being loaded: what is started ends with us
 
 
 def _fork_machine() -> tuple[int, int, int]:
@@ -47,6 +51,8 @@ def _fork_machine() -> tuple[int, int, int]:
         os.dup2(orders_read, ORDERS)
         os.dup2(reports_write, REPORTS)
         run_machine()
+    except (SystemExit, KeyboardInterrupt):
+        os._exit(0)  # asked to end while it was loading
     except BaseException:  # noqa: BLE001 - the top of a process: report, then end it without unwinding into the command
         sys.excepthook(*sys.exc_info())
         os._exit(1)

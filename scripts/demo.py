@@ -4,6 +4,10 @@ lost.
 
 `scripts/demo.sh` sets everything up and then runs this. It starts examples/cockpit with images of its own in a
 temporary directory, and leaves nothing behind.
+
+Examples:
+  scripts/demo.sh
+  scripts/demo.sh --kills 100 --json figures.json
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from hvd.toolstack.bench.figures import Figure, as_object
 from hvd.toolstack.bench.machine_facts import machine_facts
 from hvd.toolstack.bench.recovery import measure_recovery
 from hvd.toolstack.bench.ring import measure_ring
+from hvd.toolstack.cli.durations import count_argument
 from hvd.toolstack.cli.power import Ended, ended_by_signals
 from hvd.toolstack.cluster import Cluster
 from hvd.toolstack.faults.checker import Verdict
@@ -39,7 +44,7 @@ BOOTS, BIRTHS, HOT, ASLEEP, REQUESTS = 5, 20, 100_000, 500, 5000
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measured figures there as one JSON object")
-    parser.add_argument("--kills", type=int, default=30, metavar="N", help="times the disk driver is killed")
+    parser.add_argument("--kills", type=count_argument, default=30, metavar="N", help="times the disk driver is killed")
     options = parser.parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     facts = machine_facts()

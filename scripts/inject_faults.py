@@ -24,11 +24,13 @@ try:
     from hvd.toolstack.cli.output import BAD_INPUT, FAILED, print_error, print_json, print_line, print_table
 except ModuleNotFoundError:
     sys.exit("inject_faults.py: hvd is not installed for this Python: run scripts/setup.sh, then use .venv/bin/python")
+from hvd.toolstack.cli.durations import count_argument, seconds_argument
 from hvd.toolstack.cli.power import Ended, ended_by_signals
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cluster import Cluster
 from hvd.toolstack.cluster.configuration import plan_of
 from hvd.toolstack.config import ClusterConfig, ConfigError, load
+from hvd.toolstack.config.problems import Problem, shown
 from hvd.toolstack.faults.killer import Killer, Recovery, percentiles
 from hvd.transport.errors import HvdError
 from hvd.transport.ids import DOM0
@@ -53,16 +55,24 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="a cluster file")
-    parser.add_argument("--kills", type=int, default=20, metavar="N", help="how many (default: 20)")
+    parser.add_argument("--kills", type=count_argument, default=20, metavar="N", help="how many (default: 20)")
     parser.add_argument(
         "--victim", action="append", metavar="NAME", help="kill this one only; may be repeated (default: all but dom0)"
     )
     parser.add_argument("--seed", type=int, help="default: a random one, which is printed")
     parser.add_argument(
-        "--interval", type=float, default=0.05, metavar="SECONDS", help="mean pause before a kill (default: 0.05)"
+        "--interval",
+        type=seconds_argument,
+        default=0.05,
+        metavar="SECONDS",
+        help="mean pause before a kill (default: 0.05)",
     )
     parser.add_argument(
-        "--deadline", type=float, default=30.0, metavar="SECONDS", help="how long a domain may take to be ready"
+        "--deadline",
+        type=seconds_argument,
+        default=30.0,
+        metavar="SECONDS",
+        help="how long a domain may take to be ready",
     )
     parser.add_argument(
         "--keep-limits", action="store_true", help="leave the crash-loop limits of the file as they are"
@@ -76,6 +86,7 @@ def _options() -> argparse.Namespace:
 
 def _inject(options: argparse.Namespace) -> list[Recovery]:
     config = load(options.file)
+    _check_victims(options.victim or [], config)
     cluster = Cluster(plan_of(config if options.keep_limits else _without_limits(config)))
     with Progress(quiet=options.json) as progress:
         cluster.start(options.deadline, tell=progress)
@@ -89,6 +100,15 @@ def _inject(options: argparse.Namespace) -> list[Recovery]:
             if all(recovery.recovered for recovery in recoveries):
                 cluster.wait_ready(options.deadline, tell=progress)  # whoever else fell over meanwhile
             return recoveries
+
+
+def _check_victims(names: list[str], config: ClusterConfig) -> None:
+    """ConfigError when one of them is none of the file's domains."""
+    known = [domain.name for domain in config.domains]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        expected, hint = "a domain of the file", f"there are: {', '.join(known)}"
+        raise ConfigError([Problem("command line", "--victim", expected, shown(name), hint) for name in unknown])
 
 
 def _without_limits(config: ClusterConfig) -> ClusterConfig:

@@ -18,6 +18,7 @@ try:
     from hvd.toolstack.cli.output import BAD_INPUT, FAILED, print_error, print_json, print_line, print_table
 except ModuleNotFoundError:
     sys.exit("launch_cluster.py: hvd is not installed for this Python: run scripts/setup.sh, then use .venv/bin/python")
+from hvd.toolstack.cli.durations import seconds_argument
 from hvd.toolstack.cli.look import HEADINGS, row
 from hvd.toolstack.cli.power import Ended, ended_by_signals, tell
 from hvd.toolstack.cli.progress import Progress
@@ -46,9 +47,15 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="a cluster file")
-    parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="power off after this time")
     parser.add_argument(
-        "--deadline", type=float, default=30.0, metavar="SECONDS", help="how long domains may take to be ready"
+        "--for", dest="seconds", type=seconds_argument, metavar="SECONDS", help="power off after this time"
+    )
+    parser.add_argument(
+        "--deadline",
+        type=seconds_argument,
+        default=30.0,
+        metavar="SECONDS",
+        help="how long domains may take to be ready",
     )
     parser.add_argument(
         "--run-dir", type=Path, metavar="DIR", help="the cluster's directory (default: a temporary one)"

@@ -28,6 +28,7 @@ from hvd.toolstack.bench.figures import HEADINGS, Figure, as_object
 from hvd.toolstack.bench.machine_facts import machine_facts
 from hvd.toolstack.bench.recovery import measure_recovery
 from hvd.toolstack.bench.ring import measure_ring
+from hvd.toolstack.cli.durations import count_argument
 from hvd.toolstack.cli.output import BAD_INPUT, FAILED, print_error, print_json, print_line, print_table
 from hvd.toolstack.cli.power import Ended, ended_by_signals
 from hvd.toolstack.cli.progress import Progress
@@ -57,14 +58,20 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, nargs="?", help="a cluster file (default: dom0 alone)")
-    parser.add_argument("--hot", type=int, default=200_000, metavar="N", help="round trips with both ends awake")
-    parser.add_argument("--asleep", type=int, default=2000, metavar="N", help="round trips with both ends asleep")
     parser.add_argument(
-        "--requests", type=int, default=10_000, metavar="N", help="4 KiB reads and writes of a guest's disk"
+        "--hot", type=count_argument, default=200_000, metavar="N", help="round trips with both ends awake"
     )
-    parser.add_argument("--births", type=int, default=50, metavar="N", help="domains created")
-    parser.add_argument("--boots", type=int, default=10, metavar="N", help="times `hvd up` is run")
-    parser.add_argument("--kills", type=int, default=100, metavar="N", help="times the driver domain is killed")
+    parser.add_argument(
+        "--asleep", type=count_argument, default=2000, metavar="N", help="round trips with both ends asleep"
+    )
+    parser.add_argument(
+        "--requests", type=count_argument, default=10_000, metavar="N", help="4 KiB reads and writes of a guest's disk"
+    )
+    parser.add_argument("--births", type=count_argument, default=50, metavar="N", help="domains created")
+    parser.add_argument("--boots", type=count_argument, default=10, metavar="N", help="times `hvd up` is run")
+    parser.add_argument(
+        "--kills", type=count_argument, default=100, metavar="N", help="times the driver domain is killed"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 

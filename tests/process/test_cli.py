@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from hvd.toolstack.cluster import Cluster
+from hvd.toolstack.cluster import Cluster, DomainState
 
 DEADLINE_S = 60.0
 DRIVER = '[[domain]]\nname = "driver"\nkernel = "hvd:driver_domain"\ndriver_domain = true\n'
@@ -163,6 +163,33 @@ def test_a_new_domain_that_does_not_fit_is_bad_input_and_changes_nothing(hvd):
     for expected in ("kernel: expected a Python file", "the name of a running domain", 'did you mean "driver"?'):
         assert expected in result.stderr
     assert list(listed(hvd)) == ["Domain-0", "driver", "guest"]
+
+
+def test_a_machine_whose_broker_hangs_can_be_powered_off(hvd):
+    hvd("up", "-d")
+    os.kill(json.loads(hvd("info", "--json").stdout)["broker_pid"], signal.SIGSTOP)
+    assert "powered off" in hvd("down").stdout
+
+
+def test_a_name_that_is_given_twice_counts_once(hvd):
+    hvd("up", "-d", "pair.toml")
+    assert hvd("list", "guest", "guest", "2").stdout.count("guest") == 1
+    assert hvd("destroy", "guest", "guest").stdout == "destroyed guest (domid 2)\n"
+
+
+def test_what_a_domain_died_of_makes_no_lines_and_no_colours(hvd, tmp_path):
+    (tmp_path / "loud.py").write_text(
+        "def main(guest):\n    raise ValueError('one\\nDomain-7   7 \\x1b[31m' + 'x' * 500)\n"
+    )
+    hvd("up", "-d")
+    hvd("create", "--kernel", "loud.py", "--name", "loud", "--on-crash", "preserve", "--no-wait")
+    with Cluster.attach(tmp_path / "run") as cluster:
+        cluster.domain("loud").wait_state(DomainState.PRESERVED, deadline_s=DEADLINE_S)
+    text = hvd("list").stdout
+    assert "crash: ValueError: one…" in text
+    assert "Domain-7" not in text
+    death = next(d["last_death"] for d in json.loads(hvd("list", "--json").stdout) if d["name"] == "loud")
+    assert "\x1b[31m" in death
 
 
 def test_a_kill_is_followed_by_a_restart_that_list_tells_of(hvd):
@@ -366,6 +393,41 @@ def test_bad_input_is_told_and_nothing_is_started(hvd, tmp_path, case):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("up", "-d", "--deadline", "inf"),
+        ("down", "--grace", "nan"),
+        ("down", "--grace", "1e8"),
+        ("down", "--grace", "-1"),
+    ],
+    ids=" ".join,
+)
+def test_a_time_that_nobody_can_wait_is_bad_input(hvd, tmp_path, words):
+    assert "a number of seconds from 0 to 4294967" in hvd(*words, status=2).stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["run-\udcff", "file/run"], ids=["no UTF-8", "below a file"])
+def test_a_directory_that_cannot_be_one_is_bad_input(environment, tmp_path, name):
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "hvd", "up", "-d"]
+    environment = environment | {"HVD_RUN_DIR": str(tmp_path / name)}
+    result = subprocess.run(command, env=environment, capture_output=True, timeout=DEADLINE_S, check=False)
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert b"HVD_RUN_DIR" in result.stderr
+    assert b"Traceback" not in result.stderr
+
+
+def test_a_command_without_a_standard_output_fails_in_silence(hvd, environment):
+    hvd("up", "-d")
+    command = f"exec {sys.executable} -m hvd list >&-"
+    result = subprocess.run(
+        ["sh", "-c", command], env=environment, capture_output=True, timeout=DEADLINE_S, check=False
+    )
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
 @pytest.mark.parametrize("word", ["gone.toml", "--frobnicate"])
 def test_a_machine_that_was_started_ahead_is_gone_when_bad_input_is_told(environment, tmp_path, word):
     """`hvd up` forks the machine before it reads its command line."""
@@ -491,6 +553,19 @@ def test_scripts_explain_themselves_with_examples(script, name):
 def test_scripts_refuse_bad_input(script, tmp_path, name):
     (tmp_path / "bad.toml").write_text("[[domain]\n")
     assert "bad.toml:1" in script(name, "bad.toml", status=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--kills", "-3"), "a whole number from 1 on"),
+        (("--interval", "nan"), "a number of seconds"),
+        (("--victim", "nobody"), "there are: driver, guest"),
+    ],
+    ids=["kills", "interval", "victim"],
+)
+def test_inject_faults_refuses_what_makes_no_sense(hvd, script, words, expected):
+    assert expected in script("inject_faults.py", "pair.toml", *words, status=2).stderr
 
 
 def test_launch_cluster_starts_any_file(hvd, script, tmp_path):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from hvd.toolstack.cli.completion import domain_names, log_names
+from hvd.toolstack.cli.durations import seconds_from
 from hvd.toolstack.cli.output import BAD_INPUT, FAILED, print_error
 
 if TYPE_CHECKING:
@@ -36,9 +37,21 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A domain's name or do
 Names = Annotated[
     list[str], typer.Argument(metavar="NAME", help="Domains' names or domids.", autocompletion=domain_names)
 ]
-Deadline = Annotated[float, typer.Option("--deadline", metavar="SECONDS", min=0, help="How long to wait for domains.")]
+
+
+def _seconds(text: str | float) -> float:
+    try:
+        return seconds_from(str(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Deadline = Annotated[
+    float, typer.Option("--deadline", metavar="SECONDS", parser=_seconds, help="How long to wait for domains.")
+]
 Grace = Annotated[
-    float, typer.Option("--grace", metavar="SECONDS", min=0, help="How long a domain may take before it is killed.")
+    float,
+    typer.Option("--grace", metavar="SECONDS", parser=_seconds, help="How long a domain may take before it is killed."),
 ]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", "-w", help="Return when it is done.")]
 

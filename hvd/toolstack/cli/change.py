@@ -59,7 +59,7 @@ def shutdown(names: list[str], *, wait: bool, grace_s: float, as_json: bool) -> 
         _each(names, lambda domain: domain.shutdown(grace_s), "asked to power off", as_json=as_json)
         return
     with Cluster.attach() as cluster, Progress(quiet=as_json) as progress:
-        domains = [cluster.domain(name) for name in names]
+        domains = _named(cluster, names)
         ends = [(domain, domain.incarnation) for domain in domains]
         for domain in domains:
             domain.shutdown(grace_s)
@@ -72,9 +72,9 @@ def shutdown(names: list[str], *, wait: bool, grace_s: float, as_json: bool) -> 
 def reboot(names: list[str], *, wait: bool, grace_s: float, deadline_s: float, as_json: bool) -> None:
     """Ask domains to boot again."""
     with Cluster.attach() as cluster, Progress(quiet=as_json) as progress:
-        domains = [cluster.domain(name) for name in names]
+        domains = _named(cluster, names)
         for domain in domains:
-            domain.reboot(grace_s)
+            domain.reboot(grace_s, deadline_s)
         if wait:
             cluster.wait_ready(deadline_s, domains, tell=progress)
     _say("rebooted" if wait else "asked to reboot", domains, as_json=as_json)
@@ -102,11 +102,16 @@ SLACK_S = 5.0
 def _each(names: Iterable[str], action: Callable[[Domain], None], done: str, *, as_json: bool) -> None:
     """All names are looked up before anything is done to any of them."""
     with Cluster.attach() as cluster, Progress(quiet=as_json) as progress:
-        domains = [cluster.domain(name) for name in names]
+        domains = _named(cluster, names)
         for domain in domains:
             progress(f"waiting for {domain.name}")
             action(domain)
     _say(done, domains, as_json=as_json)
+
+
+def _named(cluster: Cluster, names: Iterable[str]) -> list[Domain]:
+    """Each once, in order, however often and by whichever of its names it was given."""
+    return list({domain.domid: domain for domain in map(cluster.domain, names)}.values())
 
 
 def _say(done: str, domains: list[Domain], *, as_json: bool) -> None:

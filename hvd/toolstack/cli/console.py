@@ -51,7 +51,7 @@ def terminal_path(cluster: Cluster, domain: Domain) -> str:
         except HypercallError:
             pass  # no such node yet
         if time.monotonic() > until:
-            raise NotReached(f"domain {domain.name} has no console: dom0 serves it; look at `hvd logs Domain-0`")
+            raise NotReached(f"domain {domain.name} has no console: dom0 serves it; look at `hvd dmesg`")
         time.sleep(APPEAR_INTERVAL_S)
 
 

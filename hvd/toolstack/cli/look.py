@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from hvd.toolstack.cli.output import FAILED, print_json, print_line, print_table, seconds
+from hvd.toolstack.cli.output import FAILED, on_one_line, print_json, print_line, print_table, seconds
 from hvd.toolstack.cluster import Cluster, DomainInfo, NoSuchDomain, NotRunning
 from hvd.toolstack.cluster.domain import full_name
 from hvd.toolstack.cluster.run_dirs import default_run_dir
@@ -21,7 +21,8 @@ HEADINGS = ("Name", "ID", "Mem", "VCPUs", "State", "Ready", "Restarts", "Uptime"
 def list_domains(names: list[str], *, as_json: bool) -> None:
     """Every domain, or these, in a table."""
     with Cluster.attach() as cluster:
-        infos = [cluster.domain(name).info() for name in names] if names else list(cluster.infos().values())
+        domids = {cluster.domain(name).domid for name in names}
+        infos = [info for info in cluster.infos().values() if not names or info.domid in domids]
     if as_json:
         print_json([info.as_dict() for info in infos])
     else:
@@ -38,7 +39,7 @@ def row(info: DomainInfo) -> tuple[str, ...]:
         "yes" if info.ready else "no",
         str(info.restarts).rjust(8),
         seconds(info.uptime_ns).rjust(6),
-        info.last_death,
+        on_one_line(info.last_death),
     )
 
 

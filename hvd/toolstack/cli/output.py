@@ -10,6 +10,7 @@ from typing import Any
 
 FAILED = 1
 BAD_INPUT = 2
+LINE_CHARACTERS_MAX = 120
 
 
 def print_json(value: Any) -> None:
@@ -18,7 +19,9 @@ def print_json(value: Any) -> None:
 
 
 def print_line(text: str) -> None:
-    """A line on standard output. A reader that has gone (`| head`) ends the program quietly."""
+    """A line on standard output. A reader that has gone (`| head`) ends the program quietly; so does none at all."""
+    if sys.stdout is None:  # closed by whoever started us
+        raise SystemExit(FAILED)
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
@@ -42,6 +45,13 @@ def print_error(text: str, *, as_json: bool, kind: str = "") -> None:
     else:
         sys.stderr.write("".join(f"hvd: {line}\n" for line in text.splitlines()))
     sys.stderr.flush()
+
+
+def on_one_line(text: str) -> str:
+    """A text that a domain chose, fit for a table: its first line, cut, and nothing that a terminal obeys."""
+    first, *more = text.splitlines() or [""]
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in first)
+    return shown[:LINE_CHARACTERS_MAX] + ("…" if more or len(shown) > LINE_CHARACTERS_MAX else "")
 
 
 def seconds(nanoseconds: int) -> str:

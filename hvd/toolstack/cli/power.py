@@ -11,14 +11,15 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from hvd.toolstack.cli.output import print_json, print_line
+from hvd.toolstack.cli.output import on_one_line, print_json, print_line
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cli.timings import Timings
 from hvd.toolstack.cluster.configuration import plan_from_domains, plan_from_file
-from hvd.toolstack.cluster.errors import NotRunning
+from hvd.toolstack.cluster.errors import ClusterError, NotRunning
 from hvd.toolstack.cluster.machine_process import MachineProcess
 from hvd.toolstack.cluster.remains import remove_remains
 from hvd.toolstack.cluster.run_dirs import check_run_dir, default_run_dir
+from hvd.transport.hypercalls import HypercallTimeout
 from hvd.transport.run_dir import Order
 
 if TYPE_CHECKING:
@@ -96,13 +97,15 @@ def down(*, grace_s: float, as_json: bool) -> None:
         remains = remove_remains(run_dir)
         _say_removed("nothing runs in", run_dir, remains.processes, remains.files, as_json=as_json, was_running=False)
         return
-    names = [info.name for info in cluster.infos().values()]
+    names: list[str] = []
+    with contextlib.suppress(ClusterError, HypercallTimeout):  # a broker that hangs keeps nobody from powering off
+        names = [info.name for info in cluster.infos().values()]
     with Progress(quiet=as_json) as progress:
         cluster.down(grace_s, tell=progress)
     if as_json:
         print_json({"run_dir": str(run_dir), "was_running": True, "domains": names})
     else:
-        print_line(f"powered off {run_dir}: {len(names)} domains ({', '.join(names)})")
+        print_line(f"powered off {run_dir}" + (f": {len(names)} domains ({', '.join(names)})" if names else ""))
 
 
 def clean(*, as_json: bool) -> None:
@@ -150,7 +153,8 @@ def tell(event: LifecycleEvent, *, as_json: bool) -> None:
         print_json(event.as_dict())
     elif event.domid >= 0:
         at = datetime.fromtimestamp(event.at_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]
-        print_line(f"{at}  {event.name} ({event.domid}) {event.event}{': ' if event.detail else ''}{event.detail}")
+        detail = f": {on_one_line(event.detail)}" if event.detail else ""
+        print_line(f"{at}  {event.name} ({event.domid}) {event.event}{detail}")
 
 
 def _end(cluster: Cluster, *, as_json: bool) -> None:

@@ -163,8 +163,8 @@ class Cluster:
         until = time.monotonic() + deadline_s
         with self.events() as events:
             stop_guests(self.connection, grace_s, tell or _ignore)
-            self.call(m.MachineStop(reboot=True))
             asked = time.monotonic()
+            self.call(m.MachineStop(reboot=True))
             (tell or _ignore)("waiting for the broker")
             while (event := events.next_until(until)) is not None:
                 if event.event == HELLO and self.info()["uptime_ns"] < (time.monotonic() - asked) * 1e9:

@@ -170,10 +170,13 @@ class Domain:
         """
         self._cluster.call(m.DomctlShutdown(self.domid, reboot=False, grace_ms=round(grace_s * 1000)))
 
-    def reboot(self, grace_s: float = GRACE_S) -> None:
-        """Ask it to boot again. `wait_ready` then waits for the incarnation that follows. dom0: reboot the machine."""
+    def reboot(self, grace_s: float = GRACE_S, deadline_s: float = WAIT_DEADLINE_S) -> None:
+        """Ask it to boot again. `wait_ready` then waits for the incarnation that follows.
+
+        dom0: reboot the machine, and return when all that booted at first is ready again, or raise at the deadline.
+        """
         if self.domid == DOM0:
-            self._cluster.reboot(grace_s)
+            self._cluster.reboot(grace_s, deadline_s)
             return
         self._cluster.expect_next(self.info())
         self._cluster.call(m.DomctlShutdown(self.domid, reboot=True, grace_ms=round(grace_s * 1000)))

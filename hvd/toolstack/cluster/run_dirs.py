@@ -32,8 +32,12 @@ def make_private_dir() -> Path:
 def check_run_dir(path: Path) -> None:
     """BadRunDir unless a machine may make this directory its own: it is missing, or ours and without strange things."""
     try:
+        str(path).encode()
         found = path.lstat()
+    except UnicodeEncodeError:
+        raise BadRunDir(f"{str(path)!a}: expected a path in UTF-8; choose another with {VARIABLE}") from None
     except FileNotFoundError:
+        _check_parent(path)
         return
     except OSError as error:
         raise BadRunDir(f"{path}: {error.strerror}; choose another directory with {VARIABLE}") from None
@@ -45,6 +49,13 @@ def check_run_dir(path: Path) -> None:
     if names - set(NAMES) and LOCK not in names:
         strange = sorted(names - set(NAMES))[0]
         raise BadRunDir(f"{path} holds other things ({strange}); name an empty or a new directory with {VARIABLE}")
+
+
+def _check_parent(path: Path) -> None:
+    """BadRunDir when a directory that is missing cannot be made: its nearest ancestor must take new entries."""
+    ancestor = next(parent for parent in path.parents if parent.exists())
+    if not (ancestor.is_dir() and os.access(ancestor, os.W_OK | os.X_OK)):
+        raise BadRunDir(f"{path} cannot be made: {ancestor} takes no new directories; choose another with {VARIABLE}")
 
 
 def open_run_dir(path: Path) -> int | None:
