@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -108,10 +107,10 @@ class Guest:
         return self.runtime.wait(timeout_s)
 
     def sleep(self, seconds: float) -> None:
-        """Let so much time pass while the domain's drivers go on; `wait` returns at whatever happens first."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self.runtime.wait(left)
+        """Let so much system time pass while the domain's drivers go on; `wait` returns at whatever happens first."""
+        until = self.runtime.system_time_ns() + int(seconds * 1e9)
+        while (left := until - self.runtime.system_time_ns()) > 0:
+            self.runtime.wait(left / 1e9)
 
     def run_forever(self) -> None:
         """Serve until told to stop."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -91,10 +90,10 @@ class Runtime:
                 handler()
 
     def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
-        """Wait until the condition holds; WaitTimeout naming `what` past the deadline."""
-        until = time.monotonic() + timeout_s
+        """Wait until the condition holds; WaitTimeout naming `what` past the deadline, which a pause puts off."""
+        until = self.system_time_ns() + int(timeout_s * 1e9)
         while not condition():
-            left = until - time.monotonic()
+            left = (until - self.system_time_ns()) / 1e9
             if left <= 0:
                 raise WaitTimeout(f"domain {self.name}: {what} did not happen within {timeout_s:g} s")
             self.wait(left)
@@ -172,10 +171,10 @@ class Runtime:
         if unbound := [port for port in ports if port not in self._endpoints]:
             raise LocalError(f"domain {self.name} has no port {unbound[0]} to poll; it has: {sorted(self._endpoints)}")
         masked = [port for port in self._endpoints if port not in ports and self.waiter.mask(port)]
-        until = time.monotonic() + timeout_s
+        until = self.system_time_ns() + int(timeout_s * 1e9)
         try:
-            while not (raised := self._raised.intersection(ports)) and (left := until - time.monotonic()) > 0:
-                ready = self.waiter.wait(int(left * 1e9))
+            while not (raised := self._raised.intersection(ports)) and (left := until - self.system_time_ns()) > 0:
+                ready = self.waiter.wait(left)
                 self._raised.update(Port(port) for port in ready if port > 0)
                 self.deliver(tuple(token for token in ready if token < 0))  # descriptors are ready until they are read
         finally:

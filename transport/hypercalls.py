@@ -179,7 +179,8 @@ class HypercallClient:
 
     def _await_reply(self, packed: bytes, name: str) -> tuple[int, Any, int]:
         until = time.monotonic() + self._deadline_s
-        while (left := until - time.monotonic()) > 0:
+        while True:
+            left = max(0.0, until - time.monotonic())
             ready = dict(self._poller.poll(ceil(left * 1000)))
             if self._socket in ready:
                 sequence, errno, value, count = unpack_reply(self._socket.recv())
@@ -189,6 +190,8 @@ class HypercallClient:
                 self._socket.send(packed)
             if self._end in ready and not self._socket.poll(LAST_REPLY_MS):
                 raise HypercallTimeout(f"{name}: the machine has stopped")
+            if not left:
+                break  # only now, having looked once more: we may have been stopped all the while
         text = f"{name}: the broker has not answered within {self._deadline_s:g} s; is the machine up (hvd info)?"
         raise HypercallTimeout(text)
 

@@ -74,10 +74,10 @@ class UpcallReceiver:
         self._forget_before(sequence)
         until = time.monotonic() + deadline_s
         while sequence not in self._descriptors:
-            left = until - time.monotonic()
+            left = max(0.0, until - time.monotonic())
             if self._ended:
                 raise EOFError("the upcall socket was closed: the machine has stopped")
-            if left <= 0 or not select.select([self._socket], [], [], left)[0]:
+            if not select.select([self._socket], [], [], left)[0]:
                 promise = f"hypercall {sequence} promised {count} descriptors"
                 raise UpcallTimeout(f"{promise}; none came within {deadline_s:g} s")
             self.read_all()

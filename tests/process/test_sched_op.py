@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,20 @@ def main(guest):
         pass
     ran.clear()
     {body}
+"""
+WAITING = """
+from hvd.domains.runtime import WaitTimeout
+
+
+def main(guest):
+    runtime = guest.runtime
+    start = runtime.system_time_ns()
+    guest.sleep(0.5)
+    try:
+        runtime.wait_until(lambda: False, "nothing", 0.5)
+    except WaitTimeout:
+        passed_s = (runtime.system_time_ns() - start) / 1e9
+        assert passed_s >= 1, passed_s
 """
 BODIES = {
     "finds a port that is raised and leaves its handler to the next wait": """
@@ -86,6 +101,18 @@ def last_death(cluster: Cluster, tmp_path: Path, text: str) -> str:
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 def test_poll(cluster, tmp_path, body):
     assert last_death(cluster, tmp_path, POLL.format(body=body.strip())) == "poweroff"
+
+
+def test_a_wait_goes_on_for_as_much_system_time_as_it_was_to_whatever_the_pause(cluster, tmp_path):
+    kernel = tmp_path / "kernel.py"
+    kernel.write_text(WAITING)
+    domain = cluster.create(DomainConfig("guest", str(kernel), on_crash="preserve", on_poweroff="preserve"))
+    domain.wait_ready(DEADLINE_S)
+    domain.pause()
+    time.sleep(1.5)  # host time in which both waits would have ended
+    domain.unpause()
+    assert domain.wait_state(DomainState.PRESERVED, deadline_s=DEADLINE_S).last_death == "poweroff"
+    domain.destroy()
 
 
 def test_a_crash_whose_text_is_no_text_keeps_its_reason(cluster, tmp_path):

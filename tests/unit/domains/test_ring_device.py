@@ -1,6 +1,7 @@
 """Both ends of a ring device in one process, over a real page and real doorbells; backends come, lie, fail and go."""
 
 import os
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,7 +45,11 @@ class Domain:
         self.waiter = Waiter(0)
         self.grants = self
         self._handlers = {}
+        self._raised = set()
         self.mapped = 0
+
+    def system_time_ns(self):
+        return time.monotonic_ns()
 
     def share(self, peer, pages):
         return SimpleNamespace(ref=REF, view=self.wire.page.pages(0, pages))
