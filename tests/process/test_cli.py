@@ -157,6 +157,17 @@ def test_a_file_can_be_added_to_a_running_cluster(hvd, tmp_path):
     assert "the name of a running domain" in refused.stderr
 
 
+def test_an_xl_cfg_is_added_to_a_running_cluster(hvd, tmp_path):
+    (tmp_path / "web.cfg").write_text("name = 'web'\nkernel = '/boot/vmlinuz'\nmemory = '32'\nvif = [ '' ]\n")
+    hvd("up", "-d")
+    refused = hvd("create", "web.cfg", status=2)
+    assert "web.cfg:2: kernel: expected a Python file" in refused.stderr
+    created = hvd("create", "web.cfg", "--kernel", "guest.py", "--json")
+    assert "warning: web.cfg:4: vif is left out: xl has it, hvd does not" in created.stderr
+    assert json.loads(created.stdout) == [{"done": "created", "domid": 1, "name": "web"}]
+    assert listed(hvd)["web"]["memory"] == 32
+
+
 def test_a_new_domain_that_does_not_fit_is_bad_input_and_changes_nothing(hvd):
     hvd("up", "-d", "pair.toml")
     result = hvd("create", "--kernel", "gest.py", "--name", "guest", "--after", "driwer", status=2)

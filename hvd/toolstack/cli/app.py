@@ -149,12 +149,14 @@ def info(json: AsJson = False) -> None:
 
 @_command(
     "hvd create more.toml",
+    "hvd create guest.cfg",
+    "hvd create guest.cfg --kernel guest.py --memory 128",
     "hvd create --kernel guest.py --name scratch",
     "hvd create --kernel ivi.py --name ivi --memory 128 --disk format=raw,vdev=xvda,backend=storage,target=ivi.img",
 )
 def create(
     *,
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A cluster file whose domains are added.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A cluster file (.toml), or an xl.cfg.")] = None,
     kernel: Annotated[
         str | None, typer.Option(metavar="FILE|ENTRY", help="A Python file with main(guest), or a name.")
     ] = None,
@@ -174,7 +176,10 @@ def create(
     deadline: Deadline = 30.0,
     json: AsJson = False,
 ) -> None:
-    """Add domains to the running cluster: those of a file, or one that options describe."""
+    """Add domains to the running cluster: those of a cluster file, one of an xl.cfg, or one that options describe.
+
+    Options stand in the place of what an xl.cfg says.
+    """
     from hvd.toolstack.cli import change
 
     options = {
@@ -182,8 +187,10 @@ def create(
         "driver_domain": driver_domain or None, "on_crash": on_crash,
     }  # fmt: skip
     given: dict[str, object] = {key: value for key, value in options.items() if value}
-    if (file is None) == (kernel is None) or (file is not None and given):
-        raise typer.BadParameter("give either a FILE or --kernel with its options")
+    if file is None and kernel is None:
+        raise typer.BadParameter("give a FILE or --kernel with its options")
+    if file is not None and file.suffix == ".toml" and given:
+        raise typer.BadParameter("a cluster file says everything itself: give either it or options")
     change.create(file, given, paused=paused, wait=wait, deadline_s=deadline, as_json=json)
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from hvd.toolstack.cli.output import print_json, print_line
+from hvd.toolstack.cli.output import print_json, print_line, print_warning
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cluster import Cluster, Domain
 from hvd.toolstack.config import ClusterConfig, load
 from hvd.toolstack.config.options import domain_from_options
 from hvd.toolstack.config.problems import ConfigError, Problem, shown
+from hvd.toolstack.config.xl_file import SUFFIX, load_xl_cfg
 from hvd.transport.messages import DomainConfig
 
 
@@ -22,7 +23,7 @@ def create(
     """Add the domains of a file, or the one that options describe, to the running cluster."""
     with Cluster.attach() as cluster:
         running = {info.name: info.driver_domain for info in cluster.infos().values() if info.domid}
-        configs = _from_file(file, running) if file else [domain_from_options(options, Path.cwd(), running)]
+        configs = _from_file(file, running, options) if file else [domain_from_options(options, Path.cwd(), running)]
         domains = [cluster.create(replace(config, paused=paused)) for config in configs]
         if wait and not paused:
             with Progress(quiet=as_json) as progress:
@@ -30,7 +31,12 @@ def create(
         _say("created", domains, as_json=as_json)
 
 
-def _from_file(file: Path, running: dict[str, bool]) -> list[DomainConfig]:
+def _from_file(file: Path, running: dict[str, bool], options: dict[str, object]) -> list[DomainConfig]:
+    if file.suffix != SUFFIX:
+        domain = load_xl_cfg(file, running, options)
+        for warning in domain.warnings:
+            print_warning(warning)
+        return [domain.config]
     config = load(file, running)
     if config.dom0 != ClusterConfig().dom0:
         expected = "domains to add to a cluster that is running"

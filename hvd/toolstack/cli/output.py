@@ -47,6 +47,12 @@ def print_error(text: str, *, as_json: bool, kind: str = "") -> None:
     sys.stderr.flush()
 
 
+def print_warning(text: str) -> None:
+    """What is done without, on standard error, in words whatever the output is."""
+    sys.stderr.write(f"hvd: warning: {text}\n")
+    sys.stderr.flush()
+
+
 def on_one_line(text: str) -> str:
     """A text that a domain chose, fit for a table: its first line, cut, and nothing that a terminal obeys."""
     first, *more = text.splitlines() or [""]

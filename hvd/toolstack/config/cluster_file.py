@@ -47,7 +47,7 @@ def load(path: str | os.PathLike[str], running: Running | None = None) -> Cluste
     Kernels and images are found from the file's own directory, and looked at but not run or changed. With `running` the
     domains are to join those, and may name them.
     """
-    text = _text_of(path)
+    text = text_of(path)
     report = Report(os.fspath(path), text)
     file = Path(path).absolute()
     config = _read(Table(report, (), _document(path, text)), file, running or {})
@@ -80,7 +80,7 @@ def _stem(file: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.+-]+", "-", file.stem).strip("-.")[:64] or "hvd"
 
 
-def _text_of(path: str | os.PathLike[str]) -> str:
+def text_of(path: str | os.PathLike[str]) -> str:
     """The file's text, read once and at most a bound: it may be a pipe."""
     found: object
     try:

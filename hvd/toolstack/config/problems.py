@@ -44,9 +44,11 @@ class ConfigError(LocalError):
 class Report:
     """Gathers what is wrong while a file is read; lines are looked up only if something is."""
 
-    def __init__(self, file: str, text: str) -> None:
+    def __init__(self, file: str, text: str, lines: dict[Place, int] | None = None) -> None:
+        """`lines`: where each value stands, for a file that is no TOML."""
         self._file = file
         self._text = text
+        self._lines = lines
         self._labels: dict[Place, str] = {}
         self._wrong: list[tuple[Place, str, str, str]] = []
 
@@ -78,9 +80,11 @@ class Report:
 
     def problems(self) -> list[Problem]:
         """Every mistake, in the order of the file's lines."""
-        from hvd.toolstack.config.positions import lines_of  # a file without mistakes does not pay for it
+        lines = self._lines
+        if lines is None:
+            from hvd.toolstack.config.positions import lines_of  # a file without mistakes does not pay for it
 
-        lines = lines_of(self._text)
+            lines = lines_of(self._text)
         problems = [
             Problem(self._file, self.spell(place), expected, found, hint, _line(lines, place))
             for place, expected, found, hint in self._wrong

@@ -1,0 +1,103 @@
+"""Reads an xl.cfg, the file that `xl create` takes, into the domain that hvd makes of it.
+
+What hvd knows means what xl.cfg(5) says, xl's defaults included; what only Xen has, or nobody, is left out and told.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from hvd.toolstack.config.cluster_file import text_of
+from hvd.toolstack.config.domains import read_domain
+from hvd.toolstack.config.kernels import Kernels
+from hvd.toolstack.config.problems import ConfigError, Problem, Report, nearest, shown
+from hvd.toolstack.config.relations import Running, check_relations
+from hvd.toolstack.config.table import XL_KEYS_NOT_HERE, Table
+from hvd.toolstack.config.xl_syntax import Document, SyntaxProblem, Value, parse
+from hvd.transport.messages import DomainConfig
+
+SUFFIX = ".toml"
+"""A file with another name is an xl.cfg: those have no suffix of their own."""
+_WORDS = "name kernel memory vcpus cpus disk driver_domain on_poweroff on_reboot on_crash on_watchdog args after"
+KNOWN = frozenset(_WORDS.split())
+"""xl's keys that hvd has too, and the two of hvd's own that make sense in such a file."""
+DEFAULTS: Mapping[str, str] = {"on_watchdog": "destroy", "on_crash": "destroy"}
+"""Where xl.cfg(5) has another default than a cluster file."""
+NUMBERS = ("memory", "vcpus", "driver_domain")
+NUMBER_DIGITS_MAX = 18
+_XEND_PREFIX = re.compile(r"\A\s*(?:file|phy|raw):([^,]*)")
+ARGUMENTS = ("cmdline", "root", "extra")
+"""What a Linux kernel gets on its command line is what a kernel of ours gets as arguments."""
+
+
+class XlDomain(NamedTuple):
+    """The domain, and what of its file it does without."""
+
+    config: DomainConfig
+    warnings: tuple[str, ...]
+
+
+def load_xl_cfg(path: Path, running: Running, given: Mapping[str, object]) -> XlDomain:
+    """The domain that an xl.cfg describes; what is `given` stands in the file's place. ConfigError names every mistake.
+
+    Kernels and images are found from the current directory, as by xl.
+    """
+    text = text_of(path)
+    try:
+        document = parse(text)
+    except SyntaxProblem as problem:
+        wrong = Problem(str(path), "", problem.expected, problem.found, line=problem.line, column=problem.column)
+        raise ConfigError([wrong]) from None
+    report = Report(str(path), text, document.lines)
+    values = {**DEFAULTS, **_known(report, document), **given}
+    draft = read_domain(Table(report, (), values), Kernels(Path.cwd()), Path.cwd())
+    check_relations(report, [draft], running)
+    report.raise_if_wrong()
+    return XlDomain(draft.config, _warnings(path, document))
+
+
+def _known(report: Report, document: Document) -> dict[str, object]:
+    """The keys of a `[[domain]]` in which a cluster file says the same."""
+    values: dict[str, object] = {key: _as_meant(key, document.values[key]) for key in KNOWN & document.values.keys()}
+    if "driver_domain" in values:
+        values["driver_domain"] = _flag(report, values["driver_domain"])
+    arguments = [document.values[key] for key in ARGUMENTS if key in document.values]
+    for key in ARGUMENTS:
+        if not isinstance(document.values.get(key, ""), str):
+            report.wrong((key,), "a text", shown(document.values[key]))
+    if arguments and "args" not in values:
+        values["args"] = [word for text in arguments if isinstance(text, str) for word in text.split()]
+    return values
+
+
+def _as_meant(key: str, value: Value) -> Value:
+    """A number may stand in quotes; a disk may begin with xend's word for its format, which then is not its second."""
+    if key in NUMBERS and isinstance(value, str) and value.isascii() and value.isdecimal():
+        return int(value[:NUMBER_DIGITS_MAX])
+    if key == "disk" and isinstance(value, list):
+        return [_XEND_PREFIX.sub(r"\1,raw", disk) if isinstance(disk, str) else disk for disk in value]
+    return value
+
+
+def _flag(report: Report, value: object) -> object:
+    """xl's truth is a number."""
+    if value not in (0, 1):
+        report.wrong(("driver_domain",), "0 or 1", shown(value))
+    return value == 1
+
+
+def _warnings(path: Path, document: Document) -> tuple[str, ...]:
+    return tuple(
+        f"{path}:{document.lines[(key,)]}: {key} is left out: {_why(key, value)}"
+        for key, value in document.values.items()
+        if key not in KNOWN and key not in ARGUMENTS
+    )
+
+
+def _why(key: str, value: Value) -> str:
+    if key in XL_KEYS_NOT_HERE:
+        return f"xl has it, hvd does not ({shown(value)})"
+    return nearest(key, sorted(KNOWN | XL_KEYS_NOT_HERE)) or "neither xl nor hvd knows it"

@@ -1,0 +1,189 @@
+"""xl.cfg's own syntax, as libxlu_cfg reads it: assignments of strings, numbers and lists; text in, values out.
+
+    # a comment           ends a line anywhere outside a string
+    name = "guest"        'single' or "double" quotes, with C's escapes
+    vcpus = 0x2           decimal, 0x hexadecimal or 0 octal
+    disk = [ "a", "b", ]  may go on over lines, may be nested, may end with a comma
+    disk += [ "c" ]       adds to a list, or to a string
+    a = 1; b = 2          a line break or `;` ends an assignment
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from hvd.toolstack.config.problems import Place
+
+Value = str | int | list["Value"]
+
+DEPTH_MAX = 8
+NUMBER_MAX = 2**63 - 1
+_TOKEN = re.compile(
+    r"""(?P<space>[ \t\r]+|\#[^\n]*) | (?P<end>[\n;]) | (?P<number>[0-9][0-9A-Za-z]*)
+      | (?P<key>[A-Za-z_][A-Za-z0-9_]*) | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
+      | (?P<sign>\+=|[=,\[\]])""",
+    re.VERBOSE,
+)
+_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|.)", re.DOTALL)
+_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+
+
+class SyntaxProblem(Exception):
+    """The text is no xl.cfg: where, what belongs there, what is there."""
+
+    def __init__(self, line: int, column: int, expected: str, found: str) -> None:
+        super().__init__(f"{line}:{column}: expected {expected}, found {found}")
+        self.line, self.column, self.expected, self.found = line, column, expected, found
+
+
+class Token(NamedTuple):
+    """One word of the text; `kind` is the name of its pattern, "nothing" behind the last."""
+
+    kind: str
+    text: str
+    line: int
+    column: int
+
+
+@dataclass(slots=True)
+class Document:
+    """Every key's value, and the line of every value: ("disk", 1) is the second of a list."""
+
+    values: dict[str, Value] = field(default_factory=dict)
+    lines: dict[Place, int] = field(default_factory=dict)
+
+
+def parse(text: str) -> Document:
+    """The assignments of an xl.cfg, a later one in the place of an earlier. SyntaxProblem at the first mistake."""
+    return _Parser(text).document()
+
+
+class _Parser:
+    """Recursive descent, one token ahead."""
+
+    def __init__(self, text: str) -> None:
+        self._tokens = _tokens(text)
+        self._next = next(self._tokens)
+        self._document = Document()
+
+    def document(self) -> Document:
+        while self._next.kind != "nothing":
+            if not self._take("end"):
+                self._assignment()
+        return self._document
+
+    def _assignment(self) -> None:
+        key = self._expect("key", "a key").text
+        operator = self._expect("sign", "= or +=", "=", "+=").text
+        at = self._next
+        before = self._document.values.get(key) if operator == "+=" else None
+        place: Place = (key,)
+        first = len(before) if isinstance(before, list) else 0
+        value = self._value(place, 0, first)
+        if before is not None:
+            value = _sum(before, value, at, key)
+        self._document.values[key] = value
+        self._document.lines.setdefault(place, at.line)
+        if self._next.kind != "nothing":
+            self._expect("end", "the end of the line")
+
+    def _value(self, place: Place, depth: int, first: int = 0) -> Value:
+        token = self._next
+        self._document.lines[place] = self._document.lines.get(place, token.line) if first else token.line
+        if self._take("string"):
+            return _unquoted(token.text)
+        if self._take("number"):
+            return _number(token)
+        if not self._take("sign", "["):
+            raise _unexpected(token, "a string, a number or a list")
+        if depth == DEPTH_MAX:
+            raise SyntaxProblem(token.line, token.column, f"lists within lists at most {DEPTH_MAX} deep", "one more")
+        return self._list(place, depth + 1, first)
+
+    def _list(self, place: Place, depth: int, first: int) -> list[Value]:
+        values: list[Value] = []
+        self._skip_lines()
+        while not self._take("sign", "]"):
+            values.append(self._value((*place, first + len(values)), depth))
+            self._skip_lines()
+            if not self._take("sign", ","):
+                self._expect("sign", ", or ]", "]")
+                break
+            self._skip_lines()
+        return values
+
+    def _skip_lines(self) -> None:
+        while self._take("end", "\n"):
+            pass
+
+    def _take(self, kind: str, *texts: str) -> bool:
+        if self._next.kind != kind or (texts and self._next.text not in texts):
+            return False
+        self._next = next(self._tokens)
+        return True
+
+    def _expect(self, kind: str, what: str, *texts: str) -> Token:
+        token = self._next
+        if not self._take(kind, *texts):
+            raise _unexpected(token, what)
+        return token
+
+
+def _sum(before: Value, value: Value, at: Token, key: str) -> Value:
+    if isinstance(before, list) and isinstance(value, list):
+        return before + value
+    if isinstance(before, str) and isinstance(value, str):
+        return before + value
+    expected = f"nothing added to {key}, a number" if isinstance(before, int) else f"a {_kind(before)} to add to {key}"
+    raise SyntaxProblem(at.line, at.column, expected, f"a {_kind(value)}")
+
+
+def _tokens(text: str) -> Iterator[Token]:
+    position, line, start = 0, 1, 0
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            what = "a closing quote on the same line" if text[position] in "\"'" else "a key, a value or a comment"
+            rest, _, _ = text[position : position + 20].partition("\n")
+            raise SyntaxProblem(line, position - start + 1, what, repr(rest))
+        kind = match.lastgroup or ""
+        if kind != "space":
+            yield Token(kind, match.group(), line, position - start + 1)
+        position = match.end()
+        if match.group() == "\n":
+            line, start = line + 1, position
+    while True:
+        yield Token("nothing", "", line, position - start + 1)
+
+
+def _unexpected(token: Token, expected: str) -> SyntaxProblem:
+    found = {"nothing": "the end of the file", "end": "the end of the line"}.get(token.kind, repr(token.text[:60]))
+    return SyntaxProblem(token.line, token.column, expected, found)
+
+
+def _unquoted(text: str) -> str:
+    return _ESCAPE.sub(lambda match: _escaped(match[1]), text[1:-1])
+
+
+def _escaped(text: str) -> str:
+    if text[0] == "x" and len(text) > 1:
+        return chr(int(text[1:], 16))
+    return chr(int(text, 8) & 0xFF) if text[0] in "01234567" else _ESCAPES.get(text, text)
+
+
+def _number(token: Token) -> int:
+    try:
+        octal = len(token.text) > 1 and token.text.isdecimal() and token.text[0] == "0"
+        value = int(token.text, 8) if octal else int(token.text, 0)
+    except ValueError:
+        raise SyntaxProblem(token.line, token.column, "a number", repr(token.text[:60])) from None
+    if value > NUMBER_MAX:
+        raise SyntaxProblem(token.line, token.column, f"a number up to {NUMBER_MAX}", f"{token.text[:30]}…")
+    return value
+
+
+def _kind(value: Value) -> str:
+    return "list" if isinstance(value, list) else "string" if isinstance(value, str) else "number"

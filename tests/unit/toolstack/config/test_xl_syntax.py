@@ -1,0 +1,67 @@
+"""xl.cfg's syntax: what it means, row by row, and that every mistake has a line and a column."""
+
+import pytest
+
+from hvd.toolstack.config.xl_syntax import DEPTH_MAX, NUMBER_MAX, SyntaxProblem, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("", {}),
+        ("# nothing\n\n;;\n", {}),
+        ('name = "web"', {"name": "web"}),
+        ("name='web' # it serves\n", {"name": "web"}),
+        ('name = "a # b"', {"name": "a # b"}),
+        ("memory = 64; vcpus=2\nmaxmem\t=\t128\r\n", {"memory": 64, "vcpus": 2, "maxmem": 128}),
+        ("a = 0x1F\nb = 017\nc = 0\n", {"a": 31, "b": 15, "c": 0}),
+        (r'a = "q\"\\\n\x41\101\z"', {"a": 'q"\\\nAAz'}),
+        ("a = []\nb = [ ]\nc = [\n]\n", {"a": [], "b": [], "c": []}),
+        ("a = ['x', 'y',]", {"a": ["x", "y"]}),
+        ("a = [ # one\n 'x', # two\n\n 'y' # three\n]", {"a": ["x", "y"]}),
+        ("a = [[1, 2], ['x']]", {"a": [[1, 2], ["x"]]}),
+        ("a = 'x'\na = 'y'", {"a": "y"}),
+        ("a = 'x'\na += 'y'", {"a": "xy"}),
+        ("a = ['x']\na += ['y', 'z']", {"a": ["x", "y", "z"]}),
+        ("a += ['x']", {"a": ["x"]}),
+        (f"a = {NUMBER_MAX}", {"a": NUMBER_MAX}),
+        ("a = " + "[" * DEPTH_MAX + "]" * DEPTH_MAX, {"a": [[[[[[[[]]]]]]]]}),
+    ],
+)
+def test_what_a_text_means(text, values):
+    assert parse(text).values == values
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "expected", "found"),
+    [
+        ("a", (1, 2), "= or +=", "the end of the file"),
+        ("\n  a = ", (2, 7), "a string, a number or a list", "the end of the file"),
+        ("a = b", (1, 5), "a string, a number or a list", "'b'"),
+        ("a = 1 b = 2", (1, 7), "the end of the line", "'b'"),
+        ("a = [1 2]", (1, 8), ", or ]", "'2'"),
+        ("a = [1,\n2", (2, 2), ", or ]", "the end of the file"),
+        ("a = [,]", (1, 6), "a string, a number or a list", "','"),
+        ("a = [1; 2]", (1, 7), ", or ]", "the end of the line"),
+        ('a = "x', (1, 5), "a closing quote on the same line", "'\"x'"),
+        ('a = "x\ny"', (1, 5), "a closing quote on the same line", "'\"x'"),
+        ("a = 12z", (1, 5), "a number", "'12z'"),
+        ("a = 09", (1, 5), "a number", "'09'"),
+        (f"a = {NUMBER_MAX + 1}", (1, 5), f"a number up to {NUMBER_MAX}", f"{NUMBER_MAX + 1}…"),
+        ("= 1", (1, 1), "a key", "'='"),
+        ("a = 1\n@", (2, 1), "a key, a value or a comment", "'@'"),
+        ("a = 1\na += 1", (2, 6), "nothing added to a, a number", "a number"),
+        ("a = 'x'\na += ['y']", (2, 6), "a string to add to a", "a list"),
+        ("a = " + "[" * (DEPTH_MAX + 1), (1, 5 + DEPTH_MAX), "lists within lists at most 8 deep", "one more"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(text, where, expected, found):
+    with pytest.raises(SyntaxProblem) as caught:
+        parse(text)
+    problem = caught.value
+    assert ((problem.line, problem.column), problem.expected, problem.found) == (where, expected, found)
+
+
+def test_every_value_has_its_line_those_that_were_added_too():
+    lines = parse("a = 1\nb = [\n 'x',\n 'y' ]\n\nb += [ 'z' ]\n").lines
+    assert lines == {("a",): 1, ("b",): 2, ("b", 0): 3, ("b", 1): 4, ("b", 2): 6}
