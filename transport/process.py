@@ -30,3 +30,13 @@ def fork_sibling(namespaces: int) -> int:
 def exit_on_fatal_signals() -> None:
     """SIGSEGV and its like end us with status 128 + signal, even as the first process of a PID namespace."""
     _native.exit_on_fatal_signals()
+
+
+def report_fatal_signals(descriptor: int) -> None:
+    """Before they end us they are reported on this socket (fault_notice.py). Call it after faulthandler.enable."""
+    _native.report_fatal_signals(descriptor)
+
+
+def allow_tracing() -> None:
+    """Whoever runs as our user may trace us, also where Yama would let only our ancestors."""
+    _native.allow_tracing()

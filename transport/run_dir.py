@@ -16,9 +16,13 @@ EVENTS = "events"
 DOMAINS = "domains"
 """The domains' endpoints."""
 LOG = "log"
+CORES = "cores"
+"""Cores of domains, NAME.INCARNATION.core; they live as long as the logs."""
+PART = ".part"
+"""Ends the name of a core that is being written."""
 LOCK = "machine.lock"
 """Locked by the machine for as long as it lives; its text is `PID START_TIME`, for those who come after a power cut."""
-NAMES = (CONTROL, EVENTS, DOMAINS, LOG, LOCK)
+NAMES = (CONTROL, EVENTS, DOMAINS, LOG, CORES, LOCK)
 """Everything a machine makes in its directory."""
 
 _FLOCK = "hhqqi"

@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <span>
 #include <string>
@@ -53,10 +54,21 @@ private:
     bool& flag_;
 };
 
+/// A result that is not -errno; OSError if it is.
+inline long checked(long result) {
+    if (result < 0) {
+        errno = static_cast<int>(-result);
+        PyErr_SetFromErrno(PyExc_OSError);
+        throw nb::python_error();
+    }
+    return result;
+}
+
 void bind_pages(nb::module_& m);
 void bind_rings(nb::module_& m);
 void bind_channels(nb::module_& m);
 void bind_process(nb::module_& m);
+void bind_trace(nb::module_& m);
 void bind_console(nb::module_& m);
 void bind_blkif(nb::module_& m);
 

@@ -2,22 +2,14 @@
 #include <nanobind/stl/vector.h>
 
 #include "bindings.hpp"
+#include "fault_report.hpp"
 #include "floor.hpp"
 #include "process.hpp"
 
 namespace {
 
-int checked(long result) {
-    if (result < 0) {
-        errno = static_cast<int>(-result);
-        PyErr_SetFromErrno(PyExc_OSError);
-        throw nanobind::python_error();
-    }
-    return static_cast<int>(result);
-}
-
 /// As os.fork does it: the interpreter's locks are held over the clone and put in order on both sides.
-int fork_sibling(std::uint64_t namespaces) {
+long fork_sibling(std::uint64_t namespaces) {
     PyOS_BeforeFork();
     const long pid = hvd::clone_sibling(namespaces);
     if (pid == 0) {
@@ -25,7 +17,7 @@ int fork_sibling(std::uint64_t namespaces) {
     } else {
         PyOS_AfterFork_Parent();
     }
-    return checked(pid);
+    return hvd::checked(pid);
 }
 
 }  // namespace
@@ -43,7 +35,15 @@ void bind_process(nb::module_& m) {
             return eventfd_ping_pong(rounds, think_ns, child_cpu);
         },
         nb::arg("rounds"), nb::arg("think_ns"), nb::arg("child_cpu"));
+    nb::list fatal;
+    for (const int number : fatal_signals) {
+        fatal.append(number);
+    }
+    m.attr("FATAL_SIGNALS") = nb::tuple(fatal);
     m.def("exit_on_fatal_signals", [] { checked(exit_on_fatal_signals()); });
+    m.def(
+        "report_fatal_signals", [](int descriptor) { checked(report_fatal_signals(descriptor)); }, nb::arg("descriptor"));
+    m.def("allow_tracing", allow_tracing);
 }
 
 }  // namespace hvd

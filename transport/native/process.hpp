@@ -1,4 +1,4 @@
-// What a process needs of the kernel to live and die as one of hvd's: sibling forks, death with its parent, a reported crash.
+// What a process needs of the kernel to live and die as one of hvd's: sibling forks, death with its parent, a name.
 #pragma once
 
 #include <linux/sched.h>
@@ -7,7 +7,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstdint>
 
@@ -26,18 +25,5 @@ inline long clone_sibling(std::uint64_t namespaces) {
 inline int die_with_parent() { return prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 ? 0 : -errno; }
 
 inline int set_process_name(const char* name) { return prctl(PR_SET_NAME, name) == 0 ? 0 : -errno; }
-
-/// The signals of a crash end the process with status 128 + signal. Needed because the first process of a PID namespace does
-/// not die of a signal that it has no handler for, not even of its own abort(). _exit is async-signal-safe.
-inline int exit_on_fatal_signals() {
-    struct sigaction action {};
-    action.sa_handler = [](int number) { _exit(128 + number); };
-    for (const int number : std::array{SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, SIGQUIT}) {
-        if (sigaction(number, &action, nullptr) != 0) {
-            return -errno;
-        }
-    }
-    return 0;
-}
 
 }  // namespace hvd

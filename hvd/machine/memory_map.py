@@ -1,0 +1,81 @@
+"""A process's mappings as /proc/PID/smaps tells them, and what of each belongs in a core."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hvd.machine.elf_core import PAGE, PF_R, PF_W, PF_X
+
+_MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) ([r-])([w-])([x-])([sp]) ([0-9a-f]+) \S+ (\d+) *(.*)")
+_ADDRESS_MAX = 1 << 63
+"""Beyond is x86's vsyscall page, which cannot be read."""
+
+
+@dataclass(slots=True)
+class Mapping:
+    """One line of maps and what smaps says below it."""
+
+    start: int
+    end: int
+    flags: int
+    shared: bool
+    offset: int
+    inode: int
+    path: bytes
+    resident_kib: int = 1
+    """Of it in memory or swapped out. Not 0 where the kernel does not say."""
+    own_kib: int = 1
+    """Of a private mapping of a file: how much has been written to."""
+    excluded: bool = False
+    """madvise(MADV_DONTDUMP), or a device's memory."""
+
+    @property
+    def anonymous(self) -> bool:
+        """Private, and of no file: a page that was never touched is zero."""
+        return not self.shared and self.inode == 0 and not self.path.startswith(b"[v")
+
+    def bytes_wanted(self) -> int:
+        """How much from its start a core holds.
+
+        As the kernel has it: all but what can be read elsewhere. Of a file's pages that were never written to the first
+        is enough, by whose build ID a debugger finds the file.
+        """
+        size = self.end - self.start
+        if self.excluded or (self.anonymous and not self.resident_kib):
+            return 0
+        if self.inode and not self.shared and not self.own_kib:
+            return min(size, PAGE)
+        return size
+
+
+def parse(lines: Iterable[bytes]) -> list[Mapping]:
+    """The mappings in the order of their addresses. Takes /proc/PID/maps too, which says less."""
+    mappings: list[Mapping] = []
+    for line in lines:
+        found = _MAPPING.match(line)
+        if found:
+            mappings.append(_mapping(found))
+        elif mappings:
+            _detail(mappings[-1], line)
+    return [mapping for mapping in mappings if mapping.end < _ADDRESS_MAX]
+
+
+def _mapping(found: re.Match[bytes]) -> Mapping:
+    start, end, read, write, execute, kind, offset, inode, path = found.groups()
+    flags = PF_R * (read == b"r") | PF_W * (write == b"w") | PF_X * (execute == b"x")
+    return Mapping(int(start, 16), int(end, 16), flags, kind == b"s", int(offset, 16), int(inode), path.rstrip(b"\n"))
+
+
+def _detail(mapping: Mapping, line: bytes) -> None:
+    name, _, value = line.partition(b":")
+    match name:
+        case b"Rss":
+            mapping.resident_kib = int(value.split()[0])
+        case b"Swap":
+            mapping.resident_kib += int(value.split()[0])
+        case b"Anonymous":
+            mapping.own_kib = int(value.split()[0])
+        case b"VmFlags":
+            mapping.excluded = not {b"dd", b"io"}.isdisjoint(value.split())
