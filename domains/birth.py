@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 
 from hvd.domains.guest import Guest, GuestShutdown, sendable
 from hvd.domains.kernel import KernelError, load_kernel
 from hvd.domains.runtime import Runtime
-from hvd.domains.standby import Identity
+from hvd.domains.standby import UPCALL, Identity
 from hvd.transport.messages import XenVersion
+from hvd.transport.process import allow_tracing, report_fatal_signals
 from hvd.transport.upcalls import UpcallReceiver
 
 SHUTDOWN_POWEROFF, SHUTDOWN_CRASH = 0, 3
@@ -20,6 +22,10 @@ def live(identity: Identity) -> None:
     """Be a domain until its kernel returns, dies, or the machine ends it."""
     upcalls = UpcallReceiver(identity.upcalls)
     certificate, descriptors = upcalls.wait_birth()
+    if certificate["traceable"]:
+        allow_tracing()
+    if certificate["reports_faults"]:
+        report_fatal_signals(UPCALL)
     if certificate["cpus"]:
         os.sched_setaffinity(0, certificate["cpus"])
     runtime = Runtime(certificate, descriptors, upcalls, identity.context)
@@ -36,5 +42,7 @@ def live(identity: Identity) -> None:
     except BaseException as error:  # noqa: BLE001 - whatever a guest's program raises is its crash, and is reported as that
         reason, text = SHUTDOWN_CRASH, sendable(f"{type(error).__name__}: {error}")[:TEXT_MAX]
         last_words = traceback.format_exc()
+        if certificate["reports_faults"]:
+            sys.last_value = error  # a core of it is to hold the frames that it went through
     guest.close(reason, text, last_words)
 

@@ -99,6 +99,23 @@ MACHINE_LIFE = [
     Bound("hvd.machine.spawns", "PATIENCE_S", "seconds without an answer of a zygote that was asked",
           "it is replaced", f"{MACHINE}::test_a_zygote_that_hangs_is_replaced_and_the_next_is_asked"),
 ]  # fmt: skip
+CORES = [
+    Bound("hvd.machine.dumper", "CORE_BYTES_MAX", "bytes of memory in one core, pages of zeros not counted",
+          "its largest mappings end early, and the reason of the death says so",
+          f"{MACHINE}::test_a_core_that_would_be_too_large_is_cut_off_where_its_largest_mapping_is"),
+    Bound("hvd.machine.elf_core", "SEGMENTS_MAX", "mappings in one core",
+          "those of the highest addresses are left out",
+          f"{MACHINE}::test_of_mappings_without_number_only_the_first_are_in_a_core"),
+    Bound("hvd.machine.dumper", "CORES_KEPT_MAX", "cores that are kept of one domain's name", "the oldest go",
+          "tests/unit/machine/test_dumper.py::test_the_oldest_cores_of_a_name_go_and_others_stay"),
+    Bound("hvd.machine.dumps", "DUMPS_AT_A_TIME", "dumpers that run at a time", "who is to be dumped waits, stopped",
+          f"{MACHINE}::test_so_many_are_dumped_at_a_time_and_the_others_wait_and_those_that_are_killed_meanwhile_go"),
+    Bound("hvd.machine.dumps", "PATIENCE_S", "seconds that a core may take", "there is none, and the domain is killed",
+          f"{MACHINE}::test_a_dump_that_takes_too_long_is_given_up_and_its_process_killed"),
+    Bound("transport/native/fault_report.hpp", "fault_patience_s", "seconds that a domain which met a fatal signal "
+          "waits for its core to be taken", "it ends without",
+          "tests/process/test_core_dumps.py::test_a_domain_whose_fault_nobody_hears_ends_by_itself"),
+]  # fmt: skip
 DEVICES = [
     Bound("domains.driver_domain", "DEVICES_MAX", "devices that a driver domain serves", "the next is not served, "
           "which its log says", "tests/unit/domains/test_driver_domain.py::"
@@ -144,6 +161,8 @@ def page() -> str:
         bounds(BROKER_LIFE),
         "## The machine",
         bounds(MACHINE_LIFE),
+        "## Cores",
+        bounds(CORES),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -4,11 +4,13 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
                     [drop, key]
                     [spawn, domid, incarnation, name] + (upcall socket, stdio)
                     [signal, domid, incarnation, number]
+                    [dump, domid, incarnation, name, fault] stop that process, write cores/NAME.core of it, then kill
+                        it; fault: the fields of its FaultNotice, or []. Nothing if it was told so before
                     [disown, domid, incarnation] end that process, or the one that is on its way, without a word
                     [up]                        tables are recovered, endpoints are bound
                     [stop, reboot]
 machine -> broker   [started, domid, incarnation, pid]
-                    [died, domid, incarnation, how]
+                    [died, domid, incarnation, how, core]   core: what became of the core, "" if none was asked for
                     [disowned, domid, incarnation]  whatever was said of it before this was said of the disowned one
 machine -> zygote   [spawn, domid, incarnation, name] + (upcall socket, stdio)
 zygote -> machine   [spawned, domid, incarnation, pid], a reason in the pid's place when it could not
@@ -21,6 +23,7 @@ import socket
 from dataclasses import dataclass
 
 HOLD, DROP, SPAWN, SIGNAL, DISOWN, UP, STOP = "hold", "drop", "spawn", "signal", "disown", "up", "stop"
+DUMP = "dump"
 STARTED, DIED, DISOWNED, SPAWNED, LOST = "started", "died", "disowned", "spawned", "lost"
 
 
@@ -35,8 +38,9 @@ class Inheritance:
     held: dict[str, list[int]]
     alive: list[tuple[int, int, int]]
     """(domid, incarnation, pid) of the domains' processes; pid 0: asked for, on its way."""
-    ended: dict[tuple[int, int], str]
-    """How those that are not alive ended, by (domid, incarnation): the last two of each domid."""
+    ended: dict[tuple[int, int], tuple[str, str]]
+    """How those that are not alive ended, and what became of their cores, by (domid, incarnation): the last two of each
+    domid."""
     machine_pid: int
     brokers_before: int = 0
     predecessor_end: str = ""

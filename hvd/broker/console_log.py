@@ -32,6 +32,10 @@ class ConsoleLog:
         if entry is not None:
             self._poller.unwatch(entry[0])
 
+    def write(self, name: str, line: str) -> None:
+        """A line of ours in a domain's log, whether its pipe is there or not."""
+        append(self._directory / f"{name}.log", f"hvd: {line}\n".encode())
+
     def read(self, domid: DomId) -> None:
         """Append what is there now, at most one pipe's worth."""
         entry = self._pipes.get(domid)

@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum, auto
 
-from hvd.broker.domain import Domain, Life
+from hvd.broker.domain import ACTING, Domain
 from hvd.transport.ids import DomId
-
-TIMED = (Life.STARTING, Life.RUNNING, Life.PAUSED)
-"""The lives in which graces, watchdogs and timers count."""
 
 
 class Due(Enum):
@@ -62,7 +59,7 @@ def _has_any(domain: Domain) -> bool:
 def _of(domain: Domain) -> Iterator[tuple[int, Due]]:
     if domain.retry_at_ns is not None:
         yield domain.retry_at_ns, Due.RETRY
-    if domain.life not in TIMED:
+    if domain.life not in ACTING:
         return
     if domain.kill_at_ns is not None:
         yield domain.kill_at_ns, Due.GRACE

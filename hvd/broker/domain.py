@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, auto
 
 from hvd.broker.errors import Refused
+from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.messages import DomainConfig
 
@@ -23,6 +24,8 @@ class Life(IntEnum):
     """Its process runs."""
     PAUSED = auto()
     """Its process is stopped, its system time with it."""
+    DUMPING = auto()
+    """Its process is stopped and a core of it is being written; then it is killed."""
     DYING = auto()
     """It was killed; until the kernel says it is gone nothing it held may be given away."""
     DEAD = auto()
@@ -44,6 +47,8 @@ class Event(IntEnum):
     """The machine reports its process."""
     PAUSE = auto()
     UNPAUSE = auto()
+    DUMP = auto()
+    """Its process is to be killed, by whatever reason, when a core of it is written."""
     KILL = auto()
     """Its process is being killed, by whatever reason."""
     DEATH = auto()
@@ -61,12 +66,18 @@ NEXT: dict[tuple[Life, Event], Life] = {
     (Life.STARTING, Event.STARTED): Life.RUNNING,
     (Life.STARTING, Event.KILL): Life.DYING,
     (Life.STARTING, Event.DEATH): Life.DEAD,
+    (Life.STARTING, Event.DUMP): Life.DUMPING,
     (Life.RUNNING, Event.PAUSE): Life.PAUSED,
+    (Life.RUNNING, Event.DUMP): Life.DUMPING,
     (Life.RUNNING, Event.KILL): Life.DYING,
     (Life.RUNNING, Event.DEATH): Life.DEAD,
     (Life.PAUSED, Event.UNPAUSE): Life.RUNNING,
+    (Life.PAUSED, Event.DUMP): Life.DUMPING,
     (Life.PAUSED, Event.KILL): Life.DYING,
     (Life.PAUSED, Event.DEATH): Life.DEAD,
+    (Life.DUMPING, Event.STARTED): Life.DUMPING,
+    (Life.DUMPING, Event.KILL): Life.DYING,
+    (Life.DUMPING, Event.DEATH): Life.DEAD,
     (Life.DYING, Event.STARTED): Life.DYING,
     (Life.DYING, Event.KILL): Life.DYING,
     (Life.DYING, Event.DEATH): Life.DEAD,
@@ -79,8 +90,10 @@ NEXT: dict[tuple[Life, Event], Life] = {
     (Life.PRESERVED, Event.START): Life.STARTING,
 }
 
-ALIVE = frozenset({Life.STARTING, Life.RUNNING, Life.PAUSED, Life.DYING})
+ALIVE = frozenset({Life.STARTING, Life.RUNNING, Life.PAUSED, Life.DUMPING, Life.DYING})
 """The lives in which there is, or may be, a process."""
+ACTING = frozenset({Life.STARTING, Life.RUNNING, Life.PAUSED})
+"""The lives in which it may still do something, and its time counts."""
 
 
 class Shutdown(IntEnum):
@@ -157,6 +170,8 @@ class Domain:
     shutdown: Shutdown | None = None
     """The reason this incarnation gave, or was given, for its end."""
     shutdown_text: str = ""
+    fault: FaultNotice | None = None
+    """The fatal signal that this incarnation has met and waits to be killed for."""
     kill_at_ns: int | None = None
     """When the grace of a requested shutdown ends."""
     destroying: bool = False

@@ -11,9 +11,9 @@ import hashlib
 import re
 from collections import deque
 
-from hvd.broker import devices
+from hvd.broker import core_dumps, devices
 from hvd.broker.deadlines import Deadlines, Due
-from hvd.broker.domain import ALIVE, NEXT, Clock, Domain, Event, Life, Shutdown
+from hvd.broker.domain import ACTING, ALIVE, NEXT, Clock, Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_DOM_EXC, VIRQ_TIMER, VIRQ_UPCALL, EventChannels
 from hvd.broker.grant_tables import GrantTables
@@ -21,6 +21,7 @@ from hvd.broker.hardware import Hardware, NoHardware
 from hvd.broker.restarts import RESTARTING, Action, GiveUp, action_for, judge_restart
 from hvd.broker.store import Store, StoreError
 from hvd.broker.upcalls import UpcallQueue
+from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, GRANT_REF_CONSOLE, DomId, ExtentId, Incarnation, Port
 from hvd.transport.limits import DOMAINS_MAX, HYPERVISOR_LOG_LINES_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig
@@ -189,14 +190,25 @@ class Hypervisor:
         if domain.shutdown is None or shutdown in (Shutdown.CRASH, Shutdown.WATCHDOG):
             domain.shutdown = shutdown
         domain.shutdown_text = text
-        self._kill(domain)
+        self._end(domain)
 
     def crash(self, domid: DomId, text: str) -> None:
         """Take a domain down for something that it did."""
         domain = self.domain(domid)
         if domain.life in ALIVE:
             domain.shutdown, domain.shutdown_text = Shutdown.CRASH, text
-            self._kill(domain)
+            self._end(domain)
+
+    def faulted(self, domid: DomId, incarnation: Incarnation, notice: FaultNotice | None) -> None:
+        """A domain says that a fatal signal has met it, and waits to be killed. None: it said something else."""
+        domain = self.domains.get(domid)
+        if domain is None or domain.incarnation != incarnation or domain.life not in ACTING:
+            return
+        domain.fault = notice
+        if notice is None:
+            self.crash(domid, "what it wrote to its upcall socket is no fault notice")
+        else:
+            self._end(domain)
 
     def domain_ready(self, domid: DomId, now_ns: int) -> None:
         """A domain is doing what it is for: those that come after it may start."""
@@ -222,20 +234,26 @@ class Hypervisor:
         domain.move(Event.STARTED)
         if domain.life is Life.DYING:
             self.hardware.signal_domain(domain, SIGKILL)
+        elif domain.life is Life.DUMPING:
+            self.hardware.dump_domain(domain)
         elif domain.config.paused and incarnation == 1:
             self.pause(domid, now_ns)
         elif domain.kill_at_ns is not None:  # asked to stop before there was a process to ask
             self.hardware.signal_domain(domain, SIGTERM)
 
-    def died(self, domid: DomId, incarnation: Incarnation, how: str, now_ns: int) -> None:
-        """The kernel says that no thread of this incarnation is left: everything it held may be given away now."""
+    def died(self, domid: DomId, incarnation: Incarnation, how: str, now_ns: int, core: str = "") -> None:
+        """The kernel says that no thread of this incarnation is left: everything it held may be given away now.
+
+        `core` is what became of its core, "" if none was asked for.
+        """
         domain = self.domains.get(domid)
         if domain is None or domain.incarnation != incarnation or domain.life not in ALIVE:
             return
         domain.move(Event.DEATH)
-        said = domain.shutdown.name.lower() if domain.shutdown is not None else how
-        domain.last_death = f"{said}: {domain.shutdown_text}" if domain.shutdown_text else said
+        domain.last_death = core_dumps.describe_death(domain, how, core)
         self._withdraw(domain)
+        if core:
+            self.hardware.write_log(domain, core)
         self.hardware.announce("died", domain, domain.last_death)
         self.channels.raise_virq(DOM0, VIRQ_DOM_EXC)
         self._after_death(domain, now_ns)
@@ -265,10 +283,10 @@ class Hypervisor:
                     else:
                         self._start(domain, now_ns)
                 case Due.GRACE:
-                    self._kill(domain)
+                    self._end(domain)
                 case Due.WATCHDOG:
                     domain.shutdown, domain.shutdown_text = Shutdown.WATCHDOG, "its watchdog timer ran out"
-                    self._kill(domain)
+                    self._end(domain)
                 case Due.TIMER:
                     domain.timer_ns = None
                     self.channels.raise_virq(domain.domid, VIRQ_TIMER)
@@ -308,7 +326,7 @@ class Hypervisor:
         domain.incarnation = Incarnation(domain.incarnation + 1)
         domain.restarts = domain.incarnation - 1
         domain.pid, domain.ready, domain.released, domain.shutdown, domain.shutdown_text = None, False, False, None, ""
-        domain.kill_at_ns = domain.timer_ns = None
+        domain.fault = domain.kill_at_ns = domain.timer_ns = None
         domain.watchdogs = {}
         self.deadlines.note(domain)
         domain.clock = Clock(started_ns=now_ns)
@@ -367,6 +385,17 @@ class Hypervisor:
         for device, backend in self.own_devices(domain):
             devices.write_device(self.store, domain, device, backend)
         self.collect_store_events()
+
+    def _end(self, domain: Domain) -> None:
+        """Kill it, after its core is written if one is wanted; nothing more if that is under way."""
+        if core_dumps.must_be_taken(domain):
+            domain.move(Event.DUMP)
+            domain.kill_at_ns = None
+            self.hardware.announce("dumping core", domain, "")
+            if domain.pid is not None:
+                self.hardware.dump_domain(domain)
+        elif domain.life is not Life.DUMPING:
+            self._kill(domain)
 
     def _kill(self, domain: Domain) -> None:
         domain.move(Event.KILL)

@@ -12,16 +12,17 @@ from typing import Any
 import msgpack
 
 from hvd.broker.dispatch import is_journaled
-from hvd.broker.domain import ALIVE, Domain, Life
+from hvd.broker.domain import ACTING, ALIVE, Domain, Life
 from hvd.broker.held import channel_key, domain_key, extent_key
 from hvd.broker.hypervisor import SIGCONT, SIGKILL, SIGSTOP, Hypervisor
 from hvd.broker.journal import Intent, Journal, JournalFull
 from hvd.broker.poller import Poller
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
-from hvd.broker.state import CALL, DIED, FOUND_OPEN, STARTED, TICK, State
+from hvd.broker.state import CALL, DIED, FAULTED, FOUND_OPEN, STARTED, TICK, State
 from hvd.broker.world import World
 from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
+from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
 from hvd.transport.machine_link import DISOWNED, UP, Inheritance
@@ -51,7 +52,7 @@ class Broker:
         self._poller = Poller()
         self._ready: deque[DomId | None] = deque()
         self._disowned: set[tuple[int, int]] = set()
-        self._world = World(inheritance, self._poller, self._mark_ready)
+        self._world = World(inheritance, self._poller, self._mark_ready, self._on_fault)
         inherited = inheritance.held.get(JOURNAL)
         if inherited is None:
             self._state = self._boot(inheritance)
@@ -133,7 +134,7 @@ class Broker:
             if process in alive or process not in inheritance.ended:
                 self._take_over(domain, alive.get(process), now)
             else:
-                self._command([DIED, now, *process, inheritance.ended[process]])
+                self._command([DIED, now, *process, *inheritance.ended[process]])
         for ports in hypervisor.channels.ports.values():
             for binding in ports.values():
                 self._world.raise_end(binding.channel, binding.side)
@@ -146,8 +147,11 @@ class Broker:
         self._world.start_domain(domain)
         if pid and domain.pid is None:
             self._command([STARTED, now, domain.domid, domain.incarnation, pid])
-        halt = SIGSTOP if domain.released else SIGCONT
-        self._world.signal_domain(domain, {Life.PAUSED: halt, Life.DYING: SIGKILL}.get(domain.life, SIGCONT))
+        if domain.life is Life.DUMPING:
+            self._world.dump_domain(domain)
+        else:
+            halt = SIGSTOP if domain.released else SIGCONT
+            self._world.signal_domain(domain, {Life.PAUSED: halt, Life.DYING: SIGKILL}.get(domain.life, SIGCONT))
         last = self._state.sessions.reply(domain_session(domain.domid, domain.incarnation))
         if last is None:
             self._world.deliver_birth(domain)
@@ -195,15 +199,18 @@ class Broker:
         match received[0]:
             case [verb, int() as domid, int() as incarnation] if verb == DISOWNED:
                 self._disowned.discard((domid, incarnation))
-            case [_, int() as domid, int() as incarnation, _] if (domid, incarnation) in self._disowned:
+            case [_, int() as domid, int() as incarnation, *_] if (domid, incarnation) in self._disowned:
                 return
             case [verb, int() as domid, int() as incarnation, int() as pid] if verb == STARTED:
                 if self._state.hypervisor.is_expected(DomId(domid), Incarnation(incarnation)):
                     self._command([STARTED, time.monotonic_ns(), domid, incarnation, pid])
                 else:
                     self._disown(domid, incarnation)
-            case [verb, int() as domid, int() as incarnation, str() as how] if verb == DIED:
-                self._command([DIED, time.monotonic_ns(), domid, incarnation, how])
+            case [verb, int() as domid, int() as incarnation, str() as how, str() as core] if verb == DIED:
+                self._command([DIED, time.monotonic_ns(), domid, incarnation, how, core])
+
+    def _on_fault(self, domain: Domain, notice: FaultNotice | None) -> None:
+        self._command([FAULTED, domain.domid, domain.incarnation, notice.as_list() if notice is not None else []])
 
     def _disown(self, domid: int, incarnation: int) -> None:
         """A process that no table knows goes, and what the machine says of it until it has heard us is not for us."""
@@ -248,7 +255,7 @@ class Broker:
 
     def _session(self, domid: DomId) -> str | None:
         domain = self._state.hypervisor.domains.get(domid)
-        if domain is None or domain.life not in (Life.STARTING, Life.RUNNING, Life.PAUSED):
+        if domain is None or domain.life not in ACTING:
             self._world.publisher.log("hypercall of a dead domain dropped", domid=domid)
             return None
         return domain_session(domid, domain.incarnation)

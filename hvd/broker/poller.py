@@ -29,6 +29,11 @@ class Poller:
             self._writers[descriptor] = handler
         self._update(descriptor)
 
+    def unwatch_readable(self, descriptor: int) -> None:
+        """Forget its reader; nothing if it has none."""
+        if self._readers.pop(descriptor, None) is not None:
+            self._update(descriptor)
+
     def unwatch(self, descriptor: int) -> None:
         """Forget it; call this before it is closed."""
         self._readers.pop(descriptor, None)

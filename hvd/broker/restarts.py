@@ -20,6 +20,7 @@ class Action(StrEnum):
 
 
 RESTARTING = frozenset({Action.RESTART, Action.RENAME_RESTART, Action.COREDUMP_RESTART})
+COREDUMPING = frozenset({Action.COREDUMP_DESTROY, Action.COREDUMP_RESTART})
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,11 @@ from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.sessions import Reply, Sessions, domain_session
 from hvd.transport.codec import unpack_request
+from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DomId, Incarnation
 
 CALL, STARTED, DIED, TICK, FOUND_OPEN = "call", "started", "died", "tick", "found open"
+FAULTED = "faulted"
 CRASHES_MAX = 2
 """Brokers that may crash over one hypercall before it is refused and its sender taken down."""
 FOUND_OPEN_MAX = 5
@@ -65,8 +67,10 @@ class State:
                 self.call(session, DomId(domid), sequence, message, now_ns)
             case ["started", int() as now_ns, int() as domid, int() as incarnation, int() as pid]:
                 self.hypervisor.started(DomId(domid), Incarnation(incarnation), pid, now_ns)
-            case ["died", int() as now_ns, int() as domid, int() as incarnation, str() as how]:
-                self.hypervisor.died(DomId(domid), Incarnation(incarnation), how, now_ns)
+            case ["faulted", int() as domid, int() as incarnation, list() as notice]:
+                self.hypervisor.faulted(DomId(domid), Incarnation(incarnation), _notice(notice))
+            case ["died", int() as now_ns, int() as domid, int() as incarnation, str() as how, str() as core]:
+                self.hypervisor.died(DomId(domid), Incarnation(incarnation), how, now_ns, core)
                 self.sessions.forget(domain_session(DomId(domid), Incarnation(incarnation)))
             case ["tick", int() as now_ns]:
                 self.hypervisor.tick(now_ns)
@@ -120,3 +124,7 @@ class State:
         for domain in list(self.hypervisor.domains.values()):
             if session == domain_session(domain.domid, domain.incarnation):
                 self.hypervisor.crash(domain.domid, text)
+
+
+def _notice(fields: list[int]) -> FaultNotice | None:
+    return FaultNotice(*fields) if fields else None

@@ -14,6 +14,7 @@ from typing import Any
 
 import zmq
 
+from hvd.broker import core_dumps
 from hvd.broker.console_log import ConsoleLog
 from hvd.broker.domain import Domain
 from hvd.broker.endpoints import Endpoints
@@ -34,8 +35,10 @@ from hvd.broker.hypervisor import SIGKILL, Hypervisor
 from hvd.broker.poller import Poller
 from hvd.broker.publisher import Publisher
 from hvd.transport.descriptors import send_message
+from hvd.transport.errors import PeerFault
+from hvd.transport.fault_notice import NOTICE, FaultNotice
 from hvd.transport.ids import DomId, ExtentId
-from hvd.transport.machine_link import DISOWN, SIGNAL, SPAWN, STOP, Inheritance
+from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, Inheritance
 from hvd.transport.shared_info import TimeInfo, write_time_info
 from hvd.transport.upcalls import BIRTH, DESCRIPTORS, EVENT, RUN
 
@@ -48,7 +51,13 @@ OUTBOX_MAX = 64
 class World:
     """Everything outside the tables."""
 
-    def __init__(self, inheritance: Inheritance, poller: Poller, on_ready: Callable[[DomId | None], None]) -> None:
+    def __init__(
+        self,
+        inheritance: Inheritance,
+        poller: Poller,
+        on_ready: Callable[[DomId | None], None],
+        on_fault: Callable[[Domain, FaultNotice | None], None],
+    ) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         context.max_sockets = SOCKETS_MAX
         self._context = context
@@ -59,6 +68,7 @@ class World:
         self.publisher = Publisher(context, self.endpoints.directory, poller)
         self.console_log = ConsoleLog(inheritance.run_dir, poller)
         self._poller = poller
+        self._on_fault = on_fault
         self.refusals: list[Refusal] = []
         self._unsettled: list[Callable[[], None]] = []
         """What waits until the command it comes from is in the journal."""
@@ -146,6 +156,29 @@ class World:
         secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
         self.endpoints.open(domain.domid, domain.incarnation, secret)
         self.console_log.attach(domain.domid, domain.name, self.held.by_key[domain_key(domain.domid)][STDIO])
+        if core_dumps.reports_faults(domain.config):
+            self._poller.watch(self._upcall_socket(domain.domid), lambda: self._read_notice(domain))
+
+    def _read_notice(self, domain: Domain) -> None:
+        """The one thing a domain may write to its upcall socket. It is left there: the next broker may need it too."""
+        descriptor = self._upcall_socket(domain.domid)
+        sock = socket.socket(fileno=descriptor)
+        try:
+            untrusted = sock.recv(NOTICE.size + 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return  # the sign was of another, whose descriptor had this number
+        except OSError:
+            untrusted = b""
+        finally:
+            sock.detach()
+        self._poller.unwatch_readable(descriptor)
+        if not untrusted:
+            return  # it has closed its end
+        try:
+            self._on_fault(domain, FaultNotice.parse(untrusted))
+        except PeerFault as fault:
+            self.publisher.log("bad fault notice", domid=domain.domid, reason=str(fault))
+            self._on_fault(domain, None)
 
     def deliver_birth(self, domain: Domain) -> None:
         """Tell a process which domain it is, and what it is born with: it readies itself, and runs nothing yet."""
@@ -154,6 +187,8 @@ class World:
         extent, console, upcall = hypervisor.console_descriptors(domain)
         certificate = {
             "domid": domain.domid, "incarnation": domain.incarnation, "name": domain.name,
+            "traceable": core_dumps.may_be_wanted(domain.config),
+            "reports_faults": core_dumps.reports_faults(domain.config),
             "kernel": domain.config.kernel, "args": domain.config.args, "cpus": domain.config.cpus,
             "console_port": console_port, "upcall_port": upcall_port,
             "run_dir": self.inheritance.run_dir,
@@ -178,6 +213,11 @@ class World:
 
     def signal_domain(self, domain: Domain, number: int) -> None:
         message = [SIGNAL, domain.domid, domain.incarnation, number]
+        self._unsettled.append(lambda: self._tell_machine(message))
+
+    def dump_domain(self, domain: Domain) -> None:
+        fault = domain.fault.as_list() if domain.fault is not None else []
+        message = [DUMP, domain.domid, domain.incarnation, core_dumps.core_name(domain), fault]
         self._unsettled.append(lambda: self._tell_machine(message))
 
     def settle(self) -> None:
@@ -267,6 +307,9 @@ class World:
             raise
 
     # ---- the machine and the public ----------------------------------------------------------------------------------
+
+    def write_log(self, domain: Domain, line: str) -> None:
+        self.console_log.write(domain.name, line)
 
     def announce(self, event: str, domain: Domain | None, detail: str) -> None:
         if domain is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,12 @@ class Child:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
             return
+
+    def is_over(self) -> bool:
+        """Whether its last thread is gone; while somebody traces it, it cannot be reaped yet."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def reap(self) -> str | None:
         """Say in words how it ended, and take its remains away; None while it lives."""

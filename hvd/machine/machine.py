@@ -18,6 +18,7 @@ from math import ceil
 from typing import Any
 
 from hvd.machine.children import Child, child_pids
+from hvd.machine.dumps import ENDED_BEFORE, Dumps
 from hvd.machine.held import Held
 from hvd.machine.processes import fork_process
 from hvd.machine.spawns import Spawn, Spawns
@@ -28,6 +29,7 @@ from hvd.transport.machine_link import (
     DISOWN,
     DISOWNED,
     DROP,
+    DUMP,
     HOLD,
     LOST,
     SIGNAL,
@@ -70,8 +72,10 @@ class Machine:
         self._zygote: socket.socket | None = None
         self._outbox: deque[list[Any]] = deque()
         self._spawns = Spawns()
-        self._ended: dict[tuple[int, int], str] = {}
-        """How the processes of each domid's last two incarnations ended: for a broker that was not there."""
+        self._dumps = Dumps(run_dir, self._register)
+        self._ended: dict[tuple[int, int], tuple[str, str]] = {}
+        """How the processes of each domid's last two incarnations ended, and their cores: for a broker that was not
+        there."""
         self._broker_end = ""
         self._epoll = select.epoll()
         self._brokers = 0
@@ -101,14 +105,15 @@ class Machine:
                     else:
                         self._serve(descriptor)
                 self._check_zygote()
+                self._dumps.expire(time.monotonic())
             self._kill_all()
 
     def _power_off(self, *_: object) -> None:
         self._stop = False
 
     def _wait_s(self) -> float | None:
-        deadline = self._spawns.deadline()
-        return None if deadline is None else max(0.0, deadline - time.monotonic())
+        deadlines = [d for d in (self._spawns.deadline(), self._dumps.deadline()) if d is not None]
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     # ---- forking -----------------------------------------------------------------------------------------------------
 
@@ -202,7 +207,11 @@ class Machine:
             case [verb, int() as domid, int() as incarnation, int() as number] if verb == SIGNAL:
                 child = self._domain(domid, incarnation)
                 if child is not None:
-                    child.signal(number)
+                    self._signal(child, number)
+            case [verb, int() as domid, int() as incarnation, str() as name, list() as fault] if verb == DUMP:
+                child = self._domain(domid, incarnation)
+                if child is not None:
+                    self._dumps.order(child, name, fault)
             case [verb] if verb == UP:
                 self._deaths["broker"] = 0
                 self._report("up")
@@ -220,7 +229,7 @@ class Machine:
                     self._end_stray(pid)
             case [verb, int() as domid, int() as incarnation, str() as reason] if verb == SPAWNED:
                 if self._spawns.answered(domid, incarnation, time.monotonic()):
-                    self._report_end(domid, incarnation, f"never started: {reason}")
+                    self._report_end(domid, incarnation, f"never started: {reason}", "")
             case [verb, int() as pid] if verb == LOST:
                 self._end_stray(pid)
         self._ask_zygote()
@@ -239,26 +248,37 @@ class Machine:
             self._spawns.disown(domid, incarnation)
         else:
             child.role = "stray"
-            child.signal(signal.SIGKILL)
+            self._signal(child, signal.SIGKILL)
 
-    def _report_end(self, domid: int, incarnation: int, how: str) -> None:
-        self._ended[domid, incarnation] = how
+    def _signal(self, child: Child, number: int) -> None:
+        """A domain that is killed while a core of it is written does not wait for that."""
+        if number == signal.SIGKILL:
+            self._dumps.abandon(child, "it was killed while its core was written")
+        child.signal(number)
+
+    def _report_end(self, domid: int, incarnation: int, how: str, core: str) -> None:
+        self._ended[domid, incarnation] = how, core
         self._ended.pop((domid, incarnation - 2), None)
-        self._tell_broker([DIED, domid, incarnation, how])
+        self._tell_broker([DIED, domid, incarnation, how, core])
 
     def _reap(self, child: Child) -> None:
         """Nothing if it lives: its descriptor may have the number of one that was closed while this was on its way."""
         how = child.reap()
         if how is None:
+            if child.is_over():  # and its dumper, which has not noticed, keeps it
+                self._dumps.abandon(child, ENDED_BEFORE)
             return
         del self._children[child.pidfd]
         self._epoll.unregister(child.pidfd)
         os.close(child.pidfd)
         match child.role:
             case "domain":
-                self._report_end(child.domid, child.incarnation, how)
+                self._report_end(child.domid, child.incarnation, how, self._dumps.died(child))
             case "stray":
+                self._dumps.died(child)
                 self._ask_zygote()
+            case "dumper":
+                self._dumps.ended(child, how)
             case role if self._too_many_deaths(role, how):
                 self._stop = False
             case "broker":
@@ -366,6 +386,7 @@ class Machine:
         for _, link in list(self._links.values()):
             self._forget_link(link)
         self._spawns.clear()
+        self._dumps.clear()
         self._outbox.clear()
         self._ended.clear()
         self._broker_end = ""

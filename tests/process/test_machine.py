@@ -240,7 +240,7 @@ def broker(inheritance):
         for n in range(6000):
             spawn(inheritance, n, 1)
         sleep_for_ever()
-    tell("second", len(inheritance.ended) > 4096, inheritance.ended[5, 1])
+    tell("second", len(inheritance.ended) > 4096, *inheritance.ended[5, 1])
     sleep_for_ever()
 
 def zygote(link):
@@ -282,8 +282,8 @@ def broker(inheritance):
         os.kill(os.getpid(), signal.SIGKILL)
     while (1, 1) not in inheritance.ended:  # the domain's end may come behind the broker's
         message = receive_message(inheritance.link)[0]
-        inheritance.ended[message[1], message[2]] = message[3]
-    tell("second", *[domid for domid, _, _ in inheritance.alive if domid == 2], inheritance.ended[1, 1])
+        inheritance.ended[message[1], message[2]] = message[3:]
+    tell("second", *[domid for domid, _, _ in inheritance.alive if domid == 2], *inheritance.ended[1, 1])
     sleep_for_ever()
 """)
     one.expect("second", 2, "killed", "by", "SIGSEGV")
@@ -657,3 +657,225 @@ def test_with_the_machine_everything_ends(tmp_path: Path, number: int) -> None:
     cluster.down(grace_s=0)
     if number == signal.SIGTERM:
         assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["log"]
+
+
+# ---- cores -----------------------------------------------------------------------------------------------------------
+
+DUMPING = """
+import ctypes, hvd.machine.dumper, hvd.machine.dumps
+CORES = os.path.join(sys.argv[2], "cores")
+SYS_CLONE, VFORK = {"x86_64": 56, "aarch64": 220}[os.uname().machine], 0x4000 | signal.SIGCHLD
+HELD = 7
+
+def zygote(link):
+    '''Domain 7 waits for a vfork without an end, which no tracer can stop.'''
+    while (received := receive_message(link)) is not None:
+        _, domid, incarnation, _ = received[0]
+        pid = fork_sibling(0)
+        if pid == 0:
+            die_with_parent(MACHINE)
+            held = os.getpid()
+            if domid == HELD and ctypes.PyDLL(None).syscall(SYS_CLONE, VFORK, 0, 0, 0, 0) == 0:
+                die_with_parent(held)
+            sleep_for_ever()
+        send_message(link, [SPAWNED, domid, incarnation, pid])
+
+def start(inheritance, domid):
+    spawn(inheritance, domid, 1)
+    pid = receive_message(inheritance.link)[0][3]
+    while domid == HELD and not open(f"/proc/{pid}/task/{pid}/children").read():
+        continue  # it is not held yet
+    return pid
+
+def dump(inheritance, domid):
+    send_message(inheritance.link, [DUMP, domid, 1, f"car.{domid}", []])
+
+def tell_end(inheritance):
+    '''The next word: who died, how, and of the core.'''
+    _, domid, _, how, core = receive_message(inheritance.link)[0]
+    part = os.path.join(CORES, f"car.{domid}.core.part")
+    tell("died", domid, how, core.replace(CORES, "CORES"), "with half a core" if os.path.exists(part) else ".")
+"""
+
+
+def dumping(body: str) -> str:
+    return f"{DUMPING}\n{body}"
+
+
+def words(line: str) -> list[str]:
+    return [*line.split(" "), "."]
+
+
+def test_a_process_is_killed_when_its_core_is_written_and_not_dumped_twice(bench):
+    one = bench(dumping("""
+def broker(inheritance):
+    start(inheritance, 1)
+    dump(inheritance, 1)
+    dump(inheritance, 1)
+    tell_end(inheritance)
+    dump(inheritance, 1)
+    tell("cores", *os.listdir(CORES))
+    sleep_for_ever()
+"""))
+    one.expect(*words("died 1 killed by SIGKILL core: CORES/car.1.core"))
+    assert one.line() == ["cores", "car.1.core"]
+    one.power_off()
+
+
+def test_a_dump_that_takes_too_long_is_given_up_and_its_process_killed(bench):
+    one = bench(dumping("""
+hvd.machine.dumps.PATIENCE_S = 0.2
+
+def broker(inheritance):
+    start(inheritance, HELD)
+    dump(inheritance, HELD)
+    tell_end(inheritance)
+    sleep_for_ever()
+"""))
+    one.expect(*words("died 7 killed by SIGKILL no core: it was not written within 0.2 s"))
+    one.power_off()
+
+
+def test_so_many_are_dumped_at_a_time_and_the_others_wait_and_those_that_are_killed_meanwhile_go(bench):
+    one = bench(dumping("""
+hvd.machine.dumps.DUMPS_AT_A_TIME = 1
+
+def broker(inheritance):
+    for domid in (HELD, 1, 2):
+        start(inheritance, domid)
+    for domid in (HELD, 1, 2):
+        dump(inheritance, domid)
+    send_message(inheritance.link, [SIGNAL, 1, 1, signal.SIGKILL])
+    tell_end(inheritance)
+    send_message(inheritance.link, [SIGNAL, HELD, 1, signal.SIGKILL])
+    tell_end(inheritance)
+    tell_end(inheritance)
+    sleep_for_ever()
+"""))
+    killed = "killed by SIGKILL no core: it was killed while its core was written"
+    one.expect(*words(f"died 1 {killed}"))
+    one.expect(*words(f"died 7 {killed}"))
+    one.expect(*words("died 2 killed by SIGKILL core: CORES/car.2.core"))
+    one.power_off()
+
+
+def test_a_dumper_that_dies_costs_the_core_and_nothing_else(bench):
+    one = bench(dumping("""
+def die(*_):
+    os.kill(os.getpid(), signal.SIGABRT)
+
+hvd.machine.dumper.dump = die
+
+def broker(inheritance):
+    start(inheritance, 1)
+    dump(inheritance, 1)
+    tell_end(inheritance)
+    sleep_for_ever()
+"""))
+    one.expect(*words("died 1 killed by SIGKILL no core: its dumper died: killed by SIGABRT"))
+    one.power_off()
+
+
+def test_the_next_broker_is_told_of_a_core_that_was_written_meanwhile(bench):
+    one = bench(dumping("""
+def broker(inheritance):
+    if inheritance.brokers_before == 0:
+        start(inheritance, 1)
+        dump(inheritance, 1)
+        receive_message(inheritance.link)
+        os._exit(1)
+    tell("second", *inheritance.ended[1, 1])
+    sleep_for_ever()
+"""))
+    assert one.expect("second", "killed", "by", "SIGKILL", "core:")[0].endswith("/car.1.core")
+    one.power_off()
+
+
+def test_a_power_off_leaves_no_half_of_a_core_and_no_dumper(bench, tmp_path):
+    one = bench(dumping("""
+def broker(inheritance):
+    start(inheritance, HELD)
+    dump(inheritance, HELD)
+    while not os.path.exists(os.path.join(CORES, "car.7.core.part")):
+        continue
+    tell("half")
+    sleep_for_ever()
+"""))
+    one.expect("half")
+    one.power_off()
+    assert list((tmp_path / "cores").iterdir()) == []
+
+
+def test_a_core_that_would_be_too_large_is_cut_off_where_its_largest_mapping_is(bench, tmp_path):
+    one = bench(dumping("""
+hvd.machine.dumper.CORE_BYTES_MAX = 4 << 20
+filling = os.urandom(64 << 20)
+
+def broker(inheritance):
+    start(inheritance, 1)
+    dump(inheritance, 1)
+    tell_end(inheritance)
+    sleep_for_ever()
+"""))
+    one.expect(*words("died 1 killed by SIGKILL core: CORES/car.1.core (cut off at 4 MiB)"))
+    one.power_off()
+    assert (tmp_path / "cores" / "car.1.core").stat().st_blocks * 512 <= 6 << 20
+
+
+def test_a_file_that_the_host_does_not_let_grow_costs_the_core_and_nothing_else(bench):
+    one = bench(dumping("""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+def broker(inheritance):
+    start(inheritance, 1)
+    dump(inheritance, 1)
+    tell_end(inheritance)
+    sleep_for_ever()
+"""))
+    one.expect(*words("died 1 killed by SIGKILL no core: File too large"))
+    one.power_off()
+
+
+def test_of_mappings_without_number_only_the_first_are_in_a_core(bench, tmp_path, read_core):
+    one = bench(dumping("""
+import hvd.machine.elf_core
+hvd.machine.elf_core.SEGMENTS_MAX = 5
+
+def broker(inheritance):
+    start(inheritance, 1)
+    dump(inheritance, 1)
+    tell_end(inheritance)
+    sleep_for_ever()
+"""))
+    one.expect(*words("died 1 killed by SIGKILL core: CORES/car.1.core"))
+    one.power_off()
+    assert len(read_core(tmp_path / "cores" / "car.1.core").loads) == 5
+
+
+def test_a_process_that_is_killed_while_its_dumper_waits_for_it_ends_at_once(bench):
+    one = bench(dumping("""
+def broker(inheritance):
+    pid = start(inheritance, HELD)
+    dump(inheritance, HELD)
+    while "TracerPid:\\t0" in open(f"/proc/{pid}/status").read():
+        continue
+    os.kill(pid, signal.SIGKILL)
+    tell_end(inheritance)
+    sleep_for_ever()
+"""))
+    one.expect(*words("died 7 killed by SIGKILL no core: it ended before its core was written"))
+    one.power_off()
+
+
+def test_a_directory_of_cores_that_is_none_costs_the_core_and_nothing_else(bench, tmp_path):
+    (tmp_path / "cores").touch()
+    one = bench(dumping("""
+def broker(inheritance):
+    start(inheritance, 1)
+    dump(inheritance, 1)
+    tell_end(inheritance)
+    sleep_for_ever()
+"""))
+    one.expect(*words("died 1 killed by SIGKILL no core: File exists"))
+    one.power_off()

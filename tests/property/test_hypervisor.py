@@ -210,19 +210,25 @@ class Replay(RuleBasedStateMachine):
 
     @rule(ready=st.booleans())
     def processes_start(self, ready: bool) -> None:
-        starting = [d for d in self.state.hypervisor.domains.values() if d.life in (Life.STARTING, Life.DYING)]
-        for domain in starting:
+        lives = (Life.STARTING, Life.DUMPING, Life.DYING)
+        for domain in [d for d in self.state.hypervisor.domains.values() if d.life in lives]:
             self.pid += 1
             self.command("started", self.now, domain.domid, domain.incarnation, self.pid)
             if ready and domain.life is Life.RUNNING:
                 self.hypercall(domain.domid, domain_session(domain.domid, domain.incarnation), m.DomainReady())
 
-    @rule(number=GUESTS, stale=st.booleans(), dom0_too=st.integers(0, 9))
-    def a_process_ends(self, number: int, stale: bool, dom0_too: int) -> None:
+    @rule(number=GUESTS, stale=st.booleans(), dom0_too=st.integers(0, 9), core=st.sampled_from(["", "core: x"]))
+    def a_process_ends(self, number: int, stale: bool, dom0_too: int, core: str) -> None:
         alive = [d for d in self.state.hypervisor.domains.values() if d.life in ALIVE and (d.domid or dom0_too == 7)]
         if alive:
             domain = alive[number % len(alive)]
-            self.command("died", self.now, domain.domid, domain.incarnation - stale, "killed by SIGKILL")
+            self.command("died", self.now, domain.domid, domain.incarnation - stale, "killed by SIGKILL", core)
+
+    @rule(number=GUESTS, stale=st.booleans(), notice=st.sampled_from([[], [11, 1, 4096, 8192]]))
+    def a_domain_faults(self, number: int, stale: bool, notice: list[int]) -> None:
+        domain = self.domain(number)
+        if domain.domid:
+            self.command("faulted", domain.domid, domain.incarnation - stale, notice)
 
     @rule(ms=st.sampled_from([1, 20, 2000]))
     def time_passes(self, ms: int) -> None:

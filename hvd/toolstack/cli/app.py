@@ -122,7 +122,7 @@ def down(grace: Grace = 5.0, json: AsJson = False) -> None:
 
 @_command("hvd clean", "HVD_RUN_DIR=/tmp/two hvd clean")
 def clean(json: AsJson = False) -> None:
-    """Remove what a machine has left in its directory, logs too; also after it was killed. Refused while it runs."""
+    """Remove what a machine has left in its directory, logs and cores too, however it ended. Refused while it runs."""
     from hvd.toolstack.cli import power
 
     power.clean(as_json=json)

@@ -109,7 +109,7 @@ def down(*, grace_s: float, as_json: bool) -> None:
 
 
 def clean(*, as_json: bool) -> None:
-    """Remove everything that a machine has left, logs too."""
+    """Remove everything that a machine has left, logs and cores too."""
     run_dir = default_run_dir()
     remains = remove_remains(run_dir, logs=True)
     _say_removed("cleaned", run_dir, remains.processes, remains.files, as_json=as_json, was_running=False)

@@ -35,6 +35,8 @@ class DomainState(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     PAUSED = "paused"
+    DUMPING = "dumping"
+    """It is stopped while a core of it is written; then it is killed."""
     DYING = "dying"
     """Killed; the kernel has not yet said that it is gone."""
     DEAD = "dead"
@@ -46,7 +48,9 @@ class DomainState(StrEnum):
     """An on_* action keeps it as it died; only reboot or destroy move it."""
 
 
-ALIVE = frozenset({DomainState.STARTING, DomainState.RUNNING, DomainState.PAUSED, DomainState.DYING})
+ALIVE = frozenset(
+    {DomainState.STARTING, DomainState.RUNNING, DomainState.PAUSED, DomainState.DUMPING, DomainState.DYING}
+)
 """The states in which it has, or may have, a process."""
 ENDED = frozenset({DomainState.FAILED, DomainState.PRESERVED})
 """The states that a domain does not leave by itself."""

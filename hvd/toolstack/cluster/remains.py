@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hvd.toolstack.cluster.errors import ClusterError
 from hvd.toolstack.cluster.run_dirs import open_run_dir
-from hvd.transport.run_dir import CONTROL, DOMAINS, EVENTS, LOCK, LOG, machine_pid, start_time
+from hvd.transport.run_dir import CONTROL, CORES, DOMAINS, EVENTS, LOCK, LOG, PART, machine_pid, start_time
 
 DEADLINE_S = 10.0
 OUR_NAMES = ("hvd", "python")
@@ -29,7 +29,10 @@ class Remains:
 
 
 def remove_remains(run_dir: Path, *, logs: bool = False) -> Remains:
-    """End and remove what an ended machine has left; its logs too if asked. ClusterError when a machine runs there."""
+    """End and remove what an ended machine has left; its logs and cores too if asked.
+
+    ClusterError when a machine runs there.
+    """
     directory = open_run_dir(run_dir)
     if directory is None:
         return Remains((), ())
@@ -38,13 +41,18 @@ def remove_remains(run_dir: Path, *, logs: bool = False) -> Remains:
         if pid is not None:
             raise ClusterError(f"a machine runs in {run_dir} (pid {pid}); end it with `hvd down`")
         processes = _end_processes(run_dir)
-        files = [name for name in (CONTROL, EVENTS, DOMAINS, LOCK, *([LOG] if logs else [])) if _remove(run_dir / name)]
+        names = [CONTROL, EVENTS, DOMAINS, LOCK, *([LOG, CORES] if logs else _unfinished_cores(run_dir))]
+        files = [name for name in names if _remove(run_dir / name)]
         if logs:
             with contextlib.suppress(OSError):
                 run_dir.rmdir()
         return Remains(tuple(processes), tuple(files))
     finally:
         os.close(directory)
+
+
+def _unfinished_cores(run_dir: Path) -> list[str]:
+    return [f"{CORES}/{entry.name}" for entry in (run_dir / CORES).glob(f"*{PART}")]
 
 
 def _remove(path: Path) -> bool:

@@ -144,7 +144,7 @@ def test_a_read_leaves_no_trace_and_may_be_carried_out_twice(ledger, guest, sess
 
 def test_a_dead_incarnations_session_is_forgotten(ledger, board, guest, session):
     ledger.call(guest, session, 5, ALLOC)
-    ledger.apply("died", board.now, guest, 1, "killed by SIGKILL")
+    ledger.apply("died", board.now, guest, 1, "killed by SIGKILL", "")
     assert ledger.state.repeated(session, 5) is None
 
 

@@ -43,6 +43,16 @@ def test_logs_go_too_when_asked_and_then_the_directory(left):
     assert not left.exists()
 
 
+def test_cores_stay_as_logs_do_but_for_those_that_were_never_finished(left):
+    (left / "cores").mkdir()
+    for name in ("guest.1.core", "guest.2.core.part"):
+        (left / "cores" / name).touch()
+    assert "cores/guest.2.core.part" in remove_remains(left).files
+    assert names_in(left / "cores") == ["guest.1.core"]
+    assert "cores" in remove_remains(left, logs=True).files
+    assert not left.exists()
+
+
 def test_twice_is_as_good_as_once(left):
     remove_remains(left)
     assert remove_remains(left).files == ()

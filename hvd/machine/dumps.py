@@ -1,0 +1,167 @@
+"""The cores that the machine was told to have written: who waits, who is being dumped, until when, and how it ended.
+
+A dumper is a fork of the machine that reads the stopped process from outside; the machine waits for neither. When it
+ends, however it ends, the process is killed. One that dies before gets no core, and its dumper is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hvd.machine.children import Child
+from hvd.machine.processes import fork_process
+from hvd.transport.fault_notice import FaultNotice
+from hvd.transport.run_dir import CORES, PART
+
+DUMPS_AT_A_TIME = 4
+"""Dumpers that run at a time; whoever is to be dumped beside them stands still and waits."""
+PATIENCE_S = 30.0
+"""How long one may take; then it and what it dumps are killed."""
+OUTCOME_BYTES_MAX = 4096
+ENDED_BEFORE = "it ended before its core was written"
+
+
+@dataclass(slots=True)
+class Dump:
+    """One order."""
+
+    domain: Child
+    name: str
+    fault: list[int]
+    dumper: Child | None = None
+    deadline: float = 0.0
+    outcome: int = -1
+    """The read end of a pipe on which the dumper says what became of it."""
+    abandoned: str = ""
+    """Why there is to be none."""
+    domain_gone: bool = False
+    """Its process was reaped, and what is said of the core now is said to nobody."""
+
+    def said(self) -> str:
+        """What the dumper has said by now."""
+        try:
+            return os.read(self.outcome, OUTCOME_BYTES_MAX).decode(errors="replace")
+        except BlockingIOError:
+            return ""
+
+
+class Dumps:
+    """All orders by (domid, incarnation), in order."""
+
+    def __init__(self, run_dir: str, adopt: Callable[[Child], None]) -> None:
+        """`adopt` has the machine reap a new child."""
+        self._cores = Path(run_dir) / CORES
+        self._adopt = adopt
+        self._orders: dict[tuple[int, int], Dump] = {}
+        self._outcomes: dict[tuple[int, int], str] = {}
+        """Of those that are over, until their process's death is reported."""
+
+    def order(self, domain: Child, name: str, fault: list[int]) -> None:
+        """Stop it now, dump it when it is its turn, then kill it. Nothing if it was ordered before."""
+        key = domain.domid, domain.incarnation
+        if key in self._orders or key in self._outcomes:
+            return
+        domain.signal(signal.SIGSTOP)
+        self._orders[key] = Dump(domain, Path(name).name, fault)
+        self._begin()
+
+    def abandon(self, domain: Child, why: str) -> None:
+        """It is to die, or has died, without waiting for its core; nothing if there is no order."""
+        dump = self._orders.get((domain.domid, domain.incarnation))
+        if dump is None or dump.abandoned:
+            return
+        dump.abandoned = why
+        if dump.dumper is None:
+            self._finish(dump, f"no core: {why}")
+        else:
+            dump.dumper.signal(signal.SIGKILL)
+
+    def ended(self, dumper: Child, how: str) -> None:
+        """A dumper was reaped: kill what it dumped, and let the next begin."""
+        dump = next(dump for dump in self._orders.values() if dump.dumper is dumper)
+        said = dump.said()
+        os.close(dump.outcome)
+        self._discard_part(dump)
+        self._finish(dump, said or f"no core: {dump.abandoned or f'its dumper died: {how}'}")
+
+    def died(self, domain: Child) -> str:
+        """A domain's process was reaped: what became of its core; "" if none was ordered."""
+        key = domain.domid, domain.incarnation
+        dump = self._orders.get(key)
+        if dump is None:
+            return self._outcomes.pop(key, "")
+        dump.domain_gone = True
+        said = dump.said() if dump.dumper is not None else ""
+        self.abandon(domain, ENDED_BEFORE)
+        self._discard_part(dump)  # its dumper may be reaped a moment later
+        return said or f"no core: {dump.abandoned}"
+
+    def deadline(self) -> float | None:
+        """When `expire` has something to do."""
+        return min((dump.deadline for dump in self._running() if not dump.abandoned), default=None)
+
+    def expire(self, now: float) -> None:
+        """Kill the dumpers that take too long."""
+        for dump in list(self._running()):
+            if dump.deadline <= now:
+                self.abandon(dump.domain, f"it was not written within {PATIENCE_S:g} s")
+
+    def clear(self) -> None:
+        """Every process is dead: nothing half written stays."""
+        for dump in self._running():
+            os.close(dump.outcome)
+            self._discard_part(dump)
+        self._orders.clear()
+        self._outcomes.clear()
+
+    def _running(self) -> list[Dump]:
+        return [dump for dump in self._orders.values() if dump.dumper is not None]
+
+    def _begin(self) -> None:
+        waiting = [dump for dump in self._orders.values() if dump.dumper is None]
+        for dump in waiting[: max(0, DUMPS_AT_A_TIME - len(self._running()))]:
+            try:
+                self._fork(dump)
+            except OSError as error:
+                self._finish(dump, f"no core: fork: {error.strerror}")
+                return  # which began the next
+
+    def _fork(self, dump: Dump) -> None:
+        dump.outcome, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            pid = fork_process("dumper", {write}, lambda: self._be_dumper(dump, write))
+            dumper = Child("dumper", pid, dump.domain.domid, dump.domain.incarnation)
+        except OSError:
+            os.close(dump.outcome)
+            raise
+        finally:
+            os.close(write)
+        dump.dumper = dumper
+        dump.deadline = time.monotonic() + PATIENCE_S
+        self._adopt(dumper)
+
+    def _be_dumper(self, dump: Dump, outcome: int) -> None:
+        """Loaded here, since most machines never dump: it would be part of every boot."""
+        from hvd.machine.dumper import dump as write_core
+
+        notice = FaultNotice(*dump.fault) if dump.fault else None
+        said = write_core(dump.domain.pid, self._cores, dump.name, notice)
+        os.write(outcome, said.encode()[:OUTCOME_BYTES_MAX])
+
+    def _finish(self, dump: Dump, said: str) -> None:
+        key = dump.domain.domid, dump.domain.incarnation
+        del self._orders[key]
+        if not dump.domain_gone:
+            self._outcomes[key] = said
+            dump.domain.signal(signal.SIGKILL)
+        self._begin()
+
+    def _discard_part(self, dump: Dump) -> None:
+        with contextlib.suppress(OSError):  # whatever somebody has made of that directory
+            (self._cores / f"{dump.name}.core{PART}").unlink(missing_ok=True)
