@@ -88,7 +88,7 @@ def _notes(process: TracedProcess, mappings: list[Mapping], fault: FaultNotice |
         if first:
             yield from _process_notes(process, thread, mappings, fault)
         if not faulted:  # the faulting thread's are its handler's by now
-            yield elf_core.note(elf_core.NT_FPREGSET, _native.trace_registers(tid, elf_core.NT_FPREGSET))
+            yield elf_core.note(elf_core.NT_FPREGSET, _native.ptrace_registers(tid, elf_core.NT_FPREGSET))
         first = False
 
 

@@ -52,7 +52,7 @@ class TracedProcess:
         blamed = fault.untrusted_thread if fault is not None else -1
         faulting = next((tid for tid, status in statuses.items() if _innermost(status, b"NSpid") == blamed), None)
         for tid in sorted(self._tids, key=lambda tid: (tid != faulting, tid != self.pid, tid)):
-            registers = _native.trace_registers(tid, NT_PRSTATUS)
+            registers = _native.ptrace_registers(tid, NT_PRSTATUS)
             if fault is not None and tid == faulting:
                 context = self.read(fault.untrusted_context, _native.FAULT_CONTEXT_BYTES)
                 if len(context) == _native.FAULT_CONTEXT_BYTES:
@@ -76,7 +76,7 @@ class TracedProcess:
             if not asked:
                 break  # those that are left are dead
             while asked:
-                tid, stands = _native.trace_wait()
+                tid, stands = _native.ptrace_wait()
                 asked.discard(tid)
                 standing = [*standing, tid] if stands else [other for other in standing if other != tid]
         if not standing:
@@ -88,7 +88,7 @@ class TracedProcess:
 
     def _is_asked_to_stop(self, tid: int) -> bool:
         try:
-            _native.trace_stop(tid)
+            _native.ptrace_stop(tid)
         except ProcessLookupError:
             return False
         except PermissionError:

@@ -38,7 +38,7 @@ NB_MODULE(_native, m) {
     hvd::bind_rings(m);
     hvd::bind_channels(m);
     hvd::bind_process(m);
-    hvd::bind_trace(m);
+    hvd::bind_ptrace(m);
     hvd::bind_console(m);
     hvd::bind_blkif(m);
 }

@@ -68,7 +68,7 @@ void bind_pages(nb::module_& m);
 void bind_rings(nb::module_& m);
 void bind_channels(nb::module_& m);
 void bind_process(nb::module_& m);
-void bind_trace(nb::module_& m);
+void bind_ptrace(nb::module_& m);
 void bind_console(nb::module_& m);
 void bind_blkif(nb::module_& m);
 

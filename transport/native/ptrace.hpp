@@ -28,7 +28,7 @@ inline constexpr int elf_machine = EM_AARCH64;
 inline constexpr std::size_t register_set_bytes_max = 16'384;  // x86's extended state; aarch64's vectors have their own sets
 
 /// Ask a thread to stand still. It does not notice, nor do those that wait for its process. 0 or -errno.
-inline int trace_stop(pid_t thread) {
+inline int ptrace_stop(pid_t thread) {
     if (ptrace(PTRACE_SEIZE, thread, nullptr, nullptr) != 0 || ptrace(PTRACE_INTERRUPT, thread, nullptr, nullptr) != 0) {
         return -errno;
     }
@@ -38,7 +38,7 @@ inline int trace_stop(pid_t thread) {
 /// Wait until one of those asked does: (thread, true), or has gone instead: (thread, false); (-errno, false).
 /// For any of them: a process that is killed meanwhile dies only when each of its threads is taken away, in whatever order.
 /// Without a deadline: whoever calls is killed past its own.
-inline std::pair<pid_t, bool> trace_wait() {
+inline std::pair<pid_t, bool> ptrace_wait() {
     int status = 0;
     pid_t thread = 0;
     do {
@@ -48,7 +48,7 @@ inline std::pair<pid_t, bool> trace_wait() {
 }
 
 /// One register set (NT_*) of a thread that stands still; its size, or -errno.
-inline long trace_registers(pid_t thread, unsigned type, void* buffer, std::size_t size) {
+inline long ptrace_registers(pid_t thread, unsigned type, void* buffer, std::size_t size) {
     iovec place{buffer, size};
     if (ptrace(PTRACE_GETREGSET, thread, type, &place) != 0) {
         return -errno;

@@ -1,24 +1,24 @@
-// trace.hpp for Python, without logic of its own.
+// ptrace.hpp for Python, without logic of its own.
 #include <array>
 
 #include "bindings.hpp"
-#include "trace.hpp"
+#include "ptrace.hpp"
 
 namespace hvd {
 
-void bind_trace(nb::module_& m) {
+void bind_ptrace(nb::module_& m) {
     m.attr("ELF_MACHINE") = elf_machine;
     m.attr("FAULT_CONTEXT_BYTES") = sizeof(ucontext_t);
-    m.def("trace_stop", [](int thread) { checked(trace_stop(thread)); }, nb::arg("thread"));
-    m.def("trace_wait", [] {
-        const auto [thread, stands] = trace_wait();
+    m.def("ptrace_stop", [](int thread) { checked(ptrace_stop(thread)); }, nb::arg("thread"));
+    m.def("ptrace_wait", [] {
+        const auto [thread, stands] = ptrace_wait();
         return nb::make_tuple(checked(thread), stands);
     });
     m.def(
-        "trace_registers",
+        "ptrace_registers",
         [](int thread, unsigned type) {
             std::array<char, register_set_bytes_max> buffer;
-            const long size = checked(trace_registers(thread, type, buffer.data(), buffer.size()));
+            const long size = checked(ptrace_registers(thread, type, buffer.data(), buffer.size()));
             return nb::bytes(buffer.data(), static_cast<std::size_t>(size));
         },
         nb::arg("thread"), nb::arg("type"));
