@@ -16,6 +16,7 @@ import zmq
 from hvd.domains.grants import Grants
 from hvd.domains.store import StoreClient
 from hvd.transport import messages as m
+from hvd.transport._native import open_own_trace
 from hvd.transport.channels import Endpoint, Waiter, open_endpoint
 from hvd.transport.errors import HvdError, LocalError
 from hvd.transport.hypercalls import HypercallClient, socket_address
@@ -39,14 +40,18 @@ class Runtime:
         upcalls: UpcallReceiver,
         context: zmq.Context[zmq.Socket[bytes]],
     ) -> None:
-        """From the birth certificate and its descriptors: shared info, console extent and channel, upcall channel."""
-        info, console_extent, console_page, console_rx, console_tx, upcall_page, upcall_rx = descriptors
+        """From the birth certificate and its descriptors.
+
+        Shared info, trace buffer, console extent and channel, upcall channel.
+        """
+        info, trace, console_extent, console_page, console_rx, console_tx, upcall_page, upcall_rx = descriptors
         self.domid = DomId(certificate["domid"])
         self.incarnation = Incarnation(certificate["incarnation"])
         self.name: str = certificate["name"]
         self.args: list[str] = certificate["args"]
         self.run_dir: str = certificate["run_dir"]
         self.shared_info = SharedInfo(info)
+        open_own_trace(info, trace)
         self.console_port = Port(certificate["console_port"])
         self.console_extent = Extent.map(console_extent, 1, writable=True)
         self.console_endpoint = open_endpoint(console_page, 0, console_rx, console_tx)
@@ -58,7 +63,7 @@ class Runtime:
         self._raised: set[Port] = set()
         """Taken by `poll`; their handlers have not run."""
         self.bind(self._upcall_port, open_endpoint(upcall_page, 0, upcall_rx, -1), self._on_upcall)
-        for descriptor in (info, console_extent, console_page, upcall_page):
+        for descriptor in (info, trace, console_extent, console_page, upcall_page):
             os.close(descriptor)
         directory = os.open(self.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.hypercalls = HypercallClient(

@@ -50,6 +50,10 @@ class Ring:
     def pop_many(self, limit: int = 0xFFFF_FFFF) -> bytes:
         """Up to `limit` messages, one after the other."""
 
+    def name_messages_by(self, id_in_request: int, id_in_response: int) -> None:
+        """In a trace, tell messages apart by the 8-byte id at these offsets, not by their place in the ring: for
+        responses that may come in another order. LocalError where a message is too short for that."""
+
     def final_check(self) -> bool:
         """True if there is something to pop; otherwise the peer's next push tells it to notify us."""
 
@@ -284,3 +288,20 @@ class BlkifDecoder:
         only."""
 
 def punch_hole(fd: int, offset: int, length: int) -> None: ...
+
+
+@final
+class TraceBuffer:
+    """A trace buffer in somebody's memory (see transport/trace.py), written whatever any switch says."""
+
+    def __init__(self, memory: Buffer) -> None:
+        """LocalError when the memory is too small."""
+
+    def record(self, kind: int, port: int, id: int, count: int, clock: int) -> None:
+        """One record, over the oldest one."""
+
+def open_own_trace(info_fd: int, buffer_fd: int) -> None:
+    """From here on this process writes its buffer while its shared info page says so. Once; both stay the caller's."""
+
+def trace_clocks(clock: int) -> tuple[int, int]:
+    """(ticks of that clock, CLOCK_MONOTONIC in ns) of one moment."""

@@ -70,3 +70,12 @@ CONSOLE_LINE_BYTES_MAX = _limit("console_line_bytes_max", 4096,
 CONSOLE_SCROLLBACK_BYTES_MAX = _limit("console_scrollback_bytes_max", 16_384,
                                       "bytes of a console's output that nobody reads from its pty",
                                       "the oldest go; the log has them", "tests/unit/domains/console/test_pty.py")
+TRACE_RECORDS = _limit("trace_records", 32_768, "records in a domain's trace buffer (1 MiB, while it is traced)",
+                       "the oldest are overwritten, and counted as lost",
+                       "tests/unit/toolstack/trace/test_track.py")
+TRACE_READ_RECORDS_MAX = _limit("trace_read_records_max", 4096, "records that one hypercall reads of a trace buffer",
+                                "the rest is there for the next one", "tests/unit/transport/test_trace.py")
+TRACES_KEPT_MAX = _limit("traces_kept_max", 64, "trace buffers of dead incarnations that are kept for the trace",
+                         "the oldest one goes", "tests/unit/broker/test_tracing.py")
+TRACE_LEASE_S = _limit("trace_lease_s", 10, "seconds that a trace goes on although nobody reads it",
+                       "it ends, and what it had kept goes", "tests/process/test_trace.py")

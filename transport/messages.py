@@ -535,3 +535,45 @@ class SysctlPhysinfo:
 
     That is counted: domains, ports, granted_pages, mappings, extents and descriptors.
     """
+
+
+# ---- tracing (Xen's tbuf_op, which has one buffer for each CPU; here each domain has one) ---------------------------
+
+
+@hypercall(0x2380)
+@dataclass(frozen=True, slots=True)
+class TraceStart:
+    """Trace these domains (none: all), those that are born later too; reply the session. One that ran is over.
+
+    It ends by itself when nobody has asked TraceBuffers or TraceRead for a while.
+    """
+
+    domains: list[DomId] = field(default_factory=list)
+
+
+@hypercall(0x2381)
+@dataclass(frozen=True, slots=True)
+class TraceStop:
+    """Nothing is recorded any more. `keep`: what was recorded can still be read; without it the memory goes."""
+
+    session: U63
+    keep: bool
+
+
+@hypercall(0x2382)
+@dataclass(frozen=True, slots=True)
+class TraceBuffers:
+    """Reply {clock, buffers}: each buffer is [domid, incarnation, name, alive, head]. ESTALE: the session is over."""
+
+    session: U63
+
+
+@hypercall(0x2383)
+@dataclass(frozen=True, slots=True)
+class TraceRead:
+    """Reply [head, first, slots, head afterwards] of a buffer, from record `first` on; ENOENT when it has gone."""
+
+    session: U63
+    dom: DomId
+    incarnation: U32
+    first: U63

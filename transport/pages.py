@@ -23,11 +23,22 @@ def create_extent(pages: int, label: str) -> int:
 
     Allocated now, so that a host without memory refuses here (OSError) instead of killing whoever touches the page.
     """
+    fd = create_hole(pages, label)
+    try:
+        os.posix_fallocate(fd, 0, pages * PAGE_SIZE)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def create_hole(pages: int, label: str) -> int:
+    """The same without memory: whoever is to touch it must see to that first."""
     if pages <= 0:
         raise LocalError(f"an extent holds at least one page, not {pages}")
     fd = os.memfd_create(label, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        os.posix_fallocate(fd, 0, pages * PAGE_SIZE)
+        os.ftruncate(fd, pages * PAGE_SIZE)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     except BaseException:
         os.close(fd)

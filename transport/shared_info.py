@@ -1,7 +1,8 @@
 """The page that tells a domain the time: written by the broker, mapped read-only by the domain (Xen's shared_info).
 
 Little-endian u64 words: 0 version (odd while being written), 1 started_ns and 2 paused_ns on CLOCK_MONOTONIC, 3 the
-wall clock at system time 0, 4 domid, 5 incarnation. System time = CLOCK_MONOTONIC - started - paused: it stands still
+wall clock at system time 0, 4 domid, 5 incarnation, 6 the clock of the trace that the domain is to write, 0 for none
+(native/trace.hpp looks at it). System time = CLOCK_MONOTONIC - started - paused: it stands still
 while the domain is paused, and the wall clock, which counts from it, with it.
 """
 
@@ -13,6 +14,7 @@ import time
 from dataclasses import dataclass
 
 WORDS = struct.Struct("<6Q")
+TRACE_SWITCH = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,11 @@ def write_time_info(page: mmap.mmap, info: TimeInfo) -> None:
     struct.pack_into("<Q", page, 0, version)
     WORDS.pack_into(page, 0, version, info.started_ns, info.paused_ns, info.wall_base_ns, info.domid, info.incarnation)
     struct.pack_into("<Q", page, 0, version + 1)
+
+
+def write_trace_switch(page: mmap.mmap, clock: int) -> None:
+    """Heard at the domain's next notification or ring operation: all but its low byte are always zero."""
+    TRACE_SWITCH.pack_into(page, WORDS.size, clock)
 
 
 class SharedInfo:

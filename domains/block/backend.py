@@ -17,7 +17,9 @@ from hvd.transport.protocols.block import (
     INDIRECT_SEGMENTS_MAX,
     INFO_READONLY,
     PROTOCOL,
+    REQUEST_ID_OFFSET,
     REQUEST_SIZE,
+    RESPONSE_ID_OFFSET,
     RESPONSE_SIZE,
     RING_PAGE_ORDER_MAX,
     SECTOR_SIZE,
@@ -103,6 +105,7 @@ class Connection:
         self._persistent = untrusted_keys.get("feature-persistent") == "1"
         self._ring_pages = self._runtime.grants.map(self._frontend, GrantRef(first), count)
         self._ring = BackRing(self._ring_pages.view, REQUEST_SIZE, RESPONSE_SIZE)
+        self._ring.name_messages_by(REQUEST_ID_OFFSET, RESPONSE_ID_OFFSET)
         port = Port(_number(untrusted_keys, "event-channel"))
         handler = self._backend.guarded(self.serve)
         self._port, self._endpoint = self._runtime.bind_interdomain(self._frontend, port, handler)

@@ -21,7 +21,9 @@ from hvd.transport.protocols.block import (
     INDIRECT_SEGMENTS_MAX,
     INFO_READONLY,
     PROTOCOL,
+    REQUEST_ID_OFFSET,
     REQUEST_SIZE,
+    RESPONSE_ID_OFFSET,
     RESPONSE_SIZE,
     RING_PAGE_ORDER_MAX,
     SECTOR_SIZE,
@@ -81,6 +83,7 @@ class BlockFrontend(Frontend):
     def publish(self, backend_keys: Keys) -> Keys:
         self._ring.close()
         self._ring = FrontRing(self._ring_pages.view, REQUEST_SIZE, RESPONSE_SIZE)  # what a backend broke stays so
+        self._ring.name_messages_by(REQUEST_ID_OFFSET, RESPONSE_ID_OFFSET)
         self._ring.init()
         keys = {"event-channel": str(self._port), "protocol": PROTOCOL, "feature-persistent": "1"}
         if self._order == 0:

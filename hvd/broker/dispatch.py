@@ -17,8 +17,9 @@ from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.store import StoreError
 from hvd.transport import messages as m
 from hvd.transport.codec import BadMessage, unpack_call
-from hvd.transport.ids import DOM0, DOMID_SELF, DomId, Port
+from hvd.transport.ids import DOM0, DOMID_SELF, DomId, Incarnation, Port
 from hvd.transport.limits import WATCHDOGS_MAX
+from hvd.transport.trace import HYPERVISOR
 
 READ_ALL_MAX = 64
 """Children of a directory that one hypercall reads: a device has some forty keys."""
@@ -305,6 +306,26 @@ def _physinfo(h: Hypervisor, caller: DomId, msg: m.SysctlPhysinfo, now: int) -> 
     }
 
 
+# ---- tracing ---------------------------------------------------------------------------------------------------------
+
+
+def _trace_buffers(h: Hypervisor, caller: DomId, msg: m.TraceBuffers, now: int) -> dict[str, Any]:
+    h.tracing.check(msg.session)
+    buffers = [(*HYPERVISOR, "hypervisor", True)]
+    buffers += [(d.domid, d.incarnation, d.name, True) for d in h.tracing.traced(h.domains.values())]
+    buffers += [(*dead, name, False) for dead, name in h.tracing.kept.items()]
+    rows = [[*row, h.hardware.trace_head(row[0], row[1])] for row in buffers]
+    return {"clock": h.hardware.trace_clock(), "buffers": rows}
+
+
+def _trace_read(h: Hypervisor, caller: DomId, msg: m.TraceRead, now: int) -> list[Any]:
+    h.tracing.check(msg.session)
+    slots = h.hardware.read_trace(msg.dom, Incarnation(msg.incarnation), msg.first)
+    if slots is None:
+        raise Refused(errno.ENOENT, f"the trace of domain {msg.dom}, incarnation {msg.incarnation}, has gone")
+    return slots
+
+
 ANY, SELF, DOM0_ONLY = Privilege.ANY, Privilege.SELF, Privilege.DOM0
 
 TABLE: dict[type, Entry] = {
@@ -352,6 +373,10 @@ TABLE: dict[type, Entry] = {
     m.DomctlList: Entry(ANY, False, _list),
     m.DomctlKill: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.kill(x.dom, x.signal)),
     m.MachineStop: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.stop_machine(reboot=x.reboot)),
+    m.TraceStart: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.start_trace(x.domains)),
+    m.TraceStop: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.stop_trace(x.session, keep=x.keep)),
+    m.TraceBuffers: Entry(DOM0_ONLY, False, _trace_buffers),
+    m.TraceRead: Entry(DOM0_ONLY, False, _trace_read),
     m.SysctlReadConsole: Entry(DOM0_ONLY, False, lambda h, c, x, now: list(h.console)),
     m.SysctlPhysinfo: Entry(DOM0_ONLY, False, _physinfo),
 }

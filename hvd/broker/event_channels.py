@@ -74,7 +74,7 @@ class EventChannels:
     def alloc_unbound(self, dom: DomId, remote_dom: DomId) -> Port:
         """A new port of `dom` for `remote_dom` to bind; ENOSPC when its ports are used up."""
         port = self._free_port(dom)
-        self.ports[dom][port] = Binding(PortState.UNBOUND, self._new_channel(), 0, remote_dom)
+        self._bind(dom, port, Binding(PortState.UNBOUND, self._new_channel(), 0, remote_dom))
         return port
 
     def bind_virq(self, dom: DomId, virq: int) -> Port:
@@ -84,7 +84,7 @@ class EventChannels:
         if self.virq_port(dom, virq) is not None:
             raise Refused(errno.EEXIST, f"virq {virq} of domain {dom} is bound already")
         port = self._free_port(dom)
-        self.ports[dom][port] = Binding(PortState.VIRQ, self._new_channel(), 0, DOMID_XEN, virq=virq)
+        self._bind(dom, port, Binding(PortState.VIRQ, self._new_channel(), 0, DOMID_XEN, virq=virq))
         return port
 
     def bind_interdomain(self, dom: DomId, remote_dom: DomId, remote_port: Port) -> Port:
@@ -99,12 +99,16 @@ class EventChannels:
             raise Refused(errno.EINVAL, f"port {remote_port} of domain {remote_dom} is not open for domain {dom}")
         port = self._free_port(dom)
         side = 1 - remote.side
-        self.ports[dom][port] = Binding(PortState.INTERDOMAIN, remote.channel, side, remote_dom, remote_port)
+        self._bind(dom, port, Binding(PortState.INTERDOMAIN, remote.channel, side, remote_dom, remote_port))
         remote.state = PortState.INTERDOMAIN
         remote.remote_port = port
         self.hardware.mark_open(remote.channel, remote.side)
         self.hardware.raise_end(remote.channel, side)
         return port
+
+    def _bind(self, dom: DomId, port: Port, binding: Binding) -> None:
+        self.ports[dom][port] = binding
+        self.hardware.port_bound(dom, port, binding.channel, binding.side)
 
     def close(self, dom: DomId, port: Port) -> None:
         """Close a port. The other end of an interdomain channel becomes unbound again, and is woken."""

@@ -10,15 +10,16 @@ import socket
 
 from hvd.transport.channels import Endpoint, create_channel, open_endpoint
 from hvd.transport.descriptors import send_message, socket_pair
-from hvd.transport.ids import DomId, ExtentId
+from hvd.transport.ids import DomId, ExtentId, Incarnation
 from hvd.transport.limits import DESCRIPTORS_SPARED
 from hvd.transport.machine_link import DROP, HOLD
 from hvd.transport.pages import create_extent, open_read_only, seal_future_writes, seal_seals
+from hvd.transport.trace import create_trace_buffer
 
 # Places in the lists, by kind of key.
 PAGE = 0  # channel: page, rx 0, tx 0, rx 1, tx 1
 WRITABLE, READ_ONLY = 0, 1  # extent
-UPCALL, UPCALL_DOMAIN, STDIO, STDIO_DOMAIN, INFO, INFO_READ_ONLY = range(6)  # domain
+UPCALL, UPCALL_DOMAIN, STDIO, STDIO_DOMAIN, INFO, INFO_READ_ONLY, TRACE = range(7)  # domain
 
 CHANNEL = "channel:"
 ENDPOINTS_PER_CHANNEL = 2
@@ -35,6 +36,11 @@ def extent_key(extent: ExtentId) -> str:
 
 def domain_key(domid: DomId) -> str:
     return f"domain:{domid}"
+
+
+def trace_key(domid: DomId, incarnation: Incarnation) -> str:
+    """Of a dead incarnation's buffer, or of the broker's own."""
+    return f"trace:{domid}.{incarnation}"
 
 
 class HeldDescriptors:
@@ -138,7 +144,7 @@ class HeldDescriptors:
         return self.by_key[extent_key(extent)][WRITABLE]
 
     def create_domain(self, domid: DomId) -> None:
-        """Upcall socket, stdio pipe and shared info page for a new incarnation."""
+        """Upcall socket, stdio pipe, shared info page and trace buffer for a new incarnation."""
         ours, theirs = socket_pair()
         descriptors = [ours.detach(), theirs.detach()]
         try:
@@ -147,6 +153,8 @@ class HeldDescriptors:
             descriptors.append(create_extent(1, "hvd-shared-info"))
             descriptors.append(open_read_only(descriptors[INFO]))
             seal_seals(descriptors[INFO])
+            descriptors.append(create_trace_buffer())
+            seal_seals(descriptors[TRACE])
         except OSError:
             _close(descriptors)
             raise

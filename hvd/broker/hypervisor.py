@@ -10,6 +10,7 @@ import errno
 import hashlib
 import re
 from collections import deque
+from collections.abc import Iterable
 
 from hvd.broker import core_dumps, devices
 from hvd.broker.deadlines import Deadlines, Due
@@ -20,6 +21,7 @@ from hvd.broker.grant_tables import GrantTables
 from hvd.broker.hardware import Hardware, NoHardware
 from hvd.broker.restarts import RESTARTING, Action, GiveUp, action_for, judge_restart
 from hvd.broker.store import Store, StoreError
+from hvd.broker.tracing import Tracing
 from hvd.broker.upcalls import UpcallQueue
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, GRANT_REF_CONSOLE, DomId, ExtentId, Incarnation, Port
@@ -46,6 +48,7 @@ class Hypervisor:
         self.store = Store()
         self.upcalls: dict[DomId, UpcallQueue] = {}
         self.deadlines = Deadlines()
+        self.tracing = Tracing()
         self.console: deque[str] = deque(maxlen=HYPERVISOR_LOG_LINES_MAX)
         self.next_domid = 0
         self.stopping: bool | None = None
@@ -222,6 +225,22 @@ class Hypervisor:
         """Power off, or reboot: the machine kills everything."""
         self.stopping = reboot
         self.hardware.stop_machine(reboot=reboot)
+
+    # ---- tracing -----------------------------------------------------------------------------------------------------
+
+    def start_trace(self, chosen: Iterable[DomId]) -> int:
+        """Trace these domains, or all; the session's number. ESRCH for one that does not exist."""
+        return self.tracing.start([self.domain(domid).domid for domid in chosen], self.domains.values(), self.hardware)
+
+    def stop_trace(self, session: int, *, keep: bool) -> None:
+        """Record nothing more; without `keep`, forget what was recorded. ESTALE when that session is over."""
+        self.tracing.stop(session, self.domains.values(), self.hardware)
+        if not keep:
+            self.end_trace()
+
+    def end_trace(self) -> None:
+        """Nobody reads the trace any more."""
+        self.tracing.end(self.domains.values(), self.hardware)
 
     # ---- what the machine reports ------------------------------------------------------------------------------------
 
@@ -411,6 +430,7 @@ class Hypervisor:
         if self.store.is_introduced(dom):
             self.store.close_domain(dom)
         self.upcalls.pop(dom, None)
+        self.tracing.keep(domain, self.hardware)
         self.hardware.release_domain(dom)
         domain.pid = domain.kill_at_ns = None
         devices.drop_states(self.store, domain, self.own_devices(domain), self.client_devices(domain))

@@ -13,12 +13,13 @@ import msgpack
 
 from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ACTING, ALIVE, Domain, Life
-from hvd.broker.held import channel_key, domain_key, extent_key
+from hvd.broker.held import channel_key, domain_key, extent_key, trace_key
 from hvd.broker.hypervisor import SIGCONT, SIGKILL, SIGSTOP, Hypervisor
 from hvd.broker.journal import Intent, Journal, JournalFull
 from hvd.broker.poller import Poller
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
-from hvd.broker.state import CALL, DIED, FAULTED, FOUND_OPEN, STARTED, TICK, State
+from hvd.broker.state import CALL, DIED, FAULTED, FOUND_OPEN, STARTED, TICK, TRACE_OVER, State
+from hvd.broker.tracing import Phase
 from hvd.broker.world import World
 from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
@@ -27,6 +28,7 @@ from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
 from hvd.transport.machine_link import DISOWNED, UP, Inheritance
 from hvd.transport.messages import DomainConfig
+from hvd.transport.trace import HYPERVISOR
 
 JOURNAL = "journal"
 KILLED_FROM_OUTSIDE = "killed by SIGKILL"
@@ -98,6 +100,8 @@ class Broker:
         self._world.stop_requested = state.hypervisor.stopping
         for queue in state.hypervisor.upcalls.values():
             queue.send_again()
+        if state.hypervisor.tracing.phase is not Phase.OFF:
+            self._world.start_trace()
         intent = self._journal.intent()
         self._reconcile(state.hypervisor, inheritance)
         self._judge_intent(intent, inheritance)
@@ -118,6 +122,8 @@ class Broker:
         keys |= {channel_key(b.channel) for ports in hypervisor.channels.ports.values() for b in ports.values()}
         keys |= {extent_key(extent) for extent in hypervisor.grants.extents()}
         keys |= {domain_key(d.domid) for d in hypervisor.domains.values() if d.life in ALIVE}
+        if hypervisor.tracing.phase is not Phase.OFF:
+            keys |= {trace_key(*whose) for whose in (HYPERVISOR, *hypervisor.tracing.kept)}
         return keys
 
     def _reconcile(self, hypervisor: Hypervisor, inheritance: Inheritance) -> None:
@@ -185,10 +191,15 @@ class Broker:
         due = self._state.hypervisor.next_deadline_ns()
         if due is not None and due <= time.monotonic_ns():
             self._command([TICK, time.monotonic_ns()])
+        lease_s = self._world.trace.lease_left_s()
+        if lease_s is not None and lease_s <= 0:
+            self._command([TRACE_OVER])
 
     def _wait_s(self) -> float | None:
-        due = self._state.hypervisor.next_deadline_ns()
-        return None if due is None else min(max(0.0, (due - time.monotonic_ns()) / 1e9), WAIT_MOST_S)
+        due, lease_s = self._state.hypervisor.next_deadline_ns(), self._world.trace.lease_left_s()
+        waits = [] if due is None else [(due - time.monotonic_ns()) / 1e9]
+        waits += [] if lease_s is None else [lease_s]
+        return min(max(0.0, min(waits)), WAIT_MOST_S) if waits else None
 
     # ---- what comes in -----------------------------------------------------------------------------------------------
 
@@ -248,7 +259,9 @@ class Broker:
         reply = self._state.repeated(session, sequence)
         if reply is None:
             self._state.acknowledge(caller, session, events, descriptors)
+            self._world.trace.hypercall(domid, message.NUMBER, sequence)
             reply = self._carry_out(session, caller, sequence, message, body)
+            self._world.trace.hypercall_done(domid, message.NUMBER, sequence, reply.errno)
         if reply.descriptors and domid is not None:
             self._world.send_descriptors(domid, sequence, reply.descriptors)
         return reply

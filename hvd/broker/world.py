@@ -24,6 +24,7 @@ from hvd.broker.held import (
     PAGE,
     STDIO,
     STDIO_DOMAIN,
+    TRACE,
     UPCALL,
     UPCALL_DOMAIN,
     HeldDescriptors,
@@ -34,10 +35,12 @@ from hvd.broker.held import (
 from hvd.broker.hypervisor import SIGKILL, Hypervisor
 from hvd.broker.poller import Poller
 from hvd.broker.publisher import Publisher
+from hvd.broker.trace_buffers import TraceBuffers, as_reply
+from hvd.broker.tracing import Phase
 from hvd.transport.descriptors import send_message
 from hvd.transport.errors import PeerFault
 from hvd.transport.fault_notice import NOTICE, FaultNotice
-from hvd.transport.ids import DomId, ExtentId
+from hvd.transport.ids import DOMID_XEN, DomId, ExtentId, Incarnation, Port
 from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, Inheritance
 from hvd.transport.shared_info import TimeInfo, write_time_info
 from hvd.transport.upcalls import BIRTH, DESCRIPTORS, EVENT, RUN
@@ -66,6 +69,7 @@ class World:
         self.held = HeldDescriptors(inheritance.link, inheritance.held)
         self.endpoints = Endpoints(context, inheritance.run_dir, poller, on_ready)
         self.publisher = Publisher(context, self.endpoints.directory, poller)
+        self.trace = TraceBuffers(self.held)
         self.console_log = ConsoleLog(inheritance.run_dir, poller)
         self._poller = poller
         self._on_fault = on_fault
@@ -146,10 +150,13 @@ class World:
         self._tell_machine(spawn, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN]))
 
     def start_domain(self, domain: Domain) -> None:
-        """Open its endpoint and set its clock: it may be born."""
+        """Open its endpoint, set its clock and its trace: it may be born."""
+        tracing = self.hypervisor.tracing
         with self._noting_refusal("start", domain.domid):
             self.open_endpoint(domain)
             self.update_shared_info(domain)
+            if tracing.phase is Phase.ON and tracing.wants(domain):
+                self.trace.switch(domain.domid, on=True)
 
     def open_endpoint(self, domain: Domain) -> None:
         """Bind the endpoint of this incarnation: for a new one, or again in a new broker."""
@@ -198,7 +205,8 @@ class World:
         by_key = self.held.by_key
         channel, virq = by_key[channel_key(console)], by_key[channel_key(upcall)]
         descriptors = (
-            by_key[domain_key(domain.domid)][INFO_READ_ONLY], by_key[extent_key(extent)][0],
+            by_key[domain_key(domain.domid)][INFO_READ_ONLY], by_key[domain_key(domain.domid)][TRACE],
+            by_key[extent_key(extent)][0],
             channel[PAGE], channel[1], channel[2], virq[PAGE], virq[1],
         )  # fmt: skip
         self._upcall(domain.domid, [BIRTH, certificate], descriptors)
@@ -233,6 +241,44 @@ class World:
         page = self.held.shared_info(domain.domid)
         write_time_info(page, TimeInfo(clock.started_ns, clock.paused_ns, wall_base, domain.domid, domain.incarnation))
         page.close()
+
+    # ---- tracing -----------------------------------------------------------------------------------------------------
+
+    def start_trace(self) -> None:
+        with self._noting_refusal("trace", DOMID_XEN):
+            self.trace.start()
+        self.trace.all_ports(self.hypervisor.channels)
+
+    def end_trace(self) -> None:
+        self.trace.end()
+
+    def switch_trace(self, domain: Domain, *, on: bool) -> None:
+        with self._noting_refusal("trace", domain.domid):
+            self.trace.switch(domain.domid, on=on)
+
+    def clear_trace(self, domain: Domain) -> None:
+        self.trace.clear(domain.domid)
+
+    def keep_trace(self, domain: Domain) -> None:
+        self.trace.keep(domain.domid, domain.incarnation)
+
+    def release_trace(self, domid: DomId, incarnation: Incarnation) -> None:
+        self.trace.release(domid, incarnation)
+
+    def trace_clock(self) -> int:
+        self.trace.renew_lease()
+        return self.trace.clock
+
+    def trace_head(self, domid: DomId, incarnation: Incarnation) -> int:
+        return self.trace.head(domid, incarnation)
+
+    def read_trace(self, domid: DomId, incarnation: Incarnation, first: int) -> list[Any] | None:
+        self.trace.renew_lease()
+        slots = self.trace.read(domid, incarnation, first)
+        return None if slots is None else as_reply(slots)
+
+    def port_bound(self, domid: DomId, port: Port, channel: int, side: int) -> None:
+        self.trace.port_bound(domid, port, channel, side)
 
     # ---- the upcall socket -------------------------------------------------------------------------------------------
 

@@ -41,4 +41,5 @@ NB_MODULE(_native, m) {
     hvd::bind_ptrace(m);
     hvd::bind_console(m);
     hvd::bind_blkif(m);
+    hvd::bind_trace(m);
 }

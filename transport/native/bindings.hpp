@@ -71,5 +71,6 @@ void bind_process(nb::module_& m);
 void bind_ptrace(nb::module_& m);
 void bind_console(nb::module_& m);
 void bind_blkif(nb::module_& m);
+void bind_trace(nb::module_& m);
 
 }  // namespace hvd

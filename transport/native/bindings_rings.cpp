@@ -98,6 +98,7 @@ void bind_rings(nb::module_& m) {
         .def("push_many", &push_many, nb::arg("messages"))
         .def("pop", &pop)
         .def("pop_many", &pop_many, nb::arg("limit") = std::numeric_limits<std::uint32_t>::max())
+        .def("name_messages_by", &BoundRing::name_messages_by, nb::arg("id_in_request"), nb::arg("id_in_response"))
         .def("final_check", &BoundRing::final_check)
         .def("close", &BoundRing::release)
         .def("untrusted_indices", &untrusted_indices)

@@ -28,6 +28,7 @@
 #include "faults.hpp"
 #include "layouts.hpp"
 #include "spin.hpp"
+#include "trace.hpp"
 
 namespace hvd {
 
@@ -116,6 +117,7 @@ public:
     /// Raises the event at the other end; a system call only if that end sleeps.
     void notify() {
         check_open();
+        trace_notified();
         ++statistics_.notified;
         store_fenced(out_->pending, 1U);
         if (load_fenced(out_->waiting) != 0 && exchange_fenced(out_->waiting, 0U) != 0) {
@@ -126,6 +128,7 @@ public:
     /// Raises the event whatever the other end advertises: for a sender that may have died between the word and the pipe.
     void kick() {
         check_open();
+        trace_notified();
         ++statistics_.notified;
         store_fenced(out_->pending, 1U);
         ring_pipe();
@@ -151,6 +154,9 @@ public:
             return false;
         }
         ++statistics_.taken;
+        if (trace::on()) [[unlikely]] {
+            trace::record(trace::Kind::event, trace_port, 0, 0);
+        }
         return true;
     }
 
@@ -259,6 +265,8 @@ public:
     }
 
     bool bound_to_waiter = false;
+    /// What records call it; 0: nobody bound it to a port.
+    std::uint32_t trace_port = 0;
     /// Set while a thread waits without the interpreter lock; whoever could pull memory from under it must look here.
     bool busy = false;
 
@@ -282,6 +290,12 @@ private:
     bool shares_cpu() {
         publish_cpu(current_cpu());
         return cpu_of(untrusted_peer_cpu()) == published_cpu_;
+    }
+
+    void trace_notified() const {
+        if (trace::on()) [[unlikely]] {
+            trace::record(trace::Kind::notify, trace_port, 0, 0);
+        }
     }
 
     std::int64_t budget_of(std::int64_t spin_ns) const { return spin_ns < 0 ? adaptive_.budget_ns() : spin_ns; }

@@ -14,11 +14,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "faults.hpp"
 #include "layouts.hpp"
+#include "trace.hpp"
 
 namespace hvd {
 
@@ -128,6 +130,9 @@ public:
     bool publish() {
         check_usable();
         const std::uint32_t old = published_;
+        if (trace::on()) [[unlikely]] {
+            trace_out(old);
+        }
         published_ = produced_;
         store_fenced(out_prod(), produced_);
         const std::uint32_t event = load_fenced(out_event());
@@ -171,6 +176,9 @@ public:
             detail::copy_out_once(static_cast<std::byte*>(to) + i * in_size_, slot_at(consumed_), in_size_);
             ++consumed_;
         }
+        if (trace::on()) [[unlikely]] {
+            trace_in(static_cast<const std::byte*>(to), count);
+        }
         return count;
     }
 
@@ -193,6 +201,18 @@ public:
     /// Whether a pop would return something or raise: cheap enough to be polled.
     bool has_work() noexcept { return usable_ && load_fenced(in_prod()) != consumed_; }
 
+    /// Where messages carry an id of eight bytes: with one, responses may come in any order and records still tell which
+    /// request each answers; without, they are told apart by their index in the ring.
+    void name_messages_by(std::size_t id_in_request, std::size_t id_in_response) {
+        const bool front = end_ == RingEnd::front;
+        if (id_in_request + sizeof(std::uint64_t) > (front ? out_size_ : in_size_) ||
+            id_in_response + sizeof(std::uint64_t) > (front ? in_size_ : out_size_)) {
+            throw LocalError(name() + ": an id of 8 bytes does not lie within its message");
+        }
+        id_out_ = front ? id_in_request : id_in_response;
+        id_in_ = front ? id_in_response : id_in_request;
+    }
+
     /// The four shared words as they are now: req_prod, req_event, rsp_prod, rsp_event. A peer may have written anything.
     RingHeader untrusted_header() {
         check_usable();
@@ -207,8 +227,40 @@ public:
     }
 
     bool attached_to_waiter = false;
+    /// What records call it; 0: nobody attached it to a port.
+    std::uint32_t trace_port = 0;
 
 private:
+    /// Before what was staged from `first` on is published: nobody can have taken it in earlier.
+    [[gnu::noinline]] void trace_out(std::uint32_t first) {
+        const auto kind = end_ == RingEnd::front ? trace::Kind::request_out : trace::Kind::response_out;
+        if (!id_out_) {
+            trace::record_run(kind, trace_port, first, produced_ - first);
+            return;
+        }
+        for (std::uint32_t cursor = first; cursor != produced_; ++cursor) {
+            record_id(kind, slot_at(cursor) + *id_out_);
+        }
+    }
+
+    /// Behind the copy: `count` messages, the last of them at the cursor.
+    [[gnu::noinline]] void trace_in(const std::byte* messages, std::uint32_t count) const {
+        const auto kind = end_ == RingEnd::front ? trace::Kind::response_in : trace::Kind::request_in;
+        if (!id_in_) {
+            trace::record_run(kind, trace_port, consumed_ - count, count);
+            return;
+        }
+        for (std::uint32_t i = 0; i < count; ++i) {
+            record_id(kind, messages + i * in_size_ + *id_in_);
+        }
+    }
+
+    void record_id(trace::Kind kind, const std::byte* at) const {
+        std::uint64_t id;
+        detail::copy_out_once(reinterpret_cast<std::byte*>(&id), at, sizeof id);
+        trace::record(kind, trace_port, id, 0);
+    }
+
     std::uint32_t& out_prod() { return end_ == RingEnd::front ? header_->req_prod : header_->rsp_prod; }
     std::uint32_t& out_event() { return end_ == RingEnd::front ? header_->req_event : header_->rsp_event; }
     std::uint32_t& in_prod() { return end_ == RingEnd::front ? header_->rsp_prod : header_->req_prod; }
@@ -249,6 +301,8 @@ private:
     std::size_t slot_size_;
     std::size_t out_size_;
     std::size_t in_size_;
+    std::optional<std::size_t> id_out_;
+    std::optional<std::size_t> id_in_;
     RingHeader* header_ = nullptr;
     std::byte* slots_ = nullptr;
     std::string fault_;

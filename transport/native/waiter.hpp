@@ -57,6 +57,7 @@ public:
         epoll_.add(port, bell.rx_fd());
         auto slot = std::make_unique<Slot>(port, bell);
         bell.bound_to_waiter = true;
+        bell.trace_port = static_cast<std::uint32_t>(port);
         poll_again(*slot);
         slots_.emplace(port, std::move(slot));
         reserve();
@@ -83,6 +84,7 @@ public:
         }
         slot.ring = &ring;
         ring.attached_to_waiter = true;
+        ring.trace_port = static_cast<std::uint32_t>(port);
         if (slot.state == State::armed) {
             poll_again(slot);
         }

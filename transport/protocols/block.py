@@ -24,6 +24,9 @@ SECTOR_SIZE: Final = 512
 SECTORS_PER_PAGE: Final = 8
 REQUEST_SIZE: Final = 112
 RESPONSE_SIZE: Final = 16
+REQUEST_ID_OFFSET: Final = 8
+"""Of every operation's request; eight bytes."""
+RESPONSE_ID_OFFSET: Final = 0
 DIRECT_SEGMENTS_MAX: Final = 11
 INDIRECT_SEGMENTS_MAX: Final = 256
 SEGMENTS_PER_PAGE: Final = 512

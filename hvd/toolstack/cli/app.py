@@ -73,14 +73,14 @@ def run(machine: MachineProcess | None = None) -> None:
 
 
 def _tell(error: Exception) -> int:
-    from hvd.toolstack.cluster.errors import BadRunDir
+    from hvd.toolstack.cluster.errors import BadInput
     from hvd.toolstack.config import ConfigError
     from hvd.transport.errors import HvdError
 
     if not isinstance(error, HvdError | OSError):
         raise error
     print_error(str(error), as_json="--json" in sys.argv, kind=type(error).__name__)
-    return BAD_INPUT if isinstance(error, ConfigError | BadRunDir) else FAILED
+    return BAD_INPUT if isinstance(error, ConfigError | BadInput) else FAILED
 
 
 def _command(*examples: str) -> Callable[[F], F]:
@@ -276,6 +276,26 @@ def dmesg(json: AsJson = False) -> None:
     from hvd.toolstack.cli import look
 
     look.dmesg(as_json=json)
+
+
+@_command("hvd trace", "hvd trace -o boot.pftrace --duration 5", "hvd trace --domains storage,ivi --duration 2 --json")
+def trace(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write; a file that is there is replaced.")
+    ] = Path("hvd.pftrace"),
+    duration: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=0, help="How long; without it until Ctrl-C.")
+    ] = None,
+    domains: Annotated[str, typer.Option(metavar="NAME,...", help="Only these domains and what they ask.")] = "",
+    json: AsJson = False,
+) -> None:
+    """Record what domains do (notifications, requests, responses, hypercalls, lives and deaths) for ui.perfetto.dev.
+
+    Ctrl-C ends it and writes what there is. What a domain did just before it was killed is there too.
+    """
+    from hvd.toolstack.cli.trace import trace as record
+
+    record(output, duration, [name for name in domains.split(",") if name], as_json=json)
 
 
 @_command("hvd doctor", "hvd doctor --json | jq '.[] | select(.status != \"ok\")'")

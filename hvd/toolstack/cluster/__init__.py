@@ -11,11 +11,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hvd.toolstack.cluster.cluster import Cluster
     from hvd.toolstack.cluster.domain import Domain, DomainInfo, DomainState
-    from hvd.toolstack.cluster.errors import BadRunDir, ClusterError, NoSuchDomain, NotReached, NotRunning, StartFailed
+    from hvd.toolstack.cluster.errors import (
+        BadInput,
+        BadRunDir,
+        BadTraceFile,
+        ClusterError,
+        MissingPackage,
+        NoSuchDomain,
+        NotReached,
+        NotRunning,
+        StartFailed,
+    )
     from hvd.toolstack.cluster.events import EventStream, LifecycleEvent
 
 __all__ = [
+    "BadInput",
     "BadRunDir",
+    "BadTraceFile",
     "Cluster",
     "ClusterError",
     "Domain",
@@ -23,6 +35,7 @@ __all__ = [
     "DomainState",
     "EventStream",
     "LifecycleEvent",
+    "MissingPackage",
     "NoSuchDomain",
     "NotReached",
     "NotRunning",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from hvd.toolstack.cluster.boot_plan import BootPlan
 from hvd.toolstack.cluster.connection import Connection
@@ -23,6 +23,9 @@ from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallTimeout
 from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.run_dir import Order
+
+if TYPE_CHECKING:
+    from hvd.toolstack.trace.trace import Trace
 
 ALREADY = 0.0
 """A deadline that has passed: what is there, and no waiting."""
@@ -238,6 +241,16 @@ class Cluster:
     def events(self) -> EventStream:
         """Lifecycle events from now on: iterate over it, and close it or use `with`."""
         return self.connection.events()
+
+    def trace(self, path: str | os.PathLike[str] = "hvd.pftrace", domains: Sequence[str | int] = ()) -> Trace:
+        """Record these domains, or all, while a `with` block runs; then there is a file for ui.perfetto.dev.
+
+        Needs the extra `trace`: MissingPackage says how to install it. The block gets an object whose `summary` says
+        behind it what was recorded.
+        """
+        from hvd.toolstack.trace.trace import Trace
+
+        return Trace(self, Path(path), domains)
 
     # ---- changing and waiting ---------------------------------------------------------------------------------------
 

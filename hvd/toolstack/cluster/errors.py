@@ -25,5 +25,17 @@ class NotReached(ClusterError):
     """What was waited for cannot come any more, or did not come before the deadline."""
 
 
-class BadRunDir(ClusterError):
+class BadInput(ClusterError):
+    """What was asked for cannot be begun, and nothing was."""
+
+
+class MissingPackage(BadInput):
+    """An optional package is needed; the text says how to install it."""
+
+
+class BadTraceFile(BadInput):
+    """No file can be written there."""
+
+
+class BadRunDir(BadInput):
     """The directory cannot be a cluster's: not ours, not a directory, or full of other things."""
