@@ -78,4 +78,4 @@ TRACE_READ_RECORDS_MAX = _limit("trace_read_records_max", 4096, "records that on
 TRACES_KEPT_MAX = _limit("traces_kept_max", 64, "trace buffers of dead incarnations that are kept for the trace",
                          "the oldest one goes", "tests/unit/broker/test_tracing.py")
 TRACE_LEASE_S = _limit("trace_lease_s", 10, "seconds that a trace goes on although nobody reads it",
-                       "it ends, and what it had kept goes", "tests/process/test_trace.py")
+                       "it ends, and what it had kept goes", "tests/unit/broker/test_trace_buffers.py")

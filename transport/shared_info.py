@@ -9,6 +9,7 @@ while the domain is paused, and the wall clock, which counts from it, with it.
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 import time
 from dataclasses import dataclass
@@ -36,9 +37,9 @@ def write_time_info(page: mmap.mmap, info: TimeInfo) -> None:
     struct.pack_into("<Q", page, 0, version + 1)
 
 
-def write_trace_switch(page: mmap.mmap, clock: int) -> None:
-    """Heard at the domain's next notification or ring operation: all but its low byte are always zero."""
-    TRACE_SWITCH.pack_into(page, WORDS.size, clock)
+def write_trace_switch(descriptor: int, clock: int) -> None:
+    """Heard at the domain's next notification or ring operation. All but its low byte are always zero."""
+    os.pwrite(descriptor, TRACE_SWITCH.pack(clock), WORDS.size)
 
 
 class SharedInfo:

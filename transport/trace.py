@@ -47,6 +47,8 @@ class Kind(IntEnum):
     """Of the same caller; `count` is its errno."""
     PORT_BOUND = 9
     """`id` is channel << 32 | domid; `port` of that domain is the channel's side `count` from here on."""
+    BROKER = 10
+    """`id` is the pid of the broker that writes from here on."""
 
 
 class TraceClock(IntEnum):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from hvd.broker.event_channels import EventChannels
-from hvd.broker.held import TRACE, HeldDescriptors, domain_key, trace_key
+from hvd.broker.held import INFO, TRACE, HeldDescriptors, domain_key, trace_key
 from hvd.transport._native import TraceBuffer
 from hvd.transport.ids import DomId, Incarnation, Port
 from hvd.transport.limits import TRACE_LEASE_S
@@ -37,8 +38,9 @@ TRACE_CALLS = range(0x2380, 0x2390)
 class TraceBuffers:
     """What the tables' `Tracing` asks of the world."""
 
-    def __init__(self, held: HeldDescriptors) -> None:
+    def __init__(self, held: HeldDescriptors, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._held = held
+        self._monotonic_s = monotonic_s
         self.clock = best_clock()
         self._own: TraceBuffer | None = None
         self._lease_ends: float | None = None
@@ -57,6 +59,7 @@ class TraceBuffers:
                 raise
             self._held.hold(key, [buffer])
         self._own = TraceBuffer(Extent.map(self._held.by_key[key][0], BUFFER_PAGES, writable=True).view)
+        self._own.record(Kind.BROKER, 0, os.getpid(), 0, self.clock)
         self.renew_lease()
 
     def end(self) -> None:
@@ -66,21 +69,20 @@ class TraceBuffers:
 
     def renew_lease(self) -> None:
         """Somebody reads it."""
-        self._lease_ends = time.monotonic() + TRACE_LEASE_S
+        self._lease_ends = self._monotonic_s() + TRACE_LEASE_S
 
     def lease_left_s(self) -> float | None:
         """Until when somebody must have read it; None: there is no session."""
-        return None if self._lease_ends is None else self._lease_ends - time.monotonic()
+        return None if self._lease_ends is None else self._lease_ends - self._monotonic_s()
 
     # ---- domains' buffers --------------------------------------------------------------------------------------------
 
     def switch(self, domid: DomId, *, on: bool) -> None:
         """OSError when the host has no memory for its records; nothing is switched then."""
+        descriptors = self._held.by_key[domain_key(domid)]
         if on:
-            take_memory(self._held.by_key[domain_key(domid)][TRACE])
-        page = self._held.shared_info(domid)
-        write_trace_switch(page, self.clock if on else TraceClock.OFF)
-        page.close()
+            take_memory(descriptors[TRACE])
+        write_trace_switch(descriptors[INFO], self.clock if on else TraceClock.OFF)
 
     def clear(self, domid: DomId) -> None:
         give_memory_back(self._held.by_key[domain_key(domid)][TRACE])

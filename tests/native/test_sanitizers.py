@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAMS = ("ring_threads.cpp", "doorbell_threads.cpp", "console_threads.cpp", "blkif_slots.cpp")
+PROGRAMS = ("ring_threads.cpp", "doorbell_threads.cpp", "console_threads.cpp", "blkif_slots.cpp", "trace_threads.cpp")
 # Two compilers, so that the headers are warning-free under both.
 SANITIZERS = {"thread": "g++", "address,undefined": "clang++"}
 RUN_DEADLINE_S = 300

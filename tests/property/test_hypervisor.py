@@ -29,6 +29,7 @@ NAMES = ["drv", "ivi", "ic"]
 ACTIONS = ["destroy", "restart", "rename-restart", "preserve", "coredump-restart"]
 PATHS = ["data/a", "data/a/b", "/local/domain/1/data", "/tool/x", "name", "no//path", "@releaseDomain"]
 TOOLSTACK = "t:aa"
+REFUSABLE = ["channel", "extent", "seal", "domain", "start", "trace"]
 
 
 class FlakyHardware(NoHardware):
@@ -243,7 +244,7 @@ class Replay(RuleBasedStateMachine):
         session = domain_session(domain.domid, domain.incarnation)
         self.command("found open", session, self.sequences.get(session, 0) + 1, crashed)
 
-    @rule(what=st.sets(st.sampled_from(["channel", "extent", "seal", "domain", "start"]), min_size=1, max_size=2))
+    @rule(what=st.sets(st.sampled_from(REFUSABLE), min_size=1, max_size=2))
     def the_host_refuses(self, what: set[str]) -> None:
         self.hardware.broken = what
 

@@ -117,18 +117,19 @@ public:
     /// Raises the event at the other end; a system call only if that end sleeps.
     void notify() {
         check_open();
-        trace_notified();
-        ++statistics_.notified;
-        store_fenced(out_->pending, 1U);
-        if (load_fenced(out_->waiting) != 0 && exchange_fenced(out_->waiting, 0U) != 0) {
-            ring_pipe();
+        if (trace::on()) [[unlikely]] {
+            notify_traced();  // with all the rest: a call before it would cost the hot path a register
+            return;
         }
+        raise();
     }
 
     /// Raises the event whatever the other end advertises: for a sender that may have died between the word and the pipe.
     void kick() {
         check_open();
-        trace_notified();
+        if (trace::on()) [[unlikely]] {
+            trace::record(trace::Kind::notify, trace_port, 0, 0);
+        }
         ++statistics_.notified;
         store_fenced(out_->pending, 1U);
         ring_pipe();
@@ -292,10 +293,17 @@ private:
         return cpu_of(untrusted_peer_cpu()) == published_cpu_;
     }
 
-    void trace_notified() const {
-        if (trace::on()) [[unlikely]] {
-            trace::record(trace::Kind::notify, trace_port, 0, 0);
+    void raise() {
+        ++statistics_.notified;
+        store_fenced(out_->pending, 1U);
+        if (load_fenced(out_->waiting) != 0 && exchange_fenced(out_->waiting, 0U) != 0) {
+            ring_pipe();
         }
+    }
+
+    [[gnu::noinline]] void notify_traced() {
+        trace::record(trace::Kind::notify, trace_port, 0, 0);
+        raise();
     }
 
     std::int64_t budget_of(std::int64_t spin_ns) const { return spin_ns < 0 ? adaptive_.budget_ns() : spin_ns; }

@@ -74,6 +74,10 @@ inline void store_relaxed(Word& word, Word value) {
     std::atomic_ref<Word>(word).store(value, std::memory_order_relaxed);
 }
 template <class Word>
+inline void store_release(Word& word, Word value) {
+    std::atomic_ref<Word>(word).store(value, std::memory_order_release);
+}
+template <class Word>
 inline void store_fenced(Word& word, Word value) {
     std::atomic_ref<Word>(word).store(value, std::memory_order_seq_cst);
 }

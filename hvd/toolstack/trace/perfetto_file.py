@@ -1,4 +1,4 @@
-"""A story as a file that ui.perfetto.dev opens: Perfetto's protobuf, written by the `perfetto` package's own classes."""
+"""A story as a file that ui.perfetto.dev opens: Perfetto's protobuf, written by the `perfetto` package's classes."""
 
 from __future__ import annotations
 

@@ -95,6 +95,7 @@ class _Teller:
             name = self._names.get(domid, "hypervisor")
             self._domains[domid] = self._story.add_lane(name if domid == HYPERVISOR[0] else f"{name} (domid {domid})")
         self._tell_lifecycle()
+        self._tell_brokers()
         self._tell_hypercalls()
         self._tell_notifications()
         self._tell_exchanges()
@@ -121,11 +122,18 @@ class _Teller:
             else:
                 self._story.slice(self._domains[HYPERVISOR[0]], begin, self._ns(call.ended_ticks), name, *notes)
 
+    def _tell_brokers(self) -> None:
+        """A new broker's news of itself come before anybody can hear them, so its first record tells."""
+        begun = [event for event in self._broker_events if event.kind is Kind.BROKER]
+        for event in begun[1:]:
+            at, lane = self._ns(event.ticks), self._domains[HYPERVISOR[0]]
+            self._story.marks.append(Mark(at, Shape.INSTANT, lane, "broker restarted", notes=(("pid", event.id),)))
+
     def _tell_notifications(self) -> None:
         flows: dict[Place, tuple[int | None, bool]] = {}
         for notified, taken in notifications(self._tracks, self._channels):
-            flow = self._story.next_flow()
-            flows[notified], flows[taken] = (flow, False), (flow, True)
+            joined = self._story.next_flow()
+            flows[notified], flows[taken] = (joined, False), (joined, True)
         for index, track in enumerate(self._tracks):
             for event in track.events:
                 if event.kind in (Kind.NOTIFY, Kind.EVENT):

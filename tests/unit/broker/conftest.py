@@ -10,7 +10,7 @@ import pytest
 
 from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import Hypervisor
-from hvd.transport.ids import DomId
+from hvd.transport.ids import DOMID_XEN, DomId
 from hvd.transport.messages import DomainConfig
 
 FALLIBLE = {
@@ -19,8 +19,10 @@ FALLIBLE = {
     "seal_extent": "seal",
     "create_domain": "domain",
     "start_domain": "start",
+    "start_trace": "trace",
+    "switch_trace": "trace",
 }
-ANSWERING = {"physinfo"}
+ANSWERING = {"physinfo", "trace_clock", "trace_head", "read_trace"}
 
 
 class RecordingHardware(NoHardware):
@@ -39,7 +41,7 @@ class RecordingHardware(NoHardware):
         def recording(*args: Any, **named: Any) -> None:
             self.calls.append((name, *args, *named.values()))
             if name in self.refused:
-                number = getattr(args[0], "domid", args[0])
+                number = getattr(args[0], "domid", args[0]) if args else DOMID_XEN
                 self.refusals.append([FALLIBLE[name], number, errno.EMFILE])
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 

@@ -46,11 +46,12 @@ SELF_CALLS = {m.EvtchnAllocUnbound, m.EvtchnStatus, m.EvtchnReset, m.DomctlShutd
 DOM0_CALLS = {
     m.DomctlCreate, m.DomctlDestroy, m.DomctlPause, m.DomctlUnpause, m.DomctlKill,
     m.MachineStop, m.SysctlReadConsole, m.SysctlPhysinfo,
+    m.TraceStart, m.TraceStop, m.TraceBuffers, m.TraceRead,
 }
 READS = {
     m.XenVersion, m.EvtchnSend, m.EvtchnStatus, m.StoreDirectory, m.StoreRead, m.StoreReadAll,
     m.StoreGetPerms,
-    m.DomctlList, m.SysctlReadConsole, m.SysctlPhysinfo,
+    m.DomctlList, m.SysctlReadConsole, m.SysctlPhysinfo, m.TraceBuffers, m.TraceRead,
 }
 
 

@@ -81,7 +81,7 @@ def test_what_is_held_is_told_at_once_with_its_descriptors(held, link):
     held.create_extent(ExtentId(4), 2, readonly=True)
     held.create_domain(DomId(5))
     assert link.told() == [
-        ("hold", "channel:7", 5), ("hold", "extent:3", 1), ("hold", "extent:4", 2), ("hold", "domain:5", 6),
+        ("hold", "channel:7", 5), ("hold", "extent:3", 1), ("hold", "extent:4", 2), ("hold", "domain:5", 7),
     ]
 
 

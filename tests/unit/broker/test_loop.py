@@ -8,6 +8,7 @@ import pytest
 
 from hvd.broker.loop import CALLS_PER_TURN, Broker
 from hvd.broker.sessions import Reply
+from hvd.broker.state import TRACE_OVER
 from hvd.transport.ids import DomId
 
 FLOOD, MODEST = DomId(1), DomId(2)
@@ -41,6 +42,18 @@ def broker(monkeypatch):
 
     monkeypatch.setattr(made, "_answer", answer)
     return made
+
+
+@pytest.mark.parametrize(
+    ("left_s", "commands", "wait_s"), [(None, [], None), (3.0, [], 3.0), (-1.0, [[TRACE_OVER]], 0)]
+)
+def test_a_trace_whose_lease_is_over_is_ended_by_a_command(broker, monkeypatch, left_s, commands, wait_s):
+    broker._state = SimpleNamespace(hypervisor=SimpleNamespace(next_deadline_ns=lambda: None))
+    broker._world.trace = SimpleNamespace(lease_left_s=lambda: left_s)
+    carried_out: list[Any] = []
+    monkeypatch.setattr(broker, "_command", carried_out.append)
+    broker._tick()
+    assert (carried_out, broker._wait_s()) == (commands, wait_s)
 
 
 def test_after_calls_per_turn_hypercalls_it_is_the_next_callers_turn(broker):
