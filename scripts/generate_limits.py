@@ -25,6 +25,7 @@ from hvd.transport.messages import RestartPolicy
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "limits.md"
 STORE, BROKER, MACHINE = "tests/unit/broker/store", "tests/unit/broker", "tests/process/test_machine.py"
+TRACE = "tests/unit/toolstack/trace"
 QUOTA_TESTS = {
     "nodes_max": f"{STORE}/test_quotas.py::test_a_guest_owns_so_many_nodes_and_no_more_until_it_removes_some",
     "node_bytes_max": f"{STORE}/test_quotas.py::test_a_node_has_so_many_bytes_its_childrens_names_included",
@@ -128,6 +129,19 @@ DEVICES = [
           "hvd up refuses the cluster file",
           "tests/unit/toolstack/config/test_kernels.py::test_a_kernel_has_a_size_limit"),
 ]  # fmt: skip
+TRACING = [
+    Bound("hvd.toolstack.trace.track", "KEPT_MAX", "records of one track that a trace keeps",
+          "the oldest go, and are counted as lost",
+          f"{TRACE}/test_track.py::test_a_track_keeps_the_newest_records_and_counts_the_others"),
+    Bound("hvd.toolstack.trace.exchanges", "MESSAGES_MAX", "messages of one track that are joined to flows",
+          "later ones are drawn without", f"{TRACE}/test_exchanges.py::"
+          "test_a_record_that_claims_more_messages_than_there_can_be_costs_a_bounded_time"),
+    Bound("hvd.toolstack.trace.story", "LANES_MAX", "requests of one ring that are drawn side by side",
+          "the others are counted as undrawn", f"{TRACE}/test_perfetto_file.py::"
+          "test_more_requests_in_flight_than_there_are_lanes_are_counted_and_not_drawn"),
+    Bound("hvd.toolstack.trace.session", "LIFECYCLE_MAX", "lifecycle events of a trace", "later ones are not in it",
+          f"{TRACE}/test_session.py::test_a_trace_keeps_so_many_lifecycle_events"),
+]  # fmt: skip
 RESTART_TESTS = {
     "limit": ("restarts within the window", f"{BROKER}/test_restarts.py::test_judging"),
     "window_ms": ("ms of that window", f"{BROKER}/test_restarts.py::test_judging"),
@@ -157,6 +171,9 @@ def page() -> str:
         "## Restarts",
         "Defaults, which a cluster file changes for each domain. Who restarts more often is failed; 0 is no limit.",
         table(("key", "default", "what", "test"), restart_rows()),
+        "## Traces",
+        "Beside these, `trace_records`, `traces_kept_max` and `trace_lease_s` above.",
+        bounds(TRACING),
         "## The broker's own life",
         bounds(BROKER_LIFE),
         "## The machine",

@@ -34,6 +34,13 @@ def test_every_command_has_help_with_examples(command):
     assert f"hvd {command}" in result.stdout.partition("Examples:")[2]
 
 
+def test_no_other_command_loads_what_traces():
+    program = "import sys; from hvd.toolstack.cli import app, look, power, change; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert "hvd.toolstack.cli.look" in loaded.stdout
+    assert not [name for name in loaded.stdout.split() if "perfetto" in name or name.startswith("hvd.toolstack.trace")]
+
+
 @pytest.mark.parametrize("command", PRINTING)
 def test_every_command_that_prints_can_print_json(command):
     assert "--json" in CliRunner().invoke(app, [command, "--help"]).stdout
