@@ -284,7 +284,7 @@ def trace(
         Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write; a file that is there is replaced.")
     ] = Path("hvd.pftrace"),
     duration: Annotated[
-        float | None, typer.Option(metavar="SECONDS", min=0, help="How long; without it until Ctrl-C.")
+        float | None, typer.Option(metavar="SECONDS", parser=_seconds, help="How long; without it until Ctrl-C.")
     ] = None,
     domains: Annotated[str, typer.Option(metavar="NAME,...", help="Only these domains and what they ask.")] = "",
     json: AsJson = False,
