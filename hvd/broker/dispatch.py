@@ -314,13 +314,17 @@ def _trace_buffers(h: Hypervisor, caller: DomId, msg: m.TraceBuffers, now: int) 
     buffers = [(*HYPERVISOR, "hypervisor", True)]
     buffers += [(d.domid, d.incarnation, d.name, True) for d in h.tracing.traced(h.domains.values())]
     buffers += [(*dead, name, False) for dead, name in h.tracing.kept.items()]
-    rows = [[*row, h.hardware.trace_head(row[0], row[1])] for row in buffers]
+    rows = [[*row, h.hardware.trace_head(row[0], row[1], kept=h.tracing.is_kept(row[0], row[1]))] for row in buffers]
     return {"clock": h.hardware.trace_clock(), "buffers": rows}
 
 
 def _trace_read(h: Hypervisor, caller: DomId, msg: m.TraceRead, now: int) -> list[Any]:
     h.tracing.check(msg.session)
-    slots = h.hardware.read_trace(msg.dom, Incarnation(msg.incarnation), msg.first)
+    incarnation = Incarnation(msg.incarnation)
+    kept = h.tracing.is_kept(msg.dom, incarnation)
+    slots = None
+    if kept or any((d.domid, d.incarnation) == (msg.dom, incarnation) for d in h.tracing.traced(h.domains.values())):
+        slots = h.hardware.read_trace(msg.dom, incarnation, msg.first, kept=kept)
     if slots is None:
         raise Refused(errno.ENOENT, f"the trace of domain {msg.dom}, incarnation {msg.incarnation}, has gone")
     return slots

@@ -97,23 +97,21 @@ class TraceBuffers:
     def release(self, domid: DomId, incarnation: Incarnation) -> None:
         self._held.drop(trace_key(domid, incarnation))
 
-    def head(self, domid: DomId, incarnation: Incarnation) -> int:
+    def head(self, domid: DomId, incarnation: Incarnation, *, kept: bool) -> int:
         """How many records were begun, if one believes their writer; 0 when the buffer has gone."""
-        buffer = self._buffer(domid, incarnation)
+        buffer = self._buffer(domid, incarnation, kept=kept)
         return 0 if buffer is None else read_head(buffer)
 
-    def read(self, domid: DomId, incarnation: Incarnation, first: int) -> Slots | None:
+    def read(self, domid: DomId, incarnation: Incarnation, first: int, *, kept: bool) -> Slots | None:
         """Some of its slots; None when the buffer has gone."""
-        buffer = self._buffer(domid, incarnation)
+        buffer = self._buffer(domid, incarnation, kept=kept)
         return None if buffer is None else read_slots(buffer, first)
 
-    def _buffer(self, domid: DomId, incarnation: Incarnation) -> int | None:
-        """The dead incarnation's if one is kept, else the domain's that lives."""
-        kept = self._held.by_key.get(trace_key(domid, incarnation))
-        if kept is not None:
-            return kept[0]
-        own = self._held.by_key.get(domain_key(domid))
-        return None if own is None else own[TRACE]
+    def _buffer(self, domid: DomId, incarnation: Incarnation, *, kept: bool) -> int | None:
+        """The one under a key of its own (a dead incarnation's, the broker's), or that of the domain that lives."""
+        key, place = (trace_key(domid, incarnation), 0) if kept else (domain_key(domid), TRACE)
+        descriptors = self._held.by_key.get(key)
+        return None if descriptors is None else descriptors[place]
 
     # ---- the broker's own records ------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from hvd.broker.errors import Refused
 from hvd.broker.hardware import Hardware
 from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.limits import TRACES_KEPT_MAX
+from hvd.transport.trace import HYPERVISOR
 
 
 class Phase(IntEnum):
@@ -92,6 +93,10 @@ class Tracing:
     def traced(self, domains: Iterable[Domain]) -> list[Domain]:
         """Those of the session that have, or may have, a process."""
         return [domain for domain in domains if domain.life in ALIVE and self.wants(domain)]
+
+    def is_kept(self, domid: DomId, incarnation: Incarnation) -> bool:
+        """Whether this buffer is no living domain's: a dead incarnation's, or the broker's own."""
+        return (domid, incarnation) == HYPERVISOR or (domid, incarnation) in self.kept
 
     def keep(self, domain: Domain, hardware: Hardware) -> None:
         """Its process is dead, and its buffer about to go with it: not while somebody traces."""

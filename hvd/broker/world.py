@@ -269,12 +269,14 @@ class World:
         self.trace.renew_lease()
         return self.trace.clock
 
-    def trace_head(self, domid: DomId, incarnation: Incarnation) -> int:
-        return self.trace.head(domid, incarnation)
+    def trace_head(self, domid: DomId, incarnation: Incarnation, *, kept: bool) -> int:
+        return self.trace.head(domid, incarnation, kept=kept)
 
-    def read_trace(self, domid: DomId, incarnation: Incarnation, first: int) -> list[Any] | None:
+    def read_trace(
+        self, domid: DomId, incarnation: Incarnation, first: int, *, kept: bool
+    ) -> list[Any] | None:
         self.trace.renew_lease()
-        slots = self.trace.read(domid, incarnation, first)
+        slots = self.trace.read(domid, incarnation, first, kept=kept)
         return None if slots is None else as_reply(slots)
 
     def port_bound(self, domid: DomId, port: Port, channel: int, side: int) -> None:

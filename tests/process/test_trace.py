@@ -170,7 +170,8 @@ def resident_kib(pid: int) -> int:
 
 
 def test_a_killed_domains_last_events_are_in_the_trace(cluster, tmp_path):
-    """Every response that the guest took in before the death was put out by the driver, and its last one is there."""
+    """Whatever was answered before the death, the dead driver's records of it are there: those of its last millisecond
+    too, which nobody can have read while it lived."""
     path = tmp_path / "t"
     driver = cluster.domain("driver")
     incarnation = driver.incarnation
@@ -184,10 +185,10 @@ def test_a_killed_domains_last_events_are_in_the_trace(cluster, tmp_path):
     assert tracks["driver", incarnation + 1]["records"] > 0
     marks = marks_of(path)
     death = next(mark.ns for mark in marks if mark.name == "died: killed by SIGKILL")
-    answered = [mark for mark in marks if mark.name == "response" and mark.ns < death]
-    served = {flow: mark.ns for mark in marks if mark.name == "serve" for flow in mark.flows}
-    assert answered
-    assert all(served[mark.flows[0]] < mark.ns for mark in answered)
+    answered = [mark for mark in marks if mark.name == "request" and mark.ns < death]
+    served = {flow for mark in marks if mark.name == "serve" for flow in mark.flows}
+    assert len(answered) > 100
+    assert all(set(mark.flows) & served for mark in answered)
     assert [mark.lane for mark in marks if mark.name.startswith("died")] == ["driver (domid 1)"]
     assert any(mark.name == "response" and mark.ns > death for mark in marks)
     (kill,) = [mark for mark in marks if mark.name == "DomctlKill"]

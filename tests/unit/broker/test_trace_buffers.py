@@ -75,16 +75,16 @@ def test_the_dead_ones_buffer_is_read_by_its_incarnation_after_the_domain_has_go
     held.drop(domain_key(GUEST))
     held.create_domain(GUEST)
     held.settle()
-    assert buffers.head(GUEST, FIRST) == 7
-    assert buffers.head(GUEST, Incarnation(2)) == 0
+    assert buffers.head(GUEST, FIRST, kept=True) == 7
+    assert buffers.head(GUEST, Incarnation(2), kept=False) == 0
     buffers.release(GUEST, FIRST)
     held.settle()
-    assert trace_key(GUEST, FIRST) not in held.by_key
+    assert buffers.read(GUEST, FIRST, 0, kept=True) is None  # and not its successor's
 
 
 def test_what_nobody_holds_is_no_buffer(buffers):
-    assert buffers.read(DomId(9), FIRST, 0) is None
-    assert buffers.head(DomId(9), FIRST) == 0
+    assert buffers.read(DomId(9), FIRST, 0, kept=False) is None
+    assert buffers.head(DomId(9), FIRST, kept=True) == 0
     buffers.keep(DomId(9), FIRST)
 
 
@@ -106,7 +106,7 @@ def test_the_brokers_hypercalls_and_bindings_are_recorded_but_not_those_that_rea
     buffers.hypercall_done(None, 0x2383, 1, 0)
     buffers.hypercall(None, 0x2482, 2)
     buffers.port_bound(GUEST, 3, 40, 1)
-    assert records(buffers.read(*HYPERVISOR, 0)) == [
+    assert records(buffers.read(*HYPERVISOR, 0, kept=True)) == [
         (Kind.BROKER, 0, os.getpid(), 0),
         (Kind.HYPERCALL, GUEST, 8, 0x2000),
         (Kind.HYPERCALL_DONE, GUEST, 8, 13),
@@ -118,7 +118,7 @@ def test_the_brokers_hypercalls_and_bindings_are_recorded_but_not_those_that_rea
 def test_nothing_is_recorded_of_a_broker_that_is_not_traced(buffers, held):
     buffers.hypercall(GUEST, 0x2000, 8)
     buffers.port_bound(GUEST, 3, 40, 1)
-    assert buffers.read(*HYPERVISOR, 0) is None
+    assert buffers.read(*HYPERVISOR, 0, kept=True) is None
 
 
 def test_a_new_broker_goes_on_in_the_dead_ones_buffer(buffers, held, clock):
@@ -127,7 +127,7 @@ def test_a_new_broker_goes_on_in_the_dead_ones_buffer(buffers, held, clock):
     successor = TraceBuffers(held, clock)
     successor.start()
     successor.hypercall_done(GUEST, 0x2000, 8, 0)
-    assert [kind for kind, *_ in records(successor.read(*HYPERVISOR, 0))] == [
+    assert [kind for kind, *_ in records(successor.read(*HYPERVISOR, 0, kept=True))] == [
         Kind.BROKER, Kind.HYPERCALL, Kind.BROKER, Kind.HYPERCALL_DONE,
     ]  # fmt: skip
 

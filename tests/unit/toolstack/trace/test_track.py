@@ -121,6 +121,15 @@ def test_a_record_whose_writer_died_over_it_is_torn_and_those_behind_it_are_read
     assert not followed.spoiled
 
 
+def test_a_record_that_was_begun_over_an_old_one_and_never_written_is_torn_and_not_the_old_one_again():
+    followed, ring = track(), Ring()
+    ring.write(TRACE_RECORDS)
+    read(followed, ring, final=True)
+    ring.begun += 1
+    read(followed, ring, final=True)
+    assert (followed.torn, len(followed.events)) == (1, TRACE_RECORDS)
+
+
 def test_nobody_waits_for_ever_for_one_record_of_a_domain_that_goes_on():
     followed, ring = track(), Ring()
     ring.write(1, finish=False)
