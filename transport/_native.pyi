@@ -177,6 +177,9 @@ class Waiter:
     def __init__(self, spin_limit_ns: int = 200_000) -> None:
         """`spin_limit_ns`: how long at most to poll before sleeping; 0: never poll."""
 
+    spin_ns: int
+    """How long to poll before sleeping, as in `Endpoint.wait`: -1 (at first) is adaptive, 0 not at all."""
+
     def add(self, port: int, endpoint: Endpoint) -> None:
         """Binds an endpoint to a port (> 0); at most 4,096. Its own `wait` is refused from then on."""
 

@@ -156,6 +156,8 @@ void bind_channels(nb::module_& m) {
              nb::arg("token"), nb::arg("fd"))
         .def("unwatch_fd", [](BoundWaiter& self, std::int64_t token) { self.waiter.unwatch_fd(token); }, nb::arg("token"))
         .def("wait", &BoundWaiter::wait, nb::arg("timeout_ns"), nb::arg("mask_delivered") = false)
+        .def_prop_rw("spin_ns", [](const BoundWaiter& self) { return self.waiter.spin_ns; },
+                     [](BoundWaiter& self, std::int64_t spin_ns) { self.waiter.spin_ns = spin_ns; })
         .def("close", &BoundWaiter::close)
         .def("statistics", [](const BoundWaiter& self) { return self.waiter.statistics(); });
 }

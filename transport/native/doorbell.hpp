@@ -1,7 +1,10 @@
 // One end of an event channel: a pending word in a shared page, and a pipe that is written only when the other end sleeps.
 //
 //   notifier: pending = 1;  FENCE;  if (waiting && exchange(waiting, 0)) write one byte
-//   receiver: waiting = 1;  FENCE;  if (pending) stay awake; else sleep on the pipe;  waiting = 0; drain
+//   receiver: drain;  waiting = 1;  FENCE;  if (pending) stay awake; else sleep on the pipe;  waiting = 0
+//
+// The pipe is drained before the next sleep and not after this one, where the woken has something better to do and the
+// writer still holds the pipe's lock. Whatever is drained belongs to events that the look after the fence would find.
 //
 // Without either fence both may read the old value of the other's word, and the wake-up is lost (a model check in the
 // tests shows it). A pipe per direction and not an eventfd: an eventfd handed to two processes is one open file
@@ -201,6 +204,7 @@ public:
     /// Empties the pipe as far as one read goes; a peer that wrote more than one byte costs only itself and this call.
     void drain() {
         char bytes[page_size];
+        undrained_ = false;
         if (::read(rx_fd_, bytes, sizeof bytes) == 0) {
             hung_up_ = true;
         }
@@ -316,6 +320,9 @@ private:
     }
 
     Wake sleep(std::int64_t deadline_ns) {
+        if (undrained_) {
+            drain();
+        }
         arm();
         int woken = 1;
         if (!pending()) {
@@ -327,9 +334,8 @@ private:
                 disarm(current_cpu());
                 throw LocalError(std::string("ppoll: ") + std::strerror(errno));
             }
-            if (woken > 0) {
-                drain();
-            }
+            undrained_ = woken > 0;
+            hung_up_ |= woken > 0 && (pipe.revents & POLLIN) == 0;  // POLLHUP alone: nobody can write it again
         }
         disarm(current_cpu());
         return woken > 0 ? Wake::ready : woken == 0 ? Wake::timed_out : Wake::interrupted;
@@ -340,6 +346,7 @@ private:
     int rx_fd_ = -1;
     int tx_fd_ = -1;
     bool hung_up_ = false;
+    bool undrained_ = false;
     std::int32_t published_cpu_ = cpu_unknown;
     SpinBudget adaptive_{spin_limit_default_ns};
     Yielding yielding_;

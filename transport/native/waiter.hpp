@@ -154,7 +154,7 @@ public:
         ready_.clear();
         follow_cpu();
         collect();
-        if (ready_.empty() && may_block && adaptive_.budget_ns() > 0) {
+        if (ready_.empty() && may_block && budget_ns() > 0) {
             const bool hit = !shares_cpu() && spin_briefly([this] { return collect(); });
             statistics_.spins_hit += hit ? 1 : 0;
         }
@@ -169,7 +169,7 @@ public:
     /// Polls, then sleeps, until something is ready or the deadline passes. Runs without the interpreter lock.
     Wake block(std::int64_t deadline_ns) {
         const std::int64_t began = now_ns();
-        const std::int64_t budget = adaptive_.budget_ns();
+        const std::int64_t budget = budget_ns();
         if (budget > 0 && !polled_.empty()) {
             if (spin_until(began, std::min(began + budget, deadline_ns), yielding_, [this] { return collect(); },
                            [this] { return shares_cpu(); })) {
@@ -215,6 +215,8 @@ public:
 
     /// Set while a thread is in `block` without the interpreter lock: nobody else may change the set then.
     bool busy = false;
+    /// How long to poll before sleeping, as `Doorbell::wait` has it: -1 is adaptive, 0 not at all.
+    std::int64_t spin_ns = -1;
 
 private:
     enum class State { polled, armed, masked };
@@ -295,6 +297,8 @@ private:
             slot.state = State::masked;
         }
     }
+
+    std::int64_t budget_ns() const { return spin_ns < 0 ? adaptive_.budget_ns() : spin_ns; }
 
     bool collect() {
         for (std::size_t i = polled_.size(); i-- > 0;) {  // backwards: delivering may move the last one here

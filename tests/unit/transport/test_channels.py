@@ -762,3 +762,54 @@ def test_statistics_are_a_frozen_copy(channel):
     with pytest.raises(AttributeError):
         statistics.notified = 5
     assert channel.ends[0].statistics().notified == 1
+
+
+def test_a_waiter_polls_by_what_it_observes_unless_it_is_told_for_how_long(channel):
+    """A wait that ended with nothing takes the budget away; a pinned one stays."""
+    waiter = Waiter()
+    waiter.add(1, channel.ends[0])
+    assert waiter.spin_ns == -1
+    waiter.wait(1_000_000)
+    waiter.wait(1_000_000)
+    adaptive = waiter.statistics().spins_missed
+    waiter.spin_ns = 50_000
+    waiter.wait(1_000_000)
+    waiter.wait(1_000_000)
+    assert waiter.statistics().spins_missed == adaptive + 2
+    waiter.spin_ns = 0
+    waiter.wait(1_000_000)
+    assert waiter.statistics().spins_missed == adaptive + 2
+    assert adaptive <= 1
+    waiter.close()
+
+
+def test_a_byte_that_woke_an_endpoint_does_not_wake_it_again(channel):
+    """It is taken from the pipe before the next sleep, and no event with it."""
+    receiver, sender = channel.ends
+    sleeper = threading.Thread(target=lambda: receiver.wait(DEADLINE_NS, 0))
+    sleeper.start()
+    channel.until_waiting(0)
+    sender.notify()
+    sleeper.join()
+    before = receiver.statistics()
+    assert not receiver.wait(20_000_000, 0)
+    after = receiver.statistics()
+    assert after.sleeps == before.sleeps + 1
+    assert after.taken == before.taken
+
+
+def test_an_event_that_comes_with_a_stale_byte_in_the_pipe_is_taken(channel):
+    receiver, sender = channel.ends
+    for _ in range(3):
+        sender.kick()
+        assert receiver.wait(DEADLINE_NS, 0)
+    assert not receiver.wait(1_000_000, 0)
+
+
+def test_a_sender_that_is_gone_behind_a_stale_byte_is_seen(channel):
+    receiver, sender = channel.ends
+    sender.kick()
+    assert receiver.wait(DEADLINE_NS, 0)
+    sender.close()
+    assert receiver.wait(DEADLINE_NS, 0)
+    assert receiver.peer_closed
