@@ -4,6 +4,8 @@ Use it through `hvd.transport.pages`, `rings`, `channels`, `process`, which expl
 at a time: while one waits, changing what it waits on raises LocalError in the others (notifying is always allowed).
 """
 
+import enum
+from collections.abc import Callable
 from typing import final
 
 from typing_extensions import Buffer
@@ -269,6 +271,7 @@ def ptrace_stop(thread: int) -> None: ...
 def ptrace_wait() -> tuple[int, bool]: ...
 def ptrace_registers(thread: int, type: int) -> bytes: ...
 def restore_fault(registers: bytes, untrusted_context: bytes) -> bytes: ...
+
 def eventfd_ping_pong(rounds: int, think_ns: int, child_cpu: int) -> list[int]:
     """Round trips of a bare C eventfd ping-pong with a forked child, in nanoseconds."""
 
@@ -308,3 +311,91 @@ def open_own_trace(info_fd: int, buffer_fd: int) -> None:
 
 def trace_clocks(clock: int) -> tuple[int, int]:
     """(ticks of that clock, CLOCK_MONOTONIC in ns) of one moment."""
+
+@final
+class Histogram:
+    """An HdrHistogram: durations in nanoseconds (or any other counts), recorded without allocation."""
+
+    def __init__(self, highest: int = 3_600_000_000_000, digits: int = 3) -> None:
+        """Values 0 to `highest` with so many significant decimal digits, 1 to 5; what is larger counts as `highest`."""
+
+    def record(self, value: int, count: int = 1) -> None: ...
+    def add(self, other: Histogram) -> None:
+        """Takes in another of the same shape (else LocalError)."""
+
+    def reset(self) -> None: ...
+    def percentile(self, percentile: float) -> int:
+        """The value that so many percent of all do not exceed; 0 when nothing was recorded."""
+
+    def count_from(self, value: int) -> int:
+        """How many were at least `value`, to the precision of the buckets."""
+
+    def encode(self) -> bytes:
+        """HdrHistogram's V2 encoding, not compressed; see transport/histogram.py."""
+
+    @staticmethod
+    def decode(encoded: bytes) -> Histogram:
+        """The reverse; LocalError when it is nothing of the kind."""
+
+    def time_calls(
+        self, call: Callable[[], object], duration_ns: int, think_ns: int = 0, computing: bool = False
+    ) -> None:
+        """Closed loop: calls it again and again for so long, at least once, and records each call's duration. Before
+        each, `think_ns` pass, asleep or `computing`; they are not recorded."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def min(self) -> int: ...
+    @property
+    def max(self) -> int: ...
+    @property
+    def mean(self) -> float: ...
+    @property
+    def digits(self) -> int: ...
+    @property
+    def highest(self) -> int: ...
+
+def time_calls_at_rate(
+    from_intended: Histogram, from_sent: Histogram, call: Callable[[], object], duration_ns: int, interval_ns: int
+) -> None:
+    """Open loop: a call is due every `interval_ns`. The first histogram has the time from when a call was due, the
+    second from when it was made: after a stall those that had to queue are late in the first alone."""
+
+class PingPong(enum.Enum):
+    """What carries a C ping-pong: a polled word, a futex, an eventfd."""
+
+    SPIN = 0
+    FUTEX = 1
+    EVENTFD = 2
+
+def ping_pong(kind: PingPong, times: Histogram, duration_ns: int, think_ns: int, child_cpu: int) -> None:
+    """Records round trips of bare C with a forked child on `child_cpu` (-1: anywhere), sleeping `think_ns` before each.
+    OSError when the kernel refuses."""
+
+def count_system_calls(pid: int, duration_ns: int) -> int:
+    """How many system calls a thread enters in that time; it is traced for that. OSError when it may not be."""
+
+@final
+class Instructions:
+    """The CPU's counter of this thread's user-space instructions."""
+
+    def __init__(self) -> None: ...
+    def read(self) -> int:
+        """So far; -1 where the machine lends no such counter."""
+
+@final
+class Walk:
+    """A walk through that many cache lines in an order that no prefetcher guesses."""
+
+    def __init__(self, lines: int) -> None: ...
+    def walk(self, steps: int) -> int: ...
+
+def compute(steps: int) -> int:
+    """Arithmetic that touches no memory."""
+
+def touch_lines(memory: Buffer) -> int:
+    """Reads a word of every cache line; their sum."""
+
+def dirty_lines(memory: Buffer, value: int) -> None:
+    """Writes a word of every cache line."""

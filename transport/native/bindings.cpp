@@ -42,4 +42,5 @@ NB_MODULE(_native, m) {
     hvd::bind_console(m);
     hvd::bind_blkif(m);
     hvd::bind_trace(m);
+    hvd::bind_bench(m);
 }

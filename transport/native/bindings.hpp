@@ -72,5 +72,6 @@ void bind_ptrace(nb::module_& m);
 void bind_console(nb::module_& m);
 void bind_blkif(nb::module_& m);
 void bind_trace(nb::module_& m);
+void bind_bench(nb::module_& m);
 
 }  // namespace hvd
