@@ -22,7 +22,7 @@ SHIPPED = {
     "hvd:conformance": "hvd.domains.programs.conformance:main",
     "hvd:disk_exerciser": "hvd.domains.programs.disk_exerciser:main",
     "hvd:disk_caller": "hvd.domains.programs.disk_caller:main",
-    "hvd:echo_caller": "hvd.domains.programs.echo_caller:main",
+    "hvd:measured": "hvd.domains.programs.measured:main",
     "hvd:first_line": "hvd.domains.programs.first_line:main",
 }
 

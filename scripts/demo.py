@@ -29,7 +29,8 @@ from hvd.toolstack.bench.boots import measure_boots
 from hvd.toolstack.bench.figures import Figure, as_object
 from hvd.toolstack.bench.machine_facts import machine_facts
 from hvd.toolstack.bench.recovery import measure_recovery
-from hvd.toolstack.bench.ring import measure_ring
+from hvd.toolstack.bench.ring import measure_round_trips
+from hvd.toolstack.bench.run import Run, cpus_from
 from hvd.toolstack.cli.durations import count_argument
 from hvd.toolstack.cli.power import Ended, ended_by_signals
 from hvd.toolstack.cluster import Cluster
@@ -38,7 +39,7 @@ from hvd.transport.errors import HvdError
 
 COCKPIT = Path(__file__).resolve().parent.parent / "examples" / "cockpit"
 WIDTH = 120
-BOOTS, BIRTHS, HOT, ASLEEP, REQUESTS = 5, 20, 100_000, 500, 5000
+BOOTS, BIRTHS, RING_S, REQUESTS = 5, 20, 2.0, 5000
 
 
 def main() -> int:
@@ -76,12 +77,12 @@ def tell(console: Console, directory: Path, kills: int) -> tuple[list[Figure], V
             console.print(domain_table(cluster))
             console.print("[bold]3.[/] two domains and a shared ring between them: 64 bytes there and back")
             status.update("measuring the ring")
-            figures = measure_ring(cluster, directory, hot=HOT, asleep=ASLEEP)
+            figures = measure_round_trips(Run(1, RING_S, cpus_from(None), status.update), cluster, 1.0)
             console.print("[bold]4.[/] a guest's disk: frontend, ring, backend in another process, image")
             status.update("measuring the disk")
             figures += measure_block(cluster, directory, REQUESTS)
             console.print(f"[bold]5.[/] {BIRTHS} domains are created, one after the other")
-            figures.append(measure_births(cluster, directory, BIRTHS, status.update))
+            figures += measure_births(cluster, directory, BIRTHS, status.update)
             console.print(f"[bold]6.[/] a guest writes and reads without pause; its driver domain dies {kills} times")
             recovery, verdict = measure_recovery(cluster, directory, kills, status.update)
             console.print("   and the cockpit, meanwhile:")
@@ -118,10 +119,10 @@ def figure_table(facts: dict[str, str], figures: list[Figure]) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("goal")
     for figure in figures:
-        goals = ", ".join(f"{goal.percentile} ≤ {goal.most:g}" for goal in figure.goals)
+        goals = ", ".join(map(str, figure.goals))
         colour = "green" if figure.met else "yellow"
         cells = [f"{figure.percentiles[p]:.2f}" if p in figure.percentiles else "-" for p in ("p50", "p99")]
-        table.add_row(figure.name, figure.unit, str(len(figure.samples)), *cells, f"[{colour}]{goals}[/]")
+        table.add_row(figure.name, figure.unit, str(figure.n), *cells, f"[{colour}]{goals}[/]")
     return table
 
 

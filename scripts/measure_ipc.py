@@ -27,8 +27,9 @@ from hvd.toolstack.bench.boots import measure_boots
 from hvd.toolstack.bench.figures import HEADINGS, Figure, as_object
 from hvd.toolstack.bench.machine_facts import machine_facts
 from hvd.toolstack.bench.recovery import measure_recovery
-from hvd.toolstack.bench.ring import measure_ring
-from hvd.toolstack.cli.durations import count_argument
+from hvd.toolstack.bench.ring import measure_round_trips
+from hvd.toolstack.bench.run import Run, cpus_from
+from hvd.toolstack.cli.durations import count_argument, seconds_argument
 from hvd.toolstack.cli.output import BAD_INPUT, FAILED, print_error, print_json, print_line, print_table
 from hvd.toolstack.cli.power import Ended, ended_by_signals
 from hvd.toolstack.cli.progress import Progress
@@ -59,10 +60,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, nargs="?", help="a cluster file (default: dom0 alone)")
     parser.add_argument(
-        "--hot", type=count_argument, default=200_000, metavar="N", help="round trips with both ends awake"
-    )
-    parser.add_argument(
-        "--asleep", type=count_argument, default=2000, metavar="N", help="round trips with both ends asleep"
+        "--ring", type=seconds_argument, default=5.0, metavar="SECONDS", help="how long the ring is measured"
     )
     parser.add_argument(
         "--requests", type=count_argument, default=10_000, metavar="N", help="4 KiB reads and writes of a guest's disk"
@@ -84,10 +82,10 @@ def _measure(options: argparse.Namespace) -> tuple[list[Figure], Verdict]:
         cluster.start(tell=progress)
         with cluster:
             progress("the ring")
-            figures = measure_ring(cluster, directory, hot=options.hot, asleep=options.asleep)
+            figures = measure_round_trips(Run(1, options.ring, cpus_from(None), progress), cluster, 1.0)
             progress("a guest's disk")
             figures += measure_block(cluster, directory, options.requests)
-            figures.append(measure_births(cluster, directory, options.births, progress))
+            figures += measure_births(cluster, directory, options.births, progress)
             recovery, verdict = measure_recovery(cluster, directory, options.kills, progress)
     return [*figures, *boots, *recovery], verdict
 

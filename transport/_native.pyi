@@ -272,10 +272,6 @@ def ptrace_wait() -> tuple[int, bool]: ...
 def ptrace_registers(thread: int, type: int) -> bytes: ...
 def restore_fault(registers: bytes, untrusted_context: bytes) -> bytes: ...
 
-def eventfd_ping_pong(rounds: int, think_ns: int, child_cpu: int) -> list[int]:
-    """Round trips of a bare C eventfd ping-pong with a forked child, in nanoseconds."""
-
-
 @final
 class BlkifDecoder:
     """Untrusted blkif request slots to checked scatter lists over mapped grants."""

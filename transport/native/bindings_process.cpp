@@ -1,9 +1,6 @@
 // process.hpp for Python, without logic of its own.
-#include <nanobind/stl/vector.h>
-
 #include "bindings.hpp"
 #include "fault_report.hpp"
-#include "floor.hpp"
 #include "process.hpp"
 
 namespace {
@@ -28,13 +25,6 @@ void bind_process(nb::module_& m) {
     m.def("fork_sibling", fork_sibling, nb::arg("namespaces"));
     m.def("die_with_parent", [] { checked(die_with_parent()); });
     m.def("set_process_name", [](const char* name) { checked(set_process_name(name)); }, nb::arg("name"));
-    m.def(
-        "eventfd_ping_pong",
-        [](int rounds, std::int64_t think_ns, int child_cpu) {
-            const nb::gil_scoped_release unlocked;
-            return eventfd_ping_pong(rounds, think_ns, child_cpu);
-        },
-        nb::arg("rounds"), nb::arg("think_ns"), nb::arg("child_cpu"));
     nb::list fatal;
     for (const int number : fatal_signals) {
         fatal.append(number);

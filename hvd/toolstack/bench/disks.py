@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
@@ -17,9 +18,10 @@ def make_image(path: Path) -> Path:
     return path
 
 
-def disk_domain(name: str) -> DomainConfig:
+def disk_domain(name: str, cpus: Sequence[int] = ()) -> DomainConfig:
     """A driver domain that may be killed as often as anybody likes."""
-    return DomainConfig(name, "hvd:driver_domain", driver_domain=True, restart=RestartPolicy(limit=0))
+    restart = RestartPolicy(limit=0)
+    return DomainConfig(name, "hvd:driver_domain", cpus=list(cpus), driver_domain=True, restart=restart)
 
 
 def disk(image: Path, backend: str) -> DeviceConfig:

@@ -1,71 +1,146 @@
-"""A figure and its goal: percentiles of samples, what they had to be, whether they were."""
+"""A figure and its goals: percentiles of what was measured, what they had to be, whether they were."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from hvd.toolstack.faults.checker import Verdict
 from hvd.toolstack.faults.killer import percentiles
+from hvd.transport.histogram import Histogram, to_text
+
+SCHEMA = "hvd-bench/1"
+"""What `as_object` makes; the number changes when a program that reads it would have to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One percentile, the most it may be."""
+    """One percentile, the most it may be, or the least."""
 
     percentile: str
-    most: float
+    most: float | None = None
+    least: float | None = None
+
+    def met_by(self, value: float | None) -> bool:
+        """What was not measured meets nothing."""
+        if value is None:
+            return False
+        return (self.most is None or value <= self.most) and (self.least is None or value >= self.least)
+
+    def __str__(self) -> str:
+        bounds = [f"{sign} {bound:g}" for sign, bound in (("≤", self.most), ("≥", self.least)) if bound is not None]
+        return f"{self.percentile} {' and '.join(bounds)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Samples of one measure, in `unit`."""
+    """What was measured of one thing, in `unit`: single samples, or a histogram of nanoseconds (see `timed`)."""
 
     name: str
     unit: str
     samples: list[float]
     goals: tuple[Goal, ...] = ()
     note: str = ""
+    wait: str = ""
+    """How both ends waited: spin, adaptive, sleep; for others polled or woken."""
+    times: Histogram | None = None
     percentiles: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "percentiles", {key: round(value, 3) for key, value in percentiles(self.samples).items()}
-        )
+        found = percentiles(self.samples) if self.times is None else _of_histogram(self.times)
+        object.__setattr__(self, "percentiles", {key: round(value, 3) for key, value in found.items()})
+
+    @classmethod
+    def timed(
+        cls, name: str, times: Histogram, goals: tuple[Goal, ...] = (), *, wait: str = "", note: str = ""
+    ) -> Figure:
+        """Durations, shown in microseconds."""
+        return cls(name, "µs", [], goals, note, wait, times)
+
+    @property
+    def n(self) -> int:
+        """How often it was measured."""
+        return len(self.samples) if self.times is None else self.times.count
+
+    @property
+    def p50(self) -> float | None:
+        return self.percentiles.get("p50")
 
     @property
     def met(self) -> bool:
         """Whether every goal is met; without samples none is."""
-        return all(self.percentiles.get(goal.percentile, float("inf")) <= goal.most for goal in self.goals)
+        return all(goal.met_by(self.percentiles.get(goal.percentile)) for goal in self.goals)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: percentiles and goals, not the samples."""
-        return {"name": self.name, "unit": self.unit, "n": len(self.samples), **self.percentiles,
-                "goals": [asdict(goal) for goal in self.goals], "met": self.met, "note": self.note}  # fmt: skip
+        """For JSON. `hdr` is HdrHistogram's V2 compressed encoding, in nanoseconds; single samples are not kept."""
+        hdr = {} if self.times is None else {"hdr": to_text(self.times)}
+        row = {"name": self.name, "unit": self.unit, "wait": self.wait, "n": self.n, **self.percentiles}
+        return row | {"note": self.note} | hdr
+
+    def goals_as_dicts(self) -> list[dict[str, Any]]:
+        """One object a goal."""
+        return [
+            {
+                "name": self.name if goal.percentile == "p50" else f"{self.name}, {goal.percentile}",
+                "value": self.percentiles.get(goal.percentile),
+                "unit": self.unit,
+                "goal": goal.least if goal.most is None else goal.most,
+                "relation": "at least" if goal.most is None else "at most",
+                "met": goal.met_by(self.percentiles.get(goal.percentile)),
+            }
+            for goal in self.goals
+        ]
 
     def as_row(self) -> list[str]:
         """For a table."""
         cells = [f"{self.percentiles[p]:10.3f}" if p in self.percentiles else "-" for p in ("p50", "p90", "p99", "max")]
-        goals = ", ".join(f"{goal.percentile} ≤ {goal.most:g}" for goal in self.goals)
         verdict = "" if not self.goals else "met" if self.met else "NOT MET"
-        return [self.name, self.unit, f"{len(self.samples):7}", *cells, goals, verdict, self.note]
+        goals = ", ".join(map(str, self.goals))
+        return [self.name, self.wait, self.unit, f"{self.n:8}", *cells, goals, verdict, self.note]
 
 
-HEADINGS = ("measure", "unit", "n", "p50", "p90", "p99", "max", "goal", "", "")
+HEADINGS = ("measure", "wait", "unit", "n", "p50", "p90", "p99", "max", "goal", "", "")
 
 
-def ratio(name: str, samples: list[float], floor: list[float], most: float, note: str = "") -> Figure:
-    """The median of samples as a multiple of the median of a floor taken in the same run."""
-    measured, under = percentiles(samples).get("p50"), percentiles(floor).get("p50")
-    values = [measured / under] if measured and under else []
-    return Figure(name, "×", values, (Goal("p50", most),), note)
+def value(name: str, unit: str, number: float | None, *goals: Goal, note: str = "", wait: str = "") -> Figure:
+    """What is one number; None: it could not be measured, and meets no goal."""
+    return Figure(name, unit, [] if number is None else [number], goals, note, wait)
 
 
-def as_object(facts: dict[str, str], figures: list[Figure], verdict: Verdict) -> dict[str, Any]:
+def absent(name: str, why: str) -> Figure:
+    """Something to compare with that is not there: said, and no failure."""
+    return Figure(name, "", [], note=f"absent: {why}")
+
+
+def ratio(
+    name: str, measured: Figure, floor: Figure, *, most: float | None = None, least: float | None = None, note: str = ""
+) -> Figure:
+    """The median of one figure as a multiple of the median of another from the same run; no goal without the other."""
+    if not floor.p50:
+        return absent(name, f"no figure of {floor.name}")
+    number = None if measured.p50 is None else measured.p50 / floor.p50
+    return value(name, "×", number, Goal("p50", most, least), note=note)
+
+
+def goals_of(figures: Iterable[Figure]) -> list[dict[str, Any]]:
+    """Every goal of every figure, in order."""
+    return [goal for figure in figures for goal in figure.goals_as_dicts()]
+
+
+def as_object(facts: dict[str, str], figures: Sequence[Figure], verdict: Verdict | None = None) -> dict[str, Any]:
     """All of a run as one JSON object."""
-    return {
-        "schema": "hvd-measure-ipc/1",
+    told: dict[str, Any] = {
+        "schema": SCHEMA,
         "machine": facts,
-        "figures": [figure.as_dict() for figure in figures],
-        "verdict": verdict.as_dict(),
+        "rows": [figure.as_dict() for figure in figures],
+        "goals": goals_of(figures),
     }
+    return told if verdict is None else told | {"verdict": verdict.as_dict()}
+
+
+def _of_histogram(times: Histogram) -> dict[str, float]:
+    if not times.count:
+        return {}
+    ranks = {f"p{percent:g}": times.percentile(percent) / 1000 for percent in (50, 90, 99, 99.9)}
+    return {"min": times.min / 1000} | ranks | {"max": times.max / 1000}

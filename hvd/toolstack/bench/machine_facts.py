@@ -23,5 +23,5 @@ def machine_facts() -> dict[str, str]:
         "virtual": "yes" if "hypervisor" in cpuinfo else "no",
         "load": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "python": platform.python_version(),
-        "waiting": "adaptive",
+        "user": "root" if os.geteuid() == 0 else "not root",
     }

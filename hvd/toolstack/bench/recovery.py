@@ -17,24 +17,23 @@ from hvd.transport.errors import HvdError
 from hvd.transport.messages import DomainConfig
 
 DISK, WRITER = "bench-disk", "bench-writer"
-SEED = 1
 DEADLINE_S = 60.0
 
 
 def measure_recovery(
-    cluster: Cluster, directory: Path, kills: int, tell: Callable[[str], None]
+    cluster: Cluster, directory: Path, kills: int, tell: Callable[[str], None], seed: int = 1
 ) -> tuple[list[Figure], Verdict]:
     """A guest keeps eight operations of up to 256 KiB in flight on a disk whose driver domain is killed."""
     image, acks = make_image(directory / "recovery.img"), directory / "acks"
     driver = cluster.create(disk_domain(DISK))
-    arguments = [f"acks={acks}", f"seed={SEED}"]
+    arguments = [f"acks={acks}", f"seed={seed}"]
     writer = cluster.create(
         DomainConfig(WRITER, "hvd:disk_exerciser", args=arguments, on_crash="preserve", devices=[disk(image, DISK)])
     )
     writer.wait_ready(DEADLINE_S)
-    checker = Checker(str(image), str(acks), SEED)
+    checker = Checker(str(image), str(acks), seed)
     killed_ns = []
-    killer = Killer(cluster, [driver], seed=SEED, interval_s=0.05, deadline_s=DEADLINE_S)
+    killer = Killer(cluster, [driver], seed=seed, interval_s=0.05, deadline_s=DEADLINE_S)
     for recovery in killer.run(kills, tell):
         if not recovery.recovered:
             raise HvdError(f"{DISK} did not come back from kill {recovery.number}: {recovery.outcome}")

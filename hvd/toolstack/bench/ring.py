@@ -1,72 +1,104 @@
-"""The ring between two domains, awake and asleep, and a bare C eventfd ping-pong taken in turns with it."""
+"""The ring between two domains: round trips awake and asleep, throughput, and pages handed over instead of copied."""
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from pathlib import Path
+from functools import partial
 
-import psutil
-
-from hvd.toolstack.bench.figures import Figure, Goal, ratio
+from hvd.toolstack.bench.disks import disk_domain
+from hvd.toolstack.bench.figures import Figure, Goal, absent, ratio, value
+from hvd.toolstack.bench.measured import MeasuredDomain, Pair
+from hvd.toolstack.bench.peers.peer import CPeer
+from hvd.toolstack.bench.peers.table import C_EVENTFD
+from hvd.toolstack.bench.run import ROUNDS, Run, in_turns
 from hvd.toolstack.cluster import Cluster
-from hvd.transport.messages import DeviceConfig, DomainConfig
+from hvd.transport._native import PingPong
+from hvd.transport.histogram import Histogram
+from hvd.transport.messages import DeviceConfig
 
 ECHO, CALLER = "bench-echo", "bench-caller"
-IDLE_S = 2.0
-DEADLINE_S = 120.0
+DEADLINE_S = 60.0
+ASLEEP_NS = 1_000_000
+DEPTH = 32
+BULK = {"64 KiB": 64 << 10, "256 KiB": 256 << 10, "1 MiB": 1 << 20, "4 MiB": 4 << 20}
 
 
-def measure_ring(cluster: Cluster, directory: Path, *, hot: int, asleep: int) -> list[Figure]:
-    """Two domains of our own in the cluster; each on a CPU of its own where there are two."""
-    cpus = sorted(os.sched_getaffinity(0))
-    near, far = cpus[0], cpus[-1]
-    out = directory / "ring.json"
-    echo = cluster.create(DomainConfig(ECHO, "hvd:driver_domain", cpus=[near], driver_domain=True))
-    echo.wait_ready(DEADLINE_S)
-    arguments = [f"out={out}", f"hot={hot}", f"asleep={asleep}", f"peer_cpu={near}"]
-    caller = cluster.create(
-        DomainConfig(
-            CALLER,
-            "hvd:echo_caller",
-            args=arguments,
-            cpus=[far],
-            on_crash="destroy",
-            devices=[DeviceConfig("echo", 0, ECHO)],
-        )
-    )
-    caller.wait_gone(DEADLINE_S)
-    figures = json.loads(out.read_text())
-    idle = idle_cpu_percent(cluster, IDLE_S)
-    echo.destroy()
-    hot_us, asleep_us, floor_us = ([ns / 1000 for ns in figures[key]] for key in ("hot_ns", "asleep_ns", "eventfd_ns"))
+def measure_ring(run: Run) -> list[Figure]:
+    """In a cluster of its own."""
+    with Cluster.build(name="bench-ring") as cluster:
+        figures = measure_round_trips(run, cluster, 0.4)
+        if run.one_cpu:
+            return [*figures, absent("ring throughput", f"this process may use CPU {run.here} alone")]
+        pair = Pair(cluster, "pair", run.here, run.there)
+        figures += _throughput(run, pair)
+        figures += _bulk(run, pair)
+        pair.destroy()
+        return figures
+
+
+def measure_round_trips(run: Run, cluster: Cluster, part: float) -> list[Figure]:
+    """A guest's calls of its ring device, and a C ping-pong in turns with them."""
+    driver = cluster.create(disk_domain(ECHO, cpus=[run.there]))
+    driver.wait_ready(DEADLINE_S)
+    caller = MeasuredDomain(cluster, CALLER, run.here, (DeviceConfig("echo", 0, ECHO),))
+    eventfd = CPeer(PingPong.EVENTFD, run.here, run.there)
+    run.tell("ring, both hot")
+    hot = caller.times("echo", for_ns=run.share_ns(part / 2))
+    contenders = {
+        "ring": lambda for_ns: caller.times("echo", for_ns=for_ns, think_ns=ASLEEP_NS),
+        C_EVENTFD: lambda for_ns: eventfd.times(for_ns, ASLEEP_NS),
+    }
+    asleep = in_turns(run, "ring, both asleep", contenders, run.share_ns(part / 2))
+    caller.domain.destroy()
+    driver.destroy()
+    ours = Figure.timed("ring round trip, 64 bytes, both hot", hot, (Goal("p50", 1.0),), wait="adaptive")
+    slept = Figure.timed("ring round trip, 64 bytes, both asleep", asleep["ring"], wait="adaptive")
+    beside = "in turns with the line above"
+    floor = Figure.timed(f"{C_EVENTFD}, both asleep", asleep[C_EVENTFD], wait="woken", note=beside)
+    tail = None if not ours.p50 else ours.percentiles["p99"] / ours.p50
     return [
-        Figure(
-            "ring round trip, 64 bytes, both hot",
-            "µs",
-            hot_us,
-            (Goal("p50", 1.0),),
-            f"the cluster idle: {idle:.2f} % of one CPU",
-        ),
-        Figure("ring round trip, 64 bytes, both asleep", "µs", asleep_us),
-        Figure("C eventfd ping-pong, both asleep", "µs", floor_us, note="the floor, in turns with the line above"),
-        ratio("ring / eventfd, both asleep", asleep_us, floor_us, 1.25),
+        ours,
+        value("ring round trip, both hot: p99 / p50", "×", tail, Goal("p50", 3.0)),
+        slept,
+        floor,
+        ratio(f"ring / {C_EVENTFD}, both asleep", slept, floor, most=1.25),
     ]
 
 
-def idle_cpu_percent(cluster: Cluster, duration_s: float) -> float:
-    """CPU time that all processes of the cluster take while nobody asks anything of them, in percent of one CPU."""
-    machine = psutil.Process(cluster.info()["machine_pid"])
-    processes = [machine, *machine.children(recursive=True)]
-    before = sum(_cpu_s(process) for process in processes)
-    time.sleep(duration_s)
-    return (sum(_cpu_s(process) for process in processes) - before) / duration_s * 100
+def _throughput(run: Run, pair: Pair) -> list[Figure]:
+    turn_ns = run.share_ns(0.2) // (2 * ROUNDS)
+    kinds = {"one by one": ("ask", "serve", 1.0), "in batches": ("ask_in_batches", "serve_in_batches", 3.0)}
+    samples: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for number in range(ROUNDS):
+        for kind, (ask, serve, _) in kinds.items():
+            run.tell(f"ring throughput, {kind}, round {number + 1} of {ROUNDS}")
+            samples[kind].append(pair.per_second(ask, serve, max(turn_ns, 20_000_000), DEPTH) / 1e6)
+    return [
+        Figure(f"ring throughput, {DEPTH} in flight, {kind}", "million/s", samples[kind], (Goal("p50", least=least),),
+               wait="adaptive")
+        for kind, (_, _, least) in kinds.items()
+    ]  # fmt: skip
 
 
-def _cpu_s(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return float(times.user + times.system)
+def _bulk(run: Run, pair: Pair) -> list[Figure]:
+    figures, untouched = [], []
+    for label, size in BULK.items():
+        contenders = {
+            "touched": partial(pair.hand_over, bytes_count=size, touching=True),
+            "untouched": partial(pair.hand_over, bytes_count=size, touching=False),
+            "memcpy": partial(_copy, pair, size),
+        }
+        times = in_turns(run, f"{label} handed over", contenders, run.share_ns(0.1))
+        rate = {name: size / max(of_name.percentile(50), 1) for name, of_name in times.items()}
+        touched = value(f"{label} handed over, every cache line read", "GB/s", rate["touched"], wait="spin")
+        copied = value(f"{label} memcpy in one process", "GB/s", rate["memcpy"])
+        handed = Figure.timed(f"{label} handed over, touched by neither end", times["untouched"], wait="spin")
+        untouched.append(handed.p50 or 0.0)
+        figures += [touched, copied, ratio(f"{label}: handed over / memcpy", touched, copied, least=0.9), handed]
+    middle = sorted(untouched)[len(untouched) // 2]
+    spread = max(abs(p50 / middle - 1) for p50 in untouched) * 100 if middle else None
+    note = "from the middle one of the four sizes"
+    return [*figures, value("hand-over without touching, farthest", "%", spread, Goal("p50", 20.0), note=note)]
+
+
+def _copy(pair: Pair, size: int, for_ns: int) -> Histogram:
+    return pair.caller.times("copy", for_ns=for_ns, bytes_count=size)

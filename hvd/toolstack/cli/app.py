@@ -304,3 +304,36 @@ def doctor(json: AsJson = False) -> None:
     from hvd.toolstack.cli import look
 
     look.doctor(as_json=json)
+
+
+@_command(
+    "hvd bench ipc",
+    "hvd bench ring --duration 5 --json",
+    "hvd bench boot --check",
+    "hvd bench all --report docs",
+)
+def bench(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="ipc, ring, block, boot, recovery, scale, hypercall, or all.")
+    ],
+    *,
+    seed: Annotated[int, typer.Option(metavar="N", help="Decides the order of turns and what is random.")] = 1,
+    duration: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", parser=_seconds, help="About how long each measures; more is more samples."),
+    ] = None,
+    cpus: Annotated[
+        str | None, typer.Option(metavar="LIST", help="CPUs of the two ends, as 0,1; else the first and the last.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="End with 1 when a goal is missed, and name it.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write performance.md and its plots there.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Measure hvd on this machine, in clusters of its own, beside what else there is and the physical limit."""
+    from hvd.toolstack.cli import bench as benching
+
+    sys.exit(
+        benching.bench(what, seed=seed, duration_s=duration, cpus=cpus, as_json=json, check=check, directory=report)
+    )

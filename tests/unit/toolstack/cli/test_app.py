@@ -23,7 +23,7 @@ def hvd(run_dir, *words: str) -> subprocess.CompletedProcess[str]:
 def test_the_commands_are_those_of_the_manual():
     assert set(COMMANDS) == {
         "up", "down", "clean", "list", "info", "create", "destroy", "pause", "unpause", "reboot", "shutdown", "kill",
-        "console", "logs", "dmesg", "doctor", "trace",
+        "console", "logs", "dmesg", "doctor", "trace", "bench",
     }  # fmt: skip
 
 
@@ -101,7 +101,8 @@ def test_a_reader_that_leaves_early_gets_no_traceback(tmp_path):
 
 def test_reading_the_command_line_loads_nothing_that_only_commands_need():
     script = "import sys; from hvd.toolstack.cli import app; print([m for m in sys.argv[1:] if m in sys.modules])"
-    modules = ["rich", "zmq", "structlog", "psutil", "hvd.transport.messages", "hvd.toolstack.cluster.cluster"]
+    modules = ["rich", "zmq", "structlog", "psutil", "hvd.transport.messages", "hvd.toolstack.cluster.cluster",
+               "hvd.toolstack.bench", "hvd.transport.histogram", "multiprocessing"]  # fmt: skip
     result = subprocess.run(
         [sys.executable, "-c", script, *modules], capture_output=True, text=True, timeout=60, check=True
     )

@@ -1,0 +1,146 @@
+"""`hvd bench`: every bench runs, prints what it should, and ends with the right status; stalls are not hidden."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from hvd.toolstack.bench.measured import Pair
+from hvd.toolstack.bench.run import Run, cpus_from
+from hvd.toolstack.bench.scale import measure_scale
+from hvd.toolstack.bench.suite import BENCHES
+from hvd.toolstack.cluster import Cluster
+from hvd.transport.histogram import from_text
+
+DEADLINE_S = 100
+QUICK = [name for name in BENCHES if name not in ("scale", "ipc")]
+"""Two hundred domains are too many for a test: fewer are made below. The longest one runs there too, without a peer."""
+ROW = {"bench", "name", "unit", "wait", "n", "note"}
+GOAL = {"bench", "name", "value", "unit", "goal", "relation", "met"}
+
+
+def hvd_bench(*words, path="") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hvd", "bench", *words]
+    environment = {"PATH": "/bin:/usr/bin", "PYTHONPATH": str(path)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+
+
+def told_by(result):
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("\n") == 1
+    told = json.loads(result.stdout)
+    assert told["schema"] == "hvd-bench/1"
+    assert {"cpu", "cpus", "kernel", "governor", "virtual"} <= set(told["machine"])
+    assert all(set(row) >= ROW for row in told["rows"])
+    assert all(set(goal) == GOAL for goal in told["goals"])
+    for row in told["rows"]:
+        assert row["n"] > 0 or row["note"].startswith("absent"), row
+        if "hdr" in row:
+            assert from_text(row["hdr"]).percentile(50) / 1000 == pytest.approx(row["p50"], abs=0.001)
+    return told
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_bench_tells_one_object(name):
+    told = told_by(hvd_bench(name, "--duration", "0.1", "--json", "--seed", "3"))
+    assert told["command"]["seed"] == 3
+    assert {row["bench"] for row in told["rows"]} == {name}
+    assert ("verdict" in told) == (name == "recovery")
+
+
+def test_an_absent_peer_is_said_to_be_absent_and_fails_nothing(tmp_path):
+    (tmp_path / "iceoryx2.py").write_text("raise ImportError('not installed in this test')\n")
+    told = told_by(hvd_bench("ipc", "--duration", "0", "--json", path=tmp_path))
+    assert len(told["goals"]) >= 11
+    absent = [row for row in told["rows"] if row["name"] == "iceoryx2 Python package"]
+    assert absent
+    for row in absent:
+        assert row["n"] == 0
+        assert "not installed in this test" in row["note"]
+    assert not [goal for goal in told["goals"] if "iceoryx2" in goal["name"]]
+
+
+def test_check_ends_with_1_exactly_when_a_goal_is_missed_and_names_it():
+    result = hvd_bench("hypercall", "--duration", "0.1", "--json", "--check")
+    missed = [goal for goal in json.loads(result.stdout)["goals"] if not goal["met"]]
+    assert result.returncode == (1 if missed else 0)
+    assert result.stderr.count("goal missed: ") == len(missed)
+    assert all(goal["name"] in result.stderr for goal in missed)
+
+
+def test_for_people_there_is_the_machine_and_a_table_and_progress():
+    result = hvd_bench("hypercall", "--duration", "2")
+    assert result.returncode == 0
+    assert result.stdout.startswith("machine: cpu ")
+    assert "hypercall round trip" in result.stdout
+    assert "hvd: hypercall: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["frobnicate"], "frobnicate"), (["ipc", "--cpus", "0,x"], "--cpus"), (["ipc", "--cpus", "4096"], "--cpus"),
+        (["ipc", "--duration", "soon"], "--duration"), (["ipc", "--duration", "-1"], "--duration"),
+        (["ipc", "--seed", "x"], "--seed"), (["ipc", "--report", "/nonexistent"], "--report"), ([], "WHAT"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named_and_measures_nothing(words, named):
+    result = hvd_bench(*words)
+    assert result.returncode == 2
+    assert named in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_report_is_written_where_it_was_asked_for(tmp_path):
+    result = hvd_bench("hypercall", "--duration", "0", "--report", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "hypercall round trip" in (tmp_path / "performance.md").read_text()
+    assert [path.name for path in (tmp_path / "performance").iterdir()] == ["hypercall-hypercalls.svg"]
+
+
+def test_an_interrupted_bench_leaves_nothing_running():
+    command = [sys.executable, "-m", "hvd", "bench", "ipc", "--duration", "60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "round" not in process.stderr.readline():
+            continue
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE_S) == 130  # conftest looks for what is left
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with Cluster.build() as cluster:
+        yield cluster
+
+
+def test_a_stopped_domain_makes_every_call_late_that_was_due_meanwhile(cluster):
+    """Coordinated omission: by its own clock, from sending on, the caller sees one slow call."""
+    first, *_, last = (*cpus_from(None),)
+    pair = Pair(cluster, "pair", first, last)
+    pair.answerer.order("answer", spin_ns=-1)
+    pair.caller.order("call_at_rate", interval_ns=1_000_000, for_ns=1_000_000_000, spin_ns=-1)
+    time.sleep(0.2)  # the fault itself lasts: it is 0.3 s of a run of 1 s
+    pair.answerer.domain.kill(signal.SIGSTOP)
+    time.sleep(0.3)
+    pair.answerer.domain.kill(signal.SIGCONT)
+    result = pair.caller.result(0.5)
+    pair.answerer.result()
+    intended, sent = from_text(result["times"]), from_text(result["sent"])
+    assert intended.count == sent.count == 1000
+    late = 50_000_000
+    assert sent.count_from(late) >= 1
+    assert intended.count_from(late) >= 150
+    assert intended.count_from(late) > 10 * sent.count_from(late)
+
+
+def test_many_domains_are_made_weighed_and_compared():
+    figures = measure_scale(Run(1, 0.0, cpus_from(None), lambda text: None), domains=12)
+    by_name = {figure.name: figure for figure in figures}
+    assert by_name["memory of a domain (PSS)"].n == 12 - 2 - 1
+    assert by_name["channels between two domains, each rung and heard"].met
+    assert all(figure.n > 0 for figure in figures)
