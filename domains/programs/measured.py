@@ -11,9 +11,9 @@ import json
 from typing import Any
 
 from hvd.domains.guest import Guest
-from hvd.domains.programs.measured_channels import ManyChannels
-from hvd.domains.programs.measured_link import Link
-from hvd.domains.programs.measured_work import Hypercalls, RingDevice, Work
+from hvd.domains.measuring.channels import ManyChannels
+from hvd.domains.measuring.link import Link
+from hvd.domains.measuring.work import Hypercalls, RingDevice, Work
 from hvd.domains.store import StoreClient
 
 CHUNK = 1500

@@ -1,0 +1,1 @@
+"""What `hvd bench` has done inside a domain: links, channels and work that are timed there."""
