@@ -123,6 +123,12 @@ DEVICES = [
           "test_one_device_beyond_devices_max_is_named_and_not_served_until_another_goes"),
     Bound("transport.protocols.block", "RING_PAGE_ORDER_MAX", "log2 of the pages of a block ring",
           "the backend closes the device", "tests/unit/test_bounds.py::test_a_block_ring_has_at_most_16_pages"),
+    Bound("transport/native/blkfront.hpp", "requests_max", "requests of one disk that are open or were not taken",
+          "LocalError", "tests/unit/transport/test_blkfront.py::"
+          "test_so_many_requests_are_open_or_not_taken_and_not_one_more"),
+    Bound("transport/native/blkback.hpp", "batch_max", "requests of a block backend's batch",
+          "the rest waits for the next batch",
+          "tests/unit/transport/test_blkback.py::test_a_batch_is_32_requests_and_the_rest_waits"),
     Bound("transport/native/waiter.hpp", "ports_max", "ports one waiter waits on",
           "LocalError", "tests/unit/transport/test_channels.py::test_a_waiter_binds_4096_ports_and_not_one_more"),
     Bound("hvd.toolstack.config.kernels", "KERNEL_BYTES_MAX", "bytes of a kernel's Python file",

@@ -4,9 +4,9 @@ Use it through `hvd.transport.pages`, `rings`, `channels`, `process`, which expl
 at a time: while one waits, changing what it waits on raises LocalError in the others (notifying is always allowed).
 """
 
-import enum
-from collections.abc import Callable
-from typing import final
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import NamedTuple, final
 
 from typing_extensions import Buffer
 
@@ -272,22 +272,125 @@ def ptrace_wait() -> tuple[int, bool]: ...
 def ptrace_registers(thread: int, type: int) -> bytes: ...
 def restore_fault(registers: bytes, untrusted_context: bytes) -> bytes: ...
 
+class BlkNeed(Enum):
+    """What a request that a block backend holds waits for."""
+
+    MAP = ...
+    """`missing` is not mapped: map it and `resume`, or `answer`."""
+    CONTROL = ...
+    """It is neither READ nor WRITE: carry it out and `answer`."""
+    FAILED = ...
+    """The transfer failed with `errno`: `answer`."""
+    RELEASE = ...
+    """It is as good as answered with `status`: let go of its grants and `answer`."""
+
 @final
-class BlkifDecoder:
-    """Untrusted blkif request slots to checked scatter lists over mapped grants."""
+class BlkHeld:
+    """A request that its backend cannot go on with by itself: what it needs, and what it asks for once checked."""
 
-    def __init__(self, sectors: int, readonly: bool, indirect_segments_max: int) -> None: ...
+    @property
+    def need(self) -> BlkNeed: ...
+    @property
+    def operation(self) -> int: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def errno(self) -> int: ...
+    @property
+    def missing(self) -> int: ...
+    @property
+    def sector(self) -> int: ...
+    @property
+    def sectors(self) -> int: ...
+
+@final
+class BlkBack:
+    """A block backend's ring served a batch at a time: untrusted slots copied out once, checked, carried with preadv
+    and pwritev between granted pages and the image, answered. One request is held at a time, those behind it wait."""
+
+    def __init__(
+        self,
+        ring: BackRing,
+        endpoint: Endpoint,
+        fd: int,
+        sectors: int,
+        readonly: bool,
+        indirect_segments_max: int,
+        persistent: bool,
+    ) -> None:
+        """The descriptor stays the caller's. Not `persistent`: every request is held (RELEASE) before its answer."""
+
     def add(self, ref: int, memory: Buffer, writable: bool) -> None:
-        """Pages of `memory` are refs `ref`, `ref` + 1, ...; the memory cannot be unmapped until `remove` or `clear`."""
+        """Pages of `memory` are refs `ref`, `ref` + 1, ...; the memory cannot be unmapped until `clear`."""
 
-    def remove(self, ref: int) -> None: ...
-    def clear(self) -> None: ...
-    def decode(
-        self, slots: bytes, first: int = 0
-    ) -> tuple[list[tuple[int, int, int, int, int, list[memoryview]]], int | None]:
-        """(id, operation, status, sector, sectors, memory) of each slot from `first` on; second, a ref that has to be
-        mapped before the next slot can be decoded, or None. The memoryviews are for use before `remove` and `clear`
-        only."""
+    def clear(self) -> None:
+        """Forgets all mapped memory. LocalError while another thread is in a transfer."""
+
+    def serve(self, limit: int) -> BlkHeld | None:
+        """Takes up to `limit` requests (at most 32) off the ring and carries them out until one has to be held; None:
+        all are answered. PeerFault when the frontend broke the ring, LocalError while one is held."""
+
+    def resume(self) -> BlkHeld | None:
+        """Goes on with the held request, whose grant was added."""
+
+    def answer(self, status: int) -> BlkHeld | None:
+        """Answers the held request and goes on with those behind it."""
+
+class Completion(NamedTuple):
+    """How a submitted request ended: `errno` 0, EIO or EOPNOTSUPP; `data` is what a read without a buffer brought."""
+
+    id: int
+    errno: int
+    data: bytes
+
+@final
+class BlkFront:
+    """A block frontend's requests: each completes once, whatever backends answer, repeat, invent and leave.
+
+    `submit_*` return None, or fewer ids than asked for, while the pool of pages has no room; LocalError says which
+    argument is wrong. What is submitted goes into the ring at once, or when there is room, or a backend is attached."""
+
+    def __init__(self, memory: Buffer, first_ref: int, timeout_ns: int) -> None:
+        """The pool is `memory`, whose pages are granted as `first_ref`, `first_ref` + 1, ..."""
+
+    def attach(self, ring: FrontRing, endpoint: Endpoint, name: str, sectors: int, segments_max: int) -> None:
+        """A backend serves this empty ring: what is open is issued (again), in the order of submission."""
+
+    def detach(self) -> None:
+        """The backend is dead and fenced. Idempotent."""
+
+    @property
+    def attached(self) -> bool: ...
+    @property
+    def in_flight(self) -> int:
+        """Requests submitted and not completed."""
+
+    @property
+    def free_pages(self) -> int: ...
+    @property
+    def transfer_sectors_max(self) -> int: ...
+    def submit_read(self, sector: int, count: int, into: Buffer | None) -> int | None: ...
+    def submit_write(self, sector: int, data: Buffer) -> int | None: ...
+    def submit_reads(self, sectors: Sequence[int], first: int, count: int, into: Buffer | None) -> list[int]:
+        """A read from each of `sectors[first:]`, as far as there is room; `into` is for all of `sectors`."""
+
+    def submit_writes(self, sectors: Sequence[int], first: int, count: int, data: Buffer) -> list[int]: ...
+    def submit_flush(self) -> int: ...
+    def submit_discard(self, sector: int, count: int) -> int: ...
+    def collect(self) -> None:
+        """Takes in every answer there is. PeerFault when the backend broke the ring."""
+
+    def expire(self, now_ns: int) -> None:
+        """Completes with EIO what is past its deadline at this CLOCK_MONOTONIC time."""
+
+    def patience_s(self, most: float) -> float:
+        """Seconds to the earliest deadline, 0 to `most`."""
+
+    def take(self, id: int) -> Completion | None:
+        """The completion of this request, once."""
+
+    def take_all(self) -> list[Completion]:
+        """Every completion not taken, the oldest first."""
 
 def punch_hole(fd: int, offset: int, length: int) -> None: ...
 
@@ -358,7 +461,7 @@ def time_calls_at_rate(
     """Open loop: a call is due every `interval_ns`. The first histogram has the time from when a call was due, the
     second from when it was made: after a stall those that had to queue are late in the first alone."""
 
-class PingPong(enum.Enum):
+class PingPong(Enum):
     """What carries a C ping-pong: a polled word, a futex, an eventfd."""
 
     SPIN = 0

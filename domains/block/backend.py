@@ -1,14 +1,18 @@
-"""The driver domain's end of a disk: untrusted requests in, checked I/O on an image, answers out in order."""
+"""The driver domain's end of a disk: its features, its frontend's grants, and what becomes of requests that are held.
+
+READ and WRITE go through transport/native/blkback.hpp, a batch at a time, without Python.
+"""
 
 from __future__ import annotations
 
 import errno
+from typing import assert_never
 
 from hvd.domains.block.image import Image
 from hvd.domains.device import Backend, Keys
 from hvd.domains.grants import MappedPages
 from hvd.domains.runtime import Runtime
-from hvd.transport._native import BlkifDecoder
+from hvd.transport._native import BlkBack, BlkHeld, BlkNeed
 from hvd.transport.channels import Endpoint
 from hvd.transport.errors import PeerFault
 from hvd.transport.hypercalls import HypercallError
@@ -25,7 +29,6 @@ from hvd.transport.protocols.block import (
     SECTOR_SIZE,
     Operation,
     Status,
-    encode_response,
 )
 from hvd.transport.rings import BackRing
 
@@ -35,8 +38,6 @@ MAPPINGS_MAX = 64
 """Runs of a frontend's grants that one device keeps mapped; with as many, all are let go before the next batch."""
 DIGITS_MAX = 10
 """Digits of the largest 32-bit number."""
-
-Decoded = tuple[int, int, int, int, int, list[memoryview]]
 
 
 class BlockBackend(Backend):
@@ -89,12 +90,13 @@ class Connection:
         self._frontend = backend.frontend
         self._backend = backend
         self._image = image
-        self._decoder = BlkifDecoder(image.sectors, readonly, INDIRECT_SEGMENTS_MAX)
+        self._readonly = readonly
         self._mapped: list[MappedPages] = []
         self._ring_pages: MappedPages | None = None
         self._ring: BackRing | None = None
         self._port: Port | None = None
         self._endpoint: Endpoint | None = None
+        self._back: BlkBack | None = None
         self._persistent = False
 
     def open(self, untrusted_keys: Keys) -> None:
@@ -109,6 +111,10 @@ class Connection:
         port = Port(_number(untrusted_keys, "event-channel"))
         handler = self._backend.guarded(self.serve)
         self._port, self._endpoint = self._runtime.bind_interdomain(self._frontend, port, handler)
+        self._back = BlkBack(
+            self._ring, self._endpoint, self._image.descriptor, self._image.sectors, self._readonly,
+            INDIRECT_SEGMENTS_MAX, self._persistent,
+        )  # fmt: skip
         self._runtime.waiter.attach_ring(self._port, self._ring)
 
     def close(self) -> None:
@@ -117,46 +123,42 @@ class Connection:
             self._runtime.close_port(self._port)
         if self._ring is not None:
             self._ring.close()
-        self._decoder.clear()
+        if self._back is not None:
+            self._back.clear()
         for mapped in (*self._mapped, *([self._ring_pages] if self._ring_pages else [])):
             self._runtime.grants.unmap(mapped)
 
     def serve(self) -> None:
         """Carry out at most a batch; what is left makes the port ready again."""
-        ring, endpoint = self._ring, self._endpoint
-        if ring is None or endpoint is None:
-            return
-        if not self._persistent:
-            self._serve_one(ring, endpoint)
+        back = self._back
+        if back is None:
             return
         if len(self._mapped) >= MAPPINGS_MAX:
-            self._unmap_data()
-        for request in self._decode(ring.pop_many(BATCH)):
-            if ring.push(self._answer(request)):
-                endpoint.notify()
+            self._unmap_data(back)
+        held = back.serve(BATCH)
+        while held is not None:
+            held = self._go_on(back, held)
 
-    def _serve_one(self, ring: BackRing, endpoint: Endpoint) -> None:
-        """A frontend without persistent grants may end them with the answer, so they are let go before it."""
-        answers = [self._answer(request) for request in self._decode(ring.pop_many(1))]
-        self._unmap_data()
-        for answer in answers:
-            if ring.push(answer):
-                endpoint.notify()
+    def _go_on(self, back: BlkBack, held: BlkHeld) -> BlkHeld | None:
+        """Do what the held request needs; the next one that is held."""
+        match held.need:
+            case BlkNeed.MAP:
+                if self._map(back, held.missing):
+                    return back.resume()
+                status = Status.ERROR
+            case BlkNeed.CONTROL:
+                status = self._control(held)
+            case BlkNeed.FAILED:
+                status = _status_of(held.errno)
+            case BlkNeed.RELEASE:
+                status = Status(held.status)
+            case _:
+                assert_never(held.need)
+        if not self._persistent:  # such a frontend may end its grants when it has the answer
+            self._unmap_data(back)
+        return back.answer(status)
 
-    def _decode(self, slots: bytes) -> list[Decoded]:
-        """Every request of the batch in order, its grants mapped; where they cannot be, an error to answer."""
-        decoded: list[Decoded] = []
-        while True:
-            some, missing = self._decoder.decode(slots, len(decoded))
-            decoded += some
-            if missing is None:
-                return decoded
-            if not self._map(missing):
-                at = len(decoded) * REQUEST_SIZE
-                request_id = int.from_bytes(slots[at + 8 : at + 16], "little")
-                decoded.append((request_id, slots[at], Status.ERROR, 0, 0, []))
-
-    def _map(self, ref: int) -> bool:
+    def _map(self, back: BlkBack, ref: int) -> bool:
         """Map the run a ref belongs to (without persistent grants: just the page); False if that is refused."""
         if len(self._mapped) >= MAPPINGS_MAX and self._persistent:
             return False
@@ -169,35 +171,33 @@ class Connection:
                     continue
                 return False
             self._mapped.append(mapped)
-            self._decoder.add(mapped.ref, mapped.view, writable)
+            back.add(mapped.ref, mapped.view, writable)
             return True
         return False
 
-    def _unmap_data(self) -> None:
-        self._decoder.clear()
+    def _unmap_data(self, back: BlkBack) -> None:
+        back.clear()
         while self._mapped:
             self._runtime.grants.unmap(self._mapped.pop())
 
-    def _answer(self, request: Decoded) -> bytes:
-        request_id, operation, status, sector, sectors, memory = request
-        if status == Status.OKAY:
-            status = self._carry_out(operation, sector, sectors, memory)
-        return encode_response(request_id, operation, status)
-
-    def _carry_out(self, operation: int, sector: int, sectors: int, memory: list[memoryview]) -> int:
+    def _control(self, held: BlkHeld) -> Status:
+        """Everything but READ and WRITE."""
         try:
-            match operation:
-                case Operation.READ:
-                    self._image.read(sector, memory)
-                case Operation.WRITE:
-                    self._image.write(sector, memory)
+            match held.operation:
                 case Operation.FLUSH:
                     self._image.flush()
                 case Operation.DISCARD:
-                    self._image.discard(sector, sectors)
+                    self._image.discard(held.sector, held.sectors)
+                case _:
+                    return Status.EOPNOTSUPP
         except OSError as error:
-            return Status.EOPNOTSUPP if error.errno == errno.EOPNOTSUPP else Status.ERROR
+            return _status_of(error.errno)
         return Status.OKAY
+
+
+def _status_of(code: int | None) -> Status:
+    """The status that says how a system call failed."""
+    return Status.EOPNOTSUPP if code == errno.EOPNOTSUPP else Status.ERROR
 
 
 def ring_refs(untrusted_keys: Keys) -> tuple[int, int]:

@@ -1,4 +1,7 @@
-"""A guest's disk: blkif requests, their shadow across backends' deaths, and the calls a guest makes."""
+"""A guest's disk: its handshake with backends that come and go, and the calls a guest makes.
+
+The requests themselves, their pages and ids, and what is issued again are in transport/native/blkfront.hpp.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,14 @@ import contextlib
 import errno
 import os
 import time
-from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from hvd.domains.block.pool import PagePool, Run
-from hvd.domains.block.shadow import Request, Shadow
-from hvd.domains.device import Frontend, Keys
+from hvd.domains.device import Frontend, Keys, number_in
 from hvd.domains.runtime import Runtime
+from hvd.transport._native import BlkFront, Completion
 from hvd.transport.errors import LocalError, PeerFault
 from hvd.transport.ids import DomId
-from hvd.transport.pages import PAGE_SIZE
 from hvd.transport.protocols.block import (
     DIRECT_SEGMENTS_MAX,
     INDIRECT_SEGMENTS_MAX,
@@ -27,30 +28,20 @@ from hvd.transport.protocols.block import (
     RESPONSE_SIZE,
     RING_PAGE_ORDER_MAX,
     SECTOR_SIZE,
-    SECTORS_PER_PAGE,
-    Operation,
-    Status,
-    decode_response,
-    encode_discard,
-    encode_flush,
-    encode_indirect,
-    encode_segments,
-    encode_transfer,
+    SECTORS_MAX,
 )
 from hvd.transport.rings import FrontRing
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["BlockFrontend", "Completion"]
 
 POOL_PAGES = 1024
 TIMEOUT_MS = 30_000
 MAX_EXTRA_WAIT_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """How a submitted request ended: `errno` 0, EIO, EROFS or EOPNOTSUPP; `data` is what a read brought."""
-
-    id: int
-    errno: int
-    data: bytes = b""
+PIECE_SECTORS = 512
+"""What blocking calls cut long reads and writes into: one piece is copied here while the backend carries the next."""
 
 
 class BlockFrontend(Frontend):
@@ -65,17 +56,13 @@ class BlockFrontend(Frontend):
         self.name = keys.get("virtual-device", "")
         self.sectors = 0
         self.readonly = False
-        self._timeout_ns = int(keys.get("timeout-ms", TIMEOUT_MS)) * 1_000_000
+        self._timeout_s = int(keys.get("timeout-ms", TIMEOUT_MS)) / 1000
         self._order = min(int(keys.get("hvd-ring-page-order", 0)), RING_PAGE_ORDER_MAX)
         self._ring_pages = runtime.grants.share(backend, 1 << self._order)
         self._ring = FrontRing(self._ring_pages.view, REQUEST_SIZE, RESPONSE_SIZE)
         self._data = runtime.grants.share(backend, int(keys.get("hvd-pool-pages", POOL_PAGES)))
-        self._pool = PagePool(len(self._data.view) // PAGE_SIZE)
-        self._port, self._endpoint = runtime.alloc_unbound(backend, self.guarded(self._on_event))
-        self._shadow = Shadow()
-        self._done: deque[Completion] = deque()
-        self._connected = False
-        self._segments_max = DIRECT_SEGMENTS_MAX
+        self._front = BlkFront(self._data.view, self._data.ref, int(self._timeout_s * 1e9))
+        self._port, self._endpoint = runtime.alloc_unbound(backend, self.guarded(self._front.collect))
         self._can_flush = self._can_discard = False
 
     # ---- the handshake (see Frontend) --------------------------------------------------------------------------------
@@ -93,24 +80,20 @@ class BlockFrontend(Frontend):
 
     def connected(self, backend_keys: Keys) -> None:
         self.name = backend_keys.get("dev", self.name)
-        self.sectors = int(backend_keys["sectors"])
+        self.sectors = number_in(backend_keys, "sectors", SECTORS_MAX)
         self.readonly = bool(int(backend_keys.get("info", "0")) & INFO_READONLY)
         self._can_flush = backend_keys.get("feature-flush-cache") == "1"
         self._can_discard = backend_keys.get("feature-discard") == "1"
         offered = min(int(backend_keys.get("feature-max-indirect-segments", "0")), INDIRECT_SEGMENTS_MAX)
-        self._segments_max = max(offered, DIRECT_SEGMENTS_MAX)
         self.runtime.waiter.attach_ring(self._port, self._ring)
-        self._connected = True
-        self._pump()
+        self._front.attach(self._ring, self._endpoint, self.name, self.sectors, max(offered, DIRECT_SEGMENTS_MAX))
 
     def backend_gone(self) -> None:
-        if self._connected:
+        if self._front.attached:
             with contextlib.suppress(PeerFault):
-                self._on_event()  # what it had answered before it died counts
+                self._front.collect()  # what it had answered before it died counts
             self.runtime.waiter.detach_ring(self._port)
-            self._connected = False
-        for request in self._shadow.backend_died():
-            self._release(request)
+        self._front.detach()
 
     def close(self) -> None:
         self.backend_gone()
@@ -119,215 +102,167 @@ class BlockFrontend(Frontend):
 
     # ---- submitting --------------------------------------------------------------------------------------------------
 
-    def submit_read(self, sector: int, count: int) -> int:
-        """Ask for `count` sectors (at most `request_sectors_max`); the request's id. Waits while the pool is full."""
-        self._check(sector, count)
-        data = self._take(self._pages_of(count))
-        return self._submit_transfer(Operation.READ, sector, count, data)
+    def submit_read(self, sector: int, count: int, into: Buffer | None = None) -> int:
+        """Ask for `count` sectors (at most `request_sectors_max`); the request's id. Waits while the pool is full.
 
-    def submit_write(self, sector: int, data: bytes | bytearray | memoryview) -> int:
+        They go into the buffer `into`, of just that many bytes, which must be left alone until the request completes;
+        without it they are the completion's `data`.
+        """
+        while (request_id := self._front.submit_read(sector, count, into)) is None:
+            self._wait_for_room()
+        return request_id
+
+    def submit_write(self, sector: int, data: Buffer) -> int:
         """Write whole sectors (at most `request_sectors_max`); the request's id. The data is copied at once."""
-        count = self._whole_sectors(data)
-        self._check(sector, count)
-        if self.readonly:
-            raise OSError(errno.EROFS, f"disk {self.name} is read-only")
-        run = self._take(self._pages_of(count))
-        start = run.first * PAGE_SIZE
-        self._data.view[start : start + len(data)] = data
-        return self._submit_transfer(Operation.WRITE, sector, count, run)
+        self._check_writable()
+        while (request_id := self._front.submit_write(sector, data)) is None:
+            self._wait_for_room()
+        return request_id
+
+    def submit_reads(self, sectors: Sequence[int], count: int, into: Buffer | None = None) -> list[int]:
+        """`submit_read` of `count` sectors from each of these on: for one call's price, and one notification.
+
+        The buffer `into` has room for them all, in this order. A wrong argument submits nothing; OSError ETIMEDOUT when
+        the pool stays full leaves those submitted that had room.
+        """
+        ids = self._front.submit_reads(sectors, 0, count, into)
+        while len(ids) < len(sectors):
+            self._wait_for_room()
+            ids += self._front.submit_reads(sectors, len(ids), count, into)
+        return ids
+
+    def submit_writes(self, sectors: Sequence[int], count: int, data: Buffer) -> list[int]:
+        """`submit_write` of `count` sectors to each of these on; `data` has them all in order. See `submit_reads`."""
+        self._check_writable()
+        ids = self._front.submit_writes(sectors, 0, count, data)
+        while len(ids) < len(sectors):
+            self._wait_for_room()
+            ids += self._front.submit_writes(sectors, len(ids), count, data)
+        return ids
 
     def submit_flush(self) -> int:
         """Make what was answered so far durable; the request's id."""
         if not self._can_flush:
             raise OSError(errno.EOPNOTSUPP, f"the backend of disk {self.name} cannot flush")
-        request_id = self._shadow.next_id()
-        return self._submit(Request(request_id, encode_flush(request_id), Operation.FLUSH, 0, None, self._deadline()))
+        return self._front.submit_flush()
 
     def submit_discard(self, sector: int, count: int) -> int:
         """Say that these sectors are not needed any more; they read as zeros. The request's id."""
-        self._check(sector, count, most=self.sectors)
         if not self._can_discard:
             raise OSError(errno.EOPNOTSUPP, f"the backend of disk {self.name} cannot discard")
-        request_id = self._shadow.next_id()
-        slot = encode_discard(request_id, sector, count)
-        return self._submit(Request(request_id, slot, Operation.DISCARD, count, None, self._deadline()))
+        return self._front.submit_discard(sector, count)
 
     @property
     def request_sectors_max(self) -> int:
         """Sectors of the largest single request."""
-        return min(self._segments_max, self._pool.pages - 1) * SECTORS_PER_PAGE
+        return self._front.transfer_sectors_max
 
     @property
     def in_flight(self) -> int:
         """Requests submitted and not completed."""
-        return sum(1 for request in self._shadow.open.values() if not request.abandoned)
+        return self._front.in_flight
 
     def completions(self, timeout_s: float = 0.0) -> list[Completion]:
         """What has completed; waits for the first one up to the timeout."""
-        if not self._done:
-            self.runtime.wait(0)
-            self._expire()
+        done = self._front.take_all()
+        if done:
+            return done
         until = time.monotonic() + timeout_s
-        while not self._done and self.in_flight:
-            left = until - time.monotonic()
-            if left <= 0:
-                break
+        left = 0.0
+        while True:
             self._wait(left)
-        done = list(self._done)
-        self._done.clear()
-        return done
+            done = self._front.take_all()
+            left = until - time.monotonic()
+            if done or left <= 0 or not self._front.in_flight:
+                return done
+
+    def finish(self, request_id: int) -> bytes:
+        """Wait for one submitted request; what a read without a buffer brought. OSError when it failed.
+
+        Others' completions stay for whoever asks for them.
+        """
+        take = self._front.take
+        while (completion := take(request_id)) is None:
+            self._wait(MAX_EXTRA_WAIT_S)
+        if completion.errno:
+            raise OSError(completion.errno, f"disk {self.name}: {os.strerror(completion.errno)}")
+        return completion.data
 
     # ---- blocking calls ----------------------------------------------------------------------------------------------
 
     def read(self, sector: int, count: int) -> bytes:
         """`count` sectors from `sector` on. OSError EIO when the backend says so or does not answer in time."""
-        step = self.request_sectors_max
-        if count <= step:
-            return self._finish(self.submit_read(sector, count))
-        ids = [self.submit_read(at, min(step, sector + count - at)) for at in range(sector, sector + count, step)]
-        return b"".join(self._finish_all(ids))
+        if count <= PIECE_SECTORS:
+            return self.finish(self.submit_read(sector, count))
+        return b"".join(self._finish_all([self.submit_read(at, part) for at, part in self._pieces(sector, count)]))
 
-    def write(self, sector: int, data: bytes | bytearray | memoryview) -> None:
+    def read_into(self, sector: int, buffer: Buffer) -> None:
+        """Fill a writable buffer with whole sectors from `sector` on: `read` for memory that is used again."""
+        view = memoryview(buffer).cast("B")
+        count = self._whole_sectors(view)
+        if count <= PIECE_SECTORS:
+            self.finish(self.submit_read(sector, count, view))
+            return
+        self._finish_all([
+            self.submit_read(at, part, view[(at - sector) * SECTOR_SIZE : (at - sector + part) * SECTOR_SIZE])
+            for at, part in self._pieces(sector, count)
+        ])
+
+    def write(self, sector: int, data: Buffer) -> None:
         """Write whole sectors. When it returns the backend has them; `flush` makes them durable."""
-        count, step = self._whole_sectors(data), self.request_sectors_max
-        view = memoryview(data)
-        ids = [
-            self.submit_write(sector + at, view[at * SECTOR_SIZE : min(at + step, count) * SECTOR_SIZE])
-            for at in range(0, count, step)
-        ]
-        self._finish_all(ids)
+        view = memoryview(data).cast("B")
+        self._finish_all([
+            self.submit_write(at, view[(at - sector) * SECTOR_SIZE : (at - sector + part) * SECTOR_SIZE])
+            for at, part in self._pieces(sector, self._whole_sectors(view))
+        ])
 
     def flush(self) -> None:
         """Everything that a write returned for before this call is on the image's medium when this returns."""
-        self._finish(self.submit_flush())
+        self.finish(self.submit_flush())
 
     def discard(self, sector: int, count: int) -> None:
-        self._finish(self.submit_discard(sector, count))
+        self.finish(self.submit_discard(sector, count))
 
     def _finish_all(self, ids: list[int]) -> list[bytes]:
         """Wait for every part of one call; the first error is raised when all are done, so that none is left over."""
         data, errors = [], []
         for request_id in ids:
             try:
-                data.append(self._finish(request_id))
+                data.append(self.finish(request_id))
             except OSError as error:
                 errors.append(error)
         if errors:
             raise errors[0]
         return data
 
-    def _finish(self, request_id: int) -> bytes:
-        """Wait for one request; others' completions stay for whoever asks for them."""
-        while True:
-            for index, completion in enumerate(self._done):
-                if completion.id == request_id:
-                    del self._done[index]
-                    if completion.errno:
-                        raise OSError(completion.errno, f"disk {self.name}: {os.strerror(completion.errno)}")
-                    return completion.data
-            self._wait(None)
-
     # ---- inside ------------------------------------------------------------------------------------------------------
 
-    def _submit_transfer(self, operation: Operation, sector: int, count: int, data: Run) -> int:
-        request_id = self._shadow.next_id()
-        refs = range(self._data.ref + data.first, self._data.ref + data.first + data.count)
-        segments = encode_segments(refs, count)
-        table = None
-        if data.count <= DIRECT_SEGMENTS_MAX:
-            slot = encode_transfer(operation, request_id, sector, segments)
-        else:
-            try:
-                table = self._take(1)
-            except OSError:
-                self._pool.give_back(data)
-                raise
-            self._data.view[table.first * PAGE_SIZE : table.first * PAGE_SIZE + len(segments)] = segments
-            slot = encode_indirect(operation, request_id, sector, data.count, self._data.ref + table.first)
-        return self._submit(Request(request_id, slot, operation, count, data, self._deadline(), table))
-
-    def _submit(self, request: Request) -> int:
-        self._shadow.add(request)
-        self._pump()
-        return request.id
-
-    def _pump(self) -> None:
-        """Put unsent requests into the ring as far as it has room."""
-        if not self._connected:
-            return
-        notify = False
-        while self._ring.free and (request := self._shadow.unsent()) is not None:
-            notify |= self._ring.push(request.slot)
-        if notify:
-            self._endpoint.notify()
-
-    def _on_event(self) -> None:
-        """Take in every response there is."""
-        if not self._connected:
-            return
-        while (slot := self._ring.pop()) is not None:
-            untrusted_id, _, status = decode_response(slot)
-            request = self._shadow.answered(untrusted_id)
-            if request is not None:
-                self._complete(request, status)
-        self._pump()
-
-    def _complete(self, request: Request, status: int) -> None:
-        if not request.abandoned:
-            data = b""
-            if request.operation == Operation.READ and status == Status.OKAY and request.data is not None:
-                start = request.data.first * PAGE_SIZE
-                data = bytes(self._data.view[start : start + request.sectors * SECTOR_SIZE])
-            code = {Status.OKAY: 0, Status.EOPNOTSUPP: errno.EOPNOTSUPP}.get(status, errno.EIO)  # type: ignore[call-overload]
-            self._done.append(Completion(request.id, code, data))
-        self._release(request)
-
-    def _release(self, request: Request) -> None:
-        for run in (request.data, request.table):
-            if run is not None:
-                self._pool.give_back(run)
-
-    def _wait(self, left_s: float | None) -> None:
+    def _wait(self, most_s: float) -> None:
         """Let things happen; complete with EIO what is past its deadline."""
-        deadline_ns = min((r.deadline_ns for r in self._shadow.open.values() if not r.abandoned), default=None)
-        waits = [left_s] if left_s is not None else []
-        if deadline_ns is not None:
-            waits.append(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
-        self.runtime.wait(min(waits, default=MAX_EXTRA_WAIT_S))
-        if deadline_ns is not None:
-            self._expire()
+        self.runtime.wait(self._front.patience_s(most_s))
+        self._front.expire(time.monotonic_ns())
 
-    def _expire(self) -> None:
-        """Complete what is past its deadline; pages that a backend may still use stay taken."""
-        for request in self._shadow.expired(time.monotonic_ns()):
-            self._done.append(Completion(request.id, errno.EIO))
-            if not request.abandoned:
-                self._release(request)
+    def _wait_for_room(self) -> None:
+        """Until others have given pages back. OSError ETIMEDOUT when none come back."""
+        until, free = time.monotonic() + 2 * self._timeout_s, self._front.free_pages
+        while self._front.free_pages <= free:
+            if time.monotonic() > until:
+                raise OSError(errno.ETIMEDOUT, f"disk {self.name}: no pages became free; {free} are")
+            self._wait(MAX_EXTRA_WAIT_S)
 
-    def _take(self, pages: int) -> Run:
-        """Pages for a request, when others have given theirs back if need be. OSError ETIMEDOUT when none come back."""
-        until = time.monotonic_ns() + 2 * self._timeout_ns
-        while (run := self._pool.take(pages)) is None:
-            if time.monotonic_ns() > until:
-                raise OSError(errno.ETIMEDOUT, f"disk {self.name}: no {pages} pages became free")
-            self._wait(None)
-        return run
+    def _pieces(self, sector: int, count: int) -> list[tuple[int, int]]:
+        """(first sector, sectors) of each request that so many sectors take; none is submitted if not all can be."""
+        step = min(self.request_sectors_max, PIECE_SECTORS)
+        if count > step and not 0 <= sector <= self.sectors - count:
+            raise LocalError(f"disk {self.name}: {count} sectors from {sector} on, of {self.sectors}")
+        return [(at, min(step, sector + count - at)) for at in range(sector, sector + count, step)]
 
-    def _check(self, sector: int, count: int, most: int | None = None) -> None:
-        most = self.request_sectors_max if most is None else most
-        if not 1 <= count <= most:
-            raise LocalError(f"disk {self.name}: a request has 1 to {most} sectors, not {count}")
-        if sector < 0 or sector + count > self.sectors:
-            raise LocalError(f"disk {self.name}: sectors {sector}..{sector + count - 1} of {self.sectors}")
-
-    def _whole_sectors(self, data: bytes | bytearray | memoryview) -> int:
-        count, rest = divmod(len(data), SECTOR_SIZE)
+    def _whole_sectors(self, view: memoryview) -> int:
+        count, rest = divmod(len(view), SECTOR_SIZE)
         if rest:
-            raise LocalError(f"disk {self.name}: {len(data)} bytes are not whole sectors of {SECTOR_SIZE}")
+            raise LocalError(f"disk {self.name}: {len(view)} bytes are not whole sectors of {SECTOR_SIZE}")
         return count
 
-    def _pages_of(self, sectors: int) -> int:
-        return -(-sectors // SECTORS_PER_PAGE)
-
-    def _deadline(self) -> int:
-        return time.monotonic_ns() + self._timeout_ns
+    def _check_writable(self) -> None:
+        if self.readonly:
+            raise OSError(errno.EROFS, f"disk {self.name} is read-only")

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-PROGRAMS = ("ring_threads.cpp", "doorbell_threads.cpp", "console_threads.cpp", "blkif_slots.cpp", "trace_threads.cpp")
+PROGRAMS = (
+    "ring_threads.cpp", "doorbell_threads.cpp", "console_threads.cpp", "blkif_slots.cpp", "blkif_threads.cpp",
+    "trace_threads.cpp",
+)  # fmt: skip
 # Two compilers, so that the headers are warning-free under both.
 SANITIZERS = {"thread": "g++", "address,undefined": "clang++"}
 RUN_DEADLINE_S = 300

@@ -40,7 +40,8 @@ NB_MODULE(_native, m) {
     hvd::bind_process(m);
     hvd::bind_ptrace(m);
     hvd::bind_console(m);
-    hvd::bind_blkif(m);
+    hvd::bind_blkback(m);
+    hvd::bind_blkfront(m);
     hvd::bind_trace(m);
     hvd::bind_bench(m);
 }

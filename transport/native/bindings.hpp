@@ -24,13 +24,19 @@ public:
             PyErr_Clear();
             throw LocalError(access == Access::write ? "a writable, contiguous buffer is needed" : "a contiguous buffer is needed");
         }
+        bytes_ = {static_cast<std::byte*>(view_.buf), static_cast<std::size_t>(view_.len)};
     }
 
     ~Buffer() { release(); }
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
 
-    std::span<std::byte> bytes() const { return {static_cast<std::byte*>(view_.buf), static_cast<std::size_t>(view_.len)}; }
+    std::span<std::byte> bytes() const { return bytes_; }
+
+    /// Only these bytes from now on; the whole stays held.
+    void narrow(std::size_t offset, std::size_t length) { bytes_ = bytes_.subspan(offset, length); }
+
+    nb::handle owner() const { return view_.obj; }
 
     void release() {
         if (view_.obj != nullptr) {
@@ -40,6 +46,7 @@ public:
 
 private:
     Py_buffer view_{};
+    std::span<std::byte> bytes_;
 };
 
 /// Held while a thread waits without the interpreter lock; taken and dropped with it.
@@ -70,7 +77,8 @@ void bind_channels(nb::module_& m);
 void bind_process(nb::module_& m);
 void bind_ptrace(nb::module_& m);
 void bind_console(nb::module_& m);
-void bind_blkif(nb::module_& m);
+void bind_blkback(nb::module_& m);
+void bind_blkfront(nb::module_& m);
 void bind_trace(nb::module_& m);
 void bind_bench(nb::module_& m);
 

@@ -132,7 +132,8 @@ void bind_channels(nb::module_& m) {
         .def_ro("wakeups", &WaiterStatistics::wakeups)
         .def_ro("idle_wakeups", &WaiterStatistics::idle_wakeups)
         .def_ro("delivered", &WaiterStatistics::delivered);
-    nb::class_<BoundEndpoint>(m, "Endpoint")
+    nb::class_<Doorbell>(m, "_DoorbellWords");
+    nb::class_<BoundEndpoint, Doorbell>(m, "Endpoint")
         .def(nb::init<nb::handle, int, int, int>(), nb::arg("page"), nb::arg("side"), nb::arg("rx_fd"), nb::arg("tx_fd"))
         .def("notify", &BoundEndpoint::notify)
         .def("kick", &BoundEndpoint::kick)

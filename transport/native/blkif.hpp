@@ -1,6 +1,8 @@
 // blkif (Xen public/io/blkif.h, 64-bit layout): untrusted request slots to checked scatter lists, without Python and without I/O.
 #pragma once
 
+#include <sys/uio.h>
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -9,7 +11,10 @@
 #include <map>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
+
+#include "faults.hpp"
 
 namespace hvd::blkif {
 
@@ -69,6 +74,15 @@ struct Indirect {
 };
 static_assert(sizeof(Indirect) == 64 && offsetof(Indirect, refs) == 28);
 
+struct Response {
+    std::uint64_t id;
+    std::uint8_t operation;
+    std::uint8_t pad;
+    std::int16_t status;
+    std::uint32_t pad2;
+};
+static_assert(sizeof(Response) == response_size && offsetof(Response, status) == 10);
+
 /// Memory in this process that a frontend may name by grant ref.
 class GrantMap {
 public:
@@ -107,7 +121,7 @@ struct Checked {
     Status status = okay;
     std::uint64_t sector = 0;
     std::uint64_t sectors = 0;
-    std::vector<std::span<std::byte>> memory;
+    std::vector<iovec> memory;             ///< of granted pages, adjacent ones joined
     std::optional<std::uint32_t> missing;  ///< a ref that is not mapped yet: map it and decode again
 };
 
@@ -119,16 +133,23 @@ struct Disk {
 
 class Decoder {
 public:
-    Decoder(const Disk& disk, const GrantMap& grants) : disk_(disk), grants_(grants) {}
+    Decoder(const Disk& disk, const GrantMap& grants) : disk_(disk), grants_(grants), table_(disk.indirect_segments_max) {
+        if (disk.indirect_segments_max > indirect_pages_max * segments_per_page) {
+            throw LocalError("an indirect request names at most " + std::to_string(indirect_pages_max * segments_per_page) + " segments");
+        }
+    }
 
-    /// `slot` is our own copy of one request.
-    Checked decode(std::span<const std::byte, request_size> slot) const {
+    /// `slot` is our own copy of one request; `out` is used again and again, so that nothing is allocated.
+    void decode(std::span<const std::byte, request_size> slot, Checked& out) {
         Request request;
         std::memcpy(&request, slot.data(), sizeof request);
-        Checked out;
         out.id = request.id;
         out.operation = request.operation;
+        out.status = okay;
         out.sector = request.sector;
+        out.sectors = 0;
+        out.memory.clear();
+        out.missing.reset();
         switch (request.operation) {
             case read:
             case write:
@@ -146,7 +167,6 @@ public:
             default:
                 out.status = unsupported;
         }
-        return out;
     }
 
 private:
@@ -160,7 +180,7 @@ private:
         }
     }
 
-    void decode_indirect(Checked& out, std::span<const std::byte, request_size> slot) const {
+    void decode_indirect(Checked& out, std::span<const std::byte, request_size> slot) {
         Indirect request;
         std::memcpy(&request, slot.data(), sizeof request);
         out.id = request.id;
@@ -170,7 +190,7 @@ private:
             out.status = error;
             return;
         }
-        std::vector<Segment> segments(request.segments);
+        const std::span<Segment> segments = std::span(table_).first(request.segments);
         for (std::size_t done = 0; done < segments.size(); done += segments_per_page) {
             bool forbidden = false;
             const std::uint32_t ref = request.refs[done / segments_per_page];
@@ -218,16 +238,17 @@ private:
         }
     }
 
-    static void append(std::vector<std::span<std::byte>>& memory, std::byte* start, std::size_t length) {
-        if (!memory.empty() && memory.back().data() + memory.back().size() == start) {
-            memory.back() = {memory.back().data(), memory.back().size() + length};
+    static void append(std::vector<iovec>& memory, std::byte* start, std::size_t length) {
+        if (!memory.empty() && static_cast<std::byte*>(memory.back().iov_base) + memory.back().iov_len == start) {
+            memory.back().iov_len += length;
         } else {
-            memory.emplace_back(start, length);
+            memory.push_back({start, length});
         }
     }
 
     Disk disk_;
     const GrantMap& grants_;
+    std::vector<Segment> table_;  // an indirect request's segments, copied out of the frontend's pages
 };
 
 }  // namespace hvd::blkif

@@ -6,8 +6,10 @@ from typing import Any
 
 from hvd.domains.block.frontend import BlockFrontend
 from hvd.transport import messages as m
+from hvd.transport._native import BlkFront
 from hvd.transport.errors import LocalError
 from hvd.transport.pages import PAGE_SIZE
+from hvd.transport.protocols.block import INDIRECT_SEGMENTS_MAX
 
 AUTO_READY = False
 publish = BlockFrontend.publish
@@ -48,6 +50,43 @@ def megabytes(guest):
     assert disk.read(5, 9000) == pattern(9000, 5)
 
 
+def batches(guest):
+    """Many requests of one call, into memory of ours and into bytes; more than the pool has pages for at once."""
+    disk = guest.disk()
+    sectors = [8 * ((index * 7) % 1500) for index in range(1500)]
+    data = b"".join(pattern(8, index) for index in range(1500))
+    ids = disk.submit_writes(sectors, 8, data)
+    assert len(set(ids)) == 1500 and ids == sorted(ids)
+    assert finished(disk, 1500) == dict.fromkeys(ids, (0, b""))
+    back = bytearray(len(data))
+    ids = disk.submit_reads(sectors, 8, back)
+    assert finished(disk, 1500) == dict.fromkeys(ids, (0, b""))
+    assert back == data
+    ids = disk.submit_reads(sectors[:40], 8)
+    brought = finished(disk, 40)
+    assert [brought[request_id] for request_id in ids] == [(0, pattern(8, index)) for index in range(40)]
+    assert disk.submit_reads([], 8) == []
+
+
+def finished(disk, count):
+    """So many completions, whatever their order."""
+    found: dict[int, Any] = {}
+    while len(found) < count:
+        found |= {done.id: (done.errno, done.data) for done in disk.completions(10)}
+    assert disk.completions(0) == []
+    return found
+
+
+def into_memory(guest):
+    """`read_into` fills just the memory it is given, whole."""
+    disk = guest.disk()
+    disk.write(3, pattern(3000, 9))
+    for count in (1, 8, 512, 513, 3000):
+        memory = bytearray(b"\xee" * (count * 512 + 1024))
+        disk.read_into(3, memoryview(memory)[512:-512])
+        assert memory == b"\xee" * 512 + pattern(3000, 9)[: count * 512] + b"\xee" * 512
+
+
 def many(guest):
     disk = guest.disk()
     ids = [disk.submit_write(8 * index, pattern(8, index)) for index in range(500)]
@@ -68,12 +107,38 @@ def readonly(guest):
 
 def nonsense(guest):
     disk = guest.disk()
-    for arguments in ((-1, 1), (disk.sectors, 1), (disk.sectors - 1, 2), (0, 0)):
+    end = disk.sectors
+    for call, *arguments in (
+        *((disk.read, *place) for place in ((-1, 1), (end, 1), (end - 1, 2), (0, 0))),
+        *((disk.read, *place) for place in ((2**63, 1), (0, 2**64), (-(2**63), 1))),
+        (disk.read, 0, end + 1),
+        (disk.read, -1, 3000),
+        (disk.write, end - 1, bytes(1024)),
+        (disk.write, 0, bytes(100)),
+        (disk.read_into, 0, bytearray(100)),
+        (disk.read_into, 0, bytes(512)),
+        (disk.submit_read, 0, 4096),
+        (disk.submit_read, 0, 1, bytearray(511)),
+        (disk.submit_reads, [0, end], 1),
+        (disk.submit_reads, [0, 1], 1, bytearray(512)),
+        (disk.submit_writes, [0, 1], 1, bytes(1025)),
+        (disk.discard, end - 1, 2),
+    ):
         try:
-            disk.read(*arguments)
+            call(*arguments)
         except LocalError:
             continue
-        raise AssertionError(f"read{arguments} was let through")
+        raise AssertionError(f"{call.__name__}{arguments} was let through")
+    assert disk.in_flight == 0, "what was refused is not submitted in part"
+
+
+def move_to_other_pages(guest, disk):
+    """A pool whose refs nobody has had, under the same ring."""
+    disk._front.detach()
+    disk._data = guest.runtime.grants.share(disk.backend, len(disk._data.view) // PAGE_SIZE)
+    disk._front = BlkFront(disk._data.view, disk._data.ref, 20 * 10**9)
+    guest.runtime._handlers[disk._port] = disk._front.collect
+    disk._front.attach(disk._ring, disk._endpoint, disk.name, disk.sectors, INDIRECT_SEGMENTS_MAX)
 
 
 def not_persistent(guest):
@@ -83,7 +148,7 @@ def not_persistent(guest):
         disk.write(0, pattern(count))
         guest.runtime.hypercalls.call(m.GnttabEndAccess(disk._data.ref, 1))
         assert guest.runtime.hypercalls.call(m.GnttabShare(disk._data.id, 0, 1)) > 0
-        disk._data = guest.runtime.grants.share(disk.backend, len(disk._data.view) // PAGE_SIZE)
+        move_to_other_pages(guest, disk)
         assert disk.read(0, count) == pattern(count)
 
 
@@ -91,7 +156,7 @@ def timeout(guest):
     """Its backend is stopped and goes on as the test says."""
     disk, store = guest.disk(), guest.runtime.store
     disk.write(0, pattern(8))
-    whole = disk._pool.free
+    whole = disk._front.free_pages
 
     def told(word):
         guest.runtime.wait_until(lambda: store.read("data/" + word) is not None, word, 20)
@@ -103,10 +168,10 @@ def timeout(guest):
     request = disk.submit_write(0, pattern(8, 1))
     assert [(done.id, done.errno) for done in disk.completions(20)] == [(request, errno.EIO)]
     assert time.monotonic() - started >= 0.3
-    assert disk._pool.free == whole - 1, "a stopped backend may still read this page"
+    assert disk._front.free_pages == whole - 1, "a stopped backend may still read this page"
     store.write("data/expired", "1")
     told("going")
-    guest.runtime.wait_until(lambda: disk._pool.free == whole, "the late answer", 20)
+    guest.runtime.wait_until(lambda: disk._front.free_pages == whole, "the late answer", 20)
     assert disk.completions(0) == [], "it was completed already"
     disk.write(0, pattern(8, 2))
     assert disk.read(0, 8) == pattern(8, 2)
