@@ -22,6 +22,7 @@ from hvd.transport.errors import HvdError, LocalError
 from hvd.transport.hypercalls import HypercallClient, socket_address
 from hvd.transport.ids import DOMID_SELF, DomId, Incarnation, Port
 from hvd.transport.pages import Extent
+from hvd.transport.run_dir import ENDPOINT
 from hvd.transport.shared_info import SharedInfo
 from hvd.transport.upcalls import UpcallReceiver
 
@@ -65,9 +66,9 @@ class Runtime:
         self.bind(self._upcall_port, open_endpoint(upcall_page, 0, upcall_rx, -1), self._on_upcall)
         for descriptor in (info, trace, console_extent, console_page, upcall_page):
             os.close(descriptor)
-        directory = os.open(self.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(f"{self.run_dir}/{certificate['endpoint']}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.hypercalls = HypercallClient(
-            context, socket_address(directory, certificate["endpoint"]), certificate["server_key"],
+            context, socket_address(directory, ENDPOINT), certificate["server_key"],
             upcalls=upcalls
         )
         self.grants = Grants(self.hypercalls.call)

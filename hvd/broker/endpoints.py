@@ -1,8 +1,13 @@
-"""The hypercall endpoints: one for each domain, one for toolstack programs, all in the run directory."""
+"""The hypercall endpoints: one for each domain, one for toolstack programs, all in the run directory.
+
+A domain's endpoint has a directory of its own, which is all that its sandbox shows of the run directory: the socket
+that a new broker puts there appears in it, and nobody else's does.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +16,7 @@ import zmq
 from hvd.broker.poller import Poller
 from hvd.transport.hypercalls import HypercallServer, public_key, socket_address
 from hvd.transport.ids import DomId, Incarnation
-
-CONTROL = "control"
-DOMAINS = "domains"
+from hvd.transport.run_dir import CONTROL, DOMAINS, ENDPOINT
 
 
 class Endpoints:
@@ -40,23 +43,28 @@ class Endpoints:
         poller.watch(self.control.fileno(), lambda: on_ready(None))
 
     def name(self, domid: DomId, incarnation: Incarnation) -> str:
-        """Where the endpoint lies below the run directory."""
+        """The directory below the run directory that the endpoint is in."""
         return f"{DOMAINS}/{domid}.{incarnation}"
 
     def open(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> None:
         self.close(domid)
-        name = self.name(domid, incarnation)
-        server = self._domains[domid] = HypercallServer(self._context, socket_address(self.directory, name), secret)
+        name = self._names[domid] = self.name(domid, incarnation)
+        directory = self._run_dir / name
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o755)  # whatever the umask. The run directory is closed to others, and a domain has its own uid
+        address = socket_address(self.directory, f"{name}/{ENDPOINT}")
+        server = self._domains[domid] = HypercallServer(self._context, address, secret)
+        (directory / ENDPOINT).chmod(0o666)
         self._poller.watch(server.fileno(), lambda: self._on_ready(domid))
         self._keys[domid] = public_key(secret)
-        self._names[domid] = name
 
     def close(self, domid: DomId) -> None:
         server = self._domains.pop(domid, None)
         if server is not None:
             self._poller.unwatch(server.fileno())
             server.close()
-            (self._run_dir / self._names.pop(domid)).unlink(missing_ok=True)
+        if domid in self._names:
+            shutil.rmtree(self._run_dir / self._names.pop(domid), ignore_errors=True)
 
     def public_key(self, domid: DomId) -> bytes:
         return self._keys[domid]

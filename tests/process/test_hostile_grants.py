@@ -20,6 +20,7 @@ from hvd.transport.codec import pack_request
 from hvd.transport.hypercalls import HypercallError, socket_address
 from hvd.transport.ids import DOM0, DOMID_SELF
 from hvd.transport.messages import DomainConfig
+from hvd.transport.run_dir import ENDPOINT
 
 DEADLINE_S = 60.0
 
@@ -475,7 +476,7 @@ def main(guest):
     assert node(cluster, domain, "data/key").encode() != key
     directory = os.open(cluster.run_dir, os.O_PATH)
     with zmq.Context() as context:
-        for name in (f"domains/{domain.domid}.1", f"domains/{domain.domid}.2"):
+        for name in (f"domains/{domain.domid}.1/{ENDPOINT}", f"domains/{domain.domid}.2/{ENDPOINT}"):
             socket = context.socket(zmq.DEALER)
             socket.linger = 0
             socket.curve_serverkey = key
