@@ -149,6 +149,16 @@ class Runtime:
         self.bind(port, endpoint, handler)
         return port, endpoint
 
+    # ---- media -------------------------------------------------------------------------------------------------------
+
+    def open_medium(self, frontend: DomId, kind: str, devid: int) -> int:
+        """A descriptor of the file behind a device that we host: opened by the hypervisor, ours to close.
+
+        HypercallError as the host refuses, or when the device is none of ours.
+        """
+        _, (descriptor,) = self.hypercalls.call(m.PhysdevOpenMedium(frontend, kind, devid))
+        return int(descriptor)
+
     # ---- upcalls -----------------------------------------------------------------------------------------------------
 
     def _on_upcall(self) -> None:

@@ -345,6 +345,22 @@ class GnttabCopy:
     segments: Annotated[list[CopySegment], Most(COPY_SEGMENTS_MAX)]
 
 
+# ---- physdev_op (33) -------------------------------------------------------------------------------------------------
+
+
+@hypercall(0x2180)
+@dataclass(frozen=True, slots=True)
+class PhysdevOpenMedium:
+    """Open what the toolstack gave a device whose backend the caller hosts (its key `params`). Descriptor: the file.
+
+    Read-only where the device's `mode` says so. Each call opens it afresh, in place of what was open for that device.
+    """
+
+    dom: DomId
+    kind: Name
+    devid: U32
+
+
 # ---- XenStore (io/xs_wire.h numbers under 0x80) ----------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ READ and WRITE go through transport/native/blkback.hpp, a batch at a time, witho
 from __future__ import annotations
 
 import errno
+import os
 from typing import assert_never
 
 from hvd.domains.block.image import Image
@@ -51,7 +52,7 @@ class BlockBackend(Backend):
     def features(self) -> Keys:
         self.close()
         readonly = not self.keys.get("mode", "w").startswith("w")
-        self._image = Image(self.keys["params"], readonly=readonly)
+        self._image = Image(self.keys["params"], self._medium())
         return {
             "sectors": str(self._image.sectors),
             "sector-size": str(SECTOR_SIZE),
@@ -63,6 +64,14 @@ class BlockBackend(Backend):
             "feature-max-indirect-segments": str(INDIRECT_SEGMENTS_MAX),
             "max-ring-page-order": str(RING_PAGE_ORDER_MAX),
         }
+
+    def _medium(self) -> int:
+        """OSError naming the image, as if we had opened it ourselves."""
+        path, devid = self.keys["params"], self.keys["frontend"].rpartition("/")[2]
+        try:
+            return self.runtime.open_medium(self.frontend, "vbd", int(devid))
+        except HypercallError as error:
+            raise OSError(error.errno, os.strerror(error.errno), path) from None
 
     def attach(self, untrusted_keys: Keys) -> Keys:
         assert self._image is not None

@@ -1,4 +1,4 @@
-"""A raw disk image as a backend uses it: opened once per device, with everything but reading and writing."""
+"""A raw disk image as a backend uses it: a descriptor the hypervisor opened, and everything but reading and writing."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from hvd.transport.protocols.block import SECTOR_SIZE
 class Image:
     """One image file. Offsets and lengths are in sectors and have been checked against `sectors`."""
 
-    def __init__(self, path: str, *, readonly: bool) -> None:
-        """OSError when it cannot be opened; LocalError when it is no whole number of sectors."""
+    def __init__(self, path: str, descriptor: int) -> None:
+        """Takes the descriptor, open for what will be asked of it; `path` is for messages.
+
+        LocalError, and the descriptor is closed, when it is no whole number of sectors.
+        """
         self.path = path
-        # O_NONBLOCK: a FIFO must not hold up every other device; it means nothing to a file or disk.
-        self.descriptor = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.descriptor = descriptor
         try:
-            self.sectors = _sectors_of(path, self.descriptor)
+            self.sectors = _sectors_of(path, descriptor)
         except BaseException:
-            os.close(self.descriptor)
+            os.close(descriptor)
             raise
 
     def flush(self) -> None:

@@ -189,6 +189,14 @@ GNTST_OF = {errno.ESRCH: -2, errno.EINVAL: -3, errno.EACCES: -8}
 """grant_table.h: bad_domain, bad_gntref, permission_denied."""
 
 
+# ---- media -----------------------------------------------------------------------------------------------------------
+
+
+def _open_medium(h: Hypervisor, caller: DomId, msg: m.PhysdevOpenMedium, now: int) -> Answer:
+    number = h.media.open(h.domain(caller), h.domain(msg.dom), msg.kind, msg.devid)
+    return Answer(None, ((f"medium:{number}", 0),))
+
+
 # ---- sched, timers, console ------------------------------------------------------------------------------------------
 
 
@@ -355,6 +363,7 @@ TABLE: dict[type, Entry] = {
     m.GnttabUnmapNotify: Entry(ANY, True, lambda h, c, x, now: h.grants.set_unmap_notify(c, x.handle, _notify(x))),
     m.GnttabShareNotify: Entry(ANY, True, lambda h, c, x, now: h.grants.set_share_notify(c, x.extent, _notify(x))),
     m.GnttabCopy: Entry(ANY, True, _gnttab_copy),
+    m.PhysdevOpenMedium: Entry(ANY, True, _open_medium),
     m.Multicall: Entry(ANY, True, _multicall),
     m.StoreDirectory: Entry(ANY, False, lambda h, c, x, now: h.store.directory(c, x.tx, x.path)),
     m.StoreReadAll: Entry(ANY, False, _read_all),

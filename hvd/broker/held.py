@@ -34,6 +34,10 @@ def extent_key(extent: ExtentId) -> str:
     return f"extent:{extent}"
 
 
+def medium_key(number: int) -> str:
+    return f"medium:{number}"
+
+
 def domain_key(domid: DomId) -> str:
     return f"domain:{domid}"
 
@@ -142,6 +146,11 @@ class HeldDescriptors:
 
     def extent(self, extent: ExtentId) -> int:
         return self.by_key[extent_key(extent)][WRITABLE]
+
+    def open_medium(self, number: int, path: str, *, readonly: bool) -> None:
+        """O_NONBLOCK: a FIFO must not hold up the broker; it means nothing to a file or disk."""
+        flags = (os.O_RDONLY if readonly else os.O_RDWR) | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        self.hold(medium_key(number), [os.open(path, flags)])
 
     def create_domain(self, domid: DomId) -> None:
         """Upcall socket, stdio pipe, shared info page and trace buffer for a new incarnation."""

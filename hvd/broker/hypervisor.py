@@ -19,6 +19,7 @@ from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_DOM_EXC, VIRQ_TIMER, VIRQ_UPCALL, EventChannels
 from hvd.broker.grant_tables import GrantTables
 from hvd.broker.hardware import Hardware, NoHardware
+from hvd.broker.media import Media
 from hvd.broker.restarts import RESTARTING, Action, GiveUp, action_for, judge_restart
 from hvd.broker.store import Store, StoreError
 from hvd.broker.tracing import Tracing
@@ -45,6 +46,7 @@ class Hypervisor:
         self.domains: dict[DomId, Domain] = {}
         self.channels = EventChannels()
         self.grants = GrantTables(channels=self.channels)
+        self.media = Media()
         self.store = Store()
         self.upcalls: dict[DomId, UpcallQueue] = {}
         self.deadlines = Deadlines()
@@ -57,7 +59,7 @@ class Hypervisor:
 
     def attach(self, hardware: Hardware) -> None:
         """Let the tables act on the world."""
-        self.hardware = self.channels.hardware = self.grants.hardware = hardware
+        self.hardware = self.channels.hardware = self.grants.hardware = self.media.hardware = hardware
 
     # ---- looking things up -------------------------------------------------------------------------------------------
 
@@ -427,6 +429,7 @@ class Hypervisor:
         dom = domain.domid
         self.grants.domain_died(dom)
         self.channels.close_all(dom)
+        self.media.domain_died(dom)
         if self.store.is_introduced(dom):
             self.store.close_domain(dom)
         self.upcalls.pop(dom, None)
@@ -500,6 +503,7 @@ class Hypervisor:
             self.store.release(dom)
         self.store.forget_domain(dom)
         self.deadlines.forget(dom)
+        self.media.domain_removed(dom)
         if dom in self.channels.ports:
             self.channels.remove_domain(dom)
             self.grants.remove_domain(dom)

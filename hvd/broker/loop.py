@@ -13,7 +13,7 @@ import msgpack
 
 from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ACTING, ALIVE, Domain, Life
-from hvd.broker.held import channel_key, domain_key, extent_key, trace_key
+from hvd.broker.held import channel_key, domain_key, extent_key, medium_key, trace_key
 from hvd.broker.hypervisor import SIGCONT, SIGKILL, SIGSTOP, Hypervisor
 from hvd.broker.journal import Intent, Journal, JournalFull
 from hvd.broker.poller import Poller
@@ -121,6 +121,7 @@ class Broker:
         keys = {JOURNAL}
         keys |= {channel_key(b.channel) for ports in hypervisor.channels.ports.values() for b in ports.values()}
         keys |= {extent_key(extent) for extent in hypervisor.grants.extents()}
+        keys |= {medium_key(number) for number in hypervisor.media.opened.values()}
         keys |= {domain_key(d.domid) for d in hypervisor.domains.values() if d.life in ALIVE}
         if hypervisor.tracing.phase is not Phase.OFF:
             keys |= {trace_key(*whose) for whose in (HYPERVISOR, *hypervisor.tracing.kept)}

@@ -31,6 +31,7 @@ from hvd.broker.held import (
     channel_key,
     domain_key,
     extent_key,
+    medium_key,
 )
 from hvd.broker.hypervisor import SIGKILL, Hypervisor
 from hvd.broker.poller import Poller
@@ -79,6 +80,7 @@ class World:
         self._outboxes: dict[DomId, deque[tuple[list[Any], tuple[int, ...]]]] = {}
         self._answered: dict[DomId, int] = {}
         """The last hypercall whose descriptors this broker has sent."""
+        self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._hypervisor: Hypervisor | None = None
 
     def connect(self, hypervisor: Hypervisor) -> None:
@@ -126,6 +128,13 @@ class World:
 
     def copy(self, source: ExtentId, source_offset: int, target: ExtentId, target_offset: int, length: int) -> None:
         os.pwrite(self.held.extent(target), os.pread(self.held.extent(source), length, source_offset), target_offset)
+
+    def open_medium(self, number: int, path: str, *, readonly: bool) -> None:
+        with self._noting_refusal("medium", number):
+            self.held.open_medium(number, path, readonly=readonly)
+
+    def release_medium(self, number: int) -> None:
+        self.held.drop(medium_key(number))
 
     # ---- domains -----------------------------------------------------------------------------------------------------
 
@@ -289,7 +298,11 @@ class World:
         if self._answered.get(domid) == sequence:
             return
         self._answered[domid] = sequence
-        self._upcall(domid, [DESCRIPTORS, sequence], tuple(self.held.by_key[key][index] for key, index in references))
+        self._upcall(domid, [DESCRIPTORS, sequence], tuple(self._held(key, index) for key, index in references))
+
+    def _held(self, key: str, index: int) -> int:
+        """A descriptor to send; a medium whose device went before its backend heard of it is an empty file by now."""
+        return self.held.by_key[key][index] if key in self.held.by_key else self._nothing
 
     def events_pending(self, domid: DomId) -> None:
         """Feed the domain's socket with what its queue holds, and ring its upcall port."""

@@ -17,6 +17,7 @@ FALLIBLE = {
     "create_channel": "channel",
     "create_extent": "extent",
     "seal_extent": "seal",
+    "open_medium": "medium",
     "create_domain": "domain",
     "start_domain": "start",
     "start_trace": "trace",

@@ -1,5 +1,6 @@
 """The image: its sectors, holes, and files that cannot be one."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,10 @@ from hvd.domains.block.image import Image
 from hvd.transport.errors import LocalError
 
 SECTORS = 64
+
+
+def opened(path, flags=os.O_RDWR):
+    return Image(str(path), os.open(path, flags))
 
 
 def open_descriptors():
@@ -23,9 +28,9 @@ def path(tmp_path):
 
 @pytest.fixture
 def image(path):
-    opened = Image(path, readonly=False)
-    yield opened
-    opened.close()
+    made = opened(path)
+    yield made
+    made.close()
 
 
 def test_it_has_as_many_sectors_as_the_file(image):
@@ -39,7 +44,7 @@ def test_a_discard_reads_as_zeros_and_keeps_the_size(image, path):
 
 
 def test_a_readonly_image_is_opened_for_reading_only(path):
-    image = Image(path, readonly=True)
+    image = opened(path, os.O_RDONLY)
     with pytest.raises(OSError, match="Bad file descriptor"):
         image.discard(0, 1)
     image.close()
@@ -50,10 +55,10 @@ def test_part_of_a_sector_is_refused_with_the_size(tmp_path, size):
     (tmp_path / "odd").write_bytes(bytes(size))
     before = open_descriptors()
     with pytest.raises(LocalError, match=f"has {size} bytes, which is no multiple of 512"):
-        Image(str(tmp_path / "odd"), readonly=False)
+        opened(tmp_path / "odd")
     assert open_descriptors() == before
 
 
 def test_a_directory_is_refused(tmp_path):
     with pytest.raises(LocalError, match="neither a file nor a block device"):
-        Image(str(tmp_path), readonly=True)
+        opened(tmp_path, os.O_RDONLY)
