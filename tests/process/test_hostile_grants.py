@@ -303,7 +303,7 @@ def main(guest):
         m.EvtchnBindInterdomain(other, Port(1)), m.EvtchnBindVirq(5), m.EvtchnStatus(other, Port(1)),
         m.EvtchnReset(other), m.DomctlDestroy(other), m.DomctlPause(0), m.MachineStop(False), m.SysctlReadConsole(),
         m.StoreWrite(0, f'/local/domain/{other}/data/x', b'1'), m.StoreRead(0, f'/local/domain/{other}/data'),
-        m.StoreTransactionEnd(99, True), m.SchedShutdown(77), m.SchedWatchdog(1, 1),
+        m.StoreTransactionEnd(99, True), m.SchedWatchdog(1, 1),
     ]:
         try:
             outcome.append((type(message).__name__, call(message)))
