@@ -15,7 +15,7 @@ from hvd.domains.grants import MappedPages
 from hvd.domains.runtime import Runtime
 from hvd.transport._native import BlkBack, BlkHeld, BlkNeed
 from hvd.transport.channels import Endpoint
-from hvd.transport.errors import PeerFault
+from hvd.transport.errors import LocalError, PeerFault
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId, GrantRef, Port
 from hvd.transport.protocols.block import (
@@ -66,11 +66,13 @@ class BlockBackend(Backend):
         }
 
     def _medium(self) -> int:
-        """OSError naming the image, as if we had opened it ourselves."""
+        """OSError naming the image, as if we had opened it ourselves; LocalError when another device writes it."""
         path, devid = self.keys["params"], self.keys["frontend"].rpartition("/")[2]
         try:
             return self.runtime.open_medium(self.frontend, "vbd", int(devid))
         except HypercallError as error:
+            if error.errno == errno.EBUSY:
+                raise LocalError(f"image {path} is written by another device, here or in another cluster") from None
             raise OSError(error.errno, os.strerror(error.errno), path) from None
 
     def attach(self, untrusted_keys: Keys) -> Keys:

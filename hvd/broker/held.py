@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 import resource
@@ -148,9 +149,27 @@ class HeldDescriptors:
         return self.by_key[extent_key(extent)][WRITABLE]
 
     def open_medium(self, number: int, path: str, *, readonly: bool) -> None:
-        """O_NONBLOCK: a FIFO must not hold up the broker; it means nothing to a file or disk."""
+        """O_NONBLOCK: a FIFO must not hold up the broker; it means nothing to a file or disk.
+
+        EBUSY when another writes it: what is to be written is locked, against other devices and other clusters.
+        """
         flags = (os.O_RDONLY if readonly else os.O_RDWR) | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        self.hold(medium_key(number), [os.open(path, flags)])
+        descriptor = os.open(path, flags)
+        try:
+            if not readonly:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            code = errno.EBUSY if isinstance(error, BlockingIOError) else error.errno or errno.EIO
+            raise OSError(code, os.strerror(code)) from None
+        self.hold(medium_key(number), [descriptor])
+
+    def release_medium(self, number: int) -> None:
+        """Unlocked at once: the machine and a dying backend may have it open for a moment yet."""
+        key = medium_key(number)
+        if key in self.by_key:
+            fcntl.flock(self.by_key[key][0], fcntl.LOCK_UN)
+        self.drop(key)
 
     def create_domain(self, domid: DomId) -> None:
         """Upcall socket, stdio pipe, shared info page and trace buffer for a new incarnation."""

@@ -37,7 +37,8 @@ class Media:
     def open(self, backend: Domain, client: Domain, kind: str, devid: int) -> int:
         """Open the medium afresh, in place of what was open; its number.
 
-        EPERM unless the caller hosts that device's backend, ENOENT if it has no medium; OSError as the host refuses.
+        EPERM unless the caller hosts that device's backend, ENOENT if it has no medium; OSError as the host refuses,
+        EBUSY when another device writes it.
         """
         config = _device(client, kind, devid)
         if config is None or config.backend != backend.name:
@@ -46,9 +47,9 @@ class Media:
         if "params" not in config.backend_keys:
             raise Refused(errno.ENOENT, f"{kind} {devid} of domain {client.domid} has no medium (no key params)")
         device, number = Device(backend.domid, client.domid, kind, devid), self.next_number
+        self._close(device)
         self.hardware.open_medium(number, config.backend_keys["params"], readonly=is_readonly(config))
         self.next_number += 1
-        self._close(device)
         self.opened[device] = number
         return number
 

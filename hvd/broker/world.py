@@ -31,7 +31,6 @@ from hvd.broker.held import (
     channel_key,
     domain_key,
     extent_key,
-    medium_key,
 )
 from hvd.broker.hypervisor import SIGKILL, Hypervisor
 from hvd.broker.poller import Poller
@@ -134,7 +133,7 @@ class World:
             self.held.open_medium(number, path, readonly=readonly)
 
     def release_medium(self, number: int) -> None:
-        self.held.drop(medium_key(number))
+        self.held.release_medium(number)
 
     # ---- domains -----------------------------------------------------------------------------------------------------
 

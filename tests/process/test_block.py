@@ -149,6 +149,23 @@ def test_an_image_of_part_of_a_sector_is_named_to_the_guest(boot, tmp_path):
     assert f"image {image} has 1000 bytes, which is no multiple of 512" in death
 
 
+def test_an_image_has_one_writer_whoever_else_asks_for_it(boot, tmp_path):
+    first = boot("hvd:idle", name="first")
+    first.wait_ready(DEADLINE_S)
+    image = tmp_path / "first.img"
+    busy = f"image {image} is written by another device, here or in another cluster"
+    second = boot(USER, "operations", name="second", image=image)
+    assert busy in last_death(second)
+    assert_passed(boot(USER, "readonly", name="reader", mode="r", image=image))
+    with Cluster.build([DomainConfig("driver", "hvd:driver_domain", driver_domain=True)]) as other:
+        disk = DeviceConfig("vbd", 51712, "driver", {"params": str(image), "mode": "w", "dev": "xvda"}, {})
+        assert busy in last_death(other.create(DomainConfig("guest", "hvd:idle", devices=[disk], on_crash="preserve")))
+    first.destroy()
+    second.reboot()
+    second.wait_until(lambda info: info.incarnation == 2 and info.state is DomainState.PRESERVED, "to end", DEADLINE_S)
+    assert_passed(second)
+
+
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
 def test_an_image_that_is_no_file_is_refused_and_holds_up_nobody(boot, tmp_path, make):
     make(image := tmp_path / "no-file")
