@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hvd.transport.messages import DomainConfig
 BOOT_S, CLUSTER_BOOT_S, BIRTH_S, ORDERED_BOOT_S = 0.5, 1.0, 0.3, 0.3
 """About how long one of each takes: what turns a duration into counts."""
 ORDERED_BOOTS_MAX = 100
+DEADLINE_S = 30.0
 CHAIN = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 
@@ -47,9 +49,12 @@ def _boots_in_order() -> bool:
     chain = [DomainConfig(name, "hvd:idle", after=list(CHAIN[:number][-1:])) for number, name in enumerate(CHAIN)]
     cluster = Cluster.build([*reversed(chain), DomainConfig("bystander", "hvd:idle")], name="bench-order")
     heard: list[tuple[str, str]] = []
+    until = time.monotonic() + DEADLINE_S
     cluster.switch_on()
     try:
-        cluster.boot(hear=lambda event: heard.append((event.name, event.event)))
+        with cluster.events() as events:
+            while (CHAIN[-1], "ready") not in heard and (event := events.next_until(until)) is not None:
+                heard.append((event.name, event.event))
     finally:
         cluster.down(grace_s=0)
     return in_order(heard)
