@@ -8,8 +8,8 @@ from hvd.toolstack.bench.disks import disk_domain
 from hvd.toolstack.bench.figures import Figure, Goal, absent, ratio, value
 from hvd.toolstack.bench.measured import MeasuredDomain, Pair
 from hvd.toolstack.bench.peers.peer import CPeer
-from hvd.toolstack.bench.peers.table import C_EVENTFD
-from hvd.toolstack.bench.run import ROUNDS, Run, in_turns
+from hvd.toolstack.bench.peers.table import C_EVENTFD, C_SPIN
+from hvd.toolstack.bench.run import ROUNDS, Contender, Run, in_turns
 from hvd.toolstack.cluster import Cluster
 from hvd.transport._native import PingPong
 from hvd.transport.histogram import Histogram
@@ -40,23 +40,26 @@ def measure_round_trips(run: Run, cluster: Cluster, part: float) -> list[Figure]
     driver = cluster.create(disk_domain(ECHO, cpus=[run.there]))
     driver.wait_ready(DEADLINE_S)
     caller = MeasuredDomain(cluster, CALLER, run.here, (DeviceConfig("echo", 0, ECHO),))
-    eventfd = CPeer(PingPong.EVENTFD, run.here, run.there)
-    run.tell("ring, both hot")
-    hot = caller.times("echo", for_ns=run.share_ns(part / 2))
-    contenders = {
+    eventfd, spin = (CPeer(kind, run.here, run.there) for kind in (PingPong.EVENTFD, PingPong.SPIN))
+    awake: dict[str, Contender] = {"ring": lambda for_ns: caller.times("echo", for_ns=for_ns)}
+    if not run.one_cpu:
+        awake[C_SPIN] = lambda for_ns: spin.times(for_ns, 0)
+    hot = in_turns(run, "ring, both hot", awake, run.share_ns(part / 2))
+    contenders: dict[str, Contender] = {
         "ring": lambda for_ns: caller.times("echo", for_ns=for_ns, think_ns=ASLEEP_NS),
         C_EVENTFD: lambda for_ns: eventfd.times(for_ns, ASLEEP_NS),
     }
     asleep = in_turns(run, "ring, both asleep", contenders, run.share_ns(part / 2))
     caller.domain.destroy()
     driver.destroy()
-    ours = Figure.timed("ring round trip, 64 bytes, both hot", hot, (Goal("p50", 1.0),), wait="adaptive")
+    ours = Figure.timed("ring round trip, 64 bytes, both hot", hot.pop("ring"), (Goal("p50", 1.0),), wait="adaptive")
     slept = Figure.timed("ring round trip, 64 bytes, both asleep", asleep["ring"], wait="adaptive")
     beside = "in turns with the line above"
     floor = Figure.timed(f"{C_EVENTFD}, both asleep", asleep[C_EVENTFD], wait="woken", note=beside)
     tail = None if not ours.p50 else ours.percentiles["p99"] / ours.p50
     return [
         ours,
+        *(Figure.timed(f"{name}, hot", of_name, wait="polled", note=beside) for name, of_name in hot.items()),
         value("ring round trip, both hot: p99 / p50", "×", tail, Goal("p50", 3.0)),
         slept,
         floor,
