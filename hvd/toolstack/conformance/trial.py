@@ -30,7 +30,10 @@ DEVID = 0
 
 @dataclass(frozen=True, slots=True)
 class DeviceUnderTest:
-    """A device's kind, and the keys that the toolstack writes for it into both ends' directories."""
+    """A device's kind, and the keys that the toolstack writes for it into both ends' directories.
+
+    `{guest}` in a key's value stands for the name of the guest, `subject` or `neighbour`: for what only one may have.
+    """
 
     kind: str
     keys: dict[str, str] = field(default_factory=dict)
@@ -161,7 +164,7 @@ class Trial:
 
 def guest(name: str, device: DeviceUnderTest) -> m.DomainConfig:
     """A guest with one device of this kind."""
-    keys = device.keys
+    keys = {key: value.replace("{guest}", name) for key, value in device.keys.items()}
     devices = [m.DeviceConfig(device.kind, DEVID, BACKEND, dict(keys), dict(keys))]
     return m.DomainConfig(name, "hvd:conformance", args=[device.kind], devices=devices, restart=RESTART)
 
