@@ -4,7 +4,7 @@ import pytest
 
 from hvd.domains.drivers import SHIPPED
 from hvd.toolstack.conformance.test_device import *  # noqa: F403
-from hvd.toolstack.conformance.trial import NEIGHBOUR, SUBJECT, DeviceUnderTest
+from hvd.toolstack.conformance.trial import NEIGHBOUR, PASSING, SUBJECT, DeviceUnderTest
 
 IMAGE_BYTES = 16 << 20
 OUTSIDE = "thermometer"
@@ -15,7 +15,7 @@ def device_under_test(request, tmp_path):
     """Each with the keys it needs."""
     keys = {}
     if request.param == "vbd":
-        for guest in (SUBJECT, NEIGHBOUR):
+        for guest in (SUBJECT, NEIGHBOUR, PASSING):
             with (tmp_path / f"{guest}.img").open("wb") as file:
                 file.truncate(IMAGE_BYTES)
         keys = {"params": f"{tmp_path}/{{guest}}.img", "mode": "w"}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hvd.toolstack.conformance.trial import BACKEND, DONE, SUBJECT, DeviceUnderTest, Trial, running_trial
+from hvd.toolstack.conformance.trial import BACKEND, DONE, PASSING, SUBJECT, DeviceUnderTest, Trial, running_trial
 from hvd.transport.xenbus_state import XenbusState
 
 KILLS = 20
@@ -72,10 +72,10 @@ def test_both_ends_may_die_together(trial: Trial) -> None:
 def test_a_backend_lets_go_of_a_frontend_that_is_gone_for_good(trial: Trial) -> None:
     trial.exercise()
     before = trial.counts()
-    trial.create("guest")
-    trial.exercise("guest")
+    trial.create(PASSING)
+    trial.exercise(PASSING)
     assert trial.counts() != before
-    trial.destroy("guest")
+    trial.destroy(PASSING)
     trial.settle()
     assert trial.counts() == before
 
@@ -83,16 +83,16 @@ def test_a_backend_lets_go_of_a_frontend_that_is_gone_for_good(trial: Trial) -> 
 def test_a_device_can_be_taken_away_while_it_is_connected(trial: Trial) -> None:
     trial.exercise()
     before = trial.counts()
-    trial.create("guest")
-    trial.exercise("guest")
-    path = trial.backend_path("guest")
+    trial.create(PASSING)
+    trial.exercise(PASSING)
+    path = trial.backend_path(PASSING)
     trial.remove(path)
     trial.settle()
     assert trial.counts()["mappings"] == before["mappings"] + CONSOLE_MAPPINGS
-    republish(trial, "guest", "hvd-session", "1.again")
+    republish(trial, PASSING, "hvd-session", "1.again")
     assert trial.counts()["mappings"] == before["mappings"] + CONSOLE_MAPPINGS
     assert trial.read(path, "state") is None, "the backend has written into a directory that was taken away"
-    trial.destroy("guest")
+    trial.destroy(PASSING)
     trial.settle()
     assert trial.counts() == before
 

@@ -21,6 +21,8 @@ from hvd.transport.xenbus_state import XenbusState, parse_state
 DEADLINE_S = 60.0
 DONE = "done"
 BACKEND, SUBJECT, NEIGHBOUR = "backend", "subject", "neighbour"
+PASSING = "passing"
+"""A guest that comes and goes."""
 RESTART = m.RestartPolicy(limit=100, delay_ms=1, delay_max_ms=1)
 """More deaths than a test causes; a device that never connects is given up in seconds."""
 COUNTED = ("ports", "granted_pages", "mappings", "extents")
@@ -32,7 +34,7 @@ DEVID = 0
 class DeviceUnderTest:
     """A device's kind, and the keys that the toolstack writes for it into both ends' directories.
 
-    `{guest}` in a key's value stands for the name of the guest, `subject` or `neighbour`: for what only one may have.
+    `{guest}` in a key's value stands for the guest's name (subject, neighbour, passing): for what only one may have.
     """
 
     kind: str
