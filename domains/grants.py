@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,18 @@ class MappedPages:
     ref: GrantRef
     count: int
     view: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class GatheredPages:
+    """A peer's pages from anywhere, mapped beside each other."""
+
+    pages: tuple[MappedPages, ...]
+    extent: Extent
+
+    @property
+    def view(self) -> memoryview:
+        return self.extent.view
 
 
 class Grants:
@@ -76,6 +88,24 @@ class Grants:
         handles.add(handle)
         view = extent.pages(value["first_page"], value["count"])
         return MappedPages(handle, extent_id, GrantRef(value["ref"]), value["count"], view)
+
+    def gather(self, dom: DomId, refs: Sequence[GrantRef]) -> GatheredPages:
+        """Map single pages of a peer for writing, in this order; as with `map`, and none is mapped if one cannot be."""
+        pages: list[MappedPages] = []
+        try:
+            for ref in refs:
+                pages.append(self.map(dom, ref))  # those before one that fails are known
+            return GatheredPages(tuple(pages), Extent.gather([page.view for page in pages]))
+        except BaseException:
+            for page in pages:
+                self.unmap(page)
+            raise
+
+    def release(self, gathered: GatheredPages) -> None:
+        """Give all of them back. Release everything that uses the view first."""
+        gathered.extent.close()
+        for page in gathered.pages:
+            self.unmap(page)
 
     def unmap(self, mapped: MappedPages) -> None:
         """Give a mapping back. Release everything that uses its view first."""

@@ -6,7 +6,7 @@ at a time: while one waits, changing what it waits on raises LocalError in the o
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import NamedTuple, final
+from typing import NamedTuple, final, overload
 
 from typing_extensions import Buffer
 
@@ -14,7 +14,12 @@ from typing_extensions import Buffer
 class Mapping(Buffer):
     """A mapping of a sealed memfd, checked before it is touched; use it through a memoryview."""
 
+    @overload
     def __init__(self, fd: int, bytes: int, writable: bool) -> None: ...
+    @overload
+    def __init__(self, pages: list[memoryview]) -> None:
+        """Pages of other mappings, writable ones, once more and beside each other."""
+
     def close(self) -> None:
         """Unmaps. LocalError while views of it exist."""
 
@@ -380,8 +385,8 @@ class BlkFront:
     def collect(self) -> None:
         """Takes in every answer there is. PeerFault when the backend broke the ring."""
 
-    def expire(self, now_ns: int) -> None:
-        """Completes with EIO what is past its deadline at this CLOCK_MONOTONIC time."""
+    def expire(self, system_time_ns: int) -> None:
+        """Completes with EIO what is past its deadline at this system time."""
 
     def patience_s(self, most: float) -> float:
         """Seconds to the earliest deadline, 0 to `most`."""
@@ -407,6 +412,9 @@ class TraceBuffer:
 
 def open_own_trace(info_fd: int, buffer_fd: int) -> None:
     """From here on this process writes its buffer while its shared info page says so. Once; both stay the caller's."""
+
+def system_time_ns() -> int:
+    """What `Runtime.system_time_ns` says; CLOCK_MONOTONIC in a process that is no domain."""
 
 def trace_clocks(clock: int) -> tuple[int, int]:
     """(ticks of that clock, CLOCK_MONOTONIC in ns) of one moment."""

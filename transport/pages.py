@@ -79,6 +79,11 @@ class Extent:
             raise LocalError(f"an extent is mapped by at least one page, not {pages}")
         return cls(Mapping(fd, pages * PAGE_SIZE, writable), pages)
 
+    @classmethod
+    def gather(cls, pages: list[memoryview]) -> Self:
+        """Single pages of extents that are mapped for writing, once more: in this order, without gaps."""
+        return cls(Mapping(pages), len(pages))
+
     @property
     def view(self) -> memoryview:
         """All of its bytes. A view outlives nothing: release it before `close`."""

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from hvd.domains.block.image import Image
 from hvd.domains.device import Backend, Keys
-from hvd.domains.grants import MappedPages
+from hvd.domains.grants import GatheredPages, MappedPages
 from hvd.domains.runtime import Runtime
 from hvd.transport._native import BlkBack, BlkHeld, BlkNeed
 from hvd.transport.channels import Endpoint
@@ -103,7 +103,7 @@ class Connection:
         self._image = image
         self._readonly = readonly
         self._mapped: list[MappedPages] = []
-        self._ring_pages: MappedPages | None = None
+        self._ring_pages: GatheredPages | None = None
         self._ring: BackRing | None = None
         self._port: Port | None = None
         self._endpoint: Endpoint | None = None
@@ -114,9 +114,9 @@ class Connection:
         """Map the ring and bind the port; PeerFault or ValueError on keys that make no sense."""
         if untrusted_keys.get("protocol", PROTOCOL) != PROTOCOL:
             raise PeerFault(f"protocol {untrusted_keys['protocol'][:40]!r}; this backend speaks {PROTOCOL}")
-        first, count = ring_refs(untrusted_keys)
+        refs = ring_refs(untrusted_keys)
         self._persistent = untrusted_keys.get("feature-persistent") == "1"
-        self._ring_pages = self._runtime.grants.map(self._frontend, GrantRef(first), count)
+        self._ring_pages = self._runtime.grants.gather(self._frontend, refs)
         self._ring = BackRing(self._ring_pages.view, REQUEST_SIZE, RESPONSE_SIZE)
         self._ring.name_messages_by(REQUEST_ID_OFFSET, RESPONSE_ID_OFFSET)
         port = Port(_number(untrusted_keys, "event-channel"))
@@ -136,8 +136,10 @@ class Connection:
             self._ring.close()
         if self._back is not None:
             self._back.clear()
-        for mapped in (*self._mapped, *([self._ring_pages] if self._ring_pages else [])):
+        for mapped in self._mapped:
             self._runtime.grants.unmap(mapped)
+        if self._ring_pages is not None:
+            self._runtime.grants.release(self._ring_pages)
 
     def serve(self) -> None:
         """Carry out at most a batch; what is left makes the port ready again."""
@@ -211,17 +213,14 @@ def _status_of(code: int | None) -> Status:
     return Status.EOPNOTSUPP if code == errno.EOPNOTSUPP else Status.ERROR
 
 
-def ring_refs(untrusted_keys: Keys) -> tuple[int, int]:
-    """(first ref, pages) of the frontend's ring; PeerFault when its pages are not consecutive refs or too many."""
+def ring_refs(untrusted_keys: Keys) -> list[GrantRef]:
+    """The pages of the frontend's ring, in order; PeerFault when there are too many."""
     if "ring-ref" in untrusted_keys:
-        return _number(untrusted_keys, "ring-ref"), 1
+        return [GrantRef(_number(untrusted_keys, "ring-ref"))]
     order = _number(untrusted_keys, "ring-page-order")
     if order > RING_PAGE_ORDER_MAX:
         raise PeerFault(f"ring-page-order {order}; at most {RING_PAGE_ORDER_MAX}")
-    refs = [_number(untrusted_keys, f"ring-ref{i}") for i in range(1 << order)]
-    if refs != list(range(refs[0], refs[0] + len(refs))):
-        raise PeerFault("the pages of the ring are not consecutive grants")
-    return refs[0], len(refs)
+    return [GrantRef(_number(untrusted_keys, f"ring-ref{i}")) for i in range(1 << order)]
 
 
 def _number(untrusted_keys: Keys, name: str) -> int:

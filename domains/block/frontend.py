@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -167,12 +166,12 @@ class BlockFrontend(Frontend):
         done = self._front.take_all()
         if done:
             return done
-        until = time.monotonic() + timeout_s
+        until = self.runtime.system_time_ns() + int(timeout_s * 1e9)
         left = 0.0
         while True:
             self._wait(left)
             done = self._front.take_all()
-            left = until - time.monotonic()
+            left = (until - self.runtime.system_time_ns()) / 1e9
             if done or left <= 0 or not self._front.in_flight:
                 return done
 
@@ -240,13 +239,13 @@ class BlockFrontend(Frontend):
     def _wait(self, most_s: float) -> None:
         """Let things happen; complete with EIO what is past its deadline."""
         self.runtime.wait(self._front.patience_s(most_s))
-        self._front.expire(time.monotonic_ns())
+        self._front.expire(self.runtime.system_time_ns())
 
     def _wait_for_room(self) -> None:
         """Until others have given pages back. OSError ETIMEDOUT when none come back."""
-        until, free = time.monotonic() + 2 * self._timeout_s, self._front.free_pages
+        until, free = self.runtime.system_time_ns() + int(2e9 * self._timeout_s), self._front.free_pages
         while self._front.free_pages <= free:
-            if time.monotonic() > until:
+            if self.runtime.system_time_ns() > until:
                 raise OSError(errno.ETIMEDOUT, f"disk {self.name}: no pages became free; {free} are")
             self._wait(MAX_EXTRA_WAIT_S)
 

@@ -116,6 +116,24 @@ def test_a_readonly_disk_refuses_writes_at_both_ends(boot, tmp_path):
     assert image.read_bytes() == bytes(IMAGE_BYTES)
 
 
+def test_the_pages_of_a_ring_may_be_any_grants(boot):
+    assert_passed(boot(USER, "scattered_ring", **{"hvd-ring-page-order": "2", "scattered": "1"}))
+
+
+def test_time_in_which_a_guest_was_paused_is_not_waited(boot, cluster):
+    guest, driver = boot(USER, "paused_in_flight", **{"timeout-ms": "300"}), cluster.domain("driver")
+    guest.wait_ready()
+    driver.pause()
+    cluster.call(StoreWrite(0, f"/local/domain/{guest.domid}/data/stopped", b"1"))
+    wait_node(cluster, guest, "waiting")
+    guest.pause()
+    time.sleep(0.6)  # what is tested is time itself: twice the disk's timeout passes
+    guest.unpause()
+    wait_node(cluster, guest, "went_on")
+    driver.unpause()
+    assert_passed(guest)
+
+
 def test_a_frontend_without_persistent_grants_has_them_back_with_the_answer(boot):
     assert_passed(boot(USER, "not_persistent", persistent="0"))
 

@@ -41,6 +41,6 @@ def test_a_block_ring_has_at_most_16_pages():
         refs = {f"ring-ref{i}": str(8 + i) for i in range(1 << order)}
         return refs | {"ring-page-order": str(order)}
 
-    assert ring_refs(keys(RING_PAGE_ORDER_MAX)) == (8, 16)
+    assert len(ring_refs(keys(RING_PAGE_ORDER_MAX))) == 16
     with pytest.raises(PeerFault, match="ring-page-order"):
         ring_refs(keys(RING_PAGE_ORDER_MAX + 1))

@@ -110,7 +110,7 @@ public:
 
     double patience_s(double most) const {
         const std::int64_t deadline = front_.deadline_ns();
-        return deadline == never_ns ? most : std::clamp(static_cast<double>(deadline - now_ns()) / 1e9, 0.0, most);
+        return deadline == never_ns ? most : std::clamp(static_cast<double>(deadline - shared_info::system_time_ns()) / 1e9, 0.0, most);
     }
 
     blkif::Front& front() { return front_; }
@@ -233,7 +233,7 @@ void bind_blkfront(nb::module_& m) {
         .def("submit_flush", &BlkFront::submit_flush)
         .def("submit_discard", &BlkFront::submit_discard, nb::arg("sector"), nb::arg("count"))
         .def("collect", [](BlkFront& self) { self.front().collect(); })
-        .def("expire", [](BlkFront& self, std::int64_t now) { self.front().expire(now); }, nb::arg("now_ns"))
+        .def("expire", [](BlkFront& self, std::int64_t now) { self.front().expire(now); }, nb::arg("system_time_ns"))
         .def("patience_s", &BlkFront::patience_s, nb::arg("most"))
         .def("take", &BlkFront::take, nb::arg("id"))
         .def("take_all", &BlkFront::take_all)

@@ -1,9 +1,4 @@
-// Python's view of trace.hpp: opening a domain's buffer, writing the broker's own, and the two clocks side by side.
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
+// Python's view of shared_info.hpp and trace.hpp: opening a domain's buffer, writing the broker's own, and the two clocks side by side.
 #include <memory>
 
 #include "bindings.hpp"
@@ -13,20 +8,14 @@
 namespace hvd {
 namespace {
 
-/// Maps this domain's buffer, then the page with its switch over ours. Once in a process, and for as long as it lives.
+/// Maps this domain's buffer, then its shared info page, which has the switch. Once in a process, and for as long as it lives.
 void open_own_trace(int info_fd, int buffer_fd) {
     if (trace::own_buffer != nullptr) {
         throw LocalError("this process's trace is open already");
     }
-    const auto kernel_page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-    if (reinterpret_cast<std::uintptr_t>(trace::switch_page) % kernel_page != 0 || kernel_page > trace::largest_page) {
-        throw LocalError("pages of " + std::to_string(kernel_page) + " bytes are larger than this library was built for");
-    }
     auto memory = std::make_unique<Mapping>(buffer_fd, trace::buffer_bytes, true);
     auto buffer = std::make_unique<trace::Buffer>(memory->data(), memory->bytes());
-    if (::mmap(trace::switch_page, page_size, PROT_READ, MAP_SHARED | MAP_FIXED, info_fd, 0) == MAP_FAILED) {
-        throw LocalError(std::string("the shared info page cannot be mapped over the trace switch: ") + std::strerror(errno));
-    }
+    shared_info::map(info_fd);
     trace::own_buffer = buffer.release();  // both stay until the process ends
     static_cast<void>(memory.release());
 }
@@ -71,6 +60,7 @@ void bind_trace(nb::module_& m) {
         .def(nb::init<nb::handle>(), nb::arg("memory"))
         .def("record", &TraceBuffer::record, nb::arg("kind"), nb::arg("port"), nb::arg("id"), nb::arg("count"), nb::arg("clock"));
     m.def("open_own_trace", open_own_trace, nb::arg("info_fd"), nb::arg("buffer_fd"));
+    m.def("system_time_ns", shared_info::system_time_ns);
     m.def("trace_clocks", trace_clocks, nb::arg("clock"));
 }
 

@@ -32,6 +32,7 @@
 #include "faults.hpp"
 #include "page_pool.hpp"
 #include "ring.hpp"
+#include "shared_info.hpp"
 #include "spin.hpp"
 
 namespace hvd::blkif {
@@ -172,7 +173,7 @@ public:
         pump();
     }
 
-    /// Completes with EIO what is past its deadline. Pages that a backend may still use stay taken.
+    /// Completes with EIO what is past its deadline at this system time. Pages that a backend may still use stay taken.
     void expire(std::int64_t now) {
         while (open_.head != none && table_[open_.head].deadline_ns <= now) {
             const std::uint32_t place = open_.head;
@@ -183,7 +184,7 @@ public:
         }
     }
 
-    /// The earliest deadline of what is open; `never_ns` when nothing is.
+    /// The earliest deadline of what is open, in system time; `never_ns` when nothing is.
     std::int64_t deadline_ns() const { return open_.head == none ? never_ns : table_[open_.head].deadline_ns; }
 
     /// Requests submitted and not completed.
@@ -253,7 +254,7 @@ private:
         request.operation = operation;
         request.sector = sector;
         request.sectors = sectors;
-        request.deadline_ns = now_ns() + timeout_ns_;
+        request.deadline_ns = shared_info::system_time_ns() + timeout_ns_;
         request.state = State::open;
         append(open_, place);
         if (unsent_ == none) {

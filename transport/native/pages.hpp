@@ -15,6 +15,7 @@
 #include <string>
 
 #include "faults.hpp"
+#include "layouts.hpp"
 
 namespace hvd {
 
@@ -38,6 +39,23 @@ public:
                              std::strerror(errno));
         }
         at_ = static_cast<std::byte*>(at);
+    }
+
+    /// Whole pages of other mappings that can be written, once more: in this order, without gaps. They outlive their mappings.
+    explicit Mapping(std::span<std::byte* const> pages) : bytes_(pages.size() * page_size), writable_(true) {
+        void* at = bytes_ == 0 ? MAP_FAILED : ::mmap(nullptr, bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (at == MAP_FAILED) {
+            throw LocalError("there is no room for " + std::to_string(pages.size()) + " pages beside each other");
+        }
+        at_ = static_cast<std::byte*>(at);
+        for (std::size_t i = 0; i < pages.size(); ++i) {
+            constexpr std::size_t once_more = 0;  // mremap of so many bytes of a shared mapping leaves the old one where it is
+            if (::mremap(pages[i], once_more, page_size, MREMAP_MAYMOVE | MREMAP_FIXED, at_ + i * page_size) == MAP_FAILED) {
+                const std::string reason = std::strerror(errno);
+                unmap();
+                throw LocalError("page " + std::to_string(i) + " cannot be mapped once more: " + reason);
+            }
+        }
     }
 
     ~Mapping() { unmap(); }

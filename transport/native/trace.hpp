@@ -7,8 +7,7 @@
 // The oldest records are overwritten. Whoever dies in the middle leaves a record whose sequence does not fit. Writers may
 // be several, each with slots of its own; one that sleeps in the middle for a whole lap mixes its record with a later one.
 //
-// The switch is a word of the shared info page, which the broker writes. The page is mapped over a page of this library's
-// own data, so that the word has a fixed address: through a pointer, each look would take an instruction and a load more.
+// The switch is a word of the shared info page, which the broker writes.
 //
 // Why every raw access is in bounds: slots are addressed by `n & (records - 1)` in a mapping of `buffer_bytes`. The head
 // lies in memory that the broker has too, and any value of it is harmless.
@@ -30,6 +29,7 @@
 
 #include "faults.hpp"
 #include "layouts.hpp"
+#include "shared_info.hpp"
 
 namespace hvd::trace {
 
@@ -62,19 +62,9 @@ static_assert(sizeof(Record) == 32);
 inline constexpr std::uint64_t records = 32'768;
 inline constexpr std::size_t header_bytes = page_size;
 inline constexpr std::size_t buffer_bytes = header_bytes + records * sizeof(Record);
-inline constexpr std::size_t switch_offset = 48;  // in the shared info page
 static_assert((records & (records - 1)) == 0);
 
-#if defined(__x86_64__)
-inline constexpr std::size_t largest_page = page_size;
-#else
-inline constexpr std::size_t largest_page = 65'536;
-#endif
-
-/// Zeros, which is off, until the shared info page is mapped over it.
-alignas(largest_page) __attribute__((visibility("hidden"))) inline std::byte switch_page[largest_page];
-
-inline std::uint32_t& switch_word() { return *reinterpret_cast<std::uint32_t*>(switch_page + switch_offset); }
+inline std::uint32_t& switch_word() { return shared_info::at<std::uint32_t>(shared_info::trace_switch_offset); }
 
 /// Whether somebody traces us. Said to the compiler in assembly where it would take three instructions for two.
 inline bool on() {

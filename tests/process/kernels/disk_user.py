@@ -177,14 +177,52 @@ def timeout(guest):
     assert disk.read(0, 8) == pattern(8, 2)
 
 
+def paused_in_flight(guest):
+    """Its backend is stopped while it waits, and then it itself."""
+    disk, store = guest.disk(), guest.runtime.store
+    store.watch("data", lambda path: None)
+    guest.ready()
+    guest.runtime.wait_until(lambda: store.read("data/stopped") is not None, "stopped", 20)
+    paused = guest.runtime.shared_info.read().paused_ns
+    request = disk.submit_write(0, pattern(8, 1))
+    store.write("data/waiting", "1")
+    while guest.runtime.shared_info.read().paused_ns < paused + 500_000_000:
+        assert disk.completions(0.001) == []
+    assert disk.completions(0) == [], "the pause was counted"
+    store.write("data/went_on", "1")
+    assert disk.finish(request) == b""
+
+
+def scattered_ring(guest):
+    keys = guest.disk().keys
+    assert keys["scattered"] == "1"
+    megabytes(guest)
+    batches(guest)
+
+
+def grant_page_by_page(disk):
+    """Its ring again: each page under a ref of its own, the last page first."""
+    pages = disk._ring_pages
+    count = len(pages.view) // PAGE_SIZE
+    call = disk.runtime.hypercalls.call
+    call(m.GnttabEndAccess(pages.ref, count))
+    return [call(m.GnttabShare(pages.id, index, 1)) for index in reversed(range(count))][::-1]
+
+
 def main(guest):
     globals()[guest.args[0]](guest)
 
 
 if __name__ == "hvd_guest":
 
-    def publish_without_persistence(disk, backend_keys):
+    def publish_as_told(disk, backend_keys):
         keys = publish(disk, backend_keys)
-        return keys | {"feature-persistent": "0"} if disk.keys.get("persistent") == "0" else keys
+        if disk.keys.get("persistent") == "0":
+            keys["feature-persistent"] = "0"
+        if disk.keys.get("scattered") == "1":
+            refs = grant_page_by_page(disk)
+            assert refs != sorted(refs)
+            keys |= {f"ring-ref{index}": str(ref) for index, ref in enumerate(refs)}
+        return keys
 
-    BlockFrontend.publish = publish_without_persistence  # type: ignore[method-assign]
+    BlockFrontend.publish = publish_as_told  # type: ignore[method-assign]

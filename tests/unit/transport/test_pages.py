@@ -54,6 +54,30 @@ def test_two_mappings_share_their_bytes(fd):
         assert len(theirs.view) == 2 * PAGE_SIZE
 
 
+def test_pages_from_anywhere_are_mapped_once_more_beside_each_other(fd):
+    with Extent.map(fd, 3, writable=True) as first, Extent.map(fd, 1, writable=True) as second:
+        gathered = Extent.gather([first.page(2), second.page(0), first.page(2)])
+        first.page(2)[:5] = b"third"
+        gathered.page(1)[:5] = b"first"
+        assert bytes(gathered.view[:5]) == bytes(gathered.view[2 * PAGE_SIZE :][:5]) == b"third"
+        assert bytes(first.page(0)[:5]) == b"first"
+    gathered.page(0)[:5] = b"stays"
+    assert os.pread(fd, 5, 2 * PAGE_SIZE) == b"stays"
+    gathered.close()
+
+
+def test_only_whole_pages_that_can_be_written_are_gathered(fd):
+    with Extent.map(fd, 3, writable=True) as ours, Extent.map(fd, 3, writable=False) as theirs:
+        pieces = [ours.page(0), ours.page(0)[:100], theirs.page(1)]
+        for pages in ([], [ours.view], [pieces[1]], [pieces[0], pieces[2]]):
+            with pytest.raises(LocalError):
+                Extent.gather(pages)
+        for piece in pieces:
+            piece.release()
+    with pytest.raises(LocalError, match="once more"):
+        Extent.gather([memoryview(mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE))])
+
+
 def test_a_mapping_keeps_no_descriptor(fd):
     before = descriptors()
     extent = Extent.map(fd, 3, writable=True)
