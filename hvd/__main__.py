@@ -72,8 +72,8 @@ def run_machine() -> None:
     gc.disable()  # what is loaded stays: nothing to collect before all is there
     from hvd.broker.loop import run_broker
     from hvd.machine.machine import Machine
-    from hvd.machine.run_dir import RunDirRefused, claim, release
-    from hvd.transport.run_dir import Order
+    from hvd.machine.run_dir import NoRunDir, RunDirRefused, claim, release
+    from hvd.transport.run_dir import UNUSABLE, Order
 
     def report(line: str) -> None:
         try:
@@ -88,7 +88,7 @@ def run_machine() -> None:
     try:
         claim(order.run_dir)
     except RunDirRefused as refusal:
-        report(str(refusal))
+        report(f"{UNUSABLE if isinstance(refusal, NoRunDir) else ''}{refusal}")
         return
     try:
         detach(order.run_dir)

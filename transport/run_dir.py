@@ -26,6 +26,8 @@ LOCK = "machine.lock"
 """Locked by the machine for as long as it lives; its text is `PID START_TIME`, for those who come after a power cut."""
 NAMES = (CONTROL, EVENTS, DOMAINS, LOG, CORES, LOCK)
 """Everything a machine makes in its directory."""
+UNUSABLE = "unusable: "
+"""Begins the machine's last words when there can be no such directory: whoever named it has to name another."""
 
 _FLOCK = "hhqqi"
 _ORDER_BYTES_MAX = 1 << 26

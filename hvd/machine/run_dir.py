@@ -16,8 +16,14 @@ class RunDirRefused(Exception):
     """The directory cannot be this machine's; the text says why."""
 
 
+class NoRunDir(RunDirRefused):
+    """There can be no such directory."""
+
+
 def claim(run_dir: str) -> None:
     """Create the directory (0700) and lock it for this process; RunDirRefused when one runs there or it is not ours.
+
+    NoRunDir when the host makes no such directory.
 
     A POSIX lock: it belongs to the process, is not inherited by a fork, and ends with us however we end.
     """
@@ -26,7 +32,7 @@ def claim(run_dir: str) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise RunDirRefused(f"{run_dir}: {error.strerror}") from None
+        raise NoRunDir(f"{run_dir} cannot be made: {error.strerror}") from None
     try:
         if os.fstat(directory).st_uid != os.geteuid():
             raise RunDirRefused(f"{run_dir} belongs to another user")

@@ -156,6 +156,12 @@ def test_a_directory_with_other_things_in_it_is_left_alone(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_directory_that_the_host_does_not_make_is_bad_input():
+    """Access rights say that root may make one there; only the attempt says that nobody can."""
+    with pytest.raises(BadRunDir, match="/proc/hvd/run (cannot be made|takes no new)"):
+        Cluster.build(run_dir=Path("/proc/hvd/run")).start()
+
+
 def test_a_cluster_can_be_started_again_when_it_is_down(tmp_path):
     cluster = Cluster.build([DRIVER], run_dir=tmp_path / "run")
     for _ in range(2):

@@ -9,8 +9,9 @@ import signal
 import sys
 import time
 
-from hvd.toolstack.cluster.errors import StartFailed
-from hvd.transport.run_dir import Order
+from hvd.toolstack.cluster.errors import BadRunDir, StartFailed
+from hvd.toolstack.cluster.run_dirs import VARIABLE
+from hvd.transport.run_dir import UNUSABLE, Order
 
 UP = "up"
 REPORT_BYTES_MAX = 65_536
@@ -52,26 +53,29 @@ class MachineProcess:
         return cls(pid, orders_write, reports_read)
 
     def order(self, order: Order) -> None:
-        """Give it its order, once; StartFailed carries what the machine said if it is gone."""
+        """Give it its order, once; StartFailed or BadRunDir carries what the machine said if it is gone."""
         self.ordered = True
         try:
             _write_all(self._orders, order.packed())
         except BrokenPipeError:
-            raise StartFailed(self._end()) from None
+            raise self._end() from None
         if not order.lifeline:
             os.close(self._orders)
             self._orders = -1
 
     def wait_up(self, deadline_s: float) -> None:
-        """Until the broker is up; StartFailed carries what the machine said."""
+        """Until the broker is up; StartFailed or BadRunDir carries what the machine said."""
         until = time.monotonic() + deadline_s
         while UP not in self._report.splitlines():
             if not self._wait_report(until):
                 late = time.monotonic() >= until
-                raise StartFailed(f"the broker was not up within {deadline_s:g} s" if late else self._end())
+                raise StartFailed(f"the broker was not up within {deadline_s:g} s") if late else self._end()
 
-    def _end(self) -> str:
-        return self.last_words() or "the machine ended without a word"
+    def _end(self) -> StartFailed | BadRunDir:
+        words = self.last_words() or "the machine ended without a word"
+        if words.startswith(UNUSABLE):
+            return BadRunDir(f"{words.removeprefix(UNUSABLE)}; choose another with {VARIABLE}")
+        return StartFailed(words)
 
     def last_words(self) -> str:
         """What the machine reported beside being up, for people."""
