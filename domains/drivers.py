@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from functools import cache
 
 from hvd.domains.device import DeviceDriver
@@ -33,4 +32,6 @@ def find_driver(kind: str) -> DeviceDriver:
 
 
 def _registered() -> dict[str, str]:
+    import importlib.metadata  # not above: it takes longer to load than all of our drivers, and dom0 does without
+
     return {point.name: point.value for point in importlib.metadata.entry_points(group=GROUP)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +45,8 @@ def load_kernel(kernel: str) -> Main:
 def _entry_point(kernel: str) -> str | None:
     if "/" in kernel or ":" not in kernel:
         return None
+    import importlib.metadata  # not above: it takes longer to load than all of our drivers, and dom0 does without
+
     for point in importlib.metadata.entry_points(group="hvd.kernels"):
         if point.name == kernel:
             return point.value

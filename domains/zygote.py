@@ -18,8 +18,10 @@ from hvd.domains.standby import Standby, fork_standby
 from hvd.transport.descriptors import receive_message, send_message
 from hvd.transport.machine_link import LOST, SPAWN, SPAWNED
 
-PRELOADED = tuple(import_module(target.partition(":")[0]) for target in (*KERNELS.values(), *DRIVERS.values()))
-"""Everything shipped is in the image: a birth that imports takes milliseconds longer."""
+FIRST = KERNELS["hvd:dom0"]
+"""What domain 0 runs, for which the whole machine waits."""
+REST = (*KERNELS.values(), *DRIVERS.values(), "importlib.metadata")
+"""Everything else that domains load: it is in the image because a birth that imports takes milliseconds longer."""
 STANDBYS = 2
 """Processes that wait to become a domain: one that was just taken, and one more while another is made."""
 QUIET_MS = 5
@@ -28,8 +30,7 @@ QUIET_MS = 5
 
 def run_zygote(link: socket.socket) -> None:
     """Answer the machine until it closes the link."""
-    gc.collect()
-    gc.freeze()
+    _load(FIRST)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # inherited: a domain takes it when it can handle it
     Zygote(link).run()
 
@@ -39,6 +40,8 @@ class Zygote:
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
+        self._complete = False
+        """Whether the rest is loaded."""
         self._standbys: deque[Standby] = deque()
         self._wanted = STANDBYS
         """None after a fork that was refused, until somebody asks again."""
@@ -49,8 +52,8 @@ class Zygote:
         poll = select.poll()
         poll.register(self._link, select.POLLIN)
         while True:
-            if len(self._standbys) < self._wanted and not poll.poll(QUIET_MS):
-                self._stand_by()
+            if self._has_work() and not poll.poll(QUIET_MS):
+                self._prepare()
                 continue
             received = receive_message(self._link)
             if received is None:
@@ -61,7 +64,15 @@ class Zygote:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _stand_by(self) -> None:
+    def _has_work(self) -> bool:
+        return not self._complete or len(self._standbys) < self._wanted
+
+    def _prepare(self) -> None:
+        """While nobody asks: complete the image, then fork from it."""
+        if not self._complete:
+            _load(*REST)
+            self._complete = True
+            return
         try:
             self._standbys.append(self._fork())
         except OSError:
@@ -88,3 +99,11 @@ class Zygote:
     def _fork(self) -> Standby:
         standby, self._namespaces = fork_standby(self._namespaces, birth.live)
         return standby
+
+
+def _load(*targets: str) -> None:
+    """Import these modules; what they are named after is `module:attribute`, or a module."""
+    for target in targets:
+        import_module(target.partition(":")[0])
+    gc.collect()
+    gc.freeze()  # a collection in a domain would write to every page that it shares with the others

@@ -158,7 +158,7 @@ def test_a_directory_with_other_things_in_it_is_left_alone(tmp_path):
 
 def test_a_directory_that_the_host_does_not_make_is_bad_input():
     """Access rights say that root may make one there; only the attempt says that nobody can."""
-    with pytest.raises(BadRunDir, match="/proc/hvd/run (cannot be made|takes no new)"):
+    with pytest.raises(BadRunDir, match=r"/proc/hvd/run (cannot be made|takes no new)"):
         Cluster.build(run_dir=Path("/proc/hvd/run")).start()
 
 

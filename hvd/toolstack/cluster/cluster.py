@@ -286,7 +286,7 @@ class Cluster:
                     (tell or _ignore)(f"waiting for {readiness.names(infos)}")
                     event = events.next_until(until)
                     if event is None:
-                        raise NotReached(f"after {deadline_s:.3g} s {readiness.missing(infos)}")
+                        raise NotReached(f"after {deadline_s:.3g} s {readiness.missing(self.infos())}")
                     while event is not None:  # all the news there are: looking at hundreds of domains for each is dear
                         (hear or _ignore)(event)
                         readiness.note(event)
