@@ -126,6 +126,8 @@ DEVICES = [
     Bound("transport/native/blkfront.hpp", "requests_max", "requests of one disk that are open or were not taken",
           "LocalError", "tests/unit/transport/test_blkfront.py::"
           "test_so_many_requests_are_open_or_not_taken_and_not_one_more"),
+    Bound("transport/native/blkfront.hpp", "lent_percent_max", "% of a disk's pool that a guest's buffers may take",
+          "LocalError", "tests/unit/transport/test_blkfront.py::test_half_of_the_pool_is_never_lent"),
     Bound("transport/native/blkback.hpp", "batch_max", "requests of a block backend's batch",
           "the rest waits for the next batch",
           "tests/unit/transport/test_blkback.py::test_a_batch_is_32_requests_and_the_rest_waits"),

@@ -380,6 +380,13 @@ class BlkFront:
         """A read from each of `sectors[first:]`, as far as there is room; `into` is for all of `sectors`."""
 
     def submit_writes(self, sectors: Sequence[int], first: int, count: int, data: Buffer) -> list[int]: ...
+    def lend(self, sectors: int) -> int | None:
+        """Where in the pool so many sectors of its memory are the caller's from now on: requests on them copy nothing.
+        None while no such run of pages is free, LocalError past half of the pool."""
+
+    def take_back(self, buffer: Buffer) -> None:
+        """LocalError while a request or a backend uses what is lent there, or when nothing is."""
+
     def submit_flush(self) -> int: ...
     def submit_discard(self, sector: int, count: int) -> int: ...
     def collect(self) -> None:

@@ -139,6 +139,22 @@ class BlockFrontend(Frontend):
             ids += self._front.submit_writes(sectors, len(ids), count, data)
         return ids
 
+    def buffer(self, sectors: int) -> memoryview:
+        """Memory that the backend itself reads and writes: `into` and `data` of requests, without a copy.
+
+        Half of the pool at most (LocalError); waits while no such run of pages is free. A request has it, whole or from
+        a multiple of 4096 bytes on, until it completes; one that ended with EIO may be carried out late, until the disk
+        has connected anew. The backend can write it at any time: copy what must not change while it is looked at.
+        """
+        while (offset := self._front.lend(sectors)) is None:
+            self._wait_for_room()
+        return self._data.view[offset : offset + sectors * SECTOR_SIZE]
+
+    def release(self, buffer: memoryview) -> None:
+        """Give a buffer back. LocalError when it is none of this disk's, or a request uses it."""
+        self._front.take_back(buffer)
+        buffer.release()
+
     def submit_flush(self) -> int:
         """Make what was answered so far durable; the request's id."""
         if not self._can_flush:

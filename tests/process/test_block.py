@@ -91,7 +91,7 @@ def assert_passed(guest: Domain) -> None:
 # ---- what a disk does ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("body", ["operations", "megabytes", "many", "batches", "into_memory", "nonsense"])
+@pytest.mark.parametrize("body", ["operations", "megabytes", "many", "batches", "into_memory", "buffers", "nonsense"])
 def test_a_disk_reads_writes_flushes_and_discards(boot, body):
     assert_passed(boot(USER, body))
 

@@ -88,6 +88,20 @@ public:
         });
     }
 
+    /// Where in the pool pages for so many sectors are lent; None while it has no such run.
+    nb::object lend(nb::int_ sectors) {
+        const std::int64_t count = number(sectors);
+        front_.check(0, count, front_.sectors());
+        const std::size_t bytes = static_cast<std::size_t>(count) * blkif::sector_size;
+        const auto offset = front_.lend(static_cast<std::uint32_t>((bytes + page_size - 1) / page_size));
+        return offset ? nb::cast(*offset) : nb::none();
+    }
+
+    void take_back(nb::handle buffer) {
+        const std::byte* at = Buffer(buffer, Buffer::Access::write).bytes().data();
+        front_.take_back(static_cast<std::size_t>(reinterpret_cast<std::uintptr_t>(at) - reinterpret_cast<std::uintptr_t>(memory_.bytes().data())));
+    }
+
     std::uint64_t submit_flush() { return pumped(front_.control(blkif::flush, 0, 0)); }
 
     std::uint64_t submit_discard(nb::int_ sector, nb::int_ count) {
@@ -230,6 +244,8 @@ void bind_blkfront(nb::module_& m) {
         .def("submit_write", &BlkFront::submit_write, nb::arg("sector"), nb::arg("data"))
         .def("submit_reads", &BlkFront::submit_reads, nb::arg("sectors"), nb::arg("first"), nb::arg("count"), nb::arg("into").none())
         .def("submit_writes", &BlkFront::submit_writes, nb::arg("sectors"), nb::arg("first"), nb::arg("count"), nb::arg("data"))
+        .def("lend", &BlkFront::lend, nb::arg("sectors"))
+        .def("take_back", &BlkFront::take_back, nb::arg("buffer"))
         .def("submit_flush", &BlkFront::submit_flush)
         .def("submit_discard", &BlkFront::submit_discard, nb::arg("sector"), nb::arg("count"))
         .def("collect", [](BlkFront& self) { self.front().collect(); })

@@ -54,6 +54,7 @@ class Front {
 public:
     static constexpr std::uint32_t requests_max = 65'536;
     static constexpr unsigned place_bits = 16;
+    static constexpr std::uint32_t lent_percent_max = 50;  ///< of the pool: the rest is for requests on other memory
     static_assert(requests_max == 1U << place_bits);
 
     /// `memory` is the pool that data moves through; its pages are granted as `first_ref`, `first_ref` + 1, ...
@@ -115,20 +116,57 @@ public:
 
     std::uint64_t sectors() const { return offer_.sectors; }
 
+    /// Lends pages of the pool: what is read into them or written from them is not copied. The offset in the pool, or nothing
+    /// while no such run is free. LocalError past what may be lent.
+    std::optional<std::size_t> lend(std::uint32_t pages) {
+        const std::uint32_t most = pool_.pages() * lent_percent_max / 100;
+        if (pages == 0 || lent_pages() + pages > most) {
+            throw LocalError("disk " + offer_.name + ": buffers have 1 to " + std::to_string(most - lent_pages()) + " pages by now, not " + std::to_string(pages));
+        }
+        const Run run = pool_.take(pages);
+        if (run.count == 0) {
+            return std::nullopt;
+        }
+        lent_.push_back(run);
+        return std::size_t{run.first} * page_size;
+    }
+
+    /// Takes the buffer at this offset back. LocalError while a request or a backend has it, or when it is none.
+    void take_back(std::size_t offset) {
+        const auto found = std::find_if(lent_.begin(), lent_.end(), [offset](const Run& run) { return std::size_t{run.first} * page_size == offset; });
+        if (found == lent_.end()) {
+            throw LocalError("disk " + offer_.name + ": that is no buffer of this disk, or was given back");
+        }
+        const bool used = std::any_of(table_.begin(), table_.end(), [&](const Entry& request) {
+            return request.lent && (request.state == State::open || request.at_backend) && run_holds(*found, request.data);
+        });
+        if (used) {
+            throw LocalError("disk " + offer_.name + ": a request still uses that buffer");
+        }
+        pool_.give_back(*found);
+        lent_.erase(found);
+    }
+
     /// A READ into or WRITE from whole sectors of memory, checked by the caller; where it has been noted, or nothing while the pool
     /// has no room for it. A WRITE's data is copied now; a READ's memory is written when it completes with 0, and never after that.
+    /// Not so in memory that is lent, from a page's beginning on: it is the backend's until the request has left it.
     std::optional<std::uint32_t> transfer(Operation operation, std::uint64_t sector, std::span<std::byte> memory) {
         const auto pages = static_cast<std::uint32_t>((memory.size() + page_size - 1) / page_size);
-        const Run data = pool_.take(pages);
+        const Run own = lent(memory, pages);
+        const Run data = own.count != 0 ? own : pool_.take(pages);
         const Run table = data.count > direct_segments_max ? pool_.take(1) : Run{};
         if (data.count == 0 || (data.count > direct_segments_max && table.count == 0)) {
-            pool_.give_back(data);
+            pool_.give_back(own.count != 0 ? Run{} : data);
             return std::nullopt;
         }
         const std::uint32_t place = note(operation, sector, memory.size() / sector_size);
         Entry& request = table_[place];
         request.data = data;
         request.table = table;
+        request.lent = own.count != 0;
+        if (request.lent) {
+            return place;
+        }
         if (operation == write) {
             std::memcpy(pages_of(data), memory.data(), memory.size());
         } else {
@@ -219,6 +257,7 @@ private:
         int error = 0;
         Operation operation = read;
         State state = State::free;
+        bool lent = false;        ///< `data` is the caller's buffer
         bool at_backend = false;  ///< it went into the ring and was not answered: a backend may use its pages
     };
 
@@ -243,6 +282,28 @@ private:
         (request.previous == none ? list.head : table_[request.previous].next) = request.next;
         (request.next == none ? list.tail : table_[request.next].previous) = request.previous;
         --list.length;
+    }
+
+    static bool run_holds(const Run& run, const Run& part) {
+        return part.first >= run.first && part.first + part.count <= run.first + run.count;
+    }
+
+    /// The lent pages that this memory is, if it is so many of them.
+    Run lent(std::span<std::byte> memory, std::uint32_t pages) const {
+        const auto offset = reinterpret_cast<std::uintptr_t>(memory.data()) - reinterpret_cast<std::uintptr_t>(memory_.data());
+        if (lent_.empty() || offset >= memory_.size() || offset % page_size != 0) {
+            return {};
+        }
+        const Run part{static_cast<std::uint32_t>(offset / page_size), pages};
+        return std::any_of(lent_.begin(), lent_.end(), [&](const Run& run) { return run_holds(run, part); }) ? part : Run{};
+    }
+
+    std::uint32_t lent_pages() const {
+        std::uint32_t sum = 0;
+        for (const Run& run : lent_) {
+            sum += run.count;
+        }
+        return sum;
     }
 
     /// A new request at the end of everything open.
@@ -355,7 +416,8 @@ private:
     }
 
     void give_back_pages(Entry& request) {
-        pool_.give_back(std::exchange(request.data, Run{}));
+        const Run data = std::exchange(request.data, Run{});
+        pool_.give_back(request.lent ? Run{} : data);
         pool_.give_back(std::exchange(request.table, Run{}));
     }
 
@@ -374,6 +436,7 @@ private:
     std::uint64_t sequence_ = 0;
     std::vector<Entry> table_;
     std::vector<std::uint32_t> free_;
+    std::vector<Run> lent_;
     List open_;
     List done_;
     std::uint32_t unsent_ = none;  // the first of `open_` that is not in the ring: those behind it are not either

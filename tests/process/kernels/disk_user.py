@@ -97,6 +97,31 @@ def many(guest):
     assert all(disk.read(8 * index, 8) == pattern(8, index) for index in range(500))
 
 
+def buffers(guest):
+    """Requests on memory of the disk's own, large and small; it goes back when they are done with it."""
+    disk = guest.disk()
+    free = disk._front.free_pages
+    first, second = disk.buffer(2048), disk.buffer(9)
+    first[:] = pattern(2048, 3)
+    assert disk.finish(disk.submit_write(0, first)) == b""
+    assert disk.read(0, 2048) == pattern(2048, 3), "read the other way"
+    disk.write(3000, pattern(9, 4))
+    assert disk.finish(disk.submit_read(3000, 9, second)) == b""
+    assert second == pattern(9, 4)
+    first[:] = bytes(len(first))
+    disk.read_into(0, first)
+    assert first == pattern(2048, 3), "in several pieces"
+    disk.release(first)
+    disk.release(second)
+    assert disk._front.free_pages == free
+    try:
+        disk.buffer(disk.sectors)
+    except LocalError as error:
+        assert "disk xvda" in str(error), error
+    else:
+        raise AssertionError("more than half of the pool was lent")
+
+
 def readonly(guest):
     disk = guest.disk()
     assert disk.readonly
