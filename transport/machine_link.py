@@ -34,7 +34,7 @@ class Inheritance:
     link: socket.socket
     run_dir: str
     configuration: bytes
-    """The machine's cluster: a msgpack list of domain configs, dom0's first."""
+    """The machine's cluster: a BootConfig, encoded, as msgpack."""
     held: dict[str, list[int]]
     alive: list[tuple[int, int, int]]
     """(domid, incarnation, pid) of the domains' processes; pid 0: asked for, on its way."""

@@ -14,7 +14,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from hvd.transport.ids import DomId, ExtentId, GrantRef, Handle, Port
-from hvd.transport.limits import COPY_SEGMENTS_MAX, EXTENT_PAGES_MAX
+from hvd.transport.limits import COPY_SEGMENTS_MAX, DOMAINS_MAX, EXTENT_PAGES_MAX, LABELS_MAX
 
 if TYPE_CHECKING:
     from dataclasses import dataclass
@@ -101,6 +101,37 @@ class DomainConfig:
     """Names of domains that must be ready before this one is started."""
     devices: list[DeviceConfig] = field(default_factory=list)
     paused: bool = False
+    seclabel: Name = ""
+    """Its label in the security policy; empty: the one that the policy has for its kind."""
+
+
+# ---- what a machine boots from ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A security policy, compiled: labels by number, and what one may do to another (transport/xsm.py has the bits)."""
+
+    name: Name
+    labels: Annotated[list[Name], Most(LABELS_MAX)]
+    dom0: Name
+    """The label of dom0 when its configuration names none, as the next two are."""
+    driver_domain: Name
+    guest: Name
+    vectors: Annotated[list[U32], Most(LABELS_MAX * LABELS_MAX)]
+    """For each label as the source, in order, for each label as the target: the permissions it has."""
+    security: Annotated[list[U32], Most(LABELS_MAX)]
+    """For each label: what it may do to the policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootConfig:
+    """All that a machine boots from, and boots from again."""
+
+    policy: Policy
+    enforcing: bool
+    domains: Annotated[list[DomainConfig], Most(DOMAINS_MAX)]
+    """dom0 first, each behind those it needs."""
 
 
 # ---- multicall (13) --------------------------------------------------------------------------------------------------
@@ -343,6 +374,31 @@ class GnttabCopy:
     """Copy each segment; reply one GNTST_* status a segment (0 is done)."""
 
     segments: Annotated[list[CopySegment], Most(COPY_SEGMENTS_MAX)]
+
+
+# ---- xsm_op (27) -----------------------------------------------------------------------------------------------------
+
+
+@hypercall(0x1B01)
+@dataclass(frozen=True, slots=True)
+class XsmLoad:
+    """Replace the security policy. EINVAL when it lacks a label that a domain has. What is bound and mapped stays so."""
+
+    policy: Policy
+
+
+@hypercall(0x1B02)
+@dataclass(frozen=True, slots=True)
+class XsmGetenforce:
+    """Reply {policy, enforcing}: the policy's name, and whether what it denies is refused or only logged."""
+
+
+@hypercall(0x1B03)
+@dataclass(frozen=True, slots=True)
+class XsmSetenforce:
+    """Enforce the policy, or let pass what it denies and log it."""
+
+    enforcing: bool
 
 
 # ---- physdev_op (33) -------------------------------------------------------------------------------------------------

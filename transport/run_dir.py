@@ -18,6 +18,8 @@ DOMAINS = "domains"
 ENDPOINT = "hypercall"
 """The socket in a domain's directory."""
 LOG = "log"
+AUDIT_LOG = "log/_avc.log"
+"""What the security policy denied. No domain's log is called so: their names begin with a letter or digit."""
 CORES = "cores"
 """Cores of domains, NAME.INCARNATION.core; they live as long as the logs."""
 PART = ".part"
@@ -39,7 +41,7 @@ class Order:
 
     run_dir: str
     configuration: bytes
-    """A msgpack list of encoded DomainConfigs, dom0's first."""
+    """A BootConfig, encoded, as msgpack."""
     temporary: bool
     """Remove the whole directory at the end, logs too."""
     lifeline: bool

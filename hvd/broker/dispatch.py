@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from hvd.broker.domain import Domain
+from hvd.broker.domain import Domain, subject
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL
 from hvd.broker.grant_tables import UnmapNotify
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.store import StoreError
+from hvd.broker.xsm_hooks import ask, ask_copy
 from hvd.transport import messages as m
 from hvd.transport.codec import BadMessage, unpack_call
-from hvd.transport.ids import DOM0, DOMID_SELF, DomId, Incarnation, Port
+from hvd.transport.ids import DOM0, DomId, Incarnation, Port
 from hvd.transport.limits import WATCHDOGS_MAX
 from hvd.transport.trace import HYPERVISOR
 
@@ -33,7 +34,7 @@ class Privilege(Enum):
     """Who may make a hypercall."""
 
     ANY = auto()
-    """Every domain, about itself."""
+    """Every domain, about itself; or whoever the policy lets."""
     SELF = auto()
     """dom0 about any domain, a guest about itself: decided by the message's `dom`."""
     DOM0 = auto()
@@ -58,9 +59,13 @@ class Entry:
 
 
 def handle(hypervisor: Hypervisor, caller: DomId, message: Any, now_ns: int) -> Answer:
-    """Check the caller's privilege and do it; Refused says why not. What the store fires is queued by then."""
+    """Check the caller's privilege, ask the policy, and do it; Refused says why not.
+
+    What the store fires is queued by then.
+    """
     entry = TABLE[type(message)]
     _check_privilege(hypervisor, entry.privilege, caller, message)
+    ask(hypervisor, caller, message)
     try:
         value = entry.handler(hypervisor, caller, message, now_ns)
     except StoreError as error:
@@ -85,14 +90,10 @@ def is_journaled(message: Any) -> bool:
 def _check_privilege(hypervisor: Hypervisor, privilege: Privilege, caller: DomId, message: Any) -> None:
     if caller == DOM0 or privilege is Privilege.ANY:
         return
-    if privilege is Privilege.SELF and _subject(caller, message.dom) == caller:
+    if privilege is Privilege.SELF and subject(caller, message.dom) == caller:
         return
     needed = "domain 0, or its own domid" if privilege is Privilege.SELF else "domain 0"
     raise Refused(errno.EPERM, f"domain {caller} may not {type(message).__name__}: that takes {needed}")
-
-
-def _subject(caller: DomId, dom: DomId) -> DomId:
-    return caller if dom == DOMID_SELF else dom
 
 
 # ---- event channels --------------------------------------------------------------------------------------------------
@@ -107,14 +108,14 @@ def _channel_end(hypervisor: Hypervisor, dom: DomId, port: Any) -> Answer:
 
 
 def _alloc_unbound(h: Hypervisor, caller: DomId, msg: m.EvtchnAllocUnbound, now: int) -> Answer:
-    dom = _subject(caller, msg.dom)
-    h.domain(_subject(caller, msg.remote_dom))
-    answer = _channel_end(h, dom, h.channels.alloc_unbound(dom, _subject(caller, msg.remote_dom)))
+    dom = subject(caller, msg.dom)
+    h.domain(subject(caller, msg.remote_dom))
+    answer = _channel_end(h, dom, h.channels.alloc_unbound(dom, subject(caller, msg.remote_dom)))
     return answer if dom == caller else Answer(answer.value, ())
 
 
 def _bind_interdomain(h: Hypervisor, caller: DomId, msg: m.EvtchnBindInterdomain, now: int) -> Answer:
-    port = h.channels.bind_interdomain(caller, _subject(caller, msg.remote_dom), msg.remote_port)
+    port = h.channels.bind_interdomain(caller, subject(caller, msg.remote_dom), msg.remote_port)
     return _channel_end(h, caller, port)
 
 
@@ -132,7 +133,7 @@ def _evtchn_close(h: Hypervisor, caller: DomId, msg: m.EvtchnClose, now: int) ->
 
 def _evtchn_reset(h: Hypervisor, caller: DomId, msg: m.EvtchnReset, now: int) -> None:
     """All but what a domain is born with and could not get back: its upcall port, and its console's while it has it."""
-    domain = h.domain(_subject(caller, msg.dom))
+    domain = h.domain(subject(caller, msg.dom))
     for port, binding in list(h.channels.ports.get(domain.domid, {}).items()):
         if binding.virq != VIRQ_UPCALL and binding.channel != domain.console_channel:
             h.channels.close(domain.domid, port)
@@ -142,14 +143,14 @@ def _evtchn_reset(h: Hypervisor, caller: DomId, msg: m.EvtchnReset, now: int) ->
 
 
 def _gnttab_allocate(h: Hypervisor, caller: DomId, msg: m.GnttabAllocate, now: int) -> Answer:
-    peer = _subject(caller, msg.peer)
+    peer = subject(caller, msg.peer)
     h.domain(peer)
     extent = h.grants.allocate(caller, peer, msg.pages, readonly=msg.readonly)
     return Answer(extent.id, ((f"extent:{extent.id}", 0),))
 
 
 def _gnttab_map(h: Hypervisor, caller: DomId, msg: m.GnttabMap, now: int) -> Answer:
-    mapped = h.grants.map(caller, _subject(caller, msg.dom), msg.ref, msg.count, writable=msg.writable)
+    mapped = h.grants.map(caller, subject(caller, msg.dom), msg.ref, msg.count, writable=msg.writable)
     extent = mapped.extent
     value = {
         "handle": mapped.handle, "extent": extent.id, "ref": mapped.ref, "count": mapped.count,
@@ -169,10 +170,11 @@ def _gnttab_copy(h: Hypervisor, caller: DomId, msg: m.GnttabCopy, now: int) -> l
 
 def _copy_segment(h: Hypervisor, caller: DomId, segment: m.CopySegment) -> int:
     source, target = segment.source, segment.destination
-    from_dom, to_dom = _subject(caller, source.dom), _subject(caller, target.dom)
+    from_dom, to_dom = subject(caller, source.dom), subject(caller, target.dom)
     if not segment.length or max(source.offset, target.offset) + segment.length > 4096:
         return GNTST_BAD_COPY_ARG
     try:
+        ask_copy(h, caller, from_dom, to_dom)
         from_extent, from_page = h.grants.page_for_copy(caller, from_dom, source.ref, writable=False)
         to_extent, to_page = h.grants.page_for_copy(caller, to_dom, target.ref, writable=True)
     except Refused as refusal:
@@ -300,6 +302,7 @@ def describe(h: Hypervisor, domain: Domain, now_ns: int) -> dict[str, Any]:
         "last_death": domain.last_death,
         "uptime_ns": domain.clock.system_time_ns(now_ns) if domain.incarnation else 0,
         "devices": [{"kind": d.kind, "devid": d.devid, "backend": d.backend} for d in domain.config.devices],
+        "seclabel": h.xsm.label(domain.domid),
     }
 
 
@@ -310,8 +313,13 @@ def _physinfo(h: Hypervisor, caller: DomId, msg: m.SysctlPhysinfo, now: int) -> 
         "granted_pages": sum(len(table.refs) for table in h.grants.tables.values()),
         "mappings": sum(len(table.mappings) for table in h.grants.tables.values()),
         "extents": sum(len(table.extents) for table in h.grants.tables.values()),
+        **_policy(h),
         **h.hardware.physinfo(),
     }
+
+
+def _policy(h: Hypervisor) -> dict[str, Any]:
+    return {"policy": h.xsm.policy.name, "enforcing": h.xsm.enforcing}
 
 
 # ---- tracing ---------------------------------------------------------------------------------------------------------
@@ -352,7 +360,7 @@ TABLE: dict[type, Entry] = {
     m.EvtchnBindVirq: Entry(ANY, True, _bind_virq),
     m.EvtchnClose: Entry(ANY, True, _evtchn_close),
     m.EvtchnSend: Entry(ANY, False, lambda h, c, x, now: h.channels.send(c, x.port)),
-    m.EvtchnStatus: Entry(SELF, False, lambda h, c, x, now: h.channels.status(_subject(c, x.dom), x.port)),
+    m.EvtchnStatus: Entry(SELF, False, lambda h, c, x, now: h.channels.status(subject(c, x.dom), x.port)),
     m.EvtchnReset: Entry(SELF, True, _evtchn_reset),
     m.GnttabAllocate: Entry(ANY, True, _gnttab_allocate),
     m.GnttabShare: Entry(ANY, True, lambda h, c, x, now: h.grants.share(c, x.extent, x.first_page, x.count)),
@@ -382,7 +390,7 @@ TABLE: dict[type, Entry] = {
     m.DomctlPause: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.pause(x.dom, now)),
     m.DomctlUnpause: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.unpause(x.dom, now)),
     m.DomctlShutdown: Entry(SELF, True, lambda h, c, x, now: h.request_shutdown(
-        _subject(c, x.dom), reboot=x.reboot, grace_ms=x.grace_ms, now_ns=now)),
+        subject(c, x.dom), reboot=x.reboot, grace_ms=x.grace_ms, now_ns=now)),
     m.DomctlList: Entry(ANY, False, _list),
     m.DomctlKill: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.kill(x.dom, x.signal)),
     m.MachineStop: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.stop_machine(reboot=x.reboot)),
@@ -390,6 +398,9 @@ TABLE: dict[type, Entry] = {
     m.TraceStop: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.stop_trace(x.session, keep=x.keep)),
     m.TraceBuffers: Entry(DOM0_ONLY, False, _trace_buffers),
     m.TraceRead: Entry(DOM0_ONLY, False, _trace_read),
+    m.XsmLoad: Entry(ANY, True, lambda h, c, x, now: h.xsm.load(c, x.policy)),
+    m.XsmGetenforce: Entry(ANY, False, lambda h, c, x, now: _policy(h)),
+    m.XsmSetenforce: Entry(ANY, True, lambda h, c, x, now: h.xsm.set_enforcing(c, enforcing=x.enforcing)),
     m.SysctlReadConsole: Entry(DOM0_ONLY, False, lambda h, c, x, now: list(h.console)),
     m.SysctlPhysinfo: Entry(DOM0_ONLY, False, _physinfo),
 }

@@ -9,8 +9,13 @@ from enum import IntEnum, auto
 
 from hvd.broker.errors import Refused
 from hvd.transport.fault_notice import FaultNotice
-from hvd.transport.ids import DomId, Incarnation
+from hvd.transport.ids import DOMID_SELF, DomId, Incarnation
 from hvd.transport.messages import DomainConfig
+
+
+def subject(caller: DomId, dom: DomId) -> DomId:
+    """The domain that a hypercall's field means: its caller by number or as DOMID_SELF, or another."""
+    return caller if dom == DOMID_SELF else dom
 
 
 class Life(IntEnum):

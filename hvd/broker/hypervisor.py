@@ -24,6 +24,7 @@ from hvd.broker.restarts import RESTARTING, Action, GiveUp, action_for, judge_re
 from hvd.broker.store import Store, StoreError
 from hvd.broker.tracing import Tracing
 from hvd.broker.upcalls import UpcallQueue
+from hvd.broker.xsm import Xsm
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, GRANT_REF_CONSOLE, DomId, ExtentId, Incarnation, Port
 from hvd.transport.limits import DOMAINS_MAX, HYPERVISOR_LOG_LINES_MAX
@@ -40,14 +41,17 @@ DOM0_STOPS = frozenset({Shutdown.POWEROFF, Shutdown.REBOOT})
 class Hypervisor:
     """All tables, and the life of every domain."""
 
-    def __init__(self, secret: bytes, now_ns: int, hardware: Hardware | None = None) -> None:
+    def __init__(
+        self, secret: bytes, now_ns: int, hardware: Hardware | None = None, xsm: Xsm | None = None
+    ) -> None:
         self.secret = secret
         self.booted_ns = now_ns
         self.domains: dict[DomId, Domain] = {}
         self.channels = EventChannels()
         self.grants = GrantTables(channels=self.channels)
         self.media = Media()
-        self.store = Store()
+        self.xsm = xsm or Xsm()
+        self.store = Store(policy=self.xsm)
         self.upcalls: dict[DomId, UpcallQueue] = {}
         self.deadlines = Deadlines()
         self.tracing = Tracing()
@@ -60,6 +64,7 @@ class Hypervisor:
     def attach(self, hardware: Hardware) -> None:
         """Let the tables act on the world."""
         self.hardware = self.channels.hardware = self.grants.hardware = self.media.hardware = hardware
+        self.xsm.hardware = hardware
 
     # ---- looking things up -------------------------------------------------------------------------------------------
 
@@ -122,6 +127,7 @@ class Hypervisor:
         if self.next_domid >= DOMID_FIRST_RESERVED:
             text = f"all {DOMID_FIRST_RESERVED} domids have been used, and none is used twice: reboot the machine"
             raise Refused(errno.ENOSPC, text)
+        self.xsm.admit(DomId(self.next_domid), config)
         domain = Domain(DomId(self.next_domid), config, config.name, created_ns=now_ns)
         self.next_domid += 1
         self.domains[domain.domid] = domain
@@ -509,6 +515,7 @@ class Hypervisor:
             self.grants.remove_domain(dom)
         del self.domains[dom]
         self.collect_store_events()
+        self.xsm.forget(dom)
         self.hardware.announce("destroyed", domain, domain.last_death)
 
     def collect_store_events(self) -> None:

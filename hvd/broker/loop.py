@@ -18,16 +18,17 @@ from hvd.broker.hypervisor import SIGCONT, SIGKILL, SIGSTOP, Hypervisor
 from hvd.broker.journal import Intent, Journal, JournalFull
 from hvd.broker.poller import Poller
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
-from hvd.broker.state import CALL, DIED, FAULTED, FOUND_OPEN, STARTED, TICK, TRACE_OVER, State
+from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, FOUND_OPEN, STARTED, TICK, TRACE_OVER, State
 from hvd.broker.tracing import Phase
 from hvd.broker.world import World
+from hvd.broker.xsm import Xsm
 from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
 from hvd.transport.machine_link import DISOWNED, UP, Inheritance
-from hvd.transport.messages import DomainConfig
+from hvd.transport.messages import BootConfig
 from hvd.transport.trace import HYPERVISOR
 
 JOURNAL = "journal"
@@ -77,6 +78,7 @@ class Broker:
             self._tick()
             for _ in range(len(self._ready)):
                 self._serve(self._ready.popleft())
+            self._write_audit()
             self._world.publisher.write_log()
 
     # ---- coming to life ----------------------------------------------------------------------------------------------
@@ -85,10 +87,11 @@ class Broker:
         """A machine that was just switched on: dom0 first. What is held, a broker left that died while it did this."""
         now = time.monotonic_ns()
         self._world.held.drop_unknown(set())
-        hypervisor = Hypervisor(os.urandom(32), now)
+        boot = decode(BootConfig, msgpack.unpackb(inheritance.configuration), "configuration")
+        hypervisor = Hypervisor(os.urandom(32), now, xsm=Xsm(boot.policy, enforcing=boot.enforcing))
         self._world.connect(hypervisor)
-        for untrusted_fields in msgpack.unpackb(inheritance.configuration):
-            hypervisor.create(decode(DomainConfig, untrusted_fields, "domain"), now)
+        for config in boot.domains:
+            hypervisor.create(config, now)
         return State(hypervisor, Sessions())
 
     def _recover(self, inheritance: Inheritance) -> State:
@@ -196,6 +199,11 @@ class Broker:
         if lease_s is not None and lease_s <= 0:
             self._command([TRACE_OVER])
 
+    def _write_audit(self) -> None:
+        """What the policy denied, onto the hypervisor's console: a command of its own, as reads have no record."""
+        for line in self._world.audit_log.take():
+            self._command([AUDITED, line])
+
     def _wait_s(self) -> float | None:
         due, lease_s = self._state.hypervisor.next_deadline_ns(), self._world.trace.lease_left_s()
         waits = [] if due is None else [(due - time.monotonic_ns()) / 1e9]
@@ -286,4 +294,5 @@ class Broker:
             self._record([CALL, now, session, caller, body])
         self._journal.close_intent()
         self._world.settle()
+        self._write_audit()
         return reply

@@ -18,7 +18,7 @@ from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DomId, Incarnation
 
 CALL, STARTED, DIED, TICK, FOUND_OPEN = "call", "started", "died", "tick", "found open"
-FAULTED, TRACE_OVER = "faulted", "trace over"
+FAULTED, TRACE_OVER, AUDITED = "faulted", "trace over", "audited"
 CRASHES_MAX = 2
 """Brokers that may crash over one hypercall before it is refused and its sender taken down."""
 FOUND_OPEN_MAX = 5
@@ -76,6 +76,8 @@ class State:
                 self.hypervisor.tick(now_ns)
             case ["trace over"]:
                 self.hypervisor.end_trace()
+            case ["audited", str() as line]:
+                self.hypervisor.console.append(f"(XEN) {line}")
             case ["found open", str() as session, int() as sequence, bool() as crashed]:
                 self._judge(session, sequence, crashed=crashed)
             case _:

@@ -15,6 +15,7 @@ from typing import Any
 import zmq
 
 from hvd.broker import core_dumps
+from hvd.broker.audit import AuditLog
 from hvd.broker.console_log import ConsoleLog
 from hvd.broker.domain import Domain
 from hvd.broker.endpoints import Endpoints
@@ -71,6 +72,7 @@ class World:
         self.publisher = Publisher(context, self.endpoints.directory, poller)
         self.trace = TraceBuffers(self.held)
         self.console_log = ConsoleLog(inheritance.run_dir, poller)
+        self.audit_log = AuditLog(inheritance.run_dir)
         self._poller = poller
         self._on_fault = on_fault
         self.refusals: list[Refusal] = []
@@ -144,6 +146,7 @@ class World:
     def release_domain(self, domid: DomId) -> None:
         """Whatever of it there is: it may have been refused half-way."""
         self.console_log.forget(domid)
+        self.audit_log.forget(domid)
         self.endpoints.close(domid)
         self._outboxes.pop(domid, None)
         self._answered.pop(domid, None)
@@ -370,6 +373,9 @@ class World:
 
     def write_log(self, domain: Domain, line: str) -> None:
         self.console_log.write(domain.name, line)
+
+    def audit(self, source: DomId, line: str) -> None:
+        self.audit_log.note(source, line)
 
     def announce(self, event: str, domain: Domain | None, detail: str) -> None:
         if domain is None:

@@ -19,6 +19,8 @@ from hvd.transport.codec import pack_request, unpack_request
 from hvd.transport.messages import DomctlCreate
 
 VALID = """\
+policy = "silo"
+flask = "permissive"
 [cluster]
 name = "cockpit"
 [dom0]
@@ -30,6 +32,7 @@ driver_domain = true
 [[domain]]
 name = "ivi"
 kernel = "guest.py"
+seclabel = "safety_t"
 args = ["--fast"]
 cpus = "all"
 after = ["storage"]
@@ -41,11 +44,11 @@ speed = "9600"
 """
 
 KEY_TEXT = """
-    cluster dom0 domain name kernel memory vcpus cpus args disk device driver_domain on_crash on_reboot after
+    cluster dom0 domain name kernel memory vcpus cpus args disk device driver_domain policy flask seclabel on_crash on_reboot after
     restart_limit restart_delay_ms type backend target vdev access format timeout_ms speed vif kernal state
 """
 WORD_TEXT = """
-    ivi storage dom0 Domain-0 guest.py gone.py hvd:dom0 json:main a.img b.img xvda xvdb d0p1 raw rw r restart
+    silo permissive u:r:domU_t ivi storage dom0 Domain-0 guest.py gone.py hvd:dom0 json:main a.img b.img xvda xvdb d0p1 raw rw r restart
     destroy echo vbd all 0-3,^1 a.img,,xvda,rw a.img,raw,xvda,r,backend=storage vdev=xvda,target=a.img
 """
 KEYS, WORDS = KEY_TEXT.split(), WORD_TEXT.split()

@@ -24,6 +24,7 @@ from hvd.broker.upcalls import UpcallQueue
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call, pack_request, unpack_request
 from hvd.transport.ids import DOM0, DomId, ExtentId, GrantRef, Handle, Port
+from hvd.transport.xsm import EVERY_SECURITY, EVERYTHING, LABELS, OPEN_POLICY, vector
 
 NAMES = ["drv", "ivi", "ic"]
 ACTIONS = ["destroy", "restart", "rename-restart", "preserve", "coredump-restart"]
@@ -90,11 +91,24 @@ CONFIGS = st.builds(
         max_size=2,
     ),
     paused=st.booleans(),
+    seclabel=st.sampled_from(["", "", "safety_t", "lost_t"]),
+)
+VECTORS = st.sampled_from([0, EVERYTHING, vector("store", "read"), vector("event"), vector("grant", "map_read")])
+POLICIES = st.builds(
+    m.Policy,
+    name=st.just("random"),
+    labels=st.just(list(LABELS)),
+    dom0=st.just("dom0_t"),
+    driver_domain=st.just("driver_t"),
+    guest=st.sampled_from(["domU_t", "safety_t"]),
+    vectors=st.lists(VECTORS, min_size=len(LABELS) ** 2, max_size=len(LABELS) ** 2),
+    security=st.lists(st.just(EVERY_SECURITY), min_size=len(LABELS), max_size=len(LABELS)),
 )
 PERMS = st.lists(st.sampled_from(["n0", "n1", "r2", "b1", "w99", "x"]), min_size=1, max_size=3)
 STORE_CALLS = [kind for kind in m.HYPERCALLS.values() if kind.__name__.startswith("Store")]
 SPECIAL: dict[type, st.SearchStrategy[Any]] = {
     m.DomctlCreate: st.builds(m.DomctlCreate, CONFIGS),
+    m.XsmLoad: st.builds(m.XsmLoad, POLICIES | st.just(OPEN_POLICY) | records(m.Policy)),
     m.StoreSetPerms: st.builds(m.StoreSetPerms, st.sampled_from([0, 1]), st.sampled_from(PATHS), PERMS),
     m.SetTimer: st.builds(m.SetTimer, st.sampled_from([0, 10**6, 10**9])),
 }

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterable
 from typing import Any
 
-from hvd.broker.store import operations, paths
+from hvd.broker.store import mandatory, operations, paths
 from hvd.broker.store.accounts import Accounts, Growth, Tally, growth_of
 from hvd.broker.store.changes import Change, Edit, Fires
 from hvd.broker.store.domains import Domains
@@ -28,9 +28,10 @@ RELEASE = "@releaseDomain"
 class Engine:
     """What the store's calls work on."""
 
-    def __init__(self, quotas: Quotas, privileged: Quotas) -> None:
+    def __init__(self, quotas: Quotas, privileged: Quotas, policy: mandatory.Policy | None = None) -> None:
         self._quotas = quotas
         self._privileged = privileged
+        self._policy = policy
         self.generation = 1
         """Of the last change; each change, inside a transaction or not, gets the next."""
         self.root = leaf(b"", DOM0_ONLY, self.generation)
@@ -46,7 +47,7 @@ class Engine:
 
     def call(self, domid: DomId) -> Call:
         """A call by this domain, now."""
-        return Call(self.domains[domid].who, self.limits(domid), self.generation + 1)
+        return Call(self.domains[domid].who, self.limits(domid), self.generation + 1, self._policy)
 
     # ---- changes -----------------------------------------------------------------------------------------------------
 
@@ -149,12 +150,15 @@ class Engine:
     def _may_hear(self, who: Principal, root_before: Node, edit: Edit) -> bool:
         """Whether it tells only what `who` may see: a readable node, or a change in a readable list (XSA-115)."""
         path, before, after, _ = edit
-        if any(node is not None and may(node.permissions, who, READ) for node in (before, after)):
-            return True
-        if (before is None) == (after is None):
-            return False
-        parent = lookup(root_before if after is None else self.root, paths.parent(path))
-        return parent is not None and may(parent.permissions, who, READ)
+        told = [node for node in (before, after) if node is not None]
+        if not any(may(node.permissions, who, READ) for node in told):
+            if (before is None) == (after is None):
+                return False
+            parent = lookup(root_before if after is None else self.root, paths.parent(path))
+            if parent is None or not may(parent.permissions, who, READ):
+                return False
+            told.append(parent)
+        return all(mandatory.may_hear(self._policy, who.domid, node.permissions) for node in told)
 
     def fire_special(self, name: str) -> None:
         """@introduceDomain or @releaseDomain has happened; dom0 decides by their permissions who else hears."""

@@ -8,7 +8,7 @@ what they asked for, else EACCES, so that nobody learns what exists where they m
 import errno
 from typing import NamedTuple
 
-from hvd.broker.store import paths
+from hvd.broker.store import mandatory, paths
 from hvd.broker.store.changes import Change, Edit, Fires
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.permissions import OWNER, READ, WRITE, Permissions, Principal, access_of, inherited, may
@@ -24,19 +24,26 @@ class Call(NamedTuple):
     who: Principal
     limits: Quotas
     generation: int
+    policy: mandatory.Policy | None = None
 
 
 def _find(view: View, call: Call, path: str, wanted: int) -> Node | None:
-    """The node, if the caller may use it; None if it does not exist and the caller may know."""
+    """The node, if the caller may use it; None if it does not exist and the caller may know.
+
+    The policy comes first: a transaction that depended on what it denies would tell by its commit of another's writes.
+    """
     who = call.who
-    view.touch(path)
     node = lookup(view.root, path)
     if node is not None:
+        mandatory.check(call.policy, who.domid, node.permissions, wanted, path)
+        view.touch(path)
         if not may(node.permissions, who, wanted):
             raise StoreError(errno.EACCES, f"domain {who.domid} may not do this to {path}")
         return node
     names = paths.split(path)
     depth, ancestor = nearest(view.root, names)
+    mandatory.check(call.policy, who.domid, ancestor.permissions, wanted, path)
+    view.touch(path)
     view.touch(paths.join(names[:depth]))
     view.touch(paths.join(names[: depth + 1]))  # were it there, it would decide who may know
     if not access_of(ancestor.permissions, who) & wanted:

@@ -17,6 +17,7 @@ from hvd.broker.store.domains import Client
 from hvd.broker.store.engine import INTRODUCE, RELEASE, Engine
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.events import WatchEvent
+from hvd.broker.store.mandatory import Policy
 from hvd.broker.store.operations import Call
 from hvd.broker.store.permissions import OWNER, Permissions, may, parse, to_texts
 from hvd.broker.store.quotas import PRIVILEGED, UNPRIVILEGED, Quotas
@@ -34,8 +35,10 @@ class Store:
     /local/domain/<domid>.
     """
 
-    def __init__(self, quotas: Quotas = UNPRIVILEGED, privileged: Quotas = PRIVILEGED) -> None:
-        self._engine = Engine(quotas, privileged)
+    def __init__(
+        self, quotas: Quotas = UNPRIVILEGED, privileged: Quotas = PRIVILEGED, policy: Policy | None = None
+    ) -> None:
+        self._engine = Engine(quotas, privileged, policy)
 
     # ---- nodes -------------------------------------------------------------------------------------------------------
 

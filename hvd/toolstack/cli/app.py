@@ -55,6 +55,11 @@ Grace = Annotated[
 ]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", "-w", help="Return when it is done.")]
 
+Policy = Annotated[
+    str | None,
+    typer.Option("--policy", metavar="NAME|FILE", help="The security policy, in place of the one the file names."),
+]
+
 _machine: MachineProcess | None = None
 """A machine that was started ahead of the command line's reading, and waits for its order."""
 
@@ -99,6 +104,7 @@ def up(
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="A cluster file; without one dom0 is alone.")
     ] = None,
+    policy: Policy = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when every domain is ready.")] = False,
     timings: Annotated[bool, typer.Option("--timings", help="Print how long each step took.")] = False,
     deadline: Deadline = 30.0,
@@ -109,7 +115,9 @@ def up(
 
     global _machine
     machine, _machine = _machine, None
-    power.up(file, detach=detach, timings=timings, deadline_s=deadline, as_json=json, machine=machine)
+    power.up(
+        file, policy=policy, detach=detach, timings=timings, deadline_s=deadline, as_json=json, machine=machine
+    )
 
 
 @_command("hvd down", "hvd down --grace 0", "HVD_RUN_DIR=/tmp/two hvd down --json")
@@ -131,12 +139,13 @@ def clean(json: AsJson = False) -> None:
 @_command("hvd list", "hvd list ivi storage", "hvd list --json | jq -r '.[] | select(.ready) | .name'")
 def list_(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", autocompletion=domain_names)] = None,
+    context: Annotated[bool, typer.Option("--context", "-Z", help="Show labels of the security policy.")] = False,
     json: AsJson = False,
 ) -> None:
     """Show every domain, or those named: state, restarts, and why it died last."""
     from hvd.toolstack.cli import look
 
-    look.list_domains(names or [], as_json=json)
+    look.list_domains(names or [], context=context, as_json=json)
 
 
 @_command("hvd info", "hvd info --json")
@@ -170,6 +179,7 @@ def create(
         typer.Option(metavar="NAME", help="Start when this one is ready.", autocompletion=domain_names),
     ] = None,
     driver_domain: Annotated[bool, typer.Option("--driver-domain", help="It may host backends for others.")] = False,
+    seclabel: Annotated[str | None, typer.Option(metavar="LABEL", help="Its label in the security policy.")] = None,
     on_crash: Annotated[str | None, typer.Option(metavar="ACTION", help="destroy, restart, preserve, ...")] = None,
     paused: Annotated[bool, typer.Option("--paused", "-p", help="Do not let it run before `hvd unpause`.")] = False,
     wait: Wait = True,
@@ -184,7 +194,7 @@ def create(
 
     options = {
         "kernel": kernel, "name": name, "memory": memory, "vcpus": vcpus, "disk": disk, "args": arg, "after": after,
-        "driver_domain": driver_domain or None, "on_crash": on_crash,
+        "driver_domain": driver_domain or None, "on_crash": on_crash, "seclabel": seclabel,
     }  # fmt: skip
     given: dict[str, object] = {key: value for key, value in options.items() if value}
     if file is None and kernel is None:
@@ -276,6 +286,35 @@ def dmesg(json: AsJson = False) -> None:
     from hvd.toolstack.cli import look
 
     look.dmesg(as_json=json)
+
+
+@_command("hvd getenforce", "hvd getenforce --json")
+def getenforce(json: AsJson = False) -> None:
+    """Show whether what the security policy denies is refused (Enforcing) or only logged (Permissive)."""
+    from hvd.toolstack.cli import security
+
+    security.getenforce(as_json=json)
+
+
+@_command("hvd setenforce 0", "hvd setenforce enforcing")
+def setenforce(
+    mode: Annotated[str, typer.Argument(metavar="MODE", help="1, enforcing, 0 or permissive.")], json: AsJson = False
+) -> None:
+    """Refuse what the security policy denies, or let it pass and log it."""
+    from hvd.toolstack.cli import security
+
+    security.setenforce(mode, as_json=json)
+
+
+@_command("hvd loadpolicy silo", "hvd loadpolicy my-policy.toml")
+def loadpolicy(
+    policy: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A policy that ships, or a policy file (.toml).")],
+    json: AsJson = False,
+) -> None:
+    """Load a security policy in the place of the one there is. Nothing that is bound or mapped is taken back."""
+    from hvd.toolstack.cli import security
+
+    security.loadpolicy(policy, as_json=json)
 
 
 @_command("hvd trace", "hvd trace -o boot.pftrace --duration 5", "hvd trace --domains storage,ivi --duration 2 --json")

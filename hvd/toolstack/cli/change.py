@@ -15,6 +15,7 @@ from hvd.toolstack.config.options import domain_from_options
 from hvd.toolstack.config.problems import ConfigError, Problem, shown
 from hvd.toolstack.config.xl_file import SUFFIX, load_xl_cfg
 from hvd.transport.messages import DomainConfig
+from hvd.transport.xsm import OPEN_POLICY
 
 
 def create(
@@ -41,6 +42,11 @@ def _from_file(file: Path, running: dict[str, bool], options: dict[str, object])
     if config.dom0 != ClusterConfig().dom0:
         expected = "domains to add to a cluster that is running"
         raise ConfigError([Problem(str(file), "dom0", expected, "what dom0 is to be", "use `hvd up` to start it so")])
+    if config.policy is not OPEN_POLICY or not config.enforcing:
+        key = "policy" if config.policy is not OPEN_POLICY else "flask"
+        hint = "use `hvd loadpolicy` and `hvd setenforce`"
+        expected = "domains to add to a cluster that is running"
+        raise ConfigError([Problem(str(file), key, expected, "what the security policy is to be", hint)])
     return [config.domain(name) for name in config.start_order]
 
 

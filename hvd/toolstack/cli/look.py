@@ -18,13 +18,15 @@ FOLLOW_INTERVAL_S = 0.1
 HEADINGS = ("Name", "ID", "Mem", "VCPUs", "State", "Ready", "Restarts", "Uptime", "Last death")
 
 
-def list_domains(names: list[str], *, as_json: bool) -> None:
+def list_domains(names: list[str], *, context: bool, as_json: bool) -> None:
     """Every domain, or these, in a table."""
     with Cluster.attach() as cluster:
         domids = {cluster.domain(name).domid for name in names}
         infos = [info for info in cluster.infos().values() if not names or info.domid in domids]
     if as_json:
         print_json([info.as_dict() for info in infos])
+    elif context:
+        print_table((*HEADINGS, "Security Label"), [(*row(info), info.seclabel) for info in infos])
     else:
         print_table(HEADINGS, [row(info) for info in infos])
 

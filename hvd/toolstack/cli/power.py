@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 from hvd.toolstack.cli.output import on_one_line, print_json, print_line
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cli.timings import Timings
+from hvd.toolstack.cluster.boot_plan import BootPlan
 from hvd.toolstack.cluster.configuration import plan_from_domains, plan_from_file
 from hvd.toolstack.cluster.errors import ClusterError, NotRunning
 from hvd.toolstack.cluster.machine_process import MachineProcess
 from hvd.toolstack.cluster.remains import remove_remains
 from hvd.toolstack.cluster.run_dirs import check_run_dir, default_run_dir
+from hvd.toolstack.config.policy_file import load_policy
 from hvd.transport.hypercalls import HypercallTimeout
 from hvd.transport.run_dir import Order
 
@@ -33,13 +35,20 @@ class Ended(BaseException):
 
 
 def up(
-    file: Path | None, *, detach: bool, timings: bool, deadline_s: float, as_json: bool, machine: MachineProcess | None
+    file: Path | None,
+    *,
+    policy: str | None,
+    detach: bool,
+    timings: bool,
+    deadline_s: float,
+    as_json: bool,
+    machine: MachineProcess | None,
 ) -> None:
     """Start a cluster; stay with it until it ends or somebody ends us, unless detached."""
     clock = Timings()
     with ended_by_signals():
         try:
-            cluster = _switch_on(file, clock, machine, deadline_s, detach=detach, as_json=as_json)
+            cluster = _switch_on(file, policy, clock, machine, deadline_s, detach=detach, as_json=as_json)
         except Ended:
             return
         try:
@@ -57,6 +66,7 @@ def up(
 
 def _switch_on(
     file: Path | None,
+    policy: str | None,
     clock: Timings,
     machine: MachineProcess | None,
     deadline_s: float,
@@ -70,7 +80,7 @@ def _switch_on(
         progress("waiting for the broker")
         machine = machine or MachineProcess.spawn()
         undo.callback(machine.discard)
-        plan = plan_from_domains([], "hvd") if file is None else plan_from_file(file)
+        plan = _plan(file, policy)
         run_dir = default_run_dir()
         check_run_dir(run_dir)
         machine.order(Order(str(run_dir), plan.configuration, temporary=False, lifeline=not detach))
@@ -84,6 +94,11 @@ def _switch_on(
         cluster.boot(max(0.0, until - time.monotonic()), tell=progress, hear=clock.hear)
         clock.mark("every domain ready")
         return cluster
+
+
+def _plan(file: Path | None, policy: str | None) -> BootPlan:
+    loaded = None if policy is None else load_policy(policy, "--policy")
+    return plan_from_domains([], "hvd", loaded) if file is None else plan_from_file(file, loaded)
 
 
 def down(*, grace_s: float, as_json: bool) -> None:

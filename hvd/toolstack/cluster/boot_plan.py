@@ -11,6 +11,6 @@ class BootPlan:
 
     name: str
     configuration: bytes
-    """A msgpack list of encoded DomainConfigs, dom0's first, each behind those it needs."""
+    """A BootConfig, encoded, as msgpack: the security policy, and dom0 first, each domain behind those it needs."""
     held_back: frozenset[str]
     """The domains that do not start by themselves: created paused, or behind one that is."""

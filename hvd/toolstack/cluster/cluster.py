@@ -22,7 +22,7 @@ from hvd.toolstack.cluster.run_dirs import check_run_dir, default_run_dir, make_
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallTimeout
 from hvd.transport.ids import DomId, Incarnation
-from hvd.transport.run_dir import Order
+from hvd.transport.run_dir import AUDIT_LOG, Order
 
 if TYPE_CHECKING:
     from hvd.toolstack.trace.trace import Trace
@@ -50,20 +50,37 @@ class Cluster:
         self._next_incarnation: dict[DomId, Incarnation] = {}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], run_dir: str | os.PathLike[str] | None = None) -> Cluster:
-        """The cluster that a file describes; ConfigError names everything that is wrong with it."""
-        from hvd.toolstack.cluster.configuration import plan_from_file
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        run_dir: str | os.PathLike[str] | None = None,
+        policy: str | os.PathLike[str] | None = None,
+    ) -> Cluster:
+        """The cluster that a file describes; ConfigError names everything that is wrong with it.
 
-        return cls(plan_from_file(path), run_dir)
+        `policy`, a name or a file, stands in the place of the security policy that the file names.
+        """
+        from hvd.toolstack.cluster.configuration import plan_from_file
+        from hvd.toolstack.config.policy_file import load_policy
+
+        return cls(plan_from_file(path, None if policy is None else load_policy(policy)), run_dir)
 
     @classmethod
     def build(
-        cls, domains: Iterable[m.DomainConfig] = (), run_dir: str | os.PathLike[str] | None = None, name: str = "hvd"
+        cls,
+        domains: Iterable[m.DomainConfig] = (),
+        run_dir: str | os.PathLike[str] | None = None,
+        name: str = "hvd",
+        policy: str | os.PathLike[str] | None = None,
     ) -> Cluster:
-        """A cluster of these domains; one named Domain-0 says what dom0 is. ConfigError when something is wrong."""
-        from hvd.toolstack.cluster.configuration import plan_from_domains
+        """A cluster of these domains; one named Domain-0 says what dom0 is. ConfigError when something is wrong.
 
-        return cls(plan_from_domains(domains, name), run_dir)
+        `policy` is the name or the file of its security policy; None: the default.
+        """
+        from hvd.toolstack.cluster.configuration import plan_from_domains
+        from hvd.toolstack.config.policy_file import load_policy
+
+        return cls(plan_from_domains(domains, name, None if policy is None else load_policy(policy)), run_dir)
 
     @classmethod
     def attach(cls, run_dir: str | os.PathLike[str] | None = None) -> Cluster:
@@ -241,6 +258,33 @@ class Cluster:
     def events(self) -> EventStream:
         """Lifecycle events from now on: iterate over it, and close it or use `with`."""
         return self.connection.events()
+
+    # ---- the security policy ----------------------------------------------------------------------------------------
+
+    def getenforce(self) -> bool:
+        """Whether what the policy denies is refused, or only logged."""
+        return bool(self.call(m.XsmGetenforce())["enforcing"])
+
+    def setenforce(self, enforcing: bool) -> None:
+        """Refuse what the policy denies, or let it pass and log it."""
+        self.call(m.XsmSetenforce(enforcing))
+
+    def load_policy(self, policy: str | os.PathLike[str]) -> None:
+        """Load the policy of this name or in this file, for all that is asked from now on.
+
+        ConfigError names everything that is wrong with the file; HypercallError: it lacks a label that a domain has.
+        """
+        from hvd.toolstack.config.policy_file import load_policy
+
+        self.call(m.XsmLoad(load_policy(policy)))
+
+    def audit_log(self) -> list[str]:
+        """What the policy denied, each line behind its time (the last two files' worth)."""
+        new = self.run_dir / AUDIT_LOG
+        parts = (new.with_suffix(".log.1"), new)
+        return [line for part in parts if part.exists() for line in part.read_text().splitlines()]
+
+    # ---- tracing ----------------------------------------------------------------------------------------------------
 
     def trace(self, path: str | os.PathLike[str] = "hvd.pftrace", domains: Sequence[str | int] = ()) -> Trace:
         """Record these domains, or all, while a `with` block runs; then there is a file for ui.perfetto.dev.

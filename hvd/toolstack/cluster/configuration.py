@@ -11,37 +11,43 @@ import msgpack
 
 from hvd.toolstack.cluster.boot_plan import BootPlan
 from hvd.toolstack.config import ClusterConfig, load
+from hvd.toolstack.config.cluster_file import check_labels
 from hvd.toolstack.config.domains import Draft
 from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES, NAME_SYNTAX, full_name, is_name
 from hvd.toolstack.config.problems import Place, Report, shown
 from hvd.toolstack.config.relations import check_relations, start_order
 from hvd.transport.codec import encode
-from hvd.transport.messages import DeviceConfig, DomainConfig
+from hvd.transport.messages import BootConfig, DeviceConfig, DomainConfig, Policy
+from hvd.transport.xsm import OPEN_POLICY
 
 
 def plan_of(config: ClusterConfig) -> BootPlan:
     """What to boot for a checked configuration."""
     ordered = [config.dom0, *(config.domain(name) for name in config.start_order)]
-    return BootPlan(config.name, msgpack.packb([encode(domain) for domain in ordered]), _held_back(config))
+    boot = BootConfig(config.policy, config.enforcing, ordered)
+    return BootPlan(config.name, msgpack.packb(encode(boot)), _held_back(config))
 
 
-def plan_from_file(path: str | os.PathLike[str]) -> BootPlan:
-    """The cluster that a file describes; ConfigError names everything that is wrong with it."""
-    return plan_of(load(path))
+def plan_from_file(path: str | os.PathLike[str], policy: Policy | None = None) -> BootPlan:
+    """The cluster that a file describes, under this policy or its own; ConfigError names everything that is wrong."""
+    return plan_of(load(path, policy=policy))
 
 
-def plan_from_domains(domains: Iterable[DomainConfig], name: str) -> BootPlan:
+def plan_from_domains(domains: Iterable[DomainConfig], name: str, policy: Policy | None = None) -> BootPlan:
     """A cluster of these domains, checked as a cluster file's are; ConfigError names everything that is wrong."""
     report = Report("Cluster.build", "")
+    policy = policy or OPEN_POLICY
     kernels = Kernels(Path.cwd())
     drafts = [_draft(config, index, kernels, report) for index, config in enumerate(domains)]
     given_dom0 = [draft.config for draft in drafts if draft.config.name in DOM0_NAMES]
     guests = [draft for draft in drafts if draft.config.name not in DOM0_NAMES]
     check_relations(report, guests, {})
+    check_labels(report, policy, [(draft.place, draft.config) for draft in drafts])
     report.raise_if_wrong()
     dom0 = replace(given_dom0[0], name=DOM0_NAME) if given_dom0 else ClusterConfig().dom0
-    return plan_of(ClusterConfig(name, None, dom0, tuple(draft.config for draft in guests), start_order(guests)))
+    configs = tuple(draft.config for draft in guests)
+    return plan_of(ClusterConfig(name, None, dom0, configs, start_order(guests), policy))
 
 
 def _draft(config: DomainConfig, index: int, kernels: Kernels, report: Report) -> Draft:

@@ -79,6 +79,8 @@ class DomainInfo:
     uptime_ns: int
     """The system time of this incarnation, which stands still while it is paused."""
     devices: tuple[dict[str, Any], ...]
+    seclabel: str = ""
+    """Its label in the security policy."""
 
     @classmethod
     def from_wire(cls, fields: dict[str, Any]) -> DomainInfo:

@@ -1,23 +1,25 @@
 """Reads a whole cluster file: TOML text in, a `ClusterConfig` or every mistake out."""
 
 import os
-import re
-import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 
+from hvd.toolstack.config.document import document_of, text_of
 from hvd.toolstack.config.domains import DOM0_KERNEL, Draft, read_dom0, read_domain
 from hvd.toolstack.config.kernels import Kernels
-from hvd.toolstack.config.names import DOM0_NAME
-from hvd.toolstack.config.problems import ConfigError, Problem, Report
+from hvd.toolstack.config.names import DOM0_NAME, name_from
+from hvd.toolstack.config.policy_file import expected_policy, path_of, read_policy, shipped
+from hvd.toolstack.config.problems import Place, Report, nearest, shown
 from hvd.toolstack.config.relations import Running, check_relations, start_order
 from hvd.toolstack.config.table import Table, table_in
 from hvd.transport.limits import DOMAINS_MAX, MESSAGE_BYTES_MAX
-from hvd.transport.messages import DomainConfig
+from hvd.transport.messages import DomainConfig, Policy
+from hvd.transport.xsm import OPEN_POLICY
 
-FILE_BYTES_MAX = 1 << 20
+MODES = ("enforcing", "permissive")
+"""Xen's boot parameter `flask`, as far as there is a use for its values."""
 _ENVELOPE_BYTES = 256
-_WHERE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class ClusterConfig:
     """Every other domain, as they stand in the file."""
     start_order: tuple[str, ...] = ()
     """Their names, each behind the domains it comes `after` and those that host its backends."""
+    policy: Policy = OPEN_POLICY
+    enforcing: bool = True
 
     def domain(self, name: str) -> DomainConfig:
         """The domain of this name, dom0 by its full name; KeyError if there is none."""
@@ -41,34 +45,42 @@ class ClusterConfig:
         raise KeyError(name)
 
 
-def load(path: str | os.PathLike[str], running: Running | None = None) -> ClusterConfig:
+def load(
+    path: str | os.PathLike[str], running: Running | None = None, policy: Policy | None = None
+) -> ClusterConfig:
     """The cluster described by the file at `path`; ConfigError names everything that is wrong with it.
 
     Kernels and images are found from the file's own directory, and looked at but not run or changed. With `running` the
-    domains are to join those, and may name them.
+    domains are to join those, and may name them. `policy` stands in the place of the one that the file names.
     """
     text = text_of(path)
     report = Report(os.fspath(path), text)
     file = Path(path).absolute()
-    config = _read(Table(report, (), _document(path, text)), file, running or {})
+    config = _read(Table(report, (), document_of(path, text)), file, running, policy)
     report.raise_if_wrong()
     return config
 
 
-def _read(root: Table, file: Path, running: Running) -> ClusterConfig:
+def _read(root: Table, file: Path, running: Running | None, override: Policy | None) -> ClusterConfig:
     kernels = Kernels(file.parent)
     cluster = _subtable(root, "cluster")
-    name = cluster.name("name") if cluster and "name" in cluster.rest() else _stem(file)
+    name = cluster.name("name") if cluster and "name" in cluster.rest() else name_from(file)
     if cluster:
         cluster.finish()
+    dom0_place: Place = ("dom0",)
     dom0 = _subtable(root, "dom0")
-    dom0_config = read_dom0(dom0 or Table(root.report, ("dom0",), {}), kernels)
+    dom0_config = read_dom0(dom0 or Table(root.report, dom0_place, {}), kernels)
     drafts = [read_domain(table, kernels, file.parent) for table in root.tables("domain", "domain")]
+    policy = _policy(root, file.parent, override)
+    mode = root.choice("flask", "enforcing", MODES)
     root.finish()
     _check_sizes(root.report, drafts)
-    check_relations(root.report, drafts, running)
+    check_relations(root.report, drafts, running or {})
+    if running is None:  # else the machine that runs has a policy already, and says itself what it lacks
+        check_labels(root.report, policy, [(dom0_place, dom0_config), *((each.place, each.config) for each in drafts)])
     root.report.raise_if_wrong()
-    return ClusterConfig(name, file, dom0_config, tuple(draft.config for draft in drafts), start_order(drafts))
+    domains = tuple(draft.config for draft in drafts)
+    return ClusterConfig(name, file, dom0_config, domains, start_order(drafts), policy, mode == "enforcing")
 
 
 def _subtable(root: Table, key: str) -> Table | None:
@@ -76,42 +88,25 @@ def _subtable(root: Table, key: str) -> Table | None:
     return None if value is None else table_in(root.report, root.at(key), value)
 
 
-def _stem(file: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", file.stem).strip("-.")[:64] or "hvd"
+def _policy(root: Table, directory: Path, override: Policy | None) -> Policy:
+    """The policy that the file names, unless another one is to be loaded. A mistake in its own file is raised at once."""
+    named = root.text("policy", "")
+    if override is not None or not named:
+        return override or OPEN_POLICY
+    path = path_of(named, directory)
+    if path is None:
+        root.report.wrong(root.at("policy"), expected_policy(), shown(named), nearest(named, shipped()))
+        return OPEN_POLICY
+    return read_policy(path)
 
 
-def text_of(path: str | os.PathLike[str]) -> str:
-    """The file's text, read once and at most a bound: it may be a pipe."""
-    found: object
-    try:
-        str(Path(path).absolute()).encode()  # every kernel's and image's path, which hypercalls carry, begins so
-        with open(path, "rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
-        if len(content) <= FILE_BYTES_MAX:
-            return content.decode("utf-8-sig")
-        found = "more"
-    except OSError as error:
-        found = error.strerror
-    except ValueError as error:  # a NUL in the path; a path or bytes that are no UTF-8
-        found = error
-    expected = f"a cluster file of at most {FILE_BYTES_MAX} bytes in UTF-8"
-    raise ConfigError([Problem(os.fspath(path), "", expected, str(found))])
-
-
-def _document(path: str | os.PathLike[str], text: str) -> dict[str, object]:
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        problem = Problem(os.fspath(path), "", "TOML", "brackets nested too deep")
-    except ValueError as error:  # TOMLDecodeError, and what int() and datetime say of absurd numbers
-        message = str(error)
-        where = _WHERE.search(message)
-        line, column = (int(where[1]), int(where[2])) if where and where[1] else (None, None)
-        if where and line is None:
-            line = text.count("\n") + 1
-        what = message[: where.start()] if where else message
-        problem = Problem(os.fspath(path), "", "TOML", what[:1].lower() + what[1:], line=line, column=column)
-    raise ConfigError([problem])
+def check_labels(report: Report, policy: Policy, placed: Iterable[tuple[Place, DomainConfig]]) -> None:
+    """Report every label that the policy does not have."""
+    for place, config in placed:
+        if config.seclabel and config.seclabel not in policy.labels:
+            expected = f"a label of the policy {policy.name}: {', '.join(policy.labels)}"
+            hint = nearest(config.seclabel, policy.labels)
+            report.wrong((*place, "seclabel"), expected, shown(config.seclabel), hint)
 
 
 def _check_sizes(report: Report, drafts: list[Draft]) -> None:

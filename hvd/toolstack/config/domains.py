@@ -8,6 +8,7 @@ from typing import NamedTuple
 from hvd.toolstack.config.disks import Disk, read_disk
 from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES, NAME_BYTES_MAX, full_name
+from hvd.toolstack.config.policy_file import LABEL_SYNTAX, is_label
 from hvd.toolstack.config.problems import Place, shown
 from hvd.toolstack.config.table import Table
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
@@ -50,6 +51,7 @@ def read_dom0(table: Table, kernels: Kernels) -> DomainConfig:
         vcpus=table.whole("vcpus", default.vcpus, 1, VCPUS_MAX),
         cpus=_cpus(table),
         driver_domain=True,
+        seclabel=_seclabel(table),
     )
     table.finish()
     return config
@@ -81,9 +83,20 @@ def read_domain(table: Table, kernels: Kernels, directory: Path) -> Draft:
         restart=_restart_policy(table),
         after=list(dict.fromkeys(other for _, other in after)),
         devices=[device for _, device in devices],
+        seclabel=_seclabel(table),
     )
     table.finish()
     return Draft(table.place, config, after, disks, devices)
+
+
+def _seclabel(table: Table) -> str:
+    """A label, or xl's `user:role:label`, of which the label decides; empty: the one that the policy has for its kind."""
+    text = table.text("seclabel", "")
+    label = text.rpartition(":")[2]
+    if text and not is_label(label):
+        table.report.wrong(table.at("seclabel"), f"a label: {LABEL_SYNTAX}", shown(text))
+        return ""
+    return label
 
 
 def _kernel(table: Table, kernels: Kernels, default: str | None) -> str:

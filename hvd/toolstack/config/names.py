@@ -1,6 +1,7 @@
 """What a domain may be called, and how dom0 is."""
 
 import re
+from pathlib import Path
 
 DOM0_NAME = "Domain-0"
 DOM0_NAMES = (DOM0_NAME, "dom0")
@@ -18,3 +19,8 @@ def is_name(text: str) -> bool:
 def full_name(name: str) -> str:
     """The name the broker knows: dom0 is Domain-0."""
     return DOM0_NAME if name in DOM0_NAMES else name
+
+
+def name_from(file: Path) -> str:
+    """A name for what a file describes."""
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", file.stem).strip("-._+")[:NAME_BYTES_MAX] or "hvd"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from hvd.toolstack.config.cluster_file import text_of
+from hvd.toolstack.config.document import text_of
 from hvd.toolstack.config.domains import read_domain
 from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.problems import ConfigError, Problem, Report, nearest, shown
@@ -21,7 +21,7 @@ from hvd.transport.messages import DomainConfig
 
 SUFFIX = ".toml"
 """A file with another name is an xl.cfg: those have no suffix of their own."""
-_WORDS = "name kernel memory vcpus cpus disk driver_domain on_poweroff on_reboot on_crash on_watchdog args after"
+_WORDS = "name kernel memory vcpus cpus disk driver_domain on_poweroff on_reboot on_crash on_watchdog args after seclabel"
 KNOWN = frozenset(_WORDS.split())
 """xl's keys that hvd has too, and the two of hvd's own that make sense in such a file."""
 DEFAULTS: Mapping[str, str] = {"on_watchdog": "destroy", "on_crash": "destroy"}

@@ -51,7 +51,7 @@ DOM0_CALLS = {
 READS = {
     m.XenVersion, m.EvtchnSend, m.EvtchnStatus, m.StoreDirectory, m.StoreRead, m.StoreReadAll,
     m.StoreGetPerms,
-    m.DomctlList, m.SysctlReadConsole, m.SysctlPhysinfo, m.TraceBuffers, m.TraceRead,
+    m.DomctlList, m.SysctlReadConsole, m.SysctlPhysinfo, m.TraceBuffers, m.TraceRead, m.XsmGetenforce,
 }
 
 

@@ -24,6 +24,7 @@ def test_the_commands_are_those_of_the_manual():
     assert set(COMMANDS) == {
         "up", "down", "clean", "list", "info", "create", "destroy", "pause", "unpause", "reboot", "shutdown", "kill",
         "console", "logs", "dmesg", "doctor", "trace", "bench",
+        "getenforce", "setenforce", "loadpolicy",
     }  # fmt: skip
 
 

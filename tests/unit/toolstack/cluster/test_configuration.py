@@ -7,12 +7,20 @@ import pytest
 
 from hvd.toolstack.cluster.configuration import plan_from_domains, plan_from_file
 from hvd.toolstack.config import ConfigError
+from hvd.toolstack.config.policy_file import load_policy
 from hvd.transport.codec import decode
-from hvd.transport.messages import DeviceConfig, DomainConfig
+from hvd.transport.messages import BootConfig, DeviceConfig, DomainConfig
+from hvd.transport.xsm import OPEN_POLICY
 
 
 def booted(configuration: bytes) -> list[DomainConfig]:
-    return [decode(DomainConfig, fields, "domain") for fields in msgpack.unpackb(configuration)]
+    domains: list[DomainConfig] = boot_config(configuration).domains
+    return domains
+
+
+def boot_config(configuration: bytes) -> BootConfig:
+    decoded: BootConfig = decode(BootConfig, msgpack.unpackb(configuration), "configuration")
+    return decoded
 
 
 def names(configuration: bytes) -> list[str]:
@@ -100,3 +108,29 @@ def test_a_file_becomes_the_same_plan(tmp_path):
     plan = plan_from_file(tmp_path / "pair.toml")
     assert plan.name == "pair"
     assert names(plan.configuration) == ["Domain-0", "one"]
+
+
+def test_a_cluster_that_names_no_policy_has_the_open_one():
+    boot = boot_config(plan_from_domains([], "alone").configuration)
+    assert (boot.policy, boot.enforcing) == (OPEN_POLICY, True)
+
+
+def test_the_policy_and_the_mode_of_a_file_are_in_the_plan(tmp_path):
+    text = 'policy = "silo"\nflask = "permissive"\n[[domain]]\nname = "one"\nkernel = "hvd:idle"\nseclabel = "safety_t"\n'
+    (tmp_path / "c.toml").write_text(text)
+    boot = boot_config(plan_from_file(tmp_path / "c.toml").configuration)
+    assert (boot.policy, boot.enforcing) == (load_policy("silo"), False)
+    assert [config.seclabel for config in boot.domains] == ["", "safety_t"]
+
+
+def test_the_policy_that_is_given_stands_in_the_place_of_the_files(tmp_path):
+    (tmp_path / "c.toml").write_text('policy = "silo"\n')
+    plan = plan_from_file(tmp_path / "c.toml", load_policy("cockpit"))
+    assert boot_config(plan.configuration).policy == load_policy("cockpit")
+
+
+def test_a_label_that_the_policy_lacks_is_refused_by_name():
+    with pytest.raises(ConfigError) as caught:
+        plan_from_domains([DomainConfig("g", "hvd:idle", seclabel="safty_t")], "x")
+    assert 'seclabel: expected a label of the policy default: dom0_t' in str(caught.value)
+    assert 'found "safty_t"; did you mean "safety_t"?' in str(caught.value)
