@@ -20,8 +20,6 @@ DOMID_FIRST_RESERVED = 0x7FF0
 DOMID_SELF = DomId(0x7FF0)
 DOMID_XEN = DomId(0x7FF2)
 """The broker itself, as the other end of a VIRQ channel."""
-DOMID_ANY = DomId(0x7FF5)
-"""Whoever it may be."""
 
 GRANT_REF_CONSOLE = GrantRef(0)
 GRANT_REF_XENSTORE = GrantRef(1)

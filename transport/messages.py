@@ -382,7 +382,7 @@ class GnttabCopy:
 @hypercall(0x1B01)
 @dataclass(frozen=True, slots=True)
 class XsmLoad:
-    """Replace the security policy. EINVAL when it lacks a label that a domain has. What is bound and mapped stays so."""
+    """Replace the security policy; EINVAL when it lacks a label that a domain has. What is bound or mapped stays so."""
 
     policy: Policy
 

@@ -1,7 +1,7 @@
 """The security module: which label each domain has, what the policy lets one do to another, and what becomes of a no.
 
-A check is two look-ups and a mask. It is made where a hypercall is carried out (xsm_hooks.py, store/mandatory.py), never
-where data flows: what was bound and mapped under one policy stays so under the next, as in Xen's FLASK.
+A check is two look-ups and a mask. It is made where a hypercall is carried out (xsm_hooks.py, store/mandatory.py), and
+never where data flows: what was bound and mapped under one policy stays so under the next, as in Xen's FLASK.
 """
 
 from __future__ import annotations
@@ -78,6 +78,21 @@ class Xsm:
         """Whether the source may, or may because nothing is enforced; what the policy denies is audited."""
         missing = wanted & ~self._rows[source][self._index.get(target, NOBODY)]
         return not missing or source == target or self._denied(source, target, self.label(target), missing)
+
+    def permits(self, source: DomId, target: DomId, wanted: int) -> bool:
+        """What the policy says, whatever the mode; nobody has done anything yet, so nothing is audited."""
+        row = self._rows.get(source)
+        return source == target or (row is not None and not wanted & ~row[self._index.get(target, NOBODY)])
+
+    def allows_all_who_may(self, source: DomId, wanted: int, target: DomId, able: int) -> bool:
+        """Whether the source may do `wanted` to every label that has `able` over the target; a denial is audited."""
+        row, at, labels = self._rows[source], self._index.get(target), self.policy.labels
+        for number, label in enumerate(labels):
+            missing = wanted & ~row[number]
+            has = EVERYTHING if at is None else self.policy.vectors[number * len(labels) + at]
+            if missing and not able & ~has:
+                return self._denied(source, None, label, missing)
+        return True
 
     def check_creation(self, source: DomId, config: DomainConfig, wanted: int) -> None:
         """The same for a domain that has no domid yet."""

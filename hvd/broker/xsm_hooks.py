@@ -1,7 +1,7 @@
 """Where the security policy is asked: for each hypercall that is about another domain, who does what to whom.
 
-A hook is called behind the privilege check and before the handler, so that what is denied has changed nothing. The store
-asks for itself, node by node (store/mandatory.py); grant copies are asked for segment by segment, as each is answered.
+A hook is called behind the privilege check and before the handler, so that what is denied has changed nothing. The
+store asks for itself, node by node (store/mandatory.py); a grant copy segment by segment, as each is answered.
 """
 
 from __future__ import annotations

@@ -44,11 +44,13 @@ speed = "9600"
 """
 
 KEY_TEXT = """
-    cluster dom0 domain name kernel memory vcpus cpus args disk device driver_domain policy flask seclabel on_crash on_reboot after
+    cluster dom0 domain name kernel memory vcpus cpus args disk device driver_domain on_crash on_reboot after
+    policy flask seclabel
     restart_limit restart_delay_ms type backend target vdev access format timeout_ms speed vif kernal state
 """
 WORD_TEXT = """
-    silo permissive u:r:domU_t ivi storage dom0 Domain-0 guest.py gone.py hvd:dom0 json:main a.img b.img xvda xvdb d0p1 raw rw r restart
+    silo permissive u:r:domU_t
+    ivi storage dom0 Domain-0 guest.py gone.py hvd:dom0 json:main a.img b.img xvda xvdb d0p1 raw rw r restart
     destroy echo vbd all 0-3,^1 a.img,,xvda,rw a.img,raw,xvda,r,backend=storage vdev=xvda,target=a.img
 """
 KEYS, WORDS = KEY_TEXT.split(), WORD_TEXT.split()

@@ -158,7 +158,7 @@ class Engine:
             if parent is None or not may(parent.permissions, who, READ):
                 return False
             told.append(parent)
-        return all(mandatory.may_hear(self._policy, who.domid, node.permissions) for node in told)
+        return all(mandatory.allows(self._policy, who.domid, node.permissions, READ) for node in told)
 
     def fire_special(self, name: str) -> None:
         """@introduceDomain or @releaseDomain has happened; dom0 decides by their permissions who else hears."""

@@ -35,20 +35,27 @@ def _find(view: View, call: Call, path: str, wanted: int) -> Node | None:
     who = call.who
     node = lookup(view.root, path)
     if node is not None:
-        mandatory.check(call.policy, who.domid, node.permissions, wanted, path)
+        if not mandatory.allows(call.policy, who.domid, node.permissions, wanted):
+            raise _denied(call, path)
         view.touch(path)
         if not may(node.permissions, who, wanted):
-            raise StoreError(errno.EACCES, f"domain {who.domid} may not do this to {path}")
+            raise _denied(call, path)
         return node
     names = paths.split(path)
     depth, ancestor = nearest(view.root, names)
-    mandatory.check(call.policy, who.domid, ancestor.permissions, wanted, path)
+    if not mandatory.allows(call.policy, who.domid, ancestor.permissions, wanted):
+        raise _denied(call, path)
     view.touch(path)
     view.touch(paths.join(names[:depth]))
     view.touch(paths.join(names[: depth + 1]))  # were it there, it would decide who may know
     if not access_of(ancestor.permissions, who) & wanted:
-        raise StoreError(errno.EACCES, f"domain {who.domid} may not do this below {paths.join(names[:depth])}")
+        raise _denied(call, path)
     return None
+
+
+def _denied(call: Call, path: str) -> StoreError:
+    """In the same words whether the node exists or not."""
+    return StoreError(errno.EACCES, f"domain {call.who.domid} may not do this to {path}")
 
 
 def _get(view: View, call: Call, path: str, wanted: int) -> Node:

@@ -101,6 +101,7 @@ def _command(*examples: str) -> Callable[[F], F]:
 
 @_command("hvd up examples/cockpit/cockpit.toml", "hvd up -d cockpit.toml", "HVD_RUN_DIR=/tmp/two hvd up -d --json")
 def up(
+    *,
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="A cluster file; without one dom0 is alone.")
     ] = None,

@@ -89,7 +89,7 @@ def _subtable(root: Table, key: str) -> Table | None:
 
 
 def _policy(root: Table, directory: Path, override: Policy | None) -> Policy:
-    """The policy that the file names, unless another one is to be loaded. A mistake in its own file is raised at once."""
+    """The policy that the file names, unless there is another. A mistake in the policy's own file is raised at once."""
     named = root.text("policy", "")
     if override is not None or not named:
         return override or OPEN_POLICY

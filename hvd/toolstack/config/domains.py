@@ -90,7 +90,7 @@ def read_domain(table: Table, kernels: Kernels, directory: Path) -> Draft:
 
 
 def _seclabel(table: Table) -> str:
-    """A label, or xl's `user:role:label`, of which the label decides; empty: the one that the policy has for its kind."""
+    """A label, or xl's `user:role:label`, of which the label decides; empty: the one that its kind has."""
     text = table.text("seclabel", "")
     label = text.rpartition(":")[2]
     if text and not is_label(label):

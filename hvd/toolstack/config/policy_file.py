@@ -1,7 +1,7 @@
 """Reads a security policy: TOML text in, the wire's `Policy` out, or every mistake in it at once.
 
-Rules are FLASK's: what no `[[allow]]` names is denied, and a `[[neverallow]]` is a promise about all the others, which a
-file that breaks it does not keep.
+Rules are FLASK's: what no `[[allow]]` names is denied. A `[[neverallow]]` is a promise about all of those, and a file
+that does not keep its own is refused.
 """
 
 from __future__ import annotations
@@ -69,13 +69,14 @@ def read_policy(path: Path) -> Policy:
     report = Report(os.fspath(path), text)
     root = Table(report, (), document_of(path, text))
     labels = _labels(root)
-    defaults = _defaults(root, labels)
+    dom0, driver_domain, guest = _defaults(root, labels)
     allows = [_rule(table, labels) for table in root.tables("allow", "allow")]
     nevers = [_rule(table, labels) for table in root.tables("neverallow", "neverallow")]
     root.finish()
     _check_promises(report, labels, allows, nevers)
     report.raise_if_wrong()
-    return Policy(name_from(path), labels, *defaults, *_compiled(len(labels), allows))
+    vectors, security = _compiled(len(labels), allows)
+    return Policy(name_from(path), labels, dom0, driver_domain, guest, vectors, security)
 
 
 class Rule(NamedTuple):
@@ -105,7 +106,7 @@ def _defaults(root: Table, labels: list[str]) -> list[str]:
     """`[defaults]`: the label of a domain of each kind whose configuration names none."""
     table = table_in(root.report, root.at("defaults"), root.take("defaults") or {})
     if table is None:
-        return []
+        return [""] * len(KINDS)
     found = [table.text(kind, None) for kind in KINDS]
     for kind, label in zip(KINDS, found, strict=True):
         if label and label not in labels:

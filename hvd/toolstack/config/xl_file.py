@@ -21,7 +21,9 @@ from hvd.transport.messages import DomainConfig
 
 SUFFIX = ".toml"
 """A file with another name is an xl.cfg: those have no suffix of their own."""
-_WORDS = "name kernel memory vcpus cpus disk driver_domain on_poweroff on_reboot on_crash on_watchdog args after seclabel"
+_WORDS = """
+    name kernel memory vcpus cpus disk driver_domain seclabel on_poweroff on_reboot on_crash on_watchdog args after
+"""
 KNOWN = frozenset(_WORDS.split())
 """xl's keys that hvd has too, and the two of hvd's own that make sense in such a file."""
 DEFAULTS: Mapping[str, str] = {"on_watchdog": "destroy", "on_crash": "destroy"}

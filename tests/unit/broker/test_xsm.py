@@ -11,7 +11,7 @@ import pytest
 from hvd.broker.errors import Refused
 from hvd.broker.xsm import Xsm
 from hvd.transport.codec import BadMessage, pack_request, unpack_request
-from hvd.transport.ids import DOM0, DOMID_ANY, DomId
+from hvd.transport.ids import DOM0, DomId
 from hvd.transport.limits import LABELS_MAX
 from hvd.transport.messages import DomainConfig, Policy, XsmLoad
 from hvd.transport.xsm import EVERYTHING, OPEN_POLICY, security_vector, vector
@@ -82,13 +82,35 @@ def test_what_a_domain_does_with_itself_is_always_allowed(xsm):
     assert xsm.allows(OTHER, OTHER, EVERYTHING)
 
 
-@pytest.mark.parametrize("nobody", [NONE, DOMID_ANY])
-def test_who_does_not_exist_stands_for_every_label(xsm, nobody):
-    assert xsm.allows(DOM0, nobody, EVERYTHING)
-    assert not xsm.allows(OTHER, nobody, BIND)
+def test_who_does_not_exist_stands_for_every_label(xsm):
+    assert xsm.allows(DOM0, NONE, EVERYTHING)
+    assert not xsm.allows(OTHER, NONE, BIND)
     everybody = Xsm()
     everybody.admit(ONE, DomainConfig("one", "k"))
-    assert everybody.allows(ONE, nobody, BIND)
+    assert everybody.allows(ONE, NONE, BIND)
+
+
+def test_what_the_policy_says_can_be_asked_in_any_mode_without_a_line(xsm, hardware):
+    xsm.set_enforcing(DOM0, enforcing=False)
+    hardware.calls.clear()
+    assert xsm.permits(ONE, FRIEND, BIND)
+    assert not xsm.permits(ONE, OTHER, BIND)
+    assert not xsm.permits(NONE, ONE, BIND)
+    assert xsm.permits(ONE, ONE, EVERYTHING)
+    assert hardware.calls == []
+
+
+def test_all_who_may_is_answered_label_by_label(xsm, hardware):
+    """dom0_t and other_t may read one_t, dom0_t alone may read other_t."""
+    assert xsm.allows_all_who_may(DOM0, BIND, ONE, READ)
+    assert not xsm.allows_all_who_may(OTHER, READ, ONE, READ)
+    assert audited(hardware)[0].startswith("avc:  denied  { read } for domid=2 scontext=other_t tcontext=dom0_t")
+    assert xsm.allows_all_who_may(ONE, vector("grant", "copy"), ONE, 0) is False
+    xsm.load(DOM0, replace(SMALL, vectors=[BIND] * 9))
+    assert xsm.allows_all_who_may(ONE, READ, OTHER, READ)  # nobody may
+    assert not xsm.allows_all_who_may(ONE, READ, NONE, READ)
+    xsm.set_enforcing(DOM0, enforcing=False)
+    assert xsm.allows_all_who_may(ONE, READ, NONE, READ)
 
 
 def test_a_denial_is_eacces_and_a_line_of_flasks(xsm, hardware):

@@ -9,14 +9,15 @@ import pytest
 
 from hvd.broker.dispatch import handle
 from hvd.broker.errors import Refused
-from hvd.broker.state import State
 from hvd.broker.sessions import Sessions
+from hvd.broker.state import State
 from hvd.broker.xsm_hooks import HOOKS
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call
-from hvd.transport.ids import DOM0, DOMID_SELF, ExtentId, GrantRef, Handle, Port
+from hvd.transport.ids import DOM0, DOMID_SELF, DomId, ExtentId, GrantRef, Handle, Port
 from hvd.transport.xsm import CLASSES, EVERYTHING, OPEN_POLICY, spelled
 
+NOWHERE = DomId(99)
 NOTHING = replace(OPEN_POLICY, name="nothing", vectors=[0] * len(OPEN_POLICY.vectors))
 
 
@@ -124,11 +125,11 @@ def test_a_driver_may_not_copy_between_two_that_may_not(board, guest, other):
 
 DOM0_ASKS = {
     "create": lambda dom: m.DomctlCreate(m.DomainConfig("new", "hvd:idle", seclabel="safety_t")),
-    "pause": lambda dom: m.DomctlPause(dom),
-    "unpause": lambda dom: m.DomctlUnpause(dom),
+    "pause": m.DomctlPause,
+    "unpause": m.DomctlUnpause,
     "shutdown": lambda dom: m.DomctlShutdown(dom, False),
-    "kill": lambda dom: m.DomctlKill(dom),
-    "destroy": lambda dom: m.DomctlDestroy(dom),
+    "kill": m.DomctlKill,
+    "destroy": m.DomctlDestroy,
 }
 
 
@@ -192,12 +193,12 @@ def call_bind(board, dom, port):
 
 
 def test_who_asks_for_what_does_not_exist_hears_that_it_does_not(board, guest):
-    assert refusal(board, guest, m.EvtchnBindInterdomain(99, Port(1))) == errno.ESRCH
-    assert refusal(board, guest, m.GnttabMap(99, GrantRef(8), 1, True)) == errno.ESRCH
+    assert refusal(board, guest, m.EvtchnBindInterdomain(NOWHERE, Port(1))) == errno.ESRCH
+    assert refusal(board, guest, m.GnttabMap(NOWHERE, GrantRef(8), 1, True)) == errno.ESRCH
     assert refusal(board, guest, m.GnttabUnmap(Handle(99))) == errno.EINVAL
     assert refusal(board, guest, m.GnttabShare(ExtentId(99), 0, 1)) == errno.EINVAL
-    assert refusal(board, DOM0, m.EvtchnAllocUnbound(99, DOM0)) == errno.ESRCH
-    assert refusal(board, DOM0, m.DomctlPause(99)) == errno.ESRCH
+    assert refusal(board, DOM0, m.EvtchnAllocUnbound(NOWHERE, DOM0)) == errno.ESRCH
+    assert refusal(board, DOM0, m.DomctlPause(NOWHERE)) == errno.ESRCH
 
 
 def test_privilege_comes_first_and_a_policy_gives_none(board, guest, other):

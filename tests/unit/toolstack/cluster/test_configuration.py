@@ -116,8 +116,8 @@ def test_a_cluster_that_names_no_policy_has_the_open_one():
 
 
 def test_the_policy_and_the_mode_of_a_file_are_in_the_plan(tmp_path):
-    text = 'policy = "silo"\nflask = "permissive"\n[[domain]]\nname = "one"\nkernel = "hvd:idle"\nseclabel = "safety_t"\n'
-    (tmp_path / "c.toml").write_text(text)
+    domain = '[[domain]]\nname = "one"\nkernel = "hvd:idle"\nseclabel = "safety_t"\n'
+    (tmp_path / "c.toml").write_text(f'policy = "silo"\nflask = "permissive"\n{domain}')
     boot = boot_config(plan_from_file(tmp_path / "c.toml").configuration)
     assert (boot.policy, boot.enforcing) == (load_policy("silo"), False)
     assert [config.seclabel for config in boot.domains] == ["", "safety_t"]

@@ -30,6 +30,7 @@ on_poweroff = "preserve"
 on_reboot = "destroy"
 on_crash = "rename-restart"
 on_watchdog = "coredump-restart"
+seclabel = "safety_t"
 restart_limit = 0
 restart_window_ms = 1
 restart_delay_ms = 2
