@@ -7,7 +7,7 @@ are about the policy itself and have no target.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import lru_cache
 
 from hvd.transport.messages import Policy
 
@@ -28,12 +28,11 @@ def vector(class_name: str, *permissions: str) -> int:
     return sum(_BITS[class_name, permission] for permission in permissions or CLASSES[class_name])
 
 
-def spelled(bits: int) -> Iterator[tuple[str, list[str]]]:
+@lru_cache(maxsize=256)
+def spelled(bits: int) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """(class, permissions) of every class that has a bit in a vector."""
-    for class_name, permissions in CLASSES.items():
-        found = [permission for permission in permissions if _BITS[class_name, permission] & bits]
-        if found:
-            yield class_name, found
+    found = ((name, tuple(p for p in words if _BITS[name, p] & bits)) for name, words in CLASSES.items())
+    return tuple((name, words) for name, words in found if words)
 
 
 def security_vector(*permissions: str) -> int:

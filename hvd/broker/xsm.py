@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Sequence
 
 from hvd.broker.errors import Refused
 from hvd.broker.hardware import Hardware, NoHardware
@@ -70,7 +71,7 @@ class Xsm:
     def check(self, source: DomId, target: DomId, wanted: int) -> None:
         """Refuse with EACCES what the policy denies. A target that does not exist stands for every label."""
         if not self.allows(source, target, wanted):
-            (class_name, permissions), *_ = spelled(wanted)
+            class_name, permissions = spelled(wanted)[0]
             what = f"{class_name} {'/'.join(permissions)} on domain {target}"
             raise Refused(errno.EACCES, f"the security policy denies domain {source} {what}")
 
@@ -153,7 +154,7 @@ class Xsm:
             self._audit(source, target, label, class_name, permissions)
         return not self.enforcing
 
-    def _audit(self, source: DomId, target: DomId | None, label: str, class_name: str, names: list[str]) -> None:
+    def _audit(self, source: DomId, target: DomId | None, label: str, class_name: str, names: Sequence[str]) -> None:
         """FLASK's line, and whether anything was refused, as SELinux adds it."""
         whom = f"domid={source}" + ("" if target is None else f" target={target}")
         contexts = f"scontext={self.label(source)} tcontext={label} tclass={class_name}"

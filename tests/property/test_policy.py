@@ -44,8 +44,9 @@ def file() -> Iterator[Path]:
 
 FRAGMENTS = [
     "[labels]\n", "[defaults]\n", "[[allow]]\n", "[[neverallow]]\n", "[allow]\n", 'source = "*"\n',
-    'source = ["a_t"]\n', 'target = "b_t"\n', "target = []\n", 'event = "*"\n', 'grant = ["copy", "map"]\n', 'store = {}\n',
-    "security = 1\n", 'security = "*"\n', 'a_t = "x"\n', 'guest = "a_t"\n', "x = [[[]]]\n", "= \n", "labels = 1\n", "\x00", "[labels.x]\n",
+    'source = ["a_t"]\n', 'target = "b_t"\n', "target = []\n", 'event = "*"\n', 'grant = ["copy", "map"]\n',
+    "store = {}\n", "security = 1\n", 'security = "*"\n', 'a_t = "x"\n', 'guest = "a_t"\n', "x = [[[]]]\n", "= \n",
+    "labels = 1\n", "\x00", "[labels.x]\n",
 ]  # fmt: skip
 
 
@@ -118,7 +119,7 @@ def facts_of(policy: Policy) -> set[tuple[str, str, str, str]]:
 def allowed_by(policy: Policy) -> set[tuple[str, str, str, str]]:
     """What the security module lets two domains of each pair of labels do."""
     xsm = Xsm(policy)
-    domids = {}
+    domids: dict[str, list[DomId]] = {}
     for number, label in enumerate(policy.labels * 2):
         xsm.admit(DomId(number), DomainConfig(f"d{number}", "k", seclabel=label))
         domids.setdefault(label, []).append(DomId(number))

@@ -179,7 +179,7 @@ def _check_promises(report: Report, labels: list[str], allows: list[Rule], never
 def _first(bits: int, *, about_policy: bool) -> str:
     if about_policy:
         return "security " + next(name for name in SECURITY if security_vector(name) & bits)
-    class_name, permissions = next(spelled(bits))
+    class_name, permissions = spelled(bits)[0]
     return f"{class_name} {permissions[0]}"
 
 

@@ -46,7 +46,7 @@ def only(class_name, permission, source="domU_t", target="safety_t"):
     at = OPEN_POLICY.labels.index(source) * len(OPEN_POLICY.labels) + OPEN_POLICY.labels.index(target)
     vectors = [EVERYTHING] * len(OPEN_POLICY.vectors)
     vectors[at] &= ~next(bit for bit in (1 << n for n in range(32))
-                         if list(spelled(bit)) == [(class_name, [permission])])  # fmt: skip
+                         if spelled(bit) == ((class_name, (permission,)),))  # fmt: skip
     return replace(OPEN_POLICY, name="all-but-one", vectors=vectors)
 
 
