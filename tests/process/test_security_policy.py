@@ -300,6 +300,14 @@ def test_a_machine_that_is_rebooted_has_the_policy_that_it_booted_with(agent):
         assert cluster.domain("one").info().seclabel == "safety_t"
 
 
+def test_a_cluster_file_says_in_which_mode_the_machine_boots(tmp_path):
+    (tmp_path / "c.toml").write_text('policy = "silo"\nflask = "permissive"\n')
+    with Cluster.load(tmp_path / "c.toml") as cluster:
+        assert (cluster.info()["policy"], cluster.getenforce()) == ("silo", False)
+    with Cluster.load(tmp_path / "c.toml", policy="cockpit") as cluster:
+        assert (cluster.info()["policy"], cluster.getenforce()) == ("cockpit", False)
+
+
 def test_a_domain_that_is_denied_without_end_fills_neither_log_nor_console(agent):
     with running([agent("one"), agent("other")], "silo") as (cluster, (one, other)):
         asked = 40 * AVC_BURST_MAX

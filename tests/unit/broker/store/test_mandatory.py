@@ -171,6 +171,18 @@ def test_the_policy_is_not_asked_about_events_that_permissions_keep_from_a_watch
     assert [each for each in policy.asked if each[0] == DRIVER] == []
 
 
+def test_a_list_that_may_not_be_read_is_not_told_by_events_either(store, policy):
+    store.mkdir(DOM0, 0, "/board")
+    store.write(DOM0, 0, "/board/x", b"")
+    store.set_perms(DOM0, 0, "/board/x", [f"n{DRIVER}"])
+    store.set_perms(DOM0, 0, "/board", ["n0", f"w{ONE}", f"r{OTHER}"])
+    store.watch(OTHER, "/board", "ear")
+    store.take_events()
+    assert refused(store.directory, OTHER, 0, "/board") == errno.EACCES
+    store.rm(DRIVER, 0, "/board/x")
+    assert store.take_events() == []
+
+
 def test_a_watcher_with_permission_hears_of_a_drivers_nodes(store):
     store.set_perms(DOM0, 0, "/local/domain/3", [f"n{DRIVER}", f"r{ONE}"])
     store.watch(ONE, "/local/domain/3", "ear")

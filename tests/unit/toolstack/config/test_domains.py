@@ -69,6 +69,7 @@ driver_domain = true
             DeviceConfig("echo", 1, "Domain-0"),
             DeviceConfig("net", 0, "Domain-0"),
         ],
+        seclabel="safety_t",
     )
     assert unpack_request(pack_request(DomctlCreate(config), 1, 0, 0))[3] == DomctlCreate(config)
 

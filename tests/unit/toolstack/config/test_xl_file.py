@@ -84,6 +84,12 @@ def test_numbers_may_stand_in_quotes_and_disks_begin_with_xends_word_for_them(he
     assert config.devices[0].backend_keys["params"] == str(here / "ivi.img")
 
 
+def test_a_seclabel_is_the_type_of_a_flask_context(here):
+    (here / "guest.cfg").write_text('name = "a"\nkernel = "ivi.py"\nseclabel = "system_u:system_r:domU_t"\n')
+    config, warnings = load_xl_cfg(here / "guest.cfg", {}, {})
+    assert (config.seclabel, warnings) == ("domU_t", ())
+
+
 def test_a_key_that_nobody_knows_is_a_warning_with_a_guess(here):
     (here / "guest.cfg").write_text('name = "a"\nkernel = "ivi.py"\nmemroy = 64\nwings = 2\n')
     _, warnings = load_xl_cfg(here / "guest.cfg", {}, {})
