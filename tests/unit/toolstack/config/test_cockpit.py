@@ -19,4 +19,5 @@ def test_the_cockpit_is_a_cluster(tmp_path: Path) -> None:
     assert (
         config.start_order.index("storage") < config.start_order.index("ivi") < config.start_order.index("telematics")
     )
+    assert (config.policy.name, config.domain("cluster").seclabel) == ("cockpit", "safety_t")
     assert [(each.devid, each.backend) for each in config.domain("ivi").devices] == [(51712, "storage")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from hvd.toolstack.config import ClusterConfig, ConfigError, Problem
 from hvd.toolstack.config.policy_file import load_policy, read_policy, shipped
 from hvd.transport.messages import Policy
-from hvd.transport.xsm import EVERYTHING, LABELS, OPEN_POLICY, vector
+from hvd.transport.xsm import CLASSES, EVERYTHING, LABELS, OPEN_POLICY, vector
 
 HEAD = """\
 [labels]
@@ -211,6 +212,22 @@ def test_every_policy_that_ships_has_the_same_labels(name: str) -> None:
     assert policy.security == [3, 0, 0, 0, 0]
     assert all(over(policy, "dom0_t", label) == EVERYTHING for label in LABELS)
     assert all(over(policy, label, other) & vector("domain") == 0 for label in LABELS[1:] for other in LABELS)
+
+
+def test_the_policy_that_the_manual_shows_says_what_it_claims(policy: Callable[[str], Policy]) -> None:
+    text = (Path(__file__).parents[4] / "docs" / "security-policy.md").read_text()
+    shown = next(block for block in re.findall(r"^```toml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+                 if block.startswith("[labels]"))  # fmt: skip
+    read = policy(shown)
+    assert over(read, "logger_t", "domU_t") == vector("event", "create", "bind") | vector("grant", "map_read", "unmap")
+    assert over(read, "domU_t", "domU_t") == 0
+
+
+@pytest.mark.parametrize("kind", ["labels", "classes"])
+def test_the_manual_names_every_word_of_a_policy(kind: str) -> None:
+    text = (Path(__file__).parents[4] / "docs" / "security-policy.md").read_text()
+    words = LABELS if kind == "labels" else [word for names in CLASSES.values() for word in names]
+    assert [word for word in words if f"`{word}`" not in text] == []
 
 
 TALK = vector("event") | vector("grant") | vector("store")
