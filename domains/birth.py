@@ -6,11 +6,13 @@ import os
 import sys
 import traceback
 
+import zmq
+
 from hvd.domains.guest import Guest, GuestShutdown, sendable
 from hvd.domains.kernel import KernelError, load_kernel
 from hvd.domains.runtime import Runtime
 from hvd.domains.standby import UPCALL, Identity
-from hvd.transport.messages import XenVersion
+from hvd.transport.messages import SandboxReport
 from hvd.transport.process import allow_tracing, report_fatal_signals
 from hvd.transport.upcalls import UpcallReceiver
 
@@ -28,9 +30,11 @@ def live(identity: Identity) -> None:
         report_fatal_signals(UPCALL)
     if certificate["cpus"]:
         os.sched_setaffinity(0, certificate["cpus"])
-    runtime = Runtime(certificate, descriptors, upcalls, identity.context)
+    address = identity.sandbox.enter(certificate)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # its threads are born into the sandbox
+    runtime = Runtime(certificate, descriptors, upcalls, context, address)
     guest = Guest(runtime)
-    runtime.hypercalls.call(XenVersion())  # connects: who was created paused is let run with that behind it
+    runtime.hypercalls.call(SandboxReport(identity.sandbox.lacking))  # who was created paused has connected by then
     upcalls.wait_run()
     reason, text, last_words = SHUTDOWN_POWEROFF, "", ""
     try:

@@ -19,10 +19,9 @@ from hvd.transport import messages as m
 from hvd.transport._native import open_own_trace, system_time_ns
 from hvd.transport.channels import Endpoint, Waiter, open_endpoint
 from hvd.transport.errors import HvdError, LocalError
-from hvd.transport.hypercalls import HypercallClient, socket_address
+from hvd.transport.hypercalls import HypercallClient
 from hvd.transport.ids import DOMID_SELF, DomId, Incarnation, Port
 from hvd.transport.pages import Extent
-from hvd.transport.run_dir import ENDPOINT
 from hvd.transport.shared_info import SharedInfo
 from hvd.transport.upcalls import UpcallReceiver
 
@@ -40,8 +39,9 @@ class Runtime:
         descriptors: list[int],
         upcalls: UpcallReceiver,
         context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
     ) -> None:
-        """From the birth certificate and its descriptors.
+        """From the birth certificate, the address of the endpoint, and the descriptors.
 
         Shared info, trace buffer, console extent and channel, upcall channel.
         """
@@ -66,11 +66,7 @@ class Runtime:
         self.bind(self._upcall_port, open_endpoint(upcall_page, 0, upcall_rx, -1), self._on_upcall)
         for descriptor in (info, trace, console_extent, console_page, upcall_page):
             os.close(descriptor)
-        directory = os.open(f"{self.run_dir}/{certificate['endpoint']}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.hypercalls = HypercallClient(
-            context, socket_address(directory, ENDPOINT), certificate["server_key"],
-            upcalls=upcalls
-        )
+        self.hypercalls = HypercallClient(context, address, certificate["server_key"], upcalls=upcalls)
         self.grants = Grants(self.hypercalls.call)
         self.store = StoreClient(self.hypercalls.call)
         self._install_wakeup()

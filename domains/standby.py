@@ -7,34 +7,22 @@ and its standard output. Whoever reads end of file there has lost its zygote, an
 from __future__ import annotations
 
 import contextlib
-import errno
 import faulthandler
 import os
 import select
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import zmq
-
+from hvd.domains.sandbox import Sandbox
+from hvd.domains.sandbox.namespaces import Namespaces, map_own_user
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
-from hvd.transport.hypercalls import warm_context
-from hvd.transport.process import (
-    CLONE_NEWPID,
-    CLONE_NEWUSER,
-    die_with_parent,
-    exit_on_fatal_signals,
-    fork_sibling,
-    set_process_name,
-)
+from hvd.transport.hypercalls import warm_up
+from hvd.transport.process import CLONE_NEWUSER, die_with_parent, exit_on_fatal_signals, set_process_name
 
-NAMESPACES = (CLONE_NEWPID, CLONE_NEWPID | CLONE_NEWUSER, 0)
-"""Tried in this order. With a PID namespace a domain's death is that of all it started: the fence stands on it."""
-REFUSED = (errno.EPERM, errno.EINVAL, errno.ENOSPC, errno.EUSERS)
-"""How a kernel says that there are no such namespaces for us."""
 OOM_SCORE_ADJ = "500"
 """When memory runs out a domain is killed, and started again; never the broker, let alone the machine."""
 OUTSIDE_IDS = (os.geteuid(), os.getegid())
@@ -49,8 +37,8 @@ class Identity:
     """What a process that waits needs to become a domain's."""
 
     upcalls: socket.socket
-    context: zmq.Context[Any]
-    """Its threads run: the first hypercall does not wait for them."""
+    sandbox: Sandbox
+    """As far as it goes without knowing whose it is."""
 
 
 class Standby:
@@ -71,36 +59,33 @@ class Standby:
         return True
 
 
-def fork_standby(choice: int, live: Callable[[Identity], None]) -> tuple[Standby, int]:
-    """A process that will `live` once it is told who it is. OSError when there can be none.
+def fork_standby(
+    namespaces: Namespaces, live: Callable[[Identity], None], off: Collection[str] = ()
+) -> Standby:
+    """A process that will `live` once it is told who it is, in no namespace of a layer that is off.
 
-    `choice` says which namespaces to begin with; the one that worked comes back.
+    OSError when there can be none.
     """
     ours, theirs = socket_pair()
     try:
-        while True:
-            try:
-                pid = fork_sibling(NAMESPACES[choice])
-                break
-            except OSError as error:
-                if error.errno not in REFUSED or choice + 1 == len(NAMESPACES):
-                    ours.close()
-                    raise
-                choice += 1
+        pid, flags = namespaces.fork(off)
         if pid == 0:
             ours.detach()
-            _run(NAMESPACES[choice], theirs.detach(), live)
+            _run(flags, namespaces.lacking(flags, off), theirs.detach(), live)
+    except OSError:
+        ours.close()
+        raise
     finally:
         theirs.close()
-    return Standby(pid, ours), choice
+    return Standby(pid, ours)
 
 
-def _run(namespaces: int, link: int, live: Callable[[Identity], None]) -> NoReturn:
+def _run(flags: int, lacking: dict[str, str], link: int, live: Callable[[Identity], None]) -> NoReturn:
     """The new process, from fork to death."""
     status = 1
     try:
-        _leave_the_zygote(namespaces, link)
-        identity = _wait_for_identity()
+        _leave_the_zygote(flags, link)
+        identity = _wait_for_identity(lacking)
         if identity is not None:
             live(identity)
         status = 0
@@ -112,11 +97,12 @@ def _run(namespaces: int, link: int, live: Callable[[Identity], None]) -> NoRetu
         os._exit(status)
 
 
-def _wait_for_identity() -> Identity | None:
-    """Make ready, unless it is here already, and sleep; None when the zygote has gone before it had a use for us."""
+def _wait_for_identity(lacking: dict[str, str]) -> Identity | None:
+    """Make ready, and sleep unless it is here already; None when the zygote has gone before it had a use for us."""
     waiting = socket.socket(fileno=UPCALL)
-    hurried = bool(select.select([waiting], [], [], 0)[0])
-    context = zmq.Context() if hurried else warm_context()
+    if not select.select([waiting], [], [], 0)[0]:
+        warm_up()
+    sandbox = Sandbox(lacking)
     waiting.setblocking(True)
     try:
         received = receive_message(waiting)
@@ -130,14 +116,14 @@ def _wait_for_identity() -> Identity | None:
     os.close(upcalls)
     os.close(stdio)
     set_process_name(f"hvd:{name}")
-    return Identity(socket.socket(fileno=UPCALL), context)
+    return Identity(socket.socket(fileno=UPCALL), sandbox)
 
 
-def _leave_the_zygote(namespaces: int, link: int) -> None:
+def _leave_the_zygote(flags: int, link: int) -> None:
     """Nothing of the zygote's stays but its standard descriptors, until there are better ones."""
     set_process_name(NAME)
-    if namespaces & CLONE_NEWUSER:
-        _map_own_user()
+    if flags & CLONE_NEWUSER:
+        map_own_user(*OUTSIDE_IDS)
     die_with_parent(os.getppid())
     with contextlib.suppress(OSError):  # no /proc: then the kernel chooses among all alike
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJ, encoding="ascii")
@@ -148,11 +134,3 @@ def _leave_the_zygote(namespaces: int, link: int) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     exit_on_fatal_signals()
     faulthandler.enable(2)
-
-
-def _map_own_user() -> None:
-    """In a new user namespace: be who we were."""
-    uid, gid = OUTSIDE_IDS
-    for file, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        with open(f"/proc/self/{file}", "w", encoding="ascii") as handle:
-            handle.write(line)

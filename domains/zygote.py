@@ -8,28 +8,34 @@ import select
 import signal
 import socket
 from collections import deque
+from collections.abc import Collection
 from importlib import import_module
 from typing import Any
 
 from hvd.domains import birth
 from hvd.domains.drivers import SHIPPED as DRIVERS
 from hvd.domains.kernel import SHIPPED as KERNELS
+from hvd.domains.sandbox import seccomp
+from hvd.domains.sandbox.namespaces import FLAGS, Namespaces
 from hvd.domains.standby import Standby, fork_standby
 from hvd.transport.descriptors import receive_message, send_message
 from hvd.transport.machine_link import LOST, SPAWN, SPAWNED
+from hvd.transport.sandbox import Kind
 
 FIRST = KERNELS["hvd:dom0"]
-"""What domain 0 runs, for which the whole machine waits."""
+FIRST_KIND = Kind.DRIVER
+"""What domain 0 runs, and in which sandbox: the whole machine waits for it."""
 REST = (*KERNELS.values(), *DRIVERS.values(), "importlib.metadata")
 """Everything else that domains load: it is in the image because a birth that imports takes milliseconds longer."""
 STANDBYS = 2
 """Processes that wait to become a domain: one that was just taken, and one more while another is made."""
-QUIET_MS = 5
+QUIET_MS = 25
 """How long nobody must have asked for anything before one is made: whoever was just born has the CPUs first."""
 
 
 def run_zygote(link: socket.socket) -> None:
     """Answer the machine until it closes the link."""
+    seccomp.compile_filters([FIRST_KIND])
     _load(FIRST)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # inherited: a domain takes it when it can handle it
     Zygote(link).run()
@@ -45,8 +51,7 @@ class Zygote:
         self._standbys: deque[Standby] = deque()
         self._wanted = STANDBYS
         """None after a fork that was refused, until somebody asks again."""
-        self._namespaces = 0
-        """Those that worked last."""
+        self._namespaces = Namespaces()
 
     def run(self) -> None:
         poll = select.poll()
@@ -70,6 +75,7 @@ class Zygote:
     def _prepare(self) -> None:
         """While nobody asks: complete the image, then fork from it."""
         if not self._complete:
+            seccomp.compile_filters(Kind)
             _load(*REST)
             self._complete = True
             return
@@ -81,24 +87,24 @@ class Zygote:
     def _spawn(self, message: list[Any], descriptors: list[int]) -> None:
         """Make one of those that stand by a domain's; of none, a new one."""
         self._wanted = STANDBYS
-        _, domid, incarnation, name = message
-        while self._standbys:
+        _, domid, incarnation, name, off = message
+        born_into = set(off) & FLAGS.keys()
+        while self._standbys and not born_into:
             standby = self._standbys.popleft()
             if standby.become(name, descriptors):
                 send_message(self._link, [SPAWNED, domid, incarnation, standby.pid])
                 return
             send_message(self._link, [LOST, standby.pid])
         try:
-            standby = self._fork()
+            standby = self._fork(born_into)
         except OSError as error:
             send_message(self._link, [SPAWNED, domid, incarnation, f"fork: {error.strerror}"])
             return
         standby.become(name, descriptors)  # dead already? then the machine finds it so
         send_message(self._link, [SPAWNED, domid, incarnation, standby.pid])
 
-    def _fork(self) -> Standby:
-        standby, self._namespaces = fork_standby(self._namespaces, birth.live)
-        return standby
+    def _fork(self, off: Collection[str] = ()) -> Standby:
+        return fork_standby(self._namespaces, birth.live, off)
 
 
 def _load(*targets: str) -> None:

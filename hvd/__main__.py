@@ -105,8 +105,17 @@ def _run_zygote(link: socket.socket) -> None:
     run_zygote(link)
 
 
+def try_sandbox() -> None:
+    """What a domain's sandbox lacks on this machine, as JSON."""
+    from hvd.domains.sandbox.trial import run_trial
+
+    run_trial()
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["machine"]:
         run_machine()
+    elif sys.argv[1:] == ["sandbox"]:
+        try_sandbox()
     else:
         main()

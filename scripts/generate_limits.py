@@ -150,6 +150,19 @@ TRACING = [
     Bound("hvd.toolstack.trace.session", "LIFECYCLE_MAX", "lifecycle events of a trace", "later ones are not in it",
           f"{TRACE}/test_session.py::test_a_trace_keeps_so_many_lifecycle_events"),
 ]  # fmt: skip
+SANDBOX_TESTS = "tests/process/test_sandbox.py"
+SANDBOX = [
+    Bound("domains.sandbox.limits", "DESCRIPTORS_MAX", "descriptors of a guest", "EMFILE",
+          f"{SANDBOX_TESTS}::test_a_layer_stops"),
+    Bound("domains.sandbox.limits", "PROCESSES_MAX", "processes and threads of a domain", "EAGAIN",
+          f"{SANDBOX_TESTS}::test_a_layer_stops"),
+    Bound("domains.sandbox.limits", "PROGRAM_PROCESSES_MAX", "processes and threads of one that starts programs",
+          "EAGAIN", f"{SANDBOX_TESTS}::test_a_program_domain_has_so_many_processes_and_no_more"),
+    Bound("domains.sandbox.limits", "FILE_BYTES_MAX", "bytes of a file that a guest writes by itself", "EFBIG",
+          f"{SANDBOX_TESTS}::test_a_file_that_a_guest_writes_has_an_end"),
+    Bound("domains.sandbox.limits", "RESERVED_MIB", "MiB of private memory of a process beside its `memory`", "ENOMEM",
+          f"{SANDBOX_TESTS}::test_a_layer_stops"),
+]  # fmt: skip
 RESTART_TESTS = {
     "limit": ("restarts within the window", f"{BROKER}/test_restarts.py::test_judging"),
     "window_ms": ("ms of that window", f"{BROKER}/test_restarts.py::test_judging"),
@@ -176,6 +189,9 @@ def page() -> str:
         bounds(WIRE),
         "## Devices and kernels",
         bounds(DEVICES),
+        "## The sandbox",
+        "Kept by the kernel, for each domain's process; what an earlier limit of the host's makes lower stays lower.",
+        bounds(SANDBOX),
         "## Restarts",
         "Defaults, which a cluster file changes for each domain. Who restarts more often is failed; 0 is no limit.",
         table(("key", "default", "what", "test"), restart_rows()),

@@ -15,6 +15,7 @@ HVD_PACKAGES=(
     "required|python3-venv|has_venv|creates the virtual environment .venv"
     "required|python3-dev|has_python_headers|Python.h, for the native module"
     "required|g++|has_compiler|compiles the native module and its tests; brings gcc, libc's headers and the sanitizers"
+    "optional|libseccomp2|has_libseccomp|compiles the domains' system call filters; without it the layer seccomp is lacking"
     "optional|libxen-dev|has_xen_headers|Xen's ring.h: without it the tests that compare our rings with Xen's are skipped"
     "optional|xenstore-utils|has_xenstore_tools|Xen's store clients: without them the tests that use them on our store are skipped"
 )
@@ -23,6 +24,7 @@ has_python() { [ -n "$HVD_BASE_PYTHON" ]; }
 has_venv() { has_python && [[ $HVD_BASE_PYTHON_LACKS != *venv* ]]; }
 has_python_headers() { has_python && [[ $HVD_BASE_PYTHON_LACKS != *dev* ]]; }
 has_compiler() { command -v g++ >/dev/null; }
+has_libseccomp() { "$HVD_BASE_PYTHON" -SEc 'import ctypes; ctypes.CDLL("libseccomp.so.2")' 2>/dev/null; }
 has_xen_headers() { [ -e /usr/include/xen/io/ring.h ]; }
 has_xenstore_tools() { command -v xenstore-ls >/dev/null; }
 

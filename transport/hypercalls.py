@@ -207,8 +207,8 @@ class HypercallClient:
         self._socket.close(0)
 
 
-def warm_context() -> zmq.Context[zmq.Socket[bytes]]:
-    """A context in which we have made a hypercall of ourselves: the next one finds its threads, code and pages here."""
+def warm_up() -> None:
+    """Make a hypercall of ourselves: the next one finds its code and pages here. No thread of it is left."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     secret = os.urandom(32)
     address = f"ipc://@hvd-{secret.hex()[:32]}"  # nobody but us can know it, and it leaves no file
@@ -217,7 +217,7 @@ def warm_context() -> zmq.Context[zmq.Socket[bytes]]:
     client.rehearse(XenVersion(), server)
     client.close()
     server.close()
-    return context
+    context.term()
 
 
 def client_name() -> bytes:

@@ -2,7 +2,7 @@
 
 broker -> machine   [hold, key] + descriptors   keep these under key, in place of what key named
                     [drop, key]
-                    [spawn, domid, incarnation, name] + (upcall socket, stdio)
+                    [spawn, domid, incarnation, name, layers of its sandbox that are off] + (upcall socket, stdio)
                     [signal, domid, incarnation, number]
                     [dump, domid, incarnation, name, fault] stop that process, write cores/NAME.core of it, then kill
                         it; fault: the fields of its FaultNotice, or []. Nothing if it was told so before
@@ -12,7 +12,7 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
 machine -> broker   [started, domid, incarnation, pid]
                     [died, domid, incarnation, how, core]   core: what became of the core, "" if none was asked for
                     [disowned, domid, incarnation]  whatever was said of it before this was said of the disowned one
-machine -> zygote   [spawn, domid, incarnation, name] + (upcall socket, stdio)
+machine -> zygote   [spawn, domid, incarnation, name, layers off] + (upcall socket, stdio)
 zygote -> machine   [spawned, domid, incarnation, pid], a reason in the pid's place when it could not
                     [lost, pid]                 a process of its that died before it was anybody's
 """

@@ -103,6 +103,16 @@ class DomainConfig:
     paused: bool = False
     seclabel: Name = ""
     """Its label in the security policy; empty: the one that the policy has for its kind."""
+    sandbox: Name = ""
+    """A sandbox.Kind; empty: a driver domain's or a guest's, as `driver_domain` says."""
+    seccomp: Name = "kill"
+    """What a system call that the sandbox does not allow leads to: "kill" or "eperm"."""
+    paths: list[str] = field(default_factory=list)
+    """Files and directories of the host that it may read, and write if ":w" stands behind."""
+    sandbox_off: list[str] = field(default_factory=list)
+    """Layers it does without: to find out what one of them stops."""
+    sandbox_require: list[str] = field(default_factory=list)
+    """Layers without which it is not run."""
 
 
 # ---- what a machine boots from ---------------------------------------------------------------------------------------
@@ -195,6 +205,14 @@ class XenVersion:
 @dataclass(frozen=True, slots=True)
 class DomainReady:
     """The caller's devices are connected and it is doing what it is for; what comes `after` it may start."""
+
+
+@hypercall(0x1D81)
+@dataclass(frozen=True, slots=True)
+class SandboxReport:
+    """The layers that the caller's sandbox lacks, with the reasons: once, before any line of its kernel."""
+
+    lacking: dict[str, str]
 
 
 # ---- event_channel_op (32) -------------------------------------------------------------------------------------------
@@ -607,6 +625,12 @@ class SysctlPhysinfo:
 
     That is counted: domains, ports, granted_pages, mappings, extents and descriptors.
     """
+
+
+@hypercall(0x2384)
+@dataclass(frozen=True, slots=True)
+class SysctlSandboxes:
+    """Reply a list of {domid, name, kind, in_force, lacking}: each domain's sandbox, what lacks with reasons."""
 
 
 # ---- tracing (Xen's tbuf_op, which has one buffer for each CPU; here each domain has one) ---------------------------

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
+import struct
 import termios
 import tty
 
 from hvd.transport.limits import CONSOLE_SCROLLBACK_BYTES_MAX
+
+TIOCGPTN = 0x80045430
 
 
 class Pty:
@@ -22,7 +26,8 @@ class Pty:
         self.master, self._slave = os.openpty()
         tty.setraw(self._slave)
         os.set_blocking(self.master, False)
-        self.path = os.ttyname(self._slave)
+        (number,) = struct.unpack("I", fcntl.ioctl(self.master, TIOCGPTN, bytes(4)))
+        self.path = f"/dev/pts/{number}"  # os.ttyname takes a /proc, or a look at every terminal there is
         self._scrollback = bytearray()
         self.listening = False
         """Whether typing is an event."""

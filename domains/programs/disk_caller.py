@@ -175,6 +175,4 @@ def main(guest: Guest) -> None:
         workloads.check()
         for name in source.sample(list(turns), len(turns)):
             figures[name] += turns[name]()
-    out = Path(options["out"])
-    out.with_suffix(".tmp").write_text(json.dumps(figures))
-    out.with_suffix(".tmp").rename(out)
+    Path(options["out"]).write_text(json.dumps(figures))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from hvd.broker import sandboxes
 from hvd.broker.domain import Domain, subject
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL
@@ -306,6 +307,10 @@ def describe(h: Hypervisor, domain: Domain, now_ns: int) -> dict[str, Any]:
     }
 
 
+def _sandboxes(h: Hypervisor, caller: DomId, msg: m.SysctlSandboxes, now: int) -> list[dict[str, Any]]:
+    return [sandboxes.describe(domain) for domain in h.domains.values()]
+
+
 def _physinfo(h: Hypervisor, caller: DomId, msg: m.SysctlPhysinfo, now: int) -> dict[str, Any]:
     return {
         "uptime_ns": now - h.booted_ns, "domains": len(h.domains),
@@ -355,6 +360,7 @@ TABLE: dict[type, Entry] = {
     m.ConsoleIo: Entry(ANY, True, _console_io),
     m.XenVersion: Entry(ANY, False, _version),
     m.DomainReady: Entry(ANY, True, lambda h, c, x, now: h.domain_ready(c, now)),
+    m.SandboxReport: Entry(ANY, True, lambda h, c, x, now: h.take_sandbox_report(c, x.lacking)),
     m.EvtchnAllocUnbound: Entry(SELF, True, _alloc_unbound),
     m.EvtchnBindInterdomain: Entry(ANY, True, _bind_interdomain),
     m.EvtchnBindVirq: Entry(ANY, True, _bind_virq),
@@ -403,4 +409,5 @@ TABLE: dict[type, Entry] = {
     m.XsmSetenforce: Entry(ANY, True, lambda h, c, x, now: h.xsm.set_enforcing(c, enforcing=x.enforcing)),
     m.SysctlReadConsole: Entry(DOM0_ONLY, False, lambda h, c, x, now: list(h.console)),
     m.SysctlPhysinfo: Entry(DOM0_ONLY, False, _physinfo),
+    m.SysctlSandboxes: Entry(DOM0_ONLY, False, _sandboxes),
 }

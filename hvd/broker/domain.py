@@ -181,6 +181,10 @@ class Domain:
     """When the grace of a requested shutdown ends."""
     destroying: bool = False
     last_death: str = ""
+    sandbox_lacking: dict[str, str] | None = None
+    """The layers this incarnation's sandbox lacks, with the reasons; None before it has said so."""
+    refused: str = ""
+    """Why this incarnation may not run, and no other either."""
     clock: Clock = field(default_factory=Clock)
     timer_ns: int | None = None
     """VIRQ_TIMER's deadline in system time."""

@@ -51,7 +51,7 @@ class Endpoints:
         name = self._names[domid] = self.name(domid, incarnation)
         directory = self._run_dir / name
         directory.mkdir(exist_ok=True)
-        directory.chmod(0o755)  # whatever the umask; the run directory around it is closed to others
+        directory.chmod(0o755)  # whatever the umask: a domain has a uid; the run directory is closed
         address = socket_address(self.directory, f"{name}/{ENDPOINT}")
         server = self._domains[domid] = HypercallServer(self._context, address, secret)
         (directory / ENDPOINT).chmod(0o666)

@@ -12,7 +12,7 @@ import re
 from collections import deque
 from collections.abc import Iterable
 
-from hvd.broker import core_dumps, devices
+from hvd.broker import core_dumps, devices, sandboxes
 from hvd.broker.deadlines import Deadlines, Due
 from hvd.broker.domain import ACTING, ALIVE, NEXT, Clock, Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
@@ -119,6 +119,7 @@ class Hypervisor:
         for other in (*config.after, *(device.backend for device in config.devices)):
             if self.by_name(other) is None:
                 raise Refused(errno.EINVAL, f"domain {config.name!r} names {other!r}, which does not exist")
+        sandboxes.check(config)
         for key in ("on_poweroff", "on_reboot", "on_crash", "on_watchdog"):
             if getattr(config, key) not in set(Action):
                 raise Refused(errno.EINVAL, f"{key} = {getattr(config, key)!r}; expected one of {', '.join(Action)}")
@@ -220,6 +221,13 @@ class Hypervisor:
             self.crash(domid, "what it wrote to its upcall socket is no fault notice")
         else:
             self._end(domain)
+
+    def take_sandbox_report(self, domid: DomId, untrusted_lacking: dict[str, str]) -> None:
+        """A new incarnation says how its sandbox has turned out; without what is required of it, it does not run."""
+        domain = self.domain(domid)
+        self.console.append(sandboxes.take_report(domain, untrusted_lacking))
+        if domain.refused:
+            self.crash(domid, domain.refused)
 
     def domain_ready(self, domid: DomId, now_ns: int) -> None:
         """A domain is doing what it is for: those that come after it may start."""
@@ -353,8 +361,8 @@ class Hypervisor:
         domain.incarnation = Incarnation(domain.incarnation + 1)
         domain.restarts = domain.incarnation - 1
         domain.pid, domain.ready, domain.released, domain.shutdown, domain.shutdown_text = None, False, False, None, ""
-        domain.fault = domain.kill_at_ns = domain.timer_ns = None
-        domain.watchdogs = {}
+        domain.fault = domain.kill_at_ns = domain.timer_ns = domain.sandbox_lacking = None
+        domain.watchdogs, domain.refused = {}, ""
         self.deadlines.note(domain)
         domain.clock = Clock(started_ns=now_ns)
         try:
@@ -449,7 +457,9 @@ class Hypervisor:
 
     def _after_death(self, domain: Domain, now_ns: int) -> None:
         action = Action.DESTROY if domain.destroying else action_for(domain)
-        if domain.domid == DOM0 and (domain.shutdown in DOM0_STOPS or action not in RESTARTING):
+        if domain.refused and not domain.destroying:
+            self._fail(domain, domain.refused)
+        elif domain.domid == DOM0 and (domain.shutdown in DOM0_STOPS or action not in RESTARTING):
             domain.move(Event.PRESERVE)
             self.stop_machine(reboot=domain.shutdown is Shutdown.REBOOT)
         elif action is Action.PRESERVE:

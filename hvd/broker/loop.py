@@ -165,8 +165,8 @@ class Broker:
         last = self._state.sessions.reply(domain_session(domain.domid, domain.incarnation))
         if last is None:
             self._world.deliver_birth(domain)
-            if domain.released:
-                self._world.let_run(domain)
+        if domain.released:  # it may have reported its sandbox and still not have been told
+            self._world.let_run(domain)
         if last is not None and last.descriptors:
             self._world.send_descriptors(domain.domid, last.sequence, last.descriptors)
         self._world.events_pending(domain.domid)

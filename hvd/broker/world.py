@@ -14,7 +14,7 @@ from typing import Any
 
 import zmq
 
-from hvd.broker import core_dumps
+from hvd.broker import core_dumps, sandboxes
 from hvd.broker.audit import AuditLog
 from hvd.broker.console_log import ConsoleLog
 from hvd.broker.domain import Domain
@@ -157,7 +157,7 @@ class World:
     def fork_domain(self, domain: Domain) -> None:
         """Ask the machine for its process, which waits for its birth."""
         descriptors = self.held.by_key[domain_key(domain.domid)]
-        spawn = [SPAWN, domain.domid, domain.incarnation, domain.name]
+        spawn = [SPAWN, domain.domid, domain.incarnation, domain.name, sandboxes.layers_off(domain)]
         self._tell_machine(spawn, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN]))
 
     def start_domain(self, domain: Domain) -> None:
@@ -211,6 +211,7 @@ class World:
             "console_port": console_port, "upcall_port": upcall_port,
             "run_dir": self.inheritance.run_dir,
             "endpoint": self.endpoints.name(domain.domid, domain.incarnation),
+            "sandbox": sandboxes.settings(domain),
             "server_key": self.endpoints.public_key(domain.domid),
         }
         by_key = self.held.by_key

@@ -29,6 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("hvd")
     group.addoption("--hvd-device", metavar="KIND", help="the device kind that the conformance suite tries")
     group.addoption(
+        "--hvd-device-path", metavar="PATH[:w]", action="append", default=[], help="a file its backend reads, or writes"
+    )
+    group.addoption(
         "--hvd-device-key", metavar="KEY=VALUE", action="append", default=[], help="a key its ends find in XenStore"
     )
 
@@ -55,7 +58,8 @@ def device_under_test(request: pytest.FixtureRequest) -> DeviceUnderTest:
     if kind is None:
         raise pytest.UsageError("name the device to try with --hvd-device KIND")
     pairs = [pair.partition("=") for pair in request.config.getoption("--hvd-device-key")]
-    return DeviceUnderTest(kind, {key: value for key, _, value in pairs})
+    paths = request.config.getoption("--hvd-device-path")
+    return DeviceUnderTest(kind, {key: value for key, _, value in pairs}, tuple(paths))
 
 
 def _described(request: pytest.FixtureRequest) -> Cluster:

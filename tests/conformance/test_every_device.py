@@ -13,12 +13,14 @@ OUTSIDE = "thermometer"
 @pytest.fixture(params=[*SHIPPED, OUTSIDE])
 def device_under_test(request, tmp_path):
     """Each with the keys it needs."""
-    keys = {}
+    keys: dict[str, str] = {}
+    paths: tuple[str, ...] = ()
     if request.param == "vbd":
         for guest in (SUBJECT, NEIGHBOUR, PASSING):
             with (tmp_path / f"{guest}.img").open("wb") as file:
                 file.truncate(IMAGE_BYTES)
         keys = {"params": f"{tmp_path}/{{guest}}.img", "mode": "w"}
     if request.param == OUTSIDE:
-        keys = {"sensor": str(request.getfixturevalue("thermometer"))}
-    return DeviceUnderTest(request.param, keys)
+        paths = (str(request.getfixturevalue("thermometer")),)
+        keys = {"sensor": paths[0]}
+    return DeviceUnderTest(request.param, keys, paths)

@@ -40,7 +40,8 @@ def boot(cluster: Cluster, tmp_path: Path) -> Iterator[Boot]:
     guests: list[Domain] = []
 
     def create(kernel: str, *args: str, mode: str = "w", image: Path | None = None, backend: str = "driver",
-               name: str = "guest", on_crash: str = "preserve", **keys: str) -> Domain:  # fmt: skip
+               name: str = "guest", on_crash: str = "preserve", paths: tuple[str, ...] = (),
+               **keys: str) -> Domain:  # fmt: skip
         if image is None:
             image = tmp_path / f"{name}.img"
             image.touch()
@@ -48,6 +49,7 @@ def boot(cluster: Cluster, tmp_path: Path) -> Iterator[Boot]:
         disk = DeviceConfig("vbd", 51712, backend, {"params": str(image), "mode": mode, "dev": "xvda"}, keys)
         guests.append(cluster.create(DomainConfig(
             name, kernel, args=list(args), devices=[disk], on_crash=on_crash, on_poweroff="preserve", restart=FOREVER,
+            paths=list(paths),
         )))  # fmt: skip
         return guests[-1]
 
@@ -203,7 +205,7 @@ def main(guest):
     assert disk.read(0, 1) == bytes(512)
     disk.read(8, 8)
 """)
-    assert "Input/output error" in last_death(boot(str(kernel), image=image))
+    assert "Input/output error" in last_death(boot(str(kernel), image=image, paths=(f"{image}:w",)))
 
 
 # ---- hostile frontends -----------------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ def test_a_guests_children_print_to_the_log_and_leave_its_console_alone(boot, gu
         assert os.waitpid(child, 0)[1] == 0
         subprocess.run(["echo", "from a program"], check=True)
         print("after")
-    """, on_poweroff="preserve"))
+    """, on_poweroff="preserve", sandbox="program"))
     with Terminal(cluster, "parent") as terminal:
         assert terminal.read_until("after\r\n") == "before\nafter\n"
     parent = cluster.domain("parent")

@@ -211,7 +211,7 @@ def test_a_fault_of_what_a_domain_has_forked_is_not_its_own(cluster, kernel):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + 11
     guest.ready()
 """
-    domain = cluster.create(dumping(kernel(f"AUTO_READY = False\n{BEGIN}{act}")))
+    domain = cluster.create(dumping(kernel(f"AUTO_READY = False\n{BEGIN}{act}"), sandbox="program"))
     domain.wait_ready(DEADLINE_S)
     assert (domain.incarnation, domain.last_death) == (1, "")
 
@@ -232,7 +232,7 @@ def test_a_domain_whose_fault_nobody_hears_ends_by_itself(cluster, kernel):
 
 def hold(cluster: Cluster, kernel: str, go: Path) -> Domain:
     """A domain whose dump has begun and does not go on until that file is there."""
-    domain = cluster.create(dumping(kernel, "held", args=[str(go)]))
+    domain = cluster.create(dumping(kernel, "held", args=[str(go)], sandbox="program"))
     domain.wait_ready()
     children = Path(f"/proc/{domain.pid}/task/{domain.pid}/children")
     while not children.read_text():

@@ -225,9 +225,12 @@ def content(cluster: Cluster, owner: Any) -> str:
     return node(cluster, owner, "data/content")
 
 
-def attack(cluster: Cluster, boot: Callable[..., Any], mode: str) -> tuple[dict[str, Any], str]:
-    """What each attack came to, and what the owner's page holds afterwards."""
-    owner, attacker = boot("owner", OWNER, mode), boot("attacker", ATTACKER, mode)
+def attack(
+    cluster: Cluster, boot: Callable[..., Any], mode: str, off: tuple[str, ...]
+) -> tuple[dict[str, Any], str]:
+    """What each attack came to, with these layers of the attacker's sandbox off, and what the owner's page holds."""
+    owner = boot("owner", OWNER, mode)
+    attacker = boot("attacker", ATTACKER, mode, seccomp="eperm", sandbox_off=list(off))
     write(cluster, owner, "data/peer", attacker.domid)
     write(cluster, attacker, "data/owner", owner.domid)
     write(cluster, attacker, "data/ref", node(cluster, owner, "data/ref"))
@@ -264,11 +267,18 @@ def assert_nothing_else_harmed(cluster: Cluster, broker: int) -> None:
     assert cluster.info()["broker_restarts"] == 0
 
 
+SYSTEM_CALLS = ("seccomp",)
+FILES = ("seccomp", "root", "landlock")
+
+
 # ---- grants ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_read_only_grant_cannot_be_written_by_any_means(cluster: Cluster, boot: Callable[..., Any]) -> None:
-    outcome, after = attack(cluster, boot, "readonly")
+@pytest.mark.parametrize("off", [(), SYSTEM_CALLS, FILES], ids=["sandboxed", "any system call", "and a /proc"])
+def test_a_read_only_grant_cannot_be_written_by_any_means(
+    cluster: Cluster, boot: Callable[..., Any], off: tuple[str, ...]
+) -> None:
+    outcome, after = attack(cluster, boot, "readonly", off)
     assert outcome.pop("size") == 8192
     assert {name: what for name, what in outcome.items() if what == "worked"} == {}
     assert after == "original"
@@ -278,7 +288,7 @@ def test_the_same_attacks_change_a_writable_grant_but_can_neither_resize_nor_sea
     cluster: Cluster, boot: Callable[..., Any]
 ) -> None:
     """That they are attacks at all is seen here."""
-    outcome, after = attack(cluster, boot, "writable")
+    outcome, after = attack(cluster, boot, "writable", FILES)
     assert outcome.pop("size") == 8192
     failed = {name for name, what in outcome.items() if what != "worked"}
     assert failed == {"ftruncate", "grow", "seal write", "seal future", "seal seal"}

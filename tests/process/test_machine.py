@@ -49,7 +49,7 @@ def listen(inheritance):
 
 def spawn(inheritance, domid, incarnation):
     read, write = os.pipe()
-    send_message(inheritance.link, [SPAWN, domid, incarnation, "test"], (read, write))
+    send_message(inheritance.link, [SPAWN, domid, incarnation, "test", []], (read, write))
 
 def fork_domain():
     pid = fork_sibling(0)
@@ -60,7 +60,7 @@ def fork_domain():
 
 def zygote(link):
     while (received := receive_message(link)) is not None:
-        _, domid, incarnation, _ = received[0]
+        _, domid, incarnation, *_ = received[0]
         send_message(link, [SPAWNED, domid, incarnation, fork_domain()])
 
 {body}
@@ -554,7 +554,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("how", ["kill", "destroy"])
 def test_what_a_domain_has_started_is_gone_when_its_death_is_heard(cluster: Cluster, tmp_path: Path, how: str) -> None:
     (tmp_path / "parent.py").write_text(PARENT)
-    domain = cluster.create(DomainConfig("parent", str(tmp_path / "parent.py"), on_crash="preserve"))
+    domain = cluster.create(DomainConfig("parent", str(tmp_path / "parent.py"), on_crash="preserve", sandbox="program"))
     domain.wait_ready(DEADLINE_S)
     wait_until(lambda: len(descendants(domain.pid)) == 3)
     family = descendants(domain.pid)
@@ -645,7 +645,8 @@ def test_many_domains_at_once_do_not_make_the_zygote_look_stuck(cluster: Cluster
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_with_the_machine_everything_ends(tmp_path: Path, number: int) -> None:
     (tmp_path / "parent.py").write_text(PARENT)
-    cluster = Cluster.build([DomainConfig("parent", str(tmp_path / "parent.py"))], run_dir=tmp_path / "run")
+    parent = DomainConfig("parent", str(tmp_path / "parent.py"), sandbox="program")
+    cluster = Cluster.build([parent], run_dir=tmp_path / "run")
     cluster.start()
     machine = cluster.info()["machine_pid"]
     everything = descendants(machine)
@@ -670,7 +671,7 @@ HELD = 7
 def zygote(link):
     '''Domain 7 waits for a vfork without an end, which no tracer can stop.'''
     while (received := receive_message(link)) is not None:
-        _, domid, incarnation, _ = received[0]
+        _, domid, incarnation, *_ = received[0]
         pid = fork_sibling(0)
         if pid == 0:
             die_with_parent(MACHINE)

@@ -35,7 +35,7 @@ class Load:
         disk = DeviceConfig("vbd", 51712, "driver", {"params": str(image), "mode": "w", "dev": "xvda"}, keys or {})
         self._guest = DomainConfig(
             "guest", "hvd:disk_exerciser", args=[f"acks={acks}", f"seed={SEED}", *options], devices=[disk],
-            on_poweroff="preserve", restart=FOREVER,
+            on_poweroff="preserve", restart=FOREVER, paths=[f"{acks}:w"],
         )  # fmt: skip
         self._driver = DomainConfig("driver", driver, args=list(driver_args), driver_domain=True, restart=FOREVER)
         self.checker = Checker(str(image), str(acks), SEED)

@@ -105,7 +105,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     disk = DeviceConfig("vbd", 51712, "driver", {"params": str(image), "mode": "w", "dev": "xvda"})
     with Cluster.build([
         DomainConfig("driver", "hvd:driver_domain", driver_domain=True, restart=FOREVER),
-        DomainConfig("asker", str(kernel), devices=[disk, DeviceConfig("echo", 0, "driver")], restart=FOREVER),
+        DomainConfig("asker", str(kernel), devices=[disk, DeviceConfig("echo", 0, "driver")], restart=FOREVER,
+                     sandbox_off=["opaque"]),  # its memory is looked at
     ]) as cluster:  # fmt: skip
         yield cluster
 
@@ -237,8 +238,9 @@ def test_a_domain_that_writes_over_its_buffer_spoils_its_own_track_and_is_named(
     kernel = tmp_path / "scribbler.py"
     kernel.write_text(SCRIBBLER)
     path, broker = tmp_path / "t", cluster.info()["broker_pid"]
+    # It finds its memory in /proc.
     liar = cluster.create(DomainConfig("liar", str(kernel), devices=[DeviceConfig("echo", 0, "driver")],
-                                       on_crash="preserve"))  # fmt: skip
+                                       on_crash="preserve", sandbox_off=["root", "landlock"]))  # fmt: skip
     liar.wait_ready(DEADLINE_S)
     try:
         with cluster.trace(path) as trace:

@@ -24,6 +24,7 @@ from hvd.broker.upcalls import UpcallQueue
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call, pack_request, unpack_request
 from hvd.transport.ids import DOM0, DomId, ExtentId, GrantRef, Handle, Port
+from hvd.transport.sandbox import LAYERS
 from hvd.transport.xsm import EVERY_SECURITY, EVERYTHING, LABELS, OPEN_POLICY, vector
 
 NAMES = ["drv", "ivi", "ic"]
@@ -64,6 +65,8 @@ BY_ID: dict[Any, st.SearchStrategy[Any]] = {
 def values(hint: Any) -> st.SearchStrategy[Any]:
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
+    if get_origin(hint) is dict:
+        return st.dictionaries(st.sampled_from([*LAYERS, "bogus"]), st.sampled_from(["refused", ""]), max_size=2)
     if get_origin(hint) is list:
         return st.lists(values(get_args(hint)[0]), max_size=3)
     if is_dataclass(hint):
@@ -92,6 +95,7 @@ CONFIGS = st.builds(
     ),
     paused=st.booleans(),
     seclabel=st.sampled_from(["", "", "safety_t", "lost_t"]),
+    sandbox_require=st.lists(st.sampled_from(["root", "seccomp"]), max_size=1),
 )
 VECTORS = st.sampled_from([0, EVERYTHING, vector("store", "read"), vector("event"), vector("grant", "map_read")])
 POLICIES = st.builds(

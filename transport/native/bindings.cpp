@@ -39,6 +39,7 @@ NB_MODULE(_native, m) {
     hvd::bind_channels(m);
     hvd::bind_process(m);
     hvd::bind_ptrace(m);
+    hvd::bind_sandbox(m);
     hvd::bind_console(m);
     hvd::bind_blkback(m);
     hvd::bind_blkfront(m);

@@ -76,6 +76,7 @@ void bind_rings(nb::module_& m);
 void bind_channels(nb::module_& m);
 void bind_process(nb::module_& m);
 void bind_ptrace(nb::module_& m);
+void bind_sandbox(nb::module_& m);
 void bind_console(nb::module_& m);
 void bind_blkback(nb::module_& m);
 void bind_blkfront(nb::module_& m);

@@ -36,6 +36,7 @@ def measure_block(cluster: Cluster, directory: Path, requests: int, seed: int = 
         args=[f"out={out}", f"image={image}", f"requests={requests}", f"seed={seed}"],
         cpus=cpus[-1:],
         on_crash="destroy",
+        paths=[f"{out}:w", f"{image}:w"],
         devices=[disk(image, DISK)],
     )
     cluster.create(reader).wait_gone(DEADLINE_S)

@@ -27,8 +27,11 @@ def measure_recovery(
     image, acks = make_image(directory / "recovery.img"), directory / "acks"
     driver = cluster.create(disk_domain(DISK))
     arguments = [f"acks={acks}", f"seed={seed}"]
+    devices, paths = [disk(image, DISK)], [f"{acks}:w"]
     writer = cluster.create(
-        DomainConfig(WRITER, "hvd:disk_exerciser", args=arguments, on_crash="preserve", devices=[disk(image, DISK)])
+        DomainConfig(
+            WRITER, "hvd:disk_exerciser", args=arguments, on_crash="preserve", devices=devices, paths=paths
+        )
     )
     writer.wait_ready(DEADLINE_S)
     checker = Checker(str(image), str(acks), seed)

@@ -7,7 +7,7 @@ import time
 
 from hvd.toolstack.bench.figures import Figure, Goal, ratio, value
 from hvd.toolstack.bench.idle import idle_cpu_percent, proportional_mib
-from hvd.toolstack.bench.measured import Pair
+from hvd.toolstack.bench.measured import TRACED, Pair
 from hvd.toolstack.bench.run import ROUNDS, Run
 from hvd.toolstack.cluster import Cluster
 from hvd.transport.histogram import Histogram
@@ -52,7 +52,7 @@ def measure_scale(run: Run, domains: int = DOMAINS) -> list[Figure]:
 
 def _create(cluster: Cluster, count: int, name: str) -> int:
     """Domains that do nothing, all asked for and then awaited; how many."""
-    made = [cluster.create(DomainConfig(f"{name}-{number}", IDLE)) for number in range(count)]
+    made = [cluster.create(DomainConfig(f"{name}-{number}", IDLE, sandbox_off=TRACED)) for number in range(count)]
     cluster.wait_ready(DEADLINE_S, made)
     return len(made)
 

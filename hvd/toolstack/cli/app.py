@@ -53,6 +53,10 @@ Grace = Annotated[
     float,
     typer.Option("--grace", metavar="SECONDS", parser=_seconds, help="How long a domain may take before it is killed."),
 ]
+Require = Annotated[
+    str,
+    typer.Option("--require-sandbox", metavar="LAYER,...", help="Refuse where the sandbox lacks one of these layers."),
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", "-w", help="Return when it is done.")]
 
 Policy = Annotated[
@@ -109,6 +113,7 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when every domain is ready.")] = False,
     timings: Annotated[bool, typer.Option("--timings", help="Print how long each step took.")] = False,
     deadline: Deadline = 30.0,
+    require_sandbox: Require = "",
     json: AsJson = False,
 ) -> None:
     """Start a cluster, wait until its domains are ready, and tell what happens in it until Ctrl-C powers it off."""
@@ -117,7 +122,14 @@ def up(
     global _machine
     machine, _machine = _machine, None
     power.up(
-        file, policy=policy, detach=detach, timings=timings, deadline_s=deadline, as_json=json, machine=machine
+        file,
+        policy=policy,
+        detach=detach,
+        timings=timings,
+        deadline_s=deadline,
+        require=require_sandbox,
+        as_json=json,
+        machine=machine,
     )
 
 
@@ -149,12 +161,16 @@ def list_(
     look.list_domains(names or [], context=context, as_json=json)
 
 
-@_command("hvd info", "hvd info --json")
-def info(json: AsJson = False) -> None:
+@_command("hvd info", "hvd info --json", "hvd info --sandbox")
+def info(
+    *,
+    sandbox: Annotated[bool, typer.Option("--sandbox", help="Each domain's sandbox, layer by layer.")] = False,
+    json: AsJson = False,
+) -> None:
     """Show the machine: processors, memory, uptime, what is in use, its processes."""
     from hvd.toolstack.cli import look
 
-    look.info(as_json=json)
+    (look.sandboxes if sandbox else look.info)(as_json=json)
 
 
 @_command(
@@ -185,6 +201,11 @@ def create(
     paused: Annotated[bool, typer.Option("--paused", "-p", help="Do not let it run before `hvd unpause`.")] = False,
     wait: Wait = True,
     deadline: Deadline = 30.0,
+    path: Annotated[
+        list[str] | None, typer.Option(metavar="PATH[:w]", help="What it may read, or write; may be repeated.")
+    ] = None,
+    sandbox: Annotated[str | None, typer.Option(metavar="KIND", help="guest, driver, network or program.")] = None,
+    require_sandbox: Require = "",
     json: AsJson = False,
 ) -> None:
     """Add domains to the running cluster: those of a cluster file, one of an xl.cfg, or one that options describe.
@@ -196,13 +217,16 @@ def create(
     options = {
         "kernel": kernel, "name": name, "memory": memory, "vcpus": vcpus, "disk": disk, "args": arg, "after": after,
         "driver_domain": driver_domain or None, "on_crash": on_crash, "seclabel": seclabel,
+        "paths": path, "sandbox": sandbox,
     }  # fmt: skip
     given: dict[str, object] = {key: value for key, value in options.items() if value}
     if file is None and kernel is None:
         raise typer.BadParameter("give a FILE or --kernel with its options")
     if file is not None and file.suffix == ".toml" and given:
         raise typer.BadParameter("a cluster file says everything itself: give either it or options")
-    change.create(file, given, paused=paused, wait=wait, deadline_s=deadline, as_json=json)
+    change.create(
+        file, given, paused=paused, wait=wait, deadline_s=deadline, require=require_sandbox, as_json=json
+    )
 
 
 @_command("hvd destroy ivi", "hvd destroy ivi telematics")

@@ -10,6 +10,7 @@ from pathlib import Path
 from hvd.toolstack.cli.output import print_json, print_line, print_warning
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cluster import Cluster, Domain
+from hvd.toolstack.cluster.sandbox_trial import require_layers
 from hvd.toolstack.config import ClusterConfig, load
 from hvd.toolstack.config.options import domain_from_options
 from hvd.toolstack.config.problems import ConfigError, Problem, shown
@@ -19,13 +20,24 @@ from hvd.transport.xsm import OPEN_POLICY
 
 
 def create(
-    file: Path | None, options: dict[str, object], *, paused: bool, wait: bool, deadline_s: float, as_json: bool
+    file: Path | None,
+    options: dict[str, object],
+    *,
+    paused: bool,
+    wait: bool,
+    deadline_s: float,
+    require: str,
+    as_json: bool,
 ) -> None:
     """Add the domains of a file, or the one that options describe, to the running cluster."""
+    layers = require_layers(require) if require else []
     with Cluster.attach() as cluster:
         running = {info.name: info.driver_domain for info in cluster.infos().values() if info.domid}
         configs = _from_file(file, running, options) if file else [domain_from_options(options, Path.cwd(), running)]
-        domains = [cluster.create(replace(config, paused=paused)) for config in configs]
+        domains = [
+            cluster.create(replace(config, paused=paused, sandbox_require=[*config.sandbox_require, *layers]))
+            for config in configs
+        ]
         if wait and not paused:
             with Progress(quiet=as_json) as progress:
                 cluster.wait_ready(deadline_s, domains, tell=progress)

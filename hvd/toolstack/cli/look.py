@@ -57,6 +57,20 @@ def info(*, as_json: bool) -> None:
         print_line(f"{name.removesuffix('_ns'):<16} {shown}")
 
 
+def sandboxes(*, as_json: bool) -> None:
+    """The layers of each domain's sandbox: in force, and lacking with the reason."""
+    with Cluster.attach() as cluster:
+        rows = cluster.sandboxes()
+    if as_json:
+        print_json(rows)
+        return
+    for one in rows:
+        layers = ", ".join(one["in_force"]) or "not started"
+        print_line(f"{one['name']} (domid {one['domid']}), {one['kind']}: {layers}")
+        for name, reason in one["lacking"].items():
+            print_line(f"    lacks {name}: {reason}")
+
+
 def dmesg(*, as_json: bool) -> None:
     """The hypervisor's console."""
     with Cluster.attach() as cluster:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from hvd.toolstack.cluster.errors import ClusterError, NotRunning
 from hvd.toolstack.cluster.machine_process import MachineProcess
 from hvd.toolstack.cluster.remains import remove_remains
 from hvd.toolstack.cluster.run_dirs import check_run_dir, default_run_dir
+from hvd.toolstack.cluster.sandbox_trial import require_layers
 from hvd.toolstack.config.policy_file import load_policy
 from hvd.transport.hypercalls import HypercallTimeout
 from hvd.transport.run_dir import Order
@@ -41,6 +43,7 @@ def up(
     detach: bool,
     timings: bool,
     deadline_s: float,
+    require: str,
     as_json: bool,
     machine: MachineProcess | None,
 ) -> None:
@@ -48,7 +51,8 @@ def up(
     clock = Timings()
     with ended_by_signals():
         try:
-            cluster = _switch_on(file, policy, clock, machine, deadline_s, detach=detach, as_json=as_json)
+            plan = partial(_plan, file, policy, require)  # made while the machine starts
+            cluster = _switch_on(plan, clock, machine, deadline_s, detach=detach, as_json=as_json)
         except Ended:
             return
         try:
@@ -65,8 +69,7 @@ def up(
 
 
 def _switch_on(
-    file: Path | None,
-    policy: str | None,
+    make_plan: Callable[[], BootPlan],
     clock: Timings,
     machine: MachineProcess | None,
     deadline_s: float,
@@ -80,7 +83,7 @@ def _switch_on(
         progress("waiting for the broker")
         machine = machine or MachineProcess.spawn()
         undo.callback(machine.discard)
-        plan = _plan(file, policy)
+        plan = make_plan()
         run_dir = default_run_dir()
         check_run_dir(run_dir)
         machine.order(Order(str(run_dir), plan.configuration, temporary=False, lifeline=not detach))
@@ -96,9 +99,10 @@ def _switch_on(
         return cluster
 
 
-def _plan(file: Path | None, policy: str | None) -> BootPlan:
+def _plan(file: Path | None, policy: str | None, require: str) -> BootPlan:
+    layers = require_layers(require) if require else []
     loaded = None if policy is None else load_policy(policy, "--policy")
-    return plan_from_domains([], "hvd", loaded) if file is None else plan_from_file(file, loaded)
+    return plan_from_domains([], "hvd", loaded, layers) if file is None else plan_from_file(file, loaded, layers)
 
 
 def down(*, grace_s: float, as_json: bool) -> None:

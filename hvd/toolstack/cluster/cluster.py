@@ -251,6 +251,10 @@ class Cluster:
         """The machine: cpus, memory, uptime, counts of what is in use, pids of broker and machine."""
         return dict(self.call(m.SysctlPhysinfo()))
 
+    def sandboxes(self) -> list[dict[str, Any]]:
+        """Each domain's sandbox: {domid, name, kind, in_force, lacking}, the last with the reasons."""
+        return list(self.call(m.SysctlSandboxes()))
+
     def dmesg(self) -> list[str]:
         """The lines of the hypervisor's console."""
         return list(self.call(m.SysctlReadConsole()))

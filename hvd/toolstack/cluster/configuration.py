@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,24 +17,32 @@ from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES, NAME_SYNTAX, full_name, is_name
 from hvd.toolstack.config.problems import Place, Report, shown
 from hvd.toolstack.config.relations import check_relations, start_order
+from hvd.toolstack.config.sandboxes import check_layers
 from hvd.transport.codec import encode
 from hvd.transport.messages import BootConfig, DeviceConfig, DomainConfig, Policy
 from hvd.transport.xsm import OPEN_POLICY
 
 
-def plan_of(config: ClusterConfig) -> BootPlan:
-    """What to boot for a checked configuration."""
-    ordered = [config.dom0, *(config.domain(name) for name in config.start_order)]
+def plan_of(config: ClusterConfig, require: Sequence[str] = ()) -> BootPlan:
+    """What to boot for a checked configuration; `require`: layers without which none of its domains is run."""
+    ordered = [
+        replace(domain, sandbox_require=[*dict.fromkeys([*domain.sandbox_require, *require])])
+        for domain in (config.dom0, *(config.domain(name) for name in config.start_order))
+    ]
     boot = BootConfig(config.policy, config.enforcing, ordered)
     return BootPlan(config.name, msgpack.packb(encode(boot)), _held_back(config))
 
 
-def plan_from_file(path: str | os.PathLike[str], policy: Policy | None = None) -> BootPlan:
+def plan_from_file(
+    path: str | os.PathLike[str], policy: Policy | None = None, require: Sequence[str] = ()
+) -> BootPlan:
     """The cluster that a file describes, under this policy or its own; ConfigError names everything that is wrong."""
-    return plan_of(load(path, policy=policy))
+    return plan_of(load(path, policy=policy), require)
 
 
-def plan_from_domains(domains: Iterable[DomainConfig], name: str, policy: Policy | None = None) -> BootPlan:
+def plan_from_domains(
+    domains: Iterable[DomainConfig], name: str, policy: Policy | None = None, require: Sequence[str] = ()
+) -> BootPlan:
     """A cluster of these domains, checked as a cluster file's are; ConfigError names everything that is wrong."""
     report = Report("Cluster.build", "")
     policy = policy or OPEN_POLICY
@@ -47,7 +55,7 @@ def plan_from_domains(domains: Iterable[DomainConfig], name: str, policy: Policy
     report.raise_if_wrong()
     dom0 = replace(given_dom0[0], name=DOM0_NAME) if given_dom0 else ClusterConfig().dom0
     configs = tuple(draft.config for draft in guests)
-    return plan_of(ClusterConfig(name, None, dom0, configs, start_order(guests), policy))
+    return plan_of(ClusterConfig(name, None, dom0, configs, start_order(guests), policy), require)
 
 
 def _draft(config: DomainConfig, index: int, kernels: Kernels, report: Report) -> Draft:
@@ -61,6 +69,8 @@ def _draft(config: DomainConfig, index: int, kernels: Kernels, report: Report) -
         after=[full_name(other) for other in config.after],
         devices=[replace(device, backend=full_name(device.backend)) for device in config.devices],
     )
+    for key in ("sandbox_off", "sandbox_require"):
+        check_layers(report, (*place, key), getattr(config, key))
     after: list[tuple[Place, str]] = [((*place, "after", n), other) for n, other in enumerate(config.after)]
     devices: list[tuple[Place, DeviceConfig]] = [
         ((*place, "devices", n), device) for n, device in enumerate(config.devices)

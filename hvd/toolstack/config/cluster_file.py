@@ -69,7 +69,7 @@ def _read(root: Table, file: Path, running: Running | None, override: Policy | N
         cluster.finish()
     dom0_place: Place = ("dom0",)
     dom0 = _subtable(root, "dom0")
-    dom0_config = read_dom0(dom0 or Table(root.report, dom0_place, {}), kernels)
+    dom0_config = read_dom0(dom0 or Table(root.report, dom0_place, {}), kernels, file.parent)
     drafts = [read_domain(table, kernels, file.parent) for table in root.tables("domain", "domain")]
     policy = _policy(root, file.parent, override)
     mode = root.choice("flask", "enforcing", MODES)

@@ -10,6 +10,7 @@ from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES, NAME_BYTES_MAX, full_name
 from hvd.toolstack.config.policy_file import LABEL_SYNTAX, is_label
 from hvd.toolstack.config.problems import Place, shown
+from hvd.toolstack.config.sandboxes import read_sandbox
 from hvd.toolstack.config.table import Table
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
 
@@ -40,7 +41,7 @@ class Draft(NamedTuple):
     """Disks included."""
 
 
-def read_dom0(table: Table, kernels: Kernels) -> DomainConfig:
+def read_dom0(table: Table, kernels: Kernels, directory: Path) -> DomainConfig:
     """`[dom0]`, which may set what dom0 runs and what it runs on; its backends serve whoever names none."""
     default = DomainConfig(DOM0_NAME, DOM0_KERNEL)
     config = DomainConfig(
@@ -52,6 +53,7 @@ def read_dom0(table: Table, kernels: Kernels) -> DomainConfig:
         cpus=_cpus(table),
         driver_domain=True,
         seclabel=_seclabel(table),
+        **read_sandbox(table, directory),
     )
     table.finish()
     return config
@@ -84,6 +86,7 @@ def read_domain(table: Table, kernels: Kernels, directory: Path) -> Draft:
         after=list(dict.fromkeys(other for _, other in after)),
         devices=[device for _, device in devices],
         seclabel=_seclabel(table),
+        **read_sandbox(table, directory),
     )
     table.finish()
     return Draft(table.place, config, after, disks, devices)

@@ -41,6 +41,8 @@ class DeviceUnderTest:
 
     kind: str
     keys: dict[str, str] = field(default_factory=dict)
+    paths: tuple[str, ...] = ()
+    """Files of the host that its backend works with, as in a cluster file: with ":w" behind where it writes."""
 
 
 class Conversation:
@@ -177,7 +179,9 @@ def guest(name: str, device: DeviceUnderTest) -> m.DomainConfig:
 @contextmanager
 def running_trial(device: DeviceUnderTest) -> Iterator[Trial]:
     """A trial whose guests have connected."""
-    backend = m.DomainConfig(BACKEND, "hvd:driver_domain", driver_domain=True, restart=RESTART)
+    backend = m.DomainConfig(
+        BACKEND, "hvd:driver_domain", driver_domain=True, restart=RESTART, paths=list(device.paths)
+    )
     with Cluster.build([backend, guest(SUBJECT, device), guest(NEIGHBOUR, device)]) as cluster:
         trial = Trial(cluster, device)
         try:

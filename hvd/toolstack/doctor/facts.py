@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hvd.toolstack.cluster.sandbox_trial import lacking_here
 from hvd.toolstack.doctor.trials import answer_all, landlock_abi
 
 RUN_DIR_VARIABLE = "HVD_RUN_DIR"
@@ -44,6 +45,8 @@ class Facts:
     answers: dict[str, int]
     """Every trial's errno."""
     landlock: int
+    sandbox: dict[str, str]
+    """The layers that a domain's sandbox would lack here, with the reasons."""
     descriptors: Pair
     locked_bytes: Pair
     processes: Pair
@@ -68,6 +71,7 @@ def look(run_dir: str | None = None) -> Facts:
         run_dir=run_dir,
         answers=answer_all(run_dir),
         landlock=landlock_abi(),
+        sandbox=lacking_here(),
         descriptors=resource.getrlimit(resource.RLIMIT_NOFILE),
         locked_bytes=resource.getrlimit(resource.RLIMIT_MEMLOCK),
         processes=resource.getrlimit(resource.RLIMIT_NPROC),

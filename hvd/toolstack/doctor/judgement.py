@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from hvd.toolstack.doctor.facts import Facts, Pair
 from hvd.toolstack.doctor.finding import Finding, Status
+from hvd.transport.sandbox import LAYERS, in_force
 
 KERNEL_MIN = (5, 15)
 PYTHON_MIN = (3, 11)
@@ -88,6 +89,7 @@ def judge(facts: Facts) -> list[Finding]:
         _user_namespaces(facts),
         *_tried(facts, ISOLATION_TRIALS),
         _landlock(facts),
+        _sandbox(facts),
         _cgroups(facts),
         _locked_memory(facts),
         _cpus(facts),
@@ -244,6 +246,18 @@ def _landlock(facts: Facts) -> Finding:
     cost = "no second lock on files behind a domain's empty root"
     remedy = "boot with lsm=landlock,…, on a kernel with CONFIG_SECURITY_LANDLOCK"
     return Finding("Landlock", Status.LIMITED, _named(-facts.landlock), cost, remedy)
+
+
+def _sandbox(facts: Facts) -> Finding:
+    """One of user and uid is in force: root gives each domain a uid of its own, and makes no user namespace."""
+    spare = {"user", "uid"} if len({"user", "uid"} & facts.sandbox.keys()) == 1 else set()
+    lacking = {name: reason for name, reason in facts.sandbox.items() if name not in spare}
+    found = "in force: " + (", ".join(in_force(facts.sandbox)) or "nothing")
+    if not lacking:
+        return Finding("sandbox of a domain", Status.OK, found)
+    cost = "; ".join(f"nothing stops {LAYERS[name]}" for name in lacking)
+    remedy = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
+    return Finding("sandbox of a domain", Status.LIMITED, found, cost, remedy)
 
 
 def _cgroups(facts: Facts) -> Finding:

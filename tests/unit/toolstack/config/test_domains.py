@@ -229,3 +229,37 @@ def test_dom0_may_be_given_a_machine_of_its_own(cluster: Callable[[str], Cluster
 def test_what_dom0_may_not_be_given_is_refused(problem: Callable[[str], Problem], line: str) -> None:
     told = problem("[dom0]\n" + line)
     assert (told.key, told.line) == ("dom0." + line.partition(" ")[0], 2)
+
+
+def test_what_a_table_says_of_its_sandbox_reaches_the_wire(cluster: Callable[[str], ClusterConfig], tmp_path) -> None:
+    (tmp_path / "sensor").touch()
+    text = """
+sandbox = "program"
+seccomp = "eperm"
+paths = ["sensor", "/dev/null", "new.json:w"]
+sandbox_off = ["limits"]
+sandbox_require = ["root", "pid"]
+"""
+    config = cluster(DOMAIN + text).domain("ivi")
+    assert (config.sandbox, config.seccomp) == ("program", "eperm")
+    assert config.paths == [str(tmp_path / "sensor"), "/dev/null", f"{tmp_path / 'new.json'}:w"]
+    assert (config.sandbox_off, config.sandbox_require) == (["limits"], ["root", "pid"])
+
+
+@pytest.mark.parametrize(
+    ("line", "expected", "found"),
+    [
+        ('sandbox = "guests"', "one of guest, driver, network, program", "guests"),
+        ('seccomp = "log"', "one of kill, eperm", "log"),
+        ('paths = ["nowhere"]', "a file or directory", "it is not there"),
+        ('paths = ["nowhere/file:w"]', "a file to be made in one", "it is not there"),
+        ('paths = [":w"]', "a file to be made in one", "it is not there"),
+        ('sandbox_off = ["rot"]', "a layer: user, pid", "rot"),
+        ('sandbox_require = ["seccom"]', "a layer: user, pid", "seccom"),
+    ],
+)
+def test_what_is_wrong_with_a_sandbox_is_named_with_its_line(
+    problem: Callable[[str], Problem], line: str, expected: str, found: str
+) -> None:
+    wrong = problem(DOMAIN + line + "\n")
+    assert (wrong.line, expected in wrong.expected, found in wrong.found) == (4, True, True), wrong

@@ -29,6 +29,7 @@ GOOD = Facts(
     run_dir="/run/user/1000/hvd",
     answers=dict.fromkeys(TRIALS, 0),
     landlock=4,
+    sandbox={"uid": "not started by root"},
     descriptors=(1024, 20_000),
     locked_bytes=(8 << 20, 8 << 20),
     processes=(-1, -1),
@@ -162,3 +163,19 @@ def test_a_finding_is_one_json_object() -> None:
         "cost": finding.cost,
         "remedy": finding.remedy,
     }
+
+
+@pytest.mark.parametrize("spare", ["user", "uid"])
+def test_one_of_user_and_uid_is_enough(spare: str) -> None:
+    assert lacking(replace(GOOD, sandbox={spare: "the other is in force"})) == []
+
+
+def test_a_layer_that_lacks_is_named_with_its_cost_and_its_reason() -> None:
+    finding = the_one_lack(sandbox={"uid": "no root", "seccomp": "no library: apt-get install libseccomp2"})
+    assert finding.status is Status.LIMITED
+    assert finding.cost == "nothing stops system calls it has no use for, and so most holes of the kernel"
+    assert finding.remedy == "seccomp: no library: apt-get install libseccomp2"
+
+
+def test_neither_user_nor_uid_is_a_lack() -> None:
+    assert "files and processes of whoever started" in the_one_lack(sandbox={"uid": "no", "user": "no"}).cost

@@ -1,0 +1,84 @@
+"""Who a domain's process is to the host: a uid of its own where root started it, no privilege, and none to be had."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hvd.transport._native import (
+    drop_bounding_set,
+    drop_capabilities,
+    has_capability,
+    make_user_namespace,
+    no_new_privileges,
+    set_dumpable,
+)
+from hvd.transport.process import die_with_parent
+
+CAP_SYS_PTRACE = 19
+FIRST_UID = 1_900_000_000
+"""Above what distributions, systemd and container engines hand out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Whom a process that root started can become, and how what root owns becomes its own in its own root."""
+
+    uid: int
+    owners: int
+    """A descriptor of the user namespace that its files' owners are translated by; -1: they cannot be."""
+
+
+class Unreadable(OSError):
+    """A domain's files are not open to anybody but root."""
+
+
+def new_person() -> Person:
+    """With the uid that is this process's alone while it lives: counted from its pid, which no two share."""
+    uid = FIRST_UID + int(os.readlink("/proc/self"))  # its pid on the host; in its own namespace it is the first
+    try:
+        return Person(uid, make_user_namespace(uid))
+    except OSError:
+        return Person(uid, -1)
+
+
+def take_uid(uid: int, needed: Iterable[tuple[str, int]]) -> None:
+    """Become a user and group of that number, for good, with no other group.
+
+    Unreadable, and nothing has changed, when such a user could not use one of `needed` (paths with os.access modes).
+    """
+    there = [(path, mode | os.X_OK * os.path.isdir(path)) for path, mode in needed if os.path.exists(path)]
+    drop_bounding_set()  # takes a capability, which goes with the uid
+    os.setgroups([])
+    os.setresgid(uid, uid, 0)
+    os.setresuid(uid, uid, 0)
+    for path, mode in there:
+        if not os.access(path, mode):
+            os.setresuid(0, 0, 0)
+            os.setresgid(0, 0, 0)
+            raise Unreadable(0, f"{path} is not open to others, and its file system translates no owners")
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    die_with_parent(os.getppid())  # the kernel forgets that when the uid changes
+
+
+def may_trace_others() -> bool:
+    """Whether what root has started may trace processes of other users: most containers forbid it."""
+    return has_capability(CAP_SYS_PTRACE)
+
+
+def give_up_privileges() -> None:
+    """No capability in any set."""
+    drop_bounding_set()
+    drop_capabilities()
+
+
+def gain_no_privileges() -> None:
+    """Running a program gives nothing more."""
+    no_new_privileges()
+
+
+def be_opaque(*, opaque: bool) -> None:
+    """Whether others of the same uid are kept from this process's memory, descriptors and environment."""
+    set_dumpable(not opaque)

@@ -1,0 +1,41 @@
+"""What a domain's process may use up, as the kernel counts it for one process or one user."""
+
+from __future__ import annotations
+
+import mmap
+import resource
+from pathlib import Path
+
+from hvd.transport.sandbox import Kind
+
+MIB = 1 << 20
+DESCRIPTORS_MAX = 4096
+PROCESSES_MAX, PROGRAM_PROCESSES_MAX = 64, 512
+"""Threads count too; the second for a domain that starts programs."""
+FILE_BYTES_MAX = 1024 * MIB
+"""Of a file that a domain writes by itself; a driver domain's images are as large as they are."""
+RESERVED_MIB = 256
+"""Beside a domain's `memory`: what stacks, arenas and libraries take of the address space and mostly never touch."""
+
+
+def private_bytes() -> int:
+    """What this process has of private writable memory; read while there is a /proc."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+    return pages * mmap.PAGESIZE
+
+
+def apply(kind: Kind, *, memory_mib: int, used_bytes: int, own_user: bool) -> None:
+    """Set the limits; none is raised. `own_user`: nobody else's processes count for ours."""
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_DATA: used_bytes + (memory_mib + RESERVED_MIB) * MIB,
+        resource.RLIMIT_MSGQUEUE: 0,
+    }
+    if kind in (Kind.GUEST, Kind.PROGRAM):
+        limits[resource.RLIMIT_FSIZE] = FILE_BYTES_MAX
+        limits[resource.RLIMIT_NOFILE] = DESCRIPTORS_MAX
+    if own_user:
+        limits[resource.RLIMIT_NPROC] = PROGRAM_PROCESSES_MAX if kind is Kind.PROGRAM else PROCESSES_MAX
+    for what, most in limits.items():
+        soft, hard = (most if now == resource.RLIM_INFINITY else min(now, most) for now in resource.getrlimit(what))
+        resource.setrlimit(what, (soft, hard))

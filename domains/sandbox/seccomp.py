@@ -1,0 +1,107 @@
+"""Seccomp: the allow-lists compiled to BPF by libseccomp, which knows every architecture's numbers, and installed.
+
+The zygote compiles; domains are forked with the result and need no library. It is loaded by its soname, as it has no
+wheel that is kept: those on PyPI lag years behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+from hvd.domains.sandbox.syscalls import POLICIES, REFUSED, Only
+from hvd.transport._native import seccomp_install
+from hvd.transport.sandbox import ACTIONS, Kind
+
+LIBRARY = "libseccomp.so.2"
+ABSENT = f"{LIBRARY} is not installed: apt-get install libseccomp2"
+ALLOW, KILL_PROCESS, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000  # SCMP_ACT_*
+EQUAL, MASKED_EQUAL = 4, 7  # enum scmp_compare
+BAD_ARCHITECTURE, OPTIMISE, BINARY_TREE = 2, 8, 2  # enum scmp_filter_attr; CTL_OPTIMIZE's level 2
+ALL_BITS = (1 << 64) - 1
+
+
+class _Comparison(ctypes.Structure):
+    """struct scmp_arg_cmp."""
+
+    _fields_ = (
+        ("argument", ctypes.c_uint), ("operation", ctypes.c_int), ("first", ctypes.c_uint64),
+        ("second", ctypes.c_uint64),
+    )  # fmt: skip
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(LIBRARY, use_errno=True)
+    library.seccomp_init.restype = ctypes.c_void_p
+    return library
+
+
+@cache
+def compiled(kind: Kind, action: str) -> bytes:
+    """A kind's filter, for `seccomp_install`. OSError saying what to install where there is no library."""
+    try:
+        library = _library()
+    except OSError:
+        raise OSError(errno.ENOENT, ABSENT) from None
+    default = KILL_PROCESS if action == "kill" else ERRNO | errno.EPERM
+    context = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(default)))
+    try:
+        _checked(library.seccomp_attr_set(context, BAD_ARCHITECTURE, ctypes.c_uint32(KILL_PROCESS)))
+        library.seccomp_attr_set(context, OPTIMISE, ctypes.c_uint32(BINARY_TREE))  # before 2.5 there is a list only
+        policy = POLICIES[kind]
+        for name in sorted(policy.always):
+            _add(library, context, name, ALLOW)
+        for name, alternatives in policy.only.items():
+            for only in alternatives:
+                _add(library, context, name, ALLOW, only)
+        for name, code in REFUSED.items():
+            if default != ERRNO | getattr(errno, code):  # that would be the default's own action, which it refuses
+                _add(library, context, name, ERRNO | getattr(errno, code))
+        return _exported(library, context)
+    finally:
+        library.seccomp_release(context)
+
+
+def compile_filters(kinds: Iterable[Kind]) -> None:
+    """For all processes that are forked from this one."""
+    for kind in kinds:
+        with suppress(OSError):  # each domain says so itself
+            compiled(kind, ACTIONS[0])
+
+
+def install(program: bytes) -> None:
+    """For this process and all it will start, for good. Needs no_new_privs."""
+    seccomp_install(program)
+
+
+def _add(library: ctypes.CDLL, context: Any, name: str, action: int, only: Only | None = None) -> None:
+    number = library.seccomp_syscall_resolve_name(name.encode())
+    if number < 0:
+        return  # not on this architecture, or younger than the library
+    comparisons = (_Comparison * 1)()
+    if only is not None and only.mask == ALL_BITS:
+        comparisons[0] = _Comparison(only.argument, EQUAL, only.value, 0)
+    elif only is not None:
+        comparisons[0] = _Comparison(only.argument, MASKED_EQUAL, only.mask, only.value)
+    count = 0 if only is None else 1
+    _checked(library.seccomp_rule_add_array(context, ctypes.c_uint32(action), number, count, comparisons))
+
+
+def _exported(library: ctypes.CDLL, context: Any) -> bytes:
+    descriptor = os.memfd_create("hvd-seccomp", os.MFD_CLOEXEC)
+    try:
+        _checked(library.seccomp_export_bpf(context, descriptor))
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _checked(result: int) -> None:
+    if result < 0:
+        raise OSError(-result, f"{LIBRARY}: {os.strerror(-result)}")

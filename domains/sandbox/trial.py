@@ -1,0 +1,60 @@
+"""A sandbox tried out without a machine: what `hvd doctor` says, and --require-sandbox asks beforehand."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from typing import Any, NoReturn
+
+from hvd.domains.sandbox.namespaces import Namespaces, map_own_user
+from hvd.domains.sandbox.sandbox import Sandbox
+from hvd.transport.process import CLONE_NEWUSER
+from hvd.transport.sandbox import Kind
+
+DOMID = 1
+
+
+def run_trial() -> None:
+    """Put a process into a guest's sandbox, and print what it lacks: a JSON object of layers and reasons."""
+    read, write = os.pipe()
+    with tempfile.TemporaryDirectory(prefix="hvd-trial-") as run_dir:
+        os.mkdir(f"{run_dir}/endpoint", 0o755)
+        middle = os.fork()
+        if middle == 0:  # whose siblings are our children
+            _fork_guest(write, run_dir)
+        os.close(write)
+        with open(read, encoding="utf-8") as report:
+            text = report.read()
+        while True:
+            try:
+                os.wait()
+            except ChildProcessError:
+                break
+    json.dump(json.loads(text), sys.stdout)
+    print()
+
+
+def _fork_guest(write: int, run_dir: str) -> NoReturn:
+    try:
+        ids = os.geteuid(), os.getegid()
+        namespaces = Namespaces()
+        pid, flags = namespaces.fork(())
+        if pid == 0:
+            if flags & CLONE_NEWUSER:
+                map_own_user(*ids)
+            sandbox = Sandbox(namespaces.lacking(flags, ()))
+            sandbox.enter(_certificate(run_dir))
+            os.write(write, json.dumps(sandbox.lacking).encode())
+    except BaseException:  # noqa: BLE001 - the top of a process: report, then end it without unwinding into its parent's
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(0)
+
+
+def _certificate(run_dir: str) -> dict[str, Any]:
+    settings = {"kind": str(Kind.GUEST), "off": [], "seccomp": "kill", "paths": [], "memory": 64}
+    return {"domid": DOMID, "name": "trial", "kernel": "hvd:idle", "run_dir": run_dir, "endpoint": "endpoint",
+            "traceable": False,
+            "sandbox": settings}  # fmt: skip

@@ -1,0 +1,300 @@
+"""Each layer of the sandbox by an attack that it stops: with the layer it fails, without it the same attack works.
+
+The layers that would stop the attack too are off both times, so that an attack tells of its layer alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import ctypes
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hvd.domains.sandbox.limits import FILE_BYTES_MAX, PROGRAM_PROCESSES_MAX
+from hvd.toolstack.cluster import Cluster, Domain, DomainState, StartFailed
+from hvd.toolstack.cluster.sandbox_trial import lacking_here
+from hvd.transport import messages as m
+from hvd.transport.messages import DomainConfig, RestartPolicy
+from hvd.transport.sandbox import LAYERS
+
+DEADLINE_S = 60.0
+IS_ROOT = os.geteuid() == 0
+HERE = lacking_here()
+KERNEL = """
+import ctypes, os, resource, socket, threading
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+def called(result):
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+def attack(target):
+    {attack}
+
+def main(guest):
+    target = guest.args[0]
+    try:
+        outcome = f"worked: {{attack(target)}}"
+    except (OSError, MemoryError, RuntimeError) as error:
+        outcome = f"stopped: {{type(error).__name__}} {{error}}"
+    guest.runtime.store.write("data/outcome", outcome)
+    guest.run_forever()
+"""
+KILL = "os.kill(int(target), 0)"
+CONNECT_ABSTRACT = "socket.socket(socket.AF_UNIX).connect('\\0' + target)"
+CONNECT_TCP = "socket.create_connection(('127.0.0.1', int(target)), 5)"
+OPEN = "return open(target).read()"
+NAME = """if os.uname().nodename != target:
+        raise OSError("another name")"""
+SHARED_MEMORY = "called(LIBC.shmget(int(target), 0, 0))"
+MOUNT = "called(LIBC.mount(b'hvd-test', target.encode(), b'tmpfs', 0, None))"
+DESCRIPTORS = """soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    held = [os.dup(0) for _ in range(5000)]
+    for descriptor in held:
+        os.close(descriptor)"""
+MEMORY = "bytearray(int(target))"
+THREADS = """wait = threading.Event()
+    threads = [threading.Thread(target=wait.wait) for _ in range(100)]
+    try:
+        for thread in threads:
+            thread.start()
+    finally:
+        wait.set()"""
+RAISE = """LIBC.prctl(38, 0, 0, 0, 0)
+    if LIBC.prctl(39, 0, 0, 0, 0):
+        raise OSError("running a program gives no privileges")"""
+HOSTNAME = "socket.sethostname('taken-over')"
+CLONE = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+NAMESPACE = f"""if called(LIBC.syscall({CLONE}, 0x10000000 | 17, 0, 0, 0, 0)) == 0:
+        os._exit(0)
+    os.wait()"""
+RELEASE_MEMORY = "called(LIBC.memfd_create(b'more', 0))"
+DUMPABLE = """if not LIBC.prctl(3, 0, 0, 0, 0):
+        raise OSError("nobody else can read it")"""
+
+ATTACKS = {
+    # name: (layer, what it does, layers that would stop it too)
+    "signal": ("pid", KILL, ("landlock", "seccomp", "uid")),
+    "abstract socket": ("network", CONNECT_ABSTRACT, ("landlock", "seccomp")),
+    "loopback": ("network", CONNECT_TCP, ("landlock", "seccomp")),
+    "others' shared memory": ("ipc", SHARED_MEMORY, ("seccomp", "uid")),
+    "the host's name": ("uts", NAME, ()),
+    "a file of the host": ("root", OPEN, ("landlock", "uid")),
+    "a /proc": ("root", "return os.readlink('/proc/self')", ("landlock", "uid")),
+    "descriptors": ("limits", DESCRIPTORS, ()),
+    "memory": ("limits", MEMORY, ()),
+    "threads": ("limits", THREADS, ()),
+    "tracing": ("opaque", DUMPABLE, ("uid",)),
+    "the name of its namespace": ("capabilities", HOSTNAME, ("seccomp", "uid")),
+    "privileges of programs": ("no-new-privs", RAISE, ("seccomp", "landlock")),
+    "a file behind a hole in the root": ("landlock", OPEN, ("root", "uid")),
+    "a signal out of its domain": ("landlock", KILL, ("pid", "seccomp", "uid")),
+    "an abstract socket out of its domain": ("landlock", CONNECT_ABSTRACT, ("network", "seccomp")),
+    "TCP": ("landlock", CONNECT_TCP, ("network", "seccomp")),
+    "namespaces of its own": ("seccomp", NAMESPACE, ()),
+    "memory beyond its limits": ("seccomp", RELEASE_MEMORY, ()),
+    "sockets of other kinds": ("seccomp", "socket.socket(socket.AF_INET)", ("network",)),
+    "another process": ("seccomp", "os._exit(0) if os.fork() == 0 else os.wait()", ()),
+}
+AS_ROOT = {
+    "a signal to root's processes": ("uid", KILL, ("pid", "landlock", "seccomp")),
+    "a mount that the host sees": ("mount", MOUNT, ("root", "uid", "capabilities", "seccomp", "landlock")),
+}
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with Cluster.build() as made:
+        yield made
+
+
+@pytest.fixture
+def run(cluster: Cluster) -> Iterator[Callable[..., str]]:
+    """run(attack, target, layers off): what came of it. Anybody may read the attackers' kernels."""
+    home = Path(tempfile.mkdtemp(prefix="hvd-attackers-"))
+    home.chmod(0o755)
+
+    def create(attack: str, target: object, off: tuple[str, ...], **fields: Any) -> str:
+        number = len(list(home.iterdir()))
+        kernel = home / f"attacker-{number}.py"
+        kernel.write_text(KERNEL.format(attack=attack))
+        config = DomainConfig(
+            kernel.stem, str(kernel), args=[str(target)], on_crash="preserve",
+            sandbox_off=list(off), **{"seccomp": "eperm", **fields},
+        )  # fmt: skip
+        domain = cluster.create(config)
+        domain.wait_until(lambda info: info.ready or info.state is DomainState.PRESERVED, "to begin", DEADLINE_S)
+        return outcome(cluster, domain)
+
+    yield create
+    shutil.rmtree(home)
+
+
+def outcome(cluster: Cluster, domain: Domain) -> str:
+    path = f"/local/domain/{domain.domid}/data"
+
+    def written(info: Any) -> bool:
+        return info.state is not DomainState.RUNNING or "outcome" in cluster.call(m.StoreDirectory(0, path))
+
+    deadline = DEADLINE_S
+    while not written(domain.info()):
+        with contextlib.suppress(Exception):
+            domain.wait_state(DomainState.PRESERVED, deadline_s=0.05)
+        deadline -= 0.05
+        assert deadline > 0, f"{domain.name} has not said what came of it"
+    info = domain.info()
+    if info.state is not DomainState.RUNNING:
+        return f"stopped: {info.last_death}"
+    return str(cluster.call(m.StoreRead(0, f"{path}/outcome")).decode())
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Things of the host that no domain was given, by the attack that is after them."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    name = f"hvd-victim-{os.getpid()}"
+    abstract, tcp = socket.socket(socket.AF_UNIX), socket.socket()
+    libc = ctypes.CDLL(None, use_errno=True)
+    key = 0x48564400 + os.getpid() % 256
+    segment = libc.shmget(key, 4096, 0o1600)
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    try:
+        abstract.bind("\0" + name)
+        abstract.listen()
+        tcp.bind(("127.0.0.1", 0))
+        tcp.listen()
+        yield {
+            KILL: str(process.pid), CONNECT_ABSTRACT: name, CONNECT_TCP: str(tcp.getsockname()[1]),
+            OPEN: str(secret), NAME: os.uname().nodename, SHARED_MEMORY: str(key), MOUNT: str(mount),
+            MEMORY: str(1 << 30),
+        }  # fmt: skip
+    finally:
+        libc.umount2(str(mount).encode(), 2)
+        libc.shmctl(segment, 0, None)
+        abstract.close()
+        tcp.close()
+        process.communicate(b"\n")
+
+
+@pytest.mark.parametrize("name", [*ATTACKS, *(AS_ROOT if IS_ROOT else ())])
+def test_a_layer_stops(run: Callable[..., str], victim: dict[str, str], name: str) -> None:
+    layer, attack, others = {**ATTACKS, **AS_ROOT}[name]
+    if layer in HERE:
+        pytest.skip(f"no layer {layer} here: {HERE[layer]}")
+    if attack == DESCRIPTORS and resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 6000:
+        pytest.skip("the machine itself may not open as many")
+    target = victim.get(attack, "")
+    stopped = run(attack, target, others)
+    if attack == MOUNT:  # it is made, and nobody sees it
+        assert target not in Path("/proc/self/mounts").read_text()
+    else:
+        assert stopped.startswith("stopped"), f"{name}: {stopped}"
+    control = run(attack, target, (*others, layer))
+    assert control.startswith("worked"), f"{name}, without {layer}: {control}"
+    if attack == MOUNT:
+        assert target in Path("/proc/self/mounts").read_text()
+
+
+def test_a_system_call_that_is_not_allowed_is_the_domains_end(run: Callable[..., str]) -> None:
+    assert run(RELEASE_MEMORY, "", (), seccomp="kill") == "stopped: killed by SIGSYS"
+
+
+def test_all_layers_are_in_force_here_or_named_with_the_reason(cluster: Cluster) -> None:
+    cluster.create(DomainConfig("guest", "hvd:idle")).wait_ready(DEADLINE_S)
+    for sandbox in cluster.sandboxes():
+        assert set(sandbox["in_force"]) | set(sandbox["lacking"]) == set(LAYERS)
+        assert sandbox["lacking"] == HERE
+    assert [line for line in cluster.dmesg() if line.startswith("domain 1 guest: sandbox guest: ")]
+
+
+def test_a_domain_sees_what_it_was_given_and_nothing_else(run: Callable[..., str], tmp_path: Path) -> None:
+    look = "return sorted(os.listdir('/')), os.listdir('/run/hvd'), os.listdir('/run'), os.path.exists(target)"
+    told = run(look, tmp_path, ()).removeprefix("worked: ")
+    seen, endpoint, runs, others = ast.literal_eval(told)
+    assert {"proc", "sys", "home"} & set(seen) == set()
+    assert endpoint == ["hypercall"]
+    assert runs == ["hvd"]
+    assert not others
+
+
+@pytest.mark.parametrize(("suffix", "works"), [("", "stopped"), (":w", "worked")])
+def test_a_path_is_given_to_read_unless_it_is_said_otherwise(
+    run: Callable[..., str], tmp_path: Path, suffix: str, works: str
+) -> None:
+    (tmp_path / "given").write_text("")
+    paths = [f"{tmp_path / 'given'}{suffix}"]
+    assert run(OPEN, tmp_path / "given", (), paths=paths).startswith("worked")
+    assert run("open(target, 'a').write('x')", tmp_path / "given", (), paths=paths).startswith(works)
+    assert (tmp_path / "given").read_text() == ("x" if works == "worked" else "")
+
+
+def test_a_file_to_be_written_that_is_not_there_is_made(run: Callable[..., str], tmp_path: Path) -> None:
+    run("open(target, 'w').write('made')", tmp_path / "new", (), paths=[f"{tmp_path / 'new'}:w"])
+    assert (tmp_path / "new").read_text() == "made"
+
+
+def test_the_run_directory_beside_a_kernel_is_not_seen(tmp_path: Path) -> None:
+    """Its control socket is domain 0's."""
+    (tmp_path / "attacker.py").write_text(KERNEL.format(attack="return os.listdir(target)"))
+    run_dir = tmp_path / "run"
+    config = DomainConfig("attacker", str(tmp_path / "attacker.py"), args=[str(run_dir)], sandbox_off=["landlock"])
+    with Cluster.build([config], run_dir=run_dir) as cluster:
+        assert outcome(cluster, cluster.domain("attacker")) == "worked: []"
+
+
+def test_a_file_that_a_guest_writes_has_an_end(run: Callable[..., str], tmp_path: Path) -> None:
+    """It is sparse: nothing of it takes room."""
+    paths = [f"{tmp_path / 'file'}:w"]
+    grow = "os.truncate(target, {})"
+    assert run(grow.format(FILE_BYTES_MAX), tmp_path / "file", (), paths=paths).startswith("worked")
+    assert "File too large" in run(grow.format(FILE_BYTES_MAX + 1), tmp_path / "file", (), paths=paths)
+
+
+def test_a_program_domain_has_so_many_processes_and_no_more(run: Callable[..., str]) -> None:
+    fork = f"""pids = []
+    try:
+        for _ in range({PROGRAM_PROCESSES_MAX}):
+            pids.append(os.fork())
+            if pids[-1] == 0:
+                LIBC.pause()
+                os._exit(0)
+    finally:
+        for pid in pids:
+            os.kill(pid, 9)"""
+    assert "BlockingIOError" in run(fork, "", (), sandbox="program")
+
+
+def test_a_program_domain_starts_programs_and_makes_no_namespaces(run: Callable[..., str]) -> None:
+    echo = "import subprocess; return subprocess.run(['echo', 'hello'], capture_output=True, check=True).stdout"
+    assert run(echo, "", (), sandbox="program", seccomp="kill") == "worked: b'hello\\n'"
+    assert run(NAMESPACE, "", (), sandbox="program").startswith("stopped")
+
+
+def test_a_network_domain_is_in_the_hosts_network(run: Callable[..., str], victim: dict[str, str]) -> None:
+    assert run(CONNECT_TCP, victim[CONNECT_TCP], (), sandbox="network", seccomp="kill").startswith("worked")
+
+
+def test_what_is_required_and_lacks_keeps_a_domain_from_running() -> None:
+    config = DomainConfig(
+        "guest", "hvd:idle", sandbox_off=["seccomp"], sandbox_require=["root", "seccomp"],
+        restart=RestartPolicy(limit=0),
+    )  # fmt: skip
+    with pytest.raises(StartFailed, match="lacks what is required of it: seccomp: switched off by sandbox_off"):
+        Cluster.build([config]).start()
