@@ -34,7 +34,9 @@ def live(identity: Identity) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # its threads are born into the sandbox
     runtime = Runtime(certificate, descriptors, upcalls, context, address)
     guest = Guest(runtime)
-    runtime.hypercalls.call(SandboxReport(identity.sandbox.lacking))  # who was created paused has connected by then
+    runtime.hypercalls.post(SandboxReport(identity.sandbox.lacking))
+    if identity.sandbox.lacking.keys() & certificate["sandbox"]["require"]:
+        upcalls.wait_end()
     upcalls.wait_run()
     reason, text, last_words = SHUTDOWN_POWEROFF, "", ""
     try:

@@ -100,7 +100,7 @@ class Guest:
         """Tell the hypervisor that what comes after this domain may start."""
         if not self._is_ready:
             self._is_ready = True
-            self.runtime.hypercalls.call(m.DomainReady())
+            self.runtime.hypercalls.post(m.DomainReady())
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Sleep until something happens to this domain; False on timeout."""
@@ -139,10 +139,8 @@ class Guest:
         self.runtime.shutdown(reason, text)
 
     def _connect_devices(self) -> None:
-        store = self.runtime.store
-        for kind in store.directory("device"):
-            for devid in store.directory(f"device/{kind}"):
-                self._frontends[kind, devid] = XenbusFrontend(self.runtime, kind, devid)
+        for kind, devid in self.runtime.devices:
+            self._frontends[kind, devid] = XenbusFrontend(self.runtime, kind, devid)
         for frontend in self._frontends.values():
             self.runtime.wait_until(lambda f=frontend: f.connected or bool(f.error),  # type: ignore[misc]
                                     f"connecting {frontend.kind}/{frontend.devid}", CONNECT_TIMEOUT_S)

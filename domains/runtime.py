@@ -51,6 +51,8 @@ class Runtime:
         self.name: str = certificate["name"]
         self.args: list[str] = certificate["args"]
         self.run_dir: str = certificate["run_dir"]
+        self.devices: list[tuple[str, str]] = [(kind, str(devid)) for kind, devid in certificate["devices"]]
+        """(kind, devid) of those that it is born with, as they stand below `device` in the store."""
         self.shared_info = SharedInfo(info)
         open_own_trace(info, trace)
         self.console_port = Port(certificate["console_port"])

@@ -1,4 +1,4 @@
-"""What a domain says of its own fatal signal: one datagram on its upcall socket, which else only the broker writes."""
+"""What a domain says of its own fatal signal: one datagram on its upcall socket."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 else:
     from hvd.transport.records import dataclass
 
+MSGPACK_ARRAYS = 0x90
 NOTICE = struct.Struct("<IIQQ")
 """FaultNotice of transport/native/fault_report.hpp."""
 
@@ -28,6 +29,11 @@ class FaultNotice:
     """Address of the ucontext_t that its handler was given."""
     untrusted_siginfo: int
     """Address of the siginfo_t."""
+
+    @staticmethod
+    def may_be(untrusted: bytes) -> bool:
+        """Whether this is meant as one: a hypercall, which also comes down that socket, begins as msgpack's arrays do."""
+        return untrusted[0] < MSGPACK_ARRAYS
 
     @classmethod
     def parse(cls, untrusted: bytes) -> FaultNotice:

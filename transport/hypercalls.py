@@ -161,6 +161,11 @@ class HypercallClient:
             return value
         return value, self._upcalls.take_descriptors(self._sequence, count, self._deadline_s)
 
+    def post(self, message: Any) -> None:
+        """Make a hypercall and not wait for it: one that cannot be refused, before the domain is ready."""
+        assert self._upcalls is not None
+        self._upcalls.post(self._pack(message))
+
     def rehearse(self, message: Any, server: HypercallServer) -> None:
         """Make a hypercall of which we are both ends."""
         packed = self._send(message)
@@ -168,10 +173,13 @@ class HypercallClient:
             server.reply(received[0], pack_reply(self._sequence, 0, None, 0))
             self._await_reply(packed, type(message).__name__)
 
-    def _send(self, message: Any) -> bytes:
+    def _pack(self, message: Any) -> bytes:
         self._sequence += 1
         seen, received = (self._upcalls.events_seen, self._upcalls.descriptors_received) if self._upcalls else (0, 0)
-        packed = pack_request(message, self._sequence, seen, received)
+        return pack_request(message, self._sequence, seen, received)
+
+    def _send(self, message: Any) -> bytes:
+        packed = self._pack(message)
         while _readable(self._monitor):
             self._reconnected()  # while nothing was in flight: no reason to send this call twice
         self._socket.send(packed)

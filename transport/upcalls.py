@@ -1,4 +1,8 @@
-"""A domain's end of its upcall socket: what the broker tells it unasked (birth, to run, descriptors, watch events)."""
+"""A domain's end of its upcall socket: what the broker tells it unasked (birth, to run, descriptors, watch events).
+
+The other way go the few hypercalls that a domain makes while it comes to life, whose answers it does not need: it has its
+endpoint's handshake behind it before the first that it waits for.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import select
 import socket
 import time
 from collections import deque
-from typing import Any
+from typing import Any, NoReturn
 
 from hvd.transport.descriptors import receive_message
 from hvd.transport.errors import HvdError, PeerFault
@@ -59,12 +63,21 @@ class UpcallReceiver:
         while not self._may_run:
             self._read_one("the domain ran")
 
+    def wait_end(self) -> NoReturn:
+        """Block until we are killed; EOFError when nobody is left to do so."""
+        while True:
+            self._read_one("the domain's end")
+
     def _read_one(self, what: str) -> None:
         select.select([self._socket], [], [])
         received = receive_message(self._socket)
         if received is None:
             raise EOFError(f"the upcall socket closed before {what}")
         self._sort(*received)
+
+    def post(self, message: bytes) -> None:
+        """Tell the broker something without an answer; it waits in the socket whatever becomes of the broker."""
+        self._socket.send(message)
 
     def take_descriptors(self, sequence: int, count: int, deadline_s: float) -> list[int]:
         """The descriptors that answer hypercall `sequence`; older ones, late or repeated by a new broker, are closed.

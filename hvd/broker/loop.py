@@ -55,7 +55,7 @@ class Broker:
         self._poller = Poller()
         self._ready: deque[DomId | None] = deque()
         self._disowned: set[tuple[int, int]] = set()
-        self._world = World(inheritance, self._poller, self._mark_ready, self._on_fault)
+        self._world = World(inheritance, self._poller, self._mark_ready, self._on_fault, self._on_post)
         inherited = inheritance.held.get(JOURNAL)
         if inherited is None:
             self._state = self._boot(inheritance)
@@ -227,10 +227,24 @@ class Broker:
                 else:
                     self._disown(domid, incarnation)
             case [verb, int() as domid, int() as incarnation, str() as how, str() as core] if verb == DIED:
+                if self._state.hypervisor.is_expected(DomId(domid), Incarnation(incarnation)):
+                    self._hear_first(DomId(domid))
                 self._command([DIED, time.monotonic_ns(), domid, incarnation, how, core])
 
     def _on_fault(self, domain: Domain, notice: FaultNotice | None) -> None:
         self._command([FAULTED, domain.domid, domain.incarnation, notice.as_list() if notice is not None else []])
+
+    def _on_post(self, domain: Domain, body: bytes) -> None:
+        """A hypercall that nobody waits for; what is wrong with it is told in the log."""
+        reply = self._answer(domain.domid, b"", body)
+        if reply is not None and reply.errno:
+            self._world.publisher.log("posted hypercall refused", domid=domain.domid, reason=str(reply.value))
+
+    def _hear_first(self, domid: DomId) -> None:
+        """What a domain that is not ready has posted comes before what it calls, and before its death."""
+        domain = self._state.hypervisor.domains.get(domid)
+        if domain is not None and not domain.ready and domain.life in ACTING:
+            self._world.hear(domain)
 
     def _disown(self, domid: int, incarnation: int) -> None:
         """A process that no table knows goes, and what the machine says of it until it has heard us is not for us."""
@@ -249,6 +263,8 @@ class Broker:
             if server is None or received is None:
                 return
             client, body = received
+            if domid is not None:
+                self._hear_first(domid)
             reply = self._answer(domid, client, body)
             if reply is not None:
                 server.reply(client, pack_reply(reply.sequence, reply.errno, reply.value, len(reply.descriptors)))

@@ -47,7 +47,7 @@ def settings(domain: Domain) -> dict[str, Any]:
     config = domain.config
     return {
         "kind": str(kind_of(domain)), "off": layers_off(domain), "seccomp": config.seccomp, "paths": config.paths,
-        "memory": config.memory,
+        "memory": config.memory, "require": config.sandbox_require,
     }  # fmt: skip
 
 

@@ -40,14 +40,16 @@ from hvd.broker.trace_buffers import TraceBuffers, as_reply
 from hvd.broker.tracing import Phase
 from hvd.transport.descriptors import send_message
 from hvd.transport.errors import PeerFault
-from hvd.transport.fault_notice import NOTICE, FaultNotice
+from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOMID_XEN, DomId, ExtentId, Incarnation, Port
+from hvd.transport.limits import MESSAGE_BYTES_MAX
 from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, Inheritance
 from hvd.transport.shared_info import TimeInfo, write_time_info
 from hvd.transport.upcalls import BIRTH, DESCRIPTORS, EVENT, RUN
 
 SOCKETS_MAX = 4096
 GOODBYE_MS = 500
+POSTS_PER_TURN = 8
 OUTBOX_MAX = 64
 """Messages that may wait for a domain to read its upcall socket; past it the domain is killed."""
 
@@ -61,6 +63,7 @@ class World:
         poller: Poller,
         on_ready: Callable[[DomId | None], None],
         on_fault: Callable[[Domain, FaultNotice | None], None],
+        on_post: Callable[[Domain, bytes], None],
     ) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         context.max_sockets = SOCKETS_MAX
@@ -75,6 +78,7 @@ class World:
         self.audit_log = AuditLog(inheritance.run_dir)
         self._poller = poller
         self._on_fault = on_fault
+        self._on_post = on_post
         self.refusals: list[Refusal] = []
         self._unsettled: list[Callable[[], None]] = []
         """What waits until the command it comes from is in the journal."""
@@ -174,29 +178,53 @@ class World:
         secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
         self.endpoints.open(domain.domid, domain.incarnation, secret)
         self.console_log.attach(domain.domid, domain.name, self.held.by_key[domain_key(domain.domid)][STDIO])
-        if core_dumps.reports_faults(domain.config):
-            self._poller.watch(self._upcall_socket(domain.domid), lambda: self._read_notice(domain))
+        if not domain.ready or core_dumps.reports_faults(domain.config):
+            self._poller.watch(self._upcall_socket(domain.domid), lambda: self.hear(domain))
 
-    def _read_notice(self, domain: Domain) -> None:
-        """The one thing a domain may write to its upcall socket. It is left there: the next broker may need it too."""
-        descriptor = self._upcall_socket(domain.domid)
-        sock = socket.socket(fileno=descriptor)
-        try:
-            untrusted = sock.recv(NOTICE.size + 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return  # the sign was of another, whose descriptor had this number
-        except OSError:
-            untrusted = b""
-        finally:
-            sock.detach()
-        self._poller.unwatch_readable(descriptor)
-        if not untrusted:
-            return  # it has closed its end
+    def hear(self, domain: Domain) -> None:
+        """Take in what a domain has written to its upcall socket: hypercalls while it comes to life, then a fault notice.
+
+        Hypercalls go from the socket when they are in the journal. A notice stays: the next broker may need it too.
+        """
+        for _ in range(POSTS_PER_TURN):
+            if domain_key(domain.domid) not in self.held.by_key:
+                return  # what it said has ended it
+            untrusted = self._peek(domain)
+            if untrusted is None:
+                return
+            if untrusted and not domain.ready and not FaultNotice.may_be(untrusted):
+                self._on_post(domain, untrusted)
+            elif domain.ready or not untrusted or core_dumps.reports_faults(domain.config):
+                break
+            self._drop_first(domain)
+        else:
+            return
+        self._poller.unwatch_readable(self._upcall_socket(domain.domid))
+        if untrusted and core_dumps.reports_faults(domain.config):
+            self._read_notice(domain, untrusted)
+
+    def _read_notice(self, domain: Domain, untrusted: bytes) -> None:
         try:
             self._on_fault(domain, FaultNotice.parse(untrusted))
         except PeerFault as fault:
             self.publisher.log("bad fault notice", domid=domain.domid, reason=str(fault))
             self._on_fault(domain, None)
+
+    def _peek(self, domain: Domain) -> bytes | None:
+        """The first message in its upcall socket, None when there is none, b"" when there will be none any more."""
+        sock = socket.socket(fileno=self._upcall_socket(domain.domid))
+        try:
+            return sock.recv(MESSAGE_BYTES_MAX, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+        finally:
+            sock.detach()
+
+    def _drop_first(self, domain: Domain) -> None:
+        if domain_key(domain.domid) in self.held.by_key:
+            os.read(self._upcall_socket(domain.domid), 1)
 
     def deliver_birth(self, domain: Domain) -> None:
         """Tell a process which domain it is, and what it is born with: it readies itself, and runs nothing yet."""
@@ -212,6 +240,7 @@ class World:
             "run_dir": self.inheritance.run_dir,
             "endpoint": self.endpoints.name(domain.domid, domain.incarnation),
             "sandbox": sandboxes.settings(domain),
+            "devices": [[device.kind, device.devid] for device, _ in hypervisor.own_devices(domain)],
             "server_key": self.endpoints.public_key(domain.domid),
         }
         by_key = self.held.by_key
