@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from hvd.domains.sandbox import Sandbox
 from hvd.domains.sandbox.namespaces import Namespaces, map_own_user
+from hvd.transport.cgroups import DomainGroups
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
 from hvd.transport.hypercalls import warm_up
 from hvd.transport.process import CLONE_NEWUSER, die_with_parent, exit_on_fatal_signals, set_process_name
@@ -60,9 +61,12 @@ class Standby:
 
 
 def fork_standby(
-    namespaces: Namespaces, live: Callable[[Identity], None], off: Collection[str] = ()
+    namespaces: Namespaces,
+    groups: list[DomainGroups],
+    live: Callable[[Identity], None],
+    off: Collection[str] = (),
 ) -> Standby:
-    """A process that will `live` once it is told who it is, in no namespace of a layer that is off.
+    """A process that will `live` once it is told who it is, in these groups, in no namespace of a layer that is off.
 
     OSError when there can be none.
     """
@@ -71,7 +75,7 @@ def fork_standby(
         pid, flags = namespaces.fork(off)
         if pid == 0:
             ours.detach()
-            _run(flags, namespaces.lacking(flags, off), theirs.detach(), live)
+            _run(flags, Sandbox(namespaces.lacking(flags, off), groups), theirs.detach(), live)
     except OSError:
         ours.close()
         raise
@@ -80,12 +84,12 @@ def fork_standby(
     return Standby(pid, ours)
 
 
-def _run(flags: int, lacking: dict[str, str], link: int, live: Callable[[Identity], None]) -> NoReturn:
+def _run(flags: int, sandbox: Sandbox, link: int, live: Callable[[Identity], None]) -> NoReturn:
     """The new process, from fork to death."""
     status = 1
     try:
         _leave_the_zygote(flags, link)
-        identity = _wait_for_identity(lacking)
+        identity = _wait_for_identity(sandbox)
         if identity is not None:
             live(identity)
         status = 0
@@ -97,12 +101,12 @@ def _run(flags: int, lacking: dict[str, str], link: int, live: Callable[[Identit
         os._exit(status)
 
 
-def _wait_for_identity(lacking: dict[str, str]) -> Identity | None:
+def _wait_for_identity(sandbox: Sandbox) -> Identity | None:
     """Make ready, and sleep unless it is here already; None when the zygote has gone before it had a use for us."""
     waiting = socket.socket(fileno=UPCALL)
     if not select.select([waiting], [], [], 0)[0]:
         warm_up()
-    sandbox = Sandbox(lacking)
+    sandbox.begin()
     waiting.setblocking(True)
     try:
         received = receive_message(waiting)

@@ -18,6 +18,7 @@ from hvd.domains.kernel import SHIPPED as KERNELS
 from hvd.domains.sandbox import seccomp
 from hvd.domains.sandbox.namespaces import FLAGS, Namespaces
 from hvd.domains.standby import Standby, fork_standby
+from hvd.transport.cgroups import DomainGroups
 from hvd.transport.descriptors import receive_message, send_message
 from hvd.transport.machine_link import LOST, SPAWN, SPAWNED
 from hvd.transport.sandbox import Kind
@@ -33,21 +34,22 @@ QUIET_MS = 25
 """How long nobody must have asked for anything before one is made: whoever was just born has the CPUs first."""
 
 
-def run_zygote(link: socket.socket) -> None:
-    """Answer the machine until it closes the link."""
+def run_zygote(link: socket.socket, groups: list[DomainGroups]) -> None:
+    """Answer the machine until it closes the link; `groups` are where its domains are to be."""
     seccomp.compile_filters([FIRST_KIND])
     _load(FIRST)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # inherited: a domain takes it when it can handle it
-    Zygote(link).run()
+    Zygote(link, groups).run()
 
 
 class Zygote:
     """The processes that stand by, and who is asked for them."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, groups: list[DomainGroups]) -> None:
         self._link = link
         self._complete = False
         """Whether the rest is loaded."""
+        self._groups = groups
         self._standbys: deque[Standby] = deque()
         self._wanted = STANDBYS
         """None after a fork that was refused, until somebody asks again."""
@@ -104,7 +106,7 @@ class Zygote:
         send_message(self._link, [SPAWNED, domid, incarnation, standby.pid])
 
     def _fork(self, off: Collection[str] = ()) -> Standby:
-        return fork_standby(self._namespaces, birth.live, off)
+        return fork_standby(self._namespaces, self._groups, birth.live, off)
 
 
 def _load(*targets: str) -> None:

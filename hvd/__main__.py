@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import socket
 
+    from hvd.transport.cgroups import DomainGroups
+
 ORDERS, REPORTS = 0, 3
 """The machine's descriptors: orders come in, what becomes of them goes out. Whoever starts one puts pipes there."""
 HELP = ("-h", "--help")
@@ -98,11 +100,11 @@ def run_machine() -> None:
         release(order.run_dir, everything=order.temporary)
 
 
-def _run_zygote(link: socket.socket) -> None:
+def _run_zygote(link: socket.socket, groups: list[DomainGroups]) -> None:
     """Load what runs in domains while the broker boots; neither it nor the machine has any of that in its image."""
     from hvd.domains.zygote import run_zygote
 
-    run_zygote(link)
+    run_zygote(link, groups)
 
 
 def try_sandbox() -> None:

@@ -2,9 +2,10 @@
 
 Kernel objects (memfds, ptys, sockets without a path) live no longer than the processes that hold them, so two questions
 cover them: does a process of this session still run, and does the worker itself hold more descriptors than before? A
-third asks for names in /dev/shm. A process belongs to the session if it descends from the worker, or if its environment
-holds the session's token, which children carry whatever they rename themselves to, forks of the zygote and orphans too.
-An orphan whose environment cannot be read is suspect if its name starts with "hvd"; it is named, but not killed.
+third asks for names in /dev/shm, a fourth for control groups. A process belongs to the session if it descends from the
+worker, or if its environment holds the session's token, which children carry whatever they rename themselves to, forks
+of the zygote and orphans too. An orphan whose environment cannot be read is suspect if its name starts with
+"hvd"; it is named, but not killed.
 
 Every worker looks after its last test at what its own tests left; the controller looks again when all workers are gone.
 """
@@ -31,6 +32,7 @@ EXIT_DEADLINE_S = 60  # an interpreter that has nothing left to do but exit
 
 PROC = Path("/proc")
 SHARED_MEMORY = Path("/dev/shm")
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 REPORTS = pytest.StashKey[list[str]]()
 BASELINE = pytest.StashKey["Baseline"]()
 
@@ -177,6 +179,22 @@ def shared_memory_left(baseline: Baseline) -> list[str]:
     return [f"shared memory: {SHARED_MEMORY / name}" for name in sorted(names)]
 
 
+def control_groups_left() -> list[str]:
+    """Of machines that are gone: what one that was killed leaves, until somebody cleans up behind it."""
+    left = []
+    for directory, names, _ in os.walk(CONTROL_GROUPS):
+        for name in names:
+            pid, _, born = name.removeprefix("hvd-").partition(".")
+            if name.startswith("hvd-") and pid.isdecimal() and not _is_alive(int(pid), born):
+                left.append(f"control group: {directory}/{name}")
+    return left
+
+
+def _is_alive(pid: int, born: str) -> bool:
+    process = read_process(PROC / str(pid))
+    return process is not None and str(process.born) == born
+
+
 def kernel_objects_left(baseline: Baseline) -> list[str]:
     gained = descriptors_gained(baseline.descriptors)
     return [line for line in gained if any(kind in line for kind in ("memfd:", "ptmx", "/pts/"))]
@@ -219,6 +237,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
         session.config.workeroutput["left"] = [f"{worker}: {line}" for line in reports]  # type: ignore[attr-defined]
         return result
     reports.extend(shared_memory_left(baseline))
+    reports.extend(control_groups_left())
     if reports and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     return result

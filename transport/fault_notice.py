@@ -32,7 +32,7 @@ class FaultNotice:
 
     @staticmethod
     def may_be(untrusted: bytes) -> bool:
-        """Whether this is meant as one: a hypercall, which also comes down that socket, begins as msgpack's arrays do."""
+        """Whether this is meant as one: a hypercall, which comes down there too, begins as msgpack's arrays do."""
         return untrusted[0] < MSGPACK_ARRAYS
 
     @classmethod

@@ -88,8 +88,20 @@ def machine_pid(directory: int) -> int | None:
 
 def start_time(pid: int) -> int | None:
     """When a process started, in ticks since boot; with its pid that names one process. None if there is none."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def lives(pid: int, born: int) -> bool:
+    """Whether this process still runs; one that nobody has reaped does not."""
+    fields = _stat(pid)
+    return bool(fields) and int(fields[19]) == born and fields[0] not in (b"Z", b"X")
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat behind the name; none if there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
-            return int(stat.read().rpartition(b")")[2].split()[19])
+            return stat.read().rpartition(b")")[2].split()
     except OSError:
-        return None
+        return []

@@ -1,7 +1,7 @@
 """A domain's end of its upcall socket: what the broker tells it unasked (birth, to run, descriptors, watch events).
 
-The other way go the few hypercalls that a domain makes while it comes to life, whose answers it does not need: it has its
-endpoint's handshake behind it before the first that it waits for.
+The other way go the few hypercalls that a domain makes while it comes to life, whose answers it does not need: so its
+endpoint's handshake is behind it before the first that it waits for.
 """
 
 from __future__ import annotations

@@ -35,7 +35,16 @@ def apply(kind: Kind, *, memory_mib: int, used_bytes: int, own_user: bool) -> No
         limits[resource.RLIMIT_FSIZE] = FILE_BYTES_MAX
         limits[resource.RLIMIT_NOFILE] = DESCRIPTORS_MAX
     if own_user:
-        limits[resource.RLIMIT_NPROC] = PROGRAM_PROCESSES_MAX if kind is Kind.PROGRAM else PROCESSES_MAX
+        limits[resource.RLIMIT_NPROC] = _processes(kind)
     for what, most in limits.items():
         soft, hard = (most if now == resource.RLIM_INFINITY else min(now, most) for now in resource.getrlimit(what))
         resource.setrlimit(what, (soft, hard))
+
+
+def of_all_processes(kind: Kind, *, memory_mib: int) -> dict[str, int]:
+    """What a domain's processes may take together, by cgroup controller: bytes, number."""
+    return {"memory": (memory_mib + RESERVED_MIB) * MIB, "pids": _processes(kind)}
+
+
+def _processes(kind: Kind) -> int:
+    return PROGRAM_PROCESSES_MAX if kind is Kind.PROGRAM else PROCESSES_MAX

@@ -13,6 +13,7 @@ from typing import Any
 
 from hvd.domains.sandbox import identity, landlock, limits, seccomp, view
 from hvd.domains.sandbox.root import Root
+from hvd.transport.cgroups import DomainGroups
 from hvd.transport.hypercalls import socket_address
 from hvd.transport.ids import DOM0
 from hvd.transport.run_dir import ENDPOINT, LOG
@@ -23,22 +24,31 @@ HYPERCALLS = "/run/hvd"
 OFF = "switched off by sandbox_off"
 HOSTS_NETWORK = "a driver domain with network works in the host's"
 CORE = "a core of it is to be written by others of the same user"
+NO_GROUPS = "there is none that we may change: that takes root, or systemd-run --user --scope -p Delegate=yes"
 NO_ROOT = "the machine was not started by root"
 
 
 class Sandbox:
     """One process's. Not for a process with a second thread: capabilities and Landlock are a thread's."""
 
-    def __init__(self, lacking: dict[str, str]) -> None:
-        """All that needs no identity. `lacking`: the namespaces that it was not born into, each with the reason."""
+    def __init__(self, lacking: dict[str, str], groups: list[DomainGroups]) -> None:
+        """`lacking`: the namespaces that it was not born into, each with the reason."""
         self.lacking = dict(lacking)
+        self._groups = groups
+
+    def begin(self) -> None:
+        """Put on all that needs no identity."""
+        self._pid = int(os.readlink("/proc/self"))  # on the host; in its own namespace it is the first
+        if not self._groups:
+            self.lacking["cgroups"] = NO_GROUPS
+        self._try("cgroups", self._enter_groups)
         self._used_bytes = limits.private_bytes()
         self._root: Root | None = None
         self._person = identity.Person(os.geteuid(), -1)
         if os.geteuid() != 0 or "user" not in self.lacking:
             self.lacking["uid"] = NO_ROOT
         else:
-            self._person = identity.new_person()
+            self._person = identity.new_person(self._pid)
         if "mount" in self.lacking:
             self.lacking["root"] = "it takes a mount namespace, and there is none"
         else:
@@ -50,6 +60,7 @@ class Sandbox:
         kind = Kind(settings["kind"])
         for name in settings["off"]:
             self.lacking[name] = HOSTS_NETWORK if (kind, name) == (Kind.NETWORK, "network") else OFF
+        self._try("cgroups", lambda: self._bound_groups(kind, settings["memory"]))
         needs = Needs(certificate, kind)
         _make_files(needs.writable)
         address = self._enter_root(needs)
@@ -71,6 +82,14 @@ class Sandbox:
         self._try("landlock", lambda: landlock.restrict(self._rules(needs, kind), tcp=kind is Kind.NETWORK))
         self._try("seccomp", lambda: seccomp.install(seccomp.compiled(kind, settings["seccomp"])))
         return address
+
+    def _enter_groups(self) -> None:
+        for group in self._groups:
+            group.enter(self._pid)
+
+    def _bound_groups(self, kind: Kind, memory_mib: int) -> None:
+        for group in self._groups:
+            group.bound(self._pid, limits.of_all_processes(kind, memory_mib=memory_mib))
 
     def _begin_root(self) -> None:
         self._root = Root(self._person.owners)

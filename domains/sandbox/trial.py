@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from hvd.domains.sandbox.namespaces import Namespaces, map_own_user
 from hvd.domains.sandbox.sandbox import Sandbox
+from hvd.transport.cgroups import DomainGroups, MachineGroups
 from hvd.transport.process import CLONE_NEWUSER
 from hvd.transport.sandbox import Kind
 
@@ -21,9 +22,11 @@ def run_trial() -> None:
     read, write = os.pipe()
     with tempfile.TemporaryDirectory(prefix="hvd-trial-") as run_dir:
         os.mkdir(f"{run_dir}/endpoint", 0o755)
+        machine_groups = MachineGroups()
+        groups = machine_groups.make()
         middle = os.fork()
         if middle == 0:  # whose siblings are our children
-            _fork_guest(write, run_dir)
+            _fork_guest(write, run_dir, groups)
         os.close(write)
         with open(read, encoding="utf-8") as report:
             text = report.read()
@@ -32,11 +35,12 @@ def run_trial() -> None:
                 os.wait()
             except ChildProcessError:
                 break
+        machine_groups.remove()
     json.dump(json.loads(text), sys.stdout)
     print()
 
 
-def _fork_guest(write: int, run_dir: str) -> NoReturn:
+def _fork_guest(write: int, run_dir: str, groups: list[DomainGroups]) -> NoReturn:
     try:
         ids = os.geteuid(), os.getegid()
         namespaces = Namespaces()
@@ -44,7 +48,8 @@ def _fork_guest(write: int, run_dir: str) -> NoReturn:
         if pid == 0:
             if flags & CLONE_NEWUSER:
                 map_own_user(*ids)
-            sandbox = Sandbox(namespaces.lacking(flags, ()))
+            sandbox = Sandbox(namespaces.lacking(flags, ()), groups)
+            sandbox.begin()
             sandbox.enter(_certificate(run_dir))
             os.write(write, json.dumps(sandbox.lacking).encode())
     except BaseException:  # noqa: BLE001 - the top of a process: report, then end it without unwinding into its parent's

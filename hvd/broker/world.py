@@ -182,7 +182,7 @@ class World:
             self._poller.watch(self._upcall_socket(domain.domid), lambda: self.hear(domain))
 
     def hear(self, domain: Domain) -> None:
-        """Take in what a domain has written to its upcall socket: hypercalls while it comes to life, then a fault notice.
+        """Take in what a domain has written to its upcall socket: hypercalls as it comes to life, then a fault notice.
 
         Hypercalls go from the socket when they are in the journal. A notice stays: the next broker may need it too.
         """

@@ -22,6 +22,7 @@ from hvd.machine.dumps import ENDED_BEFORE, Dumps
 from hvd.machine.held import Held
 from hvd.machine.processes import fork_process
 from hvd.machine.spawns import Spawn, Spawns
+from hvd.transport.cgroups import DomainGroups, MachineGroups
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
 from hvd.transport.errors import PeerFault
 from hvd.transport.machine_link import (
@@ -55,7 +56,7 @@ class Machine:
         run_dir: str,
         configuration: bytes,
         broker: Callable[[Inheritance], None],
-        zygote: Callable[[socket.socket], None],
+        zygote: Callable[[socket.socket, list[DomainGroups]], None],
         report: Callable[[str], None],
     ) -> None:
         self._run_dir = run_dir
@@ -64,6 +65,8 @@ class Machine:
         self._zygote_main = zygote
         self._report = report
         self._held = Held()
+        self._machine_groups = MachineGroups()
+        self._groups: list[DomainGroups] = []
         self._children: dict[int, Child] = {}
         """By pidfd."""
         self._links: dict[int, tuple[str, socket.socket]] = {}
@@ -96,6 +99,7 @@ class Machine:
         gc.freeze()
         while self._stop is not False:
             self._stop = None
+            self._groups = self._machine_groups.make()
             self._fork_broker()
             self._fork_zygote()
             while self._stop is None:
@@ -107,6 +111,7 @@ class Machine:
                 self._check_zygote()
                 self._dumps.expire(time.monotonic())
             self._kill_all()
+        self._machine_groups.remove()
 
     def _power_off(self, *_: object) -> None:
         self._stop = False
@@ -152,7 +157,7 @@ class Machine:
     def _be_zygote(self, link: socket.socket) -> None:
         """Domains get no more descriptors than whoever started us had."""
         resource.setrlimit(resource.RLIMIT_NOFILE, self._domains_descriptors)
-        self._zygote_main(link)
+        self._zygote_main(link, self._groups)
 
     def _adopt(self, role: str, pid: int, link: socket.socket) -> None:
         self._register(Child(role, pid))
@@ -271,6 +276,8 @@ class Machine:
         del self._children[child.pidfd]
         self._epoll.unregister(child.pidfd)
         os.close(child.pidfd)
+        for group in self._groups:
+            group.remove(child.pid)
         match child.role:
             case "domain":
                 self._report_end(child.domid, child.incarnation, how, self._dumps.died(child))

@@ -65,7 +65,8 @@ def zygote(link):
 
 {body}
 
-Machine(sys.argv[2], b"configuration", broker, zygote, lambda line: tell("report", line)).run()
+report = lambda line: tell("report", line)
+Machine(sys.argv[2], b"configuration", broker, lambda link, groups: zygote(link), report).run()
 tell("end")
 """
 

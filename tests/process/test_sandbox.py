@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from hvd.domains.sandbox.limits import FILE_BYTES_MAX, PROGRAM_PROCESSES_MAX
+from hvd.domains.sandbox.limits import FILE_BYTES_MAX, PROGRAM_PROCESSES_MAX, RESERVED_MIB
 from hvd.toolstack.cluster import Cluster, Domain, DomainState, StartFailed
 from hvd.toolstack.cluster.sandbox_trial import lacking_here
 from hvd.transport import messages as m
@@ -32,7 +32,7 @@ DEADLINE_S = 60.0
 IS_ROOT = os.geteuid() == 0
 HERE = lacking_here()
 KERNEL = """
-import ctypes, os, resource, socket, threading
+import ctypes, mmap, os, resource, socket, threading
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 def called(result):
@@ -95,8 +95,8 @@ ATTACKS = {
     "a file of the host": ("root", OPEN, ("landlock", "uid")),
     "a /proc": ("root", "return os.readlink('/proc/self')", ("landlock", "uid")),
     "descriptors": ("limits", DESCRIPTORS, ()),
-    "memory": ("limits", MEMORY, ()),
-    "threads": ("limits", THREADS, ()),
+    "memory": ("limits", MEMORY, ("cgroups",)),
+    "threads": ("limits", THREADS, ("cgroups",)),
     "tracing": ("opaque", DUMPABLE, ("uid",)),
     "the name of its namespace": ("capabilities", HOSTNAME, ("seccomp", "uid")),
     "privileges of programs": ("no-new-privs", RAISE, ("seccomp", "landlock")),
@@ -278,7 +278,7 @@ def test_a_program_domain_has_so_many_processes_and_no_more(run: Callable[..., s
     finally:
         for pid in pids:
             os.kill(pid, 9)"""
-    assert "BlockingIOError" in run(fork, "", (), sandbox="program")
+    assert "BlockingIOError" in run(fork, "", (), sandbox="program", memory=2048)
 
 
 def test_a_program_domain_starts_programs_and_makes_no_namespaces(run: Callable[..., str]) -> None:
@@ -298,3 +298,14 @@ def test_what_is_required_and_lacks_keeps_a_domain_from_running() -> None:
     )  # fmt: skip
     with pytest.raises(StartFailed, match="lacks what is required of it: seccomp: switched off by sandbox_off"):
         Cluster.build([config]).start()
+
+
+def test_what_no_limit_of_a_process_counts_its_control_group_does(run: Callable[..., str]) -> None:
+    """Pages of a shared mapping are no process's own data, and what each of many may have is not what all may have."""
+    if "cgroups" in HERE:
+        pytest.skip(f"no control groups: {HERE['cgroups']}")
+    fill = f"""pages = mmap.mmap(-1, {RESERVED_MIB + 200} << 20)
+    for page in range(0, len(pages), 4096):
+        pages[page] = 1"""
+    assert run(fill, "", (), memory=64) == "stopped: killed by SIGKILL"
+    assert run(fill, "", ("cgroups",), memory=64).startswith("worked")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hvd.toolstack.cluster.errors import ClusterError
 from hvd.toolstack.cluster.run_dirs import open_run_dir
+from hvd.transport.cgroups import remove_abandoned
 from hvd.transport.run_dir import CONTROL, CORES, DOMAINS, EVENTS, LOCK, LOG, PART, machine_pid, start_time
 
 DEADLINE_S = 10.0
@@ -35,7 +36,7 @@ def remove_remains(run_dir: Path, *, logs: bool = False) -> Remains:
     """
     directory = open_run_dir(run_dir)
     if directory is None:
-        return Remains((), ())
+        return Remains((), tuple(_groups()))
     try:
         pid = machine_pid(directory)
         if pid is not None:
@@ -46,9 +47,14 @@ def remove_remains(run_dir: Path, *, logs: bool = False) -> Remains:
         if logs:
             with contextlib.suppress(OSError):
                 run_dir.rmdir()
-        return Remains(tuple(processes), tuple(files))
+        return Remains(tuple(processes), (*files, *_groups()))
     finally:
         os.close(directory)
+
+
+def _groups() -> list[str]:
+    """Of every machine that is gone, whatever its directory."""
+    return ["control groups"] if remove_abandoned() else []
 
 
 def _unfinished_cores(run_dir: Path) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hvd.toolstack.cluster.sandbox_trial import lacking_here
 from hvd.toolstack.doctor.trials import answer_all, landlock_abi
+from hvd.transport.cgroups import hierarchies, may_make_groups
 
 RUN_DIR_VARIABLE = "HVD_RUN_DIR"
 _CLOCK_READINGS = 2000
@@ -76,43 +77,19 @@ def look(run_dir: str | None = None) -> Facts:
         locked_bytes=resource.getrlimit(resource.RLIMIT_MEMLOCK),
         processes=resource.getrlimit(resource.RLIMIT_NPROC),
         sysctls={name: value for name in _SYSCTLS if (value := _read(f"/proc/sys/{name}"))},
-        cgroups=cgroups_of(_read("/proc/self/cgroup"), _read("/proc/self/mountinfo"), _read, _may_make_groups),
+        cgroups=cgroups_of(_read("/proc/self/cgroup"), _read("/proc/self/mountinfo"), _read, may_make_groups),
     )
 
 
 def cgroups_of(
-    own: str, mounts: str, read: Callable[[str], str], may_make_groups: Callable[[str], bool]
+    own: str, mounts: str, read: Callable[[str], str], may_make: Callable[[str], bool]
 ) -> dict[str, bool]:
-    """Controllers by version from the texts of /proc/self/cgroup and mountinfo (cgroups(7))."""
-    paths: dict[str, str] = {}
-    for line in own.splitlines():
-        _, names, path = line.split(":", 2)
-        paths.update({name: path for name in names.split(",") if not name.startswith("name=")})
+    """Controllers by version, `v1 cpu` or `v2 cpu`, and whether this process may make groups in them."""
     found: dict[str, bool] = {}
-    for line in mounts.splitlines():
-        before, _, after = line.partition(" - ")
-        fields, kind = before.split(), after.split()
-        if len(fields) > 4 and len(kind) > 2 and kind[0] in ("cgroup", "cgroup2"):
-            unified = kind[0] == "cgroup2"
-            for controller in [""] if unified else [option for option in kind[2].split(",") if option in paths]:
-                directory = fields[4] + _below(paths.get(controller, "/"), fields[3])
-                labels = _unified_labels(read(f"{directory}/cgroup.controllers")) if unified else [f"v1 {controller}"]
-                found.update(dict.fromkeys(labels, may_make_groups(directory)))
+    for hierarchy in hierarchies(own, mounts, read):
+        labels = [f"v{hierarchy.version} {name}" for name in hierarchy.controllers] or ["v2"]
+        found.update(dict.fromkeys(labels, may_make(hierarchy.directory)))
     return found
-
-
-def _unified_labels(controllers: str) -> list[str]:
-    return [f"v2 {controller}" for controller in controllers.split()] or ["v2"]
-
-
-def _below(path: str, root: str) -> str:
-    """The path within a mount that shows only what is under `root`."""
-    relative = path.removeprefix(root.rstrip("/"))
-    return "" if relative == "/" else relative
-
-
-def _may_make_groups(directory: str) -> bool:
-    return os.access(directory, os.W_OK) and os.access(f"{directory}/cgroup.procs", os.W_OK)
 
 
 def _default_run_dir() -> str:

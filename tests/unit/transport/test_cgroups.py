@@ -1,0 +1,116 @@
+"""Control groups: where they may be made, that a process goes into one and is held there, that none is left."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from hvd.transport import cgroups
+from hvd.transport.cgroups import PREFIX, Hierarchy, MachineGroups, remove_abandoned
+from hvd.transport.run_dir import start_time
+
+
+def group(path, *below):
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "cgroup.procs").touch()
+    for name in below:
+        (path / name).mkdir()
+
+
+@pytest.fixture
+def ours(monkeypatch, tmp_path):
+    """A hierarchy of version 1 that is a directory."""
+    group(tmp_path / "cpu")
+    root = str(tmp_path / "cpu")
+    monkeypatch.setattr(cgroups, "_ours", lambda: [Hierarchy(1, ("cpu",), root, root)])
+    return tmp_path / "cpu"
+
+
+def test_groups_of_machines_that_are_gone_are_removed_and_no_others(ours):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    born = start_time(pid)  # nobody has reaped it: it does not live all the same
+    gone = ours / f"{PREFIX}{pid}.{born}"
+    later = ours / f"{PREFIX}{os.getpid()}.{(start_time(os.getpid()) or 0) - 1}"
+    alive = ours / f"{PREFIX}{os.getpid()}.{start_time(os.getpid())}"
+    others = [ours / "hvd-audio", ours / "system.slice"]
+    for path in (gone, later, alive, *others):
+        path.mkdir()
+    (gone / "4711").mkdir()
+    assert remove_abandoned()
+    os.waitpid(pid, 0)
+    assert {path.name for path in ours.iterdir() if path.is_dir()} == {path.name for path in (alive, *others)}
+    assert not remove_abandoned()
+
+
+def test_where_we_may_make_no_group_there_is_none(ours):
+    (ours / "cgroup.procs").unlink()
+    assert MachineGroups().make() == []
+    assert list(ours.iterdir()) == []
+
+
+def test_in_version_2_groups_lie_below_the_topmost_that_we_may_change(tmp_path):
+    delegated = tmp_path / "user.slice" / "user@1000.service"
+    inner = delegated / "app.slice" / "hvd.scope"
+    for path in (delegated, delegated / "app.slice", inner):
+        group(path)
+    hierarchy = Hierarchy(2, ("memory",), str(tmp_path), str(inner))
+    assert cgroups._base(hierarchy) == str(delegated)
+    (inner / "cgroup.procs").unlink()
+    (delegated / "cgroup.procs").unlink()
+    (delegated / "app.slice" / "cgroup.procs").unlink()
+    assert cgroups._base(hierarchy) is None
+
+
+@pytest.fixture
+def machine():
+    made = MachineGroups()
+    yield made
+    made.remove()
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/{PREFIX}{os.getpid()}.*"))
+
+
+def test_a_process_enters_its_groups_and_is_bound_there(machine):
+    groups = machine.make()
+    if not groups:
+        pytest.skip("no group that we may change: that takes root, or a delegated one")
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for each in groups:
+                each.enter(os.getpid())
+                each.bound(os.getpid(), {"memory": 64 << 20, "pids": 5})
+            os.write(write, b"bound")
+            signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        assert os.read(read, 5) == b"bound"
+        own = Path(f"/proc/{pid}/cgroup").read_text()
+        for each in groups:
+            inside = Path(each.directory) / str(pid)
+            assert f"/{inside.parent.name}/{pid}\n" in own
+            for name, value in (("memory.limit_in_bytes", 64 << 20), ("memory.max", 64 << 20), ("pids.max", 5)):
+                if (inside / name).exists():
+                    assert int((inside / name).read_text()) == value
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(read)
+        os.close(write)
+    for each in groups:
+        each.remove(pid)
+        assert not (Path(each.directory) / str(pid)).exists()
+        each.remove(pid)
+
+
+def test_a_group_in_which_something_runs_stays(ours):
+    made = MachineGroups().make()
+    inside = Path(made[0].directory) / "77" / "held"
+    inside.mkdir(parents=True)
+    made[0].remove(77)
+    assert inside.exists()

@@ -1,0 +1,216 @@
+"""Control groups: one for each domain's process, below one of its machine's, in every hierarchy that lets us.
+
+Version 1 has a hierarchy for each controller or a few; a group of ours lies below the one that we are in. Version 2 has
+one, in which a group with processes hands out no controllers: there ours lies below the topmost group that we may
+change. See cgroups(7).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hvd.transport.run_dir import lives, start_time
+
+CONTROLLERS = ("memory", "pids", "cpu", "blkio", "io")
+"""Those that we use; `io` is what version 2 calls `blkio`."""
+BOUNDS = {
+    ("memory", 1): "memory.limit_in_bytes",
+    ("memory", 2): "memory.max",
+    ("pids", 1): "pids.max",
+    ("pids", 2): "pids.max",
+}
+CLUSTER_SHARES = {"cpu.shares": "16384", "cpu.weight": "1600"}
+"""All domains together against the rest of the host: as much as sixteen processes; among each other they are equal."""
+PREFIX = "hvd-"
+PROCESSES = "cgroup.procs"
+SUBTREE = "cgroup.subtree_control"
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """Where controllers are, and the directory of the group we are in."""
+
+    version: int
+    controllers: tuple[str, ...]
+    mount: str
+    directory: str
+
+
+def hierarchies(own: str, mounts: str, read: Callable[[str], str]) -> list[Hierarchy]:
+    """From the texts of /proc/self/cgroup and mountinfo."""
+    paths: dict[str, str] = {}
+    for line in own.splitlines():
+        _, names, path = line.split(":", 2)
+        paths.update({name: path for name in names.split(",") if not name.startswith("name=")})
+    found = []
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(), after.split()
+        if len(fields) > 4 and len(kind) > 2 and kind[0] in ("cgroup", "cgroup2"):
+            unified = kind[0] == "cgroup2"
+            known = [""] if unified else [option for option in kind[2].split(",") if option in paths]
+            if known:
+                directory = fields[4] + _below(paths.get(known[0], "/"), fields[3])
+                controllers = read(f"{directory}/cgroup.controllers").split() if unified else known
+                found.append(Hierarchy(2 if unified else 1, tuple(controllers), fields[4], directory))
+    return found
+
+
+def may_make_groups(directory: str) -> bool:
+    """Whether this process may make groups below that one and move itself there."""
+    return os.access(directory, os.W_OK) and os.access(f"{directory}/{PROCESSES}", os.W_OK)
+
+
+def _below(path: str, root: str) -> str:
+    """The path within a mount that shows only what is under `root`."""
+    relative = path.removeprefix(root.rstrip("/"))
+    return "" if relative == "/" else relative
+
+
+class MachineGroups:
+    """The groups of the machine that this process is; their name says so to those who come after it."""
+
+    def __init__(self) -> None:
+        self._name = f"{PREFIX}{os.getpid()}.{start_time(os.getpid())}"
+        self._made: list[DomainGroups] = []
+
+    def make(self) -> list[DomainGroups]:
+        """Make them, empty, and remove those of machines that are gone; nothing where we may not."""
+        remove_abandoned()
+        self.remove()
+        for hierarchy in _ours():
+            base = _base(hierarchy)
+            if base is not None and (group := _make(hierarchy, base, self._name)) is not None:
+                self._made.append(group)
+        return list(self._made)
+
+    def remove(self) -> None:
+        """All of them; their processes are gone."""
+        while self._made:
+            _remove_all(self._made.pop().directory)
+
+
+def remove_abandoned() -> bool:
+    """Remove what killed machines have left; whether there was something."""
+    found = False
+    for hierarchy in _ours():
+        base = _base(hierarchy)
+        for entry in [] if base is None else os.scandir(base):
+            if entry.name.startswith(PREFIX) and not _is_machine(entry.name.removeprefix(PREFIX)):
+                _remove_all(entry.path)
+                found = True
+    return found
+
+
+def _is_machine(name: str) -> bool:
+    pid, _, born = name.partition(".")
+    return not (pid.isdecimal() and born.isdecimal()) or lives(int(pid), int(born))
+
+
+def _ours() -> list[Hierarchy]:
+    found = hierarchies(_read("/proc/self/cgroup"), _read("/proc/self/mountinfo"), _read)
+    return [each for each in found if set(each.controllers) & set(CONTROLLERS)]
+
+
+def _base(hierarchy: Hierarchy) -> str | None:
+    """The group below which ours is, if there is one that we may change."""
+    if hierarchy.version == 1:
+        return hierarchy.directory if may_make_groups(hierarchy.directory) else None
+    allowed = [path for path in _upwards(hierarchy) if may_make_groups(path)]
+    return allowed[-1] if allowed else None
+
+
+def _remove_all(path: str) -> None:
+    for entry in os.scandir(path):
+        if entry.is_dir():
+            _remove(entry.path)
+    _remove(path)
+
+
+@dataclass(frozen=True, slots=True)
+class DomainGroups:
+    """The directory below which domains' groups are in one hierarchy, and the controllers they have."""
+
+    version: int
+    controllers: tuple[str, ...]
+    directory: str
+
+    def enter(self, pid: int) -> None:
+        """Make a group for the calling process, of this pid on the host, and move it there; OSError if refused."""
+        path = f"{self.directory}/{pid}"
+        Path(path).mkdir(parents=True, exist_ok=True)
+        _write(f"{path}/{PROCESSES}", "0")
+
+    def bound(self, pid: int, bounds: dict[str, int]) -> None:
+        """Set what the group may have: by controller, bytes of memory and number of processes."""
+        for controller in self.controllers:
+            name = BOUNDS.get((controller, self.version))
+            if name is not None and controller in bounds:
+                _write(f"{self.directory}/{pid}/{name}", str(bounds[controller]))
+
+    def remove(self, pid: int) -> None:
+        """The process is gone. Nothing if it had no group, or has left something that still runs."""
+        _remove(f"{self.directory}/{pid}")
+
+
+def _upwards(hierarchy: Hierarchy) -> Iterator[str]:
+    mount, group = Path(hierarchy.mount), Path(hierarchy.directory)
+    yield from (str(path) for path in (group, *group.parents) if path.is_relative_to(mount))
+
+
+def _make(hierarchy: Hierarchy, base: str, name: str) -> DomainGroups | None:
+    path = f"{base}/{name}"
+    try:
+        Path(path).mkdir()
+    except OSError:
+        return None
+    controllers = [each for each in hierarchy.controllers if each in CONTROLLERS]
+    if hierarchy.version != 1:
+        controllers = [each for each in controllers if _hand_down(base, each) and _hand_down(path, each)]
+    for file, value in CLUSTER_SHARES.items():
+        if Path(f"{path}/{file}").exists():
+            _try_write(f"{path}/{file}", value)
+    if controllers:
+        return DomainGroups(hierarchy.version, tuple(controllers), path)
+    _remove(path)
+    return None
+
+
+def _hand_down(group: str, controller: str) -> bool:
+    """Whether groups below this one have the controller."""
+    return controller in _read(f"{group}/{SUBTREE}").split() or _try_write(f"{group}/{SUBTREE}", f"+{controller}")
+
+
+def _remove(path: str) -> None:
+    try:
+        Path(path).rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY):
+            raise
+
+
+def _try_write(path: str, text: str) -> bool:
+    try:
+        _write(path, text)
+    except OSError:
+        return False
+    return True
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
