@@ -125,7 +125,7 @@ def test_the_pages_of_a_ring_may_be_any_grants(boot):
 def test_time_in_which_a_guest_was_paused_is_not_waited(boot, cluster):
     guest, driver = boot(USER, "paused_in_flight", **{"timeout-ms": "300"}), cluster.domain("driver")
     guest.wait_ready()
-    driver.pause()
+    stop(driver)
     cluster.call(StoreWrite(0, f"/local/domain/{guest.domid}/data/stopped", b"1"))
     wait_node(cluster, guest, "waiting")
     guest.pause()
@@ -284,6 +284,16 @@ def wait_node(cluster: Cluster, guest: Domain, name: str) -> None:
     wait_for(written, lambda: f"{path}; {guest.info()}")
 
 
+def stop(domain: Domain) -> None:
+    """Pause it, and see that the kernel has stopped it."""
+    domain.pause()
+    wait_for(lambda: status(domain) == "T", lambda: f"{domain.name} to stand still; it is {status(domain)}")
+
+
+def status(domain: Domain) -> str:
+    return Path(f"/proc/{domain.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_a_backend_that_writes_nonsense_is_an_error_that_names_the_device(boot, liar):
     liar("many_sectors")
     assert "vbd 51712" in last_death(boot(USER, "operations", backend="liar"))
@@ -293,7 +303,7 @@ def test_a_backend_that_stops_costs_eio_once_and_its_late_answer_only_frees_the_
     guest, driver = boot(USER, "timeout", **{"timeout-ms": "300"}), cluster.domain("driver")
     home = f"/local/domain/{guest.domid}/data"
     guest.wait_ready()
-    driver.pause()
+    stop(driver)
     cluster.call(StoreWrite(0, f"{home}/stopped", b"1"))
     wait_node(cluster, guest, "expired")
     driver.unpause()
