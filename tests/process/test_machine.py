@@ -496,6 +496,8 @@ def broker(inheritance):
 PARENT = """
 import os, signal, subprocess
 
+AUTO_READY = False
+
 def main(guest):
     # a family of three, one of them in a session of its own, one a grandchild
     subprocess.Popen(["sleep", "1000"], start_new_session=True)
@@ -503,6 +505,7 @@ def main(guest):
         os.fork()
         signal.pause()
     guest.runtime.store.write("data/ready", "1")
+    guest.ready()
     guest.run_forever()
 """
 
