@@ -15,7 +15,7 @@ from typing import Any
 from hvd.domains import birth
 from hvd.domains.drivers import SHIPPED as DRIVERS
 from hvd.domains.kernel import SHIPPED as KERNELS
-from hvd.domains.sandbox import seccomp
+from hvd.domains.sandbox import seccomp, view
 from hvd.domains.sandbox.namespaces import FLAGS, Namespaces
 from hvd.domains.standby import Standby, fork_standby
 from hvd.transport.cgroups import DomainGroups
@@ -37,6 +37,7 @@ QUIET_MS = 25
 def run_zygote(link: socket.socket, groups: list[DomainGroups]) -> None:
     """Answer the machine until it closes the link; `groups` are where its domains are to be."""
     seccomp.compile_filters([FIRST_KIND])
+    view.interpreter()  # looked for once, not by every domain
     _load(FIRST)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # inherited: a domain takes it when it can handle it
     Zygote(link, groups).run()

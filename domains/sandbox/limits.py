@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import os
 import resource
-from pathlib import Path
 
 from hvd.transport.sandbox import Kind
 
@@ -20,8 +20,11 @@ RESERVED_MIB = 256
 
 def private_bytes() -> int:
     """What this process has of private writable memory; read while there is a /proc."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
-    return pages * mmap.PAGESIZE
+    descriptor = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)  # a file object takes a fresh process 1 ms
+    try:
+        return int(os.read(descriptor, 200).split()[5]) * mmap.PAGESIZE
+    finally:
+        os.close(descriptor)
 
 
 def apply(kind: Kind, *, memory_mib: int, used_bytes: int, own_user: bool) -> None:

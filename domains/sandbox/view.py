@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime",
@@ -16,11 +17,16 @@ TERMINALS = ("/dev/ptmx", "/dev/pts")
 """For domain 0, whose console daemon makes terminals that the host's programs open."""
 
 
-def interpreter() -> Iterator[str]:
+@cache
+def interpreter() -> tuple[str, ...]:
     """Where Python finds modules, but for the folder of the program that it was started as, or was started in.
 
     Where hvd is run from its own tree the tree is not shown, but the packages that are hvd.
     """
+    return tuple(_interpreter())
+
+
+def _interpreter() -> Iterator[str]:
     own = {str(Path(folder).resolve()) for folder in sys.modules["hvd"].__path__}
     trees = {str(Path(folder).parent) for folder in own}
     found = sys.path if sys.flags.safe_path else sys.path[1:]
