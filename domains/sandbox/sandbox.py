@@ -85,10 +85,13 @@ class Sandbox:
 
     def _enter_groups(self) -> None:
         for group in self._groups:
-            group.enter(self._pid)
+            if not group.shares_cpus:
+                group.enter(self._pid)
 
     def _bound_groups(self, kind: Kind, memory_mib: int) -> None:
         for group in self._groups:
+            if group.shares_cpus and kind is Kind.PROGRAM:
+                group.enter(self._pid)
             group.bound(self._pid, limits.of_all_processes(kind, memory_mib=memory_mib))
 
     def _begin_root(self) -> None:
