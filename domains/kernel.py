@@ -22,6 +22,7 @@ SHIPPED = {
     "hvd:disk_exerciser": "hvd.domains.programs.disk_exerciser:main",
     "hvd:disk_caller": "hvd.domains.programs.disk_caller:main",
     "hvd:measured": "hvd.domains.programs.measured:main",
+    "hvd:nuisance": "hvd.domains.programs.nuisance:main",
     "hvd:first_line": "hvd.domains.programs.first_line:main",
 }
 

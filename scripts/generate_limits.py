@@ -73,6 +73,12 @@ WIRE = [
 BROKER_LIFE = [
     Bound("hvd.broker.loop", "CALLS_PER_TURN", "hypercalls of one caller before the next caller has its turn",
           "the rest waits", f"{BROKER}/test_loop.py::test_after_calls_per_turn_hypercalls_it_is_the_next_callers_turn"),
+    Bound("hvd.broker.world", "PART_LEAST", "descriptors that a domain may hold when half of them are in use (or the "
+          "other half divided by the domains, where that is more)", "EMFILE from the call that would take one",
+          "tests/process/test_fairness.py::test_whoever_wants_every_descriptor_leaves_others_theirs"),
+    Bound("hvd.broker.world", "POSTS_PER_TURN", "hypercalls of a domain that is not ready, down its upcall socket, "
+          "before the next caller has its turn", "the rest waits for the next turn",
+          "tests/unit/broker/test_posts.py::test_whoever_posts_without_end_lets_others_have_their_turns"),
     Bound("hvd.broker.world", "OUTBOX_MAX", "messages that wait for a domain to read its upcall socket",
           "it is killed", "tests/process/test_hostile_guests.py::"
           "test_a_domain_that_never_reads_its_upcall_socket_is_killed_before_what_waits_for_it_grows"),

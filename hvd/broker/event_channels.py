@@ -74,7 +74,7 @@ class EventChannels:
     def alloc_unbound(self, dom: DomId, remote_dom: DomId) -> Port:
         """A new port of `dom` for `remote_dom` to bind; ENOSPC when its ports are used up."""
         port = self._free_port(dom)
-        self._bind(dom, port, Binding(PortState.UNBOUND, self._new_channel(), 0, remote_dom))
+        self._bind(dom, port, Binding(PortState.UNBOUND, self._new_channel(dom), 0, remote_dom))
         return port
 
     def bind_virq(self, dom: DomId, virq: int) -> Port:
@@ -84,7 +84,7 @@ class EventChannels:
         if self.virq_port(dom, virq) is not None:
             raise Refused(errno.EEXIST, f"virq {virq} of domain {dom} is bound already")
         port = self._free_port(dom)
-        self._bind(dom, port, Binding(PortState.VIRQ, self._new_channel(), 0, DOMID_XEN, virq=virq))
+        self._bind(dom, port, Binding(PortState.VIRQ, self._new_channel(dom), 0, DOMID_XEN, virq=virq))
         return port
 
     def bind_interdomain(self, dom: DomId, remote_dom: DomId, remote_port: Port) -> Port:
@@ -179,8 +179,8 @@ class EventChannels:
             raise Refused(errno.ENOSPC, f"domain {dom} has {PORTS_MAX} ports open; close some")
         return next(Port(n) for n in range(1, PORTS_MAX + 1) if Port(n) not in used)
 
-    def _new_channel(self) -> int:
+    def _new_channel(self, owner: DomId) -> int:
         channel = self.next_channel
-        self.hardware.create_channel(channel)
+        self.hardware.create_channel(channel, owner)
         self.next_channel += 1
         return channel

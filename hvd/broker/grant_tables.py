@@ -109,7 +109,7 @@ class GrantTables:
         if len(table.extents) >= EXTENTS_MAX:
             raise Refused(errno.ENOSPC, f"domain {owner} has {EXTENTS_MAX} extents; free some")
         extent = Extent(ExtentId(self.next_extent), owner, peer, pages, readonly)
-        self.hardware.create_extent(extent.id, pages, readonly=readonly)
+        self.hardware.create_extent(extent.id, owner, pages, readonly=readonly)
         self.next_extent += 1
         table.extents[extent.id] = extent
         return extent

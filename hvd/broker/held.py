@@ -8,6 +8,7 @@ import mmap
 import os
 import resource
 import socket
+from collections.abc import Iterable
 
 from hvd.transport.channels import Endpoint, create_channel, open_endpoint
 from hvd.transport.descriptors import send_message, socket_pair
@@ -59,8 +60,10 @@ class HeldDescriptors:
         self._link = link
         self.by_key = dict(inherited)
         self._dropped: dict[str, list[int]] = {}
-        self._used = sum(_cost(key, descriptors) for key, descriptors in inherited.items())
+        self.used = sum(_cost(key, descriptors) for key, descriptors in inherited.items())
         self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.most = self._limit - min(DESCRIPTORS_SPARED, self._limit // 2)
+        """How many may be in use."""
         self._endpoints: dict[tuple[int, int], Endpoint] = {}
         """Opened when first rung: (channel, side that is raised)."""
 
@@ -72,25 +75,28 @@ class HeldDescriptors:
         cost = _cost(key, descriptors)
         replaced = _cost(key, self.by_key[key]) if key in self.by_key else 0
         try:
-            most = self._limit - min(DESCRIPTORS_SPARED, self._limit // 2)
-            if cost > replaced and self._used + cost - replaced > most:
-                raise OSError(errno.EMFILE, f"{self._used} of {self._limit} descriptors are in use")
+            if cost > replaced and self.used + cost - replaced > self.most:
+                raise OSError(errno.EMFILE, f"{self.used} of {self._limit} descriptors are in use")
             send_message(self._link, [HOLD, key], tuple(descriptors))
         except OSError:
             _close(descriptors)
             raise
         _close(self._dropped.pop(key, []))
         if key in self.by_key:
-            self._used -= _cost(key, self.by_key[key])
+            self.used -= _cost(key, self.by_key[key])
             _close(self.by_key[key])
-        self._used += cost
+        self.used += cost
         self.by_key[key] = descriptors
+
+    def cost(self, keys: Iterable[str]) -> int:
+        """How many descriptors are in use for what these keys name."""
+        return sum(_cost(key, self.by_key[key]) for key in keys if key in self.by_key)
 
     def drop(self, key: str) -> None:
         """Forget a key; nothing if it is not held."""
         descriptors = self.by_key.pop(key, None)
         if descriptors is not None:
-            self._used -= _cost(key, descriptors)
+            self.used -= _cost(key, descriptors)
             self._dropped[key] = descriptors
 
     def drop_unknown(self, known: set[str]) -> None:

@@ -41,7 +41,7 @@ from hvd.broker.tracing import Phase
 from hvd.transport.descriptors import send_message
 from hvd.transport.errors import PeerFault
 from hvd.transport.fault_notice import FaultNotice
-from hvd.transport.ids import DOMID_XEN, DomId, ExtentId, Incarnation, Port
+from hvd.transport.ids import DOM0, DOMID_XEN, DomId, ExtentId, Incarnation, Port
 from hvd.transport.limits import MESSAGE_BYTES_MAX
 from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, Inheritance
 from hvd.transport.shared_info import TimeInfo, write_time_info
@@ -49,6 +49,10 @@ from hvd.transport.upcalls import BIRTH, DESCRIPTORS, EVENT, RUN
 
 SOCKETS_MAX = 4096
 GOODBYE_MS = 500
+ALLOCATOR = 0
+"""The side of a channel that its allocator has."""
+PART_LEAST = 32
+"""Descriptors that a domain may hold however many domains there are: those of its birth, and a few."""
 POSTS_PER_TURN = 8
 OUTBOX_MAX = 64
 """Messages that may wait for a domain to read its upcall socket; past it the domain is killed."""
@@ -100,8 +104,9 @@ class World:
 
     # ---- channels and extents ----------------------------------------------------------------------------------------
 
-    def create_channel(self, channel: int) -> None:
+    def create_channel(self, channel: int, owner: DomId) -> None:
         with self._noting_refusal("channel", channel):
+            self._keep_to_part(owner)
             self.held.create_channel(channel)
 
     def release_channel(self, channel: int) -> None:
@@ -116,9 +121,23 @@ class World:
     def mark_open(self, channel: int, side: int) -> None:
         self.held.endpoint(channel, side).mark_open()
 
-    def create_extent(self, extent: ExtentId, pages: int, *, readonly: bool) -> None:
+    def create_extent(self, extent: ExtentId, owner: DomId, pages: int, *, readonly: bool) -> None:
         with self._noting_refusal("extent", extent):
+            self._keep_to_part(owner)
             self.held.create_extent(extent, pages, readonly=readonly)
+
+    def _keep_to_part(self, owner: DomId) -> None:
+        """Half of our descriptors go to whoever asks, of the other half each domain has its part. OSError past it."""
+        if owner == DOM0 or self.held.used <= self.held.most // 2:
+            return
+        hypervisor = self.hypervisor
+        ports, table = hypervisor.channels.ports.get(owner, {}), hypervisor.grants.tables.get(owner)
+        keys = [channel_key(binding.channel) for binding in ports.values() if binding.side == ALLOCATOR]
+        keys += [extent_key(extent) for extent in (table.extents if table is not None else ())]
+        part = max(self.held.most // 2 // len(hypervisor.domains), PART_LEAST)
+        if (has := self.held.cost(keys)) >= part:
+            text = f"domain {owner} holds {has} of {self.held.most} descriptors, and few are left: its part is {part}"
+            raise OSError(errno.EMFILE, text)
 
     def seal_extent(self, extent: ExtentId) -> None:
         with self._noting_refusal("seal", extent):

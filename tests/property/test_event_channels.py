@@ -36,7 +36,7 @@ class CountingHardware(NoHardware):
         self.channels: set[int] = set()
         self.raised: list[tuple[int, int]] = []
 
-    def create_channel(self, channel: int) -> None:
+    def create_channel(self, channel: int, owner: DomId) -> None:
         assert channel not in self.channels
         self.channels.add(channel)
 

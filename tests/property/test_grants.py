@@ -63,7 +63,7 @@ class CountingHardware(NoHardware):
         self.extents: set[ExtentId] = set()
         self.sealed: set[ExtentId] = set()
 
-    def create_extent(self, extent: ExtentId, pages: int, *, readonly: bool) -> None:
+    def create_extent(self, extent: ExtentId, owner: DomId, pages: int, *, readonly: bool) -> None:
         assert extent not in self.extents
         self.extents.add(extent)
 

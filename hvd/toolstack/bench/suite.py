@@ -77,6 +77,12 @@ def _scale(run: Run) -> tuple[list[Figure], None]:
     return measure_scale(run), None
 
 
+def _fairness(run: Run) -> tuple[list[Figure], None]:
+    from hvd.toolstack.bench.fairness import measure_fairness
+
+    return measure_fairness(run), None
+
+
 def _hypercall(run: Run) -> tuple[list[Figure], None]:
     from hvd.toolstack.bench.hypercall import measure_hypercall
 
@@ -90,6 +96,7 @@ BENCHES: dict[str, Bench] = {
     "boot": Bench("the machine, dom0, eight domains, one more, and the order of starts", 60, _boot),
     "recovery": Bench("a driver domain killed under load, and what it costs its guest", 15, _recovery),
     "scale": Bench("200 domains and 1,000 channels", 15, _scale),
+    "fairness": Bench("a pair beside a domain that wants everything; the broker at full quotas", 30, _fairness),
     "hypercall": Bench("hypercalls beside bare ZeroMQ", 10, _hypercall),
 }
 

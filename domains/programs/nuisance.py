@@ -1,0 +1,158 @@
+"""A domain that wants all it can get, in the way that its argument names: what fairness is measured with.
+
+It takes every refusal, and goes on until it is stopped.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import count
+
+from hvd.domains.guest import Guest
+from hvd.transport import messages as m
+from hvd.transport.errors import HvdError
+from hvd.transport.ids import DOM0
+
+AUTO_READY = False
+PAGE = 4096
+THREADS, PROCESSES = 63, 511
+VALUE = b"x" * 2000
+
+
+def spins(guest: Guest) -> None:
+    """All of its CPU, with as many threads as it may have."""
+    for _ in range(THREADS):
+        with suppress(RuntimeError):
+            threading.Thread(target=_for_ever, daemon=True).start()
+    _for_ever()
+
+
+def storms(guest: Guest) -> None:
+    """Notifications of its console's back without anything in the ring."""
+    endpoint = guest.runtime.console_endpoint
+    while True:
+        endpoint.notify()
+
+
+def prints(guest: Guest) -> None:
+    """A console that never ends its line."""
+    while True:
+        print(VALUE.decode(), end="")
+
+
+def calls(guest: Guest) -> None:
+    """One hypercall after the other."""
+    while True:
+        guest.runtime.hypercalls.call(m.XenVersion())
+
+
+def fills_store(guest: Guest) -> None:
+    """As many nodes as it may have, then each anew."""
+    for number in count():
+        with suppress(HvdError):
+            guest.runtime.store.write(f"data/{number % 2000}", VALUE)
+
+
+def watches(guest: Guest) -> None:
+    """As many watches as it may have, on nodes that it then changes: its events pile up, since it never takes them."""
+    store = guest.runtime.store
+    with suppress(HvdError):
+        for _ in count():
+            store.watch("data", lambda _: None)
+    while True:
+        with suppress(HvdError):
+            store.write("data/watched", VALUE)
+
+
+def transacts(guest: Guest) -> None:
+    """Transactions that it leaves open, each with all it may hold."""
+    store = guest.runtime.store
+    call = guest.runtime.hypercalls.call
+    while True:
+        with suppress(HvdError):
+            transaction = call(m.StoreTransactionStart())
+            for number in range(1000):
+                store.write(f"data/{number}", VALUE, transaction)
+
+
+def grants(guest: Guest) -> None:
+    """Pages for domain 0 that it never takes back."""
+    while True:
+        with suppress(HvdError, OSError):
+            guest.runtime.grants.share(DOM0, 16)
+
+
+def ports(guest: Guest) -> None:
+    """Event channels that nobody binds."""
+    while True:
+        with suppress(HvdError, OSError):
+            guest.runtime.alloc_unbound(DOM0, lambda: None)
+
+
+def allocates(guest: Guest) -> None:
+    """Shared pages without end: it dies of it, and is started again."""
+    held = []
+    while True:
+        held.append(mmap.mmap(-1, 1 << 24))
+        for at in range(0, 1 << 24, PAGE):
+            held[-1][at] = 1
+
+
+def forks(guest: Guest) -> None:
+    """Processes that spin, as many as it may have; for a program domain."""
+    for _ in range(PROCESSES):
+        with suppress(OSError):
+            if os.fork() == 0:
+                _for_ever()
+    _for_ever()
+
+
+def fills_all(guest: Guest) -> None:
+    """Every table to its bound; then it is ready, and prints."""
+    store, call = guest.runtime.store, guest.runtime.hypercalls.call
+    _until_refused(lambda: store.watch("data", lambda _: None))
+    _until_refused(lambda: guest.runtime.alloc_unbound(DOM0, lambda: None))
+    _until_refused(lambda: guest.runtime.grants.share(DOM0, 1))
+    numbers = count()
+    _until_refused(lambda: store.write(f"data/{next(numbers)}", VALUE))
+    transactions: list[int] = []
+    _until_refused(lambda: transactions.append(call(m.StoreTransactionStart())))
+    for transaction in transactions:
+        _until_refused(partial(_write_next, guest, count(), transaction))
+    guest.ready()
+    prints(guest)
+
+
+def _write_next(guest: Guest, numbers: Iterator[int], transaction: int) -> None:
+    guest.runtime.store.write(f"data/{next(numbers)}", VALUE[1:], transaction)
+
+
+def _until_refused(act: Callable[[], object]) -> None:
+    with suppress(HvdError, OSError):
+        while True:
+            act()
+
+
+def _for_ever() -> None:
+    while True:
+        pass
+
+
+WAYS: dict[str, Callable[[Guest], None]] = {
+    way.__name__: way
+    for way in (
+        spins, storms, prints, calls, fills_store, watches, transacts, grants, ports, allocates, forks, fills_all,
+    )
+}  # fmt: skip
+
+
+def main(guest: Guest) -> None:
+    way = WAYS[guest.args[0]]
+    if way is not fills_all:
+        guest.ready()
+    way(guest)

@@ -1,0 +1,74 @@
+"""Domains that want everything: what they get has a bound, and others get theirs."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+
+import pytest
+
+from hvd.domains.programs.nuisance import WAYS
+from hvd.toolstack.bench import fairness
+from hvd.toolstack.cluster import Cluster, DomainState
+from hvd.transport.messages import DomainConfig, RestartPolicy
+
+DEADLINE_S = 60.0
+DESCRIPTORS = 4096
+SCARCE = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, ({DESCRIPTORS}, {DESCRIPTORS}))
+from hvd.toolstack.cluster import Cluster
+from hvd.transport.messages import DomainConfig
+from hvd.transport.hypercalls import HypercallError
+
+def used(cluster):
+    return cluster.info()["descriptors"]
+
+def full(cluster, name):
+    cluster.create(DomainConfig(name, "hvd:nuisance", args=["fills_all"])).wait_ready({DEADLINE_S})
+    return used(cluster)
+
+with Cluster.build() as cluster:
+    counts = [used(cluster), *(full(cluster, f"greedy-{{number}}") for number in range(3))]
+    cluster.create(DomainConfig("modest", "hvd:measured")).wait_ready({DEADLINE_S})
+    print(*counts)
+"""
+
+
+def test_whoever_wants_every_descriptor_leaves_others_theirs():
+    """Without a part for each the first would take all, and nobody could be started any more."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < DESCRIPTORS:
+        pytest.skip(f"it takes {DESCRIPTORS} descriptors")
+    run = subprocess.run(
+        [sys.executable, "-c", SCARCE], capture_output=True, text=True, timeout=DEADLINE_S * 2, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    counts = [int(word) for word in run.stdout.split()]
+    most = DESCRIPTORS // 2  # half are spared
+    assert counts[1] > most // 3, "half is for whoever asks; bells that the broker rings are not counted here"
+    assert counts == sorted(counts)
+    assert counts[-1] < most
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "fills_all"])
+def test_beside_one_that_wants_everything_another_makes_its_way(way):
+    kind = "program" if way == "forks" else "guest"
+    with Cluster.build() as cluster:
+        forever = RestartPolicy(limit=0)
+        greedy = cluster.create(
+            DomainConfig("greedy", "hvd:nuisance", args=[way], sandbox=kind, on_crash="restart", restart=forever)
+        )
+        greedy.wait_ready(DEADLINE_S)
+        other = cluster.create(DomainConfig("other", "hvd:measured"))
+        other.wait_ready(DEADLINE_S)
+        time.sleep(0.2)  # as long as it has been at it by now it may be at it
+        assert other.state is DomainState.RUNNING
+        assert cluster.infos()[other.domid].restarts == 0
+        other.shutdown()
+        other.wait_gone(DEADLINE_S)
+
+
+def test_every_way_is_measured():
+    assert {*fairness.WAYS, "fills_all"} == set(WAYS)
