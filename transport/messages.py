@@ -633,6 +633,12 @@ class SysctlSandboxes:
     """Reply a list of {domid, name, kind, in_force, lacking}: each domain's sandbox, what lacks with reasons."""
 
 
+@hypercall(0x2385)
+@dataclass(frozen=True, slots=True)
+class SysctlQuotas:
+    """Reply a list of {domid, name, quotas}: by name what each domain has in use, and at most."""
+
+
 # ---- tracing (Xen's tbuf_op, which has one buffer for each CPU; here each domain has one) ---------------------------
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from hvd.broker import sandboxes
+from hvd.broker import sandboxes, usage
 from hvd.broker.domain import Domain, subject
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL
@@ -410,4 +410,5 @@ TABLE: dict[type, Entry] = {
     m.SysctlReadConsole: Entry(DOM0_ONLY, False, lambda h, c, x, now: list(h.console)),
     m.SysctlPhysinfo: Entry(DOM0_ONLY, False, _physinfo),
     m.SysctlSandboxes: Entry(DOM0_ONLY, False, _sandboxes),
+    m.SysctlQuotas: Entry(DOM0_ONLY, False, lambda h, c, x, now: usage.describe(h)),
 }

@@ -109,6 +109,16 @@ def test_up_tells_programs_everything_in_one_object(hvd, tmp_path):
     assert steps[0] > 0
 
 
+def test_info_tells_what_each_domain_has_of_what_it_may_have(hvd):
+    hvd("up", "-d", "pair.toml")
+    rows = json.loads(hvd("info", "--quotas", "--json").stdout)
+    assert [row["name"] for row in rows] == ["Domain-0", "driver", "guest"]
+    assert rows[2]["quotas"]["event channels"] == [3, 1023]
+    shown = hvd("info", "--quotas").stdout.splitlines()
+    assert [line.split()[0] for line in shown] == ["Name", "Domain-0", "driver", "guest", "(at"]
+    assert "1,023" in shown[-1]
+
+
 def test_up_shows_timings_when_asked(hvd):
     assert "ms  broker ready" in hvd("up", "-d", "--timings").stdout
 

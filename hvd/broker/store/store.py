@@ -205,6 +205,15 @@ class Store:
             domains=domains,
         )
 
+    def limits(self, domid: DomId) -> Quotas:
+        """What a domain may hold."""
+        return self._engine.limits(domid)
+
+    def usage(self, domid: DomId) -> DomainStatistics:
+        """What it holds; nothing before it is introduced."""
+        client = self._engine.domains.get(domid)
+        return DomainStatistics(False, 0, 0, 0, 0, 0) if client is None else self._statistics_of(client)
+
     # ---- inside ------------------------------------------------------------------------------------------------------
 
     def _prepare(self, domid: DomId, tx: int, path: str) -> tuple[View, Call, str]:

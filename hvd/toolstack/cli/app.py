@@ -161,16 +161,17 @@ def list_(
     look.list_domains(names or [], context=context, as_json=json)
 
 
-@_command("hvd info", "hvd info --json", "hvd info --sandbox")
+@_command("hvd info", "hvd info --json", "hvd info --sandbox", "hvd info --quotas")
 def info(
     *,
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Each domain's sandbox, layer by layer.")] = False,
+    quotas: Annotated[bool, typer.Option("--quotas", help="What each domain has of what it may have.")] = False,
     json: AsJson = False,
 ) -> None:
     """Show the machine: processors, memory, uptime, what is in use, its processes."""
     from hvd.toolstack.cli import look
 
-    (look.sandboxes if sandbox else look.info)(as_json=json)
+    (look.sandboxes if sandbox else look.quotas if quotas else look.info)(as_json=json)
 
 
 @_command(

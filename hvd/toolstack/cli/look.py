@@ -71,6 +71,19 @@ def sandboxes(*, as_json: bool) -> None:
             print_line(f"    lacks {name}: {reason}")
 
 
+def quotas(*, as_json: bool) -> None:
+    """What each domain has in use of what it may have."""
+    with Cluster.attach() as cluster:
+        rows = cluster.quotas()
+    if as_json:
+        print_json(rows)
+        return
+    names = list(rows[0]["quotas"])
+    used = [[row["name"], *(f"{row['quotas'][name][0]:,}" for name in names)] for row in rows]
+    most = ["(at most)", *(f"{rows[-1]['quotas'][name][1]:,}" for name in names)]
+    print_table(("Name", *(name.capitalize() for name in names)), [*used, most])
+
+
 def dmesg(*, as_json: bool) -> None:
     """The hypervisor's console."""
     with Cluster.attach() as cluster:

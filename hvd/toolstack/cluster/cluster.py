@@ -251,6 +251,10 @@ class Cluster:
         """The machine: cpus, memory, uptime, counts of what is in use, pids of broker and machine."""
         return dict(self.call(m.SysctlPhysinfo()))
 
+    def quotas(self) -> list[dict[str, Any]]:
+        """What each domain has of what it may have: {domid, name, quotas}, the last {name: [in use, at most]}."""
+        return list(self.call(m.SysctlQuotas()))
+
     def sandboxes(self) -> list[dict[str, Any]]:
         """Each domain's sandbox: {domid, name, kind, in_force, lacking}, the last with the reasons."""
         return list(self.call(m.SysctlSandboxes()))

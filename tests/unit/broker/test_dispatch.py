@@ -45,13 +45,13 @@ def refusal(board, caller, message):
 SELF_CALLS = {m.EvtchnAllocUnbound, m.EvtchnStatus, m.EvtchnReset, m.DomctlShutdown}
 DOM0_CALLS = {
     m.DomctlCreate, m.DomctlDestroy, m.DomctlPause, m.DomctlUnpause, m.DomctlKill,
-    m.MachineStop, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes,
+    m.MachineStop, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas,
     m.TraceStart, m.TraceStop, m.TraceBuffers, m.TraceRead,
 }
 READS = {
     m.XenVersion, m.EvtchnSend, m.EvtchnStatus, m.StoreDirectory, m.StoreRead, m.StoreReadAll,
     m.StoreGetPerms,
-    m.DomctlList, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.TraceBuffers, m.TraceRead,
+    m.DomctlList, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas, m.TraceBuffers, m.TraceRead,
     m.XsmGetenforce,
 }
 
