@@ -14,8 +14,9 @@ import msgpack
 from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ACTING, ALIVE, Domain, Life
 from hvd.broker.held import channel_key, domain_key, extent_key, medium_key, trace_key
-from hvd.broker.hypervisor import SIGCONT, SIGKILL, SIGSTOP, Hypervisor
+from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.journal import Intent, Journal, JournalFull
+from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP
 from hvd.broker.poller import Poller
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
 from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, FOUND_OPEN, STARTED, TICK, TRACE_OVER, State

@@ -33,7 +33,8 @@ from hvd.broker.held import (
     domain_key,
     extent_key,
 )
-from hvd.broker.hypervisor import SIGKILL, Hypervisor
+from hvd.broker.hypervisor import Hypervisor
+from hvd.broker.lives import SIGKILL
 from hvd.broker.poller import Poller
 from hvd.broker.publisher import Publisher
 from hvd.broker.trace_buffers import TraceBuffers, as_reply

@@ -10,7 +10,8 @@ from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_TIMER, PortState
 from hvd.broker.grant_tables import UnmapNotify
 from hvd.broker.hardware import NoHardware
-from hvd.broker.hypervisor import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Hypervisor
+from hvd.broker.hypervisor import Hypervisor
+from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, DomId, Incarnation, Port
 from hvd.transport.limits import DOMAINS_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy

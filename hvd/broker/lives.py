@@ -1,0 +1,343 @@
+"""The hypervisor's tables, and the steps of a domain's life: enrolled, built, run, ended, started again or forgotten.
+
+No I/O, no clock, no random source: time and secrets come in as arguments, and the world outside is reached through
+`Hardware` only.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+from collections import deque
+
+from hvd.broker import core_dumps, devices, sandboxes
+from hvd.broker.deadlines import Deadlines
+from hvd.broker.domain import Clock, Domain, Event, Life, Shutdown
+from hvd.broker.errors import Refused
+from hvd.broker.event_channels import VIRQ_UPCALL, EventChannels
+from hvd.broker.grant_tables import GrantTables
+from hvd.broker.hardware import Hardware, NoHardware
+from hvd.broker.media import Media
+from hvd.broker.restarts import RESTARTING, Action, GiveUp, action_for, judge_restart
+from hvd.broker.store import Store, StoreError
+from hvd.broker.tracing import Tracing
+from hvd.broker.upcalls import UpcallQueue
+from hvd.broker.xsm import Xsm
+from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, GRANT_REF_CONSOLE, DomId, ExtentId, Incarnation, Port
+from hvd.transport.limits import DOMAINS_MAX, HYPERVISOR_LOG_LINES_MAX
+from hvd.transport.messages import DeviceConfig, DomainConfig
+
+NAME_STEM = 56
+"""Characters of a name that is made longer when its domain is kept under another."""
+SIGTERM, SIGKILL, SIGCONT, SIGSTOP = 15, 9, 18, 19
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", re.ASCII)
+DOM0_STOPS = frozenset({Shutdown.POWEROFF, Shutdown.REBOOT})
+"""Reasons of dom0's end that are the whole machine's; so is any end that is not followed by a restart."""
+
+
+class Lives:
+    """All tables, and what becomes of domains by the rules alone."""
+
+    def __init__(
+        self, secret: bytes, now_ns: int, hardware: Hardware | None = None, xsm: Xsm | None = None
+    ) -> None:
+        self.secret = secret
+        self.booted_ns = now_ns
+        self.domains: dict[DomId, Domain] = {}
+        self.channels = EventChannels()
+        self.grants = GrantTables(channels=self.channels)
+        self.media = Media()
+        self.xsm = xsm or Xsm()
+        self.store = Store(policy=self.xsm)
+        self.upcalls: dict[DomId, UpcallQueue] = {}
+        self.deadlines = Deadlines()
+        self.tracing = Tracing()
+        self.console: deque[str] = deque(maxlen=HYPERVISOR_LOG_LINES_MAX)
+        self.next_domid = 0
+        self.stopping: bool | None = None
+        """None: run on; False: power off; True: reboot."""
+        self.attach(hardware or NoHardware())
+
+    def attach(self, hardware: Hardware) -> None:
+        """Let the tables act on the world."""
+        self.hardware = self.channels.hardware = self.grants.hardware = self.media.hardware = hardware
+        self.xsm.hardware = hardware
+
+    # ---- looking things up -------------------------------------------------------------------------------------------
+
+    def domain(self, domid: DomId) -> Domain:
+        """The record of a domid; ESRCH if there is none."""
+        domain = self.domains.get(domid)
+        if domain is None:
+            raise Refused(errno.ESRCH, f"no domain with domid {domid}")
+        return domain
+
+    def by_name(self, name: str) -> Domain | None:
+        return next((d for d in self.domains.values() if d.name == name), None)
+
+    def secret_key(self, domid: DomId, incarnation: Incarnation) -> bytes:
+        """The 32 secret bytes of an incarnation's endpoint (a CURVE secret key)."""
+        return hashlib.blake2b(f"{domid}/{incarnation}".encode(), key=self.secret, digest_size=32).digest()
+
+    def console_descriptors(self, domain: Domain) -> tuple[ExtentId, int, int]:
+        """(console extent, console channel, upcall channel) that a domain is born with."""
+        console_port, upcall_port = self.birth_ports(domain)
+        ports = self.channels.ports[domain.domid]
+        extent = self.grants.tables[domain.domid].refs[GRANT_REF_CONSOLE]
+        return extent.id, ports[console_port].channel, ports[upcall_port].channel
+
+    def birth_ports(self, domain: Domain) -> tuple[Port, Port]:
+        """(console port, upcall port): the first two that every domain has."""
+        return Port(2), Port(1)
+
+    def client_devices(self, backend: Domain) -> list[tuple[Domain, DeviceConfig]]:
+        """The devices of other domains whose backend this domain hosts."""
+        return [(d, dev) for d in self.domains.values() for dev in d.config.devices if dev.backend == backend.name]
+
+    def own_devices(self, domain: Domain) -> list[tuple[DeviceConfig, DomId]]:
+        """Its devices, each with the domid of its backend; those whose backend is gone are left out."""
+        backends = ((device, self.by_name(device.backend)) for device in domain.config.devices)
+        return [(device, backend.domid) for device, backend in backends if backend is not None]
+
+    # ---- the steps of a life -----------------------------------------------------------------------------------------
+
+    def _enrol(self, config: DomainConfig, now_ns: int) -> Domain:
+        """The checks, and a record that waits."""
+        if not NAME.fullmatch(config.name):
+            raise Refused(errno.EINVAL, f"{config.name!r} is no name for a domain: 1 to 64 letters, digits and _.+-")
+        if self.by_name(config.name) is not None:
+            raise Refused(errno.EEXIST, f"a domain named {config.name!r} exists already")
+        for other in (*config.after, *(device.backend for device in config.devices)):
+            if self.by_name(other) is None:
+                raise Refused(errno.EINVAL, f"domain {config.name!r} names {other!r}, which does not exist")
+        sandboxes.check(config)
+        for key in ("on_poweroff", "on_reboot", "on_crash", "on_watchdog"):
+            if getattr(config, key) not in set(Action):
+                raise Refused(errno.EINVAL, f"{key} = {getattr(config, key)!r}; expected one of {', '.join(Action)}")
+        if len(self.domains) >= DOMAINS_MAX:
+            raise Refused(errno.ENOSPC, f"{len(self.domains)} domains exist; {DOMAINS_MAX} is the most")
+        if self.next_domid >= DOMID_FIRST_RESERVED:
+            text = f"all {DOMID_FIRST_RESERVED} domids have been used, and none is used twice: reboot the machine"
+            raise Refused(errno.ENOSPC, text)
+        self.xsm.admit(DomId(self.next_domid), config)
+        domain = Domain(DomId(self.next_domid), config, config.name, created_ns=now_ns)
+        self.next_domid += 1
+        self.domains[domain.domid] = domain
+        self.hardware.announce("created", domain, "")
+        return domain
+
+    def _start_waiting(self, now_ns: int) -> None:
+        for domain in list(self.domains.values()):
+            if domain.retry_at_ns is not None:
+                continue
+            if domain.life is Life.WAITING and not self.waits_for(domain):
+                self._start(domain, now_ns)
+
+    def waits_for(self, domain: Domain) -> list[str]:
+        """Whom it comes after and who is not ready, by name; there may be no such domain any more, or not yet again."""
+        if domain.life is not Life.WAITING:
+            return []
+        return sorted(name for name in self._prerequisites(domain) if not self._is_ready(name))
+
+    def _prerequisites(self, domain: Domain) -> set[str]:
+        implied = set() if domain.domid == DOM0 else {self.domains[DOM0].name}
+        return implied | set(domain.config.after) | {device.backend for device in domain.config.devices}
+
+    def _is_ready(self, name: str) -> bool:
+        other = self.by_name(name)
+        return other is not None and other.serves
+
+    def _boot_again(self, domain: Domain, now_ns: int) -> None:
+        domain.restarted_at_ns.clear()
+        domain.retry_at_ns = None
+        self._start(domain, now_ns)
+
+    def _start(self, domain: Domain, now_ns: int) -> None:
+        """A new incarnation, or none: one that cannot be built fails its domain and nothing else."""
+        domain.move(Event.START)
+        domain.incarnation = Incarnation(domain.incarnation + 1)
+        domain.restarts = domain.incarnation - 1
+        domain.pid, domain.ready, domain.released, domain.shutdown, domain.shutdown_text = None, False, False, None, ""
+        domain.fault = domain.kill_at_ns = domain.timer_ns = domain.sandbox_lacking = None
+        domain.watchdogs, domain.refused = {}, ""
+        self.deadlines.note(domain)
+        domain.clock = Clock(started_ns=now_ns)
+        try:
+            self._build(domain)
+        except OSError as error:
+            self._abandon(domain, f"cannot be started: the host refused: {error.strerror}")
+        except (StoreError, Refused) as error:
+            self._abandon(domain, f"cannot be started: {error}")
+        else:
+            self.hardware.announce("starting", domain, "")
+
+    def _build(self, domain: Domain) -> None:
+        """The process; then what it readies itself with: ports, console, endpoint; then what it asks of the store."""
+        dom = domain.domid
+        if dom not in self.channels.ports:
+            self.channels.add_domain(dom)
+            self.grants.add_domain(dom)
+        self.hardware.create_domain(dom)
+        self.hardware.fork_domain(domain)
+        self.upcalls[dom] = UpcallQueue()
+        self.channels.bind_virq(dom, VIRQ_UPCALL)
+        console_port = self.channels.alloc_unbound(dom, DOM0)
+        domain.console_channel = self.channels.ports[dom][console_port].channel
+        console = self.grants.allocate(dom, DOM0, 1, readonly=False)
+        self.grants.share(dom, console.id, 0, 1, at=GRANT_REF_CONSOLE)
+        self.hardware.start_domain(domain)
+        self.hardware.deliver_birth(domain)
+        self._write_store(domain, console_port)
+        if not (domain.config.paused and domain.incarnation == 1):
+            self._let_run(domain)
+
+    def _let_run(self, domain: Domain) -> None:
+        if not domain.released:
+            domain.released = True
+            self.hardware.let_run(domain)
+
+    def _abandon(self, domain: Domain, text: str) -> None:
+        """What was built of an incarnation goes again. There was no process, so there is nothing to wait for."""
+        domain.move(Event.DEATH)
+        self._withdraw(domain)
+        self._fail(domain, text)
+
+    def _fail(self, domain: Domain, text: str) -> None:
+        domain.move(Event.GIVE_UP)
+        domain.last_death = text
+        self.hardware.announce("failed", domain, text)
+        if domain.domid == DOM0:
+            self.stop_machine(reboot=False)
+
+    def _write_store(self, domain: Domain, console_port: Port) -> None:
+        if not self.store.is_introduced(domain.domid):
+            self.store.introduce(domain.domid)
+        devices.write_domain(self.store, domain)
+        devices.write_console(self.store, domain, console_port)
+        for device, backend in self.own_devices(domain):
+            devices.write_device(self.store, domain, device, backend)
+        self.collect_store_events()
+
+    def _end(self, domain: Domain) -> None:
+        """Kill it, after its core is written if one is wanted; nothing more if that is under way."""
+        if core_dumps.must_be_taken(domain):
+            domain.move(Event.DUMP)
+            domain.kill_at_ns = None
+            self.hardware.announce("dumping core", domain, "")
+            if domain.pid is not None:
+                self.hardware.dump_domain(domain)
+        elif domain.life is not Life.DUMPING:
+            self._kill(domain)
+
+    def _kill(self, domain: Domain) -> None:
+        domain.move(Event.KILL)
+        domain.kill_at_ns = None
+        if domain.pid is not None:
+            self.hardware.signal_domain(domain, SIGKILL)
+
+    def _withdraw(self, domain: Domain) -> None:
+        """Take back what the dead incarnation held; the other ends of it are woken."""
+        dom = domain.domid
+        self.grants.domain_died(dom)
+        self.channels.close_all(dom)
+        self.media.domain_died(dom)
+        if self.store.is_introduced(dom):
+            self.store.close_domain(dom)
+        self.upcalls.pop(dom, None)
+        self.tracing.keep(domain, self.hardware)
+        self.hardware.release_domain(dom)
+        domain.pid = domain.kill_at_ns = None
+        devices.drop_states(self.store, domain, self.own_devices(domain), self.client_devices(domain))
+        if dom == DOM0:
+            devices.drop_terminals(self.store, self.domains)
+        self.collect_store_events()
+
+    def _after_death(self, domain: Domain, now_ns: int) -> None:
+        action = Action.DESTROY if domain.destroying else action_for(domain)
+        if domain.refused and not domain.destroying:
+            self._fail(domain, domain.refused)
+        elif domain.domid == DOM0 and (domain.shutdown in DOM0_STOPS or action not in RESTARTING):
+            domain.move(Event.PRESERVE)
+            self.stop_machine(reboot=domain.shutdown is Shutdown.REBOOT)
+        elif action is Action.PRESERVE:
+            domain.move(Event.PRESERVE)
+        elif action not in RESTARTING:
+            self._remove(domain)
+        elif action is Action.RENAME_RESTART and domain.domid != DOM0:
+            self._rename_and_restart(domain, now_ns)
+        else:
+            self._restart(domain, now_ns)
+
+    def _rename_and_restart(self, domain: Domain, now_ns: int) -> None:
+        """The dead one is kept under another name; another domain takes its place, its restarts counted on."""
+        verdict = judge_restart(domain, now_ns)
+        if isinstance(verdict, GiveUp):
+            self._fail(domain, verdict.text)
+            return
+        domain.move(Event.PRESERVE)
+        domain.name = self._free_name(domain)
+        try:
+            successor = self._enrol(domain.config, now_ns)
+        except Refused as refusal:
+            domain.last_death += f"; and could not be replaced: {refusal.text}"
+            self.hardware.announce("failed", domain, domain.last_death)
+            return
+        successor.restarted_at_ns = domain.restarted_at_ns.copy()
+        successor.unready_deaths = domain.unready_deaths
+        if verdict.at_ns > now_ns:
+            successor.retry_at_ns = verdict.at_ns
+            self.deadlines.note(successor)
+        else:
+            self._start_waiting(now_ns)
+
+    def _free_name(self, domain: Domain) -> str:
+        """The name with the domid behind it, made longer while somebody has it."""
+        stem, number = domain.name[:NAME_STEM], f"-{domain.domid}"
+        while self.by_name(stem + number) is not None:
+            number += "+"
+        return stem + number
+
+    def _restart(self, domain: Domain, now_ns: int) -> None:
+        verdict = judge_restart(domain, now_ns)
+        if isinstance(verdict, GiveUp):
+            self._fail(domain, verdict.text)
+        elif verdict.at_ns <= now_ns:
+            self._start(domain, now_ns)
+        else:
+            domain.move(Event.BACK_OFF)
+            domain.retry_at_ns = verdict.at_ns
+            self.deadlines.note(domain)
+            self.hardware.announce("backing off", domain, f"{(verdict.at_ns - now_ns) // 1_000_000} ms")
+
+    def _remove(self, domain: Domain) -> None:
+        dom = domain.domid
+        devices.remove_domain(self.store, domain, self.own_devices(domain))
+        if self.store.is_introduced(dom):
+            self.store.release(dom)
+        self.store.forget_domain(dom)
+        self.deadlines.forget(dom)
+        self.media.domain_removed(dom)
+        if dom in self.channels.ports:
+            self.channels.remove_domain(dom)
+            self.grants.remove_domain(dom)
+        del self.domains[dom]
+        self.collect_store_events()
+        self.xsm.forget(dom)
+        self.hardware.announce("destroyed", domain, domain.last_death)
+
+    def stop_machine(self, *, reboot: bool) -> None:
+        """Power off, or reboot: the machine kills everything."""
+        self.stopping = reboot
+        self.hardware.stop_machine(reboot=reboot)
+
+    def collect_store_events(self) -> None:
+        """Queue what the store's changes have fired, and ring those it concerns."""
+        rung = set()
+        for event in self.store.take_events():
+            queue = self.upcalls.get(event.domid)
+            if queue is not None:
+                queue.add(event.path, event.token)
+                rung.add(event.domid)
+        for dom in rung:
+            self.hardware.events_pending(dom)
