@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno as errno_names
 import os
 import time
+from itertools import count
 from math import ceil
 from typing import Any, cast
 
@@ -44,6 +45,9 @@ class HypercallTimeout(HvdError):
     """The broker has not answered before the deadline, or cannot any more."""
 
 
+_monitors = count()
+
+
 def _readable(socket: zmq.Socket[bytes]) -> bool:
     """Whether a receive would bring something."""
     return bool(cast(int, socket.getsockopt(EVENTS)) & POLLIN)
@@ -62,8 +66,16 @@ def socket_address(directory_fd: int, name: str) -> str:
 class HypercallServer:
     """The broker's end of one endpoint."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, secret: bytes | None) -> None:
-        """OSError when the host has no socket left, or no such directory."""
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        secret: bytes | None,
+        *,
+        counts_connections: bool = False,
+    ) -> None:
+        """OSError when the host has no socket left, or no such directory. Counting them takes two more sockets."""
+        self._monitor: zmq.Socket[bytes] | None = None
         try:
             self._socket = context.socket(zmq.ROUTER)
         except zmq.ZMQError as error:
@@ -77,10 +89,22 @@ class HypercallServer:
             self._socket.curve_server = True
             self._socket.curve_secretkey = z85.encode(secret)
         try:
+            if counts_connections:
+                self._monitor = self._count_connections(context)
             self._socket.bind(address)
         except zmq.ZMQError as error:
-            self._socket.close(0)
+            self.close()
             raise OSError(error.errno, f"cannot bind {address}: {error.strerror}") from None
+
+    def _count_connections(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+        """What says so for each. Without a bound: ZeroMQ's thread would wait for us, and we, closing, for that."""
+        address = f"inproc://connections-{next(_monitors)}"  # never one again: a closed one's name is free only later
+        self._socket.monitor(address, zmq.EVENT_ACCEPTED)
+        monitor = context.socket(zmq.PAIR)
+        monitor.linger = monitor.rcvhwm = 0
+        monitor.connect(address)
+        _readable(monitor)  # its descriptor tells of news only since somebody found none
+        return monitor
 
     def wait(self, timeout_ms: int) -> bool:
         """Sleep until there is something to receive; False when there is nothing in time."""
@@ -89,6 +113,20 @@ class HypercallServer:
     def fileno(self) -> int:
         """Readable when `receive` may have something; read it until None."""
         return int(self._socket.fd)
+
+    def connections_fileno(self) -> int:
+        """Readable when somebody may have connected: then ask `connections`."""
+        assert self._monitor is not None
+        return int(self._monitor.fd)
+
+    def connections(self) -> int:
+        """How many connections were accepted since it was asked last."""
+        assert self._monitor is not None
+        accepted = 0
+        while _readable(self._monitor):
+            self._monitor.recv_multipart()
+            accepted += 1
+        return accepted
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """(client, untrusted request bytes), or None when there is nothing. A message in several parts is empty."""
@@ -109,6 +147,9 @@ class HypercallServer:
             return
 
     def close(self) -> None:
+        if self._monitor is not None:
+            self._socket.monitor(None, 0)
+            self._monitor.close(0)
         self._socket.close(0)
 
 

@@ -18,7 +18,7 @@ from hvd.broker import core_dumps, sandboxes
 from hvd.broker.audit import AuditLog
 from hvd.broker.console_log import ConsoleLog
 from hvd.broker.domain import Domain
-from hvd.broker.endpoints import Endpoints
+from hvd.broker.endpoints import CONNECTIONS_MAX, Endpoints
 from hvd.broker.hardware import Refusal
 from hvd.broker.held import (
     INFO_READ_ONLY,
@@ -76,7 +76,7 @@ class World:
         self.stop_requested: bool | None = None
         self.inheritance = inheritance
         self.held = HeldDescriptors(inheritance.link, inheritance.held)
-        self.endpoints = Endpoints(context, inheritance.run_dir, poller, on_ready)
+        self.endpoints = Endpoints(context, inheritance.run_dir, poller, on_ready, self._end_flood)
         self.publisher = Publisher(context, self.endpoints.directory, poller)
         self.trace = TraceBuffers(self.held)
         self.console_log = ConsoleLog(inheritance.run_dir, poller)
@@ -389,6 +389,11 @@ class World:
             self.signal_domain(self.hypervisor.domains[domid], signal.SIGKILL)
             return
         self._poller.watch_writable(sock, None)
+
+    def _end_flood(self, domid: DomId) -> None:
+        """A domain that connects without end goes."""
+        self.publisher.log(f"it has connected more than {CONNECTIONS_MAX} times: killed", domid=domid)
+        self._tell_machine([SIGNAL, domid, self.hypervisor.domains[domid].incarnation, SIGKILL])
 
     def _upcall(self, domid: DomId, message: list[Any], descriptors: tuple[int, ...]) -> None:
         outbox = self._outboxes.setdefault(domid, deque())

@@ -1,11 +1,12 @@
 """Endpoints in the run directory: one for each living incarnation, and none left of the dead."""
 
 import os
+import socket
 
 import pytest
 import zmq
 
-from hvd.broker.endpoints import Endpoints
+from hvd.broker.endpoints import CONNECTIONS_MAX, Endpoints
 from hvd.broker.poller import Poller
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_request
@@ -22,14 +23,19 @@ def ready():
 
 
 @pytest.fixture
+def floods():
+    return []
+
+
+@pytest.fixture
 def poller():
     return Poller()
 
 
 @pytest.fixture
-def endpoints(tmp_path, poller, ready):
+def endpoints(tmp_path, poller, ready, floods):
     context = zmq.Context()
-    made = Endpoints(context, str(tmp_path), poller, ready.append)
+    made = Endpoints(context, str(tmp_path), poller, ready.append, floods.append)
     yield made
     context.destroy(linger=0)
     os.close(made.directory)
@@ -59,7 +65,7 @@ def test_the_next_incarnations_endpoint_takes_the_old_ones_place(tmp_path, endpo
 def test_a_new_broker_binds_over_what_a_dead_one_left(tmp_path, endpoints, poller):
     endpoints.open(DOM, Incarnation(1), SECRETS[1])
     with zmq.Context() as context:
-        successor = Endpoints(context, str(tmp_path), poller, lambda domid: None)
+        successor = Endpoints(context, str(tmp_path), poller, lambda domid: None, lambda domid: None)
         successor.open(DOM, Incarnation(1), SECRETS[1])
         assert files(tmp_path) == ["control", "domains/5.1/hypercall"]
         successor.close(DOM)
@@ -92,3 +98,30 @@ def test_a_run_directory_that_lost_its_parts_is_the_hosts_refusal(tmp_path, endp
     with pytest.raises(OSError, match="No such file"):
         endpoints.open(DOM, Incarnation(1), SECRETS[1])
     assert endpoints.server(DOM) is None
+
+
+def test_who_connects_without_end_has_no_endpoint_any_more(tmp_path, endpoints, poller, floods):
+    """Threat 29: libzmq aborts when descriptors run out, and accepts without asking anybody."""
+    endpoints.open(DOM, Incarnation(1), SECRETS[1])
+    path = f"/proc/self/fd/{endpoints.directory}/domains/5.1/hypercall"  # a socket's path is short
+    kept = [socket.socket(socket.AF_UNIX) for _ in range(CONNECTIONS_MAX + 1)]
+    for connection in kept[:-1]:
+        connection.connect(path)
+    for _ in range(20):
+        poller.poll(0.01)
+    assert (floods, endpoints.server(DOM) is None) == ([], False)
+    kept[-1].connect(path)
+    while not floods:
+        poller.poll(5)
+    assert (floods, endpoints.server(DOM)) == ([DOM], None)
+    kept[0].settimeout(5)
+    while kept[0].recv(1024):
+        pass  # its greeting, and then the end: nothing of them is left
+    for connection in kept:
+        connection.close()
+
+
+def test_endpoints_follow_each_other_as_fast_as_can_be(endpoints):
+    for number in range(1, 200):
+        endpoints.open(DOM, Incarnation(number), SECRETS[1])
+    assert endpoints.server(DOM) is not None
