@@ -39,6 +39,10 @@ def apply(kind: Kind, *, memory_mib: int, used_bytes: int, own_user: bool) -> No
         limits[resource.RLIMIT_NOFILE] = DESCRIPTORS_MAX
     if own_user:
         limits[resource.RLIMIT_NPROC] = _processes(kind)
+    # Descriptors on their way count for a user, against the sender's own limit: the broker's must be above ours.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        limits[resource.RLIMIT_NOFILE] = min(limits.get(resource.RLIMIT_NOFILE, hard), hard // 2)
     for what, most in limits.items():
         soft, hard = (most if now == resource.RLIM_INFINITY else min(now, most) for now in resource.getrlimit(what))
         resource.setrlimit(what, (soft, hard))
