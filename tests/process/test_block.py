@@ -15,7 +15,8 @@ from hvd.transport.hypercalls import HypercallError
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy, StoreRead, StoreWrite
 
 KERNELS = Path(__file__).with_name("kernels")
-USER, HOSTILE, LIAR = (str(KERNELS / f"{name}.py") for name in ("disk_user", "hostile_frontend", "hostile_backend"))
+USER = str(KERNELS / "disk_user.py")
+HOSTILE, LIAR = "hvd.domains.hostile.frontend:main", "hvd.domains.hostile.backend:main"
 DEADLINE_S = 40.0
 FOREVER = RestartPolicy(limit=0)
 IMAGE_BYTES = 8 << 20

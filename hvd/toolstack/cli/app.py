@@ -372,6 +372,35 @@ def doctor(json: AsJson = False) -> None:
 
 
 @_command(
+    "hvd attack",
+    "hvd attack --only ptrace --only XSA-155",
+    "hvd attack --policy silo --json",
+    "hvd attack --list",
+)
+def attack(
+    *,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Those whose names begin so; may be repeated.")
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option("--policy", metavar="NAME|FILE", help="The security policy to attack under.")
+    ] = None,
+    list_them: Annotated[bool, typer.Option("--list", help="Name the attacks, and do nothing.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Attack a cluster of its own with hostile domains, and say what was stopped.
+
+    Each attack has a control: the same without what stops it, which has to work. Ends with 1 unless all is so.
+    """
+    from hvd.toolstack.cli import attack as attacking
+
+    if list_them:
+        attacking.list_attacks(as_json=json)
+        return
+    sys.exit(attacking.attack(only or [], policy=policy, as_json=json))
+
+
+@_command(
     "hvd bench ipc",
     "hvd bench ring --duration 5 --json",
     "hvd bench boot --check",

@@ -1,9 +1,14 @@
 """A driver domain whose first incarnation abuses the ring as its argument says; later ones are honest."""
 
+from __future__ import annotations
+
 import signal
 import struct
+from collections.abc import Callable
+from typing import Any
 
 from hvd.domains.block import backend
+from hvd.domains.guest import Guest
 from hvd.domains.programs import driver_domain
 from hvd.transport.protocols.block import REQUEST_SIZE
 
@@ -12,7 +17,7 @@ features = backend.BlockBackend.features
 first: list[int] = []
 
 
-def answer_all(connection, id_of):
+def answer_all(connection: Any, id_of: Callable[[int], int]) -> None:
     """Answer every request in the ring under another id, with nothing done."""
     slots = connection._ring.pop_many()
     for at in range(0, len(slots), REQUEST_SIZE):
@@ -22,16 +27,16 @@ def answer_all(connection, id_of):
             connection._endpoint.notify()
 
 
-def invented(connection):
+def invented(connection: Any) -> None:
     answer_all(connection, lambda request_id: request_id + 1000)
 
 
-def repeated(connection):
+def repeated(connection: Any) -> None:
     """Every answer carries the first request's id."""
     answer_all(connection, lambda request_id: first[0])
 
 
-def jumping(connection):
+def jumping(connection: Any) -> None:
     if not connection._ring.pop_many():  # the frontend is not connected before it has sent something
         return
     connection._ring_pages.view[8:12] = (5000).to_bytes(4, "little")
@@ -40,14 +45,14 @@ def jumping(connection):
         signal.pause()
 
 
-def many_sectors(device):
+def many_sectors(device: Any) -> dict[str, Any]:
     return features(device) | {"sectors": "many"}
 
 
-def main(guest):
+def main(guest: Guest) -> None:
     if guest.incarnation == 1:
         if guest.args[0] == "many_sectors":
-            backend.BlockBackend.features = many_sectors  # type: ignore[method-assign]
+            backend.BlockBackend.features = many_sectors  # type: ignore[method-assign,assignment]
         else:
             backend.Connection.serve = globals()[guest.args[0]]  # type: ignore[method-assign]
     driver_domain.main(guest)

@@ -1,10 +1,18 @@
-"""A guest that abuses its disk's ring and XenStore keys as its first argument says, and looks what comes of it."""
+"""A guest that abuses its disk's ring and XenStore keys as its first argument says, and looks what comes of it.
+
+What it must not be able to do is an assertion: it powers off when its disk did what it should have.
+"""
+
+from __future__ import annotations
 
 import errno
 import itertools
 import struct
 import threading
+from collections.abc import Callable
+from typing import Any
 
+from hvd.domains.guest import Guest
 from hvd.transport.protocols import block
 from hvd.transport.xenbus_state import XenbusState
 
@@ -14,7 +22,7 @@ ERRNO = {0: 0, -1: errno.EIO, -2: errno.EOPNOTSUPP}
 ids = itertools.count(2**40)
 
 
-def raw(disk, slot, request_id):
+def raw(disk: Any, slot: bytes, request_id: int) -> int:
     """Send any 112 bytes past the frontend; the errno of the answer, which must be this request's."""
     if disk._ring.push(slot.ljust(block.REQUEST_SIZE, b"\0")):
         disk._endpoint.notify()
@@ -25,30 +33,30 @@ def raw(disk, slot, request_id):
     return ERRNO[status]
 
 
-def segment(ref, first=0, last=7):
+def segment(ref: int, first: int = 0, last: int = 7) -> bytes:
     return struct.pack("<IBBxx", ref, first, last)
 
 
-def transfer(operation, request_id, sector, segments, claimed=None):
+def transfer(operation: int, request_id: int, sector: int, segments: bytes, claimed: int | None = None) -> bytes:
     claimed = len(segments) // 8 if claimed is None else claimed
     return struct.pack("<BBHxxxxQQ", operation, claimed, 0, request_id, sector) + segments
 
 
-def indirect(operation, request_id, sector, count, ref):
+def indirect(operation: int, request_id: int, sector: int, count: int, ref: int) -> bytes:
     return struct.pack("<BBHxxxxQQHxxI", block.Operation.INDIRECT, operation, count, request_id, sector, 0, ref)
 
 
-def discard(request_id, sector, sectors):
+def discard(request_id: int, sector: int, sectors: int) -> bytes:
     return struct.pack("<BBHxxxxQQQ", block.Operation.DISCARD, 0, 0, request_id, sector, sectors)
 
 
-def bad_requests(guest):
+def bad_requests(guest: Guest) -> None:
     """Each is answered with an error; the disk goes on."""
     disk = guest.disk()
     ref, end = disk._data.ref, disk.sectors
     op, good = block.Operation, segment(disk._data.ref)
 
-    def expect(code, encode):
+    def expect(code: int, encode: Callable[[int], bytes]) -> None:
         request_id = next(ids)
         assert raw(disk, encode(request_id), request_id) == code, (code, encode(request_id).hex())
 
@@ -73,25 +81,25 @@ def bad_requests(guest):
     assert disk.read(0, 1) == b"good" * 128
 
 
-def raw_write_to_readonly(guest):
+def raw_write_to_readonly(guest: Guest) -> None:
     disk = guest.disk()
     good = segment(disk._data.ref)
-    for encode in (
-        lambda i: transfer(block.Operation.WRITE, i, 0, good),
-        lambda i: discard(i, 0, 8),
-    ):
+    writes: tuple[Callable[[int], bytes], ...] = (
+        lambda i: transfer(block.Operation.WRITE, i, 0, good), lambda i: discard(i, 0, 8),
+    )  # fmt: skip
+    for encode in writes:
         request_id = next(ids)
         assert raw(disk, encode(request_id), request_id) == errno.EIO
 
 
-def wait_closed(guest):
+def wait_closed(guest: Guest) -> str:
     """Until the backend has closed the device and our own end knows; the backend's reason."""
     frontend = guest._frontends["vbd", "51712"]
     guest.runtime.wait_until(lambda: frontend.state is XenbusState.CLOSED, "the device's end", 20)
     return frontend.error
 
 
-def index_jump(guest):
+def index_jump(guest: Guest) -> None:
     """The device is closed, the reason stands in XenStore."""
     disk = guest.disk()
     for jump in (1000, 0x8000_0000):
@@ -103,14 +111,14 @@ def index_jump(guest):
         assert disk.read(0, 1) == bytes(512)
 
 
-def double_fetch(guest):
+def double_fetch(guest: Guest) -> None:
     """While the backend looks at its segments, they change: to refs not granted, to sectors beyond the page."""
     disk = guest.disk()
     view, ref, table = disk._data.view, disk._data.ref, 0
     good, bad = segment(ref + 1) * 256, (segment(UNKNOWN_REF) + segment(ref + 1, 0, 255)) * 128
     over = threading.Event()
 
-    def flip():
+    def flip() -> None:
         while not over.is_set():
             view[table : table + 2048] = bad
             view[table : table + 2048] = good
@@ -128,7 +136,7 @@ def double_fetch(guest):
     disk.write(0, b"good" * 128)
 
 
-GARBAGE = (
+GARBAGE: tuple[dict[str, str], ...] = (
     {"event-channel": "seven"},
     {"event-channel": "0"},
     {"event-channel": "-1"},
@@ -142,7 +150,7 @@ GARBAGE = (
 )
 
 
-def garbage_keys(guest):
+def garbage_keys(guest: Guest) -> None:
     disk, store = guest.disk(), guest.runtime.store
     incarnation = store.read_text(store.read_text("device/vbd/51712/backend") + "/hvd-incarnation")
     for number, garbage in enumerate(GARBAGE, 100):
@@ -155,12 +163,12 @@ def garbage_keys(guest):
     assert disk.read(0, 1) == bytes(512)
 
 
-def reconnects(guest):
+def reconnects(guest: Guest) -> None:
     """XSA-350: connect and disconnect as fast as can be."""
     store = guest.runtime.store
     for number in range(200):
         store.write_all("device/vbd/51712", {"hvd-session": f"x.{number}", "state": str(1 + number % 6)})
 
 
-def main(guest):
+def main(guest: Guest) -> None:
     globals()[guest.args[0]](guest)

@@ -1,0 +1,151 @@
+"""Attacks on the broker by messages: for others, in others' names, again, broken, too many, with descriptors."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import resource
+import socket
+import struct
+import sys
+from typing import Any
+
+import msgpack
+import zmq
+
+from hvd.domains.guest import Guest
+from hvd.transport import messages as m
+from hvd.transport.codec import pack_request, unpack_reply
+from hvd.transport.hypercalls import HypercallClient, HypercallError
+from hvd.transport.ids import DOM0, DOMID_SELF, DomId, ExtentId, GrantRef, Handle, Port
+
+KEPT: list[Any] = []
+UPCALLS = 3
+ANSWER_MS = 700
+REPLAY_SEQUENCE = 10**6
+
+
+def certificate() -> dict[str, Any]:
+    """This domain's own, from wherever it lies in memory."""
+    frame = sys._getframe()
+    while "certificate" not in frame.f_locals:
+        assert frame.f_back is not None
+        frame = frame.f_back
+    return dict(frame.f_locals["certificate"])
+
+
+def own_address(guest: Guest) -> str:
+    return "ipc:///run/hvd/hypercall"
+
+
+def on_another(guest: Guest, dom: str) -> str:
+    """Every operation on a domain that is not ours, and on the machine; what was carried out."""
+    other, done = DomId(int(dom)), []
+    for message in [
+        m.DomctlPause(other), m.DomctlDestroy(other), m.DomctlKill(other), m.DomctlShutdown(other, False, 0),
+        m.EvtchnReset(other), m.EvtchnAllocUnbound(other, DOM0), m.EvtchnStatus(other, Port(1)),
+        m.DomctlUnpause(other), m.MachineStop(False), m.SysctlReadConsole(), m.SysctlPhysinfo(), m.SysctlSandboxes(),
+        m.TraceStart([other]), m.XsmSetenforce(False), m.DomctlCreate(m.DomainConfig("planted", "hvd:idle")),
+        m.GnttabMap(other, GrantRef(0), 1, True), m.GnttabMap(other, GrantRef(8), 1, False),
+        m.GnttabMap(other, GrantRef(2**31 - 1), 8192, False), m.GnttabUnmap(Handle(1)), m.GnttabFree(ExtentId(1)),
+        m.GnttabShare(ExtentId(1), 0, 1), m.EvtchnBindInterdomain(other, Port(1)),
+        m.EvtchnBindInterdomain(other, Port(2)),
+    ]:  # fmt: skip
+        with contextlib.suppress(HypercallError):
+            guest.runtime.hypercalls.call(message)
+            done.append(type(message).__name__)
+    return f"carried out: {' '.join(done) or 'nothing'}"
+
+
+def speak_as(guest: Guest, address: str, key: str, identity: str) -> str:
+    """Write a node under this ZeroMQ identity, at an endpoint (empty: ours) with a key (empty: ours)."""
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+    socket.linger = 0
+    socket.routing_id = identity.encode()
+    socket.curve_serverkey = key.encode() if key else certificate()["server_key"]
+    socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+    socket.connect(address or own_address(guest))
+    socket.send(pack_request(m.StoreWrite(0, "data/forged", b"1"), REPLAY_SEQUENCE, 0, 0))
+    told = f"answered: {unpack_reply(socket.recv())[:3]}" if socket.poll(ANSWER_MS) else "no answer"
+    socket.close(0)  # or it and our own connection take the identity from each other for ever
+    guest.runtime.hypercalls._sequence = REPLAY_SEQUENCE + 1
+    return told
+
+
+def replay(guest: Guest, count: str, step: str) -> str:
+    """One request for a port again and again; `step` is by how much its sequence number grows."""
+    socket, last = guest.runtime.hypercalls._socket, 0
+    for number in range(int(count)):
+        last = REPLAY_SEQUENCE + number * int(step)
+        socket.send(pack_request(m.EvtchnAllocUnbound(DOMID_SELF, DOM0), last, 0, number))
+        socket.recv()
+        guest.runtime._upcalls.read_all()
+    guest.runtime.hypercalls._sequence = last + 1
+    return f"asked {count} times"
+
+
+def send_nonsense(guest: Guest, *messages: str) -> str:
+    """These, given in hexadecimal, then one of a megabyte, which ends the connection."""
+    socket, answered = guest.runtime.hypercalls._socket, 0
+    for message in messages:
+        socket.send(bytes.fromhex(message))
+        answered += bool(socket.poll(ANSWER_MS)) and bool(socket.recv())
+    socket.send(b"x" * 1_000_000)
+    guest.runtime.hypercalls._sequence = 10**9
+    return f"{answered} of {len(messages)} were answered"
+
+
+def flood_connections(guest: Guest) -> str:
+    """As many connections to the broker as a process can have; they are kept."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for _ in range(hard):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", ANSWER_MS // 1000, 0))
+        try:
+            connection.connect(own_address(guest).removeprefix("ipc://"))
+        except OSError as error:
+            while KEPT and len(KEPT) > hard - 64:
+                KEPT.pop().close()
+            return f"{len(KEPT)} connections, then {type(error).__name__}"
+        KEPT.append(connection)
+    return f"{len(KEPT)} connections"
+
+
+def send_descriptors(guest: Guest, count: str) -> str:
+    """Down the upcall socket: messages with descriptors, and messages that are none."""
+    upcalls, sent = socket.socket(fileno=os.dup(UPCALLS)), 0
+    forged = array.array("i", [1] * 16)
+    for number in range(int(count)):
+        body = msgpack.packb(["descriptors", number]) if number % 2 else b"\xc1"
+        try:
+            upcalls.sendmsg([body], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, forged)], socket.MSG_NOSIGNAL)
+            sent += 1
+        except OSError as error:  # it is full, or as many are on their way as a user may have
+            return f"sent {sent} messages of 16 descriptors, then {type(error).__name__}"
+    return f"sent {sent} messages of 16 descriptors"
+
+
+class _Deaf:
+    """It says that whatever was sent has been taken, and reads nothing."""
+
+    events_seen = descriptors_received = 2**40
+
+    def take_descriptors(self, sequence: int, count: int, deadline_s: float) -> list[int]:
+        return []
+
+
+def be_deaf(guest: Guest) -> None:
+    """Take pages without end and never read the socket that their descriptors come over."""
+    client: HypercallClient = guest.runtime.hypercalls
+    client._upcalls = _Deaf()  # type: ignore[assignment]
+    while True:
+        extent, _ = client.call(m.GnttabAllocate(DOM0, 1, False))
+        client.call(m.GnttabFree(extent))
+
+
+def tell_key(guest: Guest) -> str:
+    """A victim that gives its key away."""
+    guest.runtime.store.write("data/key", bytes(certificate()["server_key"]))
+    return "told"

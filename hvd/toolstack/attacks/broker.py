@@ -1,0 +1,212 @@
+"""Attacks on the broker by messages. It is the same process afterwards, and goes on making domains."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import msgpack
+
+from hvd.toolstack.attacks import naive
+from hvd.toolstack.attacks.arena import Arena, harm, harmless
+from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
+from hvd.toolstack.attacks.layers import IS_ROOT
+from hvd.toolstack.cluster import Domain, DomainState
+from hvd.transport import messages as m
+from hvd.transport.codec import pack_request
+from hvd.transport.ids import Port
+from hvd.transport.run_dir import DOMAINS, ENDPOINT
+
+REPLAYS = 100
+FORGED = 300
+FLOOD_DESCRIPTORS, FLOODERS_MAX = 4000, 8
+REACHES_SOCKETS = ("root", "landlock", *(("uid",) if IS_ROOT else ("user", "mount")))
+IDENTITY = "c0123456789abcdef"
+"""A routing id as a toolstack program has one, which speaks in domain 0's name."""
+
+
+def against_broker(attack: Callable[[Arena], str]) -> Attempt:
+    """It is harmed where it is another process than before, or its domains are not as they were."""
+
+    def attempt(arena: Arena) -> Seen:
+        before = arena.cluster.info()
+        told = attack(arena)
+        arena.add(m.DomainConfig("afterwards", "hvd:idle")).wait_ready()
+        after = arena.cluster.info()
+        if (after["broker_pid"], after["broker_restarts"]) != (before["broker_pid"], before["broker_restarts"]):
+            return harm(f"the broker died: {told}")
+        return harmless(f"{told}; the broker is the same and made a domain")
+
+    return attempt
+
+
+def undefended(peer: str, *arguments: object) -> Attempt:
+    """The same against one without the check."""
+
+    def control(arena: Arena) -> Seen:
+        harmed, what = naive.run(peer, *arguments)
+        return Seen(harmed, what)
+
+    return control
+
+
+def _on_another(arena: Arena) -> Seen:
+    victim = _bystander(arena)
+    ports = arena.cluster.info()["ports"]
+    told = arena.attack("messages.on_another", victim.domid)
+    info = victim.info()
+    if info.state is not DomainState.RUNNING or info.incarnation != 1 or "carried out: nothing" not in told:
+        return harm(f"{told}; the victim is {info.state}")
+    return harmless(f"{told}; the victim runs, {arena.cluster.info()['ports'] - ports} ports more, its attacker's")
+
+
+def _by_domain_0(arena: Arena) -> Seen:
+    victim = _bystander(arena)
+    arena.cluster.call(m.DomctlPause(victim.domid))
+    paused = victim.state is DomainState.PAUSED
+    arena.cluster.call(m.DomctlDestroy(victim.domid))
+    return Seen(paused, f"the victim was {'paused' if paused else 'not paused'} and destroyed")
+
+
+def _bystander(arena: Arena) -> Domain:
+    domain = arena.add(m.DomainConfig("bystander", "hvd:idle"))
+    arena.write(domain, "data/secret", "original")
+    return domain
+
+
+def _endpoint(arena: Arena, domain: Domain) -> str:
+    return f"ipc://{arena.cluster.run_dir}/{DOMAINS}/{domain.domid}.1/{ENDPOINT}"
+
+
+def _speak_as(*, own_endpoint: bool, key: bool, off: tuple[str, ...] = ()) -> Attempt:
+    """The victim's store has what it never wrote, or has not."""
+
+    def attempt(arena: Arena) -> Seen:
+        victim = arena.domain("messages.tell_key")
+        theirs = arena.node(victim, "data/key")
+        address = "" if own_endpoint else _endpoint(arena, victim)
+        told = arena.attack("messages.speak_as", address, theirs if key else "", IDENTITY, off=off)
+        forged = arena.read(victim, "data/forged") is not None
+        return harm("the victim's store was written in its name") if forged else harmless(told)
+
+    return attempt
+
+
+def _dead_key(*, dead: bool) -> Attempt:
+    """The key of an incarnation that is dead, at the endpoint of the one that lives."""
+
+    def attempt(arena: Arena) -> Seen:
+        victim = arena.domain("messages.tell_key")
+        key, address = arena.node(victim, "data/key"), _endpoint(arena, victim)
+        if dead:
+            victim.kill()
+            victim.wait_state(DomainState.PRESERVED)
+            victim.reboot()
+            victim.wait_ready()
+            address = address.replace(f"/{victim.domid}.1/", f"/{victim.domid}.2/")
+        told = arena.attack("messages.speak_as", address, key, IDENTITY, off=REACHES_SOCKETS)
+        forged = arena.read(victim, "data/forged") is not None
+        return harm("the victim's store was written in its name") if forged else harmless(told)
+
+    return attempt
+
+
+def _replay(step: int) -> Attempt:
+    def attempt(arena: Arena) -> Seen:
+        domain = arena.domain("messages.replay", REPLAYS, step, wait=False)
+        told = arena.outcome(domain)
+        ports = [n for n in range(1, 1024) if _status(arena, domain, n)]
+        made = len(ports) - 2  # the upcall port and the console's
+        what = f"{told}, {made} ports were made"
+        return harm(what) if made > 1 else harmless(what)
+
+    return attempt
+
+
+def _status(arena: Arena, domain: Domain, port: int) -> int:
+    return int(arena.cluster.call(m.EvtchnStatus(domain.domid, Port(port)))["status"])
+
+
+def _nonsense() -> list[str]:
+    """Broken in every way that a message can be, in hexadecimal."""
+    good = pack_request(m.StoreMkdir(0, "data/made"), 10**6, 0, 0)
+    nested = b"\x91" * 900 + b"\xc0"
+    bad = [
+        b"", b"\xc1", good[:-1], good + b"x", nested, b"\x96\x01\x05\x00\x00\xcd\x11\x00" + nested,
+        bytes([0x96, 1, 6, 0, 0, 0xCD, 0xFF, 0xFF, 0x90]), b"x" * 2_000, good.replace(b"data/made", b"data\x00made"),
+        msgpack.packb([1, 2**63, 0, 0, 0x8002, [0, 1]]), msgpack.packb({}), msgpack.packb([1] * 6),
+    ]  # fmt: skip
+    return [one.hex() for one in bad]
+
+
+NONSENSE = _nonsense()
+
+
+def _forged_descriptors(arena: Arena) -> Seen:
+    broker = arena.broker_pid()
+    domain = arena.domain("messages.send_descriptors", FORGED)
+    before = _open_descriptors(broker)
+    told = arena.outcome(domain)
+    arena.add(m.DomainConfig("afterwards", "hvd:idle")).wait_ready()
+    domain.destroy()
+    gained = _open_descriptors(broker) - before
+    what = f"{told}; the broker, the same as before, has {gained} descriptors more"
+    return harm(what) if gained > FORGED or arena.broker_pid() != broker else harmless(what)
+
+
+def _open_descriptors(pid: int) -> int:
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def _flood(arena: Arena) -> str:
+    """From as many domains as it takes, were each to have all the descriptors that it may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    domains = min(hard // FLOOD_DESCRIPTORS + 2, FLOODERS_MAX)
+    flooders = [arena.domain("messages.flood_connections", wait=False) for _ in range(domains)]
+    ends = [arena.outcome(flooder) for flooder in flooders]
+    return f"{len(ends)} domains, the first: {ends[0]}"
+
+
+def _deaf(arena: Arena) -> Seen:
+    before, broker = resident_kib(arena), arena.broker_pid()
+    domain = arena.domain("messages.be_deaf", wait=False)
+    told = arena.outcome(domain)
+    grown = resident_kib(arena) - before
+    what = f"{told}; the broker has {grown} KiB more"
+    return harm(what) if arena.broker_pid() != broker or grown > 4096 else harmless(what)
+
+
+def resident_kib(arena: Arena) -> int:
+    """What the broker has of memory."""
+    for line in Path(f"/proc/{arena.broker_pid()}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    return 0
+
+
+LOCKS = "with the victim's key and its endpoint's directory given away"
+ATTACKS: list[Attack] = [
+    Attack("hypercalls on another domid", "broker: privileges", _on_another, _by_domain_0,
+           "the same hypercalls from domain 0's endpoint"),
+    Attack("forged ZeroMQ identities", "broker: the endpoint is the identity", _speak_as(own_endpoint=True, key=False),
+           _speak_as(own_endpoint=False, key=True, off=REACHES_SOCKETS), LOCKS),
+    Attack("another domain's endpoint with its key (root)", "root", _speak_as(own_endpoint=False, key=True),
+           _speak_as(own_endpoint=False, key=True, off=REACHES_SOCKETS), LOCKS, needs=("root",)),
+    Attack("another domain's endpoint without its key", "broker: CURVE",
+           _speak_as(own_endpoint=False, key=False, off=REACHES_SOCKETS),
+           _speak_as(own_endpoint=False, key=True, off=REACHES_SOCKETS), LOCKS),
+    Attack("a dead incarnation's key", "broker: a key for each incarnation", _dead_key(dead=True),
+           _dead_key(dead=False), "with the key of the incarnation that lives"),
+    Attack("replayed messages", "broker: sequence numbers", _replay(0), _replay(1),
+           "the same request under a new number each time"),
+    Attack("broken messages", "broker: the codec",
+           against_broker(lambda arena: arena.attack("messages.send_nonsense", *NONSENSE)),
+           undefended("trusts_messages", *NONSENSE), "against a peer that dispatches on what it unpacks"),
+    Attack("a connection flood", "broker: connections_max", against_broker(_flood),
+           undefended("accepts_everybody", 56), "against a bare ZeroMQ socket with 64 descriptors"),
+    Attack("forged descriptors", "broker: the upcall socket's other way", _forged_descriptors,
+           undefended("keeps_descriptors", FORGED), "against a peer that ignores what comes with a message"),
+    Attack("a domain that never reads its descriptor socket", "broker: outbox_max", _deaf,
+           undefended("queues_without_end", 10_000), "against a peer that keeps what is not taken"),
+]  # fmt: skip

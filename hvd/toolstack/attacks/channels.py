@@ -1,0 +1,72 @@
+"""Attacks on event channels and on what domains that were forked from one zygote might know of each other."""
+
+from __future__ import annotations
+
+from hvd.toolstack.attacks.arena import Arena, harm, harmless
+from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
+from hvd.toolstack.attacks.broker import against_broker, undefended
+from hvd.transport import messages as m
+from hvd.transport.ids import DOM0, Port
+
+KNOWN = 12
+"""Characters of a key that its seeker is told."""
+OWN_MEMORY = ("root", "landlock", "opaque", "seccomp", "uid", "user", "mount")
+
+
+def bind_all(offered: bool) -> Attempt:
+    """No port of the victim's is bound to the attacker; the control's victim offers one."""
+
+    def attempt(arena: Arena) -> Seen:
+        victim = arena.add(m.DomainConfig("victim", "hvd:idle"))
+        attacker = arena.domain("channels.bind_all", victim.domid, paused=True)
+        arena.cluster.call(m.EvtchnAllocUnbound(victim.domid, attacker.domid if offered else DOM0))
+        attacker.unpause()
+        told = arena.outcome(attacker)
+        statuses = [arena.cluster.call(m.EvtchnStatus(victim.domid, Port(port))) for port in range(1, 20)]
+        taken = any(status["remote_dom"] == attacker.domid and status["remote_port"] for status in statuses)
+        return harm("a port of the victim's is bound to it") if taken else harmless(told)
+
+    return attempt
+
+
+def _stuff(arena: Arena) -> Seen:
+    victim = arena.domain("victims.serve_ring", "defended", "")
+    attacker = arena.domain("channels.stuff")
+    arena.write(attacker, "data/peer", victim.domid)
+    for node in ("ref", "port"):
+        arena.write(victim, f"data/{node}", arena.node(attacker, f"data/{node}"))
+    arena.write(victim, "data/peer", attacker.domid)
+    arena.node(victim, "data/serving")
+    arena.write(attacker, "data/go", 1)
+    told = arena.outcome(attacker)
+    return harm("the victim does not answer any more") if arena.ask(victim) is None else harmless(
+        f"{told}; the victim answers"
+    )
+
+
+def _find_key(own: bool) -> Attempt:
+    """A domain that is forked when another has its key; or the one whose key it is."""
+
+    def attempt(arena: Arena) -> Seen:
+        victim = arena.domain("messages.tell_key")
+        key = arena.node(victim, "data/key")
+        if own:
+            told = arena.attack("channels.find_own_key", off=OWN_MEMORY)
+            return Seen("found its own" in told, told)
+        told = arena.attack("channels.find_key", key[:KNOWN], off=OWN_MEMORY)
+        return harm("it has the key of another domain") if key in told else harmless(told.partition(":")[0])
+
+    return attempt
+
+
+ATTACKS: list[Attack] = [
+    Attack("XSA-342 ports of others and out of range", "event channels: a port is bound by whom it is held open for",
+           bind_all(False), bind_all(True), "with a port that is held open for it"),
+    Attack("XSA-343 XSA-344 resets that race", "event channels: one loop decides",
+           against_broker(lambda arena: arena.attack("channels.race_resets")),
+           undefended("lets_go_of_what_is_in_use", 60), "against one that frees a port while it is used"),
+    Attack("a channel's pipe filled, its flags changed", "event channels: a description for each end", _stuff,
+           undefended("shares_a_description"), "against two that write one description"),
+    Attack("another domain's key in a fork", "zygote: it holds no key", _find_key(False), _find_key(True),
+           "in the domain whose key it is"),
+]  # fmt: skip

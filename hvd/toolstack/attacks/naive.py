@@ -1,0 +1,227 @@
+"""Peers without defences, each a process of its own: what becomes of one that is attacked as the broker is.
+
+`run` starts one and says how it ended; `python -m` this module is one. None of them is a part of hvd: they are the
+controls of attacks on checks that hvd has no switch for.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import json
+import mmap
+import os
+import resource
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import zmq
+
+DEADLINE_S = 20.0
+FEW_DESCRIPTORS = 64
+BUFFER = 4096
+
+
+def run(peer: str, *arguments: object) -> tuple[bool, str]:
+    """Whether it came to harm, and how."""
+    command = [sys.executable, "-P", "-m", __name__, peer]
+    done = subprocess.run(
+        command, input=json.dumps(arguments), capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        return True, f"it died: {last or f'status {done.returncode}'}"
+    harmed, what = json.loads(done.stdout)
+    return bool(harmed), str(what)
+
+
+def trusts_messages(*untrusted: str) -> tuple[bool, str]:
+    """Unpacks, and dispatches on what it finds."""
+    for body in untrusted:
+        _, _, _, _, number, fields = msgpack.unpackb(bytes.fromhex(body))
+        handlers: dict[int, Callable[..., object]] = {0x8009: os.mkdir, 0x8002: os.readlink}
+        handlers[number](*fields)
+    return False, "it goes on"
+
+
+def accepts_everybody(connections: int) -> tuple[bool, str]:
+    """A bare ZeroMQ socket in a process that has few descriptors."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_DESCRIPTORS, FEW_DESCRIPTORS))
+    router = zmq.Context().socket(zmq.ROUTER)
+    address = f"hvd-naive-{os.getpid()}"
+    router.bind(f"ipc://@{address}")
+    if os.fork() == 0:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_DESCRIPTORS, FEW_DESCRIPTORS))
+        os.closerange(3, FEW_DESCRIPTORS)
+        kept = [socket.socket(socket.AF_UNIX) for _ in range(FEW_DESCRIPTORS - 8)]
+        for connection in kept:
+            connection.connect(f"\0{address}")
+        time.sleep(1)  # hold them
+        os._exit(0)
+    os.wait()
+    return False, f"it has accepted {connections} and goes on"
+
+
+def keeps_descriptors(count: int) -> tuple[bool, str]:
+    """Receives messages and forgets that descriptors come with them."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    before = _descriptors()
+    forged = array.array("i", [1] * 16)
+    for _ in range(count):
+        ours.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, forged)])
+        theirs.recvmsg(16, 4096)
+    gained = _descriptors() - before
+    return gained > 0, f"it has {gained} descriptors more"
+
+
+def _descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def queues_without_end(count: int) -> tuple[bool, str]:
+    """Keeps what its peer does not take."""
+    ours, _theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    waiting: list[bytes] = []
+    for number in range(count):
+        try:
+            ours.send(b"event %d" % number)
+        except BlockingIOError:
+            waiting.append(b"event %d" % number)
+    return len(waiting) > 1024, f"{len(waiting):,} messages wait"
+
+
+class _Room(ctypes.Structure):
+    """A buffer of the size that a message should have, and what lies behind it."""
+
+    _fields_ = (("buffer", ctypes.c_char * BUFFER), ("neighbour", ctypes.c_char * 8192))
+
+
+def copies_whatever_comes(size: int) -> tuple[bool, str]:
+    """Into a buffer of 4,096 bytes."""
+    room = _Room()
+    room.neighbour = b"untouched"
+    ctypes.memmove(ctypes.addressof(room), b"x" * size, size)
+    return room.neighbour != b"untouched", "what lies behind its buffer was overwritten"
+
+
+def walks_recursively(path: str) -> tuple[bool, str]:
+    """As deep as a path is."""
+
+    def make(tree: dict[str, Any], names: list[str]) -> dict[str, Any]:
+        return {names[0]: make(tree, names[1:])} if names else tree
+
+    make({}, path.split("/"))
+    return False, "it goes on"
+
+
+def writes_all_it_is_told(path: str, size: int) -> tuple[bool, str]:
+    """A log without rotation."""
+    with open(path, "ab") as log:
+        for _ in range(size // BUFFER):
+            log.write(b"x" * BUFFER)
+    written = Path(path).stat().st_size
+    Path(path).unlink()
+    return written >= size // BUFFER * BUFFER, f"its log has {written:,} bytes"
+
+
+def counts_without_names(maps: int, unmaps: int) -> tuple[bool, str]:
+    """Counts its mappings, and takes any unmap for one of them."""
+    mapped = [object() for _ in range(maps)]
+    count = len(mapped) - unmaps
+    return count <= 0 < len(mapped), f"it counts {count} mappings of a page that has {maps}: it would free it"
+
+
+def reads_every_byte(count: int) -> tuple[bool, str]:
+    """One event a byte in a pipe."""
+    read, write = os.pipe()
+    reader = threading.Thread(target=os.read, args=(read, 1))
+    os.set_blocking(write, False)
+    written = 0
+    for _ in range(count):
+        try:
+            written += os.write(write, b"!")
+        except BlockingIOError:
+            break
+    reader.start()
+    reader.join()
+    return written > 1000, f"{written:,} events wait for it"
+
+
+def lets_go_of_what_is_in_use(times: int) -> tuple[bool, str]:
+    """Unmaps a ring when its frontend says that it goes, whoever works on it."""
+    for _ in range(times):
+        ring = mmap.mmap(-1, BUFFER)
+        in_flight = 0  # a request's place in the ring
+        ring.close()
+        ring[in_flight] = 1
+    return False, "it goes on"
+
+
+def shares_a_description() -> tuple[bool, str]:
+    """Writes a pipe, without blocking as it believes, whose other writer has changed the flags and filled it."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    theirs = os.dup(write)  # as SCM_RIGHTS hands it on: the same open file description
+    try:
+        while True:
+            os.write(theirs, b"x" * BUFFER)
+    except BlockingIOError:
+        os.set_blocking(theirs, True)
+    writer = threading.Thread(target=os.write, args=(write, b"x"), daemon=True)
+    writer.start()
+    writer.join(0.5)
+    blocked = writer.is_alive()
+    os.read(read, 2 * BUFFER)
+    return blocked, "it blocks in a write that should not"
+
+
+def writes_any_sector(request: str, sectors: int) -> tuple[bool, str]:
+    """Carries a blkif request out on the first of two images of so many sectors that lie in one file."""
+    _, segments, _, _, sector = struct.unpack_from("<BBHxxxxQQ", bytes.fromhex(request))
+    with tempfile.TemporaryFile(buffering=0) as disk:
+        disk.write(bytes(2 * sectors * 512))
+        os.pwrite(disk.fileno(), b"x" * 512 * segments, sector * 512)
+        neighbour = os.pread(disk.fileno(), sectors * 512, sectors * 512)
+    return b"x" in neighbour, "the image behind its own was written"
+
+
+def believes_a_key(value: str) -> tuple[bool, str]:
+    """A number, as the other end says."""
+    return int(value) < 0, "it goes on"
+
+
+def believes_responses(*ids: int) -> tuple[bool, str]:
+    """Looks a response's request up by its id."""
+    open_requests = {1: "a read", 2: "a write"}
+    for answered in ids:
+        open_requests.pop(answered)
+    return False, "it goes on"
+
+
+PEERS: dict[str, Callable[..., tuple[bool, str]]] = {
+    peer.__name__: peer for peer in (
+        trusts_messages, accepts_everybody, keeps_descriptors, queues_without_end, copies_whatever_comes,
+        walks_recursively, writes_all_it_is_told, counts_without_names, reads_every_byte,
+        lets_go_of_what_is_in_use, shares_a_description, writes_any_sector, believes_a_key, believes_responses,
+    )
+}  # fmt: skip
+
+
+def main() -> None:
+    """Be one of them."""
+    sys.stdout.write(json.dumps(PEERS[sys.argv[1]](*json.load(sys.stdin))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""Attacks on XenStore and what hangs on it: disks' images, the consoles' logs."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+
+from hvd.toolstack.attacks.arena import ENDED, Arena, harm, harmless, home
+from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
+from hvd.toolstack.attacks.broker import against_broker, resident_kib, undefended
+from hvd.toolstack.cluster import Domain
+from hvd.transport import messages as m
+from hvd.transport.codec import pack_call
+from hvd.transport.hypercalls import HypercallError
+
+GROWTH_MAX_KIB = 4096
+"""What a domain may make the broker grow by."""
+REWRITES = 12_800
+LOG_BYTES = 6 << 20
+LOGS_MAX = 3 << 20
+"""Two files of 1 MiB, and what was on its way."""
+DOM0_NODES = 8_000
+
+
+def _victim(arena: Arena) -> tuple[Domain, str]:
+    """A domain with a secret in a node of its own."""
+    domain, secret = arena.add(m.DomainConfig("victim", "hvd:idle")), secrets.token_hex(16)
+    arena.write(domain, "data/secret", secret)
+    return domain, secret
+
+
+def _permit(arena: Arena, domain: Domain, path: str, *entries: str) -> None:
+    arena.cluster.call(m.StoreSetPerms(0, f"{home(domain)}/{path}", [f"n{domain.domid}", *entries]))
+
+
+def reach_another(permitted: str) -> Attempt:
+    """Its nodes are as they were, and the attacker does not know what is in them; or it is `permitted` to."""
+
+    def attempt(arena: Arena) -> Seen:
+        victim, secret = _victim(arena)
+        attacker = arena.domain("store.reach_another", victim.domid, paused=True)
+        if permitted:
+            for path in ("data", "data/secret"):
+                _permit(arena, victim, path, f"{permitted}{attacker.domid}")
+        attacker.unpause()
+        told = arena.outcome(attacker)
+        if secret in told:
+            return harm("it knows what is in the victim's node")
+        if arena.read(victim, "data/secret") != secret:
+            return harm("the victim's node was changed")
+        return harmless(told)
+
+    return attempt
+
+
+def _reach_root(arena: Arena) -> Seen:
+    victim, secret = _victim(arena)
+    told = arena.attack("store.reach_root")
+    planted = [path for path in ("/planted", "/tool/planted") if _exists(arena, path)]
+    if planted or arena.read(victim, "data/secret") != secret:
+        return harm(f"{told}; {' '.join(planted) or 'nodes of others are gone'}")
+    return harmless(told)
+
+
+def _reach_root_permitted(arena: Arena) -> Seen:
+    before = list(arena.cluster.call(m.StoreGetPerms(0, "/")))
+    attacker = arena.domain("store.reach_root", paused=True)
+    arena.cluster.call(m.StoreSetPerms(0, "/", [*before, f"b{attacker.domid}"]))
+    attacker.unpause()
+    arena.outcome(attacker)
+    planted = _exists(arena, "/planted")
+    arena.cluster.call(m.StoreSetPerms(0, "/", before))
+    with contextlib.suppress(HypercallError):
+        arena.cluster.call(m.StoreRm(0, "/planted"))
+    return Seen(planted, "a node stands below the root" if planted else "there is no such node")
+
+
+def _exists(arena: Arena, path: str) -> bool:
+    with contextlib.suppress(HypercallError):
+        arena.cluster.call(m.StoreRead(0, path))
+        return True
+    return False
+
+
+def _listen(permitted: bool) -> Attempt:
+    def attempt(arena: Arena) -> Seen:
+        victim, _ = _victim(arena)
+        name = f"n{secrets.token_hex(8)}"
+        attacker = arena.domain("store.listen", f"{home(victim)}/data")
+        arena.node(attacker, "data/listening")
+        if permitted:
+            _permit(arena, victim, "data", f"r{attacker.domid}")
+        arena.write(victim, f"data/{name}", "1")
+        arena.write(attacker, "data/go", 1)
+        told = arena.outcome(attacker)
+        return harm("it heard of a node that only its owner is to know") if name in told else harmless(told)
+
+    return attempt
+
+
+def _reused_id(same: bool) -> Attempt:
+    """A node that a domain is permitted to read, and a domain that comes when that one is gone."""
+
+    def attempt(arena: Arena) -> Seen:
+        victim, secret = _victim(arena)
+        first = arena.add(m.DomainConfig("first", "hvd:idle"))
+        _permit(arena, victim, "data/secret", f"r{first.domid}")
+        first.destroy()
+        second = arena.domain("store.reach_another", victim.domid, paused=True)
+        if same:
+            _permit(arena, victim, "data/secret", f"r{second.domid}")
+        second.unpause()
+        told = arena.outcome(second)
+        what = f"the dead one was domain {first.domid}, its successor is {second.domid}"
+        return harm("the successor reads what the dead one might") if secret in told else harmless(what)
+
+    return attempt
+
+
+def _give_away(arena: Arena) -> Seen:
+    victim, _ = _victim(arena)
+    attacker = arena.domain("store.give_away", victim.domid)
+    told = arena.outcome(attacker)
+    (owner, *_) = arena.cluster.call(m.StoreGetPerms(0, f"{home(attacker)}/data/gift"))
+    return harmless(told) if owner == f"n{attacker.domid}" else harm(f"the node is domain {owner[1:]}'s")
+
+
+def _given_by_domain_0(arena: Arena) -> Seen:
+    victim, _ = _victim(arena)
+    attacker = arena.domain("store.give_away", victim.domid)
+    arena.outcome(attacker)
+    path = f"{home(attacker)}/data/gift"
+    arena.cluster.call(m.StoreSetPerms(0, path, [f"n{victim.domid}"]))
+    (owner, *_) = arena.cluster.call(m.StoreGetPerms(0, path))
+    return Seen(owner == f"n{victim.domid}", f"the node is domain {owner[1:]}'s")
+
+
+def _fill(arena: Arena) -> Seen:
+    before, broker = resident_kib(arena), arena.broker_pid()
+    domain = arena.domain("store.fill", wait=False)
+    arena.until(lambda: bool(_filled(arena, domain)) or domain.state in ENDED, "XenStore to be full")
+    told = _filled(arena, domain) or domain.last_death
+    grown = resident_kib(arena) - before
+    victim, secret = _victim(arena)
+    served = arena.read(victim, "data/secret") == secret and arena.broker_pid() == broker
+    what = f"{told}; the broker has {grown:,} KiB more, and others write"
+    return harm(what) if grown > GROWTH_MAX_KIB or not served else harmless(what)
+
+
+def _filled(arena: Arena, domain: Domain) -> str:
+    """The line on the hypervisor's console; "" while there is none."""
+    lines = [line for line in arena.cluster.dmesg() if line.startswith(f"(d{domain.domid}) XenStore is full")]
+    return lines[-1] if lines else ""
+
+
+def _fill_as_domain_0(arena: Arena) -> Seen:
+    before = resident_kib(arena)
+    for start in range(0, DOM0_NODES, 32):
+        calls = [pack_call(m.StoreWrite(0, f"/attack/{start}/{n}", b"x" * 1900)) for n in range(32)]
+        arena.cluster.call(m.Multicall(calls))
+    grown = resident_kib(arena) - before
+    arena.cluster.call(m.StoreRm(0, "/attack"))
+    return Seen(grown > 2 * GROWTH_MAX_KIB, f"{DOM0_NODES:,} nodes, and the broker has {grown:,} KiB more")
+
+
+def _rewrite(arena: Arena) -> Seen:
+    """The one who watches does not take its events: it is stopped."""
+    attacker = arena.domain("store.rewrite", REWRITES, wait=False)
+    watcher = arena.domain("store.listen", f"{home(attacker)}/data")
+    arena.node(watcher, "data/listening")
+    _permit(arena, attacker, "data", f"r{watcher.domid}")
+    watcher.pause()
+    before, broker = resident_kib(arena), arena.broker_pid()
+    arena.write(attacker, "data/go", 1)
+    told = arena.outcome(attacker)
+    grown = resident_kib(arena) - before
+    what = f"{told}; the broker has {grown:,} KiB more"
+    return harm(what) if grown > GROWTH_MAX_KIB or arena.broker_pid() != broker else harmless(what)
+
+
+def _medium(hosts: bool) -> Attempt:
+    """Another's image: its backend is a driver domain, or (the control) the attacker itself."""
+
+    def attempt(arena: Arena) -> Seen:
+        secret = secrets.token_hex(16)
+        image = arena.home / "image"
+        image.write_bytes(secret.encode() + bytes(512 - len(secret)))
+        driver = arena.add(m.DomainConfig("driver", "hvd:driver_domain", driver_domain=True))
+        attacker = arena.domain("store.take_medium", driver.domid + 2, paused=True, driver_domain=hosts)
+        keys = {"params": str(image), "mode": "r", "dev": "xvda"}
+        disk = m.DeviceConfig("vbd", 51712, attacker.name if hosts else driver.name, keys)
+        arena.add(m.DomainConfig("victim", "hvd:idle", devices=[disk]), wait=not hosts)
+        attacker.unpause()
+        told = arena.outcome(attacker)
+        return harm("it reads the image of another's disk") if secret in told else harmless(told)
+
+    return attempt
+
+
+def _log_flood(arena: Arena) -> Seen:
+    domain = arena.domain("store.print_without_end", LOG_BYTES)
+    told = arena.outcome(domain)
+    time.sleep(0.1)  # what is on its way is written
+    logs = [domain.log_path(), domain.log_path().with_suffix(".log.1")]
+    size = sum(path.stat().st_size for path in logs if path.exists())
+    what = f"{told}; its logs have {size:,}"
+    return harm(what) if size > LOGS_MAX else harmless(what)
+
+
+def _naive_log(arena: Arena) -> Seen:
+    return undefended("writes_all_it_is_told", str(arena.home / "naive.log"), LOG_BYTES)(arena)
+
+
+PERMISSIONS = "XenStore: permissions"
+ATTACKS: list[Attack] = [
+    Attack("reading another domain's store", PERMISSIONS, reach_another(""), reach_another("r"),
+           "with permission to read"),
+    Attack("writing another domain's store", PERMISSIONS, reach_another(""), reach_another("w"),
+           "with permission to write"),
+    Attack("XSA-353 the root node", PERMISSIONS, _reach_root, _reach_root_permitted, "with permission on the root"),
+    Attack("XSA-115 events of nodes that it may not read", PERMISSIONS, _listen(False), _listen(True),
+           "with permission to read"),
+    Attack("XSA-322 XSA-417 a dead domain's rights", "broker: a domid is never used again", _reused_id(False),
+           _reused_id(True), "with a permission of its own domid, as if it were the dead one's"),
+    Attack("XSA-352 a node given away", "XenStore: only domain 0 gives away", _give_away, _given_by_domain_0,
+           "by domain 0"),
+    Attack("XSA-326 filling XenStore", "XenStore: quotas", _fill, _fill_as_domain_0, "under domain 0's quotas"),
+    Attack("XSA-349 rewriting a watched node", "XenStore: events are bounded", _rewrite,
+           undefended("queues_without_end", REWRITES), "against a queue without a bound"),
+    Attack("XSA-324 XSA-323 XSA-72 XSA-481 oversize and malformed", "XenStore: bounds",
+           against_broker(lambda arena: arena.attack("store.send_oversize")),
+           undefended("copies_whatever_comes", 5000), "against a buffer of 4,096 bytes that takes what comes"),
+    Attack("XSA-418 a path of a thousand names", "XenStore: bounds",
+           against_broker(lambda arena: arena.attack("store.send_oversize")),
+           undefended("walks_recursively", "a/" * 1400), "against a store that walks recursively"),
+    Attack("XSA-175 XSA-178 another's disk image", "broker: devices are in its own tables", _medium(False),
+           _medium(True), "as the backend that the toolstack made it"),
+    Attack("XSA-180 a console flood", "dom0: logs are rotated", _log_flood, _naive_log, "into a log without rotation"),
+]  # fmt: skip

@@ -1,0 +1,169 @@
+"""Every attack by name: it is stopped, and its control, without what stops it, succeeds. As root, and as nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import site
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hvd.toolstack.attacks import naive, suite
+from hvd.toolstack.attacks.attack import Result
+from hvd.toolstack.cli.attack import list_attacks
+from hvd.toolstack.config import ConfigError
+
+ONE_BY_ONE = Path(__file__).with_name("one_by_one.py")
+NOBODY = 65534
+FEW_DESCRIPTORS = 4096
+"""As many as a process has by default on some systems: the broker is not to run out of them sooner than its domains."""
+IS_ROOT = os.geteuid() == 0
+Run = Callable[[str], dict[str, Any] | None]
+
+
+def attacker(prefix: list[str], descriptors: int, environment: dict[str, str]) -> Iterator[Run]:
+    """Runs attacks in a process of its own, which keeps one cluster."""
+    limited = ["sh", "-c", 'ulimit -n "$1" && shift && exec "$@"', "sh", str(descriptors)]
+    with subprocess.Popen(
+        [*limited, *prefix, str(ONE_BY_ONE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=environment,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        to, out = process.stdin, process.stdout
+
+        def run(name: str) -> dict[str, Any] | None:
+            to.write(name + "\n")
+            to.flush()
+            line = out.readline()
+            assert line, f"the suite ended: {name}"
+            told: dict[str, Any] | None = json.loads(line)
+            return told
+
+        yield run
+        to.close()
+        assert process.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def as_we_are() -> Iterator[Run]:
+    yield from attacker([sys.executable, "-P"], resource.getrlimit(resource.RLIMIT_NOFILE)[1], dict(os.environ))
+
+
+@pytest.fixture(scope="module")
+def as_nobody() -> Iterator[Run]:
+    """With an interpreter that others may execute: the system's where ours lies in root's home."""
+    home = Path(tempfile.mkdtemp(prefix="hvd-nobody-", dir="/tmp"))
+    try:
+        home.chmod(0o755)
+        (home / "tmp").mkdir()
+        (home / "tmp").chmod(0o777)
+        python = interpreter_for_nobody(home)
+        if python is None:
+            pytest.skip("no interpreter of this version that user 65534 may execute")
+        numbers = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        environment = {**os.environ, "HOME": str(home / "tmp"), "TMPDIR": str(home / "tmp"),
+                       "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+        environment.pop("XDG_RUNTIME_DIR", None)
+        yield from attacker(["setpriv", *numbers, python, "-P"], FEW_DESCRIPTORS, environment)
+    finally:
+        shutil.rmtree(home)
+
+
+def interpreter_for_nobody(home: Path) -> str | None:
+    """Ours, or a virtual environment of the system's with our packages; None where neither can be."""
+    if runs_for_nobody(sys.executable):
+        return sys.executable
+    system = "/usr/bin/python3"
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    if not runs_for_nobody(system):
+        return None
+    made = subprocess.run([system, "-m", "venv", "--without-pip", home / "venv"], check=False, capture_output=True)
+    packages = home / "venv" / "lib" / version / "site-packages"
+    if made.returncode or not packages.is_dir():
+        return None
+    line = f"import site; site.addsitedir({site.getsitepackages()[0]!r})\n"
+    (packages / "hvd-tree.pth").write_text(line)
+    python = str(home / "venv" / "bin" / "python")
+    return python if runs_for_nobody(python, "import hvd.toolstack.attacks.suite") else None
+
+
+def runs_for_nobody(python: str, program: str = "") -> bool:
+    """Its children must be able to start it, too."""
+    if shutil.which("setpriv") is None:
+        return False
+    again = f"import subprocess, sys; {program or 'pass'}; subprocess.run([sys.executable, '-c', ''], check=True)"
+    numbers = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    done = subprocess.run(["setpriv", *numbers, python, "-P", "-c", again], check=False, capture_output=True)
+    return done.returncode == 0
+
+
+def judge(told: dict[str, Any] | None) -> None:
+    if told is None:
+        pytest.skip("not an attack of this user's")
+    if told["stopped"] is None:
+        pytest.skip(told["attempt"])
+    assert told["stopped"], f"not stopped: {told['attempt']}"
+    assert told["control_succeeded"], f"the control did not succeed: {told['control']}"
+
+
+@pytest.mark.parametrize("name", suite.ATTACKS)
+def test_it_is_stopped_and_its_control_succeeds(as_we_are: Run, name: str) -> None:
+    judge(as_we_are(name))
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="it is run by somebody else than root anyhow")
+@pytest.mark.parametrize("name", suite.ATTACKS)
+def test_without_root_and_with_few_descriptors_too(as_nobody: Run, name: str) -> None:
+    judge(as_nobody(name))
+
+
+# ---- the suite itself ------------------------------------------------------------------------------------------------
+
+
+def test_names_are_chosen_by_how_they_begin_and_a_wrong_one_is_named_with_the_nearest() -> None:
+    assert [attack.name for attack in suite.chosen(["XSA-39 an answer"])] == [
+        "XSA-39 an answer index of a backend too far ahead"
+    ]
+    assert len(suite.chosen([])) == len(suite.ATTACKS)
+    with pytest.raises(ConfigError, match="--only"):
+        suite.chosen(["XSA-39", "no such attack"])
+
+
+@pytest.mark.parametrize(
+    ("stopped", "control", "good"),
+    [(True, True, True), (False, True, False), (True, False, False), (None, None, True)],
+)
+def test_an_attack_whose_control_does_not_work_counts_as_little_as_one_that_is_not_stopped(
+    stopped: bool | None, control: bool | None, good: bool
+) -> None:
+    assert suite.all_as_they_should_be([Result("a", "b", stopped, "", "", control)]) is good
+
+
+def test_a_naive_peer_that_dies_came_to_harm_and_one_that_goes_on_did_not() -> None:
+    assert naive.run("believes_responses", 1001) == (True, "it died: KeyError: 1001")
+    assert naive.run("believes_responses", 1, 2) == (False, "it goes on")
+
+
+def test_the_list_names_every_attack_with_its_layer(capsys: pytest.CaptureFixture[str]) -> None:
+    list_attacks(as_json=True)
+    listed = json.loads(capsys.readouterr().out)["attacks"]
+    assert [entry["name"] for entry in listed] == list(suite.ATTACKS)
+    assert all(entry["layer"] for entry in listed)
+
+
+def test_json_is_what_is_promised_and_a_policy_that_denies_what_an_attack_takes_stops_it() -> None:
+    command = [sys.executable, "-P", "-m", "hvd", "attack", "--json", "--policy", "silo", "--only", "writing a read"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (first, *_) = json.loads(done.stdout)["attacks"]
+    assert {"name", "stopped", "layer", "control"} <= first.keys()
+    assert first["stopped"] is True
+    assert "the policy silo denies" in first["attempt"]
