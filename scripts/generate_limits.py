@@ -79,6 +79,8 @@ BROKER_LIFE = [
     Bound("hvd.broker.world", "POSTS_PER_TURN", "hypercalls of a domain that is not ready, down its upcall socket, "
           "before the next caller has its turn", "the rest waits for the next turn",
           "tests/unit/broker/test_posts.py::test_whoever_posts_without_end_lets_others_have_their_turns"),
+    Bound("hvd.broker.endpoints", "CONNECTIONS_MAX", "connections of one incarnation to its endpoint", "it is killed",
+          "tests/unit/broker/test_endpoints.py::test_who_connects_without_end_has_no_endpoint_any_more"),
     Bound("hvd.broker.world", "OUTBOX_MAX", "messages that wait for a domain to read its upcall socket",
           "it is killed", "tests/process/test_hostile_guests.py::"
           "test_a_domain_that_never_reads_its_upcall_socket_is_killed_before_what_waits_for_it_grows"),
@@ -157,17 +159,18 @@ TRACING = [
           f"{TRACE}/test_session.py::test_a_trace_keeps_so_many_lifecycle_events"),
 ]  # fmt: skip
 SANDBOX_TESTS = "tests/process/test_sandbox.py"
+STOPPED = "tests/attacks/test_attacks.py::test_it_is_stopped_and_its_control_succeeds"
 SANDBOX = [
     Bound("domains.sandbox.limits", "DESCRIPTORS_MAX", "descriptors of a guest", "EMFILE",
-          f"{SANDBOX_TESTS}::test_a_layer_stops"),
+          STOPPED),
     Bound("domains.sandbox.limits", "PROCESSES_MAX", "processes and threads of a domain", "EAGAIN",
-          f"{SANDBOX_TESTS}::test_a_layer_stops"),
+          STOPPED),
     Bound("domains.sandbox.limits", "PROGRAM_PROCESSES_MAX", "processes and threads of one that starts programs",
           "EAGAIN", f"{SANDBOX_TESTS}::test_a_program_domain_has_so_many_processes_and_no_more"),
     Bound("domains.sandbox.limits", "FILE_BYTES_MAX", "bytes of a file that a guest writes by itself", "EFBIG",
           f"{SANDBOX_TESTS}::test_a_file_that_a_guest_writes_has_an_end"),
     Bound("domains.sandbox.limits", "RESERVED_MIB", "MiB of private memory of a process beside its `memory`", "ENOMEM",
-          f"{SANDBOX_TESTS}::test_a_layer_stops"),
+          STOPPED),
 ]  # fmt: skip
 RESTART_TESTS = {
     "limit": ("restarts within the window", f"{BROKER}/test_restarts.py::test_judging"),
