@@ -41,6 +41,10 @@ TEXT_BYTES_MAX = _limit("text_bytes_max", 4096, "bytes of one text or byte strin
                         "EBADMSG naming the field", "tests/unit/transport/test_codec.py")
 LIST_ITEMS_MAX = _limit("list_items_max", 1024, "items of one list in a hypercall", "EBADMSG naming the field",
                         "tests/unit/transport/test_codec.py")
+MULTICALL_REPLY_BYTES_MAX = _limit("multicall_reply_bytes_max", 262_144,
+                                   "bytes that the reads of one multicall bring, names and values",
+                                   "E2BIG in the place of each that would bring more",
+                                   "tests/unit/broker/test_multicall.py")
 DESCRIPTORS_PENDING_MAX = _limit("descriptors_pending_max", 16,
                                  "descriptors sent to a domain that it has not acknowledged",
                                  "EAGAIN: read the upcall socket first", "tests/process/test_broker_restart.py")

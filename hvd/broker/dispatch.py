@@ -15,7 +15,9 @@ from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL
 from hvd.broker.grant_tables import UnmapNotify
 from hvd.broker.hypervisor import Hypervisor
+from hvd.broker.multicall import carry_out
 from hvd.broker.store import StoreError
+from hvd.broker.store.paths import child
 from hvd.broker.xsm_hooks import ask, ask_copy
 from hvd.transport import messages as m
 from hvd.transport.codec import BadMessage, unpack_call
@@ -247,25 +249,14 @@ def _version(h: Hypervisor, caller: DomId, msg: m.XenVersion, now: int) -> dict[
 
 
 def _multicall(h: Hypervisor, caller: DomId, msg: m.Multicall, now: int) -> list[list[Any]]:
-    calls = [unpack_call(call) for call in msg.calls]
-    for call in calls:
-        if not type(call).__name__.startswith("Store"):
-            raise Refused(errno.EINVAL, f"{type(call).__name__} cannot be part of a multicall: XenStore operations can")
-    return [_one_of_many(h, caller, call, now) for call in calls]
-
-
-def _one_of_many(h: Hypervisor, caller: DomId, call: Any, now: int) -> list[Any]:
-    try:
-        return [0, handle(h, caller, call, now).value]
-    except Refused as refusal:
-        return [refusal.errno, refusal.text]
+    return carry_out(msg.calls, lambda call: handle(h, caller, call, now).value)
 
 
 def _read_all(h: Hypervisor, caller: DomId, msg: m.StoreReadAll, now: int) -> dict[str, bytes]:
     values = {}
     for name in h.store.directory(caller, 0, msg.path)[:READ_ALL_MAX]:
         with suppress(StoreError):  # one that this caller may not read
-            values[name] = h.store.read(caller, 0, f"{msg.path}/{name}")
+            values[name] = h.store.read(caller, 0, child(msg.path, name))
     return values
 
 
