@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from hvd.machine.elf_core import PAGE, PF_R, PF_W, PF_X
 
-_MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) ([r-])([w-])([x-])([sp]) ([0-9a-f]+) \S+ (\d+) *(.*)")
+_MAPPING = re.compile(
+    rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-])([w-])([x-])([sp]) ([0-9a-f]{1,16}) \S+ (\d{1,20}) *(.*)"
+)
+_AMOUNT = re.compile(rb"(Rss|Swap|Anonymous): +(\d{1,18}) kB")
 _ADDRESS_MAX = 1 << 63
 """Beyond is x86's vsyscall page, which cannot be read."""
 
@@ -51,15 +54,20 @@ class Mapping:
 
 
 def parse(lines: Iterable[bytes]) -> list[Mapping]:
-    """The mappings in the order of their addresses. Takes /proc/PID/maps too, which says less."""
+    """The mappings in the order of their addresses. Takes /proc/PID/maps too, which says less.
+
+    What no kernel writes is left out: text that is neither, empty mappings, those that begin before the last one ends.
+    """
     mappings: list[Mapping] = []
+    mapping: Mapping | None = None
     for line in lines:
-        found = _MAPPING.match(line)
-        if found:
-            mappings.append(_mapping(found))
-        elif mappings:
-            _detail(mappings[-1], line)
-    return [mapping for mapping in mappings if mapping.end < _ADDRESS_MAX]
+        if found := _MAPPING.match(line):
+            mapping = _mapping(found)
+            if (mappings[-1].end if mappings else 0) <= mapping.start < mapping.end < _ADDRESS_MAX:
+                mappings.append(mapping)
+        elif mapping is not None:
+            _detail(mapping, line)
+    return mappings
 
 
 def _mapping(found: re.Match[bytes]) -> Mapping:
@@ -69,13 +77,14 @@ def _mapping(found: re.Match[bytes]) -> Mapping:
 
 
 def _detail(mapping: Mapping, line: bytes) -> None:
-    name, _, value = line.partition(b":")
-    match name:
-        case b"Rss":
-            mapping.resident_kib = int(value.split()[0])
-        case b"Swap":
-            mapping.resident_kib += int(value.split()[0])
-        case b"Anonymous":
-            mapping.own_kib = int(value.split()[0])
-        case b"VmFlags":
-            mapping.excluded = not {b"dd", b"io"}.isdisjoint(value.split())
+    if found := _AMOUNT.match(line):
+        kib = int(found[2])
+        match found[1]:
+            case b"Rss":
+                mapping.resident_kib = kib
+            case b"Swap":
+                mapping.resident_kib += kib
+            case _:
+                mapping.own_kib = kib
+    elif line.startswith(b"VmFlags:"):
+        mapping.excluded = not {b"dd", b"io"}.isdisjoint(line.split())

@@ -54,6 +54,22 @@ def test_what_has_no_address_that_can_be_read_is_left_out():
     assert parse([VSYSCALL]) == []
 
 
+BACKWARDS = b"7f0000004000-7f0000002000 rw-p 00000000 00:00 0\n"
+EMPTY = b"7f0000004000-7f0000004000 rw-p 00000000 00:00 0\n"
+NO_ADDRESS = b"1" * 17 + b"-" + b"2" * 17 + b" rw-p 00000000 00:00 0\n"
+
+
+@pytest.mark.parametrize("line", [BACKWARDS, EMPTY, NO_ADDRESS, FILE, b"\xff\n", b""])
+def test_what_no_kernel_writes_is_no_mapping_and_changes_none(line):
+    assert parse([FILE, line, b"Rss: 8 kB"])[0].start == one(FILE).start
+    assert len(parse([FILE, line])) == 1
+
+
+@pytest.mark.parametrize("detail", [b"Rss:", b"Swap: x kB", b"Anonymous: -1 kB", b"Rss: " + b"9" * 5000 + b" kB"])
+def test_a_detail_that_is_no_number_is_passed_over(detail):
+    assert one(FILE, detail) == one(FILE)
+
+
 def test_our_own_mappings_make_sense():
     text = Path("/proc/self/smaps").read_bytes().splitlines()
     mappings = parse(text)
