@@ -129,7 +129,7 @@ def _rule(table: Table, labels: list[str]) -> Rule:
             bits |= vector(class_name, *chosen) if chosen else 0
         if not present:
             table.report.wrong(table.place, f"permissions of {', '.join(CLASSES)} or security", "none")
-        rule = Rule(table.place, sources, targets, bits)
+        rule = Rule(table.place, sources, targets, bits if targets else 0)  # one without targets is wrong, and told
     for class_name in CLASSES:
         table.take(class_name)  # a key that is known, whether it is there or not
     table.finish()

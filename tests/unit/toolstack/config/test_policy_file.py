@@ -185,6 +185,15 @@ def test_a_promise_about_the_policy_itself_is_kept_too(problem: Callable[[str], 
     assert "expected no rule that allows a_t security setenforce, found one" in str(found)
 
 
+@pytest.mark.parametrize(("about_policy", "without_target"), [("allow", "neverallow"), ("neverallow", "allow")])
+def test_a_rule_without_its_target_is_no_rule_about_the_policy_itself(
+    problem: Callable[[str], Problem], about_policy: str, without_target: str
+) -> None:
+    text = f'[[{about_policy}]]\nsource = "*"\nsecurity = "*"\n[[{without_target}]]\nsource = "*"\nevent = "*"\n'
+    found = problem(HEAD + text)
+    assert (found.key, found.found) == (f"{without_target}[0].target", "nothing")
+
+
 def test_every_mistake_is_told_at_once(policy: Callable[[str], Policy]) -> None:
     with pytest.raises(ConfigError) as caught:
         policy(HEAD + '[[allow]]\nsource = "x"\ntarget = "y"\nevent = "z"\n')
