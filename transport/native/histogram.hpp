@@ -20,10 +20,13 @@ namespace hvd {
 class Histogram {
 public:
     static constexpr int digits_max = 5;
+    static constexpr std::int64_t highest_max = std::int64_t{1} << 62;
+    /// Values that one histogram counts, at most: sums of two never overflow.
+    static constexpr std::int64_t count_max = std::int64_t{1} << 62;
 
     /// Values from 0 to `highest` (at least 2) with so many significant decimal digits (1 to 5).
     Histogram(std::int64_t highest, int digits) : highest_(highest), digits_(digits) {
-        if (digits < 1 || digits > digits_max || highest < 2 || highest > (std::int64_t{1} << 62)) {
+        if (digits < 1 || digits > digits_max || highest < 2 || highest > highest_max) {
             throw LocalError("a histogram has 1 to 5 significant digits and a highest value of 2 to 2^62, not " +
                              std::to_string(digits) + " and " + std::to_string(highest));
         }
@@ -35,7 +38,8 @@ public:
         half_count_ = std::int64_t{1} << half_magnitude_;
         mask_ = 2 * static_cast<std::uint64_t>(half_count_) - 1;
         std::size_t buckets = 1;
-        for (std::int64_t untrackable = 2 * half_count_; untrackable <= highest; untrackable <<= 1) {
+        // Unsigned, for the power of two above the highest value that there may be has no sign left.
+        for (auto untrackable = 2 * static_cast<std::uint64_t>(half_count_); untrackable <= static_cast<std::uint64_t>(highest); untrackable <<= 1) {
             ++buckets;
         }
         counts_.resize((buckets + 1) * static_cast<std::size_t>(half_count_));
@@ -55,6 +59,7 @@ public:
         if (other.highest_ != highest_ || other.digits_ != digits_) {
             throw LocalError("histograms of different shapes cannot be added");
         }
+        check_room(other.total_);
         for (std::size_t i = 0; i < counts_.size(); ++i) {
             counts_[i] += other.counts_[i];
         }
@@ -153,6 +158,7 @@ public:
                 index += static_cast<std::size_t>(-(number + 1)) + 1;
             } else if (number >= 0 && room > 0) {
                 if (number > 0) {
+                    decoded.check_room(number);
                     decoded.record_bucket(index, number);
                 }
                 ++index;
@@ -166,6 +172,13 @@ public:
 private:
     static constexpr std::uint32_t cookie = 0x1c849303 | 0x10;
     static constexpr std::size_t header_bytes = 40;
+
+    /// A count from elsewhere may be any number.
+    void check_room(std::int64_t more) const {
+        if (more > count_max - total_) {
+            throw LocalError("a histogram counts at most 2^62 values");
+        }
+    }
 
     std::size_t index_of(std::int64_t value) const {
         const int bucket = static_cast<int>(std::bit_width(static_cast<std::uint64_t>(value) | mask_)) - half_magnitude_ - 1;
@@ -181,7 +194,7 @@ private:
         return within << bucket;
     }
 
-    std::int64_t last_value_of(std::size_t index) const { return first_value_of(index) + (std::int64_t{1} << bucket_of(index)) - 1; }
+    std::int64_t last_value_of(std::size_t index) const { return first_value_of(index) + ((std::int64_t{1} << bucket_of(index)) - 1); }
 
     void record_bucket(std::size_t index, std::int64_t count) {
         const std::int64_t value = std::min(last_value_of(index), highest_);

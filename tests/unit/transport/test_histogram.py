@@ -3,6 +3,7 @@
 import base64
 import gc
 import random
+import struct
 import sys
 import time
 import tracemalloc
@@ -185,3 +186,47 @@ def test_at_a_fixed_rate_a_stall_shows_in_all_that_had_to_wait_for_it():
 def test_a_rate_without_an_interval_is_refused():
     with pytest.raises(LocalError, match="interval"):
         time_calls_at_rate(Histogram(), Histogram(), lambda: None, 1000, 0)
+
+
+# ---- what others encoded ---------------------------------------------------------------------------------------------
+
+COOKIE = 0x1C849313
+
+
+def encoded(highest, digits, *counts):
+    """The V2 encoding of a histogram with these counts from its first bucket on."""
+    payload = b"".join(map(written, counts))
+    header = struct.pack(">IIIIQQd", COOKIE, len(payload), 0, digits, 1, highest, 1.0)
+    return header + payload
+
+
+def written(number):
+    """ZigZag, then seven bits a byte; a ninth byte holds eight."""
+    bits = (number << 1) ^ (number >> 63)
+    written = bytearray()
+    while len(written) < 8 and bits >= 0x80:
+        written.append(bits & 0x7F | 0x80)
+        bits >>= 7
+    return bytes([*written, bits & 0xFF])
+
+
+@pytest.mark.parametrize("digits", [1, 2, 3])
+@pytest.mark.timeout(20)
+def test_the_largest_range_ends(digits):
+    histogram = Histogram.decode(encoded(2**62, digits, 1, 2))
+    assert (histogram.count, histogram.max) == (3, 1)
+    histogram.record(2**62)
+    assert histogram.max == histogram.percentile(100) == 2**62
+
+
+@pytest.mark.parametrize("counts", [(2**62, 1), (2**62 + 1,), (2**63 - 1, 2**63 - 1)])
+def test_more_values_than_can_be_counted_are_refused(counts):
+    with pytest.raises(LocalError, match=r"at most 2\^62"):
+        Histogram.decode(encoded(1000, 1, *counts))
+
+
+def test_histograms_whose_sum_cannot_be_counted_are_not_added():
+    full, one = Histogram.decode(encoded(1000, 1, 2**62)), Histogram.decode(encoded(1000, 1, 1))
+    with pytest.raises(LocalError, match=r"at most 2\^62"):
+        full.add(one)
+    assert full.count == 2**62
