@@ -84,14 +84,15 @@ public:
     /// Publishes as many of `count` bytes as there is room for; returns how many.
     std::uint32_t write(const std::byte* bytes, std::size_t count) {
         const auto fits = static_cast<std::uint32_t>(std::min<std::size_t>(count, free()));
+        if (fits == 0) {
+            return 0;  // an empty buffer may have no address, which memcpy may not be given
+        }
         const std::uint32_t at = produced_ & (to_peer_.size - 1);
         const std::uint32_t first = std::min(fits, to_peer_.size - at);
         std::memcpy(to_peer_.bytes + at, bytes, first);
         std::memcpy(to_peer_.bytes, bytes + first, fits - first);
-        if (fits != 0) {
-            produced_ += fits;
-            store_fenced(*to_peer_.prod, produced_);
-        }
+        produced_ += fits;
+        store_fenced(*to_peer_.prod, produced_);
         return fits;
     }
 

@@ -120,7 +120,9 @@ public:
                                                   : "back ring: no request is open; pop one before answering");
         }
         std::byte* slot = slot_at(produced_);
-        std::memcpy(slot, message, bytes);
+        if (bytes != 0) {  // an empty buffer may have no address, which memcpy may not be given
+            std::memcpy(slot, message, bytes);
+        }
         std::memset(slot + bytes, 0, out_size_ - bytes);
         ++produced_;
     }
