@@ -18,6 +18,8 @@ HVD_PACKAGES=(
     "optional|libseccomp2|has_libseccomp|compiles the domains' system call filters; without it the layer seccomp is lacking"
     "optional|libxen-dev|has_xen_headers|Xen's ring.h: without it the tests that compare our rings with Xen's are skipped"
     "optional|xenstore-utils|has_xenstore_tools|Xen's store clients: without them the tests that use them on our store are skipped"
+    "fuzz|clang|has_clang|compiles the native fuzz targets; only scripts/fuzz.sh asks for it"
+    "fuzz|libclang-rt-dev|has_libfuzzer|libFuzzer and clang's sanitizers; only scripts/fuzz.sh asks for it"
 )
 
 has_python() { [ -n "$HVD_BASE_PYTHON" ]; }
@@ -26,6 +28,8 @@ has_python_headers() { has_python && [[ $HVD_BASE_PYTHON_LACKS != *dev* ]]; }
 has_compiler() { command -v g++ >/dev/null; }
 has_libseccomp() { "$HVD_BASE_PYTHON" -SEc 'import ctypes; ctypes.CDLL("libseccomp.so.2")' 2>/dev/null; }
 has_xen_headers() { [ -e /usr/include/xen/io/ring.h ]; }
+has_clang() { compgen -c clang++ | grep -q '^clang++\(-[0-9]*\)\?$'; }
+has_libfuzzer() { compgen -G '/usr/lib/llvm-*/lib/clang/*/lib/*/libclang_rt.fuzzer*' >/dev/null; }
 has_xenstore_tools() { command -v xenstore-ls >/dev/null; }
 
 say() { printf '%s: %s\n' "$(basename -- "$0")" "$*" >&2; }
@@ -100,7 +104,7 @@ complete_packages() {
     HVD_MISSING=$(packages_missing "$need")
 }
 
-setup_packages() {
+setup_packages() { # setup_packages EXTRA
     local package purpose packages=()
     find_python
     complete_packages required
@@ -114,6 +118,15 @@ setup_packages() {
         exit 3
     fi
     complete_packages optional
+    report_missing
+    if [ "$1" = fuzz ]; then
+        complete_packages fuzz
+        report_missing
+    fi
+}
+
+report_missing() {
+    local package purpose
     [ -z "$HVD_MISSING" ] || while IFS='|' read -r package purpose; do
         say "not on this machine: $package ($purpose)"
     done <<<"$HVD_MISSING"
@@ -178,7 +191,7 @@ setup_tree() {
     [ -n "${PIP_CACHE_DIR:-}" ] || export PIP_NO_CACHE_DIR=1
     exec {lock}<"$HVD_ROOT/pyproject.toml"
     flock --nonblock "$lock" || timed "another setup of this tree is running" flock "$lock"
-    setup_packages
+    setup_packages "$extra"
     digest=$(digest_of_sources)
     if ! same_text "$HVD_VENV/tree" "$HVD_ROOT" || ! same_text "$HVD_VENV/built" "$digest" ||
         ! same_text "$HVD_VENV/extra-$extra" "$digest"; then
