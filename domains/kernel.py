@@ -24,7 +24,7 @@ SHIPPED = {
     "hvd:measured": "hvd.domains.programs.measured:main",
     "hvd:nuisance": "hvd.domains.programs.nuisance:main",
     "hvd:first_line": "hvd.domains.programs.first_line:main",
-    "hvd:hostile": "hvd.domains.hostile.kernel:main",
+    "hvd:hostile": "hvd.domains.programs.hostile:main",
 }
 
 

@@ -1,4 +1,4 @@
-"""Boots one piece of hostile code: its first argument is FAMILY.FUNCTION of this package, the others are for that.
+"""Boots one piece of hostile code: its first argument is FAMILY.FUNCTION of hvd.domains.hostile, the rest are for that.
 
 What came of it stands in `data/outcome`: "did ..." or "failed ...". That is what the attacker says; whoever judges it
 looks at the victim.
