@@ -26,7 +26,7 @@ SEALS = {"seal": 1, "shrink": 2, "grow": 4, "write": 8, "future": 16}
 PUNCH_HOLE_KEEP_SIZE = 3
 PAGE = mmap.PAGESIZE
 DEADLINE_S = 20.0
-OUTLIVES_S = 3.0
+OUTLIVES_S = 6.0
 
 
 def told(guest: Guest, name: str) -> str:

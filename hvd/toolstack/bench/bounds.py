@@ -35,6 +35,14 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
         "one that stands by has behind it. No answer of the broker's is waited for on the way.",
     ),
     (
+        r"^a pair beside",
+        "**A pair beside one that wants everything.** Broker and domain 0 carry out what the greedy domain asks for, on "
+        "whichever CPU is free: the pair's, most of the time. So those miss whose work is done by others (calls, "
+        "notifications and output for domain 0, tables), and those that use up their own CPU hardly do. A shorter "
+        "slice of the scheduler's for guests (0.1 ms, `sched_setattr`), SCHED_BATCH for the broker, and both together "
+        "were tried in turns and changed nothing for the better.",
+    ),
+    (
         r"^memory of a domain",
         "**Memory.** Of an idle domain's pages some 4.5 MiB are its own (`/proc/PID/smaps`: 2.8 MiB anonymous, 1.0 "
         "heap, 0.6 data of libpython): copies of the zygote's pages into which Python has written reference counts. "
