@@ -36,9 +36,9 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"^a pair beside",
-        "**A pair beside one that wants everything.** Broker and domain 0 carry out what the greedy domain asks for, on "
+        "**A pair beside one that wants everything.** Broker and domain 0 carry out what the greedy one asks for, on "
         "whichever CPU is free: the pair's, most of the time. So those miss whose work is done by others (calls, "
-        "notifications and output for domain 0, tables), and those that use up their own CPU hardly do. A shorter "
+        "notifications, output for domain 0, tables), and those that use up their own CPU hardly do. A shorter "
         "slice of the scheduler's for guests (0.1 ms, `sched_setattr`), SCHED_BATCH for the broker, and both together "
         "were tried in turns and changed nothing for the better.",
     ),
