@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hvd.domains.grants import MappedPages
 from hvd.domains.guest import Guest
 from hvd.domains.hostile.processes import LIBC, OURS
 from hvd.transport import messages as m
@@ -128,10 +129,15 @@ def write_granted(guest: Guest, mode: str) -> dict[str, str]:
     return outcome
 
 
+def _map_granted(guest: Guest) -> MappedPages:
+    """The page that the victim has granted."""
+    owner, ref = DomId(int(told(guest, "owner"))), GrantRef(int(told(guest, "ref")))
+    return guest.runtime.grants.map(owner, ref, 1, writable=True)
+
+
 def keep_mapping(guest: Guest) -> str:
     """XSA-396: map a page, and read it when its owner believes to have it back."""
-    owner, ref = DomId(int(told(guest, "owner"))), GrantRef(int(told(guest, "ref")))
-    mapped = guest.runtime.grants.map(owner, ref, 1, writable=True)
+    mapped = _map_granted(guest)
     guest.runtime.store.write("data/mapped", "1")
     told(guest, "go")
     return f"the page holds {bytes(mapped.view[:64])!r}"
@@ -139,8 +145,7 @@ def keep_mapping(guest: Guest) -> str:
 
 def forge_unmap(guest: Guest) -> str:
     """Give a mapping back and keep it all the same: what a process has mapped no hypercall takes from it."""
-    owner, ref = DomId(int(told(guest, "owner"))), GrantRef(int(told(guest, "ref")))
-    mapped = guest.runtime.grants.map(owner, ref, 1, writable=True)
+    mapped = _map_granted(guest)
     guest.runtime.hypercalls.call(m.GnttabUnmap(mapped.handle))
     guest.runtime.store.write("data/mapped", "1")
     told(guest, "go")
@@ -149,8 +154,7 @@ def forge_unmap(guest: Guest) -> str:
 
 def forge_death(guest: Guest) -> str:
     """Look dead: no ports, no nodes but one, the console's channel marked closed. The page stays mapped."""
-    owner, ref = DomId(int(told(guest, "owner"))), GrantRef(int(told(guest, "ref")))
-    mapped = guest.runtime.grants.map(owner, ref, 1, writable=True)
+    mapped = _map_granted(guest)
     guest.runtime.console_endpoint.mark_closed()
     guest.runtime.hypercalls.call(m.EvtchnReset(DOMID_SELF))
     for name in guest.runtime.store.directory(f"/local/domain/{guest.domid}"):
@@ -164,8 +168,7 @@ def forge_death(guest: Guest) -> str:
 
 def outlive(guest: Guest) -> None:
     """Die, and leave a child behind that goes on writing to a granted page."""
-    owner, ref = DomId(int(told(guest, "owner"))), GrantRef(int(told(guest, "ref")))
-    mapped = guest.runtime.grants.map(owner, ref, 1, writable=True)
+    mapped = _map_granted(guest)
     until = time.monotonic() + OUTLIVES_S
     if os.fork() == 0:
         number = 0

@@ -11,6 +11,7 @@ import errno
 import json
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -87,7 +88,7 @@ class _Room(ctypes.Structure):
     _fields_ = (("buffer", ctypes.c_char * REQUEST_MAX), ("neighbour", ctypes.c_char * 4096))
 
 
-class _Server:
+class _Server(ABC):
     """The back of a ring whose requests are `u32 length, u32 id, bytes`, whose responses are `u32 id`."""
 
     def __init__(self, secret: str) -> None:
@@ -109,8 +110,9 @@ class _Server:
         self.serve()
         self.most_a_wake = max(self.most_a_wake, self.served - before)
 
+    @abstractmethod
     def serve(self) -> None:
-        raise NotImplementedError
+        """Carry out the requests there are."""
 
     def put(self, length: int, data: bytes) -> None:
         """What it does with a request, whoever checked it."""
