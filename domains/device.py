@@ -73,8 +73,12 @@ class Frontend(DeviceEnd, ABC):
     def backend_gone(self) -> None:
         """The backend's process is dead and fenced: nothing of it touches shared pages any more."""
 
+    def in_use(self) -> str:
+        """Why the device cannot be let go of now, in a few words; empty if it can."""
+        return ""
+
     def close(self) -> None:
-        """The device goes away: give back ports and pages."""
+        """The device goes away: end what was asked of it, give back ports and pages."""
 
 
 class Backend(DeviceEnd, ABC):

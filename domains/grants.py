@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hvd.transport import messages as m
+from hvd.transport.errors import LocalError
+from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId, ExtentId, GrantRef, Handle
 from hvd.transport.pages import PAGE_SIZE, Extent
 
@@ -54,9 +57,12 @@ class Grants:
     def __init__(self, call: Callable[[Any], Any]) -> None:
         self._call = call
         self._mapped: dict[ExtentId, tuple[Extent, set[Handle]]] = {}
+        self._leaving: list[SharedPages] = []
+        """What is given back as soon as nobody uses it any more."""
 
     def share(self, peer: DomId, pages: int, *, readonly: bool = False) -> SharedPages:
         """Zeroed pages shared with `peer`; read-only ones are sealed: nobody but this mapping ever writes them."""
+        self._give_back_what_is_free()
         extent_id, (descriptor,) = self._call(m.GnttabAllocate(peer, pages, readonly))
         try:
             extent = Extent.map(descriptor, pages, writable=True)
@@ -69,6 +75,25 @@ class Grants:
         self._call(m.GnttabEndAccess(shared.ref, len(shared.view) // PAGE_SIZE))
         shared.extent.close()
         self._call(m.GnttabFree(shared.id))
+
+    def give_back(self, shared: SharedPages) -> None:
+        """Unshare pages now, or later if the peer has them mapped yet or a view of them is in use."""
+        self._leaving.append(shared)
+        self._give_back_what_is_free()
+
+    def _give_back_what_is_free(self) -> None:
+        for shared in list(self._leaving):
+            try:
+                shared.extent.close()
+                self._call(m.GnttabEndAccess(shared.ref, len(shared.extent)))
+            except (BufferError, LocalError):
+                continue  # a view of ours
+            except HypercallError as error:
+                if error.errno == errno.EBUSY:
+                    continue  # the peer's mapping
+                raise
+            self._leaving.remove(shared)
+            self._call(m.GnttabFree(shared.id))
 
     def map(self, dom: DomId, ref: GrantRef, count: int = 1, *, writable: bool = True) -> MappedPages:
         """Map refs of a peer; count 0: all that were granted together with `ref`."""

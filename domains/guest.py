@@ -57,6 +57,7 @@ class Guest:
         self.incarnation = runtime.incarnation
         self.args = runtime.args
         self._frontends: dict[tuple[str, str], XenbusFrontend] = {}
+        self._on_device: Callable[[Frontend, bool], None] | None = None
         self._is_ready = False
         signal.signal(signal.SIGTERM, self._on_sigterm)
 
@@ -77,6 +78,13 @@ class Guest:
             if kind == "vbd" and name in (None, getattr(frontend.device, "name", None)):
                 return frontend.device
         raise LocalError(f"domain {self.name} has no disk {name or ''}")
+
+    def on_device(self, handler: Callable[[Frontend, bool], None]) -> None:
+        """Call `handler(device, here)` from `wait` when a device was plugged in and connected, and when one has gone.
+
+        What is asked of one that has gone fails: with OSError ENODEV, if it is a disk.
+        """
+        self._on_device = handler
 
     def devices(self) -> list[Frontend]:
         """Every frontend there is."""
@@ -139,13 +147,36 @@ class Guest:
         self.runtime.shutdown(reason, text)
 
     def _connect_devices(self) -> None:
+        self.runtime.store.on_toolstack(lambda _: self._look_for_devices())
         for kind, devid in self.runtime.devices:
-            self._frontends[kind, devid] = XenbusFrontend(self.runtime, kind, devid)
-        for frontend in self._frontends.values():
-            self.runtime.wait_until(lambda f=frontend: f.connected or bool(f.error),  # type: ignore[misc]
+            self._add_device(kind, devid)
+        for frontend in list(self._frontends.values()):
+            self.runtime.wait_until(lambda f=frontend: f.connected or f.gone or bool(f.error),  # type: ignore[misc]
                                     f"connecting {frontend.kind}/{frontend.devid}", CONNECT_TIMEOUT_S)
             if frontend.error:
                 raise DeviceUnavailable(frontend.error)
+
+    def _add_device(self, kind: str, devid: str) -> None:
+        frontend = XenbusFrontend(self.runtime, kind, devid)
+        frontend.on_change = self._device_changed
+        self._frontends[kind, devid] = frontend
+
+    def _look_for_devices(self) -> None:
+        """The toolstack has plugged something in. A device that makes no sense is told to the hypervisor's console."""
+        store = self.runtime.store
+        for kind in store.directory("device"):
+            for devid in store.directory(f"device/{kind}"):
+                if (kind, devid) not in self._frontends:
+                    try:
+                        self._add_device(kind, devid)
+                    except (HvdError, KeyError, ValueError) as error:
+                        self.log(f"device {kind} {devid}: {error}")
+
+    def _device_changed(self, frontend: XenbusFrontend) -> None:
+        if frontend.gone:
+            self._frontends.pop((frontend.kind, frontend.devid), None)
+        if self._on_device is not None:
+            self._on_device(frontend.device, not frontend.gone)
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         raise GuestShutdown

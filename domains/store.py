@@ -10,6 +10,7 @@ from hvd.transport import messages as m
 from hvd.transport.codec import pack_call
 from hvd.transport.errors import HvdError, LocalError
 from hvd.transport.hypercalls import HypercallError
+from hvd.transport.upcalls import TOOLSTACK
 
 TRANSACTION_TRIES = 50
 MULTICALL_MAX = 64
@@ -28,6 +29,10 @@ class StoreClient:
         self._call = call
         self._watches: dict[str, tuple[str, Callable[[str], None]]] = {}
         self._next_token = 0
+
+    def on_toolstack(self, handler: Callable[[str], None]) -> None:
+        """Call `handler(path)` for what the toolstack changes below `device` or `control`: a watch from birth."""
+        self._watches[TOOLSTACK] = "", handler
 
     def read(self, path: str, tx: int = 0) -> bytes | None:
         """The value; None if there is no such node, or none that we may see."""

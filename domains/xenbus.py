@@ -7,6 +7,9 @@ the fence. A new backend incarnation writes its number to `hvd-incarnation` with
 
 A backend that closed a device says why in `error`, and in `hvd-closed-for` to which incarnation of the frontend. A
 later one knocks: it writes its number to `hvd-incarnation`, and the backend offers the device anew.
+
+The toolstack takes a device away by `online` 0 in the backend's directory. A frontend that can let go says Closing,
+waits for InitWait, by which the backend has let go of its pages, and says Closed; one in use says why in `hvd-busy`.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from hvd.domains.runtime import Runtime
 
 INCARNATION, FOR_INCARNATION, SESSION = "hvd-incarnation", "hvd-backend-incarnation", "hvd-session"
-CLOSED_FOR = "hvd-closed-for"
+CLOSED_FOR, BUSY = "hvd-closed-for", "hvd-busy"
 BAD_KEYS = (HvdError, OSError, ValueError, KeyError, OverflowError)
 """What making sense of a peer's keys may end in: refused calls, no memory, no numbers, numbers too large."""
 
@@ -46,11 +49,18 @@ class XenbusFrontend:
         self._sessions = 0
         self.connected = False
         self.error = ""
+        self.gone = False
+        """It was taken away."""
+        self.on_change: Callable[[XenbusFrontend], None] = _ignore
+        """Called when the device is connected for the first time, and when it has gone."""
+        self._announced = False
         self._token = self._store.watch(f"{self._backend_path}/state", lambda _: self._look())
 
     def _look(self) -> None:
         """Follow the backend's state."""
         keys = read_keys(self._runtime, self._backend_path)
+        if self._leaves(keys):
+            return
         backend, incarnation = parse_state(keys.get("state")), _number(keys.get(INCARNATION))
         current = incarnation == self._published_for
         ours = str(self._runtime.incarnation)
@@ -69,6 +79,33 @@ class XenbusFrontend:
                 self._published_for = None
                 self._switch(XenbusState.CLOSED)
 
+    def _leaves(self, keys: Keys) -> bool:
+        """Whether the device is taken away, and this was a step of that."""
+        if not keys and not read_keys(self._runtime, self.path):
+            self._end()
+            return True
+        if keys.get("online") != "0":
+            return False
+        if self.state is not XenbusState.CLOSING and (reason := self.device.in_use()):
+            self._store.write(f"{self.path}/{BUSY}", reason[:ERROR_MAX])
+            return False
+        if self.state is not XenbusState.CLOSING:
+            self._switch(XenbusState.CLOSING)
+            if self._published_for is not None:
+                return True  # it may have our pages
+        elif parse_state(keys.get("state")) is XenbusState.CLOSING:
+            return True
+        self._end()
+        self._store.write(f"{self.path}/state", int(XenbusState.CLOSED))
+        return True
+
+    def _end(self) -> None:
+        """Nothing of the device is left but what its user asks of it, which fails."""
+        self._store.unwatch(self._token)
+        self.connected, self.gone = False, True
+        self.device.close()
+        self.on_change(self)
+
     def _knock(self) -> None:
         """The device was closed to an older incarnation of ours, or before there was any."""
         state = str(int(XenbusState.INITIALISING))
@@ -83,6 +120,9 @@ class XenbusFrontend:
             self.fault(PeerFault(_blame(error)))
             return
         self._switch(XenbusState.CONNECTED)
+        if not self._announced:
+            self._announced = True
+            self.on_change(self)
 
     def _publish(self, incarnation: int, backend_keys: Keys) -> None:
         keys = self.device.publish(backend_keys)
@@ -107,12 +147,6 @@ class XenbusFrontend:
         if state is not self.state:
             self._store.write(f"{self.path}/state", int(state))
             self.state = state
-
-    def close(self) -> None:
-        """Say goodbye and give everything back."""
-        self._store.unwatch(self._token)
-        self._switch(XenbusState.CLOSED)
-        self.device.close()
 
 
 class XenbusBackend:
@@ -157,7 +191,8 @@ class XenbusBackend:
                 self._closed_for = knock
                 self._offer()
             return
-        if self._attached and (session != self._session or frontend not in PUBLISHED):
+        gone = session != self._session or frontend not in PUBLISHED
+        if frontend is XenbusState.CLOSING or (self._attached and gone):
             self._detach()
             self._wait_again()
         for_us = keys.get(FOR_INCARNATION) == str(self._runtime.incarnation)
@@ -212,6 +247,10 @@ class XenbusBackend:
         self._store.unwatch(self._token)
         self._detach()
         self.device.close()
+
+
+def _ignore(frontend: XenbusFrontend) -> None:
+    """For whoever does not want to know."""
 
 
 PUBLISHED = frozenset({XenbusState.INITIALISED, XenbusState.CONNECTED})

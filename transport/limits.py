@@ -33,6 +33,8 @@ MAPTRACK_MAX = _limit("maptrack_max", 1024, "mappings of others' grants per doma
                       "tests/unit/broker/test_grant_tables.py")
 COPY_SEGMENTS_MAX = _limit("copy_segments_max", 16, "segments per gnttab_copy", "EBADMSG naming the field",
                            "tests/unit/transport/test_codec.py")
+DEVICES_MAX = _limit("devices_max", 256, "devices of one domain",
+                     "EINVAL from domctl_create, ENOSPC from domctl_attach", "tests/unit/broker/test_hotplug.py")
 DOMAINS_MAX = _limit("domains_max", 1024, "domains of one machine", "ENOSPC from domctl_create",
                      "tests/unit/broker/test_hypervisor.py")
 MESSAGE_BYTES_MAX = _limit("message_bytes_max", 65_536, "bytes of one hypercall", "EBADMSG, nothing is decoded",

@@ -113,6 +113,8 @@ class DomainConfig:
     """Layers it does without: to find out what one of them stops."""
     sandbox_require: list[str] = field(default_factory=list)
     """Layers without which it is not run."""
+    uuid: Name = ""
+    """Its UUID as text; empty: one that the machine makes for its domid."""
 
 
 # ---- what a machine boots from ---------------------------------------------------------------------------------------
@@ -602,6 +604,55 @@ class DomctlKill:
 
     dom: DomId
     signal: Annotated[int, Most(64)] = 9
+
+
+@hypercall(0x2490)
+@dataclass(frozen=True, slots=True)
+class DomctlGetConfig:
+    """Reply the DomainConfig of a domain, as codec.encode makes it: what its next start is made of."""
+
+    dom: DomId
+
+
+@hypercall(0x2491)
+@dataclass(frozen=True, slots=True)
+class DomctlSetConfig:
+    """Replace what a domain's next start is made of; nothing of this one changes. Its name has to stay."""
+
+    dom: DomId
+    config: DomainConfig
+
+
+@hypercall(0x2492)
+@dataclass(frozen=True, slots=True)
+class DomctlRename:
+    """Give a domain another name; those that name it as a backend or in `after` name it so from now on."""
+
+    dom: DomId
+    name: Name
+
+
+@hypercall(0x2493)
+@dataclass(frozen=True, slots=True)
+class DomctlAttach:
+    """Give a domain one more device. It takes it up when it next waits, at its next start if it does not run."""
+
+    dom: DomId
+    device: DeviceConfig
+
+
+@hypercall(0x2494)
+@dataclass(frozen=True, slots=True)
+class DomctlDetach:
+    """Take a device from a domain. It is asked to let go, and may refuse while it uses it; `force` does not ask.
+
+    What becomes of it is announced as "detached" or "detach refused". A domain that does not run is not asked either.
+    """
+
+    dom: DomId
+    kind: Name
+    devid: U32
+    force: bool = False
 
 
 @hypercall(0x2483)

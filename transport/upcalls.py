@@ -17,6 +17,8 @@ from hvd.transport.descriptors import receive_message
 from hvd.transport.errors import HvdError, PeerFault
 
 BIRTH, RUN, DESCRIPTORS, EVENT = "birth", "run", "descriptors", "event"
+TOOLSTACK = "toolstack"
+"""The token of the watch that a domain has from birth: on what the toolstack changes below `device` and `control`."""
 
 
 class UpcallTimeout(HvdError):

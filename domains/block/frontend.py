@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from hvd.domains.block.detached import DetachedDisk
 from hvd.domains.device import Frontend, Keys, number_in
 from hvd.domains.runtime import Runtime
 from hvd.transport._native import BlkFront, Completion
@@ -39,6 +40,8 @@ __all__ = ["BlockFrontend", "Completion"]
 POOL_PAGES = 1024
 TIMEOUT_MS = 30_000
 MAX_EXTRA_WAIT_S = 1.0
+NEVER_NS = 2**62
+"""A system time past every deadline."""
 PIECE_SECTORS = 512
 """What blocking calls cut long reads and writes into: one piece is copied here while the backend carries the next."""
 
@@ -60,7 +63,8 @@ class BlockFrontend(Frontend):
         self._ring_pages = runtime.grants.share(backend, 1 << self._order)
         self._ring = FrontRing(self._ring_pages.view, REQUEST_SIZE, RESPONSE_SIZE)
         self._data = runtime.grants.share(backend, int(keys.get("hvd-pool-pages", POOL_PAGES)))
-        self._front = BlkFront(self._data.view, self._data.ref, int(self._timeout_s * 1e9))
+        self._held = 0
+        self._front: BlkFront | DetachedDisk = BlkFront(self._data.view, self._data.ref, int(self._timeout_s * 1e9))
         self._port, self._endpoint = runtime.alloc_unbound(backend, self.guarded(self._front.collect))
         self._can_flush = self._can_discard = False
 
@@ -94,10 +98,29 @@ class BlockFrontend(Frontend):
             self.runtime.waiter.detach_ring(self._port)
         self._front.detach()
 
+    def in_use(self) -> str:
+        if self._held:
+            return f"its guest holds disk {self.name}"
+        busy = self._front.in_flight
+        return f"{busy} requests are open on disk {self.name}" if busy else ""
+
     def close(self) -> None:
         self.backend_gone()
+        self._front.expire(NEVER_NS)
         self._ring.close()
         self.runtime.close_port(self._port)
+        self._front = DetachedDisk(self.name, self._front.take_all())
+        for pages in (self._ring_pages, self._data):
+            self.runtime.grants.give_back(pages)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """While the block runs the disk is not taken away, unless by force: for what is more than one request."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
 
     # ---- submitting --------------------------------------------------------------------------------------------------
 
@@ -196,8 +219,7 @@ class BlockFrontend(Frontend):
 
         Others' completions stay for whoever asks for them.
         """
-        take = self._front.take
-        while (completion := take(request_id)) is None:
+        while (completion := self._front.take(request_id)) is None:
             self._wait(MAX_EXTRA_WAIT_S)
         if completion.errno:
             raise OSError(completion.errno, f"disk {self.name}: {os.strerror(completion.errno)}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from hvd.broker import sandboxes, usage
+from hvd.broker import changes, hotplug, sandboxes, usage
 from hvd.broker.domain import Domain, subject
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL
@@ -20,7 +20,7 @@ from hvd.broker.store import StoreError
 from hvd.broker.store.paths import child
 from hvd.broker.xsm_hooks import ask, ask_copy
 from hvd.transport import messages as m
-from hvd.transport.codec import BadMessage, unpack_call
+from hvd.transport.codec import BadMessage, encode, unpack_call
 from hvd.transport.ids import DOM0, DomId, Incarnation, Port
 from hvd.transport.limits import WATCHDOGS_MAX
 from hvd.transport.trace import HYPERVISOR
@@ -295,6 +295,9 @@ def describe(h: Hypervisor, domain: Domain, now_ns: int) -> dict[str, Any]:
         "uptime_ns": domain.clock.system_time_ns(now_ns) if domain.incarnation else 0,
         "devices": [{"kind": d.kind, "devid": d.devid, "backend": d.backend} for d in domain.config.devices],
         "seclabel": h.xsm.label(domain.domid),
+        "uuid": h.uuid(domain),
+        "shutdown": None if domain.shutdown is None else int(domain.shutdown),
+        "cpus": domain.config.cpus,
     }
 
 
@@ -389,6 +392,12 @@ TABLE: dict[type, Entry] = {
     m.DomctlShutdown: Entry(SELF, True, lambda h, c, x, now: h.request_shutdown(
         subject(c, x.dom), reboot=x.reboot, grace_ms=x.grace_ms, now_ns=now)),
     m.DomctlList: Entry(ANY, False, _list),
+    m.DomctlGetConfig: Entry(DOM0_ONLY, False, lambda h, c, x, now: encode(h.domain(x.dom).config)),
+    m.DomctlSetConfig: Entry(DOM0_ONLY, True, lambda h, c, x, now: changes.set_config(h, x.dom, x.config)),
+    m.DomctlRename: Entry(DOM0_ONLY, True, lambda h, c, x, now: changes.rename(h, x.dom, x.name)),
+    m.DomctlAttach: Entry(DOM0_ONLY, True, lambda h, c, x, now: hotplug.attach(h, x.dom, x.device)),
+    m.DomctlDetach: Entry(DOM0_ONLY, True, lambda h, c, x, now: hotplug.detach(
+        h, x.dom, x.kind, x.devid, force=x.force)),
     m.DomctlKill: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.kill(x.dom, x.signal)),
     m.MachineStop: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.stop_machine(reboot=x.reboot)),
     m.TraceStart: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.start_trace(x.domains)),

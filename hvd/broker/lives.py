@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import deque
 
-from hvd.broker import core_dumps, devices, sandboxes
+from hvd.broker import core_dumps, devices, hotplug, sandboxes
 from hvd.broker.deadlines import Deadlines
 from hvd.broker.domain import Clock, Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
@@ -25,7 +25,7 @@ from hvd.broker.tracing import Tracing
 from hvd.broker.upcalls import UpcallQueue
 from hvd.broker.xsm import Xsm
 from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, GRANT_REF_CONSOLE, DomId, ExtentId, Incarnation, Port
-from hvd.transport.limits import DOMAINS_MAX, HYPERVISOR_LOG_LINES_MAX
+from hvd.transport.limits import DEVICES_MAX, DOMAINS_MAX, HYPERVISOR_LOG_LINES_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig
 
 NAME_STEM = 56
@@ -54,6 +54,7 @@ class Lives:
         self.deadlines = Deadlines()
         self.tracing = Tracing()
         self.console: deque[str] = deque(maxlen=HYPERVISOR_LOG_LINES_MAX)
+        self.leaving: hotplug.Leaving = {}
         self.next_domid = 0
         self.stopping: bool | None = None
         """None: run on; False: power off; True: reboot."""
@@ -80,6 +81,13 @@ class Lives:
         """The 32 secret bytes of an incarnation's endpoint (a CURVE secret key)."""
         return hashlib.blake2b(f"{domid}/{incarnation}".encode(), key=self.secret, digest_size=32).digest()
 
+    def uuid(self, domain: Domain) -> str:
+        """The UUID it was given, else one of the machine's own making that its domid keeps."""
+        if domain.config.uuid:
+            return domain.config.uuid
+        made = hashlib.blake2b(f"uuid {domain.domid}".encode(), key=self.secret, digest_size=16).hexdigest()
+        return f"{made[:8]}-{made[8:12]}-4{made[13:16]}-8{made[17:20]}-{made[20:]}"
+
     def console_descriptors(self, domain: Domain) -> tuple[ExtentId, int, int]:
         """(console extent, console channel, upcall channel) that a domain is born with."""
         console_port, upcall_port = self.birth_ports(domain)
@@ -104,17 +112,8 @@ class Lives:
 
     def _enrol(self, config: DomainConfig, now_ns: int) -> Domain:
         """The checks, and a record that waits."""
-        if not NAME.fullmatch(config.name):
-            raise Refused(errno.EINVAL, f"{config.name!r} is no name for a domain: 1 to 64 letters, digits and _.+-")
-        if self.by_name(config.name) is not None:
-            raise Refused(errno.EEXIST, f"a domain named {config.name!r} exists already")
-        for other in (*config.after, *(device.backend for device in config.devices)):
-            if self.by_name(other) is None:
-                raise Refused(errno.EINVAL, f"domain {config.name!r} names {other!r}, which does not exist")
-        sandboxes.check(config)
-        for key in ("on_poweroff", "on_reboot", "on_crash", "on_watchdog"):
-            if getattr(config, key) not in set(Action):
-                raise Refused(errno.EINVAL, f"{key} = {getattr(config, key)!r}; expected one of {', '.join(Action)}")
+        self.check_name(config.name)
+        self.check_config(config)
         if len(self.domains) >= DOMAINS_MAX:
             raise Refused(errno.ENOSPC, f"{len(self.domains)} domains exist; {DOMAINS_MAX} is the most")
         if self.next_domid >= DOMID_FIRST_RESERVED:
@@ -126,6 +125,26 @@ class Lives:
         self.domains[domain.domid] = domain
         self.hardware.announce("created", domain, "")
         return domain
+
+    def check_name(self, name: str) -> None:
+        """EINVAL when it is no name, EEXIST when somebody has it."""
+        if not NAME.fullmatch(name):
+            raise Refused(errno.EINVAL, f"{name!r} is no name for a domain: 1 to 64 letters, digits and _.+-")
+        if self.by_name(name) is not None:
+            raise Refused(errno.EEXIST, f"a domain named {name!r} exists already")
+
+    def check_config(self, config: DomainConfig) -> None:
+        """EINVAL saying what no domain can be made of."""
+        for other in (*config.after, *(device.backend for device in config.devices)):
+            if self.by_name(other) is None:
+                raise Refused(errno.EINVAL, f"domain {config.name!r} names {other!r}, which does not exist")
+        if len(config.devices) > DEVICES_MAX:
+            text = f"domain {config.name!r} has {len(config.devices)} devices; {DEVICES_MAX} is the most"
+            raise Refused(errno.EINVAL, text)
+        sandboxes.check(config)
+        for key in ("on_poweroff", "on_reboot", "on_crash", "on_watchdog"):
+            if getattr(config, key) not in set(Action):
+                raise Refused(errno.EINVAL, f"{key} = {getattr(config, key)!r}; expected one of {', '.join(Action)}")
 
     def _start_waiting(self, now_ns: int) -> None:
         for domain in list(self.domains.values()):
@@ -248,6 +267,7 @@ class Lives:
         self.tracing.keep(domain, self.hardware)
         self.hardware.release_domain(dom)
         domain.pid = domain.kill_at_ns = None
+        hotplug.domain_died(self, domain)
         devices.drop_states(self.store, domain, self.own_devices(domain), self.client_devices(domain))
         if dom == DOM0:
             devices.drop_terminals(self.store, self.domains)
@@ -341,3 +361,5 @@ class Lives:
                 rung.add(event.domid)
         for dom in rung:
             self.hardware.events_pending(dom)
+        if self.leaving:
+            hotplug.look(self)

@@ -63,6 +63,11 @@ class Media:
         for device in [device for device in self.opened if device.client == dom]:
             self._close(device)
 
+    def device_removed(self, client: DomId, kind: str, devid: int) -> None:
+        """One device of a domain is no more."""
+        for device in [d for d in self.opened if (d.client, d.kind, d.devid) == (client, kind, devid)]:
+            self._close(device)
+
     def _close(self, device: Device) -> None:
         number = self.opened.pop(device, None)
         if number is not None:

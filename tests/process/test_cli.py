@@ -207,7 +207,7 @@ def test_what_a_domain_died_of_makes_no_lines_and_no_colours(hvd, tmp_path):
     hvd("create", "--kernel", "loud.py", "--name", "loud", "--on-crash", "preserve", "--no-wait")
     with Cluster.attach(tmp_path / "run") as cluster:
         cluster.domain("loud").wait_state(DomainState.PRESERVED, deadline_s=DEADLINE_S)
-    text = hvd("list").stdout
+    text = hvd("list", "-r").stdout
     assert "crash: ValueError: one…" in text
     assert "Domain-7" not in text
     death = next(d["last_death"] for d in json.loads(hvd("list", "--json").stdout) if d["name"] == "loud")

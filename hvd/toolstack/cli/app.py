@@ -1,4 +1,4 @@
-"""The `hvd` command: every sub-command with its options, help and examples. What they do is beside this module.
+"""The `hvd` command: its sub-commands with their options, help and examples. What they do is beside this module.
 
 Those are imported by the command that runs: typer alone takes longer to load than `hvd list` takes to answer.
 """
@@ -6,63 +6,21 @@ Those are imported by the command that runs: typer alone takes longer to load th
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hvd.toolstack.cli import xl  # noqa: F401 - declares more of them
+from hvd.toolstack.cli.command import AsJson, Deadline, Grace, Name, Names, Policy, Require, Wait, app, as_seconds
+from hvd.toolstack.cli.command import command as _command
 from hvd.toolstack.cli.completion import domain_names, log_names
-from hvd.toolstack.cli.durations import seconds_from
 from hvd.toolstack.cli.output import BAD_INPUT, FAILED, print_error
 
 if TYPE_CHECKING:
     from hvd.toolstack.cluster.machine_process import MachineProcess
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-app = typer.Typer(
-    name="hvd",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    help="Xen's paravirtual architecture carried out by Linux processes.\n\n"
-    "HVD_RUN_DIR names the directory of a cluster (else $XDG_RUNTIME_DIR/hvd, or /run/hvd for root, or /tmp/hvd-UID):"
-    " each directory has a machine of its own.",
-)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one document a line.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A domain's name or domid.", autocompletion=domain_names)]
-Names = Annotated[
-    list[str], typer.Argument(metavar="NAME", help="Domains' names or domids.", autocompletion=domain_names)
-]
-
-
-def _seconds(text: str | float) -> float:
-    try:
-        return seconds_from(str(text))
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-Deadline = Annotated[
-    float, typer.Option("--deadline", metavar="SECONDS", parser=_seconds, help="How long to wait for domains.")
-]
-Grace = Annotated[
-    float,
-    typer.Option("--grace", metavar="SECONDS", parser=_seconds, help="How long a domain may take before it is killed."),
-]
-Require = Annotated[
-    str,
-    typer.Option("--require-sandbox", metavar="LAYER,...", help="Refuse where the sandbox lacks one of these layers."),
-]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", "-w", help="Return when it is done.")]
-
-Policy = Annotated[
-    str | None,
-    typer.Option("--policy", metavar="NAME|FILE", help="The security policy, in place of the one the file names."),
-]
+__all__ = ["app", "run"]
 
 _machine: MachineProcess | None = None
 """A machine that was started ahead of the command line's reading, and waits for its order."""
@@ -90,17 +48,6 @@ def _tell(error: Exception) -> int:
         raise error
     print_error(str(error), as_json="--json" in sys.argv, kind=type(error).__name__)
     return BAD_INPUT if isinstance(error, ConfigError | BadInput) else FAILED
-
-
-def _command(*examples: str) -> Callable[[F], F]:
-    """Register a command under its function's name, its docstring and these examples as its help."""
-
-    def register(function: F) -> F:
-        text = f"{function.__doc__}\n\n\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
-        app.command(function.__name__.rstrip("_"), help=text)(function)
-        return function
-
-    return register
 
 
 @_command("hvd up examples/cockpit/cockpit.toml", "hvd up -d cockpit.toml", "HVD_RUN_DIR=/tmp/two hvd up -d --json")
@@ -149,16 +96,24 @@ def clean(json: AsJson = False) -> None:
     power.clean(as_json=json)
 
 
-@_command("hvd list", "hvd list ivi storage", "hvd list --json | jq -r '.[] | select(.ready) | .name'")
+@_command("hvd list", "hvd list -r ivi storage", "hvd list --json | jq -r '.[] | select(.ready) | .name'")
 def list_(
+    *,
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", autocompletion=domain_names)] = None,
-    context: Annotated[bool, typer.Option("--context", "-Z", help="Show labels of the security policy.")] = False,
+    restarts: Annotated[
+        bool, typer.Option("--restarts", "-r", help="In place of xl's table: readiness, restarts, why it died last.")
+    ] = False,
+    long: Annotated[bool, typer.Option("--long", "-l", help="xl's JSON: what each domain is made of.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="UUIDs, reasons of their ends, labels too.")] = False,
+    context: Annotated[bool, typer.Option("--context", "-Z", help="Labels of the security policy too.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Show every domain, or those named: state, restarts, and why it died last."""
+    """Show every domain, or those named, as `xl list` does."""
     from hvd.toolstack.cli import look
 
-    look.list_domains(names or [], context=context, as_json=json)
+    look.list_domains(
+        names or [], restarts=restarts, long=long, verbose=verbose, context=context, as_json=json
+    )
 
 
 @_command("hvd info", "hvd info --json", "hvd info --sandbox", "hvd info --quotas")
@@ -349,7 +304,7 @@ def trace(
         Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write; a file that is there is replaced.")
     ] = Path("hvd.pftrace"),
     duration: Annotated[
-        float | None, typer.Option(metavar="SECONDS", parser=_seconds, help="How long; without it until Ctrl-C.")
+        float | None, typer.Option(metavar="SECONDS", parser=as_seconds, help="How long; without it until Ctrl-C.")
     ] = None,
     domains: Annotated[str, typer.Option(metavar="NAME,...", help="Only these domains and what they ask.")] = "",
     json: AsJson = False,
@@ -414,7 +369,7 @@ def bench(
     seed: Annotated[int, typer.Option(metavar="N", help="Decides the order of turns and what is random.")] = 1,
     duration: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", parser=_seconds, help="About how long each measures; more is more samples."),
+        typer.Option(metavar="SECONDS", parser=as_seconds, help="About how long each measures; more is more samples."),
     ] = None,
     cpus: Annotated[
         str | None, typer.Option(metavar="LIST", help="CPUs of the two ends, as 0,1; else the first and the last.")

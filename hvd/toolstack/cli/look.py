@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 from hvd.toolstack.cli.output import FAILED, on_one_line, print_json, print_line, print_table, seconds
-from hvd.toolstack.cluster import Cluster, DomainInfo, NoSuchDomain, NotRunning
+from hvd.toolstack.cli.xl_tables import list_lines
+from hvd.toolstack.cluster import Cluster, Domain, DomainInfo, NoSuchDomain, NotRunning
 from hvd.toolstack.cluster.domain import full_name
+from hvd.toolstack.cluster.process_times import process_times
 from hvd.toolstack.cluster.run_dirs import default_run_dir
 from hvd.transport.run_dir import LOG
 
@@ -18,17 +20,26 @@ FOLLOW_INTERVAL_S = 0.1
 HEADINGS = ("Name", "ID", "Mem", "VCPUs", "State", "Ready", "Restarts", "Uptime", "Last death")
 
 
-def list_domains(names: list[str], *, context: bool, as_json: bool) -> None:
+def list_domains(
+    names: list[str], *, restarts: bool, long: bool, verbose: bool, context: bool, as_json: bool
+) -> None:
     """Every domain, or these, in a table."""
     with Cluster.attach() as cluster:
         domids = {cluster.domain(name).domid for name in names}
         infos = [info for info in cluster.infos().values() if not names or info.domid in domids]
-    if as_json:
+        configs = [Domain(cluster, info.domid, info.name).config() for info in infos] if long else []
+    if long:
+        from hvd.toolstack.cli.xl_json import domain_json
+
+        print_json([domain_json(info, config) for info, config in zip(infos, configs, strict=True)])
+    elif as_json:
         print_json([info.as_dict() for info in infos])
-    elif context:
-        print_table((*HEADINGS, "Security Label"), [(*row(info), info.seclabel) for info in infos])
-    else:
+    elif restarts:
         print_table(HEADINGS, [row(info) for info in infos])
+    else:
+        rows = [(info, process_times(info.pid)) for info in infos]
+        for line in list_lines(rows, verbose=verbose, context=context):
+            print_line(line)
 
 
 def row(info: DomainInfo) -> tuple[str, ...]:

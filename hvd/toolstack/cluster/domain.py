@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hvd.toolstack.cluster.errors import NotRunning
+from hvd.toolstack.cluster.errors import DeviceInUse, NotReached, NotRunning
 from hvd.transport import messages as m
+from hvd.transport.codec import decode
 from hvd.transport.ids import DOM0, DomId, Incarnation
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 DOM0_NAME = "Domain-0"
 WAIT_DEADLINE_S = 30.0
+DETACH_DEADLINE_S = 10.0
+"""As long as libxl waits for a device (LIBXL_DESTROY_TIMEOUT)."""
 GRACE_S = 5.0
 
 
@@ -81,16 +85,18 @@ class DomainInfo:
     devices: tuple[dict[str, Any], ...]
     seclabel: str = ""
     """Its label in the security policy."""
+    uuid: str = ""
+    shutdown: int | None = None
+    """The SHUTDOWN_* reason that this incarnation ended with, or is to end with."""
+    cpus: tuple[int, ...] = ()
+    """Physical CPUs it may run on; empty: all."""
 
     @classmethod
     def from_wire(cls, fields: dict[str, Any]) -> DomainInfo:
-        """From one row of DomctlList."""
-        typed = {
-            "state": DomainState(fields["state"]),
-            "waits_for": tuple(fields["waits_for"]),
-            "devices": tuple(fields["devices"]),
-        }
-        return cls(**{**fields, **typed})
+        """From one row of DomctlList. The machine may be older than we are: what it does not say has its default."""
+        known: dict[str, Any] = {name: fields[name] for name in cls.__slots__ if name in fields}
+        known |= {name: tuple(known[name]) for name in ("waits_for", "devices", "cpus") if name in known}
+        return cls(**(known | {"state": DomainState(fields["state"])}))
 
     @property
     def state_text(self) -> str:
@@ -186,6 +192,47 @@ class Domain:
             return
         self._cluster.expect_next(self.info())
         self._cluster.call(m.DomctlShutdown(self.domid, reboot=True, grace_ms=round(grace_s * 1000)))
+
+    def config(self) -> m.DomainConfig:
+        """What its next start is made of."""
+        config: m.DomainConfig = decode(m.DomainConfig, self._cluster.call(m.DomctlGetConfig(self.domid)), self.name)
+        return config
+
+    def set_config(self, config: m.DomainConfig) -> None:
+        """Replace that; nothing of the incarnation that runs changes."""
+        self._cluster.call(m.DomctlSetConfig(self.domid, config))
+
+    def rename(self, name: str) -> None:
+        """Give it another name. HypercallError EEXIST or EINVAL: it keeps the one it has."""
+        self._cluster.call(m.DomctlRename(self.domid, name))
+        self.name = name
+
+    def attach(self, device: m.DeviceConfig) -> None:
+        """Give it one more device, which it takes up when it next waits."""
+        self._cluster.call(m.DomctlAttach(self.domid, device))
+
+    def detach(self, kind: str, devid: int, *, force: bool = False, deadline_s: float = DETACH_DEADLINE_S) -> None:
+        """Take a device from it, and return when it has gone.
+
+        DeviceInUse when the domain says that it uses it, NotReached when it says nothing. With `force` it is not asked:
+        what it still asks of the device fails.
+        """
+        label, until = f"{kind} {devid}", time.monotonic() + deadline_s
+        with self._cluster.events() as events:
+            self._cluster.call(m.DomctlDetach(self.domid, kind, devid, force))
+            while (event := events.next_until(until)) is not None:
+                if event.event == "broker restarted" and not self._has(kind, devid):
+                    return
+                if event.domid != self.domid or not event.detail.startswith(label):
+                    continue
+                if event.event == "detached":
+                    return
+                if event.event == "detach refused":
+                    raise DeviceInUse(f"domain {self.name} keeps {event.detail}")
+        raise NotReached(f"after {deadline_s:g} s domain {self.name} has not let go of {label}, nor said why")
+
+    def _has(self, kind: str, devid: int) -> bool:
+        return any((d["kind"], d["devid"]) == (kind, devid) for d in self.info().devices)
 
     def destroy(self) -> None:
         """Kill it and forget it; its domid is never used again. Returns when it is gone."""

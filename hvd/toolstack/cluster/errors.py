@@ -25,6 +25,10 @@ class NotReached(ClusterError):
     """What was waited for cannot come any more, or did not come before the deadline."""
 
 
+class DeviceInUse(ClusterError):
+    """A domain does not let go of a device, and says why."""
+
+
 class BadInput(ClusterError):
     """What was asked for cannot be begun, and nothing was."""
 

@@ -27,7 +27,8 @@ class LifecycleEvent:
 
     event: str
     """created, starting, ready, paused, unpaused, shutting down, signalled, console, died, backing off, failed,
-    destroyed; hello and broker restarted, after which older news may have been missed."""
+    destroyed, renamed, configured, attached, detached, detach refused;
+    hello and broker restarted, after which older news may have been missed."""
     domid: int
     name: str
     incarnation: int

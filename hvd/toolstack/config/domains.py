@@ -25,6 +25,7 @@ ACTIONS = ("destroy", "restart", "rename-restart", "preserve", "coredump-destroy
 DOM0_KERNEL = "hvd:dom0"
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
+_UUID_DIGITS = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _OPTION = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _TOOLSTACK_KEYS = ("frontend", "frontend-id", "backend", "backend-id", "state", "online")
 _CPU_RANGE = re.compile(r"(\^?)(\d{1,4})(?:-(\d{1,4}))?", re.ASCII)
@@ -86,10 +87,21 @@ def read_domain(table: Table, kernels: Kernels, directory: Path) -> Draft:
         after=list(dict.fromkeys(other for _, other in after)),
         devices=[device for _, device in devices],
         seclabel=_seclabel(table),
+        uuid=_uuid(table),
         **read_sandbox(table, directory),
     )
     table.finish()
     return Draft(table.place, config, after, disks, devices)
+
+
+def _uuid(table: Table) -> str:
+    """A UUID as libxl takes it: hexadecimal digits, dashes between them wherever they are."""
+    text = table.text("uuid", "")
+    digits = text.replace("-", "").lower()
+    if text and not _UUID_DIGITS.fullmatch(digits):
+        table.report.wrong(table.at("uuid"), "a UUID: 32 hexadecimal digits, with or without dashes", shown(text))
+        return ""
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])) if text else ""
 
 
 def _seclabel(table: Table) -> str:

@@ -23,6 +23,7 @@ SUFFIX = ".toml"
 """A file with another name is an xl.cfg: those have no suffix of their own."""
 _WORDS = """
     name kernel memory vcpus cpus disk driver_domain seclabel on_poweroff on_reboot on_crash on_watchdog args after
+    uuid
 """
 KNOWN = frozenset(_WORDS.split())
 """xl's keys that hvd has too, and the two of hvd's own that make sense in such a file."""

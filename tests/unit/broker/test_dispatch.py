@@ -45,6 +45,7 @@ def refusal(board, caller, message):
 SELF_CALLS = {m.EvtchnAllocUnbound, m.EvtchnStatus, m.EvtchnReset, m.DomctlShutdown}
 DOM0_CALLS = {
     m.DomctlCreate, m.DomctlDestroy, m.DomctlPause, m.DomctlUnpause, m.DomctlKill,
+    m.DomctlGetConfig, m.DomctlSetConfig, m.DomctlRename, m.DomctlAttach, m.DomctlDetach,
     m.MachineStop, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas,
     m.TraceStart, m.TraceStop, m.TraceBuffers, m.TraceRead,
 }
@@ -52,6 +53,7 @@ READS = {
     m.XenVersion, m.EvtchnSend, m.EvtchnStatus, m.StoreDirectory, m.StoreRead, m.StoreReadAll,
     m.StoreGetPerms,
     m.DomctlList, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas, m.TraceBuffers, m.TraceRead,
+    m.DomctlGetConfig,
     m.XsmGetenforce,
 }
 
@@ -67,6 +69,8 @@ def about(kind, dom):
             given[field.name] = dom
         elif field.name == "config":
             given[field.name] = m.DomainConfig("new", "hvd:idle")
+        elif field.name == "device":
+            given[field.name] = m.DeviceConfig("vbd", 1, "new")
         elif get_origin(hint) is list:
             given[field.name] = []
         else:

@@ -1,0 +1,149 @@
+"""Devices that come and go while their domain runs.
+
+To take a device away is xl's handshake: the toolstack writes `online` 0 and Closing into the backend's directory; the
+frontend, if it can let go, goes to Closing, waits until the backend has let go of its pages, and to Closed; then both
+directories are removed. A frontend that is in use says so in `hvd-busy`, and everything is as before.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hvd.broker import devices
+from hvd.broker.domain import ALIVE, Domain
+from hvd.broker.errors import Refused
+from hvd.broker.store import Store, StoreError
+from hvd.transport.ids import DOM0, DomId
+from hvd.transport.limits import DEVICES_MAX
+from hvd.transport.messages import DeviceConfig
+from hvd.transport.upcalls import TOOLSTACK
+from hvd.transport.xenbus_state import XenbusState, parse_state
+
+if TYPE_CHECKING:
+    from hvd.broker.lives import Lives
+
+BUSY = "hvd-busy"
+BUSY_MAX = 200
+"""Characters of a refusal's reason that are passed on."""
+Leaving = dict[tuple[DomId, str, int], DomId]
+"""Devices whose frontends are asked to let go, each with its backend's domid."""
+
+
+def attach(h: Lives, dom: DomId, device: DeviceConfig) -> None:
+    """One more device. EEXIST, ENOSPC or EINVAL change nothing."""
+    domain, backend = h.domain(dom), h.by_name(device.backend)
+    label = f"{device.kind} {device.devid}"
+    if find(domain, device.kind, device.devid) is not None:
+        raise Refused(errno.EEXIST, f"domain {domain.name} has a device {label} already")
+    if len(domain.config.devices) >= DEVICES_MAX:
+        raise Refused(errno.ENOSPC, f"domain {domain.name} has {DEVICES_MAX} devices, which is the most")
+    if backend is None or backend is domain:
+        raise Refused(errno.EINVAL, f"{label} names {device.backend!r} as its backend, which is no other domain")
+    if domain.life in ALIVE:
+        _write(h, domain, device, backend.domid)
+    domain.config = replace(domain.config, devices=[*domain.config.devices, device])
+    h.hardware.announce("attached", domain, label)
+    h.collect_store_events()
+
+
+def detach(h: Lives, dom: DomId, kind: str, devid: int, *, force: bool) -> None:
+    """One device less, when its frontend has let go; at once if it cannot be asked, or is not. ENOENT: it has none."""
+    domain = h.domain(dom)
+    device = find(domain, kind, devid)
+    if device is None:
+        raise Refused(errno.ENOENT, f"domain {domain.name} has no device {kind} {devid}")
+    backend = h.by_name(device.backend)
+    if force or backend is None or domain.life not in ALIVE:
+        _take_away(h, domain, device)
+        return
+    path = devices.backend_path(backend.domid, dom, device)
+    h.leaving[dom, kind, devid] = backend.domid
+    h.store.write(DOM0, 0, f"{path}/online", b"0")
+    _set_state(h.store, path, XenbusState.CLOSING)
+    h.collect_store_events()
+
+
+def look(h: Lives) -> None:
+    """Something has changed in the store: finish what those who were asked have decided."""
+    for dom, domain, device, backend in list(_asked(h)):
+        front = devices.frontend_path(dom, device)
+        if (busy := _read(h.store, f"{front}/{BUSY}")) is not None:
+            _refused(h, domain, device, backend, busy)
+        elif parse_state(_read(h.store, f"{front}/state")) is XenbusState.CLOSED:
+            _take_away(h, domain, device)
+
+
+def domain_died(h: Lives, domain: Domain) -> None:
+    """Whoever is dead has let go."""
+    for dom, _, device, _ in list(_asked(h)):
+        if dom == domain.domid:
+            _take_away(h, domain, device)
+
+
+def find(domain: Domain, kind: str, devid: int) -> DeviceConfig | None:
+    """The device of a domain by its names in XenStore."""
+    return next((d for d in domain.config.devices if (d.kind, d.devid) == (kind, devid)), None)
+
+
+def _asked(h: Lives) -> Iterator[tuple[DomId, Domain, DeviceConfig, DomId]]:
+    for (dom, kind, devid), backend in h.leaving.items():
+        domain = h.domains.get(dom)
+        device = None if domain is None else find(domain, kind, devid)
+        if domain is not None and device is not None:
+            yield dom, domain, device, backend
+
+
+def _write(h: Lives, domain: Domain, device: DeviceConfig, backend: DomId) -> None:
+    try:
+        devices.write_device(h.store, domain, device, backend)
+    except StoreError as error:
+        _remove_directories(h.store, domain, device, backend)
+        raise Refused(error.errno, f"{device.kind} {device.devid}: {error.text}") from None
+    queue = h.upcalls.get(domain.domid)
+    if queue is not None:
+        queue.add(f"device/{device.kind}/{device.devid}", TOOLSTACK)
+        h.hardware.events_pending(domain.domid)
+
+
+def _refused(h: Lives, domain: Domain, device: DeviceConfig, backend: DomId, untrusted_reason: str) -> None:
+    del h.leaving[domain.domid, device.kind, device.devid]
+    path = devices.backend_path(backend, domain.domid, device)
+    h.store.rm(DOM0, 0, f"{devices.frontend_path(domain.domid, device)}/{BUSY}")
+    h.store.write(DOM0, 0, f"{path}/online", b"1")
+    _set_state(h.store, path, XenbusState.CONNECTED)
+    reason = untrusted_reason[:BUSY_MAX]
+    h.hardware.announce("detach refused", domain, f"{device.kind} {device.devid}: {reason}")
+    h.collect_store_events()
+
+
+def _take_away(h: Lives, domain: Domain, device: DeviceConfig) -> None:
+    h.leaving.pop((domain.domid, device.kind, device.devid), None)
+    domain.config = replace(domain.config, devices=[d for d in domain.config.devices if d is not device])
+    backend = h.by_name(device.backend)
+    if backend is not None:
+        _remove_directories(h.store, domain, device, backend.domid)
+    h.media.device_removed(domain.domid, device.kind, device.devid)
+    h.hardware.announce("detached", domain, f"{device.kind} {device.devid}")
+    h.collect_store_events()
+
+
+def _remove_directories(store: Store, domain: Domain, device: DeviceConfig, backend: DomId) -> None:
+    """The frontend's first: a frontend whose backend's goes looks whether it is itself still there."""
+    front, back = devices.frontend_path(domain.domid, device), devices.backend_path(backend, domain.domid, device)
+    for path in (front, back):
+        if _read(store, path) is not None:
+            store.rm(DOM0, 0, path)
+
+
+def _set_state(store: Store, path: str, state: XenbusState) -> None:
+    store.write(DOM0, 0, f"{path}/state", str(int(state)).encode())
+
+
+def _read(store: Store, path: str) -> str | None:
+    try:
+        return store.read(DOM0, 0, path).decode("utf-8", "replace")
+    except StoreError:
+        return None

@@ -1,0 +1,69 @@
+"""The commands that change what a domain is made of: rename, config-update, block-attach and block-detach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hvd.toolstack.cli.output import print_json, print_line, print_warning
+from hvd.toolstack.cluster import Cluster, Domain
+from hvd.toolstack.config.disks import Disk, read_disk
+from hvd.toolstack.config.problems import ConfigError, Problem, Report, shown
+from hvd.toolstack.config.vdev import SYNTAX, device_number
+from hvd.toolstack.config.xl_file import load_xl_cfg
+
+
+def rename(name: str, new_name: str, *, as_json: bool) -> None:
+    """Another name for a domain."""
+    with Cluster.attach() as cluster:
+        domain = cluster.domain(name)
+        domain.rename(new_name)
+    _say("renamed", domain, as_json=as_json)
+
+
+def config_update(name: str, file: Path, *, as_json: bool) -> None:
+    """What a domain's next start is made of, from an xl.cfg."""
+    with Cluster.attach() as cluster:
+        domain = cluster.domain(name)
+        running = {info.name: info.driver_domain for info in cluster.infos().values() if info.domid != domain.domid}
+        loaded = load_xl_cfg(file, running, {"name": domain.name})
+        for warning in loaded.warnings:
+            print_warning(warning)
+        domain.set_config(replace(loaded.config, uuid=loaded.config.uuid or domain.info().uuid))
+    _say("configured", domain, as_json=as_json)
+
+
+def block_attach(name: str, spec: Sequence[str], *, as_json: bool) -> None:
+    """One more disk for a domain that runs."""
+    with Cluster.attach() as cluster:
+        domain = cluster.domain(name)
+        disk = _disk(",".join(spec))
+        domain.attach(disk.config)
+    _say(f"attached {disk.config.backend_keys['dev']} to", domain, as_json=as_json, devid=disk.config.devid)
+
+
+def _disk(line: str) -> Disk:
+    report = Report("command line", "")
+    disk = read_disk(report, ("DISK",), line, Path.cwd())
+    report.raise_if_wrong()
+    assert disk is not None  # else something was wrong
+    return disk
+
+
+def block_detach(name: str, vdev: str, *, force: bool, as_json: bool) -> None:
+    """One disk less."""
+    with Cluster.attach() as cluster:
+        domain = cluster.domain(name)
+        devid = int(vdev) if vdev.isascii() and vdev.isdecimal() else device_number(vdev)
+        if devid is None:
+            raise ConfigError([Problem("command line", "DEVID", f"a number, or {SYNTAX}", shown(vdev))])
+        domain.detach("vbd", devid, force=force)
+    _say(f"detached {vdev} from", domain, as_json=as_json, devid=devid)
+
+
+def _say(done: str, domain: Domain, *, as_json: bool, **more: object) -> None:
+    if as_json:
+        print_json({"done": done, "domid": domain.domid, "name": domain.name, **more})
+    else:
+        print_line(f"{done} {domain.name} (domid {domain.domid})")

@@ -1,0 +1,112 @@
+"""The sub-commands that xl has and that need no more than its words: what each prints is what xl prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hvd.toolstack.cli.command import AsJson, Name, command
+from hvd.toolstack.cli.completion import domain_names
+
+MaybeNames = Annotated[list[str] | None, typer.Argument(metavar="NAME", autocompletion=domain_names)]
+
+
+@command("hvd vcpu-list", "hvd vcpu-list ivi")
+def vcpu_list(names: MaybeNames = None, json: AsJson = False) -> None:
+    """Show the CPU that each domain's process was on last, its time, and the CPUs it may run on."""
+    from hvd.toolstack.cli import inspect
+
+    inspect.vcpu_list(names or [], as_json=json)
+
+
+@command("hvd vm-list")
+def vm_list(json: AsJson = False) -> None:
+    """Show the guests with their UUIDs."""
+    from hvd.toolstack.cli import inspect
+
+    inspect.vm_list(as_json=json)
+
+
+@command("hvd uptime", "hvd uptime -s ivi")
+def uptime(
+    names: MaybeNames = None,
+    short: Annotated[bool, typer.Option("-s", help="One short line for each, without a heading.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Show how long domains have run, in their own time: what they were paused does not count."""
+    from hvd.toolstack.cli import inspect
+
+    inspect.uptime(names or [], short=short, as_json=json)
+
+
+@command("hvd domid ivi")
+def domid(name: Name, json: AsJson = False) -> None:
+    """Print the domid of a domain's name."""
+    from hvd.toolstack.cli import inspect
+
+    inspect.domid(name, as_json=json)
+
+
+@command("hvd domname 2")
+def domname(domid: Annotated[int, typer.Argument(metavar="DOMID", min=0)], json: AsJson = False) -> None:
+    """Print the name of a domid."""
+    from hvd.toolstack.cli import inspect
+
+    inspect.domname(domid, as_json=json)
+
+
+@command("hvd rename ivi cockpit")
+def rename(name: Name, new_name: Annotated[str, typer.Argument(metavar="NEW-NAME")], json: AsJson = False) -> None:
+    """Give a domain another name. Its console's log goes on under the old one until it starts again."""
+    from hvd.toolstack.cli import reconfigure
+
+    reconfigure.rename(name, new_name, as_json=json)
+
+
+@command("hvd config-update ivi ivi.cfg")
+def config_update(
+    name: Name,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An xl.cfg.")],
+    json: AsJson = False,
+) -> None:
+    """Replace what a domain's next start is made of. The one that runs is left as it is."""
+    from hvd.toolstack.cli import reconfigure
+
+    reconfigure.config_update(name, file, as_json=json)
+
+
+@command("hvd block-attach ivi map.img,raw,xvdb,w", "hvd block-attach ivi vdev=xvdb backend=storage target=map.img")
+def block_attach(
+    name: Name,
+    spec: Annotated[list[str], typer.Argument(metavar="DISK", help="As in xl's `disk`; several parts are joined.")],
+    json: AsJson = False,
+) -> None:
+    """Give a domain one more disk while it runs."""
+    from hvd.toolstack.cli import reconfigure
+
+    reconfigure.block_attach(name, spec, as_json=json)
+
+
+@command("hvd block-detach ivi xvdb", "hvd block-detach --force ivi 51728")
+def block_detach(
+    name: Name,
+    devid: Annotated[str, typer.Argument(metavar="DEVID", help="The disk's name or number.")],
+    force: Annotated[bool, typer.Option("--force", "-f", help="Without asking: what still uses it fails.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Take a disk from a domain. One that is in use is not taken, unless by force."""
+    from hvd.toolstack.cli import reconfigure
+
+    reconfigure.block_detach(name, devid, force=force, as_json=json)
+
+
+@command("hvd block-list ivi")
+def block_list(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=domain_names)], json: AsJson = False
+) -> None:
+    """Show domains' disks: device number, backend, state, event channel, ring."""
+    from hvd.toolstack.cli import inspect
+
+    inspect.block_list(names, as_json=json)

@@ -1,0 +1,137 @@
+"""The tables that xl prints (xl(1), Xen 4.17), line by line, so that scripts which read them read ours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from hvd.toolstack.cluster import DomainInfo, DomainState
+from hvd.toolstack.cluster.process_times import ProcessTimes
+
+Row = tuple[DomainInfo, ProcessTimes]
+
+_LETTERS = "-rscwS"
+"""A shutdown reason as `xl list` shows it, by SHUTDOWN_* number."""
+_CRASH = 3
+_OVER = frozenset({DomainState.DEAD, DomainState.BACKING_OFF, DomainState.FAILED, DomainState.PRESERVED})
+_DYING = frozenset({DomainState.DUMPING, DomainState.DYING})
+_HELD = frozenset({DomainState.PAUSED, DomainState.WAITING})
+"""The states in which it is not to run: what waits to be started has been built, for xl, and not unpaused."""
+
+
+def reason(info: DomainInfo) -> int | None:
+    """The SHUTDOWN_* number of one that is over or about to be, None of others. An end without a word is a crash."""
+    if info.state in _OVER or (info.state in _DYING and info.shutdown is not None):
+        return _CRASH if info.shutdown is None else info.shutdown
+    return None
+
+
+def state(info: DomainInfo, times: ProcessTimes) -> str:
+    """The six letters: running, blocked, paused, shut down, why, dying."""
+    over, runs = reason(info), info.state is DomainState.RUNNING
+    flags = (
+        "r" if runs and times.running else "-",
+        "b" if runs and not times.running else "-",
+        "p" if info.state in _HELD else "-",
+        "s" if over is not None else "-",
+        "-" if over is None else _LETTERS[over] if over < len(_LETTERS) else "?",
+        "d" if info.state in _DYING else "-",
+    )
+    return "".join(flags)
+
+
+def list_lines(rows: Iterable[Row], *, verbose: bool = False, context: bool = False) -> list[str]:
+    """`xl list`, with -v or -Z."""
+    head = "Name                                        ID   Mem VCPUs\tState\tTime(s)"
+    if verbose:
+        head += "   UUID                            Reason-Code\tSecurity Label"
+    elif context:
+        head += "   Security Label"
+    lines = [head]
+    for info, times in rows:
+        line = f"{info.name:<40} {info.domid:>5} {info.memory:>5} {info.vcpus:>5}     {state(info, times)}"
+        line += f"  {times.seconds:>8.1f}"
+        if verbose:
+            over = reason(info)
+            line += f" {info.uuid} {'-' if over is None else f'{over:x}':>8}"
+        if verbose or context:
+            line += f" {info.seclabel or '-':>16}"
+        lines.append(line)
+    return lines
+
+
+def vcpu_lines(rows: Iterable[Row]) -> list[str]:
+    """`xl vcpu-list`. A domain is one process, whatever its vcpus: the first has what there is to say."""
+    lines = ["{:<32} {:>5} {:>5} {:>5} {:>5} {:>9} {}".format(
+        "Name", "ID", "VCPU", "CPU", "State", "Time(s)", "Affinity (Hard / Soft)"
+    )]  # fmt: skip
+    for info, times in rows:
+        online = info.pid is not None
+        for vcpu in range(info.vcpus):
+            first = online and vcpu == 0
+            where = str(times.cpu) if first and times.cpu is not None else "-"
+            flags = state(info, times)[:2] + "-" if first else "--p"
+            seconds = times.seconds if first else 0.0
+            line = f"{info.name:<32} {info.domid:>5} {vcpu:>5} {where:>5} {flags:>5} {seconds:>9.1f}"
+            lines.append(f"{line}  {cpus(info.cpus)} / all")
+    return lines
+
+
+def cpus(numbers: Sequence[int]) -> str:
+    """A set of CPUs as xl writes it: ranges, or `all`."""
+    if not numbers:
+        return "all"
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+
+
+def vm_lines(infos: Iterable[DomainInfo]) -> list[str]:
+    """`xl vm-list`: guests, with their UUIDs."""
+    head = "UUID                                  ID    name"
+    return [head, *(f"{info.uuid}  {info.domid}    {info.name:<30}" for info in infos if info.domid)]
+
+
+def uptime(nanoseconds: int, *, short: bool) -> str:
+    """Days, hours, minutes and, unless it is to be short, seconds."""
+    days, rest = divmod(nanoseconds // 1_000_000_000, 86_400)
+    hours, rest = divmod(rest, 3600)
+    text = f"{hours:>2}:{rest // 60:02}" + ("" if short else f":{rest % 60:02}")
+    return f"{days} day{'s' if days > 1 else ''}, {text}" if days else text
+
+
+def uptime_lines(infos: Iterable[DomainInfo], *, short: bool, now: time.struct_time) -> list[str]:
+    """`xl uptime`, or `xl uptime -s` at a time of day."""
+    if short:
+        clock = time.strftime("%H:%M:%S", now)
+        return [f" {clock} up {uptime(i.uptime_ns, short=True)}, {i.name} ({i.domid})" for i in infos]
+    head = f"{'Name':<33} {'ID':>4} Uptime"
+    return [head, *(f"{i.name:<33} {i.domid:>4} {uptime(i.uptime_ns, short=False)}" for i in infos)]
+
+
+class Disk(NamedTuple):
+    """One line of `xl block-list`; -1 stands where there is no number yet, as in xl."""
+
+    vdev: int
+    backend: int
+    frontend: int
+    """Its domain's domid, which xl calls the handle."""
+    state: int
+    port: int
+    ring_ref: int
+    path: str
+
+
+def block_lines(disks: Iterable[Disk]) -> list[str]:
+    """`xl block-list`."""
+    lines = [f"{'Vdev':<5} {'BE':<3} {'handle':<6} {'state':<5} {'evt-ch':<6} {'ring-ref':<8} {'BE-path':<30}"]
+    for d in disks:
+        lines.append(
+            f"{d.vdev:<5} {d.backend:<3} {d.frontend:<6} {d.state:<5} {d.port:<6} {d.ring_ref:<8} {d.path:<30}"
+        )
+    return lines

@@ -1,0 +1,168 @@
+"""Disks that come and go while their domain runs: used when they are there, refused while in use, and nothing left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from hvd.toolstack.cluster import Cluster, DeviceInUse, NotReached
+from hvd.toolstack.config.disks import read_disk
+from hvd.toolstack.config.problems import Report
+
+pytestmark = pytest.mark.timeout(120)
+
+USER = '''
+def main(guest):
+    disks = {}
+    def changed(disk, here):
+        if here:
+            disks[disk.name] = disk
+            disk.write(7, b"x" * 512)
+            disk.flush()
+            print("came", disk.name, disk.read(7, 1)[:1])
+        else:
+            try:
+                disk.read(0, 1)
+            except OSError as error:
+                print("went", disk.name, error.errno)
+    guest.on_device(changed)
+    guest.run_forever()
+'''
+HOLDER = '''
+def main(guest):
+    def changed(disk, here):
+        if here:
+            with disk.held():
+                print("holding", flush=True)
+                guest.sleep(1000)
+        print("went", flush=True)
+    guest.on_device(changed)
+    guest.run_forever()
+'''
+READER = '''
+def main(guest):
+    def changed(disk, here):
+        if here:
+            print("reading", flush=True)
+            try:
+                while True:
+                    disk.read(0, 8)
+                    guest.sleep(0)
+            except OSError as error:
+                print("ended", error.errno, flush=True)
+    guest.on_device(changed)
+    guest.run_forever()
+'''
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, request: pytest.FixtureRequest):
+    (tmp_path / "guest.py").write_text(request.param)
+    (tmp_path / "b.img").write_bytes(bytes(1 << 20))
+    (tmp_path / "c.toml").write_text(
+        '[[domain]]\nname = "driver"\nkernel = "hvd:driver_domain"\ndriver_domain = true\n'
+        '[[domain]]\nname = "guest"\nkernel = "guest.py"\nafter = ["driver"]\n'
+    )
+    with Cluster.load(tmp_path / "c.toml", run_dir=tmp_path / "run") as running:
+        running.wait_ready()
+        yield running
+
+
+def disk(tmp_path: Path, vdev: str = "xvdb", backend: str = "driver"):
+    report = Report("test", "")
+    found = read_disk(report, (), f"vdev={vdev},backend={backend},target=b.img", tmp_path)
+    report.raise_if_wrong()
+    assert found is not None
+    return found.config
+
+
+def said(cluster: Cluster, text: str, times: int = 1) -> None:
+    """Wait until the guest has written this so often: domain 0 writes its log, which nobody announces."""
+    guest, until = cluster.domain("guest"), time.monotonic() + 30
+    while guest.console_log().count(text) < times:
+        assert time.monotonic() < until, f"{text!r} is not {times} times in {guest.console_log()!r}"
+        time.sleep(0.005)
+
+
+def counts(cluster: Cluster) -> dict[str, int]:
+    facts = cluster.info()
+    return {name: facts[name] for name in ("ports", "granted_pages", "mappings", "extents", "descriptors")}
+
+
+@pytest.mark.parametrize("cluster", [USER], indirect=True)
+def test_a_disk_is_used_and_taken_away_again_and_again_and_leaves_nothing(cluster, tmp_path):
+    guest, before = cluster.domain("guest"), counts(cluster)
+    for turn in (1, 2, 3):
+        guest.attach(disk(tmp_path))
+        said(cluster, "came xvdb b'x'", turn)
+        guest.detach("vbd", 51728)
+        said(cluster, f"went xvdb {errno.ENODEV}", turn)
+    assert (tmp_path / "b.img").read_bytes()[7 * 512] == ord("x")
+    assert counts(cluster) == before
+
+
+@pytest.mark.parametrize("cluster", [HOLDER], indirect=True)
+def test_a_disk_that_is_held_is_refused_and_taken_by_force(cluster, tmp_path):
+    guest, before = cluster.domain("guest"), counts(cluster)
+    guest.attach(disk(tmp_path))
+    said(cluster, "holding")
+    with pytest.raises(DeviceInUse, match="holds disk xvdb"):
+        guest.detach("vbd", 51728)
+    assert [device["devid"] for device in guest.info().devices] == [51728]
+    guest.detach("vbd", 51728, force=True)
+    said(cluster, "went")
+    assert not guest.info().devices
+    assert counts(cluster) == before
+
+
+@pytest.mark.parametrize("cluster", [READER], indirect=True)
+def test_what_is_asked_of_a_disk_that_was_taken_by_force_fails(cluster, tmp_path):
+    guest = cluster.domain("guest")
+    guest.attach(disk(tmp_path))
+    said(cluster, "reading")
+    guest.detach("vbd", 51728, force=True)
+    said(cluster, "ended")
+
+
+@pytest.mark.parametrize("cluster", [USER], indirect=True)
+def test_a_disk_is_taken_away_although_its_driver_domain_is_dead_or_stopped(cluster, tmp_path):
+    guest, driver = cluster.domain("guest"), cluster.domain("driver")
+    guest.attach(disk(tmp_path))
+    said(cluster, "came")
+    driver.kill(19)
+    with pytest.raises(NotReached, match="has not let go of vbd 51728"):
+        guest.detach("vbd", 51728, deadline_s=0.3)
+    driver.kill(9)
+    guest.wait_until(lambda info: not info.devices, "without its disk")
+    driver.wait_ready()
+    said(cluster, "went")
+
+
+@pytest.mark.parametrize("cluster", [USER], indirect=True)
+def test_a_guest_that_is_killed_while_it_is_asked_comes_back_without_the_disk(cluster, tmp_path):
+    guest = cluster.domain("guest")
+    guest.attach(disk(tmp_path))
+    said(cluster, "came")
+    guest.kill(19)
+    with pytest.raises(NotReached):
+        guest.detach("vbd", 51728, deadline_s=0.3)
+    guest.kill(9)
+    guest.wait_ready()
+    assert not guest.info().devices
+
+
+@pytest.mark.parametrize("cluster", [USER], indirect=True)
+def test_a_disk_stays_through_restarts_of_its_guest_and_of_the_broker(cluster, tmp_path):
+    guest = cluster.domain("guest")
+    guest.attach(disk(tmp_path))
+    said(cluster, "came")
+    guest.kill()
+    guest.wait_ready()
+    os.kill(cluster.info()["broker_pid"], 9)
+    assert [device["devid"] for device in guest.info().devices] == [51728]
+    guest.detach("vbd", 51728)
+    assert not guest.info().devices

@@ -1,0 +1,94 @@
+"""What is changed of a domain that exists: names wherever they stand, and what its next start is made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hvd.broker.dispatch import handle
+from hvd.broker.errors import Refused
+from hvd.transport import messages as m
+from hvd.transport.codec import decode
+from hvd.transport.ids import DOM0
+from hvd.transport.messages import DeviceConfig, DomainConfig
+
+
+@pytest.fixture
+def driver(board):
+    return board.boot("driver", driver_domain=True)
+
+
+@pytest.fixture
+def guest(board, driver):
+    return board.boot("guest", after=["driver"], devices=[DeviceConfig("echo", 0, "driver")])
+
+
+def call(board, message):
+    return handle(board.h, DOM0, message, board.now).value
+
+
+def config(board, dom) -> DomainConfig:
+    found: DomainConfig = decode(DomainConfig, call(board, m.DomctlGetConfig(dom)), "config")
+    return found
+
+
+def test_a_renamed_backend_is_named_so_by_those_that_use_it(board, driver, guest):
+    call(board, m.DomctlRename(driver, "storage"))
+    found = config(board, guest)
+    assert (found.after, [device.backend for device in found.devices]) == (["storage"], ["storage"])
+    assert board.h.store.read(DOM0, 0, "/local/domain/1/name") == b"storage"
+    board.dies(driver)
+    board.started(driver)
+    board.h.domain_ready(driver, board.now)
+    assert board.h.domains[driver].name == "storage"
+
+
+def test_a_renamed_guest_is_named_so_in_its_backends_directories(board, driver, guest):
+    call(board, m.DomctlRename(guest, "ivi"))
+    assert board.h.store.read(DOM0, 0, "/local/domain/1/backend/echo/2/0/domain") == b"ivi"
+    assert config(board, guest).name == "ivi"
+    assert ("announce", "renamed", board.h.domains[guest], "it was guest") in board.hardware.calls
+
+
+@pytest.mark.parametrize(
+    ("dom", "name", "text"),
+    [(2, "driver", "exists already"), (2, "no name", "is no name"), (0, "z", "keeps its name"), (9, "x", "no domain")],
+)
+def test_a_name_that_cannot_be_had_is_refused(board, guest, dom, name, text):
+    with pytest.raises(Refused, match=text):
+        call(board, m.DomctlRename(dom, name))
+    assert board.h.domains[guest].name == "guest"
+
+
+def test_a_configuration_is_for_the_next_start(board, guest):
+    new = replace(config(board, guest), memory=128, on_crash="preserve")
+    call(board, m.DomctlSetConfig(guest, new))
+    assert config(board, guest) == new
+    assert board.h.domains[guest].incarnation == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [({"name": "other"}, "`hvd rename` renames it"), ({"on_crash": "explode"}, "on_crash"), ({"after": ["x"]}, "'x'")],
+)
+def test_a_configuration_that_cannot_be_is_refused(board, guest, fields, text):
+    before = config(board, guest)
+    with pytest.raises(Refused, match=text):
+        call(board, m.DomctlSetConfig(guest, replace(before, **fields)))
+    assert config(board, guest) == before
+
+
+def test_domain_0_is_made_of_what_its_machine_was_told(board):
+    with pytest.raises(Refused, match="when the machine is started"):
+        call(board, m.DomctlSetConfig(DOM0, config(board, DOM0)))
+
+
+def test_a_uuid_is_a_domids_for_good_unless_one_was_given(board, guest):
+    made = board.h.uuid(board.h.domains[guest])
+    assert len(made) == 36
+    assert [made[at] for at in (8, 13, 14, 18, 23)] == ["-", "-", "4", "-", "-"]
+    board.dies(guest)
+    assert board.h.uuid(board.h.domains[guest]) == made
+    given = board.boot("given", uuid="59e1cf6c-6ab9-4879-90e7-adc8d1c63bf5")
+    assert board.h.uuid(board.h.domains[given]) == "59e1cf6c-6ab9-4879-90e7-adc8d1c63bf5"

@@ -1,0 +1,102 @@
+"""The tables of xl, against files written from xl(1) and what xl 4.17 prints."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from hvd.toolstack.cli import xl_tables
+from hvd.toolstack.cluster import DomainInfo, DomainState
+from hvd.toolstack.cluster.process_times import ProcessTimes
+from hvd.transport.ids import DomId, Incarnation
+
+GOLDEN = Path(__file__).with_name("golden")
+
+
+def domain(domid: int, name: str, **fields: object) -> DomainInfo:
+    usual: dict[str, object] = {
+        "domid": DomId(domid), "name": name, "state": DomainState.RUNNING, "waits_for": (), "restarts": 0,
+        "incarnation": Incarnation(1), "pid": 100 + domid, "ready": True, "memory": 64, "vcpus": 1,
+        "driver_domain": False, "kernel": "hvd:idle", "last_death": "", "uptime_ns": 0, "devices": (),
+        "uuid": f"{domid:08}-0000-4000-8000-000000000000",
+    }  # fmt: skip
+    return DomainInfo(**(usual | fields))  # type: ignore[arg-type]
+
+
+S = 10**9
+ZERO = domain(0, "Domain-0", memory=750, vcpus=4, seclabel="dom0_t", uptime_ns=90_061 * S)
+WIN = domain(1, "win", memory=1019, state=DomainState.PAUSED, cpus=(1,), uptime_ns=200_000 * S)
+LINUX = domain(2, "linux", memory=2048, vcpus=2, cpus=(0, 1, 2, 5), uptime_ns=3_725 * S)
+BROKEN = domain(12, "broken", state=DomainState.PRESERVED, pid=None)
+ROWS = [
+    (ZERO, ProcessTimes(True, 0, 11794.3)),
+    (WIN, ProcessTimes(False, 1, 0.26)),
+    (LINUX, ProcessTimes(False, 3, 5624.2)),
+    (BROKEN, ProcessTimes()),
+]
+
+
+def golden(name: str) -> list[str]:
+    return (GOLDEN / f"{name}.txt").read_text().splitlines()
+
+
+def test_list():
+    assert xl_tables.list_lines(ROWS) == golden("list")
+
+
+def test_list_verbose():
+    assert xl_tables.list_lines(ROWS, verbose=True) == golden("list-v")
+
+
+def test_list_with_labels():
+    assert xl_tables.list_lines(ROWS, context=True) == golden("list-Z")
+
+
+def test_vcpu_list():
+    assert xl_tables.vcpu_lines(ROWS) == golden("vcpu-list")
+
+
+def test_vm_list():
+    assert xl_tables.vm_lines(info for info, _ in ROWS) == golden("vm-list")
+
+
+def test_uptime():
+    noon = time.strptime("2026-11-29 12:00:00", "%Y-%m-%d %H:%M:%S")
+    infos = [info for info, _ in ROWS]
+    assert xl_tables.uptime_lines(infos, short=False, now=noon) == golden("uptime")
+    assert xl_tables.uptime_lines(infos, short=True, now=noon) == golden("uptime-s")
+
+
+def test_block_list():
+    connected = xl_tables.Disk(51712, 1, 2, 4, 15, 768, "/local/domain/1/backend/vbd/2/51712")
+    waiting = xl_tables.Disk(51728, 0, 2, 1, -1, -1, "/local/domain/0/backend/vbd/2/51728")
+    assert xl_tables.block_lines([connected, waiting]) == golden("block-list")
+
+
+@pytest.mark.parametrize(
+    ("fields", "running", "expected"),
+    [
+        ({}, True, "r-----"),
+        ({}, False, "-b----"),
+        ({"state": DomainState.PAUSED}, False, "--p---"),
+        ({"state": DomainState.WAITING}, False, "--p---"),
+        ({"state": DomainState.STARTING}, False, "------"),
+        ({"state": DomainState.DYING}, True, "-----d"),
+        ({"state": DomainState.DYING, "shutdown": 0}, True, "---s-d"),
+        ({"state": DomainState.DUMPING, "shutdown": 3}, False, "---scd"),
+        ({"state": DomainState.FAILED}, False, "---sc-"),
+        ({"state": DomainState.PRESERVED, "shutdown": 0}, False, "---s--"),
+        ({"state": DomainState.BACKING_OFF, "shutdown": 1}, False, "---sr-"),
+        ({"state": DomainState.PRESERVED, "shutdown": 4}, False, "---sw-"),
+        ({"state": DomainState.PRESERVED, "shutdown": 255}, False, "---s?-"),
+    ],
+)
+def test_the_six_letters_of_a_state(fields, running, expected):
+    assert xl_tables.state(domain(1, "a", **fields), ProcessTimes(running)) == expected
+
+
+@pytest.mark.parametrize(("cpus", "text"), [((), "all"), ((0,), "0"), ((0, 1, 2, 5, 7, 8), "0-2,5,7-8")])
+def test_cpus_are_written_as_ranges(cpus, text):
+    assert xl_tables.cpus(cpus) == text

@@ -1,0 +1,29 @@
+"""What the kernel says of a process, asked of ourselves and of nobody."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from hvd.toolstack.cluster.process_times import ProcessTimes, process_times
+
+
+def test_we_run_on_one_of_our_cpus_and_have_used_time():
+    times = process_times(os.getpid())
+    assert times.running
+    assert times.cpu in range(os.cpu_count() or 1)
+    assert times.seconds > 0
+
+
+def test_a_process_that_sleeps_does_not_run():
+    with subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], stdin=-1, stdout=-1) as child:
+        assert child.stdout is not None and child.stdin is not None
+        child.stdout.readline()
+        while process_times(child.pid).running:  # between its line and its sleep
+            pass
+        child.stdin.close()
+
+
+def test_nobody_has_used_nothing():
+    assert process_times(None) == process_times(2**22 + 1) == ProcessTimes()
