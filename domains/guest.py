@@ -79,6 +79,10 @@ class Guest:
                 return frontend.device
         raise LocalError(f"domain {self.name} has no disk {name or ''}")
 
+    def disks(self) -> dict[str, Any]:
+        """Every block frontend by its name."""
+        return {f.device.name: f.device for (kind, _), f in self._frontends.items() if kind == "vbd"}  # type: ignore[attr-defined]
+
     def on_device(self, handler: Callable[[Frontend, bool], None]) -> None:
         """Call `handler(device, here)` from `wait` when a device was plugged in and connected, and when one has gone.
 
@@ -147,7 +151,7 @@ class Guest:
         self.runtime.shutdown(reason, text)
 
     def _connect_devices(self) -> None:
-        self.runtime.store.on_toolstack(lambda _: self._look_for_devices())
+        self.runtime.store.on_toolstack(self._heard_toolstack)
         for kind, devid in self.runtime.devices:
             self._add_device(kind, devid)
         for frontend in list(self._frontends.values()):
@@ -160,6 +164,15 @@ class Guest:
         frontend = XenbusFrontend(self.runtime, kind, devid)
         frontend.on_change = self._device_changed
         self._frontends[kind, devid] = frontend
+
+    def _heard_toolstack(self, path: str) -> None:
+        """Of one that was not told what it is about because too much happened: everything."""
+        if not path.startswith("control/"):
+            self._look_for_devices()
+        if not path.startswith("device/"):
+            from hvd.domains import sysrq  # few guests ever hear of it
+
+            sysrq.heard(self)
 
     def _look_for_devices(self) -> None:
         """The toolstack has plugged something in. A device that makes no sense is told to the hypervisor's console."""

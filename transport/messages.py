@@ -655,6 +655,24 @@ class DomctlDetach:
     force: bool = False
 
 
+@hypercall(0x241C)
+@dataclass(frozen=True, slots=True)
+class DomctlTrigger:
+    """Press a button of a domain's: `power`, `reset` or `nmi` (domctl.h XEN_DOMCTL_SENDTRIGGER_*)."""
+
+    dom: DomId
+    trigger: Name
+
+
+@hypercall(0x2495)
+@dataclass(frozen=True, slots=True)
+class DomctlSysrq:
+    """Send a domain's kernel a magic letter, by control/sysrq."""
+
+    dom: DomId
+    letter: Name
+
+
 @hypercall(0x2483)
 @dataclass(frozen=True, slots=True)
 class MachineStop:
@@ -667,6 +685,12 @@ class MachineStop:
 @dataclass(frozen=True, slots=True)
 class SysctlReadConsole:
     """Reply the hypervisor's console, a list of lines."""
+
+
+@hypercall(0x2386)
+@dataclass(frozen=True, slots=True)
+class SysctlClearConsole:
+    """Forget the lines of the hypervisor's console."""
 
 
 @hypercall(0x2303)

@@ -7,14 +7,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hvd.broker.domain import Domain
+from hvd.broker.domain import ACTING, Domain
 from hvd.broker.errors import Refused
 from hvd.broker.store import StoreError
 from hvd.transport.ids import DOM0, DomId
+from hvd.transport.upcalls import TOOLSTACK
 
 if TYPE_CHECKING:
+    from hvd.broker.hypervisor import Hypervisor
     from hvd.broker.lives import Lives
     from hvd.transport.messages import DomainConfig
+
+TRIGGERS = ("power", "reset", "nmi")
+"""Of xl's triggers those that mean something to a process."""
+POWER_GRACE_MS = 10_000
+"""How long a domain may take whose power button was pressed."""
+SYSRQ = "control/sysrq"
 
 
 def rename(h: Lives, dom: DomId, name: str) -> None:
@@ -43,6 +51,40 @@ def set_config(h: Lives, dom: DomId, config: DomainConfig) -> None:
     h.check_config(config)
     domain.config = config
     h.hardware.announce("configured", domain, "from its next start on")
+
+
+def trigger(h: Hypervisor, dom: DomId, name: str, now_ns: int) -> None:
+    """A signal from the machine: `power` asks to power off, `reset` boots again at once, `nmi` is a crash.
+
+    EINVAL for what only real processors have, and for a domain that does not run.
+    """
+    domain = h.domain(dom)
+    if name not in TRIGGERS:
+        text = f"trigger {name!r} means nothing to a process; those that do are {', '.join(TRIGGERS)}"
+        raise Refused(errno.EINVAL, text)
+    if dom == DOM0 or domain.life not in ACTING:
+        who = "Domain-0 has no such line" if dom == DOM0 else f"domain {domain.name} is {domain.life.name.lower()}"
+        raise Refused(errno.EINVAL, f"{who}: no {name}")
+    match name:
+        case "power":
+            h.request_shutdown(dom, reboot=False, grace_ms=POWER_GRACE_MS, now_ns=now_ns)
+        case "reset":
+            h.reset(dom)
+        case "nmi":
+            h.crash(dom, "NMI")
+
+
+def sysrq(h: Hypervisor, dom: DomId, letter: str) -> None:
+    """A letter for the domain's kernel, which hears it when it waits (xenbus: control/sysrq)."""
+    domain, queue = h.domain(dom), h.upcalls.get(dom)
+    if len(letter) != 1 or not letter.isalnum() or not letter.isascii():
+        raise Refused(errno.EINVAL, f"sysrq {letter!r}: expected one letter or digit")
+    if queue is None or domain.life not in ACTING:
+        raise Refused(errno.EINVAL, f"domain {domain.name} is {domain.life.name.lower()}: it hears no sysrq")
+    h.store.write(DOM0, 0, f"/local/domain/{dom}/{SYSRQ}", letter.encode())
+    queue.add(SYSRQ, TOOLSTACK)
+    h.hardware.events_pending(dom)
+    h.collect_store_events()
 
 
 def _name_anew(domain: Domain, old: str, new: str) -> None:

@@ -395,6 +395,8 @@ TABLE: dict[type, Entry] = {
     m.DomctlGetConfig: Entry(DOM0_ONLY, False, lambda h, c, x, now: encode(h.domain(x.dom).config)),
     m.DomctlSetConfig: Entry(DOM0_ONLY, True, lambda h, c, x, now: changes.set_config(h, x.dom, x.config)),
     m.DomctlRename: Entry(DOM0_ONLY, True, lambda h, c, x, now: changes.rename(h, x.dom, x.name)),
+    m.DomctlTrigger: Entry(DOM0_ONLY, True, lambda h, c, x, now: changes.trigger(h, x.dom, x.trigger, now)),
+    m.DomctlSysrq: Entry(DOM0_ONLY, True, lambda h, c, x, now: changes.sysrq(h, x.dom, x.letter)),
     m.DomctlAttach: Entry(DOM0_ONLY, True, lambda h, c, x, now: hotplug.attach(h, x.dom, x.device)),
     m.DomctlDetach: Entry(DOM0_ONLY, True, lambda h, c, x, now: hotplug.detach(
         h, x.dom, x.kind, x.devid, force=x.force)),
@@ -408,6 +410,7 @@ TABLE: dict[type, Entry] = {
     m.XsmGetenforce: Entry(ANY, False, lambda h, c, x, now: _policy(h)),
     m.XsmSetenforce: Entry(ANY, True, lambda h, c, x, now: h.xsm.set_enforcing(c, enforcing=x.enforcing)),
     m.SysctlReadConsole: Entry(DOM0_ONLY, False, lambda h, c, x, now: list(h.console)),
+    m.SysctlClearConsole: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.console.clear()),
     m.SysctlPhysinfo: Entry(DOM0_ONLY, False, _physinfo),
     m.SysctlSandboxes: Entry(DOM0_ONLY, False, _sandboxes),
     m.SysctlQuotas: Entry(DOM0_ONLY, False, lambda h, c, x, now: usage.describe(h)),

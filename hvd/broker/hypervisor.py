@@ -107,6 +107,13 @@ class Hypervisor(Lives):
             domain.shutdown, domain.shutdown_text = Shutdown.CRASH, text
             self._end(domain)
 
+    def reset(self, domid: DomId) -> None:
+        """Take a domain down as its reset line does: it was not asked, and on_reboot follows."""
+        domain = self.domain(domid)
+        if domain.life in ALIVE:
+            domain.shutdown, domain.shutdown_text = Shutdown.REBOOT, "reset"
+            self._end(domain)
+
     def faulted(self, domid: DomId, incarnation: Incarnation, notice: FaultNotice | None) -> None:
         """A domain says that a fatal signal has met it, and waits to be killed. None: it said something else."""
         domain = self.domains.get(domid)

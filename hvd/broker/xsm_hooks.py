@@ -90,6 +90,8 @@ HOOKS: dict[type, Hook] = {
     m.DomctlCreate: lambda h, c, x: h.xsm.check_creation(c, x.config, DOMAIN_CREATE),
     m.DomctlSetConfig: _about(DOMAIN_CREATE),
     m.DomctlRename: _about(DOMAIN_CREATE),
+    m.DomctlTrigger: _about(vector("domain", "kill")),
+    m.DomctlSysrq: _about(vector("domain", "kill")),
     m.DomctlAttach: _about(DOMAIN_CREATE),
     m.DomctlDetach: _about(DOMAIN_CREATE),
     m.DomctlDestroy: _about(vector("domain", "destroy")),

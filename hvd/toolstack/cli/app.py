@@ -116,9 +116,10 @@ def list_(
     )
 
 
-@_command("hvd info", "hvd info --json", "hvd info --sandbox", "hvd info --quotas")
+@_command("hvd info", "hvd info total_memory", "hvd info --json", "hvd info --sandbox", "hvd info --quotas")
 def info(
     *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Only this fact's value.")] = "",
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Each domain's sandbox, layer by layer.")] = False,
     quotas: Annotated[bool, typer.Option("--quotas", help="What each domain has of what it may have.")] = False,
     json: AsJson = False,
@@ -126,12 +127,16 @@ def info(
     """Show the machine: processors, memory, uptime, what is in use, its processes."""
     from hvd.toolstack.cli import look
 
-    (look.sandboxes if sandbox else look.quotas if quotas else look.info)(as_json=json)
+    if sandbox or quotas:
+        (look.sandboxes if sandbox else look.quotas)(as_json=json)
+    else:
+        look.info(name, as_json=json)
 
 
 @_command(
     "hvd create more.toml",
     "hvd create guest.cfg",
+    "hvd create guest.cfg 'memory=128; cpus=\"0\"'",
     "hvd create guest.cfg --kernel guest.py --memory 128",
     "hvd create --kernel guest.py --name scratch",
     "hvd create --kernel ivi.py --name ivi --memory 128 --disk format=raw,vdev=xvda,backend=storage,target=ivi.img",
@@ -139,6 +144,9 @@ def info(
 def create(
     *,
     file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A cluster file (.toml), or an xl.cfg.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Lines that stand in the place of the xl.cfg's.")
+    ] = None,
     kernel: Annotated[
         str | None, typer.Option(metavar="FILE|ENTRY", help="A Python file with main(guest), or a name.")
     ] = None,
@@ -178,11 +186,12 @@ def create(
     given: dict[str, object] = {key: value for key, value in options.items() if value}
     if file is None and kernel is None:
         raise typer.BadParameter("give a FILE or --kernel with its options")
-    if file is not None and file.suffix == ".toml" and given:
+    if file is not None and file.suffix == ".toml" and (given or settings):
         raise typer.BadParameter("a cluster file says everything itself: give either it or options")
     change.create(
-        file, given, paused=paused, wait=wait, deadline_s=deadline, require=require_sandbox, as_json=json
-    )
+        file, given, settings or [], paused=paused, wait=wait, deadline_s=deadline, require=require_sandbox,
+        as_json=json,
+    )  # fmt: skip
 
 
 @_command("hvd destroy ivi", "hvd destroy ivi telematics")
@@ -261,12 +270,14 @@ def logs(
     look.logs(name, follow=follow, as_json=json)
 
 
-@_command("hvd dmesg")
-def dmesg(json: AsJson = False) -> None:
+@_command("hvd dmesg", "hvd dmesg --clear")
+def dmesg(
+    clear: Annotated[bool, typer.Option("--clear", "-c", help="Then forget it.")] = False, json: AsJson = False
+) -> None:
     """Show the hypervisor's console."""
     from hvd.toolstack.cli import look
 
-    look.dmesg(as_json=json)
+    look.dmesg(clear=clear, as_json=json)
 
 
 @_command("hvd getenforce", "hvd getenforce --json")

@@ -22,6 +22,7 @@ from hvd.transport.xsm import OPEN_POLICY
 def create(
     file: Path | None,
     options: dict[str, object],
+    settings: list[str],
     *,
     paused: bool,
     wait: bool,
@@ -33,7 +34,10 @@ def create(
     layers = require_layers(require) if require else []
     with Cluster.attach() as cluster:
         running = {info.name: info.driver_domain for info in cluster.infos().values() if info.domid}
-        configs = _from_file(file, running, options) if file else [domain_from_options(options, Path.cwd(), running)]
+        if file is None:
+            configs = [domain_from_options(options, Path.cwd(), running)]
+        else:
+            configs = _from_file(file, running, options, settings)
         domains = [
             cluster.create(replace(config, paused=paused, sandbox_require=[*config.sandbox_require, *layers]))
             for config in configs
@@ -44,9 +48,11 @@ def create(
         _say("created", domains, as_json=as_json)
 
 
-def _from_file(file: Path, running: dict[str, bool], options: dict[str, object]) -> list[DomainConfig]:
+def _from_file(
+    file: Path, running: dict[str, bool], options: dict[str, object], settings: list[str]
+) -> list[DomainConfig]:
     if file.suffix != SUFFIX:
-        domain = load_xl_cfg(file, running, options)
+        domain = load_xl_cfg(file, running, options, settings)
         for warning in domain.warnings:
             print_warning(warning)
         return [domain.config]

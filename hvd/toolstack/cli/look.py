@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 from hvd.toolstack.cli.output import FAILED, on_one_line, print_json, print_line, print_table, seconds
+from hvd.toolstack.cli.xl_info import xl_info
 from hvd.toolstack.cli.xl_tables import list_lines
-from hvd.toolstack.cluster import Cluster, Domain, DomainInfo, NoSuchDomain, NotRunning
+from hvd.toolstack.cluster import BadInput, Cluster, Domain, DomainInfo, NoSuchDomain, NotRunning
 from hvd.toolstack.cluster.domain import full_name
 from hvd.toolstack.cluster.process_times import process_times
 from hvd.toolstack.cluster.run_dirs import default_run_dir
@@ -56,16 +57,22 @@ def row(info: DomainInfo) -> tuple[str, ...]:
     )
 
 
-def info(*, as_json: bool) -> None:
-    """The machine."""
+def info(name: str, *, as_json: bool) -> None:
+    """The machine: what `xl info` says, then what only hvd has; or one of these facts alone."""
     with Cluster.attach() as cluster:
         facts = cluster.info()
     if as_json:
         print_json(facts)
         return
-    for name, value in facts.items():
-        shown = seconds(value) if name == "uptime_ns" else str(value)
-        print_line(f"{name.removesuffix('_ns'):<16} {shown}")
+    uptime = {"uptime": seconds(facts["uptime_ns"])}
+    told = xl_info(facts) | uptime | {key: str(value) for key, value in facts.items() if key != "uptime_ns"}
+    if name and name not in told:
+        raise BadInput(f"command line: NAME: expected one of {', '.join(told)}; found {name!r}")
+    for key, value in told.items():
+        if not name:
+            print_line(f"{key:<23}: {value}")
+        elif key == name:
+            print_line(value)
 
 
 def sandboxes(*, as_json: bool) -> None:
@@ -95,10 +102,12 @@ def quotas(*, as_json: bool) -> None:
     print_table(("Name", *(name.capitalize() for name in names)), [*used, most])
 
 
-def dmesg(*, as_json: bool) -> None:
-    """The hypervisor's console."""
+def dmesg(*, clear: bool, as_json: bool) -> None:
+    """The hypervisor's console, which is then forgotten if it is to be."""
     with Cluster.attach() as cluster:
         lines = cluster.dmesg()
+        if clear:
+            cluster.clear_dmesg()
     if as_json:
         print_json(lines)
     else:

@@ -1,4 +1,4 @@
-"""The commands that change what a domain is made of: rename, config-update, block-attach and block-detach."""
+"""The commands that change what a domain is made of, and those that press its buttons."""
 
 from __future__ import annotations
 
@@ -20,6 +20,24 @@ def rename(name: str, new_name: str, *, as_json: bool) -> None:
         domain = cluster.domain(name)
         domain.rename(new_name)
     _say("renamed", domain, as_json=as_json)
+
+
+def trigger(name: str, button: str, *, as_json: bool) -> None:
+    """Press a button of a domain's."""
+    with Cluster.attach() as cluster:
+        domain = cluster.domain(name)
+        domain.trigger(button)
+    _say(f"sent {button} to", domain, as_json=as_json)
+
+
+def sysrq(name: str, letter: str, *, as_json: bool) -> None:
+    """Send a domain's kernel a letter."""
+    if len(letter) != 1:
+        raise ConfigError([Problem("command line", "LETTER", "one letter, as h for help", shown(letter))])
+    with Cluster.attach() as cluster:
+        domain = cluster.domain(name)
+        domain.sysrq(letter)
+    _say(f"sent sysrq {letter} to", domain, as_json=as_json)
 
 
 def config_update(name: str, file: Path, *, as_json: bool) -> None:

@@ -77,6 +77,30 @@ def config_update(
     reconfigure.config_update(name, file, as_json=json)
 
 
+@command("hvd trigger ivi power", "hvd trigger ivi nmi")
+def trigger(
+    name: Name,
+    button: Annotated[str, typer.Argument(metavar="power|reset|nmi")],
+    json: AsJson = False,
+) -> None:
+    """Press a domain's button: power asks it to power off, reset boots it again at once, nmi crashes it."""
+    from hvd.toolstack.cli import reconfigure
+
+    reconfigure.trigger(name, button, as_json=json)
+
+
+@command("hvd sysrq ivi h", "hvd sysrq ivi t && hvd logs ivi")
+def sysrq(
+    name: Name,
+    letter: Annotated[str, typer.Argument(metavar="LETTER", help="h has the domain list those it knows.")],
+    json: AsJson = False,
+) -> None:
+    """Send a domain's kernel a magic letter: it answers on its console, when it next waits."""
+    from hvd.toolstack.cli import reconfigure
+
+    reconfigure.sysrq(name, letter, as_json=json)
+
+
 @command("hvd block-attach ivi map.img,raw,xvdb,w", "hvd block-attach ivi vdev=xvdb backend=storage target=map.img")
 def block_attach(
     name: Name,

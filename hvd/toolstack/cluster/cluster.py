@@ -263,6 +263,10 @@ class Cluster:
         """The lines of the hypervisor's console."""
         return list(self.call(m.SysctlReadConsole()))
 
+    def clear_dmesg(self) -> None:
+        """Forget them."""
+        self.call(m.SysctlClearConsole())
+
     def events(self) -> EventStream:
         """Lifecycle events from now on: iterate over it, and close it or use `with`."""
         return self.connection.events()

@@ -207,6 +207,14 @@ class Domain:
         self._cluster.call(m.DomctlRename(self.domid, name))
         self.name = name
 
+    def trigger(self, name: str) -> None:
+        """Press a button: "power" asks it to power off, "reset" boots it again at once, "nmi" crashes it."""
+        self._cluster.call(m.DomctlTrigger(self.domid, name))
+
+    def sysrq(self, letter: str) -> None:
+        """Send its kernel a magic letter, which it hears when it waits: h has it list those it knows."""
+        self._cluster.call(m.DomctlSysrq(self.domid, letter))
+
     def attach(self, device: m.DeviceConfig) -> None:
         """Give it one more device, which it takes up when it next waits."""
         self._cluster.call(m.DomctlAttach(self.domid, device))

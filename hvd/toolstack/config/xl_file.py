@@ -6,7 +6,7 @@ What hvd knows means what xl.cfg(5) says, xl's defaults included; what only Xen 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,23 +43,32 @@ class XlDomain(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def load_xl_cfg(path: Path, running: Running, given: Mapping[str, object]) -> XlDomain:
+def load_xl_cfg(
+    path: Path, running: Running, given: Mapping[str, object], settings: Sequence[str] = ()
+) -> XlDomain:
     """The domain that an xl.cfg describes; what is `given` stands in the file's place. ConfigError names every mistake.
 
-    Kernels and images are found from the current directory, as by xl.
+    `settings` are more lines in the file's syntax, read behind it. Kernels and images are found from the current
+    directory, as by xl.
     """
-    text = text_of(path)
-    try:
-        document = parse(text)
-    except SyntaxProblem as problem:
-        wrong = Problem(str(path), "", problem.expected, problem.found, line=problem.line, column=problem.column)
-        raise ConfigError([wrong]) from None
-    report = Report(str(path), text, document.lines)
-    values = {**DEFAULTS, **_known(report, document), **given}
+    text, more = text_of(path), "\n".join(settings)
+    document, extra = _parsed(str(path), text), _parsed("command line", more)
+    lines = {place: line for place, line in document.lines.items() if place[0] not in extra.values}
+    report, said = Report(str(path), text, lines), Report("command line", more, extra.lines)
+    values = {**DEFAULTS, **_known(report, document), **_known(said, extra), **given}
+    said.raise_if_wrong()
     draft = read_domain(Table(report, (), values), Kernels(Path.cwd()), Path.cwd())
     check_relations(report, [draft], running)
     report.raise_if_wrong()
     return XlDomain(draft.config, _warnings(path, document))
+
+
+def _parsed(source: str, text: str) -> Document:
+    try:
+        return parse(text)
+    except SyntaxProblem as problem:
+        wrong = Problem(source, "", problem.expected, problem.found, line=problem.line, column=problem.column)
+        raise ConfigError([wrong]) from None
 
 
 def _known(report: Report, document: Document) -> dict[str, object]:

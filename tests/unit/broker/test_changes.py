@@ -92,3 +92,55 @@ def test_a_uuid_is_a_domids_for_good_unless_one_was_given(board, guest):
     assert board.h.uuid(board.h.domains[guest]) == made
     given = board.boot("given", uuid="59e1cf6c-6ab9-4879-90e7-adc8d1c63bf5")
     assert board.h.uuid(board.h.domains[given]) == "59e1cf6c-6ab9-4879-90e7-adc8d1c63bf5"
+
+
+# ---- buttons ---------------------------------------------------------------------------------------------------------
+
+
+def test_power_asks_and_reset_and_nmi_do_not(board, guest):
+    call(board, m.DomctlTrigger(guest, "power"))
+    assert board.h.store.read(DOM0, 0, "/local/domain/2/control/shutdown") == b"poweroff"
+    assert board.h.domains[guest].life.name == "RUNNING"
+    other = board.boot("other", on_reboot="preserve")
+    call(board, m.DomctlTrigger(other, "reset"))
+    board.dies(other)
+    assert (board.h.domains[other].life.name, board.h.domains[other].last_death) == ("PRESERVED", "reboot: reset")
+    third = board.boot("third", on_crash="preserve")
+    call(board, m.DomctlTrigger(third, "nmi"))
+    board.dies(third)
+    assert board.h.domains[third].last_death == "crash: NMI"
+
+
+@pytest.mark.parametrize(
+    ("dom", "name", "text"),
+    [(2, "sleep", "those that do are power, reset, nmi"), (0, "nmi", "Domain-0 has no"), (7, "nmi", "no domain")],
+)
+def test_a_button_that_is_not_there_cannot_be_pressed(board, guest, dom, name, text):
+    with pytest.raises(Refused, match=text):
+        call(board, m.DomctlTrigger(dom, name))
+
+
+def test_a_letter_stands_in_the_store_and_its_domain_is_told(board, guest):
+    call(board, m.DomctlSysrq(guest, "t"))
+    assert board.h.store.read(DOM0, 0, "/local/domain/2/control/sysrq") == b"t"
+    assert ("control/sysrq", "toolstack") in board.h.upcalls[guest].unsent
+
+
+@pytest.mark.parametrize("letter", ["", "tt", "/", "é"])
+def test_what_is_no_letter_is_refused(board, guest, letter):
+    with pytest.raises(Refused, match="expected one letter"):
+        call(board, m.DomctlSysrq(guest, letter))
+
+
+def test_one_that_does_not_run_has_no_buttons_and_hears_nothing(board, guest):
+    board.h.domains[guest].config = replace(board.h.domains[guest].config, on_crash="preserve")
+    board.dies(guest)
+    for message in (m.DomctlTrigger(guest, "nmi"), m.DomctlSysrq(guest, "t")):
+        with pytest.raises(Refused, match="guest is preserved"):
+            call(board, message)
+
+
+def test_a_console_that_was_cleared_is_empty(board, guest):
+    board.h.console.append("a line")
+    call(board, m.SysctlClearConsole())
+    assert call(board, m.SysctlReadConsole()) == []

@@ -119,3 +119,28 @@ def test_a_wrong_type_is_told_with_its_line(here, line, key):
 def test_a_text_that_is_no_xl_cfg_is_told_with_line_and_column(here):
     (here / "guest.cfg").write_text('name = "a"\nkernel == 1\n')
     assert str(wrong(here / "guest.cfg")[0]).endswith("guest.cfg:2:9: expected a string, a number or a list, found '='")
+
+
+def test_lines_of_the_command_line_stand_in_the_place_of_the_files(here):
+    config, _ = load_xl_cfg(FILES / "cockpit-guest.cfg", {}, {}, ["memory=64; on_crash='preserve'", "name = \"maps\""])
+    assert (config.name, config.memory, config.on_crash) == ("maps", 64, "preserve")
+    assert config.args == ["volume=7", "language=de"]
+
+
+@pytest.mark.parametrize(
+    ("line", "place"), [("memory=", "command line"), ("memory='lots'", "guest.cfg"), ("cmdline=7", "command line")]
+)
+def test_a_line_of_the_command_line_that_is_wrong_is_told(here, line, place):
+    with pytest.raises(ConfigError) as caught:
+        load_xl_cfg(FILES / "cockpit-guest.cfg", {}, {}, [line])
+    (problem,) = caught.value.problems
+    assert place in problem.file
+    assert problem.line is None or problem.file == "command line"
+
+
+def test_a_uuid_is_written_as_libxl_writes_it(here):
+    given = ["uuid='59E1CF6C6AB9-4879-90e7adc8d1c63bf5'"]
+    config, _ = load_xl_cfg(FILES / "cockpit-guest.cfg", {}, {}, given)
+    assert config.uuid == "59e1cf6c-6ab9-4879-90e7-adc8d1c63bf5"
+    with pytest.raises(ConfigError, match="32 hexadecimal digits"):
+        load_xl_cfg(FILES / "cockpit-guest.cfg", {}, {}, ["uuid='59e1'"])
