@@ -24,6 +24,7 @@ FLAGS = {
     "ipc": CLONE_NEWIPC,
     "uts": CLONE_NEWUTS,
 }
+OFF = "switched off by sandbox_off"
 REFUSED = (errno.EPERM, errno.EINVAL, errno.ENOSPC, errno.EUSERS)
 """How a kernel says that there are no such namespaces for us."""
 _ALL = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
@@ -65,10 +66,13 @@ class Namespaces:
                     self._choice = choice
 
     def lacking(self, flags: int, off: Collection[str]) -> dict[str, str]:
-        """The layers a process with these flags does without, each with the reason."""
+        """The layers a process with these flags does without, each with the reason; those that are off among them.
+
+        What is put on next goes by it: a root that is built without a mount namespace is built over the host's.
+        """
         reason = self.refusal or "the kernel refuses such a namespace"
-        lacks = {name: reason for name, flag in FLAGS.items() if not flags & flag and name not in off}
-        if "user" in lacks and flags and os.geteuid() == 0:
+        lacks = {name: OFF if name in off else reason for name, flag in FLAGS.items() if not flags & flag}
+        if "user" in lacks and "user" not in off and flags and os.geteuid() == 0:
             lacks["user"] = "started by root: the layer uid takes its place"
         return lacks
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hvd.domains.sandbox import identity, landlock, limits, seccomp, view
+from hvd.domains.sandbox.namespaces import OFF
 from hvd.domains.sandbox.root import Root
 from hvd.transport.cgroups import DomainGroups
 from hvd.transport.hypercalls import socket_address
@@ -21,7 +22,6 @@ from hvd.transport.sandbox import Kind, split_path
 
 HYPERCALLS = "/run/hvd"
 """Where a domain with a root of its own finds its endpoint."""
-OFF = "switched off by sandbox_off"
 HOSTS_NETWORK = "a driver domain with network works in the host's"
 CORE = "a core of it is to be written by others of the same user"
 NO_GROUPS = "there is none that we may change: that takes root, or systemd-run --user --scope -p Delegate=yes"

@@ -207,3 +207,14 @@ def test_what_no_limit_of_a_process_counts_its_control_group_does(run: Callable[
         pages[page] = 1"""
     assert run(fill, "", (), memory=64) == "stopped: killed by SIGKILL"
     assert run(fill, "", ("cgroups",), memory=64).startswith("worked")
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="whoever is not root has no mount namespace to spoil without one of his own")
+def test_a_domain_without_a_mount_namespace_leaves_the_hosts_mounts_alone(cluster):
+    domain = cluster.create(DomainConfig("open", "hvd:idle", sandbox_off=["mount"]))
+    domain.wait_ready()
+    assert os.readlink("/proc/self") == str(os.getpid())
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    assert [fields for fields in mounts if fields[4].startswith("/proc/")] == []
+    (row,) = [row for row in cluster.sandboxes() if row["name"] == "open"]
+    assert row["lacking"]["root"] == "it takes a mount namespace, and there is none"
