@@ -714,6 +714,30 @@ class SysctlQuotas:
     """Reply a list of {domid, name, quotas}: by name what each domain has in use, and at most."""
 
 
+@hypercall(0x2387)
+@dataclass(frozen=True, slots=True)
+class SysctlEvtchns:
+    """Reply {rows, next} of event channels, from domid `first` on: see broker/listing.py, as for the next two."""
+
+    first: DomId
+
+
+@hypercall(0x2388)
+@dataclass(frozen=True, slots=True)
+class SysctlGrants:
+    """Reply {rows, next} of what is granted, and to whom."""
+
+    first: DomId
+
+
+@hypercall(0x2389)
+@dataclass(frozen=True, slots=True)
+class SysctlRings:
+    """Reply {rows, next} of devices' rings, with their counters."""
+
+    first: DomId
+
+
 # ---- tracing (Xen's tbuf_op, which has one buffer for each CPU; here each domain has one) ---------------------------
 
 
@@ -722,10 +746,11 @@ class SysctlQuotas:
 class TraceStart:
     """Trace these domains (none: all), those that are born later too; reply the session. One that ran is over.
 
-    It ends by itself when nobody has asked TraceBuffers or TraceRead for a while.
+    It ends by itself when nobody has asked TraceBuffers or TraceRead for a while. `only_if_free`: EBUSY if one runs.
     """
 
     domains: list[DomId] = field(default_factory=list)
+    only_if_free: bool = False
 
 
 @hypercall(0x2381)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from hvd.broker import changes, hotplug, sandboxes, usage
+from hvd.broker import changes, hotplug, listing, sandboxes, usage
 from hvd.broker.domain import Domain, subject
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL
@@ -402,7 +402,8 @@ TABLE: dict[type, Entry] = {
         h, x.dom, x.kind, x.devid, force=x.force)),
     m.DomctlKill: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.kill(x.dom, x.signal)),
     m.MachineStop: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.stop_machine(reboot=x.reboot)),
-    m.TraceStart: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.start_trace(x.domains)),
+    m.TraceStart: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.start_trace(
+        x.domains, only_if_free=x.only_if_free)),
     m.TraceStop: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.stop_trace(x.session, keep=x.keep)),
     m.TraceBuffers: Entry(DOM0_ONLY, False, _trace_buffers),
     m.TraceRead: Entry(DOM0_ONLY, False, _trace_read),
@@ -411,6 +412,9 @@ TABLE: dict[type, Entry] = {
     m.XsmSetenforce: Entry(ANY, True, lambda h, c, x, now: h.xsm.set_enforcing(c, enforcing=x.enforcing)),
     m.SysctlReadConsole: Entry(DOM0_ONLY, False, lambda h, c, x, now: list(h.console)),
     m.SysctlClearConsole: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.console.clear()),
+    m.SysctlEvtchns: Entry(DOM0_ONLY, False, lambda h, c, x, now: listing.event_channels(h, x.first)),
+    m.SysctlGrants: Entry(DOM0_ONLY, False, lambda h, c, x, now: listing.grants(h, x.first)),
+    m.SysctlRings: Entry(DOM0_ONLY, False, lambda h, c, x, now: listing.rings(h, x.first)),
     m.SysctlPhysinfo: Entry(DOM0_ONLY, False, _physinfo),
     m.SysctlSandboxes: Entry(DOM0_ONLY, False, _sandboxes),
     m.SysctlQuotas: Entry(DOM0_ONLY, False, lambda h, c, x, now: usage.describe(h)),

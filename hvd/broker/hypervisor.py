@@ -15,6 +15,7 @@ from hvd.broker.domain import ACTING, ALIVE, NEXT, Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_DOM_EXC, VIRQ_TIMER
 from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Lives
+from hvd.broker.tracing import Phase
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.messages import DomainConfig
@@ -142,8 +143,10 @@ class Hypervisor(Lives):
 
     # ---- tracing -----------------------------------------------------------------------------------------------------
 
-    def start_trace(self, chosen: Iterable[DomId]) -> int:
-        """Trace these domains, or all; the session's number. ESRCH for one that does not exist."""
+    def start_trace(self, chosen: Iterable[DomId], *, only_if_free: bool = False) -> int:
+        """Trace these domains, or all; the session's number. ESRCH for one that does not exist, EBUSY: one runs."""
+        if only_if_free and self.tracing.phase is not Phase.OFF:
+            raise Refused(errno.EBUSY, "somebody traces")
         return self.tracing.start([self.domain(domid).domid for domid in chosen], self.domains.values(), self.hardware)
 
     def stop_trace(self, session: int, *, keep: bool) -> None:

@@ -154,6 +154,9 @@ class World:
     def copy(self, source: ExtentId, source_offset: int, target: ExtentId, target_offset: int, length: int) -> None:
         os.pwrite(self.held.extent(target), os.pread(self.held.extent(source), length, source_offset), target_offset)
 
+    def read_extent(self, extent: ExtentId, offset: int, length: int) -> bytes:
+        return os.pread(self.held.extent(extent), length, offset)
+
     def open_medium(self, number: int, path: str, *, readonly: bool) -> None:
         with self._noting_refusal("medium", number):
             self.held.open_medium(number, path, readonly=readonly)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hvd.toolstack.cli import xl  # noqa: F401 - declares more of them
+from hvd.toolstack.cli import watching, xl  # noqa: F401 - they declare more of them
 from hvd.toolstack.cli.command import AsJson, Deadline, Grace, Name, Names, Policy, Require, Wait, app, as_seconds
 from hvd.toolstack.cli.command import command as _command
 from hvd.toolstack.cli.completion import domain_names, log_names

@@ -21,7 +21,7 @@ from hvd.toolstack.cluster.readiness import Readiness
 from hvd.toolstack.cluster.run_dirs import check_run_dir, default_run_dir, make_private_dir
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallTimeout
-from hvd.transport.ids import DomId, Incarnation
+from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.run_dir import AUDIT_LOG, Order
 
 if TYPE_CHECKING:
@@ -258,6 +258,27 @@ class Cluster:
     def sandboxes(self) -> list[dict[str, Any]]:
         """Each domain's sandbox: {domid, name, kind, in_force, lacking}, the last with the reasons."""
         return list(self.call(m.SysctlSandboxes()))
+
+    def event_channels(self) -> list[dict[str, Any]]:
+        """Every port of every domain: {domid, port, status, remote_domid, remote_port, virq}."""
+        return self._listing(m.SysctlEvtchns)
+
+    def grants(self) -> list[dict[str, Any]]:
+        """Every extent: {domid, peer, extent, pages, readonly, refs, mapped}, runs of refs and who has mapped them."""
+        return self._listing(m.SysctlGrants)
+
+    def rings(self) -> list[dict[str, Any]]:
+        """Every device with its ring's counters: {domid, kind, devid, name, backend, state, port, ring_ref, ...}."""
+        return self._listing(m.SysctlRings)
+
+    def _listing(self, message: Callable[[DomId], Any]) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        first: DomId | None = DOM0
+        while first is not None:
+            part = self.call(message(first))
+            rows += part["rows"]
+            first = part["next"]
+        return rows
 
     def dmesg(self) -> list[str]:
         """The lines of the hypervisor's console."""

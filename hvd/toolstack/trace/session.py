@@ -44,8 +44,10 @@ class Recording:
 class TraceSession:
     """From `start` to `stop`. Not for two threads at once."""
 
-    def __init__(self, connection: Connection, domids: Sequence[DomId]) -> None:
+    def __init__(self, connection: Connection, domids: Sequence[DomId], *, only_if_free: bool = False) -> None:
+        """`only_if_free`: `start` is refused (EBUSY) while somebody else traces; else his trace is over."""
         self._connection = connection
+        self._only_if_free = only_if_free
         self._chosen = frozenset(domids)
         self._tracks: dict[Whose, Track] = {}
         self._lifecycle: list[tuple[int, LifecycleEvent]] = []
@@ -62,7 +64,7 @@ class TraceSession:
         before = {clock: Moment.now(clock) for clock in (TraceClock.MONOTONIC, TraceClock.COUNTER)}
         self._events = self._connection.events()
         try:
-            self._session = self._connection.call(m.TraceStart(sorted(self._chosen)))
+            self._session = self._connection.call(m.TraceStart(sorted(self._chosen), self._only_if_free))
             self._clock = self._connection.call(m.TraceBuffers(self._session))["clock"]
         except BaseException:
             self._events.close()

@@ -46,7 +46,7 @@ SELF_CALLS = {m.EvtchnAllocUnbound, m.EvtchnStatus, m.EvtchnReset, m.DomctlShutd
 DOM0_CALLS = {
     m.DomctlCreate, m.DomctlDestroy, m.DomctlPause, m.DomctlUnpause, m.DomctlKill,
     m.DomctlGetConfig, m.DomctlSetConfig, m.DomctlRename, m.DomctlAttach, m.DomctlDetach,
-    m.DomctlTrigger, m.DomctlSysrq, m.SysctlClearConsole,
+    m.DomctlTrigger, m.DomctlSysrq, m.SysctlClearConsole, m.SysctlEvtchns, m.SysctlGrants, m.SysctlRings,
     m.MachineStop, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas,
     m.TraceStart, m.TraceStop, m.TraceBuffers, m.TraceRead,
 }
@@ -54,7 +54,7 @@ READS = {
     m.XenVersion, m.EvtchnSend, m.EvtchnStatus, m.StoreDirectory, m.StoreRead, m.StoreReadAll,
     m.StoreGetPerms,
     m.DomctlList, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas, m.TraceBuffers, m.TraceRead,
-    m.DomctlGetConfig,
+    m.DomctlGetConfig, m.SysctlEvtchns, m.SysctlGrants, m.SysctlRings,
     m.XsmGetenforce,
 }
 

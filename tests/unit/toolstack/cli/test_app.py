@@ -25,7 +25,8 @@ def test_the_commands_are_those_of_the_manual():
         "up", "down", "clean", "list", "info", "create", "destroy", "pause", "unpause", "reboot", "shutdown", "kill",
         "console", "logs", "dmesg", "doctor", "trace", "bench", "attack",
         "getenforce", "setenforce", "loadpolicy", "vcpu-list", "vm-list", "uptime", "domid", "domname", "rename",
-        "config-update", "trigger", "sysrq", "block-attach", "block-detach", "block-list",
+        "top", "evtchn", "grants", "ring", "config-update", "trigger", "sysrq", "block-attach", "block-detach",
+        "block-list",
     }  # fmt: skip
 
 
@@ -63,6 +64,7 @@ def test_a_command_line_that_makes_no_sense_is_bad_input(tmp_path, words):
     [["list"], ["info"], ["dmesg"], ["destroy", "a"], ["pause", "a"], ["unpause", "a"], ["reboot", "a"],
      ["vcpu-list"], ["vm-list"], ["uptime"], ["domid", "a"], ["domname", "1"], ["rename", "a", "b"],
      ["config-update", "a", "a.cfg"], ["trigger", "a", "nmi"], ["sysrq", "a", "h"],
+     ["top", "-b"], ["evtchn"], ["grants"], ["ring"],
      ["block-attach", "a", "b"], ["block-detach", "a", "xvdb"], ["block-list", "a"],
      ["console", "a"], ["shutdown", "a"], ["kill", "a"], ["create", "--kernel", "hvd:idle", "--name", "a"]],
     ids=lambda words: words[0],

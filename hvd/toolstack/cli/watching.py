@@ -1,0 +1,59 @@
+"""The sub-commands that show what goes on: top, evtchn, grants, ring."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hvd.toolstack.cli.command import AsJson, as_seconds, command
+from hvd.toolstack.cli.xl import MaybeNames
+
+Watched = Annotated[
+    float, typer.Option("--duration", "-d", metavar="SECONDS", parser=as_seconds, help="How long to look.")
+]
+
+
+@command("hvd top", "hvd top -b -i 3 -d 2", "hvd top -b -i 1 --json | jq .domains", "hvd top -b --csv > load.csv")
+def top(
+    *,
+    batch: Annotated[bool, typer.Option("--batch", "-b", help="Print tables, one look after the other.")] = False,
+    iterations: Annotated[int | None, typer.Option("--iterations", "-i", min=1, help="So many looks.")] = None,
+    delay: Annotated[
+        float, typer.Option("--delay", "-d", metavar="SECONDS", parser=as_seconds, help="Between two looks.")
+    ] = 1.0,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Lines of time, kind, name, measure, value.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Show what domains, devices and channels do, as xentop does: q ends it, s sorts, c shows quiet channels too.
+
+    Requests are counted by the rings themselves; how long they take, and notifications, are seen in a trace of a
+    moment of each interval, unless somebody else traces.
+    """
+    from hvd.toolstack.cli import top as watching
+
+    watching.top(batch=batch, iterations=iterations, delay_s=delay, as_csv=as_csv, as_json=json)
+
+
+@command("hvd evtchn", "hvd evtchn ivi -d 1", "hvd evtchn -d 0 --json")
+def evtchn(names: MaybeNames = None, duration: Watched = 0.2, json: AsJson = False) -> None:
+    """List event channels: whose port leads where, and how often it is rung. With -d 0 nothing is traced for that."""
+    from hvd.toolstack.cli import between
+
+    between.evtchn(names or [], seconds=duration, as_json=json)
+
+
+@command("hvd grants", "hvd grants ivi")
+def grants(names: MaybeNames = None, json: AsJson = False) -> None:
+    """List granted pages: whose, to whom, and who has mapped them."""
+    from hvd.toolstack.cli import between
+
+    between.grants(names or [], as_json=json)
+
+
+@command("hvd ring", "hvd ring ivi -d 2")
+def ring(names: MaybeNames = None, duration: Watched = 0.5, json: AsJson = False) -> None:
+    """List devices' rings: requests a second, how many are in flight, how long they take."""
+    from hvd.toolstack.cli import between
+
+    between.ring(names or [], seconds=duration, as_json=json)
