@@ -329,6 +329,20 @@ def trace(
     record(output, duration, [name for name in domains.split(",") if name], as_json=json)
 
 
+@_command("hvd man | man -l -", "hvd man list | man -l -", "hvd man --all /usr/local/share/man/man1")
+def man(
+    name: Annotated[str, typer.Argument(metavar="COMMAND", help="Of this command; else of hvd itself.")] = "",
+    all_: Annotated[
+        Path | None, typer.Option("--all", metavar="DIR", help="Write the pages of all commands there.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Print a manual page, for `man -l -`, or write all of them."""
+    from hvd.toolstack.cli import man as manual
+
+    manual.man(name, all_, as_json=json)
+
+
 @_command("hvd doctor", "hvd doctor --json | jq '.[] | select(.status != \"ok\")'")
 def doctor(json: AsJson = False) -> None:
     """Say what this machine or container offers, what each lack costs, and how to get it."""
