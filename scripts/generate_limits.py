@@ -76,12 +76,12 @@ BROKER_LIFE = [
     Bound("hvd.broker.world", "PART_LEAST", "descriptors that a domain may hold when half of them are in use (or the "
           "other half divided by the domains, where that is more)", "EMFILE from the call that would take one",
           "tests/process/test_fairness.py::test_whoever_wants_every_descriptor_leaves_others_theirs"),
-    Bound("hvd.broker.world", "POSTS_PER_TURN", "hypercalls of a domain that is not ready, down its upcall socket, "
-          "before the next caller has its turn", "the rest waits for the next turn",
-          "tests/unit/broker/test_posts.py::test_whoever_posts_without_end_lets_others_have_their_turns"),
+    Bound("hvd.broker.upcall_sockets", "POSTS_PER_TURN", "hypercalls of a domain that is not ready, down its upcall "
+          "socket, before the next caller has its turn", "the rest waits for the next turn",
+          "tests/unit/broker/test_upcall_sockets.py::test_whoever_posts_without_end_lets_others_have_their_turns"),
     Bound("hvd.broker.endpoints", "CONNECTIONS_MAX", "connections of one incarnation to its endpoint", "it is killed",
           "tests/unit/broker/test_endpoints.py::test_who_connects_without_end_has_no_endpoint_any_more"),
-    Bound("hvd.broker.world", "OUTBOX_MAX", "messages that wait for a domain to read its upcall socket",
+    Bound("hvd.broker.upcall_sockets", "OUTBOX_MAX", "messages that wait for a domain to read its upcall socket",
           "it is killed", "tests/process/test_hostile_guests.py::"
           "test_a_domain_that_never_reads_its_upcall_socket_is_killed_before_what_waits_for_it_grows"),
     Bound("hvd.broker.dispatch", "READ_ALL_MAX", "children of a directory that one hypercall reads",

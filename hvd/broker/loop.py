@@ -245,7 +245,7 @@ class Broker:
         """What a domain that is not ready has posted comes before what it calls, and before its death."""
         domain = self._state.hypervisor.domains.get(domid)
         if domain is not None and not domain.ready and domain.life in ACTING:
-            self._world.hear(domain)
+            self._world.upcalls.hear(domain)
 
     def _disown(self, domid: int, incarnation: int) -> None:
         """A process that no table knows goes, and what the machine says of it until it has heard us is not for us."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -26,7 +24,6 @@ from hvd.broker.held import (
     STDIO,
     STDIO_DOMAIN,
     TRACE,
-    UPCALL,
     UPCALL_DOMAIN,
     HeldDescriptors,
     channel_key,
@@ -39,14 +36,13 @@ from hvd.broker.poller import Poller
 from hvd.broker.publisher import Publisher
 from hvd.broker.trace_buffers import TraceBuffers, as_reply
 from hvd.broker.tracing import Phase
+from hvd.broker.upcall_sockets import UpcallSockets
 from hvd.transport.descriptors import send_message
-from hvd.transport.errors import PeerFault
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DOMID_XEN, DomId, ExtentId, Incarnation, Port
-from hvd.transport.limits import MESSAGE_BYTES_MAX
 from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, Inheritance
 from hvd.transport.shared_info import TimeInfo, write_time_info
-from hvd.transport.upcalls import BIRTH, DESCRIPTORS, EVENT, RUN
+from hvd.transport.upcalls import BIRTH, RUN
 
 SOCKETS_MAX = 4096
 GOODBYE_MS = 500
@@ -54,9 +50,6 @@ ALLOCATOR = 0
 """The side of a channel that its allocator has."""
 PART_LEAST = 32
 """Descriptors that a domain may hold however many domains there are: those of its birth, and a few."""
-POSTS_PER_TURN = 8
-OUTBOX_MAX = 64
-"""Messages that may wait for a domain to read its upcall socket; past it the domain is killed."""
 
 
 class World:
@@ -81,21 +74,16 @@ class World:
         self.trace = TraceBuffers(self.held)
         self.console_log = ConsoleLog(inheritance.run_dir, poller)
         self.audit_log = AuditLog(inheritance.run_dir)
-        self._poller = poller
-        self._on_fault = on_fault
-        self._on_post = on_post
+        self.upcalls = UpcallSockets(self.held, poller, self.publisher.log, self._kill, on_fault, on_post)
         self.refusals: list[Refusal] = []
         self._unsettled: list[Callable[[], None]] = []
         """What waits until the command it comes from is in the journal."""
-        self._outboxes: dict[DomId, deque[tuple[list[Any], tuple[int, ...]]]] = {}
-        self._answered: dict[DomId, int] = {}
-        """The last hypercall whose descriptors this broker has sent."""
-        self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._hypervisor: Hypervisor | None = None
 
     def connect(self, hypervisor: Hypervisor) -> None:
         """The tables whose keys and queues this world serves."""
         self._hypervisor = hypervisor
+        self.upcalls.connect(hypervisor.upcalls)
         hypervisor.attach(self)
 
     @property
@@ -175,11 +163,8 @@ class World:
         self.console_log.forget(domid)
         self.audit_log.forget(domid)
         self.endpoints.close(domid)
-        self._outboxes.pop(domid, None)
-        self._answered.pop(domid, None)
-        if domain_key(domid) in self.held.by_key:
-            self._poller.unwatch(self._upcall_socket(domid))
-            self.held.drop(domain_key(domid))
+        self.upcalls.forget(domid)
+        self.held.drop(domain_key(domid))
 
     def fork_domain(self, domain: Domain) -> None:
         """Ask the machine for its process, which waits for its birth."""
@@ -201,53 +186,7 @@ class World:
         secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
         self.endpoints.open(domain.domid, domain.incarnation, secret)
         self.console_log.attach(domain.domid, domain.name, self.held.by_key[domain_key(domain.domid)][STDIO])
-        if not domain.ready or core_dumps.reports_faults(domain.config):
-            self._poller.watch(self._upcall_socket(domain.domid), lambda: self.hear(domain))
-
-    def hear(self, domain: Domain) -> None:
-        """Take in what a domain has written to its upcall socket: hypercalls as it comes to life, then a fault notice.
-
-        Hypercalls go from the socket when they are in the journal. A notice stays: the next broker may need it too.
-        """
-        for _ in range(POSTS_PER_TURN):
-            if domain_key(domain.domid) not in self.held.by_key:
-                return  # what it said has ended it
-            untrusted = self._peek(domain)
-            if untrusted is None:
-                return
-            if untrusted and not domain.ready and not FaultNotice.may_be(untrusted):
-                self._on_post(domain, untrusted)
-            elif domain.ready or not untrusted or core_dumps.reports_faults(domain.config):
-                break
-            self._drop_first(domain)
-        else:
-            return
-        self._poller.unwatch_readable(self._upcall_socket(domain.domid))
-        if untrusted and core_dumps.reports_faults(domain.config):
-            self._read_notice(domain, untrusted)
-
-    def _read_notice(self, domain: Domain, untrusted: bytes) -> None:
-        try:
-            self._on_fault(domain, FaultNotice.parse(untrusted))
-        except PeerFault as fault:
-            self.publisher.log("bad fault notice", domid=domain.domid, reason=str(fault))
-            self._on_fault(domain, None)
-
-    def _peek(self, domain: Domain) -> bytes | None:
-        """The first message in its upcall socket, None when there is none, b"" when there will be none any more."""
-        sock = socket.socket(fileno=self._upcall_socket(domain.domid))
-        try:
-            return sock.recv(MESSAGE_BYTES_MAX, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
-        finally:
-            sock.detach()
-
-    def _drop_first(self, domain: Domain) -> None:
-        if domain_key(domain.domid) in self.held.by_key:
-            os.read(self._upcall_socket(domain.domid), 1)
+        self.upcalls.listen(domain)
 
     def deliver_birth(self, domain: Domain) -> None:
         """Tell a process which domain it is, and what it is born with: it readies itself, and runs nothing yet."""
@@ -273,7 +212,7 @@ class World:
             by_key[extent_key(extent)][0],
             channel[PAGE], channel[1], channel[2], virq[PAGE], virq[1],
         )  # fmt: skip
-        self._upcall(domain.domid, [BIRTH, certificate], descriptors)
+        self.upcalls.tell(domain.domid, [BIRTH, certificate], descriptors)
 
     def let_run(self, domain: Domain) -> None:
         self._unsettled.append(lambda: self._let_run(domain.domid))
@@ -281,7 +220,7 @@ class World:
     def _let_run(self, domid: DomId) -> None:
         """From here on it runs: the journal knows it. Nothing if it was abandoned in the same command."""
         if domain_key(domid) in self.held.by_key:
-            self._upcall(domid, [RUN], ())
+            self.upcalls.tell(domid, [RUN])
 
     def signal_domain(self, domain: Domain, number: int) -> None:
         message = [SIGNAL, domain.domid, domain.incarnation, number]
@@ -350,73 +289,26 @@ class World:
 
     def send_descriptors(self, domid: DomId, sequence: int, references: tuple[tuple[str, int], ...]) -> None:
         """The descriptors that answer a hypercall, ahead of its reply; each broker sends them once."""
-        if self._answered.get(domid) == sequence:
-            return
-        self._answered[domid] = sequence
-        self._upcall(domid, [DESCRIPTORS, sequence], tuple(self._held(key, index) for key, index in references))
-
-    def _held(self, key: str, index: int) -> int:
-        """A descriptor to send; a medium whose device went before its backend heard of it is an empty file by now."""
-        return self.held.by_key[key][index] if key in self.held.by_key else self._nothing
+        self.upcalls.send_descriptors(domid, sequence, references)
 
     def events_pending(self, domid: DomId) -> None:
         """Feed the domain's socket with what its queue holds, and ring its upcall port."""
-        self.flush_upcalls(domid)
+        self.upcalls.flush(domid)
         port = self.hypervisor.birth_ports(self.hypervisor.domains[domid])[1]
         binding = self.hypervisor.channels.ports[domid].get(port)
         if binding is not None:
             self.held.endpoint(binding.channel, binding.side).notify()
 
-    def flush_upcalls(self, domid: DomId) -> None:
-        """Send what waits, descriptors first, until the socket is full; then wait for it to become writable."""
-        outbox = self._outboxes.get(domid, deque())
-        queue = self.hypervisor.upcalls.get(domid)
-        sock = self._upcall_socket(domid)
-        try:
-            while outbox:
-                self._send(sock, *outbox[0])
-                outbox.popleft()
-            while queue is not None and (event := queue.take()) is not None:
-                try:
-                    self._send(sock, [EVENT, *event], ())
-                except BlockingIOError:
-                    queue.put_back()
-                    raise
-        except BlockingIOError:
-            self._poller.watch_writable(sock, lambda: self.flush_upcalls(domid))
-            return
-        except OSError:
-            # The process is dying, or has shut its socket: it will hear nothing any more, so it goes.
-            self._poller.watch_writable(sock, None)
-            outbox.clear()
-            self.signal_domain(self.hypervisor.domains[domid], signal.SIGKILL)
-            return
-        self._poller.watch_writable(sock, None)
-
     def _end_flood(self, domid: DomId) -> None:
         """A domain that connects without end goes."""
         self.publisher.log(f"it has connected more than {CONNECTIONS_MAX} times: killed", domid=domid)
+        self._kill(domid)
+
+    def _kill(self, domid: DomId) -> None:
+        """At once: no command asks for it."""
         self._tell_machine([SIGNAL, domid, self.hypervisor.domains[domid].incarnation, SIGKILL])
 
-    def _upcall(self, domid: DomId, message: list[Any], descriptors: tuple[int, ...]) -> None:
-        outbox = self._outboxes.setdefault(domid, deque())
-        if len(outbox) >= OUTBOX_MAX:
-            text = f"{OUTBOX_MAX} messages wait on its upcall socket, which it does not read: killed"
-            self.publisher.log(text, domid=domid)
-            self._tell_machine([SIGNAL, domid, self.hypervisor.domains[domid].incarnation, SIGKILL])
-            return
-        outbox.append((message, descriptors))
-        self.flush_upcalls(domid)
-
-    def _upcall_socket(self, domid: DomId) -> int:
-        return self.held.by_key[domain_key(domid)][UPCALL]
-
-    def _send(self, descriptor: int, message: list[Any], descriptors: tuple[int, ...]) -> None:
-        sock = socket.socket(fileno=descriptor)
-        try:
-            send_message(sock, message, descriptors)
-        finally:
-            sock.detach()
+    # ---- refusals ----------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _noting_refusal(self, what: str, number: int) -> Iterator[None]:

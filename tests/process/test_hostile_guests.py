@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hvd import Cluster
-from hvd.broker.world import OUTBOX_MAX
+from hvd.broker.upcall_sockets import OUTBOX_MAX
 from hvd.transport.messages import DomainConfig
 
 DEADLINE_S = 40.0

@@ -1,4 +1,4 @@
-"""What a domain writes to its upcall socket: hypercalls while it comes to life, then perhaps a fault notice."""
+"""What a domain writes to its upcall socket, hypercalls while it comes to life and a fault notice; and what it is told."""
 
 import select
 import socket
@@ -10,11 +10,14 @@ import pytest
 from hvd.broker.domain import Domain
 from hvd.broker.held import UPCALL, domain_key
 from hvd.broker.poller import Poller
-from hvd.broker.world import POSTS_PER_TURN, World
+from hvd.broker.upcall_sockets import OUTBOX_MAX, POSTS_PER_TURN, UpcallSockets
+from hvd.broker.upcalls import UpcallQueue
 from hvd.transport.codec import pack_request
+from hvd.transport.descriptors import receive_message
 from hvd.transport.fault_notice import NOTICE
 from hvd.transport.ids import DomId
 from hvd.transport.messages import DomainConfig, DomainReady
+from hvd.transport.upcalls import EVENT
 
 DOM = DomId(1)
 POST = pack_request(DomainReady(), 1, 0, 0)
@@ -22,7 +25,7 @@ FAULT = NOTICE.pack(11, 1, 0, 0)
 
 
 class Ends:
-    """The broker's world as far as one domain's upcall socket goes, and the domain's end."""
+    """The broker's end of one domain's upcall socket, and the domain's."""
 
     def __init__(self, on_crash="destroy"):
         self.domain = Domain(DOM, DomainConfig("d", "hvd:idle", on_crash=on_crash), "d", created_ns=0)
@@ -32,16 +35,18 @@ class Ends:
         self.heard: list[bytes] = []
         self.faults: list[Any] = []
         self.act = lambda body: None
-        world: Any = World.__new__(World)
+        self.killed: list[DomId] = []
         descriptors = [-1, -1]
         descriptors[UPCALL] = ours.fileno()
-        world.held = SimpleNamespace(by_key={domain_key(DOM): descriptors})
-        world.publisher = SimpleNamespace(log=lambda *_, **__: None)
-        world._poller = self.poller = Poller()
-        world._on_post = self.post
-        world._on_fault = lambda domain, notice: self.faults.append(notice)
-        self.world = world
-        self.poller.watch(ours.fileno(), lambda: world.hear(self.domain))
+        self.by_key = {domain_key(DOM): descriptors}
+        held: Any = SimpleNamespace(by_key=self.by_key)
+        self.poller, self.queue = Poller(), UpcallQueue()
+        self.sockets = UpcallSockets(
+            held, self.poller, lambda *_, **__: None, self.killed.append,
+            lambda domain, notice: self.faults.append(notice), self.post,
+        )  # fmt: skip
+        self.sockets.connect({DOM: self.queue})
+        self.poller.watch(ours.fileno(), lambda: self.sockets.hear(self.domain))
 
     def post(self, domain, body):
         assert domain is self.domain
@@ -133,13 +138,68 @@ def test_a_notice_of_a_domain_of_whom_no_core_is_wanted_is_dropped_and_what_foll
 
 
 def test_a_closed_end_and_one_that_has_gone_meanwhile_are_no_trouble(ends):
-    ends.act = lambda body: ends.world.held.by_key.clear()
+    ends.act = lambda body: ends.by_key.clear()
     ends.theirs.send(POST)
     ends.theirs.send(POST)
     ends.turn()
     assert ends.heard == [POST]
-    ends.world.held.by_key[domain_key(DOM)] = [ends.ours.fileno()] * 2
+    ends.by_key[domain_key(DOM)] = [ends.ours.fileno()] * 2
     ends.theirs.close()
     for _ in range(3):
         ends.turn()
     assert ends.faults == []
+
+
+# ---- what a domain is told -------------------------------------------------------------------------------------------
+
+
+def told(ends):
+    """Every message that has arrived."""
+    found = []
+    while select.select([ends.theirs], [], [], 0)[0]:
+        message, descriptors = receive_message(ends.theirs)
+        assert descriptors == []
+        found.append(message)
+    return found
+
+
+def test_what_does_not_fit_into_the_socket_waits_and_arrives_in_order_with_descriptors_before_events(ends):
+    ends.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    for number in range(OUTBOX_MAX // 2):
+        ends.queue.add(f"data/{number}", "token")
+        ends.sockets.tell(DOM, ["word", number])
+    messages = []
+    while len(messages) < OUTBOX_MAX:
+        messages += told(ends)
+        ends.turn()
+    words = [message for message in messages if message[0] == "word"]
+    events = [message for message in messages if message[0] == EVENT]
+    assert words == [["word", number] for number in range(OUTBOX_MAX // 2)]
+    assert [message[1] for message in events] == list(range(1, OUTBOX_MAX // 2 + 1))
+    assert ends.killed == []
+
+
+def test_who_reads_nothing_is_killed_when_outbox_max_messages_wait(ends):
+    ends.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    sent = 0
+    while not ends.killed:
+        ends.sockets.tell(DOM, ["word", sent])
+        sent += 1
+        assert sent < 10_000
+    assert ends.killed == [DOM]
+    assert [message[1] for message in told(ends)] == list(range(sent - 1 - OUTBOX_MAX))
+
+
+def test_who_has_shut_its_socket_is_killed_once_it_is_told_something(ends):
+    ends.theirs.close()
+    ends.sockets.tell(DOM, ["word", 0])
+    assert ends.killed == [DOM]
+
+
+def test_an_event_that_the_socket_did_not_take_is_not_lost(ends):
+    ends.theirs.close()
+    ends.queue.add("data/x", "token")
+    ends.sockets.flush(DOM)
+    assert ends.killed == [DOM]
+    ends.queue.send_again()
+    assert ends.queue.take() == (1, "data/x", "token")

@@ -1,0 +1,177 @@
+"""The broker's ends of the domains' upcall sockets: what waits to be written there, and what is read there.
+
+Written are birth, descriptors and watch events, in that order. Read are a domain's hypercalls while it comes to life, and
+then its fault notice, if a core of it may be wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from hvd.broker import core_dumps
+from hvd.broker.domain import Domain
+from hvd.broker.held import UPCALL, HeldDescriptors, domain_key
+from hvd.broker.poller import Poller
+from hvd.broker.upcalls import UpcallQueue
+from hvd.transport.descriptors import send_message
+from hvd.transport.errors import PeerFault
+from hvd.transport.fault_notice import FaultNotice
+from hvd.transport.ids import DomId
+from hvd.transport.limits import MESSAGE_BYTES_MAX
+from hvd.transport.upcalls import DESCRIPTORS, EVENT
+
+POSTS_PER_TURN = 8
+OUTBOX_MAX = 64
+"""Messages that may wait for a domain to read its upcall socket; past it the domain is killed."""
+
+
+class UpcallSockets:
+    """One socket a domain, found by domid among the held descriptors."""
+
+    def __init__(
+        self,
+        held: HeldDescriptors,
+        poller: Poller,
+        log: Callable[..., None],
+        kill: Callable[[DomId], None],
+        on_fault: Callable[[Domain, FaultNotice | None], None],
+        on_post: Callable[[Domain, bytes], None],
+    ) -> None:
+        """`kill` ends a domain that does not read, or has shut its socket."""
+        self._held = held
+        self._poller = poller
+        self._log = log
+        self._kill = kill
+        self._on_fault = on_fault
+        self._on_post = on_post
+        self._queues: dict[DomId, UpcallQueue] = {}
+        self._outboxes: dict[DomId, deque[tuple[list[Any], tuple[int, ...]]]] = {}
+        self._answered: dict[DomId, int] = {}
+        """The last hypercall whose descriptors this broker has sent."""
+        self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def connect(self, queues: dict[DomId, UpcallQueue]) -> None:
+        """The tables' events, by domid."""
+        self._queues = queues
+
+    def listen(self, domain: Domain) -> None:
+        """Hear what it writes, for as long as there is something to hear."""
+        if not domain.ready or core_dumps.reports_faults(domain.config):
+            self._poller.watch(self._socket(domain.domid), lambda: self.hear(domain))
+
+    def forget(self, domid: DomId) -> None:
+        """This incarnation is over; its socket is about to be dropped."""
+        self._outboxes.pop(domid, None)
+        self._answered.pop(domid, None)
+        if domain_key(domid) in self._held.by_key:
+            self._poller.unwatch(self._socket(domid))
+
+    # ---- what is read ------------------------------------------------------------------------------------------------
+
+    def hear(self, domain: Domain) -> None:
+        """Take in what a domain has written to its upcall socket: hypercalls as it comes to life, then a fault notice.
+
+        Hypercalls go from the socket when they are in the journal. A notice stays: the next broker may need it too.
+        """
+        for _ in range(POSTS_PER_TURN):
+            if domain_key(domain.domid) not in self._held.by_key:
+                return  # what it said has ended it
+            untrusted = self._peek(domain)
+            if untrusted is None:
+                return
+            if untrusted and not domain.ready and not FaultNotice.may_be(untrusted):
+                self._on_post(domain, untrusted)
+            elif domain.ready or not untrusted or core_dumps.reports_faults(domain.config):
+                break
+            self._drop_first(domain)
+        else:
+            return
+        self._poller.unwatch_readable(self._socket(domain.domid))
+        if untrusted and core_dumps.reports_faults(domain.config):
+            self._read_notice(domain, untrusted)
+
+    def _read_notice(self, domain: Domain, untrusted: bytes) -> None:
+        try:
+            self._on_fault(domain, FaultNotice.parse(untrusted))
+        except PeerFault as fault:
+            self._log("bad fault notice", domid=domain.domid, reason=str(fault))
+            self._on_fault(domain, None)
+
+    def _peek(self, domain: Domain) -> bytes | None:
+        """The first message in its upcall socket, None when there is none, b"" when there will be none any more."""
+        sock = socket.socket(fileno=self._socket(domain.domid))
+        try:
+            return sock.recv(MESSAGE_BYTES_MAX, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+        finally:
+            sock.detach()
+
+    def _drop_first(self, domain: Domain) -> None:
+        if domain_key(domain.domid) in self._held.by_key:
+            os.read(self._socket(domain.domid), 1)
+
+    # ---- what is written ---------------------------------------------------------------------------------------------
+
+    def send_descriptors(self, domid: DomId, sequence: int, references: tuple[tuple[str, int], ...]) -> None:
+        """The descriptors that answer a hypercall, ahead of its reply; each broker sends them once."""
+        if self._answered.get(domid) == sequence:
+            return
+        self._answered[domid] = sequence
+        self.tell(domid, [DESCRIPTORS, sequence], tuple(self._to_send(key, index) for key, index in references))
+
+    def _to_send(self, key: str, index: int) -> int:
+        """A descriptor to send; a medium whose device went before its backend heard of it is an empty file by now."""
+        return self._held.by_key[key][index] if key in self._held.by_key else self._nothing
+
+    def tell(self, domid: DomId, message: list[Any], descriptors: tuple[int, ...] = ()) -> None:
+        """Say something unasked, now or when the socket takes it; whoever lets too much wait is killed."""
+        outbox = self._outboxes.setdefault(domid, deque())
+        if len(outbox) >= OUTBOX_MAX:
+            self._log(f"{OUTBOX_MAX} messages wait on its upcall socket, which it does not read: killed", domid=domid)
+            self._kill(domid)
+            return
+        outbox.append((message, descriptors))
+        self.flush(domid)
+
+    def flush(self, domid: DomId) -> None:
+        """Send what waits, descriptors first, until the socket is full; then wait for it to become writable."""
+        sock = self._socket(domid)
+        try:
+            self._send_all(domid, sock)
+        except BlockingIOError:
+            self._poller.watch_writable(sock, lambda: self.flush(domid))
+            return
+        except OSError:
+            # The process is dying, or has shut its socket: it will hear nothing any more, so it goes.
+            self._outboxes.pop(domid, None)
+            self._kill(domid)
+        self._poller.watch_writable(sock, None)
+
+    def _send_all(self, domid: DomId, sock: int) -> None:
+        outbox, queue = self._outboxes.get(domid, deque()), self._queues.get(domid)
+        while outbox:
+            self._send(sock, *outbox[0])
+            outbox.popleft()
+        while queue is not None and (event := queue.take()) is not None:
+            try:
+                self._send(sock, [EVENT, *event], ())
+            except BlockingIOError:
+                queue.put_back()
+                raise
+
+    def _socket(self, domid: DomId) -> int:
+        return self._held.by_key[domain_key(domid)][UPCALL]
+
+    def _send(self, descriptor: int, message: list[Any], descriptors: tuple[int, ...]) -> None:
+        sock = socket.socket(fileno=descriptor)
+        try:
+            send_message(sock, message, descriptors)
+        finally:
+            sock.detach()
