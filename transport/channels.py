@@ -6,6 +6,7 @@ to its `Waiter` under the port number, and waits there for all its ports at once
 
 import fcntl
 import os
+import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,12 +21,16 @@ __all__ = [
     "Waiter",
     "WaiterStatistics",
     "create_channel",
+    "events_sent",
     "open_endpoint",
 ]
 
-# ChannelLine in native/layouts.hpp: each side's line is 128 bytes long and holds the receiver's CPU in its third word.
+# ChannelLine in native/layouts.hpp: each side's line is 128 bytes long; it holds the receiver's CPU in its third word, and
+# behind the fourth how many events its sender has sent.
 _LINE_SIZE: Final = 128
 _CPU_OFFSET: Final = 8
+_SENT: Final = struct.Struct("<Q")
+_SENT_OFFSET: Final = 16
 _CPU_UNKNOWN: Final = (-1).to_bytes(4, "little", signed=True)
 
 
@@ -69,6 +74,12 @@ def create_channel() -> ChannelDescriptors:
         raise
     _, to_0, from_1, to_1, from_0 = opened
     return ChannelDescriptors(page_fd, (End(rx=to_0, tx=from_0), End(rx=to_1, tx=from_1)))
+
+
+def events_sent(page_fd: int, side: int) -> int:
+    """How many events this side says it has sent since it opened its end."""
+    (sent,) = _SENT.unpack(os.pread(page_fd, _SENT.size, (1 - side) * _LINE_SIZE + _SENT_OFFSET))
+    return int(sent)
 
 
 def open_endpoint(page_fd: int, side: int, rx: int, tx: int) -> Endpoint:

@@ -738,6 +738,18 @@ class SysctlRings:
     first: DomId
 
 
+@hypercall(0x238E)
+@dataclass(frozen=True, slots=True)
+class SysctlEvents:
+    """What has happened since the event of this number: {booted_ns, last, events}, oldest first, as many as fit.
+
+    An event is [number, at_ns (wall clock), event, domid, name, incarnation, detail]. What is older than those that are
+    kept is left out: the first one's number tells.
+    """
+
+    after: U63
+
+
 # ---- tracing (Xen's tbuf_op, which has one buffer for each CPU; here each domain has one) ---------------------------
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from hvd.transport.ids import DomId
 from hvd.transport.limits import AVC_BURST_MAX
@@ -14,6 +15,14 @@ from hvd.transport.log_file import append
 from hvd.transport.run_dir import AUDIT_LOG
 
 LINES_PER_S = 1.0
+
+
+class Denial(NamedTuple):
+    """A line of the log: whose it is, and how many denials it stands for."""
+
+    source: DomId
+    line: str
+    denials: int
 
 
 @dataclass(slots=True)
@@ -32,7 +41,7 @@ class AuditLog:
         self._path = Path(run_dir) / AUDIT_LOG
         self._clock = clock
         self._allowances: dict[DomId, Allowance] = {}
-        self._waiting: list[str] = []
+        self._waiting: list[Denial] = []
 
     def note(self, source: DomId, line: str) -> None:
         """Something that this domain did is to be logged."""
@@ -45,16 +54,16 @@ class AuditLog:
             return
         allowance.lines -= 1
         self._count(source, allowance)
-        self._waiting.append(line)
+        self._waiting.append(Denial(source, line, 1))
 
-    def take(self) -> list[str]:
+    def take(self) -> list[Denial]:
         """What waits; it is in the file by then."""
         if not self._waiting:
             return []
-        lines, self._waiting = self._waiting, []
+        denials, self._waiting = self._waiting, []
         at = datetime.now(UTC).isoformat(timespec="microseconds")
-        append(self._path, "".join(f"{at} {line}\n" for line in lines).encode())
-        return lines
+        append(self._path, "".join(f"{at} {denial.line}\n" for denial in denials).encode())
+        return denials
 
     def forget(self, source: DomId) -> None:
         """An incarnation of this domain is dead: what of it was left out is told now."""
@@ -64,5 +73,6 @@ class AuditLog:
 
     def _count(self, source: DomId, allowance: Allowance) -> None:
         if allowance.left_out:
-            self._waiting.append(f"avc:  {allowance.left_out} more of domid={source} were not logged")
+            line = f"avc:  {allowance.left_out} more of domid={source} were not logged"
+            self._waiting.append(Denial(source, line, allowance.left_out))
             allowance.left_out = 0

@@ -36,7 +36,7 @@ def rename(h: Lives, dom: DomId, name: str) -> None:
         _name_anew(other, old, name)
     if h.store.is_introduced(dom):
         _write_name(h, domain)
-    h.hardware.announce("renamed", domain, f"it was {old}")
+    h.announce("renamed", domain, f"it was {old}")
     h.collect_store_events()
 
 
@@ -50,7 +50,7 @@ def set_config(h: Lives, dom: DomId, config: DomainConfig) -> None:
         raise Refused(errno.EPERM, "what Domain-0 is made of is said when the machine is started")
     h.check_config(config)
     domain.config = config
-    h.hardware.announce("configured", domain, "from its next start on")
+    h.announce("configured", domain, "from its next start on")
 
 
 def trigger(h: Hypervisor, dom: DomId, name: str, now_ns: int) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from hvd.broker import changes, hotplug, listing, sandboxes, usage
-from hvd.broker.domain import Domain, subject
+from hvd.broker import changes, hotplug, listing, sysctl, usage
+from hvd.broker.domain import subject
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL
 from hvd.broker.grant_tables import UnmapNotify
@@ -21,9 +21,8 @@ from hvd.broker.store.paths import child
 from hvd.broker.xsm_hooks import ask, ask_copy
 from hvd.transport import messages as m
 from hvd.transport.codec import BadMessage, encode, unpack_call
-from hvd.transport.ids import DOM0, DomId, Incarnation, Port
+from hvd.transport.ids import DOM0, DomId, Port
 from hvd.transport.limits import WATCHDOGS_MAX
-from hvd.transport.trace import HYPERVISOR
 
 READ_ALL_MAX = 64
 """Children of a directory that one hypercall reads: a device has some forty keys."""
@@ -232,7 +231,7 @@ def _console_io(h: Hypervisor, caller: DomId, msg: m.ConsoleIo, now: int) -> Non
     domain = h.domain(caller)
     for line in msg.text.splitlines():
         h.console.append(f"(d{caller}) {line}")
-    h.hardware.announce("console", domain, msg.text)
+    h.announce("console", domain, msg.text)
 
 
 def _version(h: Hypervisor, caller: DomId, msg: m.XenVersion, now: int) -> dict[str, Any]:
@@ -267,82 +266,6 @@ def _firing(operation: Callable[[Hypervisor, DomId, Any], Any]) -> Handler:
         return value
 
     return handler
-
-
-# ---- domctl ----------------------------------------------------------------------------------------------------------
-
-
-def _list(h: Hypervisor, caller: DomId, msg: m.DomctlList, now: int) -> list[dict[str, Any]]:
-    return [describe(h, d, now) for d in h.domains.values() if caller in (DOM0, d.domid)]
-
-
-def describe(h: Hypervisor, domain: Domain, now_ns: int) -> dict[str, Any]:
-    """What `hvd list` knows of one domain."""
-    return {
-        "domid": domain.domid,
-        "name": domain.name,
-        "state": domain.life.name.lower(),
-        "waits_for": h.waits_for(domain),
-        "incarnation": domain.incarnation,
-        "pid": domain.pid,
-        "ready": domain.serves,
-        "restarts": domain.restarts,
-        "memory": domain.config.memory,
-        "vcpus": domain.config.vcpus,
-        "driver_domain": domain.config.driver_domain,
-        "kernel": domain.config.kernel,
-        "last_death": domain.last_death,
-        "uptime_ns": domain.clock.system_time_ns(now_ns) if domain.incarnation else 0,
-        "devices": [{"kind": d.kind, "devid": d.devid, "backend": d.backend} for d in domain.config.devices],
-        "seclabel": h.xsm.label(domain.domid),
-        "uuid": h.uuid(domain),
-        "shutdown": None if domain.shutdown is None else int(domain.shutdown),
-        "cpus": domain.config.cpus,
-    }
-
-
-def _sandboxes(h: Hypervisor, caller: DomId, msg: m.SysctlSandboxes, now: int) -> list[dict[str, Any]]:
-    return [sandboxes.describe(domain) for domain in h.domains.values()]
-
-
-def _physinfo(h: Hypervisor, caller: DomId, msg: m.SysctlPhysinfo, now: int) -> dict[str, Any]:
-    return {
-        "uptime_ns": now - h.booted_ns, "domains": len(h.domains),
-        "ports": sum(len(ports) for ports in h.channels.ports.values()),
-        "granted_pages": sum(len(table.refs) for table in h.grants.tables.values()),
-        "mappings": sum(len(table.mappings) for table in h.grants.tables.values()),
-        "extents": sum(len(table.extents) for table in h.grants.tables.values()),
-        **_policy(h),
-        **h.hardware.physinfo(),
-    }
-
-
-def _policy(h: Hypervisor) -> dict[str, Any]:
-    return {"policy": h.xsm.policy.name, "enforcing": h.xsm.enforcing}
-
-
-# ---- tracing ---------------------------------------------------------------------------------------------------------
-
-
-def _trace_buffers(h: Hypervisor, caller: DomId, msg: m.TraceBuffers, now: int) -> dict[str, Any]:
-    h.tracing.check(msg.session)
-    buffers = [(*HYPERVISOR, "hypervisor", True)]
-    buffers += [(d.domid, d.incarnation, d.name, True) for d in h.tracing.traced(h.domains.values())]
-    buffers += [(*dead, name, False) for dead, name in h.tracing.kept.items()]
-    rows = [[*row, h.hardware.trace_head(row[0], row[1], kept=h.tracing.is_kept(row[0], row[1]))] for row in buffers]
-    return {"clock": h.hardware.trace_clock(), "buffers": rows}
-
-
-def _trace_read(h: Hypervisor, caller: DomId, msg: m.TraceRead, now: int) -> list[Any]:
-    h.tracing.check(msg.session)
-    incarnation = Incarnation(msg.incarnation)
-    kept = h.tracing.is_kept(msg.dom, incarnation)
-    slots = None
-    if kept or any((d.domid, d.incarnation) == (msg.dom, incarnation) for d in h.tracing.traced(h.domains.values())):
-        slots = h.hardware.read_trace(msg.dom, incarnation, msg.first, kept=kept)
-    if slots is None:
-        raise Refused(errno.ENOENT, f"the trace of domain {msg.dom}, incarnation {msg.incarnation}, has gone")
-    return slots
 
 
 ANY, SELF, DOM0_ONLY = Privilege.ANY, Privilege.SELF, Privilege.DOM0
@@ -391,7 +314,7 @@ TABLE: dict[type, Entry] = {
     m.DomctlUnpause: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.unpause(x.dom, now)),
     m.DomctlShutdown: Entry(SELF, True, lambda h, c, x, now: h.request_shutdown(
         subject(c, x.dom), reboot=x.reboot, grace_ms=x.grace_ms, now_ns=now)),
-    m.DomctlList: Entry(ANY, False, _list),
+    m.DomctlList: Entry(ANY, False, sysctl.list_domains),
     m.DomctlGetConfig: Entry(DOM0_ONLY, False, lambda h, c, x, now: encode(h.domain(x.dom).config)),
     m.DomctlSetConfig: Entry(DOM0_ONLY, True, lambda h, c, x, now: changes.set_config(h, x.dom, x.config)),
     m.DomctlRename: Entry(DOM0_ONLY, True, lambda h, c, x, now: changes.rename(h, x.dom, x.name)),
@@ -405,17 +328,18 @@ TABLE: dict[type, Entry] = {
     m.TraceStart: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.start_trace(
         x.domains, only_if_free=x.only_if_free)),
     m.TraceStop: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.stop_trace(x.session, keep=x.keep)),
-    m.TraceBuffers: Entry(DOM0_ONLY, False, _trace_buffers),
-    m.TraceRead: Entry(DOM0_ONLY, False, _trace_read),
+    m.TraceBuffers: Entry(DOM0_ONLY, False, sysctl.trace_buffers),
+    m.TraceRead: Entry(DOM0_ONLY, False, sysctl.trace_read),
     m.XsmLoad: Entry(ANY, True, lambda h, c, x, now: h.xsm.load(c, x.policy)),
-    m.XsmGetenforce: Entry(ANY, False, lambda h, c, x, now: _policy(h)),
+    m.XsmGetenforce: Entry(ANY, False, lambda h, c, x, now: sysctl.policy(h)),
     m.XsmSetenforce: Entry(ANY, True, lambda h, c, x, now: h.xsm.set_enforcing(c, enforcing=x.enforcing)),
     m.SysctlReadConsole: Entry(DOM0_ONLY, False, lambda h, c, x, now: list(h.console)),
     m.SysctlClearConsole: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.console.clear()),
     m.SysctlEvtchns: Entry(DOM0_ONLY, False, lambda h, c, x, now: listing.event_channels(h, x.first)),
     m.SysctlGrants: Entry(DOM0_ONLY, False, lambda h, c, x, now: listing.grants(h, x.first)),
     m.SysctlRings: Entry(DOM0_ONLY, False, lambda h, c, x, now: listing.rings(h, x.first)),
-    m.SysctlPhysinfo: Entry(DOM0_ONLY, False, _physinfo),
-    m.SysctlSandboxes: Entry(DOM0_ONLY, False, _sandboxes),
+    m.SysctlPhysinfo: Entry(DOM0_ONLY, False, sysctl.physinfo),
+    m.SysctlSandboxes: Entry(DOM0_ONLY, False, sysctl.list_sandboxes),
     m.SysctlQuotas: Entry(DOM0_ONLY, False, lambda h, c, x, now: usage.describe(h)),
+    m.SysctlEvents: Entry(DOM0_ONLY, False, sysctl.events),
 }

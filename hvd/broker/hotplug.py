@@ -45,7 +45,7 @@ def attach(h: Lives, dom: DomId, device: DeviceConfig) -> None:
     if domain.life in ALIVE:
         _write(h, domain, device, backend.domid)
     domain.config = replace(domain.config, devices=[*domain.config.devices, device])
-    h.hardware.announce("attached", domain, label)
+    h.announce("attached", domain, label)
     h.collect_store_events()
 
 
@@ -115,7 +115,7 @@ def _refused(h: Lives, domain: Domain, device: DeviceConfig, backend: DomId, unt
     h.store.write(DOM0, 0, f"{path}/online", b"1")
     _set_state(h.store, path, XenbusState.CONNECTED)
     reason = untrusted_reason[:BUSY_MAX]
-    h.hardware.announce("detach refused", domain, f"{device.kind} {device.devid}: {reason}")
+    h.announce("detach refused", domain, f"{device.kind} {device.devid}: {reason}")
     h.collect_store_events()
 
 
@@ -126,7 +126,7 @@ def _take_away(h: Lives, domain: Domain, device: DeviceConfig) -> None:
     if backend is not None:
         _remove_directories(h.store, domain, device, backend.domid)
     h.media.device_removed(domain.domid, device.kind, device.devid)
-    h.hardware.announce("detached", domain, f"{device.kind} {device.devid}")
+    h.announce("detached", domain, f"{device.kind} {device.devid}")
     h.collect_store_events()
 
 

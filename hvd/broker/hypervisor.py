@@ -49,7 +49,7 @@ class Hypervisor(Lives):
         domain.clock.pause(now_ns)
         if domain.released:  # else it waits by itself
             self.hardware.signal_domain(domain, SIGSTOP)
-        self.hardware.announce("paused", domain, "")
+        self.announce("paused", domain, "")
 
     def unpause(self, domid: DomId, now_ns: int) -> None:
         domain = self.domain(domid)
@@ -58,7 +58,7 @@ class Hypervisor(Lives):
         self.hardware.update_shared_info(domain)
         self._let_run(domain)
         self.hardware.signal_domain(domain, SIGCONT)
-        self.hardware.announce("unpaused", domain, "")
+        self.announce("unpaused", domain, "")
 
     def request_shutdown(self, domid: DomId, *, reboot: bool, grace_ms: int, now_ns: int) -> None:
         """Ask through control/shutdown; after the grace the domain is killed and counts as having done so itself."""
@@ -77,7 +77,7 @@ class Hypervisor(Lives):
         self.store.write(DOM0, 0, f"/local/domain/{domid}/control/shutdown", b"reboot" if reboot else b"poweroff")
         self.collect_store_events()
         self.hardware.signal_domain(domain, SIGTERM)
-        self.hardware.announce("shutting down", domain, domain.shutdown.name.lower())
+        self.announce("shutting down", domain, domain.shutdown.name.lower())
 
     def kill(self, domid: DomId, signal: int) -> None:
         """Send a signal as a fault from outside; what follows is what follows any such death."""
@@ -87,7 +87,7 @@ class Hypervisor(Lives):
             raise Refused(errno.ESRCH, f"domain {domain.name} is {state}: it has no process to signal")
         if domain.life is Life.PAUSED and signal == SIGCONT:
             raise Refused(errno.EINVAL, f"domain {domain.name} is paused: unpause it; SIGCONT starts no clock")
-        self.hardware.announce("signalled", domain, str(signal))
+        self.announce("signalled", domain, str(signal))
         self.hardware.signal_domain(domain, signal)
 
     def domain_shutdown(self, domid: DomId, reason: int, text: str) -> None:
@@ -126,6 +126,14 @@ class Hypervisor(Lives):
         else:
             self._end(domain)
 
+    def audited(self, domid: DomId, line: str, denials: int) -> None:
+        """The policy has denied a domain something, so often since the last line."""
+        self.console.append(f"(XEN) {line}")
+        domain = self.domains.get(domid)
+        if domain is not None:
+            self.denials[domid] = self.denials.get(domid, 0) + denials
+        self.announce("denied", domain, line)
+
     def take_sandbox_report(self, domid: DomId, untrusted_lacking: dict[str, str]) -> None:
         """A new incarnation says how its sandbox has turned out; without what is required of it, it does not run."""
         domain = self.domain(domid)
@@ -138,7 +146,7 @@ class Hypervisor(Lives):
         domain = self.domain(domid)
         if not domain.ready:
             domain.ready = True
-            self.hardware.announce("ready", domain, "")
+            self.announce("ready", domain, "")
             self._start_waiting(now_ns)
 
     # ---- tracing -----------------------------------------------------------------------------------------------------
@@ -190,7 +198,7 @@ class Hypervisor(Lives):
         self._withdraw(domain)
         if core:
             self.hardware.write_log(domain, core)
-        self.hardware.announce("died", domain, domain.last_death)
+        self.announce("died", domain, domain.last_death)
         self.channels.raise_virq(DOM0, VIRQ_DOM_EXC)
         self._after_death(domain, now_ns)
         self.collect_store_events()

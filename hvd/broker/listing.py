@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hvd.broker import devices
 from hvd.broker.errors import Refused
+from hvd.broker.event_channels import PortState
 from hvd.broker.store import StoreError
 from hvd.transport.ids import DOM0, GRANT_REF_MAX, DomId, GrantRef
 
@@ -29,7 +30,10 @@ Row = dict[str, Any]
 
 
 def event_channels(h: Hypervisor, first: DomId) -> dict[str, Any]:
-    """{rows, next}: a row for each port, {domid, port, status, remote_domid, remote_port, virq}."""
+    """{rows, next}: a row for each port, {domid, port, status, remote_domid, remote_port, virq, sent}.
+
+    `sent`: the events that the domain says it has sent through it; None while it is not bound to another domain's.
+    """
     return _in_parts(h, first, _ports)
 
 
@@ -65,6 +69,8 @@ def _ports(h: Hypervisor, domain: Domain) -> Iterator[Row]:
             "domid": domain.domid, "port": port, "status": binding.state.name.lower(), "virq": binding.virq,
             "remote_domid": binding.remote_dom if binding.virq is None else None,
             "remote_port": binding.remote_port,
+            "sent": h.hardware.events_sent(binding.channel, binding.side)
+            if binding.state is PortState.INTERDOMAIN else None,
         }  # fmt: skip
 
 

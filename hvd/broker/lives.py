@@ -16,6 +16,7 @@ from hvd.broker.deadlines import Deadlines
 from hvd.broker.domain import Clock, Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL, EventChannels
+from hvd.broker.event_log import EventLog
 from hvd.broker.grant_tables import GrantTables
 from hvd.broker.hardware import Hardware, NoHardware
 from hvd.broker.media import Media
@@ -40,8 +41,14 @@ class Lives:
     """All tables, and what becomes of domains by the rules alone."""
 
     def __init__(
-        self, secret: bytes, now_ns: int, hardware: Hardware | None = None, xsm: Xsm | None = None
+        self,
+        secret: bytes,
+        now_ns: int,
+        hardware: Hardware | None = None,
+        xsm: Xsm | None = None,
+        wall_base_ns: int = 0,
     ) -> None:
+        """`wall_base_ns`: the wall clock at the host's time 0, for events."""
         self.secret = secret
         self.booted_ns = now_ns
         self.domains: dict[DomId, Domain] = {}
@@ -53,8 +60,11 @@ class Lives:
         self.upcalls: dict[DomId, UpcallQueue] = {}
         self.deadlines = Deadlines()
         self.tracing = Tracing()
+        self.events = EventLog(now_ns, wall_base_ns)
         self.console: deque[str] = deque(maxlen=HYPERVISOR_LOG_LINES_MAX)
         self.leaving: hotplug.Leaving = {}
+        self.denials: dict[DomId, int] = {}
+        """How often the policy has denied something to each domain."""
         self.next_domid = 0
         self.stopping: bool | None = None
         """None: run on; False: power off; True: reboot."""
@@ -64,6 +74,11 @@ class Lives:
         """Let the tables act on the world."""
         self.hardware = self.channels.hardware = self.grants.hardware = self.media.hardware = hardware
         self.xsm.hardware = hardware
+
+    def announce(self, event: str, domain: Domain | None, detail: str) -> None:
+        """Tell the world, in the order in which things happen; None: it is about the machine."""
+        whose = (-1, "", 0) if domain is None else (domain.domid, domain.name, domain.incarnation)
+        self.hardware.publish(self.events.add(event, *whose, detail))
 
     # ---- looking things up -------------------------------------------------------------------------------------------
 
@@ -123,7 +138,7 @@ class Lives:
         domain = Domain(DomId(self.next_domid), config, config.name, created_ns=now_ns)
         self.next_domid += 1
         self.domains[domain.domid] = domain
-        self.hardware.announce("created", domain, "")
+        self.announce("created", domain, "")
         return domain
 
     def check_name(self, name: str) -> None:
@@ -189,7 +204,7 @@ class Lives:
         except (StoreError, Refused) as error:
             self._abandon(domain, f"cannot be started: {error}")
         else:
-            self.hardware.announce("starting", domain, "")
+            self.announce("starting", domain, "")
 
     def _build(self, domain: Domain) -> None:
         """The process; then what it readies itself with: ports, console, endpoint; then what it asks of the store."""
@@ -225,7 +240,7 @@ class Lives:
     def _fail(self, domain: Domain, text: str) -> None:
         domain.move(Event.GIVE_UP)
         domain.last_death = text
-        self.hardware.announce("failed", domain, text)
+        self.announce("failed", domain, text)
         if domain.domid == DOM0:
             self.stop_machine(reboot=False)
 
@@ -243,7 +258,7 @@ class Lives:
         if core_dumps.must_be_taken(domain):
             domain.move(Event.DUMP)
             domain.kill_at_ns = None
-            self.hardware.announce("dumping core", domain, "")
+            self.announce("dumping core", domain, "")
             if domain.pid is not None:
                 self.hardware.dump_domain(domain)
         elif domain.life is not Life.DUMPING:
@@ -301,7 +316,7 @@ class Lives:
             successor = self._enrol(domain.config, now_ns)
         except Refused as refusal:
             domain.last_death += f"; and could not be replaced: {refusal.text}"
-            self.hardware.announce("failed", domain, domain.last_death)
+            self.announce("failed", domain, domain.last_death)
             return
         successor.restarted_at_ns = domain.restarted_at_ns.copy()
         successor.unready_deaths = domain.unready_deaths
@@ -328,7 +343,7 @@ class Lives:
             domain.move(Event.BACK_OFF)
             domain.retry_at_ns = verdict.at_ns
             self.deadlines.note(domain)
-            self.hardware.announce("backing off", domain, f"{(verdict.at_ns - now_ns) // 1_000_000} ms")
+            self.announce("backing off", domain, f"{(verdict.at_ns - now_ns) // 1_000_000} ms")
 
     def _remove(self, domain: Domain) -> None:
         dom = domain.domid
@@ -344,7 +359,8 @@ class Lives:
         del self.domains[dom]
         self.collect_store_events()
         self.xsm.forget(dom)
-        self.hardware.announce("destroyed", domain, domain.last_death)
+        self.denials.pop(dom, None)
+        self.announce("destroyed", domain, domain.last_death)
 
     def stop_machine(self, *, reboot: bool) -> None:
         """Power off, or reboot: the machine kills everything."""

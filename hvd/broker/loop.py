@@ -19,7 +19,7 @@ from hvd.broker.journal import Intent, Journal, JournalFull
 from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP
 from hvd.broker.poller import Poller
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
-from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, FOUND_OPEN, STARTED, TICK, TRACE_OVER, State
+from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, FOUND_OPEN, RECOVERED, STARTED, TICK, TRACE_OVER, State
 from hvd.broker.tracing import Phase
 from hvd.broker.world import World
 from hvd.broker.xsm import Xsm
@@ -89,8 +89,10 @@ class Broker:
         now = time.monotonic_ns()
         self._world.held.drop_unknown(set())
         boot = decode(BootConfig, msgpack.unpackb(inheritance.configuration), "configuration")
-        hypervisor = Hypervisor(os.urandom(32), now, xsm=Xsm(boot.policy, enforcing=boot.enforcing))
+        policy, wall_base_ns = Xsm(boot.policy, enforcing=boot.enforcing), time.time_ns() - now
+        hypervisor = Hypervisor(os.urandom(32), now, xsm=policy, wall_base_ns=wall_base_ns)
         self._world.connect(hypervisor)
+        hypervisor.announce("booted", None, "")
         for config in boot.domains:
             hypervisor.create(config, now)
         return State(hypervisor, Sessions())
@@ -110,7 +112,8 @@ class Broker:
         self._reconcile(state.hypervisor, inheritance)
         self._judge_intent(intent, inheritance)
         self._world.publisher.log("recovered", broker=os.getpid(), domains=len(state.hypervisor.domains))
-        self._world.announce("broker restarted", None, str(inheritance.brokers_before))
+        how = inheritance.predecessor_end
+        self._command([RECOVERED, time.monotonic_ns(), inheritance.brokers_before, how])
         return state
 
     def _judge_intent(self, intent: Intent | None, inheritance: Inheritance) -> None:
@@ -118,7 +121,7 @@ class Broker:
         if intent is None:
             return
         crashed = inheritance.predecessor_end != KILLED_FROM_OUTSIDE
-        self._command([FOUND_OPEN, intent.session, intent.sequence, crashed])
+        self._command([FOUND_OPEN, time.monotonic_ns(), intent.session, intent.sequence, crashed])
         self._journal.close_intent()
 
     def _known_keys(self, hypervisor: Hypervisor) -> set[str]:
@@ -198,12 +201,12 @@ class Broker:
             self._command([TICK, time.monotonic_ns()])
         lease_s = self._world.trace.lease_left_s()
         if lease_s is not None and lease_s <= 0:
-            self._command([TRACE_OVER])
+            self._command([TRACE_OVER, time.monotonic_ns()])
 
     def _write_audit(self) -> None:
         """What the policy denied, onto the hypervisor's console: a command of its own, as reads have no record."""
-        for line in self._world.audit_log.take():
-            self._command([AUDITED, line])
+        for denial in self._world.audit_log.take():
+            self._command([AUDITED, time.monotonic_ns(), *denial])
 
     def _wait_s(self) -> float | None:
         due, lease_s = self._state.hypervisor.next_deadline_ns(), self._world.trace.lease_left_s()
@@ -233,7 +236,8 @@ class Broker:
                 self._command([DIED, time.monotonic_ns(), domid, incarnation, how, core])
 
     def _on_fault(self, domain: Domain, notice: FaultNotice | None) -> None:
-        self._command([FAULTED, domain.domid, domain.incarnation, notice.as_list() if notice is not None else []])
+        said = notice.as_list() if notice is not None else []
+        self._command([FAULTED, time.monotonic_ns(), domain.domid, domain.incarnation, said])
 
     def _on_post(self, domain: Domain, body: bytes) -> None:
         """A hypercall that nobody waits for; what is wrong with it is told in the log."""

@@ -7,6 +7,7 @@ import io
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -14,11 +15,12 @@ from typing import Any, TextIO, cast
 import msgpack
 import zmq
 
+from hvd.broker.event_log import Event
 from hvd.broker.poller import Poller
 from hvd.transport.hypercalls import socket_address
 from hvd.transport.log_file import append
+from hvd.transport.run_dir import EVENTS, HELLO
 
-EVENTS = "events"
 BUFFERED_MAX = 1000
 
 
@@ -46,27 +48,33 @@ class Publisher:
         self._socket.bind(socket_address(directory, EVENTS))
         self._buffer: deque[tuple[str, dict[str, Any]]] = deque(maxlen=BUFFERED_MAX)
         self._log: Any = None
+        self._newest: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._writing = threading.Lock()
         self._path = Path(f"/proc/self/fd/{directory}/log/broker.log")
         poller.watch(int(self._socket.fd), self.welcome)
 
-    def publish(self, event: str, domid: int, name: str, incarnation: int, detail: str) -> None:
-        """One lifecycle event to whoever listens, and to the log."""
-        fields = {"domid": domid, "name": name, "incarnation": incarnation, "detail": detail}
-        self._send({"event": event, **fields, "at_ns": time.time_ns()})
+    def connect(self, newest: Callable[[], tuple[int, int]]) -> None:
+        """`newest` says which boot of the machine this is, and the number of the newest event."""
+        self._newest = newest
+
+    def publish(self, event: Event) -> None:
+        """One event to whoever listens, and to the log."""
+        self._send(event)
         self.welcome()  # sending may take the socket's one sign of a new subscriber
-        self.log(event, **fields)
+        fields = event._asdict()
+        del fields["event"], fields["at_ns"]
+        self.log(event.event, **fields)
 
     def welcome(self) -> None:
-        """Greet new subscribers, so that they know from when on they miss nothing."""
+        """Greet new subscribers: with this boot's time, and the last number that they have missed."""
         while True:
             try:
                 subscription = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
             if subscription[:1] == b"\1":
-                nobody = {"domid": -1, "name": "", "incarnation": 0, "detail": ""}
-                self._send({"event": "hello", **nobody, "at_ns": time.time_ns()})
+                booted_ns, last = self._newest()
+                self._send(Event(last, time.time_ns(), HELLO, -1, "", 0, str(booted_ns)))
 
     def log(self, event: str, **fields: Any) -> None:
         """A line for broker.log, written at the next `write_log`: whoever waits for an answer waits for no disk."""
@@ -96,6 +104,6 @@ class Publisher:
                 if event:
                     self._log.info(event, **fields)
 
-    def _send(self, fields: dict[str, Any]) -> None:
-        with contextlib.suppress(zmq.Again):  # nobody reads fast enough: an event is news, not a record
-            self._socket.send(msgpack.packb(fields), zmq.NOBLOCK)
+    def _send(self, event: Event) -> None:
+        with contextlib.suppress(zmq.Again):  # who does not read fast enough will miss a number, and ask for it
+            self._socket.send(msgpack.packb(event), zmq.NOBLOCK)

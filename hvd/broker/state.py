@@ -19,6 +19,7 @@ from hvd.transport.ids import DomId, Incarnation
 
 CALL, STARTED, DIED, TICK, FOUND_OPEN = "call", "started", "died", "tick", "found open"
 FAULTED, TRACE_OVER, AUDITED = "faulted", "trace over", "audited"
+RECOVERED, ZYGOTE_DIED = "recovered", "zygote died"
 CRASHES_MAX = 2
 """Brokers that may crash over one hypercall before it is refused and its sender taken down."""
 FOUND_OPEN_MAX = 5
@@ -59,7 +60,10 @@ class State:
         return packed
 
     def apply(self, command: list[Any]) -> None:
-        """Carry out one command."""
+        """Carry out one command. Behind its name stands its time."""
+        match command:
+            case [str(), int() as now_ns, *_]:
+                self.hypervisor.events.now_ns = now_ns
         match command:
             case ["call", int() as now_ns, str() as session, int() as domid, bytes() as body]:
                 sequence, events, descriptors, message = unpack_request(body)
@@ -67,18 +71,22 @@ class State:
                 self.call(session, DomId(domid), sequence, message, now_ns)
             case ["started", int() as now_ns, int() as domid, int() as incarnation, int() as pid]:
                 self.hypervisor.started(DomId(domid), Incarnation(incarnation), pid, now_ns)
-            case ["faulted", int() as domid, int() as incarnation, list() as notice]:
+            case ["faulted", int(), int() as domid, int() as incarnation, list() as notice]:
                 self.hypervisor.faulted(DomId(domid), Incarnation(incarnation), _notice(notice))
             case ["died", int() as now_ns, int() as domid, int() as incarnation, str() as how, str() as core]:
                 self.hypervisor.died(DomId(domid), Incarnation(incarnation), how, now_ns, core)
                 self.sessions.forget(domain_session(DomId(domid), Incarnation(incarnation)))
             case ["tick", int() as now_ns]:
                 self.hypervisor.tick(now_ns)
-            case ["trace over"]:
+            case ["trace over", int()]:
                 self.hypervisor.end_trace()
-            case ["audited", str() as line]:
-                self.hypervisor.console.append(f"(XEN) {line}")
-            case ["found open", str() as session, int() as sequence, bool() as crashed]:
+            case ["audited", int(), int() as domid, str() as line, int() as denials]:
+                self.hypervisor.audited(DomId(domid), line, denials)
+            case ["recovered", int(), int() as brokers, str() as how]:
+                self.hypervisor.announce("broker restarted", None, f"{brokers}: {how}")
+            case ["zygote died", int(), str() as how]:
+                self.hypervisor.announce("zygote restarted", None, how)
+            case ["found open", int(), str() as session, int() as sequence, bool() as crashed]:
                 self._judge(session, sequence, crashed=crashed)
             case _:
                 raise ValueError(f"no such command: {command[:1]}")
@@ -100,6 +108,7 @@ class State:
 
     def call(self, session: str, domid: DomId, sequence: int, message: Any, now_ns: int) -> Reply:
         """Carry out one hypercall and remember its answer, if it is one that must not be carried out twice."""
+        self.hypervisor.events.now_ns = now_ns
         try:
             answer = handle(self.hypervisor, domid, message, now_ns)
         except Refused as refusal:

@@ -17,6 +17,7 @@ from hvd.broker.audit import AuditLog
 from hvd.broker.console_log import ConsoleLog
 from hvd.broker.domain import Domain
 from hvd.broker.endpoints import CONNECTIONS_MAX, Endpoints
+from hvd.broker.event_log import Event
 from hvd.broker.hardware import Refusal
 from hvd.broker.held import (
     INFO_READ_ONLY,
@@ -37,6 +38,7 @@ from hvd.broker.publisher import Publisher
 from hvd.broker.trace_buffers import TraceBuffers, as_reply
 from hvd.broker.tracing import Phase
 from hvd.broker.upcall_sockets import UpcallSockets
+from hvd.transport.channels import events_sent
 from hvd.transport.descriptors import send_message
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DOMID_XEN, DomId, ExtentId, Incarnation, Port
@@ -84,6 +86,7 @@ class World:
         """The tables whose keys and queues this world serves."""
         self._hypervisor = hypervisor
         self.upcalls.connect(hypervisor.upcalls)
+        self.publisher.connect(lambda: (hypervisor.booted_ns, hypervisor.events.last))
         hypervisor.attach(self)
 
     @property
@@ -327,11 +330,8 @@ class World:
     def audit(self, source: DomId, line: str) -> None:
         self.audit_log.note(source, line)
 
-    def announce(self, event: str, domain: Domain | None, detail: str) -> None:
-        if domain is None:
-            self.publisher.publish(event, -1, "", 0, detail)
-        else:
-            self.publisher.publish(event, domain.domid, domain.name, domain.incarnation, detail)
+    def publish(self, event: Event) -> None:
+        self._unsettled.append(lambda: self.publisher.publish(event))
 
     def stop_machine(self, *, reboot: bool) -> None:
         """Noted: the reply to whoever asked goes out first."""
@@ -350,6 +350,9 @@ class World:
             "machine_pid": self.inheritance.machine_pid, "broker_restarts": self.inheritance.brokers_before,
             "descriptors": sum(len(d) for d in self.held.by_key.values()), "run_dir": self.inheritance.run_dir,
         }
+
+    def events_sent(self, channel: int, side: int) -> int:
+        return events_sent(self.held.by_key[channel_key(channel)][PAGE], side)
 
     def disown(self, domid: int, incarnation: int) -> None:
         """A process that has no place in the tables: as if it had never been."""

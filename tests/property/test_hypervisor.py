@@ -247,7 +247,7 @@ class Replay(RuleBasedStateMachine):
     def a_domain_faults(self, number: int, stale: bool, notice: list[int]) -> None:
         domain = self.domain(number)
         if domain.domid:
-            self.command("faulted", domain.domid, domain.incarnation - stale, notice)
+            self.command("faulted", self.now, domain.domid, domain.incarnation - stale, notice)
 
     @rule(ms=st.sampled_from([1, 20, 2000]))
     def time_passes(self, ms: int) -> None:
@@ -260,7 +260,7 @@ class Replay(RuleBasedStateMachine):
     def a_hypercall_is_found_open(self, number: int, crashed: bool) -> None:
         domain = self.domain(number)
         session = domain_session(domain.domid, domain.incarnation)
-        self.command("found open", session, self.sequences.get(session, 0) + 1, crashed)
+        self.command("found open", self.now, session, self.sequences.get(session, 0) + 1, crashed)
 
     @rule(what=st.sets(st.sampled_from(REFUSABLE), min_size=1, max_size=2))
     def the_host_refuses(self, what: set[str]) -> None:

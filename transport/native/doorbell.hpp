@@ -298,7 +298,7 @@ private:
     }
 
     void raise() {
-        ++statistics_.notified;
+        store_relaxed(out_->sent, ++statistics_.notified);  // in the line that the next store takes anyway
         store_fenced(out_->pending, 1U);
         if (load_fenced(out_->waiting) != 0 && exchange_fenced(out_->waiting, 0U) != 0) {
             ring_pipe();

@@ -28,15 +28,16 @@ static_assert(sizeof(RingHeader) == 64);
 static_assert(offsetof(RingHeader, req_event) == 4 && offsetof(RingHeader, rsp_prod) == 8);
 static_assert(offsetof(RingHeader, rsp_event) == 12 && offsetof(RingHeader, pvt) == 16);
 
-/// One direction of an event channel, written by its sender (pending, closed) and its receiver (waiting, cpu).
+/// One direction of an event channel, written by its sender (pending, closed, sent) and its receiver (waiting, cpu).
 /// Two cache lines wide, because adjacent lines are prefetched in pairs.
 struct alignas(128) ChannelLine {
     std::uint32_t pending;
     std::uint32_t waiting;
     std::int32_t cpu;
     std::uint32_t closed;
+    std::uint64_t sent;  // events since the sender opened its end: for whoever looks on, read by neither end
 };
-static_assert(sizeof(ChannelLine) == 128 && offsetof(ChannelLine, closed) == 12);
+static_assert(sizeof(ChannelLine) == 128 && offsetof(ChannelLine, closed) == 12 && offsetof(ChannelLine, sent) == 16);
 
 /// A channel page: side 0 receives on line 0, side 1 on line 1.
 struct ChannelPage {

@@ -6,7 +6,11 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hvd.toolstack.cluster import LifecycleEvent
 
 FAILED = 1
 BAD_INPUT = 2
@@ -58,6 +62,14 @@ def on_one_line(text: str) -> str:
     first, *more = text.splitlines() or [""]
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in first)
     return shown[:LINE_CHARACTERS_MAX] + ("…" if more or len(shown) > LINE_CHARACTERS_MAX else "")
+
+
+def event_line(event: LifecycleEvent) -> str:
+    """One event."""
+    at = datetime.fromtimestamp(event.at_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]
+    whose = f"{event.name} ({event.domid}) " if event.domid >= 0 else ""
+    detail = f": {on_one_line(event.detail)}" if event.detail else ""
+    return f"{at}  {whose}{event.event}{detail}"
 
 
 def seconds(nanoseconds: int) -> str:

@@ -6,13 +6,12 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from hvd.toolstack.cli.output import on_one_line, print_json, print_line
+from hvd.toolstack.cli.output import event_line, print_json, print_line
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cli.timings import Timings
 from hvd.toolstack.cluster.boot_plan import BootPlan
@@ -171,9 +170,7 @@ def tell(event: LifecycleEvent, *, as_json: bool) -> None:
     if as_json:
         print_json(event.as_dict())
     elif event.domid >= 0:
-        at = datetime.fromtimestamp(event.at_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]
-        detail = f": {on_one_line(event.detail)}" if event.detail else ""
-        print_line(f"{at}  {event.name} ({event.domid}) {event.event}{detail}")
+        print_line(event_line(event))
 
 
 def _end(cluster: Cluster, *, as_json: bool) -> None:

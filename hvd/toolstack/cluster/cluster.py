@@ -288,9 +288,12 @@ class Cluster:
         """Forget them."""
         self.call(m.SysctlClearConsole())
 
-    def events(self) -> EventStream:
-        """Lifecycle events from now on: iterate over it, and close it or use `with`."""
-        return self.connection.events()
+    def events(self, after: int | None = None) -> EventStream:
+        """Lifecycle events from now on, or behind the one of that number (0: all that are kept).
+
+        Iterate over it, and close it or use `with`. None is lost or repeated, whatever brokers die.
+        """
+        return self.connection.events(after)
 
     # ---- the security policy ----------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from hvd.toolstack.cluster.errors import NotRunning
 from hvd.toolstack.cluster.events import EventStream
 from hvd.toolstack.cluster.run_dirs import open_run_dir
 from hvd.transport.hypercalls import HypercallClient, HypercallTimeout, client_name, socket_address
+from hvd.transport.messages import SysctlEvents
 from hvd.transport.run_dir import CONTROL, machine_pid
 
 
@@ -50,9 +51,13 @@ class Connection:
                 raise NotRunning(f"the machine in {self.run_dir} has stopped") from None
             raise
 
-    def events(self) -> EventStream:
-        """News from now on."""
-        return EventStream(self._context, self._directory, self.machine_pidfd)
+    def events(self, after: int | None = None) -> EventStream:
+        """News from now on, or from behind the event of that number on."""
+        return EventStream(self._context, self._directory, self.machine_pidfd, self._events_after, after)
+
+    def _events_after(self, number: int) -> dict[str, Any]:
+        page: dict[str, Any] = self.call(SysctlEvents(number))
+        return page
 
     def machine_ended(self) -> bool:
         return bool(select.select([self.machine_pidfd], [], [], 0)[0])

@@ -90,6 +90,8 @@ class DomainInfo:
     """The SHUTDOWN_* reason that this incarnation ended with, or is to end with."""
     cpus: tuple[int, ...] = ()
     """Physical CPUs it may run on; empty: all."""
+    denials: int = 0
+    """How often the policy has denied it something."""
 
     @classmethod
     def from_wire(cls, fields: dict[str, Any]) -> DomainInfo:

@@ -137,7 +137,7 @@ def _step(choices: Choices, broker: Broker) -> None:
         case 6:
             domain = choices.pick(broker.domains)
             broker.command(
-                "found open", domain_session(domain.domid, domain.incarnation), 1 + choices.below(9), choices.flag()
+                "found open", broker.now_ns, domain_session(domain.domid, domain.incarnation), 1 + choices.below(9), choices.flag()
             )
         case _:
             _domain_asks(choices, broker)
@@ -197,7 +197,7 @@ def _domain_faults(choices: Choices, broker: Broker) -> None:
         notice = FaultNotice.parse(untrusted).as_list()
     except PeerFault:
         notice = []
-    broker.command("faulted", domain.domid, domain.incarnation, notice)
+    broker.command("faulted", broker.now_ns, domain.domid, domain.incarnation, notice)
 
 
 def _check_bounds(broker: Broker) -> None:

@@ -48,14 +48,14 @@ DOM0_CALLS = {
     m.DomctlGetConfig, m.DomctlSetConfig, m.DomctlRename, m.DomctlAttach, m.DomctlDetach,
     m.DomctlTrigger, m.DomctlSysrq, m.SysctlClearConsole, m.SysctlEvtchns, m.SysctlGrants, m.SysctlRings,
     m.MachineStop, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas,
-    m.TraceStart, m.TraceStop, m.TraceBuffers, m.TraceRead,
+    m.SysctlEvents, m.TraceStart, m.TraceStop, m.TraceBuffers, m.TraceRead,
 }
 READS = {
     m.XenVersion, m.EvtchnSend, m.EvtchnStatus, m.StoreDirectory, m.StoreRead, m.StoreReadAll,
     m.StoreGetPerms,
     m.DomctlList, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas, m.TraceBuffers, m.TraceRead,
     m.DomctlGetConfig, m.SysctlEvtchns, m.SysctlGrants, m.SysctlRings,
-    m.XsmGetenforce,
+    m.SysctlEvents, m.XsmGetenforce,
 }
 
 

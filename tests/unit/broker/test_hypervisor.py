@@ -28,7 +28,7 @@ def refusal(call, *args, **named):
 
 def events(board):
     """What was announced: (event, name)."""
-    return [(event, domain and domain.name) for _, event, domain, _ in board.hardware.named("announce")]
+    return [(event.event, event.name or None) for _, event in board.hardware.named("publish")]
 
 
 def signals(board, dom):

@@ -8,11 +8,14 @@ import msgpack
 import pytest
 import zmq
 
+from hvd.broker.event_log import Event
 from hvd.broker.poller import Poller
 from hvd.broker.publisher import Publisher
 from hvd.transport.hypercalls import socket_address
 
 DEADLINE_S = 60.0
+DIED = Event(8, 99, "died", 5, "ivi", 2, "killed by SIGKILL")
+READY = Event(9, 100, "ready", 1, "drv", 1, "")
 
 
 class Newsroom:
@@ -26,6 +29,7 @@ class Newsroom:
         self._subscribers = []
         self.poller = Poller()
         self.publisher = Publisher(self._context, self._descriptor, self.poller)
+        self.publisher.connect(lambda: (1234, 7))
 
     def subscriber(self):
         socket = self._context.socket(zmq.SUB)
@@ -40,7 +44,7 @@ class Newsroom:
         while not socket.poll(1):
             assert time.monotonic() < end
             self.poller.poll(0)
-        return msgpack.unpackb(socket.recv())
+        return Event(*msgpack.unpackb(socket.recv()))
 
     def lines(self, count):
         """The log's lines, once there are so many."""
@@ -68,11 +72,10 @@ def newsroom(tmp_path):
 
 def test_a_subscriber_is_greeted_and_misses_nothing_from_then_on(newsroom):
     listener = newsroom.subscriber()
-    assert newsroom.hear(listener)["event"] == "hello"
-    newsroom.publisher.publish("died", 5, "ivi", 2, "killed by SIGKILL")
-    event = newsroom.hear(listener)
-    assert event.pop("at_ns") > 0
-    assert event == {"event": "died", "domid": 5, "name": "ivi", "incarnation": 2, "detail": "killed by SIGKILL"}
+    hello = newsroom.hear(listener)
+    assert (hello.event, hello.number, hello.detail) == ("hello", 7, "1234")
+    newsroom.publisher.publish(DIED)
+    assert newsroom.hear(listener) == DIED
 
 
 def test_a_subscriber_is_greeted_though_others_are_told_something_at_that_moment(newsroom):
@@ -82,20 +85,20 @@ def test_a_subscriber_is_greeted_though_others_are_told_something_at_that_moment
         end = time.monotonic() + DEADLINE_S
         heard = ""
         while heard != "hello":
-            newsroom.publisher.publish("ready", 1, "drv", 1, "")
+            newsroom.publisher.publish(READY)
             if listener.poll(1):
-                heard = msgpack.unpackb(listener.recv())["event"]
+                heard = msgpack.unpackb(listener.recv())[2]
             assert time.monotonic() < end
 
 
 def test_an_event_that_nobody_hears_is_news_and_no_burden(newsroom):
     for _ in range(5000):
-        newsroom.publisher.publish("ready", 1, "drv", 1, "")
+        newsroom.publisher.publish(READY)
 
 
 def test_lines_wait_for_the_log_and_keep_the_time_they_were_said(newsroom):
     newsroom.publisher.log("bad hypercall", domid=5, reason="not msgpack")
-    newsroom.publisher.publish("died", 5, "ivi", 2, "crash")
+    newsroom.publisher.publish(DIED)
     before = time.time()
     newsroom.publisher.start_logging()
     first, second = newsroom.lines(2)
@@ -103,7 +106,7 @@ def test_lines_wait_for_the_log_and_keep_the_time_they_were_said(newsroom):
     newsroom.publisher.write_log()  # as the loop does, when it has answered
     later = newsroom.lines(3)[2]
     assert (first["event"], first["domid"], first["reason"]) == ("bad hypercall", 5, "not msgpack")
-    assert (second["event"], second["incarnation"]) == ("died", 2)
+    assert (second["event"], second["number"], second["incarnation"]) == ("died", 8, 2)
     assert first["timestamp"] < second["timestamp"] < later["timestamp"]
     assert second["timestamp"] <= time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(before + 1))
 

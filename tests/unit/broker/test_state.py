@@ -183,10 +183,10 @@ def test_a_command_that_is_none_is_our_mistake(ledger):
 
 def test_a_hypercall_that_brokers_crash_over_is_refused_and_takes_its_sender_down(ledger, board, guest, session):
     for _ in range(CRASHES_MAX - 1):
-        ledger.apply("found open", session, 7, True)
+        ledger.apply("found open", 0, session, 7, True)
         assert ledger.state.repeated(session, 7) is None
         ledger.broker_dies()
-    ledger.apply("found open", session, 7, True)
+    ledger.apply("found open", 0, session, 7, True)
     assert board.hardware.calls[-1][0] == "signal_domain"
     ledger.broker_dies()
     reply = ledger.state.repeated(session, 7)
@@ -199,41 +199,41 @@ def test_a_hypercall_that_brokers_crash_over_is_refused_and_takes_its_sender_dow
 
 
 def test_other_callers_in_between_do_not_clear_a_suspect(ledger, guest, session):
-    ledger.apply("found open", session, 7, True)
+    ledger.apply("found open", 0, session, 7, True)
     ledger.broker_dies()
     ledger.call(DOM0, TOOLSTACK, 1, m.ConsoleIo("x"))
-    ledger.apply("found open", TOOLSTACK, 2, True)
-    ledger.apply("found open", session, 7, True)
+    ledger.apply("found open", 0, TOOLSTACK, 2, True)
+    ledger.apply("found open", 0, session, 7, True)
     assert ledger.state.repeated(session, 7) is not None
     assert ledger.state.repeated(TOOLSTACK, 2) is None
 
 
 def test_brokers_killed_from_outside_do_not_condemn_a_hypercall_soon(ledger, guest, session):
     for _ in range(FOUND_OPEN_MAX - 1):
-        ledger.apply("found open", session, 7, False)
+        ledger.apply("found open", 0, session, 7, False)
         ledger.broker_dies()
     assert ledger.state.hypervisor.domains[guest].life is Life.RUNNING
-    ledger.apply("found open", session, 7, False)
+    ledger.apply("found open", 0, session, 7, False)
     assert ledger.state.hypervisor.domains[guest].life is Life.DYING
 
 
 def test_a_hypercall_that_was_journaled_is_no_suspect(ledger, guest, session):
     ledger.call(guest, session, 7, ALLOC)
     for _ in range(CRASHES_MAX):
-        ledger.apply("found open", session, 7, True)
+        ledger.apply("found open", 0, session, 7, True)
     assert ledger.state.hypervisor.domains[guest].life is Life.RUNNING
     assert ledger.state.sessions.suspects == {}
 
 
 def test_one_crash_each_over_two_hypercalls_is_not_two_over_one(ledger, guest, session):
-    ledger.apply("found open", session, 7, True)
-    ledger.apply("found open", session, 8, True)
+    ledger.apply("found open", 0, session, 7, True)
+    ledger.apply("found open", 0, session, 8, True)
     assert ledger.state.hypervisor.domains[guest].life is Life.RUNNING
 
 
 def test_a_toolstack_programs_poison_is_refused_and_harms_nobody(ledger):
     for _ in range(CRASHES_MAX):
-        ledger.apply("found open", TOOLSTACK, 7, True)
+        ledger.apply("found open", 0, TOOLSTACK, 7, True)
     reply = ledger.state.repeated(TOOLSTACK, 7)
     assert reply is not None
     assert reply.errno == errno.EIO

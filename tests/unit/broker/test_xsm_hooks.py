@@ -256,7 +256,7 @@ def test_the_next_broker_has_policy_mode_and_labels(board, guest, other):
     board.h.xsm.set_enforcing(DOM0, enforcing=False)
     state = State(board.h, Sessions())
     records = [state.snapshot()]
-    command = ["audited", "avc:  denied"]
+    command = ["audited", 5, guest, "avc:  denied", 3]
     state.apply(command)
     records.append(state.record(command))
     successor = State.restore(records).hypervisor
@@ -264,4 +264,5 @@ def test_the_next_broker_has_policy_mode_and_labels(board, guest, other):
     assert not successor.xsm.enforcing
     assert successor.xsm.label(other) == "safety_t"
     assert successor.console[-1] == board.h.console[-1] == "(XEN) avc:  denied"
+    assert successor.denials == board.h.denials == {guest: 3}
     assert successor.store._engine._policy is successor.xsm
