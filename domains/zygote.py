@@ -21,6 +21,7 @@ from hvd.domains.standby import Standby, fork_standby
 from hvd.transport.cgroups import DomainGroups
 from hvd.transport.descriptors import receive_message, send_message
 from hvd.transport.machine_link import LOST, SPAWN, SPAWNED
+from hvd.transport.pulse import BEAT_EVERY_S, Pulse
 from hvd.transport.sandbox import Kind
 
 FIRST = KERNELS["hvd:dom0"]
@@ -34,20 +35,22 @@ QUIET_MS = 25
 """How long nobody must have asked for anything before one is made: whoever was just born has the CPUs first."""
 
 
-def run_zygote(link: socket.socket, groups: list[DomainGroups]) -> None:
+def run_zygote(link: socket.socket, groups: list[DomainGroups], pulse: Pulse) -> None:
     """Answer the machine until it closes the link; `groups` are where its domains are to be."""
+    pulse.beat()
     seccomp.compile_filters([FIRST_KIND])
     view.interpreter()  # looked for once, not by every domain
     _load(FIRST)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # inherited: a domain takes it when it can handle it
-    Zygote(link, groups).run()
+    Zygote(link, groups, pulse).run()
 
 
 class Zygote:
     """The processes that stand by, and who is asked for them."""
 
-    def __init__(self, link: socket.socket, groups: list[DomainGroups]) -> None:
+    def __init__(self, link: socket.socket, groups: list[DomainGroups], pulse: Pulse) -> None:
         self._link = link
+        self._pulse = pulse
         self._complete = False
         """Whether the rest is loaded."""
         self._groups = groups
@@ -60,8 +63,10 @@ class Zygote:
         poll = select.poll()
         poll.register(self._link, select.POLLIN)
         while True:
-            if self._has_work() and not poll.poll(QUIET_MS):
-                self._prepare()
+            self._pulse.beat()
+            if not poll.poll(QUIET_MS if self._has_work() else BEAT_EVERY_S * 1000):
+                if self._has_work():
+                    self._prepare()
                 continue
             received = receive_message(self._link)
             if received is None:

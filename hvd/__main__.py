@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import socket
 
     from hvd.transport.cgroups import DomainGroups
+    from hvd.transport.pulse import Pulse
 
 ORDERS, REPORTS = 0, 3
 """The machine's descriptors: orders come in, what becomes of them goes out. Whoever starts one puts pipes there."""
@@ -100,11 +101,11 @@ def run_machine() -> None:
         release(order.run_dir, everything=order.temporary)
 
 
-def _run_zygote(link: socket.socket, groups: list[DomainGroups]) -> None:
+def _run_zygote(link: socket.socket, groups: list[DomainGroups], pulse: Pulse) -> None:
     """Load what runs in domains while the broker boots; neither it nor the machine has any of that in its image."""
     from hvd.domains.zygote import run_zygote
 
-    run_zygote(link, groups)
+    run_zygote(link, groups, pulse)
 
 
 def try_sandbox() -> None:

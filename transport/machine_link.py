@@ -11,6 +11,7 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
                     [stop, reboot]
 machine -> broker   [started, domid, incarnation, pid]
                     [died, domid, incarnation, how, core]   core: what became of the core, "" if none was asked for
+                    [zygote died, how]          another has taken its place
                     [disowned, domid, incarnation]  whatever was said of it before this was said of the disowned one
 machine -> zygote   [spawn, domid, incarnation, name, layers off] + (upcall socket, stdio)
 zygote -> machine   [spawned, domid, incarnation, pid], a reason in the pid's place when it could not
@@ -22,9 +23,12 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 
+from hvd.transport.pulse import Pulse
+
 HOLD, DROP, SPAWN, SIGNAL, DISOWN, UP, STOP = "hold", "drop", "spawn", "signal", "disown", "up", "stop"
 DUMP = "dump"
 STARTED, DIED, DISOWNED, SPAWNED, LOST = "started", "died", "disowned", "spawned", "lost"
+ZYGOTE_DIED = "zygote died"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class Inheritance:
     """What a broker finds when the machine has forked it."""
 
     link: socket.socket
+    pulse: Pulse
+    """What it is to move while it is at work."""
     run_dir: str
     configuration: bytes
     """The machine's cluster: a BootConfig, encoded, as msgpack."""

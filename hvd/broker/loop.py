@@ -28,15 +28,14 @@ from hvd.transport.descriptors import receive_message, send_message
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
-from hvd.transport.machine_link import DISOWNED, UP, Inheritance
+from hvd.transport.machine_link import DISOWNED, UP, ZYGOTE_DIED, Inheritance
 from hvd.transport.messages import BootConfig
+from hvd.transport.pulse import BEAT_EVERY_S
 from hvd.transport.trace import HYPERVISOR
 
 JOURNAL = "journal"
 KILLED_FROM_OUTSIDE = "killed by SIGKILL"
 """How a broker ends that did nothing wrong itself."""
-WAIT_MOST_S = 3600.0
-"""A guest's timer may lie in any future; epoll takes 24 days at most."""
 CALLS_PER_TURN = 8
 """Hypercalls of one caller before the next caller has its turn."""
 
@@ -45,6 +44,7 @@ def run_broker(inheritance: Inheritance) -> None:
     """The broker process, from fork to death."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    inheritance.pulse.beat()
     Broker(inheritance).run()
 
 
@@ -53,6 +53,7 @@ class Broker:
 
     def __init__(self, inheritance: Inheritance) -> None:
         self._link = inheritance.link
+        self._pulse = inheritance.pulse
         self._poller = Poller()
         self._ready: deque[DomId | None] = deque()
         self._disowned: set[tuple[int, int]] = set()
@@ -73,6 +74,7 @@ class Broker:
         send_message(self._link, [UP])
         self._world.publisher.start_logging()
         while True:
+            self._pulse.beat()
             if self._world.stop_requested is not None:
                 self._world.say_goodbye()
             self._poller.poll(0 if self._ready else self._wait_s())
@@ -99,7 +101,7 @@ class Broker:
 
     def _recover(self, inheritance: Inheritance) -> State:
         """Rebuild the tables from the journal, then make the world agree with them."""
-        state = State.restore(list(self._journal.records()))
+        state = State.restore(self._journal.records(), self._pulse.beat)
         self._state = state
         self._world.connect(state.hypervisor)
         self._world.held.drop_unknown(self._known_keys(state.hypervisor))
@@ -120,7 +122,7 @@ class Broker:
         """A hypercall that broker after broker is found dead over is refused, and its sender taken down."""
         if intent is None:
             return
-        crashed = inheritance.predecessor_end != KILLED_FROM_OUTSIDE
+        crashed = not inheritance.predecessor_end.startswith(KILLED_FROM_OUTSIDE)
         self._command([FOUND_OPEN, time.monotonic_ns(), intent.session, intent.sequence, crashed])
         self._journal.close_intent()
 
@@ -144,6 +146,7 @@ class Broker:
         for domain in list(hypervisor.domains.values()):
             if domain.life not in ALIVE:
                 continue
+            self._pulse.beat()
             process = domain.domid, domain.incarnation
             if process in alive or process not in inheritance.ended:
                 self._take_over(domain, alive.get(process), now)
@@ -208,11 +211,12 @@ class Broker:
         for denial in self._world.audit_log.take():
             self._command([AUDITED, time.monotonic_ns(), *denial])
 
-    def _wait_s(self) -> float | None:
+    def _wait_s(self) -> float:
         due, lease_s = self._state.hypervisor.next_deadline_ns(), self._world.trace.lease_left_s()
-        waits = [] if due is None else [(due - time.monotonic_ns()) / 1e9]
+        waits = [BEAT_EVERY_S]
+        waits += [] if due is None else [(due - time.monotonic_ns()) / 1e9]
         waits += [] if lease_s is None else [lease_s]
-        return min(max(0.0, min(waits)), WAIT_MOST_S) if waits else None
+        return max(0.0, min(waits))
 
     # ---- what comes in -----------------------------------------------------------------------------------------------
 
@@ -230,6 +234,8 @@ class Broker:
                     self._command([STARTED, time.monotonic_ns(), domid, incarnation, pid])
                 else:
                     self._disown(domid, incarnation)
+            case [verb, str() as how] if verb == ZYGOTE_DIED:
+                self._command([ZYGOTE_DIED, time.monotonic_ns(), how])
             case [verb, int() as domid, int() as incarnation, str() as how, str() as core] if verb == DIED:
                 if self._state.hypervisor.is_expected(DomId(domid), Incarnation(incarnation)):
                     self._hear_first(DomId(domid))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgpack
@@ -19,7 +20,7 @@ from hvd.transport.ids import DomId, Incarnation
 
 CALL, STARTED, DIED, TICK, FOUND_OPEN = "call", "started", "died", "tick", "found open"
 FAULTED, TRACE_OVER, AUDITED = "faulted", "trace over", "audited"
-RECOVERED, ZYGOTE_DIED = "recovered", "zygote died"
+RECOVERED = "recovered"
 CRASHES_MAX = 2
 """Brokers that may crash over one hypercall before it is refused and its sender taken down."""
 FOUND_OPEN_MAX = 5
@@ -43,11 +44,16 @@ class State:
             self.hypervisor.attach(hardware)
 
     @classmethod
-    def restore(cls, records: list[bytes]) -> State:
-        """From a journal's records: the snapshot, then every command again, with no effect outside."""
-        hypervisor, sessions = pickle.loads(records[0])
+    def restore(cls, records: Iterable[bytes], at_work: Callable[[], None] = lambda: None) -> State:
+        """From a journal's records: the snapshot, then every command again, with no effect outside.
+
+        `at_work` is called for each record: a long journal takes a while.
+        """
+        snapshot, *commands = records
+        hypervisor, sessions = pickle.loads(snapshot)
         state = cls(hypervisor, sessions)
-        for record in records[1:]:
+        for record in commands:
+            at_work()
             *command, refusals = msgpack.unpackb(record)
             hypervisor.hardware.refusals = refusals
             state.apply(command)

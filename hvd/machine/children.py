@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 
 WALL = 0x40000000
@@ -42,6 +44,55 @@ class Child:
         """Say in words how it ended, and take its remains away; None while it lives."""
         result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | WALL)
         return None if result is None else describe_end(result.si_code, result.si_status)
+
+
+class Children:
+    """All of them by pidfd, watched by an epoll set for their ends."""
+
+    def __init__(self, epoll: select.epoll) -> None:
+        self._epoll = epoll
+        self._by_pidfd: dict[int, Child] = {}
+
+    def add(self, child: Child) -> None:
+        self._by_pidfd[child.pidfd] = child
+        self._epoll.register(child.pidfd, select.EPOLLIN)
+
+    def remove(self, child: Child) -> None:
+        """It has been reaped."""
+        del self._by_pidfd[child.pidfd]
+        self._epoll.unregister(child.pidfd)
+        os.close(child.pidfd)
+
+    def get(self, pidfd: int) -> Child | None:
+        return self._by_pidfd.get(pidfd)
+
+    def of(self, role: str) -> list[Child]:
+        return [child for child in self._by_pidfd.values() if child.role == role]
+
+    def domain(self, domid: int, incarnation: int) -> Child | None:
+        return next((c for c in self.of("domain") if (c.domid, c.incarnation) == (domid, incarnation)), None)
+
+    def signal(self, role: str, number: int) -> None:
+        """All who have this role."""
+        for child in self.of(role):
+            child.signal(number)
+
+    def strangers(self) -> set[int]:
+        """Pids of children that are none of these: domains that a zygote forked and did not live to report."""
+        return child_pids() - {child.pid for child in self._by_pidfd.values()}
+
+    def kill_all(self, until: float) -> None:
+        """SIGKILL every one, and wait until it is gone or the monotonic clock has reached `until`."""
+        poll = select.poll()
+        for child in self._by_pidfd.values():
+            child.signal(signal.SIGKILL)
+            poll.register(child.pidfd, select.POLLIN)
+        while self._by_pidfd and (left := until - time.monotonic()) > 0:
+            for pidfd, _ in poll.poll(ceil(left * 1000)):
+                child = self._by_pidfd[pidfd]
+                child.reap()
+                poll.unregister(pidfd)
+                self.remove(child)
 
 
 def child_pids() -> set[int]:

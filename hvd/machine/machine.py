@@ -12,16 +12,16 @@ import select
 import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
-from math import ceil
 from typing import Any
 
-from hvd.machine.children import Child, child_pids
+from hvd.machine.broker_line import OUTBOX_MAX, BrokerLine
+from hvd.machine.children import Child, Children
 from hvd.machine.dumps import ENDED_BEFORE, Dumps
 from hvd.machine.held import Held
 from hvd.machine.processes import fork_process
-from hvd.machine.spawns import Spawn, Spawns
+from hvd.machine.spawns import PATIENCE_S, Spawn, Spawns
+from hvd.machine.watch import Watches
 from hvd.transport.cgroups import DomainGroups, MachineGroups
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
 from hvd.transport.errors import PeerFault
@@ -39,13 +39,14 @@ from hvd.transport.machine_link import (
     STARTED,
     STOP,
     UP,
+    ZYGOTE_DIED,
     Inheritance,
 )
+from hvd.transport.pulse import Pulse
 
 DEATHS_MAX = 5
 """Brokers in a row that may die before they say `up`, zygotes before they fork; then the machine powers off."""
 POWER_OFF_DEADLINE_S = 10.0
-OUTBOX_MAX = 4096
 
 
 class Machine:
@@ -56,7 +57,7 @@ class Machine:
         run_dir: str,
         configuration: bytes,
         broker: Callable[[Inheritance], None],
-        zygote: Callable[[socket.socket, list[DomainGroups]], None],
+        zygote: Callable[[socket.socket, list[DomainGroups], Pulse], None],
         report: Callable[[str], None],
     ) -> None:
         self._run_dir = run_dir
@@ -67,20 +68,20 @@ class Machine:
         self._held = Held()
         self._machine_groups = MachineGroups()
         self._groups: list[DomainGroups] = []
-        self._children: dict[int, Child] = {}
-        """By pidfd."""
         self._links: dict[int, tuple[str, socket.socket]] = {}
         """By descriptor: the sockets to broker and zygote."""
         self._broker: socket.socket | None = None
+        self._broker_line: BrokerLine | None = None
         self._zygote: socket.socket | None = None
-        self._outbox: deque[list[Any]] = deque()
         self._spawns = Spawns()
-        self._dumps = Dumps(run_dir, self._register)
         self._ended: dict[tuple[int, int], tuple[str, str]] = {}
         """How the processes of each domid's last two incarnations ended, and their cores: for a broker that was not
         there."""
         self._broker_end = ""
         self._epoll = select.epoll()
+        self._children = Children(self._epoll)
+        self._dumps = Dumps(run_dir, self._children.add)
+        self._watches = Watches(self._children)
         self._brokers = 0
         self._deaths = {"broker": 0, "zygote": 0}
         self._stop: bool | None = None
@@ -109,6 +110,7 @@ class Machine:
                     else:
                         self._serve(descriptor)
                 self._check_zygote()
+                self._watches.look(time.monotonic())
                 self._dumps.expire(time.monotonic())
             self._kill_all()
         self._machine_groups.remove()
@@ -116,20 +118,21 @@ class Machine:
     def _power_off(self, *_: object) -> None:
         self._stop = False
 
-    def _wait_s(self) -> float | None:
-        deadlines = [d for d in (self._spawns.deadline(), self._dumps.deadline()) if d is not None]
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+    def _wait_s(self) -> float:
+        deadlines = self._spawns.deadline(), self._dumps.deadline(), self._watches.deadline()
+        return max(0.0, min(at for at in deadlines if at is not None) - time.monotonic())
 
     # ---- forking -----------------------------------------------------------------------------------------------------
 
     def _fork_broker(self) -> None:
         ours, theirs = socket_pair()
         theirs.setblocking(True)
-        self._outbox.clear()
-        alive = [(c.domid, c.incarnation, c.pid) for c in self._children.values() if c.role == "domain"]
+        pulse = Pulse()
+        alive = [(c.domid, c.incarnation, c.pid) for c in self._children.of("domain")]
         alive += [(domid, incarnation, 0) for domid, incarnation in self._spawns.expected()]
         inheritance = Inheritance(
             link=theirs,
+            pulse=pulse,
             run_dir=self._run_dir,
             configuration=self._configuration,
             held=self._held.by_key,
@@ -144,35 +147,41 @@ class Machine:
         theirs.close()
         self._brokers += 1
         self._broker = ours
-        self._adopt("broker", pid, ours)
+        self._adopt("broker", pid, ours, pulse)
+        self._broker_line = BrokerLine(ours, self._epoll)
 
     def _fork_zygote(self) -> None:
         ours, theirs = socket_pair()
         theirs.setblocking(True)
-        pid = fork_process("zygote", {theirs.fileno()}, lambda: self._be_zygote(theirs))
+        pulse = Pulse()
+        pid = fork_process("zygote", {theirs.fileno()}, lambda: self._be_zygote(theirs, pulse))
         theirs.close()
         self._zygote = ours
-        self._adopt("zygote", pid, ours)
+        self._adopt("zygote", pid, ours, pulse)
 
-    def _be_zygote(self, link: socket.socket) -> None:
-        """Domains get no more descriptors than whoever started us had."""
+    def _be_zygote(self, link: socket.socket, pulse: Pulse) -> None:
+        """Domains get no more descriptors than whoever started us had, and nothing of a pulse."""
         resource.setrlimit(resource.RLIMIT_NOFILE, self._domains_descriptors)
-        self._zygote_main(link, self._groups)
+        self._watches.forget()
+        pulse.keep_from_children()
+        self._zygote_main(link, self._groups, pulse)
 
-    def _adopt(self, role: str, pid: int, link: socket.socket) -> None:
-        self._register(Child(role, pid))
+    def _adopt(self, role: str, pid: int, link: socket.socket, pulse: Pulse) -> None:
+        self._children.add(Child(role, pid))
+        self._watches.follow(role, pid, pulse)
         self._links[link.fileno()] = (role, link)
         self._epoll.register(link.fileno(), select.EPOLLIN)
 
     # ---- events ------------------------------------------------------------------------------------------------------
 
     def _serve(self, descriptor: int) -> None:
-        if descriptor in self._children:
-            self._reap(self._children[descriptor])
+        child = self._children.get(descriptor)
+        if child is not None:
+            self._reap(child)
         elif descriptor in self._links:
             role, link = self._links[descriptor]
-            if role == "broker":
-                self._flush_outbox()
+            if role == "broker" and self._broker_line is not None:
+                self._broker_line.flush()
             self._read_link(role, link)
 
     def _read_link(self, role: str, link: socket.socket) -> None:
@@ -210,11 +219,11 @@ class Machine:
                 self._disown(domid, incarnation)
                 self._tell_broker([DISOWNED, domid, incarnation])
             case [verb, int() as domid, int() as incarnation, int() as number] if verb == SIGNAL:
-                child = self._domain(domid, incarnation)
+                child = self._children.domain(domid, incarnation)
                 if child is not None:
                     self._signal(child, number)
             case [verb, int() as domid, int() as incarnation, str() as name, list() as fault] if verb == DUMP:
-                child = self._domain(domid, incarnation)
+                child = self._children.domain(domid, incarnation)
                 if child is not None:
                     self._dumps.order(child, name, fault)
             case [verb] if verb == UP:
@@ -228,7 +237,7 @@ class Machine:
             case [verb, int() as domid, int() as incarnation, int() as pid] if verb == SPAWNED:
                 self._deaths["zygote"] = 0
                 if self._spawns.answered(domid, incarnation, time.monotonic()):
-                    self._register(Child("domain", pid, domid, incarnation))
+                    self._children.add(Child("domain", pid, domid, incarnation))
                     self._tell_broker([STARTED, domid, incarnation, pid])
                 else:
                     self._end_stray(pid)
@@ -239,16 +248,12 @@ class Machine:
                 self._end_stray(pid)
         self._ask_zygote()
 
-    def _register(self, child: Child) -> None:
-        self._children[child.pidfd] = child
-        self._epoll.register(child.pidfd, select.EPOLLIN)
-
     def _disown(self, domid: int, incarnation: int) -> None:
         """A process of an incarnation that the tables do not know, or not yet again: end it and never speak of it.
 
         Whoever is asked for next, perhaps under the same number, is forked when it is gone.
         """
-        child = self._domain(domid, incarnation)
+        child = self._children.domain(domid, incarnation)
         if child is None:
             self._spawns.disown(domid, incarnation)
         else:
@@ -273,9 +278,8 @@ class Machine:
             if child.is_over():  # and its dumper, which has not noticed, keeps it
                 self._dumps.abandon(child, ENDED_BEFORE)
             return
-        del self._children[child.pidfd]
-        self._epoll.unregister(child.pidfd)
-        os.close(child.pidfd)
+        self._children.remove(child)
+        how = self._watches.describe_end(child.role, how)
         for group in self._groups:
             group.remove(child.pid)
         match child.role:
@@ -292,6 +296,7 @@ class Machine:
                 self._broker_end = how
                 self._broker_died()
             case _:
+                self._tell_broker([ZYGOTE_DIED, how])
                 self._zygote_died()
 
     def _too_many_deaths(self, role: str, how: str) -> bool:
@@ -321,14 +326,12 @@ class Machine:
             self._ask_zygote()
 
     def _end_strays(self) -> None:
-        """Children that nobody told us of: domains that a zygote forked and did not live to report."""
-        known = {child.pid for child in self._children.values()}
-        for pid in child_pids() - known:
+        for pid in self._children.strangers():
             self._end_stray(pid)
 
     def _end_stray(self, pid: int) -> None:
         stray = Child("stray", pid)
-        self._register(stray)
+        self._children.add(stray)
         stray.signal(signal.SIGKILL)
 
     def _check_zygote(self) -> None:
@@ -336,39 +339,18 @@ class Machine:
         deadline = self._spawns.deadline()
         if deadline is not None and deadline <= time.monotonic():
             self._spawns.forget_asked()
-            for child in self._children.values():
-                if child.role == "zygote":
-                    child.signal(signal.SIGKILL)
+            self._watches.kill("zygote", f"it did not answer for {PATIENCE_S:g} s")
 
     # ---- talking -----------------------------------------------------------------------------------------------------
 
     def _tell_broker(self, message: list[Any]) -> None:
-        """Never blocks. A broker that lets its outbox fill up is stuck: it is replaced, the next is told all."""
-        self._outbox.append(message)
-        self._flush_outbox()
-        if len(self._outbox) > OUTBOX_MAX:
-            for child in self._children.values():
-                if child.role == "broker":
-                    child.signal(signal.SIGKILL)
-
-    def _flush_outbox(self) -> None:
-        if self._broker is None or self._broker.fileno() not in self._links:
-            return
-        try:
-            while self._outbox:
-                send_message(self._broker, self._outbox[0])
-                self._outbox.popleft()
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._outbox.clear()
-            return
-        interest = select.EPOLLIN | (select.EPOLLOUT if self._outbox else 0)
-        self._epoll.modify(self._broker.fileno(), interest)
+        """Never blocks. A broker that reads nothing is stuck: it is replaced, the next is told all."""
+        if self._broker_line is not None and not self._broker_line.tell(message):
+            self._watches.kill("broker", f"it let {OUTBOX_MAX} messages wait")
 
     def _ask_zygote(self) -> None:
         """Give the zygote what it may be asked now; nothing while something is left of what the last one had forked."""
-        if self._zygote is None or any(child.role == "stray" for child in self._children.values()):
+        if self._zygote is None or self._children.of("stray"):
             return
         while (spawn := self._spawns.to_ask()) is not None:
             self._spawns.asked(time.monotonic())
@@ -377,35 +359,19 @@ class Machine:
             except OSError:
                 return  # it is dying: its reaping asks again
 
-    def _domain(self, domid: int, incarnation: int) -> Child | None:
-        wanted = "domain", domid, incarnation
-        return next((c for c in self._children.values() if (c.role, c.domid, c.incarnation) == wanted), None)
-
     # ---- the end -----------------------------------------------------------------------------------------------------
 
     def _kill_all(self) -> None:
         """Kill every process and wait until each is gone; drop every descriptor."""
-        for child in self._children.values():
-            child.signal(signal.SIGKILL)
-        self._wait_for_all(time.monotonic() + POWER_OFF_DEADLINE_S)
+        self._children.kill_all(time.monotonic() + POWER_OFF_DEADLINE_S)
         self._end_strays()  # only now, since the zygote forks no more
-        self._wait_for_all(time.monotonic() + POWER_OFF_DEADLINE_S)
+        self._children.kill_all(time.monotonic() + POWER_OFF_DEADLINE_S)
         for _, link in list(self._links.values()):
             self._forget_link(link)
         self._spawns.clear()
         self._dumps.clear()
-        self._outbox.clear()
+        self._broker_line = None
         self._ended.clear()
         self._broker_end = ""
+        self._watches.forget()
         self._held.drop_all()
-
-    def _wait_for_all(self, until: float) -> None:
-        poll = select.poll()
-        for pidfd in self._children:
-            poll.register(pidfd, select.POLLIN)
-        while self._children and (left := until - time.monotonic()) > 0:
-            for pidfd, _ in poll.poll(ceil(left * 1000)):
-                self._children.pop(pidfd).reap()
-                poll.unregister(pidfd)
-                self._epoll.unregister(pidfd)
-                os.close(pidfd)

@@ -66,7 +66,7 @@ def zygote(link):
 {body}
 
 report = lambda line: tell("report", line)
-Machine(sys.argv[2], b"configuration", broker, lambda link, groups: zygote(link), report).run()
+Machine(sys.argv[2], b"configuration", broker, lambda link, groups, pulse: zygote(link), report).run()
 tell("end")
 """
 
@@ -252,6 +252,109 @@ def zygote(link):
     one.power_off()
 
 
+# ---- who hangs -------------------------------------------------------------------------------------------------------
+
+
+BEATING = """
+import threading, time
+
+def beat_for(pulse, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pulse.beat()
+        time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("hang", "told"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSTOP)", "killed by SIGKILL: it was stopped"),
+        ("time.sleep(1000)", "hung: it slept and did not come back to its loop for 5 s"),
+        ("while True: pass", "hung: it used"),
+    ],
+)
+def test_a_broker_whose_pulse_stands_still_is_replaced_and_the_next_is_told_why(bench, hang, told):
+    one = bench(BEATING + f"""
+def broker(inheritance):
+    if inheritance.brokers_before == 0:
+        beat_for(inheritance.pulse, 0.3)
+        {hang}
+    tell("second", inheritance.predecessor_end)
+    beat_for(inheritance.pulse, 1000)
+""")
+    assert " ".join(one.expect("second")).startswith(told)
+    one.power_off()
+
+
+def test_a_successor_that_hangs_before_its_first_beat_is_replaced_too(bench):
+    one = bench(BEATING + """
+def broker(inheritance):
+    if inheritance.brokers_before == 0:
+        beat_for(inheritance.pulse, 0.3)
+        os._exit(1)
+    if inheritance.brokers_before == 1:
+        sleep_for_ever()
+    tell("third", inheritance.predecessor_end)
+    beat_for(inheritance.pulse, 1000)
+""")
+    one.expect("third", "hung:", "it", "slept")
+    one.power_off()
+
+
+def test_a_zygote_whose_pulse_stands_still_is_replaced_though_nobody_asks_it(bench):
+    one = bench(BEATING + """
+def broker(inheritance):
+    listen(inheritance)
+
+def zygote(link, pulse=None):
+    sleep_for_ever()
+
+class Once:
+    def __call__(self, link, groups, pulse):
+        if not os.path.exists(sys.argv[1] + ".hung"):
+            open(sys.argv[1] + ".hung", "w").close()
+            beat_for(pulse, 0.3)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        beat_for(pulse, 1000)
+
+run_machine = Machine
+def Machine(run_dir, configuration, broker, zygote, report):
+    return run_machine(run_dir, configuration, broker, Once(), report)
+""")
+    one.expect("zygote", "died", "killed", "by", "SIGKILL:", "it", "was", "stopped")
+    one.power_off()
+
+
+def test_what_a_zygote_forks_has_no_part_in_its_pulse(bench):
+    """It would be a word that a domain could write for it."""
+    one = bench(BEATING + """
+class Forking:
+    def __call__(self, link, groups, pulse):
+        address = ctypes_address(pulse)
+        pid = os.fork()
+        if pid == 0:
+            mapped = [line for line in open("/proc/self/maps") if int(line.split("-")[0], 16) <= address
+                      < int(line.split("-")[1].split()[0], 16)]
+            tell("mapped", len(mapped))
+            os._exit(0)
+        beat_for(pulse, 1000)
+
+def ctypes_address(pulse):
+    import ctypes
+    return ctypes.addressof(ctypes.c_char.from_buffer(pulse._page))
+
+def broker(inheritance):
+    beat_for(inheritance.pulse, 1000)
+
+run_machine = Machine
+def Machine(run_dir, configuration, broker, zygote, report):
+    return run_machine(run_dir, configuration, broker, Forking(), report)
+""")
+    one.expect("mapped", 0)
+    one.power_off()
+
+
 # ---- domains ---------------------------------------------------------------------------------------------------------
 
 
@@ -405,6 +508,7 @@ def zygote(link):
         os.kill(os.getpid(), signal.SIGKILL)
     real(link)
 """)
+    one.expect("zygote", "died", "killed", "by", "SIGKILL")
     one.expect("started", 1, 1)
     one.power_off()
 
@@ -422,6 +526,7 @@ def zygote(link):
         os.kill(os.getpid(), signal.SIGSTOP)
     real(link)
 """)
+    one.expect("zygote", "died", "hung:", "it", "did", "not", "answer")
     one.expect("started", 1, 1)
     one.power_off()
 
@@ -445,6 +550,7 @@ def zygote(link):
     sleep_for_ever()
 """)
     stray = int(one.expect("stray")[0])
+    one.expect("zygote", "died")
     one.expect("asked", "again")
     assert not running(stray)
     one.expect("started", 1, 1)
@@ -459,8 +565,10 @@ def broker(inheritance):
 def zygote(link):
     os._exit(1)
 """)
-    assert "5 zygotes in a row died" in " ".join(one.expect("report"))
-    one.expect("end")
+    lines = [" ".join(one.line()) for _ in range(7)]
+    assert lines.count("zygote died exited with status 1 without a shutdown hypercall") == 5
+    assert any(line.startswith("report 5 zygotes in a row died") for line in lines)
+    assert lines[-1] == "end"
 
 
 def test_a_fork_that_the_kernel_refuses_is_the_domains_end(bench):

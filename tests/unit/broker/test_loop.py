@@ -9,6 +9,7 @@ import pytest
 from hvd.broker.loop import CALLS_PER_TURN, Broker
 from hvd.broker.sessions import Reply
 from hvd.broker.state import TRACE_OVER
+from hvd.transport.pulse import BEAT_EVERY_S
 from hvd.transport.ids import DomId
 
 FLOOD, MODEST = DomId(1), DomId(2)
@@ -46,7 +47,7 @@ def broker(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("left_s", "commands", "wait_s"), [(None, [], None), (3.0, [], 3.0), (-1.0, [TRACE_OVER], 0)]
+    ("left_s", "commands", "wait_s"), [(None, [], BEAT_EVERY_S), (0.1, [], 0.1), (-1.0, [TRACE_OVER], 0)]
 )
 def test_a_trace_whose_lease_is_over_is_ended_by_a_command(broker, monkeypatch, left_s, commands, wait_s):
     broker._state = SimpleNamespace(hypervisor=SimpleNamespace(next_deadline_ns=lambda: None))
