@@ -7,7 +7,7 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
                     [dump, domid, incarnation, name, fault] stop that process, write cores/NAME.core of it, then kill
                         it; fault: the fields of its FaultNotice, or []. Nothing if it was told so before
                     [disown, domid, incarnation] end that process, or the one that is on its way, without a word
-                    [up]                        tables are recovered, endpoints are bound
+                    [up]                        tables are recovered, the toolstack's endpoint is bound
                     [stop, reboot]
 machine -> broker   [started, domid, incarnation, pid]
                     [died, domid, incarnation, how, core]   core: what became of the core, "" if none was asked for

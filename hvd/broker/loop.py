@@ -12,15 +12,13 @@ from typing import Any
 import msgpack
 
 from hvd.broker.dispatch import is_journaled
-from hvd.broker.domain import ACTING, ALIVE, Domain, Life
-from hvd.broker.held import channel_key, domain_key, extent_key, medium_key, trace_key
+from hvd.broker.domain import ACTING, Domain
 from hvd.broker.hypervisor import Hypervisor
-from hvd.broker.journal import Intent, Journal, JournalFull
-from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP
+from hvd.broker.ledger import Ledger
 from hvd.broker.poller import Poller
+from hvd.broker.recovery import Recovery
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
-from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, FOUND_OPEN, RECOVERED, STARTED, TICK, TRACE_OVER, State
-from hvd.broker.tracing import Phase
+from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, STARTED, TICK, TRACE_OVER, State
 from hvd.broker.world import World
 from hvd.broker.xsm import Xsm
 from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
@@ -31,11 +29,7 @@ from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
 from hvd.transport.machine_link import DISOWNED, UP, ZYGOTE_DIED, Inheritance
 from hvd.transport.messages import BootConfig
 from hvd.transport.pulse import BEAT_EVERY_S
-from hvd.transport.trace import HYPERVISOR
 
-JOURNAL = "journal"
-KILLED_FROM_OUTSIDE = "killed by SIGKILL"
-"""How a broker ends that did nothing wrong itself."""
 CALLS_PER_TURN = 8
 """Hypercalls of one caller before the next caller has its turn."""
 
@@ -58,14 +52,14 @@ class Broker:
         self._ready: deque[DomId | None] = deque()
         self._disowned: set[tuple[int, int]] = set()
         self._world = World(inheritance, self._poller, self._mark_ready, self._on_fault, self._on_post)
-        inherited = inheritance.held.get(JOURNAL)
-        if inherited is None:
+        self._ledger = Ledger(self._world.held)
+        self._recovery: Recovery | None = None
+        if self._ledger.is_new:
             self._state = self._boot(inheritance)
-            self._take_snapshot()
+            self._ledger.take_snapshot(self._state)
             self._world.settle()
         else:
-            self._journal = Journal(inherited[0])
-            self._state = self._recover(inheritance)
+            self._state, self._recovery = self._recover(inheritance)
         self._poller.watch(self._link.fileno(), self._read_link)
         self._link.setblocking(True)
 
@@ -77,12 +71,16 @@ class Broker:
             self._pulse.beat()
             if self._world.stop_requested is not None:
                 self._world.say_goodbye()
-            self._poller.poll(0 if self._ready else self._wait_s())
+            heard = self._poller.poll(0 if self._ready or self._recovery else self._wait_s())
             self._tick()
             for _ in range(len(self._ready)):
                 self._serve(self._ready.popleft())
             self._write_audit()
             self._world.publisher.write_log()
+            if self._recovery is not None:
+                self._go_on_recovering(self._recovery)
+            elif not heard:
+                self._ledger.tidy(self._state)
 
     # ---- coming to life ----------------------------------------------------------------------------------------------
 
@@ -99,104 +97,31 @@ class Broker:
             hypervisor.create(config, now)
         return State(hypervisor, Sessions())
 
-    def _recover(self, inheritance: Inheritance) -> State:
-        """Rebuild the tables from the journal, then make the world agree with them."""
-        state = State.restore(self._journal.records(), self._pulse.beat)
-        self._state = state
+    def _recover(self, inheritance: Inheritance) -> tuple[State, Recovery]:
+        """Rebuild the tables from the journal, and begin to make the world agree with them."""
+        journal = self._ledger.journal
+        assert journal is not None
+        self._state = state = State.restore(journal.records(), self._pulse.beat)
         self._world.connect(state.hypervisor)
-        self._world.held.drop_unknown(self._known_keys(state.hypervisor))
-        self._world.stop_requested = state.hypervisor.stopping
-        for queue in state.hypervisor.upcalls.values():
-            queue.send_again()
-        if state.hypervisor.tracing.phase is not Phase.OFF:
-            self._world.start_trace()
-        intent = self._journal.intent()
-        self._reconcile(state.hypervisor, inheritance)
-        self._judge_intent(intent, inheritance)
+        recovery = Recovery(self._world, state, inheritance, self._command, self._disown)
+        recovery.begin(journal.intent())
+        self._ledger.close_intent()
         self._world.publisher.log("recovered", broker=os.getpid(), domains=len(state.hypervisor.domains))
-        how = inheritance.predecessor_end
-        self._command([RECOVERED, time.monotonic_ns(), inheritance.brokers_before, how])
-        return state
+        return state, recovery
 
-    def _judge_intent(self, intent: Intent | None, inheritance: Inheritance) -> None:
-        """A hypercall that broker after broker is found dead over is refused, and its sender taken down."""
-        if intent is None:
-            return
-        crashed = not inheritance.predecessor_end.startswith(KILLED_FROM_OUTSIDE)
-        self._command([FOUND_OPEN, time.monotonic_ns(), intent.session, intent.sequence, crashed])
-        self._journal.close_intent()
-
-    def _known_keys(self, hypervisor: Hypervisor) -> set[str]:
-        keys = {JOURNAL}
-        keys |= {channel_key(b.channel) for ports in hypervisor.channels.ports.values() for b in ports.values()}
-        keys |= {extent_key(extent) for extent in hypervisor.grants.extents()}
-        keys |= {medium_key(number) for number in hypervisor.media.opened.values()}
-        keys |= {domain_key(d.domid) for d in hypervisor.domains.values() if d.life in ALIVE}
-        if hypervisor.tracing.phase is not Phase.OFF:
-            keys |= {trace_key(*whose) for whose in (HYPERVISOR, *hypervisor.tracing.kept)}
-        return keys
-
-    def _reconcile(self, hypervisor: Hypervisor, inheritance: Inheritance) -> None:
-        """What the dead broker had not got round to: processes, endpoints, births, events, rings of bells."""
-        now = time.monotonic_ns()
-        alive = {(domid, incarnation): pid for domid, incarnation, pid in inheritance.alive}
-        for domid, incarnation in alive:
-            if not hypervisor.is_expected(DomId(domid), Incarnation(incarnation)):
-                self._disown(domid, incarnation)
-        for domain in list(hypervisor.domains.values()):
-            if domain.life not in ALIVE:
-                continue
-            self._pulse.beat()
-            process = domain.domid, domain.incarnation
-            if process in alive or process not in inheritance.ended:
-                self._take_over(domain, alive.get(process), now)
-            else:
-                self._command([DIED, now, *process, *inheritance.ended[process]])
-        for ports in hypervisor.channels.ports.values():
-            for binding in ports.values():
-                self._world.raise_end(binding.channel, binding.side)
-        self._world.settle()
-
-    def _take_over(self, domain: Domain, pid: int | None, now: int) -> None:
-        """A domain of the dead broker's: its process runs, or is on its way (0), or has not been asked for (None)."""
-        if pid is None:
-            self._world.fork_domain(domain)
-        self._world.start_domain(domain)
-        if pid and domain.pid is None:
-            self._command([STARTED, now, domain.domid, domain.incarnation, pid])
-        if domain.life is Life.DUMPING:
-            self._world.dump_domain(domain)
-        else:
-            halt = SIGSTOP if domain.released else SIGCONT
-            self._world.signal_domain(domain, {Life.PAUSED: halt, Life.DYING: SIGKILL}.get(domain.life, SIGCONT))
-        last = self._state.sessions.reply(domain_session(domain.domid, domain.incarnation))
-        if last is None:
-            self._world.deliver_birth(domain)
-        if domain.released:  # it may have reported its sandbox and still not have been told
-            self._world.let_run(domain)
-        if last is not None and last.descriptors:
-            self._world.send_descriptors(domain.domid, last.sequence, last.descriptors)
-        self._world.events_pending(domain.domid)
+    def _go_on_recovering(self, recovery: Recovery) -> None:
+        recovery.go_on()
+        if recovery.complete:
+            self._recovery = None
 
     # ---- commands ----------------------------------------------------------------------------------------------------
 
     def _command(self, command: list[Any]) -> None:
         """Apply a command that is no hypercall, journal it, and let it take effect."""
+        began_ns = time.monotonic_ns()
         self._state.apply(command)
-        self._record(command)
+        self._ledger.record(self._state, command, began_ns)
         self._world.settle()
-
-    def _record(self, command: list[Any]) -> None:
-        try:
-            self._journal.append(self._state.record(command))
-        except JournalFull:
-            self._journal.close()
-            self._take_snapshot()
-
-    def _take_snapshot(self) -> None:
-        """A new journal in the old one's place; the machine's copy is swapped in one message."""
-        self._journal = Journal.create(self._state.snapshot())
-        self._world.held.hold(JOURNAL, [self._journal.descriptor])
 
     def _tick(self) -> None:
         due = self._state.hypervisor.next_deadline_ns()
@@ -315,11 +240,11 @@ class Broker:
             text = f"{DESCRIPTORS_PENDING_MAX} descriptors wait on the upcall socket: read them first"
             return Reply(sequence, errno.EAGAIN, text)
         now = time.monotonic_ns()
-        self._journal.open_intent(session, sequence)
+        self._ledger.open_intent(session, sequence)
         reply = self._state.call(session, caller, sequence, message, now)
         if is_journaled(message):
-            self._record([CALL, now, session, caller, body])
-        self._journal.close_intent()
+            self._ledger.record(self._state, [CALL, now, session, caller, body], now)
+        self._ledger.close_intent()
         self._world.settle()
         self._write_audit()
         return reply
