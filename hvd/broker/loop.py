@@ -88,6 +88,8 @@ class Broker:
         """A machine that was just switched on: dom0 first. What is held, a broker left that died while it did this."""
         now = time.monotonic_ns()
         self._world.held.drop_unknown(set())
+        for domid, incarnation, _ in inheritance.alive:
+            self._disown(domid, incarnation)
         boot = decode(BootConfig, msgpack.unpackb(inheritance.configuration), "configuration")
         policy, wall_base_ns = Xsm(boot.policy, enforcing=boot.enforcing), time.time_ns() - now
         hypervisor = Hypervisor(os.urandom(32), now, xsm=policy, wall_base_ns=wall_base_ns)

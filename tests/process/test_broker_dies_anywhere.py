@@ -1,0 +1,325 @@
+"""The broker is killed at chosen lines of what it does: while it boots, recovers, takes a snapshot, carries out a hypercall.
+
+`deadly/sitecustomize.py` kills it. How many lines there are is found out first; then it dies at some of them, from the
+first to the last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hvd.toolstack.cluster import Cluster, Domain, DomainState, NoSuchDomain
+from hvd.transport import messages as m
+from hvd.transport.hypercalls import HypercallError
+from hvd.transport.messages import DomainConfig, RestartPolicy
+
+DEADLINE_S = 60.0
+DEADLY = Path(__file__).parent / "deadly"
+POINTS = 10
+NEVER = 10**9
+FOREVER = RestartPolicy(limit=0)
+COUNTING = """
+def main(guest):
+    '''Counts how often a watch has fired: once when it is set.'''
+    store, fired = guest.runtime.store, 0
+
+    def note(path):
+        nonlocal fired
+        fired += 1
+        store.write('data/fired', str(fired))
+
+    store.watch('data/ping', note)
+    guest.run_forever()
+"""
+ASKING = """
+import os
+from hvd.transport import messages as m
+from hvd.transport.ids import DOMID_SELF
+
+def main(guest):
+    '''Ports and descriptors, one after the other as it is told to; says which port it got.'''
+    call, store = guest.runtime.hypercalls.call, guest.runtime.store
+
+    def ask(path):
+        if not store.read('data/ask'):
+            return
+        value, descriptors = call(m.EvtchnAllocUnbound(DOMID_SELF, 0))
+        store.write('data/got', f"{store.read('data/ask').decode()} {value['port']} {len(descriptors)}")
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    store.watch('data/ask', ask)
+    guest.run_forever()
+"""
+
+
+class Fate:
+    """Where the next broker that comes there dies."""
+
+    def __init__(self, plan: Path) -> None:
+        self._plan = plan
+
+    def decide(self, function: str, line: int, message: type | None = None) -> None:
+        number = None if message is None else message.NUMBER  # type: ignore[attr-defined]
+        whole = self._plan.with_suffix(".new")
+        whole.write_text(json.dumps({"function": function, "line": line, "number": number}))
+        whole.rename(self._plan)
+
+    @property
+    def met(self) -> bool:
+        return not self._plan.exists()
+
+    @property
+    def escaped(self) -> bool:
+        """Whether the function came to its end before it was at that line: it is not always equally long."""
+        lines = self._plan.with_suffix(".lines")
+        found = lines.exists()
+        lines.unlink(missing_ok=True)
+        return found
+
+    def lines(self) -> int:
+        """Of what has come to its end."""
+        until_true(self._plan.with_suffix(".lines").exists, "a function that comes to its end")
+        text = ""
+        while not text:
+            text = self._plan.with_suffix(".lines").read_text()
+        self._plan.with_suffix(".lines").unlink()
+        return int(text)
+
+
+@pytest.fixture
+def fate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fate:
+    """For every machine that this test starts."""
+    monkeypatch.setenv("PYTHONPATH", str(DEADLY))
+    monkeypatch.setenv("HVD_TEST_DEATH", str(tmp_path / "plan"))
+    return Fate(tmp_path / "plan")
+
+
+@pytest.fixture
+def cluster(fate: Fate) -> Iterator[Cluster]:
+    with Cluster.build() as made:
+        yield made
+
+
+def until_true(condition: Callable[[], Any], what: str) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end, f"waited {DEADLINE_S:g} s for {what}"
+        time.sleep(0.001)
+
+
+def restarts(cluster: Cluster) -> int:
+    return int(cluster.info()["broker_restarts"])
+
+
+def points(lines: int) -> list[int]:
+    """Some lines from the first to the last."""
+    assert lines > POINTS
+    return sorted({1 + round(n * (lines - 1) / (POINTS - 1)) for n in range(POINTS)})
+
+
+def die_everywhere(
+    cluster: Cluster, fate: Fate, function: str, act: Callable[[int], None], message: type | None = None
+) -> None:
+    """`act` once to its end, then with a death at each of the points; it checks what came of it."""
+    fate.decide(function, NEVER, message)
+    act(0)
+    until_true(lambda: fate.met, "the function to be called")
+    deaths = 0
+    for line in points(fate.lines()):
+        before = restarts(cluster)
+        fate.decide(function, line, message)
+        act(line)
+        until_true(lambda: fate.met, "the function to be called")
+        deaths += (died := not fate.escaped)
+        assert restarts(cluster) == before + died, f"line {line}"
+    assert deaths >= POINTS - 2
+
+
+def running(cluster: Cluster, name: str) -> list[int]:
+    """Processes of a domain, by what ps shows."""
+    machine, found = cluster.info()["machine_pid"], []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and (entry / "comm").read_text().strip() == f"hvd:{name}":
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                found += [int(entry.name)] if parent == machine else []
+    return found
+
+
+def boot(cluster: Cluster, path: Path, text: str) -> Domain:
+    path.write_text(text)
+    domain = cluster.create(DomainConfig("guest", str(path), on_crash="preserve"))
+    domain.wait_ready(DEADLINE_S)
+    return domain
+
+
+def node(cluster: Cluster, domain: Domain, name: str) -> str:
+    try:
+        value: bytes = cluster.call(m.StoreRead(0, f"/local/domain/{domain.domid}/data/{name}"))
+    except HypercallError:
+        return ""
+    return value.decode()
+
+
+# ---- one hypercall ---------------------------------------------------------------------------------------------------
+
+
+def test_wherever_it_dies_in_a_create_there_is_one_domain_and_one_process(cluster: Cluster, fate: Fate) -> None:
+    def create(line: int) -> None:
+        domain = cluster.create(DomainConfig(f"at-{line}", "hvd:idle"))
+        until_true(lambda: domain.ready, f"{domain.name} to be ready")
+        assert domain.incarnation == 1
+        assert running(cluster, domain.name) == [domain.pid]
+
+    die_everywhere(cluster, fate, "Broker._answer", create, m.DomctlCreate)
+    domids = [info.domid for info in cluster.infos().values()]
+    assert domids == list(range(len(domids)))
+
+
+def test_wherever_it_dies_in_a_destroy_the_domain_is_gone_and_nothing_of_it_is_left(
+    cluster: Cluster, fate: Fate
+) -> None:
+    before = {key: cluster.info()[key] for key in ("ports", "granted_pages", "mappings", "extents", "descriptors")}
+
+    def destroy(line: int) -> None:
+        domain = cluster.create(DomainConfig(f"at-{line}", "hvd:idle"))
+        until_true(lambda: domain.ready, f"{domain.name} to be ready")
+        domain.destroy()
+        until_true(lambda: domain.domid not in cluster.infos(), f"{domain.name} to be gone")
+        with pytest.raises(NoSuchDomain):
+            cluster.domain(domain.name)
+        assert running(cluster, domain.name) == []
+
+    die_everywhere(cluster, fate, "Broker._answer", destroy, m.DomctlDestroy)
+    until_true(lambda: {key: cluster.info()[key] for key in before} == before, "what the domains held to be given back")
+
+
+def test_wherever_it_dies_in_a_commit_it_is_committed_once_and_the_watch_fires_once(
+    cluster: Cluster, fate: Fate, tmp_path: Path
+) -> None:
+    guest = boot(cluster, tmp_path / "counting.py", COUNTING)
+    until_true(lambda: node(cluster, guest, "fired") == "1", "the watch to be set")
+    commits, last = 0, cluster.call(m.StoreTransactionStart())
+    cluster.call(m.StoreTransactionEnd(last, commit=False))
+
+    def commit(line: int) -> None:
+        nonlocal commits, last
+        tx = cluster.call(m.StoreTransactionStart())
+        assert tx == last + 1
+        last, commits = tx, commits + 1
+        cluster.call(m.StoreWrite(tx, f"/local/domain/{guest.domid}/data/ping", str(line).encode()))
+        cluster.call(m.StoreTransactionEnd(tx, commit=True))
+        assert node(cluster, guest, "ping") == str(line)
+        until_true(lambda: node(cluster, guest, "fired") == str(1 + commits), "the watch to fire")
+
+    die_everywhere(cluster, fate, "Broker._answer", commit, m.StoreTransactionEnd)
+    assert node(cluster, guest, "fired") == str(1 + commits)
+
+
+def test_wherever_it_dies_in_handing_out_descriptors_the_domain_gets_one_port_and_its_descriptors(
+    cluster: Cluster, fate: Fate, tmp_path: Path
+) -> None:
+    guest = boot(cluster, tmp_path / "asking.py", ASKING)
+    asked = 0
+
+    def ask(line: int) -> None:
+        nonlocal asked
+        asked += 1
+        cluster.call(m.StoreWrite(0, f"/local/domain/{guest.domid}/data/ask", str(asked).encode()))
+        until_true(lambda: node(cluster, guest, "got") == f"{asked} {asked + 2} 3", f"port {asked + 2}")
+        assert guest.info().state is DomainState.RUNNING
+
+    die_everywhere(cluster, fate, "Broker._answer", ask, m.EvtchnAllocUnbound)
+
+
+# ---- what it does by itself ------------------------------------------------------------------------------------------
+
+
+def test_wherever_it_dies_in_a_snapshot_no_line_of_the_console_is_lost_or_repeated(
+    cluster: Cluster, fate: Fate
+) -> None:
+    said: list[str] = []
+
+    def say(line: int) -> None:
+        """Until the next snapshot has been taken, or died over."""
+        while not fate.met:
+            cluster.call(m.ConsoleIo(str(len(said))))
+            said.append(f"(d0) {len(said)}")
+
+    die_everywhere(cluster, fate, "Ledger.take_snapshot", say)
+    told = [line for line in cluster.dmesg() if line.startswith("(d0)")]
+    assert told == said[-len(told) :]
+    assert len(told) > 100
+
+
+def test_wherever_it_dies_over_the_news_of_a_death_the_domain_comes_back_once(cluster: Cluster, fate: Fate) -> None:
+    domain = cluster.create(DomainConfig("restless", "hvd:idle", on_crash="restart", restart=FOREVER))
+    domain.wait_ready(DEADLINE_S)
+    deaths = 0
+
+    def die(line: int) -> None:
+        nonlocal deaths
+        deaths += 1
+        pid = domain.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        until_true(lambda: (domain.incarnation, domain.ready) == (1 + deaths, True), "the next incarnation")
+        assert running(cluster, "restless") == [domain.pid]
+
+    die_everywhere(cluster, fate, "Broker._read_link", die)
+
+
+@pytest.mark.parametrize("function", ["Broker._recover", "Recovery.go_on"])
+def test_wherever_it_dies_in_its_own_recovery_the_next_has_everything(
+    cluster: Cluster, fate: Fate, function: str
+) -> None:
+    domains = [cluster.create(DomainConfig(f"idle-{n}", "hvd:idle")) for n in range(6)]
+    cluster.wait_ready(DEADLINE_S, domains)
+    before = [(info.name, info.pid, info.incarnation, info.state) for info in cluster.infos().values()]
+    killed = 0
+
+    def kill(line: int) -> None:
+        nonlocal killed
+        killed += 1
+        os.kill(cluster.info()["broker_pid"], signal.SIGKILL)
+        until_true(lambda: fate.met, "the successor")
+        at_work = cluster.create(DomainConfig(f"new-{killed}", "hvd:idle"))
+        until_true(lambda: at_work.ready, "a new domain to be ready")
+        at_work.destroy()
+        until_true(lambda: at_work.domid not in cluster.infos(), "it to be gone")
+        assert [(i.name, i.pid, i.incarnation, i.state) for i in cluster.infos().values()] == before
+
+    fate.decide(function, NEVER)
+    kill(0)
+    for line in points(fate.lines()):
+        was = restarts(cluster)
+        fate.decide(function, line)
+        kill(line)
+        assert restarts(cluster) == was + 2 - fate.escaped, f"line {line}"
+
+
+def test_wherever_it_dies_while_the_machine_boots_the_machine_is_up(fate: Fate) -> None:
+    fate.decide("Broker._boot", NEVER)
+    boot_with_a_domain()
+    for line in points(fate.lines()):
+        fate.decide("Broker._boot", line)
+        assert boot_with_a_domain() == 1, f"line {line}"
+
+
+def boot_with_a_domain() -> int:
+    """How often the broker was replaced while a machine came up."""
+    with Cluster.build([DomainConfig("guest", "hvd:idle")]) as cluster:
+        infos = cluster.infos().values()
+        assert [(info.name, info.incarnation, info.ready) for info in infos] == [("Domain-0", 1, True), ("guest", 1, True)]
+        assert running(cluster, "guest") == [cluster.domain("guest").pid]
+        return restarts(cluster)
