@@ -63,12 +63,14 @@ def _boot(run: Run) -> tuple[list[Figure], None]:
 
 
 def _recovery(run: Run) -> tuple[list[Figure], Verdict]:
+    from hvd.toolstack.bench.broker_deaths import measure_broker_deaths
     from hvd.toolstack.bench.recovery import measure_recovery
     from hvd.toolstack.cluster import Cluster
 
     kills = max(int(run.duration_s / KILL_S), 3)
     with tempfile.TemporaryDirectory(prefix="hvd-bench-") as name, Cluster.build(name="bench-recovery") as cluster:
-        return measure_recovery(cluster, Path(name), kills, run.tell, run.seed)
+        figures, verdict = measure_recovery(cluster, Path(name), kills, run.tell, run.seed)
+    return [*figures, *measure_broker_deaths(run)], verdict
 
 
 def _scale(run: Run) -> tuple[list[Figure], None]:
@@ -94,7 +96,7 @@ BENCHES: dict[str, Bench] = {
     "ring": Bench("the ring: round trips, throughput, pages handed over", 20, _ring),
     "block": Bench("a guest's disk beside the same system calls in one process", 10, _block),
     "boot": Bench("the machine, dom0, eight domains, one more, and the order of starts", 60, _boot),
-    "recovery": Bench("a driver domain killed under load, and what it costs its guest", 15, _recovery),
+    "recovery": Bench("driver domain and broker killed under load, and what it costs whom", 15, _recovery),
     "scale": Bench("200 domains and 1,000 channels", 15, _scale),
     "fairness": Bench("a pair beside a domain that wants everything; the broker at full quotas", 30, _fairness),
     "hypercall": Bench("hypercalls beside bare ZeroMQ", 10, _hypercall),

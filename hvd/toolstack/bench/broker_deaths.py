@@ -1,0 +1,194 @@
+"""The broker killed again and again under load: who survives, when it answers again, and whether the data path notices.
+
+Half of the windows have a kill in them and half have none, in an order that the seed shuffles; in each, either a pair
+calls each other over an event channel or a guest reads its disk.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hvd.toolstack.bench.disks import disk, disk_domain, make_image
+from hvd.toolstack.bench.figures import Figure, Goal, value
+from hvd.toolstack.bench.measured import SPIN_NS, MeasuredDomain, Pair
+from hvd.toolstack.bench.run import Run
+from hvd.toolstack.bench.two_samples import p_value
+from hvd.toolstack.cluster import Cluster, DomainInfo
+from hvd.transport.errors import HvdError
+from hvd.transport.histogram import Histogram, from_text
+from hvd.transport.messages import DomainConfig
+
+KILL_S = 0.15
+"""About how long one kill takes, with all around it."""
+DOMAINS, CROWD = 8, 200
+SMALL_CROWD, LONG_S = 20, 5.0
+"""A run that is shorter than that has a smaller crowd: creating two hundred domains takes longer than it."""
+WINDOW_NS = 120_000_000
+THINK_NS = 100_000
+BLOCK_BYTES = 4096
+NEW_DOMAIN_EVERY = 20
+"""Kills after which a new domain is created."""
+CONTROLS_MAX = 200
+BACK_MS, CROWDED_BACK_MS = 22.0, 200.0
+CHANCE = 0.05
+DEADLINE_S = 120.0
+IDLE = "hvd:idle"
+
+
+def measure_broker_deaths(run: Run) -> list[Figure]:
+    """In clusters of its own: eight domains under load, then two hundred."""
+    kills = max(int(run.duration_s / KILL_S), 3)
+    with tempfile.TemporaryDirectory(prefix="hvd-bench-") as name, Cluster.build(name="bench-deaths") as cluster:
+        loaded = _Loaded(run, cluster, Path(name))
+        loaded.kill_in_windows(kills)
+    crowd = CROWD if run.duration_s >= LONG_S else SMALL_CROWD
+    with Cluster.build(name="bench-crowd") as cluster:
+        run.tell(f"{crowd} domains")
+        made = [cluster.create(DomainConfig(f"idle-{number}", IDLE)) for number in range(crowd - 1)]
+        cluster.wait_ready(DEADLINE_S, made)
+        crowded = Deaths(cluster)
+        for number in range(max(kills // 10, 3)):
+            run.tell(f"{crowd} domains: broker kill {number + 1}")
+            time.sleep(run.random.uniform(0, KILL_S))
+            crowded.kill()
+    return [
+        *loaded.figures(),
+        Figure(f"broker SIGKILL to the next hypercall answered, {crowd} domains", "ms", crowded.back_ms,
+               (Goal("p50", CROWDED_BACK_MS),)),
+        _survived(f"broker SIGKILL survived, {crowd} domains", crowded),
+    ]  # fmt: skip
+
+
+class Deaths:
+    """Kills the broker of a cluster, and looks at what is left each time."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._before = self._look()
+        self.back_ms: list[float] = []
+        self.failures: list[str] = []
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until another answers."""
+        pid = self._cluster.info()["broker_pid"]
+        killed_ns = time.monotonic_ns()
+        os.kill(pid, signal.SIGKILL)
+        try:
+            while self._cluster.info()["broker_pid"] == pid:
+                continue  # that was its last answer
+        except HvdError as error:
+            self.failures.append(f"kill {len(self.back_ms) + 1}: {error}")
+            raise
+        self.back_ms.append((time.monotonic_ns() - killed_ns) / 1e6)
+        if len(self.back_ms) % NEW_DOMAIN_EVERY == 0:
+            self._create()
+        after = self._look()
+        if after != self._before:
+            self.failures.append(f"kill {len(self.back_ms)}: {self._before} became {after}")
+            self._before = after
+
+    def _look(self) -> list[tuple[str, int, int | None, str]]:
+        infos: list[DomainInfo] = list(self._cluster.infos().values())
+        return [(info.name, info.incarnation, info.pid, str(info.state)) for info in infos]
+
+    def _create(self) -> None:
+        """ReHype's criterion: a new domain can be created."""
+        new = self._cluster.create(DomainConfig("bench-new", IDLE))
+        new.wait_ready(DEADLINE_S)
+        new.destroy()
+        new.wait_gone(DEADLINE_S)
+
+
+@dataclass
+class _Samples:
+    """Latencies of one kind of window."""
+
+    times: Histogram = field(default_factory=Histogram)
+    worst_us: list[float] = field(default_factory=list)
+    """Of each window."""
+
+    def add(self, times: Histogram) -> None:
+        self.times.add(times)
+        self.worst_us.append(times.max / 1000)
+
+
+class _Loaded:
+    """Eight domains: a pair, a reader and its driver domain, and some that do nothing."""
+
+    def __init__(self, run: Run, cluster: Cluster, directory: Path) -> None:
+        self._run = run
+        cluster.create(disk_domain("bench-disk")).wait_ready(DEADLINE_S)
+        device = disk(make_image(directory / "image"), "bench-disk")
+        self._reader = MeasuredDomain(cluster, "bench-reader", run.there, (device,))
+        self._pair = Pair(cluster, "bench-pair", run.here, run.there)
+        idle = [cluster.create(DomainConfig(f"bench-idle-{n}", IDLE)) for n in range(DOMAINS - len(cluster.domains()))]
+        cluster.wait_ready(DEADLINE_S, idle)
+        self._deaths = Deaths(cluster)
+        self._samples = {(what, killed): _Samples() for what in ("pair", "disk") for killed in (False, True)}
+
+    def kill_in_windows(self, kills: int) -> None:
+        """So many windows with a kill, and as many without, or CONTROLS_MAX."""
+        windows = [True] * kills + [False] * min(kills, CONTROLS_MAX)
+        self._run.random.shuffle(windows)
+        for number, killed in enumerate(windows):
+            self._run.tell(f"broker killed under load: window {number + 1} of {len(windows)}")
+            what, measure = (("pair", self._call), ("disk", self._read))[number % 2]
+            self._samples[what, killed].add(measure(self._strike if killed else lambda: None))
+
+    def _strike(self) -> None:
+        """Somewhere in the first half of the window."""
+        time.sleep(self._run.random.uniform(0, WINDOW_NS / 2e9))
+        self._deaths.kill()
+
+    def _call(self, strike: Callable[[], None]) -> Histogram:
+        spin_ns = SPIN_NS["adaptive"]
+        self._pair.answerer.order("answer", spin_ns=spin_ns)
+        self._pair.caller.order("call", for_ns=WINDOW_NS, spin_ns=spin_ns, think_ns=THINK_NS, computing=False)
+        times = self._result(self._pair.caller, strike)
+        self._pair.answerer.result()
+        return times
+
+    def _read(self, strike: Callable[[], None]) -> Histogram:
+        self._reader.order("read_disk", for_ns=WINDOW_NS, bytes_count=BLOCK_BYTES, think_ns=THINK_NS)
+        return self._result(self._reader, strike)
+
+    def _result(self, domain: MeasuredDomain, strike: Callable[[], None]) -> Histogram:
+        """Nobody looks before the window is over."""
+        until = time.monotonic() + WINDOW_NS / 1e9
+        strike()
+        return from_text(domain.result(max(0.0, until - time.monotonic()))["times"])
+
+    def figures(self) -> list[Figure]:
+        back = Figure(f"broker SIGKILL to the next hypercall answered, {DOMAINS} domains under load", "ms",
+                      self._deaths.back_ms, (Goal("p50", BACK_MS),))  # fmt: skip
+        survived = _survived(f"broker SIGKILL survived, {DOMAINS} domains under load", self._deaths)
+        return [survived, back, *self._pauses("pair", "event channel round trip"), *self._pauses("disk", "disk read, 4 KiB")]
+
+    def _pauses(self, what: str, name: str) -> list[Figure]:
+        """The same windows with and without a kill, and whether their worst latencies differ by more than chance."""
+        without, killed = self._samples[what, False], self._samples[what, True]
+        p = p_value(killed.worst_us, without.worst_us)
+        windows = f"worst of each window, {len(killed.worst_us)} and {len(without.worst_us)} of {WINDOW_NS // 10**6} ms"
+        return [
+            Figure.timed(f"{name}, broker killed meanwhile", killed.times, note=_tail(killed.times)),
+            Figure.timed(f"{name}, no kill", without.times, note=_tail(without.times)),
+            value(f"{name}, with and without a kill, Mann-Whitney p", "", p, Goal("p50", least=CHANCE), note=windows),
+        ]
+
+
+def _tail(times: Histogram) -> str:
+    return f"p99.9 {times.percentile(99.9) / 1000:.1f} µs"
+
+
+def _survived(name: str, deaths: Deaths) -> Figure:
+    """Every domain as it was, a hypercall answered, now and then a new domain made; 3/n is the 95 % bound of failing."""
+    kills = len(deaths.back_ms)
+    well = kills - len(deaths.failures)
+    bound = f"{well} of {kills}; at most {3 / kills:.2%} fail (95 %)" if well == kills else "; ".join(deaths.failures[:3])
+    return value(name, "%", 100 * well / kills, Goal("p50", least=100.0), note=bound)
