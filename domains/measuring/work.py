@@ -54,10 +54,10 @@ class Disk:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
 
-    def read_disk(self, for_ns: int, bytes_count: int, think_ns: int = 0) -> dict[str, Any]:
+    def read_disk(self, for_ns: int, sectors: int, think_ns: int = 0) -> dict[str, Any]:
         """One at a time, from its beginning."""
         times, read = Histogram(), self._guest.disk().read
-        times.time_calls(lambda: read(0, bytes_count), for_ns, think_ns)
+        times.time_calls(lambda: read(0, sectors), for_ns, think_ns)
         return {"times": to_text(times)}
 
 

@@ -32,7 +32,7 @@ class Watch:
     def __init__(self, pid: int, pulse: Pulse, *, expected: bool) -> None:
         """`expected`: it will beat; else it is watched from its first beat on."""
         self.pulse = pulse
-        self._stat = Path(f"/proc/{pid}/stat")
+        self._process = Path(f"/proc/{pid}")
         self._beats = 0
         self._watched = expected
         self._silent = 0
@@ -66,12 +66,18 @@ class Watch:
         return f"it {doing} and did not come back to its loop for {self._silent} s"
 
     def _look_at_process(self) -> tuple[str, float]:
-        """(its state as ps shows it, CPU time in seconds)."""
+        """(its state as ps shows it, CPU time in seconds). One that sleeps may wait for a thread of its own that runs."""
         try:
-            fields = self._stat.read_bytes().rpartition(b")")[2].split()
+            state, cpu_s = _of_stat(self._process / "stat")
+            threads = {_of_stat(task / "stat")[0] for task in (self._process / "task").iterdir()}
         except OSError:
-            return "X", 0.0  # it has gone
-        return fields[0].decode(), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            return "X", 0.0  # it has gone, or a thread of it has just ended
+        return next((busy for busy in "DR" if state == "S" and busy in threads), state), cpu_s
+
+
+def _of_stat(path: Path) -> tuple[str, float]:
+    fields = path.read_bytes().rpartition(b")")[2].split()
+    return fields[0].decode(), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Watches:

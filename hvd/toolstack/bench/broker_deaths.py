@@ -31,7 +31,8 @@ SMALL_CROWD, LONG_S = 20, 5.0
 """A run that is shorter than that has a smaller crowd: creating two hundred domains takes longer than it."""
 WINDOW_NS = 120_000_000
 THINK_NS = 100_000
-BLOCK_BYTES = 4096
+SECTORS = 8
+"""4 KiB."""
 NEW_DOMAIN_EVERY = 20
 """Kills after which a new domain is created."""
 CONTROLS_MAX = 200
@@ -155,7 +156,7 @@ class _Loaded:
         return times
 
     def _read(self, strike: Callable[[], None]) -> Histogram:
-        self._reader.order("read_disk", for_ns=WINDOW_NS, bytes_count=BLOCK_BYTES, think_ns=THINK_NS)
+        self._reader.order("read_disk", for_ns=WINDOW_NS, sectors=SECTORS, think_ns=THINK_NS)
         return self._result(self._reader, strike)
 
     def _result(self, domain: MeasuredDomain, strike: Callable[[], None]) -> Histogram:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,6 +85,24 @@ def test_who_sleeps_and_does_not_beat_is_killed_at_the_last_look_of_silent_max(s
     told = patient.looks(SILENT_MAX)
     assert told[:-1] == [None] * (SILENT_MAX - 1)
     assert told[-1] == f"it slept and did not come back to its loop for {SILENT_MAX} s"
+
+
+def test_who_waits_for_a_thread_of_its_own_that_gets_no_cpu_time_is_not_killed(start):
+    patient = start(wait_for_a_thread)
+    patient.until(lambda state, _: state == "S")
+    stats = list(Path(f"/proc/{patient.pid}/task").glob("*/stat"))
+    end = time.monotonic() + DEADLINE_S
+    while not any(stat.read_text().rpartition(")")[2].split()[0] == "R" for stat in stats):
+        stats = list(Path(f"/proc/{patient.pid}/task").glob("*/stat"))
+        assert time.monotonic() < end
+    if patient.state()[1] < BUSY_CPU_S / 2:
+        assert patient.looks(2 * SILENT_MAX) == [None] * 2 * SILENT_MAX
+
+
+def wait_for_a_thread() -> None:
+    thread = threading.Thread(target=spin)
+    thread.start()
+    thread.join()
 
 
 def test_one_beat_begins_the_count_anew(start):
