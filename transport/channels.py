@@ -25,8 +25,8 @@ __all__ = [
     "open_endpoint",
 ]
 
-# ChannelLine in native/layouts.hpp: each side's line is 128 bytes long; it holds the receiver's CPU in its third word, and
-# behind the fourth how many events its sender has sent.
+# ChannelLine in native/layouts.hpp: each side's line is 128 bytes long; it holds the receiver's CPU in its third word,
+# and behind the fourth how many events its sender has sent.
 _LINE_SIZE: Final = 128
 _CPU_OFFSET: Final = 8
 _SENT: Final = struct.Struct("<Q")

@@ -177,7 +177,7 @@ class HypercallClient:
         self._socket.linger = 0
         self._socket.reconnect_ivl = 1
         if end is None:
-            self._socket.reconnect_ivl_max = 32  # domains may be many; whoever has dom0's privilege looks every 1 to 2 ms
+            self._socket.reconnect_ivl_max = 32  # domains may be many; the toolstack looks every 1 to 2 ms
         if server_key is not None:
             self._socket.curve_serverkey = server_key
             self._socket.curve_publickey, self._socket.curve_secretkey = zmq.curve_keypair()

@@ -1,5 +1,6 @@
-"""A pulse: a word in a page that one process and the machine share. It moves for as long as the process comes back to its
-loop, and costs it one store each time.
+"""A pulse: a word in a page that one process and the machine share.
+
+It moves for as long as the process comes back to its loop, and costs it one store each time.
 """
 
 from __future__ import annotations

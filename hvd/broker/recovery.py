@@ -1,8 +1,8 @@
 """Makes the world agree with the tables that a new broker has rebuilt: what its predecessor had not got round to.
 
 First what everybody depends on: descriptors, deaths, processes that nobody expects. Then domain by domain: process,
-endpoint, birth, descriptors, events, bells. Hypercalls are served between these, so that two hundred domains keep nobody
-waiting whose own turn has come.
+endpoint, birth, descriptors, events, bells. Hypercalls are served between these, so that two hundred domains keep
+nobody waiting whose own turn has come.
 """
 
 from __future__ import annotations

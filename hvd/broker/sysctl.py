@@ -1,4 +1,4 @@
-"""What only looks: domains, the machine, sandboxes, events, traces. None of it changes a table or has a journal record."""
+"""What only looks: domains, the machine, sandboxes, events, traces. None of it changes a table or is journaled."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def policy(h: Hypervisor) -> dict[str, Any]:
 
 def events(h: Hypervisor, caller: DomId, msg: m.SysctlEvents, now: int) -> dict[str, Any]:
     """A page of what has happened since."""
-    return {"booted_ns": h.booted_ns, "last": h.events.last, "events": [list(each) for each in h.events.after(msg.after)]}
+    page = [list(each) for each in h.events.after(msg.after)]
+    return {"booted_ns": h.booted_ns, "last": h.events.last, "events": page}
 
 
 def trace_buffers(h: Hypervisor, caller: DomId, msg: m.TraceBuffers, now: int) -> dict[str, Any]:

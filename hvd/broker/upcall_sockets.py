@@ -1,7 +1,7 @@
 """The broker's ends of the domains' upcall sockets: what waits to be written there, and what is read there.
 
-Written are birth, descriptors and watch events, in that order. Read are a domain's hypercalls while it comes to life, and
-then its fault notice, if a core of it may be wanted.
+Written are birth, descriptors and watch events, in that order. Read are a domain's hypercalls while it comes to life,
+and then its fault notice, if a core of it may be wanted.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class UpcallSockets:
         held: HeldDescriptors,
         poller: Poller,
         log: Callable[..., None],
+        *,
         kill: Callable[[DomId], None],
         on_fault: Callable[[Domain, FaultNotice | None], None],
         on_post: Callable[[Domain, bytes], None],

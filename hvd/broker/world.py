@@ -76,7 +76,9 @@ class World:
         self.trace = TraceBuffers(self.held)
         self.console_log = ConsoleLog(inheritance.run_dir, poller)
         self.audit_log = AuditLog(inheritance.run_dir)
-        self.upcalls = UpcallSockets(self.held, poller, self.publisher.log, self._kill, on_fault, on_post)
+        self.upcalls = UpcallSockets(
+            self.held, poller, self.publisher.log, kill=self._kill, on_fault=on_fault, on_post=on_post
+        )
         self.refusals: list[Refusal] = []
         self._unsettled: list[Callable[[], None]] = []
         """What waits until the command it comes from is in the journal."""

@@ -1,11 +1,11 @@
-"""Tells a broker or zygote that hangs from one that is only kept waiting: by its pulse, and by what the kernel says of it.
+"""Tells a broker or zygote that hangs from one that is only kept waiting: by its pulse, and by what the kernel says.
 
 Silence is counted in looks, not in seconds: a machine that was not scheduled itself, or was stopped, has not looked. A
 silent process is not at once a dead one:
 
     it runs, or would run (R), and had no CPU time to speak of   the host is busy: wait
     it waits for a disk (D), or a debugger holds it (t)          no signal would help, or none is wanted: wait
-    it was stopped (T)                                           somebody did that to it: kill it, another takes its place
+    it was stopped (T)                                           somebody did that to it: kill it, the next goes on
     anything else                                                it hangs: kill it
 """
 
@@ -66,7 +66,7 @@ class Watch:
         return f"it {doing} and did not come back to its loop for {self._silent} s"
 
     def _look_at_process(self) -> tuple[str, float]:
-        """(its state as ps shows it, CPU time in seconds). One that sleeps may wait for a thread of its own that runs."""
+        """(its state, CPU time in seconds). One that sleeps may wait for a thread of its own that would run."""
         try:
             state, cpu_s = _of_stat(self._process / "stat")
             threads = {_of_stat(task / "stat")[0] for task in (self._process / "task").iterdir()}
@@ -116,7 +116,7 @@ class Watches:
         self._children.signal(role, signal.SIGKILL)
 
     def describe_end(self, role: str, how: str) -> str:
-        """How it ended, and what we killed it for. Who was stopped did nothing wrong: that is told like any other kill."""
+        """How it ended, and what we killed it for. Who was stopped did nothing wrong: it is told as a kill."""
         why = self._killed_for.pop(role, "")
         if not why:
             return how

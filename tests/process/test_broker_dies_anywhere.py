@@ -1,4 +1,4 @@
-"""The broker is killed at chosen lines of what it does: while it boots, recovers, takes a snapshot, carries out a hypercall.
+"""The broker is killed at chosen lines of what it does: as it boots, recovers, takes a snapshot, carries out a call.
 
 `deadly/sitecustomize.py` kills it. How many lines there are is found out first; then it dies at some of them, from the
 first to the last.
@@ -277,6 +277,7 @@ def test_wherever_it_dies_over_the_news_of_a_death_the_domain_comes_back_once(cl
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         until_true(lambda: (domain.incarnation, domain.ready) == (1 + deaths, True), "the next incarnation")
+        until_true(lambda: domain.pid, "its process to be told of")  # a domain may say that it is ready first
         assert running(cluster, "restless") == [domain.pid]
 
     die_everywhere(cluster, fate, "Broker._read_link", die)
@@ -323,6 +324,7 @@ def boot_with_a_domain() -> int:
     """How often the broker was replaced while a machine came up."""
     with Cluster.build([DomainConfig("guest", "hvd:idle")]) as cluster:
         infos = cluster.infos().values()
-        assert [(info.name, info.incarnation, info.ready) for info in infos] == [("Domain-0", 1, True), ("guest", 1, True)]
+        told = [(info.name, info.incarnation, info.ready) for info in infos]
+        assert told == [("Domain-0", 1, True), ("guest", 1, True)]
         assert running(cluster, "guest") == [cluster.domain("guest").pid]
         return restarts(cluster)

@@ -51,7 +51,8 @@ def start(cluster: Cluster) -> Iterator[Start]:
     def begin(*words: str) -> subprocess.Popen[str]:
         variables = os.environ | {"HVD_RUN_DIR": str(cluster.run_dir)}
         running.append(subprocess.Popen(
-            [sys.executable, "-m", "hvd", *words], env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-m", "hvd", *words], env=variables, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         ))  # fmt: skip
         return running[-1]
 
@@ -152,7 +153,7 @@ def test_the_last_of_more_events_than_the_publisher_keeps_for_a_reader_is_heard_
 
 
 def read_until(events: Any, last: Callable[[LifecycleEvent], bool]) -> list[LifecycleEvent]:
-    heard = []
+    heard: list[LifecycleEvent] = []
     while not heard or not last(heard[-1]):
         heard.append(events.next(DEADLINE_S))
     return [event for event in heard if event.event != HELLO]

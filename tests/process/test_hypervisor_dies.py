@@ -75,14 +75,15 @@ def children(pid: int) -> dict[int, str]:
 
 def zygote_of(cluster: Cluster) -> int:
     """What it has just forked is called so too, until it stands by."""
-    machine, named = cluster.info()["machine_pid"], []
+    machine = cluster.info()["machine_pid"]
+    named: list[int] = []
 
     def alone() -> bool:
         named[:] = [pid for pid, name in children(machine).items() if name == "hvd-zygote"]
         return len(named) == 1
 
     until(alone, "one zygote")
-    return int(named[0])
+    return named[0]
 
 
 # ---- without a broker ------------------------------------------------------------------------------------------------
@@ -216,7 +217,8 @@ def test_a_zygote_that_is_killed_while_it_forks_costs_nobody_anything(cluster: C
     machine = cluster.info()["machine_pid"]
     for number in range(20):
         zygote = zygote_of(cluster)
-        domains = [cluster.create(DomainConfig(f"at-{number}-{n}", "hvd:idle")) for n in range(3)]  # one has to be forked
+        # Two stand by: one of three has to be forked.
+        domains = [cluster.create(DomainConfig(f"at-{number}-{n}", "hvd:idle")) for n in range(3)]
         time.sleep(dice.uniform(0, 0.006))  # the moment of the death is the point
         os.kill(zygote, signal.SIGKILL)
         cluster.wait_ready(DEADLINE_S, domains)

@@ -1,4 +1,4 @@
-"""Whether two samples differ by more than chance would have it: the Mann-Whitney U test, which asks for no distribution."""
+"""Whether two samples differ by more than chance would have it: the Mann-Whitney U test, of any distribution."""
 
 from __future__ import annotations
 

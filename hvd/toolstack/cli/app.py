@@ -302,7 +302,7 @@ def events(
         bool, typer.Option("--follow/--no-follow", help="Go on until the machine ends, or print what there is.")
     ] = True,
     json: Annotated[
-        bool | None, typer.Option("--json/--no-json", help="JSON lines or text. Default: text on a terminal, else JSON.")
+        bool | None, typer.Option("--json/--no-json", help="JSON lines or text; else text on a terminal only.")
     ] = None,
 ) -> None:
     """Tell what happens: lives, deaths and faults, each event once and with its number, whatever brokers die.

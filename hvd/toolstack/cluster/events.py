@@ -1,8 +1,8 @@
 """Lifecycle events as they happen: numbered by the broker, each told once and none left out, whatever brokers die.
 
 News come over a ZeroMQ subscription. They are lost when a broker dies over them, when it had published them before we
-were connected to it, or when we read too slowly. A gap in the numbers, or a greeting that is further than we are, tells;
-what is missing is then asked for.
+were connected to it, or when we read too slowly. A gap in the numbers, or a greeting that is further than we are,
+tells; what is missing is then asked for.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from hvd.toolstack.cluster import Cluster
 from hvd.toolstack.cluster.errors import NotRunning
 from hvd.transport import messages as m
-from hvd.transport.hypercalls import HypercallError
+from hvd.transport.ids import DOM0, DomId
 
 DOMAIN = ("domain", "domid")
 Rows = list[dict[str, Any]]

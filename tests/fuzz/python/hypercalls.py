@@ -137,7 +137,8 @@ def _step(choices: Choices, broker: Broker) -> None:
         case 6:
             domain = choices.pick(broker.domains)
             broker.command(
-                "found open", broker.now_ns, domain_session(domain.domid, domain.incarnation), 1 + choices.below(9), choices.flag()
+                "found open", broker.now_ns, domain_session(domain.domid, domain.incarnation), 1 + choices.below(9),
+                choices.flag(),
             )
         case _:
             _domain_asks(choices, broker)

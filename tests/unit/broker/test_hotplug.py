@@ -47,7 +47,8 @@ def write(board, dom, path, value):
 
 
 def announced(board):
-    return [(event, detail) for name, event, _, detail in board.hardware.named("announce") if name and "tach" in event]
+    told = [event for _, event in board.hardware.named("publish")]
+    return [(event.event, event.detail) for event in told if "tach" in event.event]
 
 
 def is_attached(board, guest):

@@ -50,6 +50,17 @@ def test_each_port_says_where_it_leads(board, guest):
     assert (rows[guest, port]["remote_domid"], rows[guest, port]["remote_port"]) == (1, bound)
 
 
+def test_only_a_port_that_leads_to_another_domain_says_how_much_was_sent_through_it(board, guest):
+    board.hardware.events_sent = lambda channel, side: 10 * channel + side
+    port = board.h.channels.alloc_unbound(guest, DomId(1))
+    assert all(row["sent"] is None for row in all_of(board, m.SysctlEvtchns) if row["domid"] == guest)
+    board.h.channels.bind_interdomain(DomId(1), guest, port)
+    binding = board.h.channels.ports[guest][port]
+    rows = {(row["domid"], row["port"]): row for row in all_of(board, m.SysctlEvtchns)}
+    assert rows[guest, port]["sent"] == 10 * binding.channel + binding.side
+    assert rows[guest, 1]["sent"] is None
+
+
 def test_each_extent_says_to_whom_and_who_has_it(board, guest):
     extent = board.h.grants.allocate(guest, DomId(1), 4, readonly=True)
     ref = board.h.grants.share(guest, extent.id, 0, 4)

@@ -9,8 +9,8 @@ import pytest
 from hvd.broker.loop import CALLS_PER_TURN, Broker
 from hvd.broker.sessions import Reply
 from hvd.broker.state import TRACE_OVER
-from hvd.transport.pulse import BEAT_EVERY_S
 from hvd.transport.ids import DomId
+from hvd.transport.pulse import BEAT_EVERY_S
 
 FLOOD, MODEST = DomId(1), DomId(2)
 

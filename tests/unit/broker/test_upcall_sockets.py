@@ -42,8 +42,8 @@ class Ends:
         held: Any = SimpleNamespace(by_key=self.by_key)
         self.poller, self.queue = Poller(), UpcallQueue()
         self.sockets = UpcallSockets(
-            held, self.poller, lambda *_, **__: None, self.killed.append,
-            lambda domain, notice: self.faults.append(notice), self.post,
+            held, self.poller, lambda *_, **__: None, kill=self.killed.append,
+            on_fault=lambda domain, notice: self.faults.append(notice), on_post=self.post,
         )  # fmt: skip
         self.sockets.connect({DOM: self.queue})
         self.poller.watch(ours.fileno(), lambda: self.sockets.hear(self.domain))

@@ -1,4 +1,4 @@
-"""A process that hangs is told from one that is kept waiting: real processes, and a clock that is the number of looks."""
+"""A process that hangs is told from one that is kept waiting: real processes; the clock is the number of looks."""
 
 from __future__ import annotations
 

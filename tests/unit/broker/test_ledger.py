@@ -1,0 +1,129 @@
+"""When a snapshot takes the place of what was carried out before it, and that nothing is lost when it does."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hvd.broker import ledger as ledger_module
+from hvd.broker.journal import Journal
+from hvd.broker.ledger import IDLE_RECORDS, JOURNAL, REPLAY_NS, SNAPSHOTS_WORTH, Ledger
+from hvd.broker.sessions import Sessions
+from hvd.broker.state import State
+
+RESTARTED = ["recovered", 0, 1, "killed by SIGKILL"]
+
+
+class Held:
+    """What the machine would hold: the newest journal, as a successor would map it."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[str, list[int]] = {}
+        self.snapshots = 0
+
+    def hold(self, key: str, descriptors: list[int]) -> None:
+        self.close()
+        self.by_key[key] = descriptors
+        self.snapshots += 1
+
+    def close(self) -> None:
+        for descriptor in self.by_key.pop(JOURNAL, []):
+            os.close(descriptor)
+
+
+class Bookkeeper:
+    """A ledger, its state and a clock that the test sets."""
+
+    def __init__(self, board: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_ns = 0
+        monkeypatch.setattr(ledger_module, "time", SimpleNamespace(monotonic_ns=lambda: self.now_ns))
+        self.held = Held()
+        self.state = State(board.h, Sessions())
+        self.ledger = Ledger(self.held)  # type: ignore[arg-type]
+        assert self.ledger.is_new
+        self.ledger.take_snapshot(self.state)
+
+    def carry_out(self, took_ns: int) -> None:
+        began_ns = self.now_ns
+        self.state.apply(RESTARTED)
+        self.now_ns += took_ns
+        self.ledger.record(self.state, RESTARTED, began_ns)
+
+    @property
+    def found(self) -> list[Any]:
+        """What a successor would have."""
+        journal = Journal(self.held.by_key[JOURNAL][0])
+        try:
+            return State.restore(journal.records()).hypervisor.events.after(0)
+        finally:
+            journal.close()
+
+
+@pytest.fixture
+def keeper(board, monkeypatch):
+    made = Bookkeeper(board, monkeypatch)
+    yield made
+    assert made.ledger.journal is not None
+    made.ledger.journal.close()
+    made.held.close()
+
+
+def test_a_successor_has_every_command_whether_it_is_in_the_snapshot_or_behind_it(keeper):
+    for number in range(300):
+        keeper.carry_out(took_ns=REPLAY_NS // 40)
+        if number % 50 == 0:
+            assert keeper.found == keeper.state.hypervisor.events.after(0)
+    assert keeper.held.snapshots == 1 + 300 // 41
+    assert keeper.found == keeper.state.hypervisor.events.after(0)
+
+
+def test_a_snapshot_that_takes_long_is_taken_seldom(keeper, monkeypatch):
+    snapshot = keeper.state.snapshot
+
+    def slow() -> bytes:
+        keeper.now_ns += 10 * REPLAY_NS
+        return bytes(snapshot())
+
+    monkeypatch.setattr(keeper.state, "snapshot", slow)
+    keeper.ledger.take_snapshot(keeper.state)
+    before = keeper.held.snapshots
+    for _ in range(10 * SNAPSHOTS_WORTH):
+        keeper.carry_out(took_ns=REPLAY_NS)
+    assert keeper.held.snapshots == before
+    keeper.carry_out(took_ns=REPLAY_NS)
+    assert keeper.held.snapshots == before + 1
+
+
+def test_a_journal_that_is_full_begins_anew(keeper, monkeypatch):
+    monkeypatch.setattr(ledger_module, "REPLAY_NS", 10**18)
+    size = os.fstat(keeper.held.by_key[JOURNAL][0]).st_size
+    snapshots = keeper.held.snapshots
+    command = ["recovered", 0, 1, "x" * 60_000]
+    for _ in range(2 + size // 60_000):
+        keeper.state.apply(command)
+        keeper.ledger.record(keeper.state, command, keeper.now_ns)
+    assert keeper.held.snapshots == snapshots + 1
+    assert keeper.found == keeper.state.hypervisor.events.after(0)
+
+
+def test_while_nobody_asks_a_snapshot_is_taken_if_it_saves_anything(keeper):
+    for _ in range(IDLE_RECORDS - 1):
+        keeper.carry_out(took_ns=0)
+    keeper.ledger.tidy(keeper.state)
+    assert keeper.held.snapshots == 1
+    keeper.carry_out(took_ns=0)
+    for _ in range(3):
+        keeper.ledger.tidy(keeper.state)
+    assert keeper.held.snapshots == 2
+
+
+def test_an_intent_that_is_open_when_a_snapshot_is_taken_is_carried_out_by_then(keeper):
+    keeper.ledger.open_intent("d:1.1", 7)
+    keeper.carry_out(took_ns=2 * REPLAY_NS)
+    keeper.ledger.close_intent()
+    journal = Journal(keeper.held.by_key[JOURNAL][0])
+    assert journal.intent() is None
+    journal.close()
