@@ -103,6 +103,32 @@ def outcome(cluster: Cluster, domain: Domain) -> str:
     return str(cluster.call(m.StoreRead(0, f"{path}/outcome")).decode())
 
 
+def lacking_of(cluster: Cluster, domain: Domain) -> dict[str, str]:
+    (row,) = [row for row in cluster.sandboxes() if row["domid"] == domain.domid]
+    return dict(row["lacking"])
+
+
+def test_a_domain_whose_layer_user_is_off_has_a_uid_where_root_gives_it_one(cluster: Cluster) -> None:
+    domain = cluster.create(DomainConfig("guest", "hvd:idle", sandbox_off=["user"]))
+    domain.wait_ready(DEADLINE_S)
+    lacking = lacking_of(cluster, domain)
+    assert lacking["user"] == "switched off by sandbox_off"
+    if IS_ROOT and "uid" not in HERE:
+        assert "uid" not in lacking
+        assert Path(f"/proc/{domain.pid}").stat().st_uid not in (0, os.geteuid())
+    else:
+        assert lacking["uid"] == HERE["uid"]
+
+
+def test_a_domain_whose_layer_cgroups_is_off_is_in_no_group_of_its_machines(cluster: Cluster) -> None:
+    for off in (["cgroups"], []):
+        domain = cluster.create(DomainConfig(f"without-{len(off)}", "hvd:idle", sandbox_off=off))
+        domain.wait_ready(DEADLINE_S)
+        assert ("cgroups" in lacking_of(cluster, domain)) == bool(off or "cgroups" in HERE)
+        groups = Path(f"/proc/{domain.pid}/cgroup").read_text()
+        assert ("/hvd-" in groups) == (not off and "cgroups" not in HERE), groups
+
+
 @pytest.fixture
 def port() -> Iterator[str]:
     """Somebody listens at this port of the host's."""
