@@ -26,7 +26,7 @@ from typing import Any
 import msgpack
 import zmq
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 FEW_DESCRIPTORS = 64
 BUFFER = 4096
 
