@@ -25,8 +25,8 @@ from hvd.toolstack.config import ConfigError
 
 ONE_BY_ONE = Path(__file__).with_name("one_by_one.py")
 NOBODY = 1_800_000_000 + os.getpid()
-"""A user of this session's alone: the kernel counts descriptors on their way by user, and with a higher limit than ours
-another session's attackers would leave us none ("Too many references: cannot splice"). Distributions give out no such numbers."""
+"""A user of this session's alone, of a number that no distribution gives out. The kernel counts descriptors on their
+way by user: with a higher limit than ours another session's attackers would leave us none ("Too many references")."""
 FEW_DESCRIPTORS = 4096
 """As many as a process has by default on some systems: the broker is not to run out of them sooner than its domains."""
 IS_ROOT = os.geteuid() == 0
