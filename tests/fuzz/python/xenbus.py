@@ -17,7 +17,7 @@ from hvd.domains.runtime import Runtime
 from hvd.domains.store import StoreClient
 from hvd.domains.xenbus import ERROR_MAX, XenbusBackend, XenbusFrontend
 from hvd.transport import messages as m
-from hvd.transport.codec import pack_request, unpack_request
+from hvd.transport.codec import pack_call, pack_request, unpack_request
 from hvd.transport.errors import PeerFault
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DOM0, DomId, Incarnation
@@ -155,6 +155,15 @@ def play(data: bytes) -> None:
     assert not is_back or not device.attached
 
 
+def _honest(choices: Choices, home: str) -> m.Multicall:
+    """What an end that keeps to the protocol writes at once, in some state."""
+    number, state = str(1 + choices.below(3)), choices.pick(("1", "2", "3", "4", "6"))
+    theirs = {"ring-ref": "8", "event-channel": "3", "hvd-session": f"1.{number}", "hvd-backend-incarnation": "1"}
+    ours = {"sectors": "2048", "hvd-incarnation": number}
+    keys = (theirs if home == FRONT else ours) | {"state": state}
+    return m.Multicall([pack_call(m.StoreWrite(0, f"{home}/{key}", value.encode())) for key, value in keys.items()])
+
+
 def _peer_acts(choices: Choices, machine: Machine, peer: DomId, home: str) -> None:
     """In its own directory; domain 0 in its name where a fuzzer is to be the toolstack."""
     node, value = choices.pick(NODES), choices.text(12) if choices.flag() else choices.pick(VALUES)
@@ -166,8 +175,8 @@ def _peer_acts(choices: Choices, machine: Machine, peer: DomId, home: str) -> No
             message = m.StoreRm(0, path)
         case 1:
             message = m.StoreWrite(0, path, choices.take(choices.below(40)) * (1 + choices.below(64)))
-        case 2:
-            message = m.Multicall([])
+        case 2 | 3:
+            message = _honest(choices, home)
     try:
         machine.call(who, message)
     except HypercallError:
