@@ -1,4 +1,4 @@
-"""How descriptors are shared out: half to whoever asks, of the other half each domain has its part, domain 0 excepted."""
+"""How descriptors are shared out: half to whoever asks, of the other half each domain but domain 0 has its part."""
 
 import errno
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import pytest
 
 from hvd.broker.held import channel_key, extent_key
 from hvd.broker.world import PART_LEAST, World
-from hvd.transport.ids import DOM0, DomId
+from hvd.transport.ids import DOM0, DomId, ExtentId
 
 MOST = 1000
 GREEDY, MODEST = DomId(1), DomId(2)
@@ -32,7 +32,7 @@ def world():
         made: Any = World.__new__(World)
         ports = {n: SimpleNamespace(channel=n, side=0) for n in range(channels)}
         ports[channels] = SimpleNamespace(channel=channels, side=1)
-        keys = [channel_key(n) for n in range(channels + 1)] + [extent_key(n) for n in range(extents)]
+        keys = [channel_key(n) for n in range(channels + 1)] + [extent_key(ExtentId(n)) for n in range(extents)]
         made.held = Held(keys, used)
         made._hypervisor = SimpleNamespace(
             domains=dict.fromkeys(range(domains)), channels=SimpleNamespace(ports={GREEDY: ports}),

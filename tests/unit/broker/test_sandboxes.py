@@ -7,8 +7,8 @@ import pytest
 from hvd.broker import sandboxes
 from hvd.broker.dispatch import handle
 from hvd.broker.domain import Life
-from hvd.broker.sandboxes import REASON_MAX
 from hvd.broker.errors import Refused
+from hvd.broker.sandboxes import REASON_MAX
 from hvd.transport import messages as m
 from hvd.transport.ids import DOM0
 from hvd.transport.sandbox import LAYERS, Kind

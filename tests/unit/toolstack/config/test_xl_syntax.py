@@ -77,7 +77,7 @@ def test_every_value_has_its_line_those_that_were_added_too():
 
 @pytest.mark.parametrize(("first", "more"), [("a = [ 'x' ]", "a += [ 'x' ]"), ("a = 'x'", "a += 'xxxxxxxx'")])
 def test_what_is_added_costs_what_it_is_and_not_what_there_is_already(first, more):
-    """Counted by what the parser's functions hand on. A sum made anew each time would be thousands of times the text."""
+    """Counted by what the parser's functions hand on. Sums made anew would be thousands of times the text."""
     text = "\n".join([first, *[more] * ADDED])
     copied = 0
 
