@@ -66,7 +66,7 @@ def fork_standby(
     live: Callable[[Identity], None],
     off: Collection[str] = (),
 ) -> Standby:
-    """A process that will `live` once it is told who it is, in these groups, in no namespace of a layer that is off.
+    """A process that will `live` once it is told who it is, in these groups, in none of a layer that is off.
 
     OSError when there can be none.
     """
@@ -75,7 +75,9 @@ def fork_standby(
         pid, flags = namespaces.fork(off)
         if pid == 0:
             ours.detach()
-            _run(flags, Sandbox(namespaces.lacking(flags, off), groups), theirs.detach(), live)
+            lacking, in_user_namespace = namespaces.lacking(flags, off), bool(flags & CLONE_NEWUSER)
+            sandbox = Sandbox(lacking, [] if "cgroups" in off else groups, in_user_namespace=in_user_namespace)
+            _run(flags, sandbox, theirs.detach(), live)
     except OSError:
         ours.close()
         raise

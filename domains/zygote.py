@@ -96,7 +96,7 @@ class Zygote:
         """Make one of those that stand by a domain's; of none, a new one."""
         self._wanted = STANDBYS
         _, domid, incarnation, name, off = message
-        born_into = set(off) & FLAGS.keys()
+        born_into = set(off) & {*FLAGS, "cgroups"}
         while self._standbys and not born_into:
             standby = self._standbys.popleft()
             if standby.become(name, descriptors):

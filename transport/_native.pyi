@@ -268,6 +268,24 @@ def exit_on_fatal_signals() -> None: ...
 def report_fatal_signals(descriptor: int) -> None: ...
 def allow_tracing() -> None: ...
 
+class CpuFollower:
+    """Keeps this process's threads on the CPUs of those whom it mostly works for; see native/cpu_follower.hpp."""
+
+    def __init__(self) -> None: ...
+    def place(self, cpus: list[int]) -> int:
+        """The number by which whoever is kept to these CPUs is known; 0 for who is kept to none. For one thread."""
+
+    def worked_for(self, place: int) -> None:
+        """A piece of work was done for somebody at this place."""
+
+    @property
+    def moves(self) -> int:
+        """How often the threads were moved."""
+
+    @property
+    def starved(self) -> int:
+        """How often they were let go because they got no time where they were."""
+
 FATAL_SIGNALS: tuple[int, ...]
 ELF_MACHINE: int
 FAULT_CONTEXT_BYTES: int

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ from hvd.domains.programs import driver_domain
 from hvd.transport.protocols.block import REQUEST_SIZE
 
 AUTO_READY = False
+LATE, LATE_S = b"L", 6.0
 features = backend.BlockBackend.features
 first: list[int] = []
 
@@ -43,6 +46,18 @@ def jumping(connection: Any) -> None:
     connection._endpoint.notify()
     while True:
         signal.pause()
+
+
+def late(connection: Any) -> None:
+    """Leave a child behind that goes on writing to the disk, and die of the first request."""
+    if not connection._ring.pop_many():
+        return
+    until = time.monotonic() + LATE_S
+    if os.fork() == 0:
+        while time.monotonic() < until:
+            os.pwrite(connection._image.descriptor, LATE * 512, 0)
+        os._exit(0)
+    os._exit(1)
 
 
 def many_sectors(device: Any) -> dict[str, Any]:

@@ -90,3 +90,31 @@ def find_own_key(guest: Guest) -> str:
     """The same search for what must be there."""
     key = bytes(certificate()["server_key"]).decode()
     return "found its own" if key in find_key(guest, key[:12]) else "did not find its own"
+
+
+def flip(guest: Guest, times: str) -> str:
+    """XSA-338, XSA-343: a port that is held open for another, closed and reset while that one binds it."""
+    call, peer = guest.runtime.hypercalls.call, DomId(int(told(guest, "peer")))
+    done = {"offered": 0, "bound": 0}
+    for number in range(int(times)):
+        with contextlib.suppress(HypercallError):
+            value, descriptors = call(m.EvtchnAllocUnbound(DOMID_SELF, peer))
+            _close(descriptors)
+            done["offered"] += 1
+            for port in range(max(1, value["port"] - 4), value["port"] + 4):
+                with contextlib.suppress(HypercallError):
+                    _, descriptors = call(m.EvtchnBindInterdomain(peer, Port(port)))
+                    _close(descriptors)
+                    done["bound"] += 1
+            for message in (m.EvtchnSend(value["port"]), m.EvtchnClose(value["port"])):
+                with contextlib.suppress(HypercallError):
+                    call(message)
+        if number % 5 == 0:
+            call(m.EvtchnReset(DOMID_SELF))
+    call(m.EvtchnReset(DOMID_SELF))
+    return f"offered {done['offered']}, bound {done['bound']}"
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import mmap
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ PUNCH_HOLE_KEEP_SIZE = 3
 PAGE = mmap.PAGESIZE
 DEADLINE_S = 20.0
 OUTLIVES_S = 6.0
+EXIT_THREAD = {"x86_64": 60, "aarch64": 93}[os.uname().machine]
 
 
 def told(guest: Guest, name: str) -> str:
@@ -244,3 +246,58 @@ def fill_tables(guest: Guest) -> str:
     except HypercallError as error:
         assert error.errno in (errno.ENOSPC, errno.EMFILE), error
     return f"has {made}"
+
+
+def map_partly(guest: Guest) -> str:
+    """XSA-361, XSA-365: batches of which the first page may be mapped and a later one not."""
+    owner, ref = DomId(int(told(guest, "owner"))), GrantRef(int(told(guest, "ref")))
+    refused = 0
+    for count in (2, 3, 64, 8192):
+        for writable in (True, False):
+            try:
+                guest.runtime.hypercalls.call(m.GnttabMap(owner, ref, count, writable))
+            except HypercallError as error:
+                assert error.errno in (errno.EINVAL, errno.EACCES, errno.ENOENT), error
+                refused += 1
+    return f"{refused} of 8 batches were refused"
+
+
+def die_mapping(guest: Guest, dies: str) -> str:
+    """XSA-371: map a page many times over and never give one back; die of it, or (the control) live on."""
+    owner, ref = DomId(int(told(guest, "owner"))), GrantRef(int(told(guest, "ref")))
+    for _ in range(20):
+        guest.runtime.hypercalls.call(m.GnttabMap(owner, ref, 1, True))
+        guest.runtime._upcalls.read_all()
+    if int(dies):
+        os._exit(1)
+    return "has it mapped 20 times"
+
+
+def fill_maptrack(guest: Guest, most: str) -> str:
+    """The same page, mapped as often as can be."""
+    owner, ref = DomId(int(told(guest, "owner"))), GrantRef(int(told(guest, "ref")))
+    mapped = 0
+    try:
+        while mapped < int(most):
+            guest.runtime.hypercalls.call(m.GnttabMap(owner, ref, 1, True))
+            guest.runtime._upcalls.read_all()
+            mapped += 1
+    except HypercallError as error:
+        assert error.errno == errno.ENOSPC, error
+    return f"mapped it {mapped} times"
+
+
+def lose_leader(guest: Guest) -> None:
+    """End the thread that the process is known by, while another goes on writing to a granted page."""
+    mapped = _map_granted(guest)
+    guest.runtime.store.write("data/mapped", "1")
+    told(guest, "go")
+    threading.Thread(target=_write_without_end, args=(mapped.view,)).start()
+    LIBC.syscall(EXIT_THREAD, 0, 0, 0, 0, 0, 0)
+
+
+def _write_without_end(view: memoryview) -> None:
+    number = 0
+    while True:
+        number += 1
+        view[0:8] = b"%08d" % (number % 10**8)

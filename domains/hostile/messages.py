@@ -9,14 +9,14 @@ import resource
 import socket
 import struct
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import msgpack
 import zmq
 
 from hvd.domains.guest import Guest
 from hvd.transport import messages as m
-from hvd.transport.codec import pack_request, unpack_reply
+from hvd.transport.codec import pack_call, pack_request, unpack_reply
 from hvd.transport.hypercalls import HypercallClient, HypercallError
 from hvd.transport.ids import DOM0, DOMID_SELF, DomId, ExtentId, GrantRef, Handle, Port
 
@@ -149,3 +149,15 @@ def tell_key(guest: Guest) -> str:
     """A victim that gives its key away."""
     guest.runtime.store.write("data/key", bytes(certificate()["server_key"]))
     return "told"
+
+
+def work_long(guest: Guest) -> NoReturn:
+    """One hypercall that takes the broker long, again and again: whoever ends a broker finds it at that."""
+    call = guest.runtime.hypercalls.call
+    for number in range(100):
+        call(m.StoreWatch("data/watched", f"t{number}"))
+    writes = [pack_call(m.StoreWrite(0, "data/watched", b"%d" % number)) for number in range(64)]
+    guest.runtime.store.write("data/working", "1")
+    while True:
+        call(m.Multicall(writes))
+        guest.runtime._upcalls.read_all()

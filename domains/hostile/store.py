@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import Any, NoReturn
 
 from hvd.domains.guest import Guest
@@ -143,3 +144,51 @@ def print_without_end(guest: Guest, size: str) -> str:
         guest.write_console(line)
         guest.runtime.wait(0)
     return f"printed {int(size):,} bytes"
+
+
+def dodge_quota(guest: Guest, most: str) -> str:
+    """XSA-419, XSA-440, XSA-483: more nodes than it may have, past permissions, transactions and removals."""
+    call, me = guest.runtime.hypercalls.call, guest.domid
+    made = 0
+    for number in range(int(most)):
+        path = f"data/many/{number // 100}/{number}"
+        try:
+            call(m.StoreMkdir(0, path))
+            made += 1
+        except HypercallError as error:
+            assert error.errno == errno.ENOSPC, error
+        if number % 10 == 0:
+            _tried(guest, [m.StoreSetPerms(0, path, [f"n{me}", "r0"]), m.StoreSetPerms(0, path, [f"n{me}"])])
+        if number % 50 == 0:
+            _remove_and_give_up(guest, number)
+    _tried(guest, [m.StoreRm(0, "data/many/0/0")])  # room to say so
+    return f"{made} of {most} calls made a node"
+
+
+def _remove_and_give_up(guest: Guest, number: int) -> None:
+    """What a transaction that is given up removed is there, and counts; what one made and removed does not."""
+    call, hundred = guest.runtime.hypercalls.call, f"data/many/{number // 100}"
+    first, second = call(m.StoreTransactionStart()), call(m.StoreTransactionStart())
+    _tried(guest, [m.StoreRm(first, hundred), m.StoreRm(first, "data/many"), m.StoreTransactionEnd(first, False),
+                   m.StoreMkdir(second, "data/once"), m.StoreRm(second, "data/once"), m.StoreRm(second, "data/once"),
+                   m.StoreTransactionEnd(second, True)])  # fmt: skip
+
+
+def break_transactions(guest: Guest) -> None:
+    """XSA-414, XSA-415, XSA-484: creations that fail half-way, parents removed in open transactions; die in one."""
+    call = guest.runtime.hypercalls.call
+    for number in range(30):
+        transactions = [call(m.StoreTransactionStart()) for _ in range(3)]
+        first, second, third = transactions
+        _tried(guest, [
+            m.StoreMkdir(first, f"data/a/{number}/b/c"), m.StoreRm(0, "data/a"),
+            m.StoreMkdir(first, "/local/domain/0/x/y/z"), m.StoreWrite(second, "data/a/" + "d/" * 800, b"1"),
+            m.StoreWrite(second, f"data/a/{number}/b", b"1"), m.StoreRm(second, "data"),
+            m.StoreMkdir(third, "data/a/e"), m.StoreSetPerms(third, "data/a/e", ["n0"]),
+            m.StoreTransactionEnd(first, True), m.StoreRm(third, "data/a"),
+            m.StoreTransactionEnd(second, number % 2 == 0), m.StoreTransactionEnd(second, True),
+            m.StoreTransactionEnd(third, True), m.StoreMkdir(third, "data/f"),
+        ])  # fmt: skip
+    tx = call(m.StoreTransactionStart())
+    _tried(guest, [m.StoreMkdir(tx, "data/left/behind"), m.StoreWatch("data", "t"), m.StoreRm(tx, "data")])
+    os._exit(1)

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import errno
 import json
+import signal
 import struct
 import time
 from abc import ABC, abstractmethod
@@ -32,6 +33,7 @@ REQUEST_MAX = 32
 """Bytes that a request may carry."""
 BATCH = 32
 NAIVE = "naive"
+LOOKS, LOOK_AGAIN_S = 20, 0.05
 
 
 def answer(guest: Guest, state: Callable[[], dict[str, Any]]) -> None:
@@ -202,3 +204,20 @@ def use_disk(guest: Guest) -> str:
             break
     assert disk.read(0, 1) == b"late" * 128
     return "the successor served"
+
+
+def keep_block(guest: Guest) -> str:
+    """Write a block, once; what is in it while it should not change."""
+    disk, found = guest.disk(), set()
+    disk.write(0, b"G" * 512)
+    for _ in range(LOOKS):
+        found.add(disk.read(0, 1)[:1].decode())
+        guest.runtime.wait(LOOK_AGAIN_S)
+    return f"found {''.join(sorted(found))}"
+
+
+def be_deaf_to_input(guest: Guest) -> None:
+    """Never read what is typed, nor do anything else."""
+    guest.runtime.store.write("data/deaf", "1")
+    while True:
+        signal.pause()

@@ -5,6 +5,7 @@ It takes every refusal, and goes on until it is stopped.
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import threading
@@ -22,6 +23,8 @@ AUTO_READY = False
 PAGE = 4096
 THREADS, PROCESSES = 63, 511
 VALUE = b"x" * 2000
+ITERATIONS = 10**7
+"""Of a computation that takes seconds."""
 
 
 def spins(guest: Guest) -> None:
@@ -49,6 +52,14 @@ def calls(guest: Guest) -> None:
     """One hypercall after the other."""
     while True:
         guest.runtime.hypercalls.call(m.XenVersion())
+
+
+def crowds(guest: Guest) -> None:
+    """Hypercalls, while as many threads as it may have compute: whoever works for it where it runs has to wait."""
+    for _ in range(THREADS):
+        with suppress(RuntimeError):
+            threading.Thread(target=_compute_for_ever, daemon=True).start()
+    calls(guest)
 
 
 def fills_store(guest: Guest) -> None:
@@ -143,10 +154,17 @@ def _for_ever() -> None:
         pass
 
 
+def _compute_for_ever() -> None:
+    """Without the interpreter's lock."""
+    while True:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", ITERATIONS)
+
+
 WAYS: dict[str, Callable[[Guest], None]] = {
     way.__name__: way
     for way in (
-        spins, storms, prints, calls, fills_store, watches, transacts, grants, ports, allocates, forks, fills_all,
+        spins, storms, prints, calls, crowds, fills_store, watches, transacts, grants, ports, allocates, forks,
+        fills_all,
     )
 }  # fmt: skip
 

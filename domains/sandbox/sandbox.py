@@ -26,15 +26,17 @@ HOSTS_NETWORK = "a driver domain with network works in the host's"
 CORE = "a core of it is to be written by others of the same user"
 NO_GROUPS = "there is none that we may change: that takes root, or systemd-run --user --scope -p Delegate=yes"
 NO_ROOT = "the machine was not started by root"
+ONE_USER = "in its user namespace there is one user"
 
 
 class Sandbox:
     """One process's. Not for a process with a second thread: capabilities and Landlock are a thread's."""
 
-    def __init__(self, lacking: dict[str, str], groups: list[DomainGroups]) -> None:
+    def __init__(self, lacking: dict[str, str], groups: list[DomainGroups], *, in_user_namespace: bool) -> None:
         """`lacking`: the namespaces that it was not born into, each with the reason."""
         self.lacking = dict(lacking)
         self._groups = groups
+        self._in_user_namespace = in_user_namespace
 
     def begin(self) -> None:
         """Put on all that needs no identity."""
@@ -45,8 +47,8 @@ class Sandbox:
         self._used_bytes = limits.private_bytes()
         self._root: Root | None = None
         self._person = identity.Person(os.geteuid(), -1)
-        if os.geteuid() != 0 or "user" not in self.lacking:
-            self.lacking["uid"] = NO_ROOT
+        if os.geteuid() != 0 or self._in_user_namespace:
+            self.lacking["uid"] = NO_ROOT if os.geteuid() != 0 else ONE_USER
         else:
             self._person = identity.new_person(self._pid)
         if "mount" in self.lacking:

@@ -48,7 +48,8 @@ def _fork_guest(write: int, run_dir: str, groups: list[DomainGroups]) -> NoRetur
         if pid == 0:
             if flags & CLONE_NEWUSER:
                 map_own_user(*ids)
-            sandbox = Sandbox(namespaces.lacking(flags, ()), groups)
+            in_user_namespace = bool(flags & CLONE_NEWUSER)
+            sandbox = Sandbox(namespaces.lacking(flags, ()), groups, in_user_namespace=in_user_namespace)
             sandbox.begin()
             sandbox.enter(_certificate(run_dir))
             os.write(write, json.dumps(sandbox.lacking).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from hvd.broker.poller import Poller
@@ -15,8 +16,10 @@ READ_BYTES = 65_536
 class ConsoleLog:
     """One pipe a domain; read when it is readable, and once more at its death."""
 
-    def __init__(self, run_dir: str, poller: Poller) -> None:
+    def __init__(self, run_dir: str, poller: Poller, on_read: Callable[[DomId], None]) -> None:
+        """`on_read` is told whose pipe was read."""
         self._poller = poller
+        self._on_read = on_read
         self._directory = Path(run_dir) / "log"
         self._directory.mkdir(mode=0o700, exist_ok=True)
         self._pipes: dict[DomId, tuple[int, Path]] = {}
@@ -47,3 +50,4 @@ class ConsoleLog:
             return
         if data:
             append(entry[1], data)
+            self._on_read(domid)

@@ -174,6 +174,7 @@ class Broker:
 
     def _on_post(self, domain: Domain, body: bytes) -> None:
         """A hypercall that nobody waits for; what is wrong with it is told in the log."""
+        self._world.cpus.worked_for(domain.domid)
         reply = self._answer(domain.domid, b"", body)
         if reply is not None and reply.errno:
             self._world.publisher.log("posted hypercall refused", domid=domain.domid, reason=str(reply.value))
@@ -202,6 +203,7 @@ class Broker:
                 return
             client, body = received
             if domid is not None:
+                self._world.cpus.worked_for(domid)
                 self._hear_first(domid)
             reply = self._answer(domid, client, body)
             if reply is not None:

@@ -55,7 +55,7 @@ def take_report(domain: Domain, untrusted_lacking: dict[str, str]) -> str:
     """Note what an incarnation lacks, once: it says so before its kernel can say anything. A line for the log."""
     if domain.sandbox_lacking is not None:
         raise Refused(errno.EEXIST, f"domain {domain.domid} has reported its sandbox already")
-    lacking = {name: untrusted_lacking[name][:REASON_MAX] for name in LAYERS if name in untrusted_lacking}
+    lacking = {name: _on_one_line(untrusted_lacking[name]) for name in LAYERS if name in untrusted_lacking}
     domain.sandbox_lacking = lacking
     missing = [name for name in domain.config.sandbox_require if name in lacking]
     if missing:
@@ -64,6 +64,11 @@ def take_report(domain: Domain, untrusted_lacking: dict[str, str]) -> str:
     lacks = "; ".join(f"{name} ({reason})" for name, reason in lacking.items()) or "nothing"
     kind = kind_of(domain)
     return f"domain {domain.domid} {domain.name}: sandbox {kind}: {', '.join(in_force(lacking))}; lacking: {lacks}"
+
+
+def _on_one_line(untrusted: str) -> str:
+    """Whatever a domain says in the hypervisor's name begins no line of its own and moves no cursor."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in untrusted[:REASON_MAX])[:REASON_MAX]
 
 
 def describe(domain: Domain) -> dict[str, Any]:

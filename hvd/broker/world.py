@@ -14,6 +14,7 @@ import zmq
 
 from hvd.broker import core_dumps, sandboxes
 from hvd.broker.audit import AuditLog
+from hvd.broker.callers_cpus import CallersCpus
 from hvd.broker.console_log import ConsoleLog
 from hvd.broker.domain import Domain
 from hvd.broker.endpoints import CONNECTIONS_MAX, Endpoints
@@ -74,7 +75,8 @@ class World:
         self.endpoints = Endpoints(context, inheritance.run_dir, poller, on_ready, self._end_flood)
         self.publisher = Publisher(context, self.endpoints.directory, poller)
         self.trace = TraceBuffers(self.held)
-        self.console_log = ConsoleLog(inheritance.run_dir, poller)
+        self.cpus = CallersCpus()
+        self.console_log = ConsoleLog(inheritance.run_dir, poller, self.cpus.worked_for)
         self.audit_log = AuditLog(inheritance.run_dir)
         self.upcalls = UpcallSockets(
             self.held, poller, self.publisher.log, kill=self._kill, on_fault=on_fault, on_post=on_post
@@ -166,6 +168,7 @@ class World:
     def release_domain(self, domid: DomId) -> None:
         """Whatever of it there is: it may have been refused half-way."""
         self.console_log.forget(domid)
+        self.cpus.forget(domid)
         self.audit_log.forget(domid)
         self.endpoints.close(domid)
         self.upcalls.forget(domid)
@@ -189,6 +192,7 @@ class World:
     def open_endpoint(self, domain: Domain) -> None:
         """Bind the endpoint of this incarnation: for a new one, or again in a new broker."""
         secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
+        self.cpus.learn(domain.domid, domain.config.cpus)
         self.endpoints.open(domain.domid, domain.incarnation, secret)
         self.console_log.attach(domain.domid, domain.name, self.held.by_key[domain_key(domain.domid)][STDIO])
         self.upcalls.listen(domain)

@@ -58,11 +58,15 @@ TARGETS = {
         Target("upcalls", 300),
         Target("machine_link", 300),
         Target("fault_notice", 32),
+        Target("posts", 300),
+        Target("sandboxes", 300),
+        Target("xenbus", 400),
         Target("xl_cfg", 1000),
         Target("cluster_file", 1000),
         Target("policy_file", 1000),
         Target("trace_records", 300),
         Target("memory_map", 1000),
         Target("line_discipline", 300),
+        Target("console_frontend", 300),
     )
 }

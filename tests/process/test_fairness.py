@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +71,49 @@ def test_beside_one_that_wants_everything_another_makes_its_way(way):
             assert (info.state, info.restarts) == (DomainState.RUNNING, 0)
         other.shutdown()
         other.wait_gone(DEADLINE_S)
+
+
+CPUS = sorted(os.sched_getaffinity(0))
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="it takes two CPUs")
+def test_the_broker_works_where_those_are_whom_it_works_for():
+    """As a hypercall of Xen's is carried out on its caller's CPU: whoever calls without end takes nobody else's."""
+    with Cluster.build() as cluster:
+        greedy = cluster.create(DomainConfig("greedy", "hvd:nuisance", args=["calls"], cpus=CPUS[:1]))
+        _wait_for_broker_on(cluster, CPUS[:1])
+        other = cluster.create(DomainConfig("other", "hvd:measured", cpus=CPUS[-1:]))
+        other.wait_ready(DEADLINE_S)
+        _wait_for_broker_on(cluster, CPUS[:1])
+        greedy.destroy()
+        greedy.wait_gone(DEADLINE_S)
+        _wait_for_broker_on(cluster, CPUS)
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="it takes two CPUs")
+def test_a_new_broker_follows_too():
+    with Cluster.build() as cluster:
+        cluster.create(DomainConfig("greedy", "hvd:nuisance", args=["calls"], cpus=CPUS[-1:]))
+        _wait_for_broker_on(cluster, CPUS[-1:])
+        before = cluster.info()["broker_pid"]
+        os.kill(before, 9)
+        while cluster.info()["broker_pid"] == before:
+            pass
+        _wait_for_broker_on(cluster, CPUS[-1:])
+
+
+def _wait_for_broker_on(cluster, cpus):
+    """All of its threads but the one that looks after them."""
+    pid = cluster.info()["broker_pid"]
+    until = time.monotonic() + DEADLINE_S
+    while not _keeps_to(pid, cpus):
+        assert time.monotonic() < until, f"the broker is not on CPUs {cpus}"
+        time.sleep(0.001)
+
+
+def _keeps_to(pid, cpus):
+    kept = [os.sched_getaffinity(int(task.name)) == set(cpus) for task in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(kept) >= len(kept) - 1
 
 
 def test_every_way_is_measured():

@@ -7,6 +7,8 @@ import contextlib
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,6 +103,58 @@ def outcome(cluster: Cluster, domain: Domain) -> str:
     if info.state is not DomainState.RUNNING:
         return f"stopped: {info.last_death}"
     return str(cluster.call(m.StoreRead(0, f"{path}/outcome")).decode())
+
+
+def lacking_of(cluster: Cluster, domain: Domain) -> dict[str, str]:
+    (row,) = [row for row in cluster.sandboxes() if row["domid"] == domain.domid]
+    return dict(row["lacking"])
+
+
+def test_a_domain_whose_layer_user_is_off_has_a_uid_where_root_gives_it_one(cluster: Cluster) -> None:
+    domain = cluster.create(DomainConfig("guest", "hvd:idle", sandbox_off=["user"]))
+    domain.wait_ready(DEADLINE_S)
+    lacking = lacking_of(cluster, domain)
+    assert lacking["user"] == "switched off by sandbox_off"
+    if IS_ROOT and "uid" not in HERE:
+        assert "uid" not in lacking
+        assert Path(f"/proc/{domain.pid}").stat().st_uid not in (0, os.geteuid())
+    else:
+        assert lacking["uid"] == HERE["uid"]
+
+
+def test_a_domain_whose_layer_cgroups_is_off_is_in_no_group_of_its_machines(cluster: Cluster) -> None:
+    for off in (["cgroups"], []):
+        domain = cluster.create(DomainConfig(f"without-{len(off)}", "hvd:idle", sandbox_off=off))
+        domain.wait_ready(DEADLINE_S)
+        assert ("cgroups" in lacking_of(cluster, domain)) == bool(off or "cgroups" in HERE)
+        groups = Path(f"/proc/{domain.pid}/cgroup").read_text()
+        assert ("/hvd-" in groups) == (not off and "cgroups" not in HERE), groups
+
+
+WITHOUT_MOUNTS = f"""
+import select
+from hvd.toolstack.cluster import Cluster
+from hvd.transport.messages import DomainConfig
+
+with open("/proc/self/mountinfo") as mounts, Cluster.build() as cluster:
+    changes = select.poll()
+    changes.register(mounts, select.POLLPRI | select.POLLERR)
+    mounts.read()
+    changes.poll(0)
+    for off in (["mount"], ["mount", "root"]):
+        cluster.create(DomainConfig("-".join(["without", *off]), "hvd:idle", sandbox_off=off)).wait_ready({DEADLINE_S})
+    print("changed" if changes.poll(0) else "as they were")
+"""
+
+
+@pytest.mark.skipif(not IS_ROOT or shutil.which("unshare") is None, reason="nobody else may change the host's mounts")
+def test_a_domain_whose_layer_mount_is_off_changes_none_of_the_hosts_mounts() -> None:
+    """Its root was once put together over the host's /proc, which was gone for everybody meanwhile."""
+    alone = ["unshare", "--mount"]  # where nobody but it mounts anything
+    done = subprocess.run(
+        [*alone, sys.executable, "-P", "-c", WITHOUT_MOUNTS], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "as they were\n"), done.stderr
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 // process.hpp for Python, without logic of its own.
+#include <nanobind/stl/vector.h>
+
 #include "bindings.hpp"
+#include "cpu_follower.hpp"
 #include "fault_report.hpp"
 #include "process.hpp"
 
@@ -25,6 +28,12 @@ void bind_process(nb::module_& m) {
     m.def("fork_sibling", fork_sibling, nb::arg("namespaces"));
     m.def("die_with_parent", [] { checked(die_with_parent()); });
     m.def("set_process_name", [](const char* name) { checked(set_process_name(name)); }, nb::arg("name"));
+    nb::class_<CpuFollower>(m, "CpuFollower")
+        .def(nb::init<>())
+        .def("place", &CpuFollower::place, nb::arg("cpus"))
+        .def("worked_for", &CpuFollower::worked_for, nb::arg("place"))
+        .def_prop_ro("moves", &CpuFollower::moves)
+        .def_prop_ro("starved", &CpuFollower::starved);
     nb::list fatal;
     for (const int number : fatal_signals) {
         fatal.append(number);

@@ -23,7 +23,7 @@ DEADLINE_S = 20.0
 LOOK_AGAIN_S = 0.003
 KERNEL = "hvd:hostile"
 DEFAULT_POLICY = "default"
-PATIENCE_S = 2.0
+PATIENCE_S = 5.0
 """How long a victim may take to say how it is before it counts as harmed."""
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from hvd.transport.ids import Port
 from hvd.transport.run_dir import DOMAINS, ENDPOINT
 
 REPLAYS = 100
+POISONED_MAX = 60
 FORGED = 300
 FLOOD_DESCRIPTORS, FLOODERS_MAX = 4000, 8
 REACHES_SOCKETS = ("root", "landlock", *(("uid",) if IS_ROOT else ("user", "mount")))
@@ -177,9 +181,42 @@ def _deaf(arena: Arena) -> Seen:
     return harm(what) if arena.broker_pid() != broker or grown > 4096 else harmless(what)
 
 
+def _poison(arena: Arena) -> Seen:
+    """Whoever crashes over its hypercall is not fed it a third time. That a broker crashes is the suite's own doing."""
+    machine, broker = int(arena.cluster.info()["machine_pid"]), arena.broker_pid()
+    attacker, other = arena.domain("messages.work_long", wait=False), _bystander(arena)
+    arena.node(attacker, "data/working")
+    deaths = 0
+    while attacker.state is DomainState.RUNNING and deaths < POISONED_MAX:
+        os.kill(broker, signal.SIGSEGV)
+        deaths += 1
+        arena.until(lambda: _broker_of(machine) not in (0, broker), "the next broker")  # noqa: B023
+        broker = _broker_of(machine)
+    if attacker.state is not DomainState.RUNNING:
+        attacker.wait_state(DomainState.PRESERVED)
+    info = attacker.info()
+    what = f"{deaths} brokers ended; its sender: {info.last_death or info.state}"
+    spared = other.info().incarnation == 1
+    return harmless(what) if "was found open by" in info.last_death and spared else harm(what)
+
+
+def _broker_of(machine: int) -> int:
+    """The pid of the machine's broker; 0 between two of them."""
+    for pid in Path(f"/proc/{machine}/task/{machine}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/stat").read_text().split(")")[0].endswith("(hvd-broker"):
+                return int(pid)
+    return 0
+
+
 def resident_kib(arena: Arena) -> int:
     """What the broker has of memory."""
-    for line in Path(f"/proc/{arena.broker_pid()}/status").read_text().splitlines():
+    return memory_kib(arena.broker_pid())
+
+
+def memory_kib(pid: int) -> int:
+    """What a process has of memory."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1])
     return 0
@@ -207,6 +244,8 @@ ATTACKS: list[Attack] = [
            undefended("accepts_everybody", 56), "against a bare ZeroMQ socket with 64 descriptors"),
     Attack("forged descriptors", "broker: the upcall socket's other way", _forged_descriptors,
            undefended("keeps_descriptors", FORGED), "against a peer that ignores what comes with a message"),
+    Attack("a hypercall that brokers die over", "broker: poison is refused", _poison, undefended("is_fed_again", 10),
+           "against a server that is started again and fed again"),
     Attack("a domain that never reads its descriptor socket", "broker: outbox_max", _deaf,
            undefended("queues_without_end", 10_000), "against a peer that keeps what is not taken"),
 ]  # fmt: skip

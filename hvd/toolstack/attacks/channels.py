@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from hvd.toolstack.attacks.arena import Arena, harm, harmless
+from hvd.toolstack.attacks.arena import DEADLINE_S, Arena, harm, harmless
 from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
 from hvd.toolstack.attacks.broker import against_broker, undefended
 from hvd.transport import messages as m
 from hvd.transport.ids import DOM0, Port
 
+FLIPS = 150
 KNOWN = 12
 """Characters of a key that its seeker is told."""
 OWN_MEMORY = ("root", "landlock", "opaque", "seccomp", "uid", "user", "mount")
@@ -27,6 +28,21 @@ def bind_all(offered: bool) -> Attempt:
         return harm("a port of the victim's is bound to it") if taken else harmless(told)
 
     return attempt
+
+
+def _flip(arena: Arena) -> Seen:
+    """Two that bind each other's ports while they are closed; in the end there are as many ports as before."""
+    broker, ports = arena.broker_pid(), arena.cluster.info()["ports"]
+    pair = [arena.domain("channels.flip", FLIPS), arena.domain("channels.flip", FLIPS)]
+    for one, other in (pair, reversed(pair)):
+        arena.write(one, "data/peer", other.domid)
+    told = [arena.outcome(one) for one in pair]
+    for one in pair:
+        one.destroy()
+        one.wait_gone(DEADLINE_S)
+    left = arena.cluster.info()["ports"] - ports
+    what = f"{told[0]}; {left} ports are left"
+    return harm(what) if left or arena.broker_pid() != broker else harmless(what)
 
 
 def _stuff(arena: Arena) -> Seen:
@@ -65,6 +81,8 @@ ATTACKS: list[Attack] = [
     Attack("XSA-343 XSA-344 resets that race", "event channels: one loop decides",
            against_broker(lambda arena: arena.attack("channels.race_resets")),
            undefended("lets_go_of_what_is_in_use", 60), "against one that frees a port while it is used"),
+    Attack("XSA-338 a port that is closed while it is bound", "event channels: one loop decides", _flip,
+           undefended("lets_go_of_what_is_in_use", FLIPS), "against one that frees a port while it is used"),
     Attack("a channel's pipe filled, its flags changed", "event channels: a description for each end", _stuff,
            undefended("shares_a_description"), "against two that write one description"),
     Attack("another domain's key in a fork", "zygote: it holds no key", _find_key(False), _find_key(True),

@@ -10,6 +10,7 @@ from pathlib import Path
 from hvd.toolstack.attacks.arena import DEADLINE_S, Arena, harm, harmless
 from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
 from hvd.toolstack.attacks.broker import undefended
+from hvd.toolstack.attacks.layers import attacks_on
 from hvd.toolstack.attacks.pairs import NAIVE, on_ring
 from hvd.toolstack.cluster import Domain, DomainState
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
@@ -76,6 +77,19 @@ def _backend(lie: str) -> Attempt:
     return attempt
 
 
+def _late(arena: Arena, off: tuple[str, ...]) -> Seen:
+    """A guest's block, acknowledged by the successor, must stay what it is whatever the dead backend left running."""
+    driver = arena.add(DomainConfig(
+        "late", BACKEND, args=["late"], driver_domain=True, sandbox="program", seccomp="eperm", sandbox_off=list(off),
+        on_crash="restart", restart=FOREVER), wait=False)  # fmt: skip
+    image = arena.home / "late.img"
+    image.write_bytes(bytes(IMAGE_BYTES))
+    guest = arena.domain("victims.keep_block", wait=False, devices=[_disk(image, "late")])
+    told = arena.outcome(guest)
+    arena.note_sandbox(driver)
+    return harmless(f"the guest {told}") if told == "did found G" else harm(f"the guest {told}: written since")
+
+
 def _writable(arena: Arena) -> Seen:
     """What the attacker's writes do where they are allowed; it says itself that they are no errors."""
     arena.add(DomainConfig("driver", "hvd:driver_domain", driver_domain=True))
@@ -106,6 +120,7 @@ ATTACKS: list[Attack] = [
     *(Attack(f"{what} of a backend", "blkfront: ids are its own", _backend(lie),
              undefended("believes_responses", *ids), "against a frontend that believes them")
       for what, lie, ids in (("invented answers", "invented", (1001,)), ("repeated answers", "repeated", (1, 1)))),
+    *attacks_on("I/O of a dead incarnation", ("pid",), _late, also_off=("cgroups",)),
     Attack("XSA-39 an answer index of a backend too far ahead", "blkfront: indices are bounded", _backend("jumping"),
            on_ring(NAIVE, "rings.jump", 5000), "the same index, against an end that believes it"),
 ]  # fmt: skip

@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import resource
+import signal
 import socket
 import struct
 import subprocess
@@ -26,7 +27,7 @@ from typing import Any
 import msgpack
 import zmq
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 FEW_DESCRIPTORS = 64
 BUFFER = 4096
 
@@ -209,11 +210,43 @@ def believes_responses(*ids: int) -> tuple[bool, str]:
     return False, "it goes on"
 
 
+def maps_what_it_can(granted: int, count: int) -> tuple[bool, str]:
+    """Maps a batch page by page, and forgets the first ones when a later one fails."""
+    pins = dict.fromkeys(range(granted), 0)
+    try:
+        for page in range(count):
+            pins[page] += 1
+    except KeyError:
+        return any(pins.values()), f"{sum(pins.values())} pages are mapped by a batch that failed"
+    return False, "it goes on"
+
+
+def is_fed_again(times: int) -> tuple[bool, str]:
+    """A server that is started again whenever it died, and given what was not answered."""
+    deaths = 0
+    while deaths < times:
+        if (pid := os.fork()) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)  # of the message
+        deaths += os.waitpid(pid, 0)[1] != 0
+    return deaths == times, f"{deaths} servers died of the same message"
+
+
+def forgets_its_parents(names: int) -> tuple[bool, str]:
+    """A store that looks for a node's parent when it is to be counted off, and not before."""
+    nodes = {f"/a/{number}": "/a" for number in range(names)} | {"/a": "/"}
+    del nodes["/a"]  # by another transaction
+    children = {parent: sum(nodes[node] == parent for node in nodes) for parent in nodes}
+    for node in list(nodes):
+        children[nodes.pop(node)] -= 1
+    return False, "it goes on"
+
+
 PEERS: dict[str, Callable[..., tuple[bool, str]]] = {
     peer.__name__: peer for peer in (
         trusts_messages, accepts_everybody, keeps_descriptors, queues_without_end, copies_whatever_comes,
         walks_recursively, writes_all_it_is_told, counts_without_names, reads_every_byte,
         lets_go_of_what_is_in_use, shares_a_description, writes_any_sector, believes_a_key, believes_responses,
+        maps_what_it_can, is_fed_again, forgets_its_parents,
     )
 }  # fmt: skip
 
@@ -225,3 +258,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+

@@ -10,6 +10,7 @@ from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
 from hvd.toolstack.attacks.broker import against_broker, undefended
 from hvd.toolstack.attacks.layers import attacks_on
 from hvd.toolstack.cluster import Domain, DomainState
+from hvd.transport.limits import MAPTRACK_MAX
 
 ORIGINAL = "original"
 RING_SLOTS = 32
@@ -63,6 +64,11 @@ def _outlive(arena: Arena, off: tuple[str, ...]) -> Seen:
     arena.node(attacker, "data/mapped")
     arena.write(attacker, "data/go", 1)
     attacker.wait_state(DomainState.PRESERVED)
+    return _still(arena, owner)
+
+
+def _still(arena: Arena, owner: Domain) -> Seen:
+    """Nobody writes to the owner's page any more."""
     first = (arena.ask(owner) or {}).get("content")
     for _ in range(LOOKS):  # a writer that waits for a CPU has not stopped
         time.sleep(LOOK_AGAIN_S)
@@ -93,6 +99,59 @@ def _unmap_twice(arena: Arena) -> Seen:
     revoked = str((arena.ask(owner) or {}).get("revoked"))
     what = f"{told}; taking another's page back is {revoked}"
     return harmless(what) if revoked.startswith("refused") else harm(what)
+
+
+def _map_partly(arena: Arena) -> Seen:
+    """When every batch was refused nothing of the owner's is mapped: it can have its page back."""
+    attacker = arena.domain("grants.map_partly")
+    owner = _granted(arena, "writable", attacker)
+    told = arena.outcome(attacker)
+    return _taken_back(arena, owner, told)
+
+
+def _die_mapping(dies: bool) -> Attempt:
+    """What a dead domain had mapped its owner can have back; what one that lives has, not."""
+
+    def attempt(arena: Arena) -> Seen:
+        attacker = arena.domain("grants.die_mapping", int(dies))
+        owner = _granted(arena, "writable", attacker)
+        if dies:
+            attacker.wait_state(DomainState.PRESERVED)
+            return _taken_back(arena, owner, "it died with 20 mappings")
+        return _taken_back(arena, owner, arena.outcome(attacker))
+
+    return attempt
+
+
+def _taken_back(arena: Arena, owner: Domain, told: str) -> Seen:
+    arena.write(owner, "data/revoke", 1)
+    revoked = str((arena.ask(owner) or {}).get("revoked"))
+    what = f"{told}; taking the page back is {revoked}"
+    return harmless(what) if revoked == "taken back" else harm(what)
+
+
+def _fill_maptrack(arena: Arena) -> Seen:
+    """Its own table is full, and nobody else's: another maps the same owner's page."""
+    attacker, other = arena.domain("grants.fill_maptrack", 2 * MAPTRACK_MAX), arena.domain("grants.keep_mapping")
+    _granted(arena, "writable", attacker)
+    told = arena.outcome(attacker)
+    _granted(arena, "writable", other)
+    arena.node(other, "data/mapped")
+    return harm(told) if told == f"did mapped it {2 * MAPTRACK_MAX} times" else harmless(f"{told}; another maps too")
+
+
+def _lose_leader(arena: Arena) -> Seen:
+    """While a thread of it writes it is not dead, and when it is dead no thread of it writes."""
+    attacker = arena.domain("grants.lose_leader")
+    owner = _granted(arena, "writable", attacker)
+    arena.node(attacker, "data/mapped")
+    arena.write(attacker, "data/go", 1)
+    arena.until(lambda: (arena.ask(owner) or {}).get("content") != ORIGINAL, "the attacker's thread to write")
+    if attacker.state is not DomainState.RUNNING:
+        return harm(f"it counts as {attacker.state}, and writes")
+    attacker.kill()
+    attacker.wait_state(DomainState.PRESERVED)
+    return _still(arena, owner)
 
 
 def _copy(mode: str) -> Attempt:
@@ -199,6 +258,14 @@ ATTACKS: list[Attack] = [
     Attack("a forged death", "broker: death is the kernel's word", _keep_mapping("writable", "forge_death"),
            _keep_mapping(NAIVE, "forge_death"), "from an owner that believes what it sees"),
     *attacks_on("a child that outlives its domain", ("pid",), _outlive, also_off=("cgroups",)),
+    Attack("a domain whose first thread has gone", "broker: death is the kernel's word", _lose_leader,
+           lambda arena: _outlive(arena, ("pid", "cgroups")), "by a child, without pid, cgroups", needs=("pid",)),
+    Attack("XSA-361 XSA-365 a batch of which one page cannot be mapped", "grants: a batch is mapped or refused whole",
+           _map_partly, undefended("maps_what_it_can", 1, 2), "against a table that maps page by page"),
+    Attack("XSA-371 a mapper that dies", "broker: what a dead domain held is withdrawn", _die_mapping(True),
+           _die_mapping(False), "by one that lives on"),
+    Attack("exhausting mappings", "broker: quotas", _fill_maptrack, undefended("queues_without_end", 2 * MAPTRACK_MAX),
+           "against a table without a bound"),
     Attack("XSA-403 a neighbour's data beside a granted page", "grants: an extent for each peer",
            _read_beyond("writable"), _read_beyond("beside"), "from an owner that keeps a secret in the same extent"),
     Attack("XSA-218 XSA-224 unmapping twice", "grants: a handle for each mapping", _unmap_twice,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import time
 
 from hvd.toolstack.attacks.arena import ENDED, Arena, harm, harmless, home
 from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
-from hvd.toolstack.attacks.broker import against_broker, resident_kib, undefended
+from hvd.toolstack.attacks.broker import against_broker, memory_kib, resident_kib, undefended
 from hvd.toolstack.cluster import Domain
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call
@@ -21,6 +22,9 @@ LOG_BYTES = 6 << 20
 LOGS_MAX = 3 << 20
 """Two files of 1 MiB, and what was on its way."""
 DOM0_NODES = 8_000
+NODES_QUOTA, NODES_TRIED = 1_000, 1_500
+"""What a guest may have, and what it tries to."""
+TYPED_BYTES, TYPES_S = 4 << 20, 1.0
 
 
 def _victim(arena: Arena) -> tuple[Domain, str]:
@@ -164,6 +168,42 @@ def _fill_as_domain_0(arena: Arena) -> Seen:
     return Seen(grown > 2 * GROWTH_MAX_KIB, f"{DOM0_NODES:,} nodes, and the broker has {grown:,} KiB more")
 
 
+def _dodge(by_domain_0: bool) -> Attempt:
+    """The nodes that there are in the end; the control's are made by domain 0, which has no quota."""
+
+    def attempt(arena: Arena) -> Seen:
+        attacker = arena.domain("store.dodge_quota", 0 if by_domain_0 else NODES_TRIED)
+        told = arena.outcome(attacker)
+        for start in range(0, NODES_TRIED if by_domain_0 else 0, 50):
+            calls = [pack_call(m.StoreMkdir(0, f"{home(attacker)}/data/many/{n // 100}/{n}"))
+                     for n in range(start, start + 50)]  # fmt: skip
+            arena.cluster.call(m.Multicall(calls))
+        count = _count(arena, f"{home(attacker)}/data")
+        what = f"{told}; it has {count:,} nodes"
+        return harm(what) if count > NODES_QUOTA else harmless(what)
+
+    return attempt
+
+
+def _count(arena: Arena, path: str) -> int:
+    names: list[str] = arena.cluster.call(m.StoreDirectory(0, path))
+    return len(names) + sum(_count(arena, f"{path}/{name}") for name in names)
+
+
+def _break_transactions(arena: Arena) -> Seen:
+    """The broker is the same, counts the victim's nodes as before, and nothing of the dead domain is left."""
+    broker = arena.broker_pid()
+    victim, secret = _victim(arena)
+    attacker = arena.domain("store.break_transactions", wait=False)
+    told = arena.outcome(attacker)
+    attacker.destroy()
+    attacker.wait_gone()
+    left = _exists(arena, home(attacker))
+    served = arena.broker_pid() == broker and arena.read(victim, "data/secret") == secret
+    what = f"{told}; {'nodes are' if left else 'nothing of it is'} left"
+    return harm(what) if left or not served else harmless(what)
+
+
 def _rewrite(arena: Arena) -> Seen:
     """The one who watches does not take its events: it is stopped."""
     attacker = arena.domain("store.rewrite", REWRITES, wait=False)
@@ -208,6 +248,23 @@ def _log_flood(arena: Arena) -> Seen:
     return harm(what) if size > LOGS_MAX else harmless(what)
 
 
+def _never_reads(arena: Arena) -> Seen:
+    """What is typed to a domain that reads nothing waits with whoever types, and not in domain 0."""
+    domain, dom0 = arena.domain("victims.be_deaf_to_input"), arena.cluster.domain("Domain-0").pid or 0
+    arena.node(domain, "data/deaf")
+    terminal = os.open(arena.node(domain, "console/tty"), os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    before, typed, until = memory_kib(dom0), 0, time.monotonic() + TYPES_S
+    try:
+        while typed < TYPED_BYTES and time.monotonic() < until:
+            with contextlib.suppress(BlockingIOError):
+                typed += os.write(terminal, b"x" * 1024)
+    finally:
+        os.close(terminal)
+    grown = memory_kib(dom0) - before
+    what = f"{typed:,} bytes were typed, and domain 0 has {grown:,} KiB more"
+    return harm(what) if typed >= TYPED_BYTES or grown > GROWTH_MAX_KIB else harmless(what)
+
+
 def _naive_log(arena: Arena) -> Seen:
     return undefended("writes_all_it_is_told", str(arena.home / "naive.log"), LOG_BYTES)(arena)
 
@@ -225,6 +282,10 @@ ATTACKS: list[Attack] = [
            _reused_id(True), "with a permission of its own domid, as if it were the dead one's"),
     Attack("XSA-352 a node given away", "XenStore: only domain 0 gives away", _give_away, _given_by_domain_0,
            "by domain 0"),
+    Attack("XSA-419 XSA-440 XSA-483 a quota dodged", "XenStore: quotas", _dodge(False), _dodge(True),
+           "by domain 0, which has none"),
+    Attack("XSA-414 XSA-415 XSA-484 transactions left half-done", "XenStore: a transaction is a tree of its own",
+           _break_transactions, undefended("forgets_its_parents", 3), "against a store without them"),
     Attack("XSA-326 filling XenStore", "XenStore: quotas", _fill, _fill_as_domain_0, "under domain 0's quotas"),
     Attack("XSA-349 rewriting a watched node", "XenStore: events are bounded", _rewrite,
            undefended("queues_without_end", REWRITES), "against a queue without a bound"),
@@ -236,5 +297,7 @@ ATTACKS: list[Attack] = [
            undefended("walks_recursively", "a/" * 1400), "against a store that walks recursively"),
     Attack("XSA-175 XSA-178 another's disk image", "broker: devices are in its own tables", _medium(False),
            _medium(True), "as the backend that the toolstack made it"),
+    Attack("XSA-392 input that is never read", "dom0: it takes what the ring has room for", _never_reads,
+           undefended("queues_without_end", TYPED_BYTES // 1024), "against a peer that keeps what is not taken"),
     Attack("XSA-180 a console flood", "dom0: logs are rotated", _log_flood, _naive_log, "into a log without rotation"),
 ]  # fmt: skip

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 from hvd.toolstack.attacks import broker, channels, disks, exhaustion, host, pairs, policy, processes, store
 from hvd.toolstack.attacks.arena import DEFAULT_POLICY, Arena
 from hvd.toolstack.attacks.attack import Attack, Result, Seen
+from hvd.toolstack.cluster.sandbox_trial import lacking_here
 from hvd.toolstack.config import ConfigError
 from hvd.toolstack.config.problems import Problem, nearest
 from hvd.transport.errors import HvdError
@@ -24,6 +28,42 @@ def chosen(names: Sequence[str]) -> list[Attack]:
             raise ConfigError([Problem("command line", "--only", "the name of an attack: --list shows them", repr(name),
                                        near)])  # fmt: skip
     return [attack for attack in ATTACKS.values() if not names or attack.name.startswith(tuple(names))]
+
+
+class Runner:
+    """Runs attacks one after the other in one arena, and in a new one behind an attack that came to nothing.
+
+    Use with `with`: the arena is built by the first attack.
+    """
+
+    def __init__(self, policy: str | None = None) -> None:
+        self._policy = policy
+        self._lacking = lacking_here()
+        self._arena = contextlib.ExitStack()
+        self._built: Arena | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._arena.close()
+
+    def run(self, attack: Attack) -> Result:
+        """What came of it. One that could not be carried out was not stopped, and takes no other attack with it."""
+        try:
+            if self._built is None:
+                self._built = self._arena.enter_context(Arena(self._policy))
+            return run(self._built, attack, self._lacking)
+        except (HvdError, OSError, ValueError, subprocess.SubprocessError) as error:
+            self._give_up_arena()
+            text = f"it was not carried out: {type(error).__name__}: {error}"
+            return Result(attack.name, attack.layer, False, text, text, False)
+
+    def _give_up_arena(self) -> None:
+        self._built = None
+        with contextlib.suppress(HvdError, OSError, subprocess.SubprocessError):
+            self._arena.close()
+        self._arena = contextlib.ExitStack()
 
 
 def run(arena: Arena, attack: Attack, lacking: dict[str, str]) -> Result:

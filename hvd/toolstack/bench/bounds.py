@@ -36,11 +36,11 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"^a pair beside",
-        "**A pair beside one that wants everything.** Broker and domain 0 carry out what the greedy one asks for, on "
-        "whichever CPU is free: the pair's, most of the time. So those miss whose work is done by others (calls, "
-        "notifications, output for domain 0, tables), and those that use up their own CPU hardly do. A shorter "
-        "slice of the scheduler's for guests (0.1 ms, `sched_setattr`), SCHED_BATCH for the broker, and both together "
-        "were tried in turns and changed nothing for the better.",
+        "**A pair beside one that wants everything.** What is left when broker and domain 0 work on the greedy one's "
+        "CPU: its calls and the pair's round trips share caches, the kernel's locks and the host's core; the machine "
+        "process, which keeps descriptors, and the broker's looking thread, 5 µs in 4 ms, run where there is room, "
+        "and so does the broker for the first 4 ms. On a machine that has other work the ratio is that of two "
+        "99th percentiles of noise: several rounds are needed.",
     ),
     (
         r"^memory of a domain",

@@ -9,12 +9,13 @@ from hvd.toolstack.bench.figures import Figure, Goal, value
 from hvd.toolstack.bench.measured import Pair
 from hvd.toolstack.bench.run import ROUNDS, Run
 from hvd.toolstack.cluster import Cluster, Domain, DomainState
+from hvd.toolstack.config.names import DOM0_NAME
 from hvd.transport.histogram import Histogram
 from hvd.transport.messages import DomainConfig, RestartPolicy
 
 KERNEL = "hvd:nuisance"
-WAYS = ("spins", "storms", "prints", "calls", "fills_store", "watches", "transacts", "grants", "ports", "allocates",
-        "forks")  # fmt: skip
+WAYS = ("spins", "storms", "prints", "calls", "crowds", "fills_store", "watches", "transacts", "grants", "ports",
+        "allocates", "forks")  # fmt: skip
 """What the domain does; see domains/programs/nuisance.py."""
 FULL = 4
 """Domains that fill every table at once."""
@@ -24,8 +25,12 @@ DEADLINE_S = 30.0
 
 
 def measure_fairness(run: Run) -> list[Figure]:
-    """In a cluster of its own: a pair on one CPU, each nuisance on the other; then some that fill every quota."""
-    with Cluster.build(name="bench-fairness") as cluster:
+    """In a cluster of its own: a pair on one CPU, each nuisance on the other; then some that fill every quota.
+
+    Domain 0, which serves all consoles, is kept off the pair's CPU, as one does who wants it for the pair.
+    """
+    dom0 = DomainConfig(DOM0_NAME, "hvd:dom0", cpus=[run.here], driver_domain=True)
+    with Cluster.build([dom0], name="bench-fairness") as cluster:
         pair = Pair(cluster, "pair", run.there, run.there)
         figures = [figure for way in WAYS for figure in _beside(run, cluster, pair, way)]
         pair.destroy()

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hvd.toolstack.attacks import suite
-from hvd.toolstack.attacks.arena import Arena
 from hvd.toolstack.attacks.attack import Result
 from hvd.toolstack.cli.output import FAILED, on_one_line, print_error, print_json, print_line, print_table
 from hvd.toolstack.cli.power import Ended, ended_by_signals
 from hvd.toolstack.cli.progress import Progress
-from hvd.toolstack.cluster.sandbox_trial import lacking_here
 
 HEADINGS = ("Attack", "Stopped by", "Stopped", "Control")
 INTERRUPTED = 130
@@ -30,11 +28,10 @@ def attack(names: Sequence[str], *, policy: str | None, as_json: bool) -> int:
     attacks = suite.chosen(names)
     results: list[Result] = []
     try:
-        with ended_by_signals(), Progress(quiet=as_json) as progress, Arena(policy) as arena:
-            lacking = lacking_here()
+        with ended_by_signals(), Progress(quiet=as_json) as progress, suite.Runner(policy) as runner:
             for number, each in enumerate(attacks, 1):
                 progress(f"{number} of {len(attacks)}: {each.name}")
-                results.append(suite.run(arena, each, lacking))
+                results.append(runner.run(each))
     except Ended:
         return INTERRUPTED
     if as_json:

@@ -68,11 +68,15 @@ class _Parser:
         self._tokens = _tokens(text)
         self._next = next(self._tokens)
         self._document = Document()
+        self._added: dict[str, list[str]] = {}
+        """By key, what is to stand behind its string: put together once, at the end."""
 
     def document(self) -> Document:
         while self._next.kind != "nothing":
             if not self._take("end"):
                 self._assignment()
+        for key, texts in self._added.items():
+            self._document.values[key] = "".join(texts)
         return self._document
 
     def _assignment(self) -> None:
@@ -84,11 +88,25 @@ class _Parser:
         first = len(before) if isinstance(before, list) else 0
         value = self._value(place, 0, first)
         if before is not None:
-            value = _sum(before, value, at, key)
-        self._document.values[key] = value
+            self._add(key, before, value, at)
+        else:
+            self._document.values[key] = value
+            self._added.pop(key, None)
         self._document.lines.setdefault(place, at.line)
         if self._next.kind != "nothing":
             self._expect("end", "the end of the line")
+
+    def _add(self, key: str, before: Value, value: Value, at: Token) -> None:
+        """In time that what is added takes, however much there is already."""
+        if isinstance(before, list) and isinstance(value, list):
+            before.extend(value)
+        elif isinstance(before, str) and isinstance(value, str):
+            self._added.setdefault(key, [before]).append(value)
+        else:
+            expected = f"a {_kind(before)} to add to {key}"
+            if isinstance(before, int):
+                expected = f"nothing added to {key}, a number"
+            raise SyntaxProblem(at.line, at.column, expected, f"a {_kind(value)}")
 
     def _value(self, place: Place, depth: int, first: int = 0) -> Value:
         token = self._next
@@ -130,15 +148,6 @@ class _Parser:
         if not self._take(kind, *texts):
             raise _unexpected(token, what)
         return token
-
-
-def _sum(before: Value, value: Value, at: Token, key: str) -> Value:
-    if isinstance(before, list) and isinstance(value, list):
-        return before + value
-    if isinstance(before, str) and isinstance(value, str):
-        return before + value
-    expected = f"nothing added to {key}, a number" if isinstance(before, int) else f"a {_kind(before)} to add to {key}"
-    raise SyntaxProblem(at.line, at.column, expected, f"a {_kind(value)}")
 
 
 def _tokens(text: str) -> Iterator[Token]:

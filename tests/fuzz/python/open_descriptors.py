@@ -10,5 +10,5 @@ for number in range(NUMBERS):
 
 
 def open_descriptors() -> int:
-    """In one system call, and without a look into /proc, which is not there in every moment on every kernel."""
+    """In one system call."""
     return NUMBERS - sum(1 for _, events in _POLL.poll(0) if events & select.POLLNVAL)

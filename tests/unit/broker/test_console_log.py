@@ -17,8 +17,13 @@ def poller():
 
 
 @pytest.fixture
-def logs(tmp_path, poller):
-    return ConsoleLog(str(tmp_path), poller)
+def heard():
+    return []
+
+
+@pytest.fixture
+def logs(tmp_path, poller, heard):
+    return ConsoleLog(str(tmp_path), poller, heard.append)
 
 
 @pytest.fixture
@@ -30,12 +35,15 @@ def pipe():
     os.close(write)
 
 
-def test_what_a_domain_writes_is_appended_to_the_log_of_its_name(tmp_path, logs, poller, pipe):
+def test_what_a_domain_writes_is_appended_to_the_log_of_its_name_and_is_work_for_it(
+    tmp_path, logs, poller, pipe, heard
+):
     logs.attach(DOM, "ivi", pipe[0])
     for text in (b"one\n", b"two\n"):
         os.write(pipe[1], text)
         poller.poll(0)
     assert (tmp_path / "log" / "ivi.log").read_bytes() == b"one\ntwo\n"
+    assert heard == [DOM, DOM]
 
 
 def test_what_was_written_last_is_taken_in_when_the_domain_is_gone(tmp_path, logs, poller, pipe):

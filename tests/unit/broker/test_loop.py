@@ -33,7 +33,9 @@ def broker(monkeypatch):
     """A broker without a world: two endpoints, and an order of who was served."""
     made: Any = Broker.__new__(Broker)
     servers = {FLOOD: Server([b"call"] * 100), MODEST: Server([b"call"])}
-    made._world = SimpleNamespace(endpoints=SimpleNamespace(server=servers.get))
+    made.worked_for = []
+    cpus = SimpleNamespace(worked_for=made.worked_for.append)
+    made._world = SimpleNamespace(endpoints=SimpleNamespace(server=servers.get), cpus=cpus)
     made._state = SimpleNamespace(hypervisor=SimpleNamespace(domains={}))
     made._ready = deque()
     made.served = []
@@ -65,3 +67,4 @@ def test_after_calls_per_turn_hypercalls_it_is_the_next_callers_turn(broker):
         broker._serve(broker._ready.popleft())
     assert broker.served.index(MODEST) == CALLS_PER_TURN
     assert broker.served.count(FLOOD) == 100
+    assert broker.worked_for == broker.served, "it works where they are for whom"

@@ -8,6 +8,7 @@ from hvd.broker import sandboxes
 from hvd.broker.dispatch import handle
 from hvd.broker.domain import Life
 from hvd.broker.errors import Refused
+from hvd.broker.sandboxes import REASON_MAX
 from hvd.transport import messages as m
 from hvd.transport.ids import DOM0
 from hvd.transport.sandbox import LAYERS, Kind
@@ -102,3 +103,13 @@ def test_a_failed_one_that_is_booted_again_is_judged_again(board):
     board.started(guest)
     report(board, guest)
     assert board.h.domains[guest].life is Life.RUNNING
+
+
+def test_a_report_is_one_line_of_the_console_whatever_a_domain_writes_into_it(board):
+    guest = board.boot("guest", sandbox_require=["root"])
+    report(board, guest, root="none\n(XEN) domain 0 was destroyed\x1b[2J", uid="\0" * 600)
+    domain = board.h.domains[guest]
+    assert domain.sandbox_lacking["root"] == r"none\n(XEN) domain 0 was destroyed\x1b[2J"
+    assert len(domain.sandbox_lacking["uid"]) <= REASON_MAX
+    assert board.h.console[-1].isprintable()
+    assert domain.refused.isprintable()

@@ -114,3 +114,64 @@ def test_a_group_in_which_something_runs_stays(ours):
     inside.mkdir(parents=True)
     made[0].remove(77)
     assert inside.exists()
+
+
+UNIFIED = next((Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines()
+                if line.split()[2] == "cgroup2"), None)  # fmt: skip
+THERE = (UNIFIED / "cgroup.controllers").read_text().split() if UNIFIED is not None else []
+NOBODY = 65534
+
+
+@pytest.fixture
+def delegated():
+    """(a group of version 2 that is somebody else's, the group in it that he is in, a controller that it has)."""
+    assert UNIFIED is not None
+    control, before = UNIFIED / cgroups.SUBTREE, (UNIFIED / cgroups.SUBTREE).read_text().split()
+    control.write_text(f"+{THERE[0]}")
+    top = UNIFIED / f"delegated-{os.getpid()}"
+    inner = top / "inner"
+    for path in (top, inner):
+        path.mkdir()
+        for owned in (path, path / cgroups.PROCESSES, path / cgroups.SUBTREE):
+            os.chown(owned, NOBODY, NOBODY)
+    (top / cgroups.SUBTREE).write_text(f"+{THERE[0]}")
+    yield top, inner, THERE[0]
+    inner.rmdir()
+    top.rmdir()
+    if THERE[0] not in before:
+        control.write_text(f"-{THERE[0]}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not THERE, reason="it takes root and a controller in version 2")
+def test_a_user_to_whom_a_group_is_delegated_makes_his_below_it(delegated, monkeypatch):
+    """As systemd-run --user --scope -p Delegate=yes does it: he is in a group below the topmost that is his."""
+    top, inner, controller = delegated
+    monkeypatch.setattr(cgroups, "CONTROLLERS", (controller,))
+    monkeypatch.setattr(cgroups, "_ours", lambda: [Hierarchy(2, (controller,), str(UNIFIED), str(inner))])
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            (inner / cgroups.PROCESSES).write_text("0")
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            status = 0 if _makes_enters_and_removes(top) else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert list(top.rglob("hvd-*")) == []
+
+
+def _makes_enters_and_removes(top):
+    machine = MachineGroups()
+    (group,) = machine.make()
+    pid = os.fork()
+    if pid == 0:
+        group.enter(os.getpid())
+        here = Path("/proc/self/cgroup").read_text()
+        os._exit(0 if f"{Path(group.directory).name}/{os.getpid()}" in here else 1)
+    entered = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    group.remove(pid)
+    machine.remove()
+    return entered and Path(group.directory).parent == top

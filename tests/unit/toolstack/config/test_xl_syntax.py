@@ -1,8 +1,13 @@
 """xl.cfg's syntax: what it means, row by row, and that every mistake has a line and a column."""
 
+import sys
+
 import pytest
 
+from hvd.toolstack.config.document import FILE_BYTES_MAX
 from hvd.toolstack.config.xl_syntax import DEPTH_MAX, NUMBER_MAX, SyntaxProblem, parse
+
+ADDED = 5000
 
 
 @pytest.mark.parametrize(
@@ -24,6 +29,9 @@ from hvd.toolstack.config.xl_syntax import DEPTH_MAX, NUMBER_MAX, SyntaxProblem,
         ("a = 'x'\na += 'y'", {"a": "xy"}),
         ("a = ['x']\na += ['y', 'z']", {"a": ["x", "y", "z"]}),
         ("a += ['x']", {"a": ["x"]}),
+        ("a = 'x'\na += 'y'\na = 'z'\na += 'w'\na += 'v'", {"a": "zwv"}),
+        ("a = 'x'\na += 'y'\na = ['z']\na += ['w']", {"a": ["z", "w"]}),
+        ("a = 'x'\na += 'y'\na = 7", {"a": 7}),
         (f"a = {NUMBER_MAX}", {"a": NUMBER_MAX}),
         ("a = " + "[" * DEPTH_MAX + "]" * DEPTH_MAX, {"a": [[[[[[[[]]]]]]]]}),
     ],
@@ -65,3 +73,28 @@ def test_a_mistake_is_told_with_its_place(text, where, expected, found):
 def test_every_value_has_its_line_those_that_were_added_too():
     lines = parse("a = 1\nb = [\n 'x',\n 'y' ]\n\nb += [ 'z' ]\n").lines
     assert lines == {("a",): 1, ("b",): 2, ("b", 0): 3, ("b", 1): 4, ("b", 2): 6}
+
+
+@pytest.mark.parametrize(("first", "more"), [("a = [ 'x' ]", "a += [ 'x' ]"), ("a = 'x'", "a += 'xxxxxxxx'")])
+def test_what_is_added_costs_what_it_is_and_not_what_there_is_already(first, more):
+    """Counted by what the parser's functions hand on. Sums made anew would be thousands of times the text."""
+    text = "\n".join([first, *[more] * ADDED])
+    copied = 0
+
+    def allocations(frame, event, arg):
+        nonlocal copied
+        if event == "return" and isinstance(arg, (list, str)):
+            copied += len(arg)
+
+    sys.setprofile(allocations)
+    try:
+        parse(text)
+    finally:
+        sys.setprofile(None)
+    assert copied < 20 * len(text)
+
+
+def test_the_largest_file_of_additions_is_read():
+    line = "a+=[1]\n"
+    count = FILE_BYTES_MAX // len(line)
+    assert parse(line * count).values == {"a": [1] * count}
