@@ -16,6 +16,8 @@ from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_DOM_EXC, VIRQ_TIMER
 from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Lives
 from hvd.broker.tracing import Phase
+from hvd.broker.store import StoreError
+from hvd.broker.store.watches import RING
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.messages import DomainConfig
@@ -140,6 +142,22 @@ class Hypervisor(Lives):
             domain.ready = True
             self.hardware.announce("ready", domain, "")
             self._start_waiting(now_ns)
+
+    # ---- XenStore's own calls ----------------------------------------------------------------------------------------
+
+    def introduce(self, domid: DomId) -> None:
+        """INTRODUCE: the domain speaks to the store; for one that does, its ring begins anew. ENOENT: no such domain."""
+        if domid not in self.domains:
+            raise StoreError(errno.ENOENT, f"no domain with domid {domid}")
+        if self.store.is_introduced(domid):
+            self.store.close_connection(domid, RING)
+        else:
+            self.store.introduce(domid)
+
+    def release(self, domid: DomId) -> None:
+        """RELEASE: it does not any more, until it is introduced again. ENOENT for one that did not."""
+        self.store.release(domid)
+        self.hardware.disconnect_store(domid)
 
     # ---- tracing -----------------------------------------------------------------------------------------------------
 

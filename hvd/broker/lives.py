@@ -52,6 +52,8 @@ class Lives:
         self.store = Store(policy=self.xsm)
         self.upcalls: dict[DomId, UpcallQueue] = {}
         self.deadlines = Deadlines()
+        self.store_log = False
+        """Whether requests to the store by socket or ring are logged: xenstore-control's `log on`."""
         self.tracing = Tracing()
         self.console: deque[str] = deque(maxlen=HYPERVISOR_LOG_LINES_MAX)
         self.leaving: hotplug.Leaving = {}
@@ -355,6 +357,9 @@ class Lives:
         """Queue what the store's changes have fired, and ring those it concerns."""
         rung = set()
         for event in self.store.take_events():
+            if event.connection:
+                self.hardware.store_event(event)
+                continue
             queue = self.upcalls.get(event.domid)
             if queue is not None:
                 queue.add(event.path, event.token)

@@ -13,15 +13,31 @@ import msgpack
 
 from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ACTING, ALIVE, Domain, Life
-from hvd.broker.held import channel_key, domain_key, extent_key, medium_key, trace_key
+from hvd.broker.held import channel_key, domain_key, extent_key, medium_key, store_key, trace_key
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.journal import Intent, Journal, JournalFull
 from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP
 from hvd.broker.poller import Poller
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
-from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, FOUND_OPEN, STARTED, TICK, TRACE_OVER, State
+from hvd.broker.state import (
+    AUDITED,
+    CALL,
+    DIED,
+    FAULTED,
+    FOUND_OPEN,
+    STARTED,
+    STORE_CALL,
+    STORE_CLOSED,
+    STORE_LOST,
+    TICK,
+    TRACE_OVER,
+    State,
+)
 from hvd.broker.tracing import Phase
 from hvd.broker.world import World
+from hvd.broker.xenstored.connection import Connection
+from hvd.broker.xenstored.requests import is_command
+from hvd.broker.xenstored.sockets import HOST
 from hvd.broker.xsm import Xsm
 from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
@@ -31,6 +47,7 @@ from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
 from hvd.transport.machine_link import DISOWNED, UP, Inheritance
 from hvd.transport.messages import BootConfig
 from hvd.transport.trace import HYPERVISOR
+from hvd.transport.xs_wire import Message
 
 JOURNAL = "journal"
 KILLED_FROM_OUTSIDE = "killed by SIGKILL"
@@ -56,7 +73,9 @@ class Broker:
         self._poller = Poller()
         self._ready: deque[DomId | None] = deque()
         self._disowned: set[tuple[int, int]] = set()
-        self._world = World(inheritance, self._poller, self._mark_ready, self._on_fault, self._on_post)
+        self._world = World(
+            inheritance, self._poller, self._mark_ready, self._on_fault, self._on_post, self._on_store_request
+        )
         inherited = inheritance.held.get(JOURNAL)
         if inherited is None:
             self._state = self._boot(inheritance)
@@ -75,10 +94,12 @@ class Broker:
         while True:
             if self._world.stop_requested is not None:
                 self._world.say_goodbye()
-            self._poller.poll(0 if self._ready else self._wait_s())
+            self._poller.poll(0 if self._ready or self._world.store_sockets.has_more else self._wait_s())
             self._tick()
             for _ in range(len(self._ready)):
                 self._serve(self._ready.popleft())
+            self._world.store_sockets.serve_ready()
+            self._close_store_connections()
             self._write_audit()
             self._world.publisher.write_log()
 
@@ -91,6 +112,7 @@ class Broker:
         boot = decode(BootConfig, msgpack.unpackb(inheritance.configuration), "configuration")
         hypervisor = Hypervisor(os.urandom(32), now, xsm=Xsm(boot.policy, enforcing=boot.enforcing))
         self._world.connect(hypervisor)
+        self._world.listen()
         for config in boot.domains:
             hypervisor.create(config, now)
         return State(hypervisor, Sessions())
@@ -107,6 +129,8 @@ class Broker:
         if state.hypervisor.tracing.phase is not Phase.OFF:
             self._world.start_trace()
         intent = self._journal.intent()
+        self._world.listen()
+        self._command([STORE_LOST])
         self._reconcile(state.hypervisor, inheritance)
         self._judge_intent(intent, inheritance)
         self._world.publisher.log("recovered", broker=os.getpid(), domains=len(state.hypervisor.domains))
@@ -122,11 +146,12 @@ class Broker:
         self._journal.close_intent()
 
     def _known_keys(self, hypervisor: Hypervisor) -> set[str]:
-        keys = {JOURNAL}
+        keys = {JOURNAL, store_key(HOST)}
         keys |= {channel_key(b.channel) for ports in hypervisor.channels.ports.values() for b in ports.values()}
         keys |= {extent_key(extent) for extent in hypervisor.grants.extents()}
         keys |= {medium_key(number) for number in hypervisor.media.opened.values()}
-        keys |= {domain_key(d.domid) for d in hypervisor.domains.values() if d.life in ALIVE}
+        for domain in hypervisor.domains.values():
+            keys |= {domain_key(domain.domid), store_key(domain.domid)} if domain.life in ALIVE else set()
         if hypervisor.tracing.phase is not Phase.OFF:
             keys |= {trace_key(*whose) for whose in (HYPERVISOR, *hypervisor.tracing.kept)}
         return keys
@@ -240,6 +265,29 @@ class Broker:
         reply = self._answer(domain.domid, b"", body)
         if reply is not None and reply.errno:
             self._world.publisher.log("posted hypercall refused", domid=domain.domid, reason=str(reply.value))
+
+    def _on_store_request(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
+        """A request by socket or ring; None when its domain does not live any more."""
+        domid = connection.domid
+        if connection.number > 0:
+            domain = self._state.hypervisor.domains.get(domid)
+            if domain is None or domain.life not in ACTING or not self._state.hypervisor.store.is_introduced(domid):
+                return None
+            self._hear_first(domid)
+        if self._state.hypervisor.store_log:
+            text = f"store request {message.type} {message.tx_id} {message.payload[:80]!r}"
+            self._world.publisher.log(text, domid=domid)
+        if not is_command(message):
+            return self._state.store_call(domid, connection.number, message)
+        connection.left_traces = True
+        reply = self._state.store_call(domid, connection.number, message)
+        self._record([STORE_CALL, domid, connection.number, message.type, message.tx_id, message.payload])
+        self._world.settle()
+        return reply
+
+    def _close_store_connections(self) -> None:
+        for connection in self._world.store_sockets.take_ended():
+            self._command([STORE_CLOSED, connection.domid, connection.number])
 
     def _hear_first(self, domid: DomId) -> None:
         """What a domain that is not ready has posted comes before what it calls, and before its death."""

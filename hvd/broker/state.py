@@ -13,12 +13,16 @@ from hvd.broker.errors import Refused
 from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.sessions import Reply, Sessions, domain_session
+from hvd.broker.xenstored import requests
 from hvd.transport.codec import unpack_request
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DomId, Incarnation
+from hvd.transport.xs_wire import Message
 
 CALL, STARTED, DIED, TICK, FOUND_OPEN = "call", "started", "died", "tick", "found open"
 FAULTED, TRACE_OVER, AUDITED = "faulted", "trace over", "audited"
+STORE_CALL, STORE_CLOSED, STORE_LOST = "store call", "store closed", "store lost"
+"""A request by XenStore's wire protocol, the end of a connection, the end of all: their broker died."""
 CRASHES_MAX = 2
 """Brokers that may crash over one hypercall before it is refused and its sender taken down."""
 FOUND_OPEN_MAX = 5
@@ -78,6 +82,12 @@ class State:
                 self.hypervisor.end_trace()
             case ["audited", str() as line]:
                 self.hypervisor.console.append(f"(XEN) {line}")
+            case ["store call", int() as domid, int() as connection, int() as kind, int() as tx, bytes() as payload]:
+                self.store_call(DomId(domid), connection, Message(kind, 0, tx, payload))
+            case ["store closed", int() as domid, int() as connection]:
+                self.hypervisor.store.close_connection(DomId(domid), connection)
+            case ["store lost"]:
+                self.hypervisor.store.close_connections()
             case ["found open", str() as session, int() as sequence, bool() as crashed]:
                 self._judge(session, sequence, crashed=crashed)
             case _:
@@ -111,6 +121,12 @@ class State:
         queue = self.hypervisor.upcalls.get(domid)
         if queue is not None and session.startswith("d:"):
             queue.descriptors_sent += len(reply.descriptors)
+        return reply
+
+    def store_call(self, domid: DomId, connection: int, message: Message) -> tuple[int, bytes]:
+        """Carry out a request that came by XenStore's wire protocol: type and payload of its reply."""
+        reply = requests.answer(self.hypervisor, domid, connection, message)
+        self.hypervisor.collect_store_events()
         return reply
 
     def _judge(self, session: str, sequence: int, *, crashed: bool) -> None:

@@ -37,14 +37,17 @@ from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.lives import SIGKILL
 from hvd.broker.poller import Poller
 from hvd.broker.publisher import Publisher
+from hvd.broker.store import WatchEvent
 from hvd.broker.trace_buffers import TraceBuffers, as_reply
 from hvd.broker.tracing import Phase
+from hvd.broker.xenstored.sockets import HOST, CarryOut, StoreSockets
 from hvd.transport.descriptors import send_message
 from hvd.transport.errors import PeerFault
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DOMID_XEN, DomId, ExtentId, Incarnation, Port
 from hvd.transport.limits import MESSAGE_BYTES_MAX
 from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, Inheritance
+from hvd.transport.run_dir import STORE_SOCKET, XENSTORED
 from hvd.transport.shared_info import TimeInfo, write_time_info
 from hvd.transport.upcalls import BIRTH, DESCRIPTORS, EVENT, RUN
 
@@ -69,6 +72,7 @@ class World:
         on_ready: Callable[[DomId | None], None],
         on_fault: Callable[[Domain, FaultNotice | None], None],
         on_post: Callable[[Domain, bytes], None],
+        on_store_request: CarryOut,
     ) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         context.max_sockets = SOCKETS_MAX
@@ -78,6 +82,7 @@ class World:
         self.held = HeldDescriptors(inheritance.link, inheritance.held)
         self.endpoints = Endpoints(context, inheritance.run_dir, poller, on_ready, self._end_flood)
         self.publisher = Publisher(context, self.endpoints.directory, poller)
+        self.store_sockets = StoreSockets(self.held, poller, on_store_request, self._by_pid, self._log_of)
         self.trace = TraceBuffers(self.held)
         self.console_log = ConsoleLog(inheritance.run_dir, poller)
         self.audit_log = AuditLog(inheritance.run_dir)
@@ -97,6 +102,10 @@ class World:
         """The tables whose keys and queues this world serves."""
         self._hypervisor = hypervisor
         hypervisor.attach(self)
+
+    def listen(self) -> None:
+        """dom0's XenStore socket for the host's programs; a broker that cannot have it is none."""
+        self.store_sockets.listen(HOST, self.endpoints.make_directory(XENSTORED))
 
     @property
     def hypervisor(self) -> Hypervisor:
@@ -175,6 +184,7 @@ class World:
         self.console_log.forget(domid)
         self.audit_log.forget(domid)
         self.endpoints.close(domid)
+        self.store_sockets.release(domid)
         self._outboxes.pop(domid, None)
         self._answered.pop(domid, None)
         if domain_key(domid) in self.held.by_key:
@@ -200,6 +210,7 @@ class World:
         """Bind the endpoint of this incarnation: for a new one, or again in a new broker."""
         secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
         self.endpoints.open(domain.domid, domain.incarnation, secret)
+        self.store_sockets.listen(domain.domid, self.endpoints.directory_of(domain.domid))
         self.console_log.attach(domain.domid, domain.name, self.held.by_key[domain_key(domain.domid)][STDIO])
         if not domain.ready or core_dumps.reports_faults(domain.config):
             self._poller.watch(self._upcall_socket(domain.domid), lambda: self.hear(domain))
@@ -298,6 +309,7 @@ class World:
         for act in waiting:
             act()
         self.held.settle()
+        self.store_sockets.flush()
 
     def update_shared_info(self, domain: Domain) -> None:
         clock = domain.clock
@@ -427,6 +439,20 @@ class World:
             self.refusals.append([what, number, error.errno or errno.EIO])
             raise
 
+    # ---- XenStore's sockets ------------------------------------------------------------------------------------------
+
+    def store_event(self, event: WatchEvent) -> None:
+        self.store_sockets.add_event(event)
+
+    def disconnect_store(self, domid: DomId) -> None:
+        self.store_sockets.disconnect(domid)
+
+    def _by_pid(self) -> dict[int, DomId]:
+        return {domain.pid: domain.domid for domain in self.hypervisor.domains.values() if domain.pid is not None}
+
+    def _log_of(self, text: str, domid: DomId) -> None:
+        self.publisher.log(text, domid=domid)
+
     # ---- the machine and the public ----------------------------------------------------------------------------------
 
     def write_log(self, domain: Domain, line: str) -> None:
@@ -457,6 +483,7 @@ class World:
             "cpus": os.cpu_count(), "memory_kib": pages * size // 1024, "broker_pid": os.getpid(),
             "machine_pid": self.inheritance.machine_pid, "broker_restarts": self.inheritance.brokers_before,
             "descriptors": sum(len(d) for d in self.held.by_key.values()), "run_dir": self.inheritance.run_dir,
+            "xenstored_socket": f"{self.inheritance.run_dir}/{XENSTORED}/{STORE_SOCKET}",
         }
 
     def disown(self, domid: int, incarnation: int) -> None:

@@ -29,7 +29,7 @@ class Engine:
     """What the store's calls work on."""
 
     def __init__(self, quotas: Quotas, privileged: Quotas, policy: mandatory.Policy | None = None) -> None:
-        self._quotas = quotas
+        self.quotas = quotas
         self._privileged = privileged
         self._policy = policy
         self.generation = 1
@@ -43,11 +43,19 @@ class Engine:
 
     def limits(self, domid: DomId) -> Quotas:
         """What bounds this domain."""
-        return self._privileged if domid == DOM0 else self._quotas
+        return self._privileged if domid == DOM0 else self.quotas
 
     def call(self, domid: DomId) -> Call:
         """A call by this domain, now."""
-        return Call(self.domains[domid].who, self.limits(domid), self.generation + 1, self._policy)
+        client = self.domains[domid]
+        return Call(client.who, self.limits(domid), self.generation + 1, self._policy, client.target)
+
+    def check(self) -> str:
+        """What is wrong with the accounts; "" when they are what a walk through the tree counts."""
+        counted = Accounts(self.root)
+        wrong = [client.who.domid for client in self.domains
+                 if counted.of(client.who.domid) != self.accounts.of(client.who.domid)]  # fmt: skip
+        return f"the accounts of domains {wrong} are wrong" if wrong else ""
 
     # ---- changes -----------------------------------------------------------------------------------------------------
 

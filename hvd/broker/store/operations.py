@@ -25,6 +25,8 @@ class Call(NamedTuple):
     limits: Quotas
     generation: int
     policy: mandatory.Policy | None = None
+    target: Principal | None = None
+    """Of SET_TARGET, while that domain exists."""
 
 
 def _find(view: View, call: Call, path: str, wanted: int) -> Node | None:
@@ -38,7 +40,7 @@ def _find(view: View, call: Call, path: str, wanted: int) -> Node | None:
         if not mandatory.allows(call.policy, who.domid, node.permissions, wanted):
             raise _denied(call, path)
         view.touch(path)
-        if not may(node.permissions, who, wanted):
+        if not may(node.permissions, who, wanted, call.target):
             raise _denied(call, path)
         return node
     names = paths.split(path)
@@ -48,7 +50,7 @@ def _find(view: View, call: Call, path: str, wanted: int) -> Node | None:
     view.touch(path)
     view.touch(paths.join(names[:depth]))
     view.touch(paths.join(names[: depth + 1]))  # were it there, it would decide who may know
-    if not access_of(ancestor.permissions, who) & wanted:
+    if not access_of(ancestor.permissions, who, call.target) & wanted:
         raise _denied(call, path)
     return None
 

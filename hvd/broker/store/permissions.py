@@ -45,9 +45,10 @@ DOM0_PRINCIPAL = Principal(DOM0, 0)
 DOM0_ONLY: Permissions = (Permission(DOM0_PRINCIPAL, 0),)
 
 
-def access_of(permissions: Permissions, who: Principal) -> int:
-    """What `who` may do with a node that has these permissions."""
-    if who.domid == DOM0 or permissions[0].who == who:
+def access_of(permissions: Permissions, who: Principal, target: Principal | None = None) -> int:
+    """What `who` may do with a node that has these permissions; what its target owns it may use as its own."""
+    owner = permissions[0].who
+    if who.domid == DOM0 or owner == who or owner == target:
         return OWNER
     for permission in permissions[1:]:
         if permission.who == who:
@@ -55,9 +56,9 @@ def access_of(permissions: Permissions, who: Principal) -> int:
     return permissions[0].access
 
 
-def may(permissions: Permissions, who: Principal, wanted: int) -> bool:
+def may(permissions: Permissions, who: Principal, wanted: int, target: Principal | None = None) -> bool:
     """Whether `who` has all of `wanted`."""
-    return access_of(permissions, who) & wanted == wanted
+    return access_of(permissions, who, target) & wanted == wanted
 
 
 def inherited(permissions: Permissions, who: Principal) -> Permissions:

@@ -44,6 +44,8 @@ class Transaction:
     snapshot: Node
     root: Node
     nodes_max: int
+    connection: int = 0
+    """Of its domain's, the one that opened it and alone may use it."""
     touched: dict[str, Touched] = field(default_factory=dict)
     growth: Growth = field(default_factory=dict)
     """What its commit would mean for each owner."""
@@ -97,10 +99,10 @@ class Transaction:
 
     def __getstate__(self) -> tuple[Any, ...]:
         """All but the trees, which the store packs together with its own."""
-        return (self.nodes_max, self.touched, self.growth, self.held_bytes)
+        return (self.nodes_max, self.connection, self.touched, self.growth, self.held_bytes)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.nodes_max, self.touched, self.growth, self.held_bytes = state
+        self.nodes_max, self.connection, self.touched, self.growth, self.held_bytes = state
 
 
 View = Direct | Transaction
