@@ -36,7 +36,7 @@ from hvd.broker.state import (
 from hvd.broker.tracing import Phase
 from hvd.broker.world import World
 from hvd.broker.xenstored.connection import Connection
-from hvd.broker.xenstored.requests import is_command
+from hvd.broker.xenstored.requests import answer, is_command
 from hvd.broker.xenstored.sockets import HOST
 from hvd.broker.xsm import Xsm
 from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
@@ -72,6 +72,7 @@ class Broker:
         self._link = inheritance.link
         self._poller = Poller()
         self._ready: deque[DomId | None] = deque()
+        self._due_ns: int | None = None
         self._disowned: set[tuple[int, int]] = set()
         self._world = World(
             inheritance, self._poller, self._mark_ready, self._on_fault, self._on_post, self._on_store_request
@@ -94,11 +95,13 @@ class Broker:
         while True:
             if self._world.stop_requested is not None:
                 self._world.say_goodbye()
-            self._poller.poll(0 if self._ready or self._world.store_sockets.has_more else self._wait_s())
+            wait_s = self._wait_s()
+            self._poller.poll(0 if self._ready or self._world.store_sockets.has_more else wait_s)
             self._tick()
             for _ in range(len(self._ready)):
                 self._serve(self._ready.popleft())
-            self._world.store_sockets.serve_ready()
+            if self._world.store_sockets.has_more:
+                self._world.store_sockets.serve_ready()
             self._close_store_connections()
             self._write_audit()
             self._world.publisher.write_log()
@@ -218,8 +221,8 @@ class Broker:
         self._world.held.hold(JOURNAL, [self._journal.descriptor])
 
     def _tick(self) -> None:
-        due = self._state.hypervisor.next_deadline_ns()
-        if due is not None and due <= time.monotonic_ns():
+        """Do what was due when the wait began; what has become due since is next time's, which waits for nothing."""
+        if self._due_ns is not None and self._due_ns <= time.monotonic_ns():
             self._command([TICK, time.monotonic_ns()])
         lease_s = self._world.trace.lease_left_s()
         if lease_s is not None and lease_s <= 0:
@@ -232,9 +235,12 @@ class Broker:
 
     def _wait_s(self) -> float | None:
         due, lease_s = self._state.hypervisor.next_deadline_ns(), self._world.trace.lease_left_s()
+        self._due_ns = due
+        if due is None and lease_s is None:
+            return None
         waits = [] if due is None else [(due - time.monotonic_ns()) / 1e9]
         waits += [] if lease_s is None else [lease_s]
-        return min(max(0.0, min(waits)), WAIT_MOST_S) if waits else None
+        return min(max(0.0, min(waits)), WAIT_MOST_S)
 
     # ---- what comes in -----------------------------------------------------------------------------------------------
 
@@ -278,7 +284,7 @@ class Broker:
             text = f"store request {message.type} {message.tx_id} {message.payload[:80]!r}"
             self._world.publisher.log(text, domid=domid)
         if not is_command(message):
-            return self._state.store_call(domid, connection.number, message)
+            return answer(self._state.hypervisor, domid, connection.number, message)
         connection.left_traces = True
         reply = self._state.store_call(domid, connection.number, message)
         self._record([STORE_CALL, domid, connection.number, message.type, message.tx_id, message.payload])

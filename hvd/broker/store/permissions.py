@@ -42,6 +42,8 @@ Living = Mapping[DomId, Principal]
 """The domains that exist now."""
 
 DOM0_PRINCIPAL = Principal(DOM0, 0)
+UNBORN = -1
+"""The birth in an entry for a domain that did not exist when it was set: it stands there, and means nobody."""
 DOM0_ONLY: Permissions = (Permission(DOM0_PRINCIPAL, 0),)
 
 
@@ -74,10 +76,13 @@ def given_to_dom0(permissions: Permissions) -> Permissions:
 
 
 def parse(texts: list[str], living: Living) -> Permissions:
-    """The list that ["n5", "r0"] means. EINVAL: not such a list; ENOENT: a domain in it does not exist."""
+    """The list that ["n5", "r0"] means. EINVAL: not such a list; ENOENT: there is no such owner."""
     if not texts:
         raise StoreError(errno.EINVAL, "permissions need at least one entry, the owner's")
-    return tuple(_parse_entry(text, living) for text in texts)
+    permissions = tuple(_parse_entry(text, living) for text in texts)
+    if permissions[0].who.birth == UNBORN:
+        raise StoreError(errno.ENOENT, f"owner {texts[0]!r} is a domain that does not exist")
+    return permissions
 
 
 def _parse_entry(text: str, living: Living) -> Permission:
@@ -85,11 +90,13 @@ def _parse_entry(text: str, living: Living) -> Permission:
     if match is None:
         raise StoreError(errno.EINVAL, f"not a permission: {text[:20]!r} (n, r, w or b, then a domid)")
     domid = DomId(int(match[2]))
-    if domid not in living:
-        raise StoreError(errno.ENOENT, f"permission {text!r} names domain {domid}, which does not exist")
-    return Permission(living[domid], _ACCESS[match[1]])
+    return Permission(living.get(domid) or Principal(domid, UNBORN), _ACCESS[match[1]])
 
 
 def to_texts(permissions: Permissions, living: Living) -> list[str]:
-    """The list as ["n5", "r0"]; domains that are gone are not in it."""
-    return [f"{_LETTERS[access]}{who.domid}" for who, access in permissions if living.get(who.domid) == who]
+    """The list as ["n5", "r0"]; domains that are gone are not in it, nor one that has come since it was set."""
+    return [
+        f"{_LETTERS[access]}{who.domid}"
+        for who, access in permissions
+        if living.get(who.domid) == who or (who.birth == UNBORN and who.domid not in living)
+    ]

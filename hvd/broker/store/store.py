@@ -6,8 +6,7 @@ change nothing. Calls inside a transaction all count, reads and refused calls to
 
 The semantics are those of Xen 4.17's xenstored (docs/misc/xenstore.txt), but: a transaction conflicts only over what it
 read or wrote, not over siblings of it; an event about a changed value goes to those who may read the node, one about a
-node that came or went also to those who may read its parent; a permission that names a domain that does not exist is
-refused wherever it stands.
+node that came or went also to those who may read its parent.
 """
 
 import errno

@@ -38,11 +38,13 @@ class Connection:
 
     def take_in(self, untrusted: bytes) -> None:
         """More bytes of its stream; call it when `next_message` has given out all there were."""
-        self._inbox = self._inbox[self._at :] + untrusted
+        self._inbox = untrusted if self._at == len(self._inbox) else self._inbox[self._at :] + untrusted
         self._at = 0
 
     def next_message(self) -> Message | None:
         """The next whole message; None when there is none yet. PeerFault: what it says is no message."""
+        if self._at == len(self._inbox):
+            return None
         found = split(self._inbox, self._at)
         if found is None:
             return None
@@ -88,6 +90,10 @@ class Connection:
     def sent(self, count: int) -> None:
         """So many bytes of it have gone out."""
         self._outbox_bytes -= count
+        if not self._outbox_bytes:
+            self._outbox.clear()
+            self._events.clear()
+            return
         while count:
             first = self._outbox.popleft()
             self._events.discard(first)

@@ -85,7 +85,7 @@ def is_command(message: Message) -> bool:
 
 def _one(payload: bytes) -> bytes:
     """The only string; EINVAL for none, more, or one without its NUL."""
-    if payload.find(b"\0") != len(payload) - 1:
+    if not payload or payload.find(b"\0") != len(payload) - 1:
         raise StoreError(errno.EINVAL, "one string with its NUL was expected")
     return payload[:-1]
 
