@@ -58,7 +58,7 @@ DESCRIPTORS_SPARED = _limit("descriptors_spared", 2048,
                             "EMFILE from the call that would take one", "tests/unit/broker/test_held.py")
 STORE_CONNECTIONS_MAX = _limit("store_connections_max", 8, "connections to a domain's XenStore socket",
                                "one more is closed at once, and the log says so",
-                               "tests/process/test_xenstored_hostile.py")
+                               "tests/unit/broker/xenstored/test_sockets.py")
 STORE_CONNECTIONS_SHARED = _limit("store_connections_shared", 512,
                                   "connections to all domains' XenStore sockets, beyond the first of each domain",
                                   "one more is closed at once, and the log says so",
