@@ -96,12 +96,12 @@ class Broker:
             if self._world.stop_requested is not None:
                 self._world.say_goodbye()
             wait_s = self._wait_s()
-            self._poller.poll(0 if self._ready or self._world.store_sockets.has_more else wait_s)
+            self._poller.poll(0 if self._ready or self._world.store_doors.has_more else wait_s)
             self._tick()
             for _ in range(len(self._ready)):
                 self._serve(self._ready.popleft())
-            if self._world.store_sockets.has_more:
-                self._world.store_sockets.serve_ready()
+            if self._world.store_doors.has_more:
+                self._world.store_doors.serve_ready()
             self._close_store_connections()
             self._write_audit()
             self._world.publisher.write_log()
@@ -184,6 +184,7 @@ class Broker:
         if pid is None:
             self._world.fork_domain(domain)
         self._world.start_domain(domain)
+        self._take_over_ring(domain)
         if pid and domain.pid is None:
             self._command([STARTED, now, domain.domid, domain.incarnation, pid])
         if domain.life is Life.DUMPING:
@@ -199,6 +200,12 @@ class Broker:
         if last is not None and last.descriptors:
             self._world.send_descriptors(domain.domid, last.sequence, last.descriptors)
         self._world.events_pending(domain.domid)
+
+    def _take_over_ring(self, domain: Domain) -> None:
+        """What a dead broker had read of it and not carried out is lost: its client has to begin anew."""
+        place = self._state.hypervisor.store_ring_of(domain)
+        if place is not None:
+            self._world.store_rings.attach(domain.domid, *place, new=False)
 
     # ---- commands ----------------------------------------------------------------------------------------------------
 
@@ -292,7 +299,7 @@ class Broker:
         return reply
 
     def _close_store_connections(self) -> None:
-        for connection in self._world.store_sockets.take_ended():
+        for connection in self._world.store_doors.take_ended():
             self._command([STORE_CLOSED, connection.domid, connection.number])
 
     def _hear_first(self, domid: DomId) -> None:

@@ -40,7 +40,9 @@ from hvd.broker.publisher import Publisher
 from hvd.broker.store import WatchEvent
 from hvd.broker.trace_buffers import TraceBuffers, as_reply
 from hvd.broker.tracing import Phase
-from hvd.broker.xenstored.sockets import HOST, CarryOut, StoreSockets
+from hvd.broker.xenstored.doors import CarryOut, StoreDoors
+from hvd.broker.xenstored.rings import StoreRings
+from hvd.broker.xenstored.sockets import HOST, StoreSockets
 from hvd.transport.descriptors import send_message
 from hvd.transport.errors import PeerFault
 from hvd.transport.fault_notice import FaultNotice
@@ -82,7 +84,9 @@ class World:
         self.held = HeldDescriptors(inheritance.link, inheritance.held)
         self.endpoints = Endpoints(context, inheritance.run_dir, poller, on_ready, self._end_flood)
         self.publisher = Publisher(context, self.endpoints.directory, poller)
-        self.store_sockets = StoreSockets(self.held, poller, on_store_request, self._by_pid, self._log_of)
+        self.store_doors = StoreDoors(on_store_request, self._log_of)
+        self.store_rings = StoreRings(self.held, poller, self.store_doors)
+        self.store_sockets = StoreSockets(self.held, poller, self.store_doors, self._by_pid, self._log_of)
         self.trace = TraceBuffers(self.held)
         self.console_log = ConsoleLog(inheritance.run_dir, poller)
         self.audit_log = AuditLog(inheritance.run_dir)
@@ -184,6 +188,8 @@ class World:
         self.console_log.forget(domid)
         self.audit_log.forget(domid)
         self.endpoints.close(domid)
+        self.store_doors.disconnect(domid)
+        self.store_rings.detach(domid)
         self.store_sockets.release(domid)
         self._outboxes.pop(domid, None)
         self._answered.pop(domid, None)
@@ -309,7 +315,7 @@ class World:
         for act in waiting:
             act()
         self.held.settle()
-        self.store_sockets.flush()
+        self.store_doors.flush()
 
     def update_shared_info(self, domain: Domain) -> None:
         clock = domain.clock
@@ -439,13 +445,21 @@ class World:
             self.refusals.append([what, number, error.errno or errno.EIO])
             raise
 
-    # ---- XenStore's sockets ------------------------------------------------------------------------------------------
+    # ---- XenStore's doors --------------------------------------------------------------------------------------------
 
     def store_event(self, event: WatchEvent) -> None:
-        self.store_sockets.add_event(event)
+        self.store_doors.add_event(event)
 
     def disconnect_store(self, domid: DomId) -> None:
-        self.store_sockets.disconnect(domid)
+        self.store_doors.disconnect(domid)
+
+    def attach_store_ring(self, domid: DomId, extent: ExtentId, channel: int) -> None:
+        """Nothing a domain may hear of before its hypercall is in the journal: it has the page from its answer."""
+        with self._noting_refusal("ring", domid):
+            self.store_rings.attach(domid, extent, channel, new=True)
+
+    def reset_store_ring(self, domid: DomId) -> None:
+        self.store_rings.reset(domid)
 
     def _by_pid(self) -> dict[int, DomId]:
         return {domain.pid: domain.domid for domain in self.hypervisor.domains.values() if domain.pid is not None}

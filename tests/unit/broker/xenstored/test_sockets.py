@@ -14,7 +14,8 @@ from hvd.broker.poller import Poller
 from hvd.broker.store import WatchEvent
 from hvd.broker.xenstored import sockets
 from hvd.broker.xenstored.connection import Connection
-from hvd.broker.xenstored.sockets import HOST, MESSAGES_PER_TURN, StoreSockets
+from hvd.broker.xenstored.doors import MESSAGES_PER_TURN, StoreDoors
+from hvd.broker.xenstored.sockets import HOST, StoreSockets
 from hvd.transport import xs_wire
 from hvd.transport.descriptors import socket_pair
 from hvd.transport.ids import DOM0, DomId
@@ -36,7 +37,8 @@ class Door:
         self.living: dict[int, DomId] = {}
         self.logged: list[tuple[str, DomId]] = []
         self.asked: list[tuple[Connection, Message]] = []
-        self.sockets = StoreSockets(self.held, self.poller, self.answer, lambda: self.living, self.log)
+        self.doors = StoreDoors(self.answer, self.log)
+        self.sockets = StoreSockets(self.held, self.poller, self.doors, lambda: self.living, self.log)
 
     def answer(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
         self.asked.append((connection, message))
@@ -46,7 +48,7 @@ class Door:
         return None if message.type == Type.RELEASE else (message.type, message.payload)
 
     def fire(self, connection: Connection, token: bytes) -> None:
-        self.sockets.add_event(WatchEvent(connection.domid, "/w", token.decode(), connection.number))
+        self.doors.add_event(WatchEvent(connection.domid, "/w", token.decode(), connection.number))
 
     def log(self, text: str, domid: DomId) -> None:
         self.logged.append((text, domid))
@@ -67,8 +69,8 @@ class Door:
     def turn(self) -> None:
         """One round of the broker's loop."""
         self.poller.poll(0)
-        self.sockets.serve_ready()
-        self.sockets.flush()
+        self.doors.serve_ready()
+        self.doors.flush()
 
     def close(self) -> None:
         self.turn()  # the clients have gone
@@ -115,10 +117,10 @@ def test_whoever_asks_much_has_a_turn_and_then_the_next_has_one(door: Door) -> N
         modest.sendall(READ)
         door.poller.poll(0)
         assert len(door.asked) == MESSAGES_PER_TURN + 1
-        assert door.sockets.has_more
+        assert door.doors.has_more
         for _ in range(3):
-            door.sockets.serve_ready()
-        assert len(door.asked) == 3 * MESSAGES_PER_TURN + 1 and not door.sockets.has_more
+            door.doors.serve_ready()
+        assert len(door.asked) == 3 * MESSAGES_PER_TURN + 1 and not door.doors.has_more
         assert len(greedy.recv(65536)) == len(READ) * 3 * MESSAGES_PER_TURN
 
 
@@ -139,10 +141,10 @@ def test_an_event_that_waits_already_is_not_added_again(door: Door) -> None:
         connection, _ = door.asked[0]
         for _ in range(3):
             door.fire(connection, b"same")
-        door.sockets.flush()
+        door.doors.flush()
         assert client.recv(1000) == xs_wire.pack(Type.WATCH_EVENT, 0, 0, b"/w\0same\0")
         door.fire(connection, b"same")
-        door.sockets.flush()
+        door.doors.flush()
         assert client.recv(1000)
 
 
@@ -160,7 +162,7 @@ def test_whoever_does_not_read_is_not_asked_for_until_it_does(door: Door) -> Non
                 door.turn()
                 if served == len(door.asked):
                     break
-        assert len(door.asked) < 5000 and not door.sockets.has_more
+        assert len(door.asked) < 5000 and not door.doors.has_more
         received = 0
         for _ in range(10_000):
             try:
@@ -182,7 +184,7 @@ def test_whoever_reads_no_events_is_closed_at_a_bound_and_the_log_says_so(door: 
             door.fire(connection, b"%d" % number + b"x" * 500)
             if connection.closed:
                 break
-            door.sockets.flush()
+            door.doors.flush()
     assert connection.closed
     ((text, domid),) = door.logged
     assert domid == ONE and f"{STORE_BACKLOG_BYTES_MAX} bytes of watch events wait for it" in text
@@ -249,8 +251,8 @@ def test_only_what_may_have_left_a_watch_or_transaction_has_an_end_that_the_tabl
         door.turn()
         client.close()
         door.turn()
-    assert [connection.number for connection in door.sockets.take_ended()] == [door.asked[1][0].number]
-    assert door.sockets.take_ended() == []
+    assert [connection.number for connection in door.doors.take_ended()] == [door.asked[1][0].number]
+    assert door.doors.take_ended() == []
 
 
 def test_the_end_of_a_domain_ends_its_connections_and_nobody_elses(door: Door) -> None:
@@ -259,13 +261,14 @@ def test_the_end_of_a_domain_ends_its_connections_and_nobody_elses(door: Door) -
             client.sendall(READ)
             door.turn()
             client.recv(100)
+        door.doors.disconnect(ONE)
         door.sockets.release(ONE)
         assert store_key(ONE) not in door.held.by_key
         assert guest.recv(1) == b""
         host.sendall(READ)
         door.turn()
         assert host.recv(100) == READ
-        door.sockets.release(DOM0)  # dom0's own: the host's are its, and not of its process
+        door.doors.disconnect(DOM0)  # dom0's own: the host's are its, and not of its process
         host.sendall(READ)
         door.turn()
         assert host.recv(100) == READ
