@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from hvd.broker.store import mandatory, paths
 from hvd.broker.store.changes import Change, Edit, Fires
+from hvd.broker.store.children import names_at
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.permissions import OWNER, READ, WRITE, Permissions, Principal, access_of, inherited, may
 from hvd.broker.store.quotas import PAYLOAD_BYTES_MAX, Quotas
@@ -90,8 +91,8 @@ def directory_part(view: View, call: Call, path: str, offset: int) -> bytes:
         raise StoreError(errno.EINVAL, f"an offset is not negative: {offset}")
     node = directory(view, call, path)
     head = b"%d\0" % node.children_generation
-    names = "".join(f"{name}\0" for name in node.children).encode()[offset:]
     room = PAYLOAD_BYTES_MAX - len(head) - 1
+    names = names_at(node.children, offset, room + 1)
     if len(names) <= room:
         return head + names + b"\0"
     return head + names[: names.rfind(b"\0", 0, room) + 1]

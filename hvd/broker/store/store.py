@@ -13,6 +13,7 @@ import errno
 from dataclasses import replace
 
 from hvd.broker.store import operations, paths
+from hvd.broker.store.children import names_at
 from hvd.broker.store.domains import Client
 from hvd.broker.store.engine import INTRODUCE, RELEASE, Engine
 from hvd.broker.store.errors import StoreError
@@ -49,6 +50,13 @@ class Store:
     def directory(self, domid: DomId, tx: int, path: str) -> list[str]:
         """The names of a node's children, in the order of their creation."""
         return list(operations.directory(*self._prepare(domid, tx, path)).children)
+
+    def directory_list(self, domid: DomId, tx: int, path: str, most: int) -> bytes:
+        """The same names, each with its NUL: DIRECTORY's reply. E2BIG for more than so many bytes."""
+        node = operations.directory(*self._prepare(domid, tx, path))
+        if node.names_bytes > most:
+            raise StoreError(errno.E2BIG, f"the names of what is in {path} take {node.names_bytes} bytes")
+        return names_at(node.children, 0, most)
 
     def directory_part(self, domid: DomId, tx: int, path: str, offset: int) -> bytes:
         """The list's generation and names from a byte offset: DIRECTORY_PART's reply."""

@@ -131,8 +131,7 @@ def _read(asked: Asked) -> bytes:
 
 
 def _directory(asked: Asked) -> bytes:
-    names = asked.store.directory(asked.domid, asked.tx, _path(_one(asked.payload)))
-    return "".join([name + "\0" for name in names]).encode()
+    return asked.store.directory_list(asked.domid, asked.tx, _path(_one(asked.payload)), PAYLOAD_MAX)
 
 
 def _directory_part(asked: Asked) -> bytes:
