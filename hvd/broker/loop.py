@@ -29,6 +29,7 @@ from hvd.broker.state import (
     STORE_CALL,
     STORE_CLOSED,
     STORE_LOST,
+    STORE_SETTLE,
     TICK,
     TRACE_OVER,
     State,
@@ -96,15 +97,21 @@ class Broker:
             if self._world.stop_requested is not None:
                 self._world.say_goodbye()
             wait_s = self._wait_s()
-            self._poller.poll(0 if self._ready or self._world.store_doors.has_more else wait_s)
+            self._poller.poll(0 if self._is_busy() else wait_s)
             self._tick()
             for _ in range(len(self._ready)):
                 self._serve(self._ready.popleft())
             if self._world.store_doors.has_more:
                 self._world.store_doors.serve_ready()
             self._close_store_connections()
+            if self._state.hypervisor.store.has_unsettled:
+                self._command([STORE_SETTLE])
             self._write_audit()
             self._world.publisher.write_log()
+
+    def _is_busy(self) -> bool:
+        """Whether there is something to do before anything more has come in."""
+        return bool(self._ready) or self._world.store_doors.has_more or self._state.hypervisor.store.has_unsettled
 
     # ---- coming to life ----------------------------------------------------------------------------------------------
 
@@ -319,7 +326,10 @@ class Broker:
 
     def _serve(self, domid: DomId | None) -> None:
         """One caller's turn; whoever has more to say goes to the end of the line."""
+        store = self._state.hypervisor.store
         for _ in range(CALLS_PER_TURN):
+            if store.has_unsettled and store.is_settling(DOM0 if domid is None else domid):
+                break  # what it has called last is not quite done
             server = self._world.endpoints.server(domid)
             received = server.receive() if server is not None else None
             if server is None or received is None:

@@ -23,6 +23,8 @@ CALL, STARTED, DIED, TICK, FOUND_OPEN = "call", "started", "died", "tick", "foun
 FAULTED, TRACE_OVER, AUDITED = "faulted", "trace over", "audited"
 STORE_CALL, STORE_CLOSED, STORE_LOST = "store call", "store closed", "store lost"
 """A request by XenStore's wire protocol, the end of a connection, the end of all: their broker died."""
+STORE_SETTLE = "store settle"
+"""Accounts and watches follow a change of many nodes by some more."""
 CRASHES_MAX = 2
 """Brokers that may crash over one hypercall before it is refused and its sender taken down."""
 FOUND_OPEN_MAX = 5
@@ -86,6 +88,9 @@ class State:
                 self.store_call(DomId(domid), connection, Message(kind, 0, tx, payload))
             case ["store closed", int() as domid, int() as connection]:
                 self.hypervisor.store.close_connection(DomId(domid), connection)
+            case ["store settle"]:
+                self.hypervisor.store.settle()
+                self.hypervisor.collect_store_events()
             case ["store lost"]:
                 self.hypervisor.store.close_connections()
             case ["found open", str() as session, int() as sequence, bool() as crashed]:

@@ -84,7 +84,7 @@ class World:
         self.held = HeldDescriptors(inheritance.link, inheritance.held)
         self.endpoints = Endpoints(context, inheritance.run_dir, poller, on_ready, self._end_flood)
         self.publisher = Publisher(context, self.endpoints.directory, poller)
-        self.store_doors = StoreDoors(on_store_request, self._log_of)
+        self.store_doors = StoreDoors(on_store_request, self._is_settling, self._log_of)
         self.store_rings = StoreRings(self.held, poller, self.store_doors)
         self.store_sockets = StoreSockets(self.held, poller, self.store_doors, self._by_pid, self._log_of)
         self.trace = TraceBuffers(self.held)
@@ -460,6 +460,9 @@ class World:
 
     def reset_store_ring(self, domid: DomId) -> None:
         self.store_rings.reset(domid)
+
+    def _is_settling(self, domid: DomId) -> bool:
+        return self.hypervisor.store.has_unsettled and self.hypervisor.store.is_settling(domid)
 
     def _by_pid(self) -> dict[int, DomId]:
         return {domain.pid: domain.domid for domain in self.hypervisor.domains.values() if domain.pid is not None}

@@ -11,11 +11,12 @@ import pickle
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from hvd.broker.store import Quotas, Store, StoreError
+from hvd.broker.store import Quotas, Store, StoreError, sweeps
 from hvd.transport.ids import DOM0, DomId
 
 GUESTS = [DomId(1), DomId(2)]
@@ -208,12 +209,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.slices = pytest.MonkeyPatch()
+        self.slices.setattr(sweeps, "EDITS_PER_SLICE", 2)
         self.store = Store(QUOTAS)
         self.tree: Tree = {"/": Entry(b"", ((DOM0, "n"),))}
         self.commits: list[Marks] = []
         self.open: dict[tuple[DomId, int], OpenTransaction] = {}
         self.watches: dict[tuple[DomId, str, str, int], bool] = {}
         """By domain, path, token and connection: whether each is relative."""
+
+    def teardown(self) -> None:
+        self.slices.undo()
 
     @initialize()
     def create_guests(self) -> None:
@@ -269,6 +275,7 @@ class StoreMachine(RuleBasedStateMachine):
         """The model's tree is the tree from now on, and whoever watches has heard."""
         before, self.tree = self.tree, model.tree
         self.commits.append(model.changed)
+        self.settle()
         heard = self.store.take_events()
         assert len(heard) == len(set(heard))
         assert set(heard) == {
@@ -278,6 +285,11 @@ class StoreMachine(RuleBasedStateMachine):
             if (path == watched if exactly else is_below(path, watched))
             if self.may_hear(domid, path, before)
         }
+
+    def settle(self) -> None:
+        """As the broker does before it serves the same domain again."""
+        while self.store.has_unsettled:
+            self.store.settle()
 
     def may_hear(self, domid: DomId, path: str, before: Tree) -> bool:
         versions = [tree[path] for tree in (before, self.tree) if path in tree]

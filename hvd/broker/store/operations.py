@@ -9,13 +9,13 @@ import errno
 from typing import NamedTuple
 
 from hvd.broker.store import mandatory, paths
-from hvd.broker.store.changes import Change, Edit, Fires
+from hvd.broker.store.changes import Change, Edit, Fires, Removal
 from hvd.broker.store.children import names_at
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.permissions import OWNER, READ, WRITE, Permissions, Principal, access_of, inherited, may
 from hvd.broker.store.quotas import PAYLOAD_BYTES_MAX, Quotas
-from hvd.broker.store.transactions import View
-from hvd.broker.store.tree import Node, above, leaf, lookup, nearest, record_bytes, subtree, with_content
+from hvd.broker.store.transactions import Transaction, View
+from hvd.broker.store.tree import Node, above, leaf, lookup, nearest, record_bytes, with_content
 from hvd.transport.ids import DOM0
 
 
@@ -126,12 +126,11 @@ def rm(view: View, call: Call, path: str) -> Change | None:
 
 
 def removal(view: View, path: str, node: Node) -> Change:
-    """A change without a node and all below; watches on those below hear of it first."""
-    edits = []
-    for below, gone in subtree(path, node):
-        view.touch(below, listed=True)
-        edits.append(Edit(below, gone, None, Fires.ON_IT))
-    edits[-1] = Edit(path, node, None, Fires.ON_IT_AND_ABOVE)
+    """A change without a node and all below."""
+    edits = Removal(path, node)
+    if isinstance(view, Transaction):
+        for edit in edits:
+            view.touch(edit.path, listed=True)
     return Change(path, None, edits)
 
 

@@ -237,6 +237,19 @@ class Store:
         if client.introduced:
             self._engine.fire_special(RELEASE)
 
+    @property
+    def has_unsettled(self) -> bool:
+        """Whether accounts and watches have yet to follow a change of many nodes: call `settle` again."""
+        return bool(self._engine.sweeps)
+
+    def is_settling(self, domid: DomId) -> bool:
+        """Whether this domain made that change: until it is settled its next call would be before its last one's end."""
+        return self._engine.sweeps.is_for(domid)
+
+    def settle(self) -> None:
+        """Let them follow by some nodes more."""
+        self._engine.settle_some()
+
     def take_events(self) -> list[WatchEvent]:
         """All watch events since the last call, in firing order; equal ones of one domain came together."""
         return self._engine.events.take()

@@ -23,6 +23,8 @@ MESSAGES_PER_TURN = 8
 CarryOut = Callable[[Connection, Message], tuple[int, bytes] | None]
 """Has one request carried out: type and payload of the reply, None when its domain is gone."""
 Log = Callable[[str, DomId], None]
+Busy = Callable[[DomId], bool]
+"""Whether a domain has to wait, as its last request is not quite done."""
 
 
 class Line(Protocol):
@@ -47,8 +49,9 @@ class Line(Protocol):
 class StoreDoors:
     """All connections of one broker."""
 
-    def __init__(self, carry_out: CarryOut, log: Log) -> None:
+    def __init__(self, carry_out: CarryOut, busy: Busy, log: Log) -> None:
         self._carry_out = carry_out
+        self._busy = busy
         self._log = log
         self._lines: dict[Connection, Line] = {}
         self._by_number: dict[tuple[DomId, int], Connection] = {}
@@ -139,7 +142,7 @@ class StoreDoors:
     def _take_turn(self, connection: Connection) -> bool:
         """Whether there may be more where these came from."""
         for _ in range(MESSAGES_PER_TURN):
-            if connection.is_stalled:
+            if connection.is_stalled or self._busy(connection.domid):
                 return True
             message = connection.next_message()
             if message is not None:

@@ -49,7 +49,7 @@ class Machine:
         self.poller = Poller()
         self.logged: list[str] = []
         self.asked: list[Message] = []
-        self.doors = StoreDoors(self.answer, lambda text, _: self.logged.append(text))
+        self.doors = StoreDoors(self.answer, lambda _: False, lambda text, _: self.logged.append(text))
         self.rings = StoreRings(self.held, self.poller, self.doors)
         page, rx, tx, *_ = self.held.by_key[channel_key(7)]
         self.endpoint = open_endpoint(page, 0, os.dup(rx), os.dup(tx))

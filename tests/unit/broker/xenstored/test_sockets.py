@@ -36,8 +36,9 @@ class Door:
         self.poller = Poller()
         self.living: dict[int, DomId] = {}
         self.logged: list[tuple[str, DomId]] = []
+        self.busy: set[DomId] = set()
         self.asked: list[tuple[Connection, Message]] = []
-        self.doors = StoreDoors(self.answer, self.log)
+        self.doors = StoreDoors(self.answer, lambda domid: domid in self.busy, self.log)
         self.sockets = StoreSockets(self.held, self.poller, self.doors, lambda: self.living, self.log)
 
     def answer(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
@@ -122,6 +123,18 @@ def test_whoever_asks_much_has_a_turn_and_then_the_next_has_one(door: Door) -> N
             door.doors.serve_ready()
         assert len(door.asked) == 3 * MESSAGES_PER_TURN + 1 and not door.doors.has_more
         assert len(greedy.recv(65536)) == len(READ) * 3 * MESSAGES_PER_TURN
+
+
+def test_a_domain_whose_last_request_is_not_done_waits_and_others_do_not(door: Door) -> None:
+    with door.connect(door.listen(ONE)) as busy, door.connect(door.listen(DomId(2))) as other:
+        door.busy = {ONE}
+        for client in (busy, other):
+            client.sendall(READ)
+        door.turn()
+        assert [connection.domid for connection, _ in door.asked] == [DomId(2)] and door.doors.has_more
+        door.busy = set()
+        door.turn()
+        assert busy.recv(100) == other.recv(100) == READ
 
 
 def test_a_watchs_first_event_comes_behind_its_reply_and_all_others_before_theirs(door: Door) -> None:
