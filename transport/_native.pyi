@@ -127,7 +127,7 @@ class Endpoint:
         """Clears the pending event; whether there was one."""
 
     def arm(self) -> None:
-        """For who polls the descriptor itself: the next event writes the pipe. Read it empty first, look for work after."""
+        """For who polls the descriptor itself: the next event writes the pipe. Empty it first, look for work after."""
 
     def wait(self, timeout_ns: int, spin_ns: int = -1) -> bool:
         """Waits for an event and takes it; False after `timeout_ns` (negative: never). `spin_ns`: poll that long before

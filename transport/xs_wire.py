@@ -47,7 +47,7 @@ class Type(IntEnum):
     DIRECTORY_PART = 22
 
 
-ERRORS = {
+ERRORS: dict[int, bytes] = {
     getattr(errno, name): name.encode() + b"\0"
     for name in (
         "EINVAL", "EACCES", "EEXIST", "EISDIR", "ENOENT", "ENOMEM", "ENOSPC", "EIO", "ENOTEMPTY", "ENOSYS", "EROFS",
@@ -55,7 +55,7 @@ ERRORS = {
     )
 }  # fmt: skip
 """What an ERROR says. An errno that has no name on the wire is EINVAL."""
-_NUMBERS = {text.rstrip(b"\0"): number for number, text in ERRORS.items()}
+_NUMBERS: dict[bytes, int] = {text.rstrip(b"\0"): number for number, text in ERRORS.items()}
 
 RING_BYTES = 1024
 """Of each direction (struct xenstore_domain_interface): requests at 0, responses behind them, then the words below."""

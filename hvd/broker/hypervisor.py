@@ -146,7 +146,7 @@ class Hypervisor(Lives):
     # ---- XenStore's own calls ----------------------------------------------------------------------------------------
 
     def introduce(self, domid: DomId) -> None:
-        """INTRODUCE: the domain speaks to the store; for one that does, its ring begins anew. ENOENT: no such domain."""
+        """INTRODUCE: the domain speaks to the store; for one that does, its ring begins anew. ENOENT: no such one."""
         if domid not in self.domains:
             raise StoreError(errno.ENOENT, f"no domain with domid {domid}")
         if self.store.is_introduced(domid):

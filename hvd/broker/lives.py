@@ -24,7 +24,16 @@ from hvd.broker.store import Store, StoreError
 from hvd.broker.tracing import Tracing
 from hvd.broker.upcalls import UpcallQueue
 from hvd.broker.xsm import Xsm
-from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, GRANT_REF_CONSOLE, GRANT_REF_XENSTORE, DomId, ExtentId, Incarnation, Port
+from hvd.transport.ids import (
+    DOM0,
+    DOMID_FIRST_RESERVED,
+    GRANT_REF_CONSOLE,
+    GRANT_REF_XENSTORE,
+    DomId,
+    ExtentId,
+    Incarnation,
+    Port,
+)
 from hvd.transport.limits import DEVICES_MAX, DOMAINS_MAX, HYPERVISOR_LOG_LINES_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig
 

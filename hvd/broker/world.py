@@ -74,6 +74,7 @@ class World:
         on_ready: Callable[[DomId | None], None],
         on_fault: Callable[[Domain, FaultNotice | None], None],
         on_post: Callable[[Domain, bytes], None],
+        *,
         on_store_request: CarryOut,
     ) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

@@ -57,9 +57,8 @@ def xenstore(cluster: Cluster) -> dict[str, str]:
 
 
 def run(environment: dict[str, str], tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [client_tool(tool), *arguments], env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False
-    )
+    command = [client_tool(tool), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
 
 
 def output(environment: dict[str, str], tool: str, *arguments: str) -> str:
@@ -125,7 +124,8 @@ def test_xenstore_control_knows_the_common_subcommands(xenstore: dict[str, str])
 def test_debians_test_xenstore_passes_all_its_cases(xenstore: dict[str, str]) -> None:
     tester = str(xen_utils("test-xenstore"))
     for arguments in ([], ["-r", "2"], ["-i", "20"]):
-        done = subprocess.run([tester, *arguments], env=xenstore, capture_output=True, text=True, timeout=100, check=False)
+        command = [tester, *arguments]
+        done = subprocess.run(command, env=xenstore, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
         assert done.returncode == 0, done
         assert "failed" not in done.stdout + done.stderr, done
 

@@ -59,9 +59,17 @@ class Accounts:
         self._owned: dict[DomId, set[str]] = {}
         self.settle([Edit(path, None, node, Fires.NOBODY) for path, node in subtree("/", root)], root)
 
-    def settle(self, edits: Iterable[Edit], root: Node) -> None:
-        """The edits have been made. `root` is the tree by now, in which their paths may have changed once more."""
-        add(self._tallies, growth_of(edits))
+    def settle(self, edits: list[Edit], root: Node) -> None:
+        """The edits have been made: `count` and `note` them."""
+        self.count(growth_of(edits))
+        self.note(edits, root)
+
+    def count(self, growth: Growth) -> None:
+        """Who owns how much has changed by this."""
+        add(self._tallies, growth)
+
+    def note(self, edits: Iterable[Edit], root: Node) -> None:
+        """Who owns which paths; `root` is the tree by now, in which they may have changed once more."""
         for path, before, after, _ in edits:
             owners = {node.permissions[0].who.domid for node in (before, after) if node is not None} - {DOM0}
             if owners:

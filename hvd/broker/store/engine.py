@@ -16,7 +16,7 @@ from hvd.broker.store.merge import merge
 from hvd.broker.store.operations import Call
 from hvd.broker.store.permissions import DOM0_ONLY, READ, Permissions, Principal, given_to_dom0, may
 from hvd.broker.store.quotas import Quotas
-from hvd.broker.store.sweeps import Sweeps
+from hvd.broker.store.sweeps import Sweep, Sweeps
 from hvd.broker.store.transactions import Direct, Transaction, View
 from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, pack, record_bytes, replace, unpack, with_content
 from hvd.broker.store.watches import Watches
@@ -79,7 +79,7 @@ class Engine:
             self._check_nodes(growth, {}, call.limits)
             self._check_bytes(growth, call.limits)
             root = replace(self.root, change.path, change.node, call.generation)
-            self._settle(call.who.domid, root, change.edits)
+            self._settle(call.who.domid, root, change.edits, growth)
         self.generation = call.generation
 
     def commit(self, call: Call, transaction: Transaction) -> None:
@@ -97,7 +97,7 @@ class Engine:
             root = merge(transaction.snapshot, transaction.root, self.root, call.generation)
             _check_parents(root, transaction.grown, call.limits)
             self.generation = call.generation
-        self._settle(call.who.domid, root, transaction.edits())
+        self._settle(call.who.domid, root, transaction.edits(), transaction.growth)
 
     def remove_all_of(self, who: Principal) -> None:
         """A domain is about to be forgotten: what it owned goes with all below, but the root goes to dom0."""
@@ -117,24 +117,34 @@ class Engine:
         after = with_content(node, node.value, given_to_dom0(node.permissions), self.generation)
         return Change(path, after, [Edit(path, node, after, Fires.ON_IT_AND_ABOVE)])
 
-    def _settle(self, caller: DomId, root: Node, edits: Iterable[Edit]) -> None:
-        """The one place where the tree changes. Accounts and watches follow, at once if it is a small change."""
-        before, self.root = self.root, root
-        idle = not self.sweeps
-        self.sweeps.begin(caller, before, edits)
-        if idle:
-            self.settle_some()
+    def _settle(self, caller: DomId, root: Node, edits: Iterable[Edit], growth: Growth | None = None) -> None:
+        """The one place where the tree changes. Accounts and watches follow, at once if it is a small change.
 
-    def settle_some(self) -> None:
-        """Go on with what is under way."""
-        found = self.sweeps.next_slice()
-        if found is None:
-            return
-        sweep, edits = found
-        self.accounts.settle(edits, self.root)
+        Without its `growth` it takes away only, and who owns how much follows as well.
+        """
+        sweep = Sweep(caller, self.root, iter(edits), counted=growth is not None)
+        self.root = root
+        if growth is not None:
+            self.accounts.count(growth)
+        if growth is not None or not self.sweeps.is_for(caller):
+            self._advance(sweep)
+        if not sweep.done:
+            self.sweeps.add(sweep)
+
+    def _advance(self, sweep: Sweep) -> None:
+        edits = sweep.next_slice()
+        if not sweep.counted:
+            self.accounts.count(growth_of(edits))
+        self.accounts.note(edits, self.root)
         for edit in edits:
             if edit.fires:
                 self._fire(sweep.root_before, edit)
+
+    def settle_some(self) -> None:
+        """Go on with what is under way."""
+        sweep = self.sweeps.oldest()
+        if sweep is not None:
+            self._advance(sweep)
 
     def settle_all(self) -> None:
         """Nothing is under way any more."""

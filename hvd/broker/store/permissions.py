@@ -50,7 +50,7 @@ DOM0_ONLY: Permissions = (Permission(DOM0_PRINCIPAL, 0),)
 def access_of(permissions: Permissions, who: Principal, target: Principal | None = None) -> int:
     """What `who` may do with a node that has these permissions; what its target owns it may use as its own."""
     owner = permissions[0].who
-    if who.domid == DOM0 or owner == who or owner == target:
+    if who.domid == DOM0 or owner in (who, target):
         return OWNER
     for permission in permissions[1:]:
         if permission.who == who:

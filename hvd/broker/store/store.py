@@ -243,7 +243,7 @@ class Store:
         return bool(self._engine.sweeps)
 
     def is_settling(self, domid: DomId) -> bool:
-        """Whether this domain made that change: until it is settled its next call would be before its last one's end."""
+        """Whether this domain made that change: until it is settled its next call would be too early."""
         return self._engine.sweeps.is_for(domid)
 
     def settle(self) -> None:

@@ -7,7 +7,7 @@ broker does not serve that domain meanwhile), the others do not.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -26,6 +26,15 @@ class Sweep:
     caller: DomId
     root_before: Node
     edits: Iterator[Edit]
+    counted: bool
+    """Who owns how much has been settled already: only what is taken away may wait for that."""
+    done: bool = False
+
+    def next_slice(self) -> list[Edit]:
+        """The next few edits."""
+        found = list(islice(self.edits, EDITS_PER_SLICE))
+        self.done = len(found) < EDITS_PER_SLICE
+        return found
 
 
 class Sweeps:
@@ -34,24 +43,19 @@ class Sweeps:
     def __init__(self) -> None:
         self._waiting: deque[Sweep] = deque()
 
-    def begin(self, caller: DomId, root_before: Node, edits: Iterable[Edit]) -> None:
-        """The tree has changed."""
-        self._waiting.append(Sweep(caller, root_before, iter(edits)))
+    def add(self, sweep: Sweep) -> None:
+        """It is not done yet."""
+        self._waiting.append(sweep)
 
-    def next_slice(self) -> tuple[Sweep, list[Edit]] | None:
-        """The next few edits of the oldest; None when nothing is under way."""
-        while self._waiting:
-            sweep = self._waiting[0]
-            edits = list(islice(sweep.edits, EDITS_PER_SLICE))
-            if len(edits) < EDITS_PER_SLICE:
-                self._waiting.popleft()
-            if edits:
-                return sweep, edits
-        return None
+    def oldest(self) -> Sweep | None:
+        """The one to go on with; None when nothing is under way."""
+        while self._waiting and self._waiting[0].done:
+            self._waiting.popleft()
+        return self._waiting[0] if self._waiting else None
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return self.oldest() is not None
 
     def is_for(self, domid: DomId) -> bool:
         """Whether a change of this domain's is under way."""
-        return any(sweep.caller == domid for sweep in self._waiting)
+        return any(sweep.caller == domid and not sweep.done for sweep in self._waiting)

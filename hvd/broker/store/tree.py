@@ -117,10 +117,8 @@ def replace(root: Node, path: str, node: Node | None, generation: int) -> Node:
 
 
 def _with_child(parent: Node, name: str, node: Node | None, generation: int) -> Node:
-    if node is None:
-        children = without_child(parent.children, name)
-    else:
-        children = with_child(parent.children, name, node)
+    old = parent.children
+    children = without_child(old, name) if node is None else with_child(old, name, node)
     growth = (len(children) - len(parent.children)) * (len(name) + 1)
     listing = generation if growth else parent.children_generation
     return Node(parent.value, parent.permissions, children, parent.generation, listing, parent.names_bytes + growth)

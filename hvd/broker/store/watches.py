@@ -11,7 +11,6 @@ from hvd.broker.store.errors import StoreError
 from hvd.broker.store.quotas import TOKEN_BYTES_MAX
 from hvd.transport.ids import DomId
 
-
 RING = 1
 """The connection that a domain's ring page is; 0 is the one by hypercall, and what its socket accepts comes behind.
 

@@ -1,4 +1,4 @@
-"""Connections of every kind: whose turn it is, what is sent to whom, and when one is over. How bytes travel is a line's.
+"""Connections of every kind: whose turn it is, what is sent to whom, when one is over. How bytes travel is a line's.
 
 A connection has a turn of a few messages whenever it has said something, and then the next one has. Events and replies
 wait in it until its line takes them; who does not read is first not served any more, then closed.

@@ -7,11 +7,10 @@ and with them their watches and transactions.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from hvd.broker.held import HeldDescriptors, store_key
@@ -150,9 +149,8 @@ class StoreSockets:
 def _bound(path: str, *, anybody: bool) -> int:
     """A listening socket at this path, in place of what was there. OSError: there can be none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as listening:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
+        Path(path).unlink(missing_ok=True)
         listening.bind(path)
-        os.chmod(path, 0o666 if anybody else 0o600)  # a domain has a uid of its own, and the directory is its own
+        Path(path).chmod(0o666 if anybody else 0o600)  # a domain has a uid of its own, and the directory is its own
         listening.listen(LISTEN_BACKLOG)
         return listening.detach()

@@ -25,10 +25,13 @@ READ, WRITE = f"{NODE}\0".encode(), f"{NODE}\0value".encode()
 
 def measure_store(run: Run) -> list[Figure]:
     """In clusters of its own: one with few nodes and no watches, one with many."""
-    with Cluster.build(name="bench-store") as few, Cluster.build(name="bench-store-full") as many:
-        with StoreClient(_socket(few)) as plain, StoreClient(_socket(many)) as full, StoreClient(_socket(many)) as other:
-            _fill(run, full, other)
-            return [*_beside(run, plain), *_full(run, plain, full), _bystander(run, many, full)]
+    with (
+        Cluster.build(name="bench-store") as few, StoreClient(_socket(few)) as plain,
+        Cluster.build(name="bench-store-full") as many, StoreClient(_socket(many)) as full,
+        StoreClient(_socket(many)) as watcher,
+    ):  # fmt: skip
+        _fill(run, full, watcher)
+        return [*_beside(run, plain), *_full(run, plain, full), _bystander(run, many, full)]
 
 
 def _socket(cluster: Cluster) -> str:
@@ -111,6 +114,5 @@ def _bystander(run: Run, cluster: Cluster, remover: StoreClient) -> Figure:
             remover.begin(Type.RM, b"/gone\0")
             times.add(bystander.times(Type.READ, b"name\0", REMOVAL_NS))
             remover.end(Type.RM)
-    return Figure.timed(
-        f"a read of another domain while {REMOVED:,} nodes are removed", times, (Goal("p99", most=1000.0),), wait="woken"
-    )
+    name = f"a read of another domain while {REMOVED:,} nodes are removed"
+    return Figure.timed(name, times, (Goal("p99", most=1000.0),), wait="woken")

@@ -1,8 +1,8 @@
 """Bytes at XenStore's doors: a domain's stream and its ring page, in any pieces, answered by the real store.
 
-What must hold: what is no message ends the connection by a PeerFault and nothing else; every whole message has one reply,
-under its own numbers and no longer than a reply may be; what waits for the client stays bounded; and the store's accounts
-are right.
+What must hold: what is no message ends the connection by a PeerFault and nothing else; every whole message has one
+reply, under its own numbers and no longer than a reply may be; what waits for the client stays bounded; and the store's
+accounts are right.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.fuzz.python.choices import Choices
 STEPS_MAX = 40
 ONE = DomId(1)
 PATHS = (b"data", b"data/a", b"/", b"/local/domain/1/data", b"@releaseDomain", b"/local//x", b"a b", b"\xff", b"", b"1")
-WORDS = (b"T", b"F", b"token", b"n1", b"r0", b"b0", b"0", b"1", b"99999999999999999999", b"-1", b"set", b"help", b"quota")
+WORDS = (b"T", b"F", b"token", b"n1", b"r0", b"b0", b"0", b"1", b"9" * 20, b"-1", b"set", b"help", b"quota")
 
 
 def play(data: bytes) -> None:
