@@ -15,9 +15,9 @@ from hvd.broker.domain import ACTING, ALIVE, NEXT, Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_DOM_EXC, VIRQ_TIMER
 from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Lives
-from hvd.broker.tracing import Phase
 from hvd.broker.store import StoreError
 from hvd.broker.store.watches import RING
+from hvd.broker.tracing import Phase
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, GRANT_REF_XENSTORE, DomId, Incarnation, Port
 from hvd.transport.messages import DomainConfig
