@@ -7,6 +7,7 @@ import gc
 import os
 import resource
 import time
+import zlib
 from collections import deque
 from typing import Any
 
@@ -19,7 +20,7 @@ from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.journal import Intent, Journal, JournalFull
 from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP
 from hvd.broker.poller import Poller
-from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
+from hvd.broker.sessions import Reply, Sessions, domain_session, store_session, toolstack_session
 from hvd.broker.state import (
     AUDITED,
     CALL,
@@ -109,7 +110,8 @@ class Broker:
                 self._serve(self._ready.popleft())
             if self._world.store_doors.has_more:
                 self._world.store_doors.serve_ready()
-            self._close_store_connections()
+            for connection in self._world.store_doors.take_ended():
+                self._command([STORE_CLOSED, connection.domid, connection.number])
             if self._state.hypervisor.store.has_unsettled:
                 self._command([STORE_SETTLE])
             self._write_audit()
@@ -197,7 +199,8 @@ class Broker:
         if pid is None:
             self._world.fork_domain(domain)
         self._world.start_domain(domain)
-        self._take_over_ring(domain)
+        if (ring := self._state.hypervisor.store_ring_of(domain)) is not None:
+            self._world.store_rings.attach(domain.domid, *ring, new=False)
         if pid and domain.pid is None:
             self._command([STARTED, now, domain.domid, domain.incarnation, pid])
         if domain.life is Life.DUMPING:
@@ -213,12 +216,6 @@ class Broker:
         if last is not None and last.descriptors:
             self._world.send_descriptors(domain.domid, last.sequence, last.descriptors)
         self._world.events_pending(domain.domid)
-
-    def _take_over_ring(self, domain: Domain) -> None:
-        """What a dead broker had read of it and not carried out is lost: its client has to begin anew."""
-        place = self._state.hypervisor.store_ring_of(domain)
-        if place is not None:
-            self._world.store_rings.attach(domain.domid, *place, new=False)
 
     # ---- commands ----------------------------------------------------------------------------------------------------
 
@@ -295,26 +292,31 @@ class Broker:
 
     def _on_store_request(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
         """A request by socket or ring; None when its domain does not live any more."""
-        domid = connection.domid
-        if connection.number > 0:
-            domain = self._state.hypervisor.domains.get(domid)
-            if domain is None or domain.life not in ACTING or not self._state.hypervisor.store.is_introduced(domid):
-                return None
-            self._hear_first(domid)
-        if self._state.hypervisor.store_log:
+        hypervisor, domid = self._state.hypervisor, connection.domid
+        if hypervisor.store_log:
             text = f"store request {message.type} {message.tx_id} {message.payload[:80]!r}"
             self._world.publisher.log(text, domid=domid)
-        if not is_command(message):
-            return answer(self._state.hypervisor, domid, connection.number, message)
-        connection.left_traces = True
-        reply = self._state.store_call(domid, connection.number, message)
-        self._record([STORE_CALL, domid, connection.number, message.type, message.tx_id, message.payload])
-        self._world.settle()
+        if connection.number < 0:
+            return self._carry_out_store(connection, message)
+        domain = hypervisor.domains.get(domid)
+        if domain is None or domain.life not in ACTING or not hypervisor.store.is_introduced(domid):
+            return None
+        self._hear_first(domid)
+        number = zlib.crc32(message.payload, message.type)  # the same request has the same one, by any connection
+        self._journal.open_intent(store_session(domid, domain.incarnation), number)
+        reply = self._carry_out_store(connection, message)
+        self._journal.close_intent()
         return reply
 
-    def _close_store_connections(self) -> None:
-        for connection in self._world.store_doors.take_ended():
-            self._command([STORE_CLOSED, connection.domid, connection.number])
+    def _carry_out_store(self, connection: Connection, message: Message) -> tuple[int, bytes]:
+        if not is_command(message):
+            return answer(self._state.hypervisor, connection.domid, connection.number, message)
+        connection.left_traces = True
+        who = connection.domid, connection.number
+        reply = self._state.store_call(*who, message)
+        self._record([STORE_CALL, *who, message.type, message.tx_id, message.payload])
+        self._world.settle()
+        return reply
 
     def _hear_first(self, domid: DomId) -> None:
         """What a domain that is not ready has posted comes before what it calls, and before its death."""

@@ -12,7 +12,7 @@ from hvd.broker.dispatch import handle, is_journaled
 from hvd.broker.errors import Refused
 from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import Hypervisor
-from hvd.broker.sessions import Reply, Sessions, domain_session
+from hvd.broker.sessions import Reply, Sessions, domain_session, store_session
 from hvd.broker.xenstored import requests
 from hvd.transport.codec import unpack_request
 from hvd.transport.fault_notice import FaultNotice
@@ -78,6 +78,7 @@ class State:
             case ["died", int() as now_ns, int() as domid, int() as incarnation, str() as how, str() as core]:
                 self.hypervisor.died(DomId(domid), Incarnation(incarnation), how, now_ns, core)
                 self.sessions.forget(domain_session(DomId(domid), Incarnation(incarnation)))
+                self.sessions.forget(store_session(DomId(domid), Incarnation(incarnation)))
             case ["tick", int() as now_ns]:
                 self.hypervisor.tick(now_ns)
             case ["trace over"]:
@@ -144,10 +145,12 @@ class State:
         suspect = self.sessions.suspect(session, sequence, crashed=crashed)
         if suspect.crashed < CRASHES_MAX and suspect.found_open < FOUND_OPEN_MAX:
             return
-        text = f"hypercall {sequence} was found open by {suspect.found_open} brokers in a row"
+        what = f"XenStore request {sequence:#x}" if session.startswith("x:") else f"hypercall {sequence}"
+        text = f"{what} was found open by {suspect.found_open} brokers in a row"
         self.sessions.remember(session, Reply(sequence, errno.EIO, text))
         for domain in list(self.hypervisor.domains.values()):
-            if session == domain_session(domain.domid, domain.incarnation):
+            who = domain.domid, domain.incarnation
+            if session in (domain_session(*who), store_session(*who)):
                 self.hypervisor.crash(domain.domid, text)
 
 

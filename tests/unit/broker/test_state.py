@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from hvd.broker.domain import Life
-from hvd.broker.sessions import Sessions, domain_session
+from hvd.broker.sessions import Sessions, domain_session, store_session
 from hvd.broker.state import CRASHES_MAX, FOUND_OPEN_MAX, State
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_request
@@ -308,3 +308,13 @@ def test_a_ring_is_made_at_the_first_asking_and_is_the_same_after_the_replay(led
     assert board.h.store_ring_of(board.h.domains[guest]) is None
     again = ledger.call(guest, session, 4, m.StoreRing())
     assert board.h.store_ring_of(board.h.domains[guest])[0] == place[0] and again.errno == 0
+
+
+def test_a_store_request_that_brokers_crash_over_takes_its_domain_down(ledger, board, guest):
+    session = store_session(guest, board.h.domains[guest].incarnation)
+    for _ in range(CRASHES_MAX):
+        ledger.apply("found open", session, 0xABC, True)
+        ledger.broker_dies()
+    assert board.h.domains[guest].life is Life.DYING
+    board.dies(guest)
+    assert board.h.domains[guest].last_death == "crash: XenStore request 0xabc was found open by 2 brokers in a row"
