@@ -57,10 +57,9 @@ class Root:
             os.symlink(os.readlink(path), STAGE + path)
 
     def link(self, path: str, target: str) -> None:
-        """A symbolic link. Nothing where something is shown already."""
-        if not self._is_shown(path):
-            self._make_directory(os.path.dirname(path))
-            os.symlink(target, STAGE + path)
+        """A symbolic link. Before anything writable is given, where it could land in a directory of the host's."""
+        self._make_directory(os.path.dirname(path))
+        os.symlink(target, STAGE + path)
 
     def give_device(self, path: str) -> None:
         """A device node, or a directory of them; they can be written however they are mounted."""

@@ -105,6 +105,7 @@ class Sandbox:
                 self._root.give_system(path)
             for path in view.DEVICES:
                 self._root.give_device(path)
+            self._root.link(XENSTORED, HYPERCALLS)
         except OSError:
             self._abandon_root()
             raise
@@ -130,7 +131,6 @@ class Sandbox:
         for path in needs.writable:
             self._root.give(path, writable=True)
         self._root.give(HYPERCALLS, source=needs.endpoint)
-        self._root.link(XENSTORED, HYPERCALLS)
         self._root.enter()
         self._root = None
         if self._person.owners >= 0:

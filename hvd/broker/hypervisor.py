@@ -151,9 +151,9 @@ class Hypervisor(Lives):
             raise StoreError(errno.ENOENT, f"no domain with domid {domid}")
         if self.store.is_introduced(domid):
             self.store.close_connection(domid, RING)
-            self.hardware.reset_store_ring(domid)
         else:
             self.store.introduce(domid)
+        self.hardware.reset_store_ring(domid)
 
     def release(self, domid: DomId) -> None:
         """RELEASE: it does not any more, until it is introduced again. ENOENT for one that did not."""

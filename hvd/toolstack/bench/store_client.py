@@ -95,7 +95,10 @@ class StoreClient:
             count -= len(self._receive())
 
     def _receive(self) -> bytes:
-        data = self._socket.recv(RECEIVE_BYTES)
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except TimeoutError:
+            raise HvdError(f"no reply of the store in {REPLY_DEADLINE_S:g} s") from None
         if not data:
             raise HvdError("the store has closed the connection")
         return data
