@@ -126,6 +126,9 @@ class Endpoint:
     def take(self) -> bool:
         """Clears the pending event; whether there was one."""
 
+    def arm(self) -> None:
+        """For who polls the descriptor itself: the next event writes the pipe. Empty it first, look for work after."""
+
     def wait(self, timeout_ns: int, spin_ns: int = -1) -> bool:
         """Waits for an event and takes it; False after `timeout_ns` (negative: never). `spin_ns`: poll that long before
         sleeping (-1: adaptive). True at once, always, when nobody holds the peer's sending end any more."""

@@ -56,6 +56,20 @@ EVENTS_PENDING_MAX = _limit("events_pending_max", 1024, "watch events a domain h
 DESCRIPTORS_SPARED = _limit("descriptors_spared", 2048,
                             "descriptors that broker and machine keep for themselves (at most half of RLIMIT_NOFILE)",
                             "EMFILE from the call that would take one", "tests/unit/broker/test_held.py")
+STORE_CONNECTIONS_MAX = _limit("store_connections_max", 8, "connections to a domain's XenStore socket",
+                               "one more is closed at once, and the log says so",
+                               "tests/unit/broker/xenstored/test_sockets.py")
+STORE_CONNECTIONS_SHARED = _limit("store_connections_shared", 512,
+                                  "connections to all domains' XenStore sockets, beyond the first of each domain",
+                                  "one more is closed at once, and the log says so",
+                                  "tests/unit/broker/xenstored/test_sockets.py")
+STORE_HOST_CONNECTIONS_MAX = _limit("store_host_connections_max", 256, "connections to dom0's XenStore socket",
+                                    "one more is closed at once, and the log says so",
+                                    "tests/unit/broker/xenstored/test_sockets.py")
+STORE_BACKLOG_BYTES_MAX = _limit("store_backlog_bytes_max", 262_144,
+                                 "bytes of watch events that a XenStore client has not read from its socket",
+                                 "its connection is closed, and the log says so",
+                                 "tests/unit/broker/xenstored/test_sockets.py")
 TOOLSTACK_CLIENTS_MAX = _limit("toolstack_clients_max", 64, "toolstack programs whose last reply is kept",
                                "the one unused longest is forgotten", "tests/unit/broker/test_sessions.py")
 WATCHDOGS_MAX = _limit("watchdogs_max", 2, "watchdog timers per domain (Xen: NR_DOMAIN_WATCHDOG_TIMERS)",

@@ -546,6 +546,15 @@ class StoreSetPerms:
     perms: Annotated[list[str], Most(64)]
 
 
+@hypercall(0x8090)
+@dataclass(frozen=True, slots=True)
+class StoreRing:
+    """The caller's XenStore ring, made at the first asking (HVM_PARAM_STORE_PFN and _STORE_EVTCHN).
+
+    Reply {port, side, ref}: the page is grant `ref`, always 1. Descriptors: the page, then as of any event channel.
+    """
+
+
 # ---- domctl (36) and the machine -------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,15 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(1)
 
 
+def parent_of(pid: int) -> int | None:
+    """The parent of a process; None if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return int(stat.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return None
+
+
 def set_process_name(name: str) -> None:
     """What `ps -e` and `top` show (15 bytes of it)."""
     _native.set_process_name(name)

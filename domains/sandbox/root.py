@@ -56,6 +56,11 @@ class Root:
             self._make_directory(os.path.dirname(path))
             os.symlink(os.readlink(path), STAGE + path)
 
+    def link(self, path: str, target: str) -> None:
+        """A symbolic link. Before anything writable is given, where it could land in a directory of the host's."""
+        self._make_directory(os.path.dirname(path))
+        os.symlink(target, STAGE + path)
+
     def give_device(self, path: str) -> None:
         """A device node, or a directory of them; they can be written however they are mounted."""
         if os.path.islink(path):

@@ -21,7 +21,9 @@ from hvd.transport.run_dir import ENDPOINT, LOG
 from hvd.transport.sandbox import Kind, split_path
 
 HYPERCALLS = "/run/hvd"
-"""Where a domain with a root of its own finds its endpoint."""
+"""Where a domain with a root of its own finds its endpoint, and its XenStore socket."""
+XENSTORED = "/var/run/xenstored"
+"""Where Xen's libraries look for that one when nobody tells them."""
 HOSTS_NETWORK = "a driver domain with network works in the host's"
 CORE = "a core of it is to be written by others of the same user"
 NO_GROUPS = "there is none that we may change: that takes root, or systemd-run --user --scope -p Delegate=yes"
@@ -105,6 +107,7 @@ class Sandbox:
                 self._root.give_system(path)
             for path in view.DEVICES:
                 self._root.give_device(path)
+            self._root.link(XENSTORED, HYPERCALLS)
         except OSError:
             self._abandon_root()
             raise

@@ -21,7 +21,7 @@ from hvd.broker.store.paths import child
 from hvd.broker.xsm_hooks import ask, ask_copy
 from hvd.transport import messages as m
 from hvd.transport.codec import BadMessage, encode, unpack_call
-from hvd.transport.ids import DOM0, DomId, Port
+from hvd.transport.ids import DOM0, GRANT_REF_XENSTORE, DomId, Port
 from hvd.transport.limits import WATCHDOGS_MAX
 
 READ_ALL_MAX = 64
@@ -268,6 +268,13 @@ def _firing(operation: Callable[[Hypervisor, DomId, Any], Any]) -> Handler:
     return handler
 
 
+def _store_ring(h: Hypervisor, caller: DomId, msg: m.StoreRing, now: int) -> Answer:
+    port = h.open_store_ring(caller)
+    extent = h.grants.tables[caller].refs[GRANT_REF_XENSTORE]
+    channel = _channel_end(h, caller, port)
+    return Answer({**channel.value, "ref": GRANT_REF_XENSTORE}, ((f"extent:{extent.id}", 0), *channel.descriptors))
+
+
 ANY, SELF, DOM0_ONLY = Privilege.ANY, Privilege.SELF, Privilege.DOM0
 
 TABLE: dict[type, Entry] = {
@@ -308,6 +315,7 @@ TABLE: dict[type, Entry] = {
     m.StoreMkdir: Entry(ANY, True, _firing(lambda h, c, x: h.store.mkdir(c, x.tx, x.path))),
     m.StoreRm: Entry(ANY, True, _firing(lambda h, c, x: h.store.rm(c, x.tx, x.path))),
     m.StoreSetPerms: Entry(ANY, True, _firing(lambda h, c, x: h.store.set_perms(c, x.tx, x.path, x.perms))),
+    m.StoreRing: Entry(ANY, True, _store_ring),
     m.DomctlCreate: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.create(x.config, now).domid),
     m.DomctlDestroy: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.destroy(x.dom, now)),
     m.DomctlPause: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.pause(x.dom, now)),

@@ -9,7 +9,7 @@ from enum import IntEnum, auto
 
 from hvd.broker.errors import Refused
 from hvd.transport.fault_notice import FaultNotice
-from hvd.transport.ids import DOMID_SELF, DomId, Incarnation
+from hvd.transport.ids import DOMID_SELF, DomId, Incarnation, Port
 from hvd.transport.messages import DomainConfig
 
 
@@ -162,6 +162,10 @@ class Domain:
     pid: int | None = None
     console_channel: int = 0
     """The channel of the console that this incarnation was born with."""
+    store_port: Port | None = None
+    """Of this incarnation's XenStore ring, if it has asked for it."""
+    store_channel: int = 0
+    """The channel that the port leads to; its number comes again when it is closed, the channel's does not."""
     ready: bool = False
     """This incarnation has said that it does what it is for."""
     released: bool = False

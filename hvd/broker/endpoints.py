@@ -71,6 +71,15 @@ class Endpoints:
         self._poller.watch(server.connections_fileno(), lambda: self._count_connections(domid))
         self._keys[domid] = public_key(secret)
 
+    def make_directory(self, name: str) -> str:
+        """A private directory in the run directory, by a path that is short."""
+        (self._run_dir / name).mkdir(mode=0o700, exist_ok=True)
+        return f"/proc/self/fd/{self.directory}/{name}"
+
+    def directory_of(self, domid: DomId) -> str:
+        """The directory of an open endpoint, by a path that is short."""
+        return f"/proc/self/fd/{self.directory}/{self._names[domid]}"
+
     def close(self, domid: DomId) -> None:
         server = self._domains.pop(domid, None)
         if server is not None:

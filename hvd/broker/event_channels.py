@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from hvd.broker.errors import Refused
 from hvd.broker.hardware import Hardware, NoHardware
-from hvd.transport.ids import DOMID_XEN, DomId, Port
+from hvd.transport.ids import DOM0, DOMID_XEN, DomId, Port
 from hvd.transport.limits import PORTS_MAX
 
 VIRQ_TIMER = 0
@@ -85,6 +85,12 @@ class EventChannels:
             raise Refused(errno.EEXIST, f"virq {virq} of domain {dom} is bound already")
         port = self._free_port(dom)
         self._bind(dom, port, Binding(PortState.VIRQ, self._new_channel(dom), 0, DOMID_XEN, virq=virq))
+        return port
+
+    def bind_store(self, dom: DomId) -> Port:
+        """A new port that leads to dom0's XenStore, which is the broker: no port of dom0's is at the other end."""
+        port = self._free_port(dom)
+        self._bind(dom, port, Binding(PortState.INTERDOMAIN, self._new_channel(dom), 0, DOM0))
         return port
 
     def bind_interdomain(self, dom: DomId, remote_dom: DomId, remote_port: Port) -> Port:

@@ -44,6 +44,11 @@ def domain_key(domid: DomId) -> str:
     return f"domain:{domid}"
 
 
+def store_key(domid: DomId | None) -> str:
+    """Of the listening XenStore socket of a domain; None: the host's."""
+    return f"store:{'host' if domid is None else domid}"
+
+
 def trace_key(domid: DomId, incarnation: Incarnation) -> str:
     """Of a dead incarnation's buffer, or of the broker's own."""
     return f"trace:{domid}.{incarnation}"

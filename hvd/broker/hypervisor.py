@@ -15,9 +15,11 @@ from hvd.broker.domain import ACTING, ALIVE, NEXT, Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_DOM_EXC, VIRQ_TIMER
 from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Lives
+from hvd.broker.store import StoreError
+from hvd.broker.store.watches import RING
 from hvd.broker.tracing import Phase
 from hvd.transport.fault_notice import FaultNotice
-from hvd.transport.ids import DOM0, DomId, Incarnation
+from hvd.transport.ids import DOM0, GRANT_REF_XENSTORE, DomId, Incarnation, Port
 from hvd.transport.messages import DomainConfig
 
 
@@ -148,6 +150,37 @@ class Hypervisor(Lives):
             domain.ready = True
             self.announce("ready", domain, "")
             self._start_waiting(now_ns)
+
+    # ---- XenStore's own calls ----------------------------------------------------------------------------------------
+
+    def introduce(self, domid: DomId) -> None:
+        """INTRODUCE: the domain speaks to the store; for one that does, its ring begins anew. ENOENT: no such one."""
+        if domid not in self.domains:
+            raise StoreError(errno.ENOENT, f"no domain with domid {domid}")
+        if self.store.is_introduced(domid):
+            self.store.close_connection(domid, RING)
+        else:
+            self.store.introduce(domid)
+        self.hardware.reset_store_ring(domid)
+
+    def release(self, domid: DomId) -> None:
+        """RELEASE: it does not any more, until it is introduced again. ENOENT for one that did not."""
+        self.store.release(domid)
+        self.hardware.disconnect_store(domid)
+
+    def open_store_ring(self, domid: DomId) -> Port:
+        """A domain's ring page (grant 1) and its channel, made at its first asking: the port. OSError, Refused."""
+        domain = self.domain(domid)
+        table = self.grants.tables[domid]
+        if GRANT_REF_XENSTORE not in table.refs:
+            page = self.grants.allocate(domid, DOM0, 1, readonly=False)
+            self.grants.share(domid, page.id, 0, 1, at=GRANT_REF_XENSTORE)
+        if self.store_ring_of(domain) is None:
+            domain.store_port = self.channels.bind_store(domid)
+            domain.store_channel = self.channels.ports[domid][domain.store_port].channel
+            self.hardware.attach_store_ring(domid, table.refs[GRANT_REF_XENSTORE].id, domain.store_channel)
+        assert domain.store_port is not None
+        return domain.store_port
 
     # ---- tracing -----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ times as long as a snapshot takes.
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import Any
 
@@ -58,6 +59,7 @@ class Ledger:
     def take_snapshot(self, state: State) -> None:
         """A new journal in the old one's place; the machine's copy is swapped in one message."""
         began_ns = time.monotonic_ns()
+        gc.collect()
         journal = Journal.create(state.snapshot())
         self._held.hold(JOURNAL, [journal.descriptor])
         if self.journal is not None:

@@ -25,7 +25,16 @@ from hvd.broker.store import Store, StoreError
 from hvd.broker.tracing import Tracing
 from hvd.broker.upcalls import UpcallQueue
 from hvd.broker.xsm import Xsm
-from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, GRANT_REF_CONSOLE, DomId, ExtentId, Incarnation, Port
+from hvd.transport.ids import (
+    DOM0,
+    DOMID_FIRST_RESERVED,
+    GRANT_REF_CONSOLE,
+    GRANT_REF_XENSTORE,
+    DomId,
+    ExtentId,
+    Incarnation,
+    Port,
+)
 from hvd.transport.limits import DEVICES_MAX, DOMAINS_MAX, HYPERVISOR_LOG_LINES_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig
 
@@ -59,6 +68,8 @@ class Lives:
         self.store = Store(policy=self.xsm)
         self.upcalls: dict[DomId, UpcallQueue] = {}
         self.deadlines = Deadlines()
+        self.store_log = False
+        """Whether requests to the store by socket or ring are logged: xenstore-control's `log on`."""
         self.tracing = Tracing()
         self.events = EventLog(now_ns, wall_base_ns)
         self.console: deque[str] = deque(maxlen=HYPERVISOR_LOG_LINES_MAX)
@@ -109,6 +120,15 @@ class Lives:
         ports = self.channels.ports[domain.domid]
         extent = self.grants.tables[domain.domid].refs[GRANT_REF_CONSOLE]
         return extent.id, ports[console_port].channel, ports[upcall_port].channel
+
+    def store_ring_of(self, domain: Domain) -> tuple[ExtentId, int] | None:
+        """(extent, channel) of its XenStore ring; None before it has asked for one, or when it has given either up."""
+        ports, table = self.channels.ports.get(domain.domid, {}), self.grants.tables.get(domain.domid)
+        binding = ports.get(domain.store_port) if domain.store_port is not None else None
+        extent = table.refs.get(GRANT_REF_XENSTORE) if table is not None else None
+        if binding is None or extent is None or binding.channel != domain.store_channel:
+            return None
+        return extent.id, binding.channel
 
     def birth_ports(self, domain: Domain) -> tuple[Port, Port]:
         """(console port, upcall port): the first two that every domain has."""
@@ -194,7 +214,7 @@ class Lives:
         domain.restarts = domain.incarnation - 1
         domain.pid, domain.ready, domain.released, domain.shutdown, domain.shutdown_text = None, False, False, None, ""
         domain.fault = domain.kill_at_ns = domain.timer_ns = domain.sandbox_lacking = None
-        domain.watchdogs, domain.refused = {}, ""
+        domain.watchdogs, domain.refused, domain.store_port = {}, "", None
         self.deadlines.note(domain)
         domain.clock = Clock(started_ns=now_ns)
         try:
@@ -371,6 +391,9 @@ class Lives:
         """Queue what the store's changes have fired, and ring those it concerns."""
         rung = set()
         for event in self.store.take_events():
+            if event.connection:
+                self.hardware.store_event(event)
+                continue
             queue = self.upcalls.get(event.domid)
             if queue is not None:
                 queue.add(event.path, event.token)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import resource
 import time
+import zlib
 from collections import deque
 from typing import Any
 
@@ -17,9 +19,23 @@ from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.ledger import Ledger
 from hvd.broker.poller import Poller
 from hvd.broker.recovery import Recovery
-from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
-from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, STARTED, TICK, TRACE_OVER, State
+from hvd.broker.sessions import Reply, Sessions, domain_session, store_session, toolstack_session
+from hvd.broker.state import (
+    AUDITED,
+    CALL,
+    DIED,
+    FAULTED,
+    STARTED,
+    STORE_CALL,
+    STORE_CLOSED,
+    STORE_SETTLE,
+    TICK,
+    TRACE_OVER,
+    State,
+)
 from hvd.broker.world import World
+from hvd.broker.xenstored.connection import Connection
+from hvd.broker.xenstored.requests import answer, is_command
 from hvd.broker.xsm import Xsm
 from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
@@ -29,7 +45,11 @@ from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
 from hvd.transport.machine_link import DISOWNED, UP, ZYGOTE_DIED, Inheritance
 from hvd.transport.messages import BootConfig
 from hvd.transport.pulse import BEAT_EVERY_S
+from hvd.transport.xs_wire import Message
 
+YOUNG_ONLY = (700, 10, 1 << 30)
+"""Thresholds of the garbage collector: what has lived through two collections is looked at only when a snapshot takes
+longer anyway. A store of 100,000 nodes would hold everybody up for tens of milliseconds, again and again."""
 CALLS_PER_TURN = 8
 """Hypercalls of one caller before the next caller has its turn."""
 
@@ -39,6 +59,7 @@ def run_broker(inheritance: Inheritance) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     inheritance.pulse.beat()
+    gc.set_threshold(*YOUNG_ONLY)
     Broker(inheritance).run()
 
 
@@ -50,8 +71,12 @@ class Broker:
         self._pulse = inheritance.pulse
         self._poller = Poller()
         self._ready: deque[DomId | None] = deque()
+        self._due_ns: int | None = None
         self._disowned: set[tuple[int, int]] = set()
-        self._world = World(inheritance, self._poller, self._mark_ready, self._on_fault, self._on_post)
+        self._world = World(
+            inheritance, self._poller, self._mark_ready, self._on_fault, self._on_post,
+            on_store_request=self._on_store_request,
+        )  # fmt: skip
         self._ledger = Ledger(self._world.held)
         self._recovery: Recovery | None = None
         if self._ledger.is_new:
@@ -71,16 +96,28 @@ class Broker:
             self._pulse.beat()
             if self._world.stop_requested is not None:
                 self._world.say_goodbye()
-            heard = self._poller.poll(0 if self._ready or self._recovery else self._wait_s())
+            wait_s = self._wait_s()
+            heard = self._poller.poll(0 if self._is_busy() else wait_s)
             self._tick()
             for _ in range(len(self._ready)):
                 self._serve(self._ready.popleft())
+            if self._world.store_doors.has_more:
+                self._world.store_doors.serve_ready()
+            for connection in self._world.store_doors.take_ended():
+                self._command([STORE_CLOSED, time.monotonic_ns(), connection.domid, connection.number])
+            if self._state.hypervisor.store.has_unsettled:
+                self._command([STORE_SETTLE, time.monotonic_ns()])
             self._write_audit()
             self._world.publisher.write_log()
             if self._recovery is not None:
                 self._go_on_recovering(self._recovery)
             elif not heard:
                 self._ledger.tidy(self._state)
+
+    def _is_busy(self) -> bool:
+        """Whether there is something to do before anything more has come in."""
+        waiting = bool(self._ready) or self._recovery is not None
+        return waiting or self._world.store_doors.has_more or self._state.hypervisor.store.has_unsettled
 
     # ---- coming to life ----------------------------------------------------------------------------------------------
 
@@ -94,6 +131,7 @@ class Broker:
         policy, wall_base_ns = Xsm(boot.policy, enforcing=boot.enforcing), time.time_ns() - now
         hypervisor = Hypervisor(os.urandom(32), now, xsm=policy, wall_base_ns=wall_base_ns)
         self._world.connect(hypervisor)
+        self._world.listen()
         hypervisor.announce("booted", None, "")
         for config in boot.domains:
             hypervisor.create(config, now)
@@ -126,8 +164,8 @@ class Broker:
         self._world.settle()
 
     def _tick(self) -> None:
-        due = self._state.hypervisor.next_deadline_ns()
-        if due is not None and due <= time.monotonic_ns():
+        """Do what was due when the wait began; what has become due since is next time's, which waits for nothing."""
+        if self._due_ns is not None and self._due_ns <= time.monotonic_ns():
             self._command([TICK, time.monotonic_ns()])
         lease_s = self._world.trace.lease_left_s()
         if lease_s is not None and lease_s <= 0:
@@ -140,6 +178,7 @@ class Broker:
 
     def _wait_s(self) -> float:
         due, lease_s = self._state.hypervisor.next_deadline_ns(), self._world.trace.lease_left_s()
+        self._due_ns = due
         waits = [BEAT_EVERY_S]
         waits += [] if due is None else [(due - time.monotonic_ns()) / 1e9]
         waits += [] if lease_s is None else [lease_s]
@@ -179,6 +218,34 @@ class Broker:
         if reply is not None and reply.errno:
             self._world.publisher.log("posted hypercall refused", domid=domain.domid, reason=str(reply.value))
 
+    def _on_store_request(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
+        """A request by socket or ring; None when its domain does not live any more."""
+        hypervisor, domid = self._state.hypervisor, connection.domid
+        if hypervisor.store_log:
+            text = f"store request {message.type} {message.tx_id} {message.payload[:80]!r}"
+            self._world.publisher.log(text, domid=domid)
+        if connection.number < 0:
+            return self._carry_out_store(connection, message)
+        domain = hypervisor.domains.get(domid)
+        if domain is None or domain.life not in ACTING or not hypervisor.store.is_introduced(domid):
+            return None
+        self._hear_first(domid)
+        number = zlib.crc32(message.payload, message.type)  # the same request has the same one, by any connection
+        self._ledger.open_intent(store_session(domid, domain.incarnation), number)
+        reply = self._carry_out_store(connection, message)
+        self._ledger.close_intent()
+        return reply
+
+    def _carry_out_store(self, connection: Connection, message: Message) -> tuple[int, bytes]:
+        if not is_command(message):
+            return answer(self._state.hypervisor, connection.domid, connection.number, message)
+        connection.left_traces = True
+        who, now = (connection.domid, connection.number), time.monotonic_ns()
+        reply = self._state.store_call(*who, message, now)
+        self._ledger.record(self._state, [STORE_CALL, now, *who, message.type, message.tx_id, message.payload], now)
+        self._world.settle()
+        return reply
+
     def _hear_first(self, domid: DomId) -> None:
         """What a domain that is not ready has posted comes before what it calls, and before its death."""
         domain = self._state.hypervisor.domains.get(domid)
@@ -196,7 +263,10 @@ class Broker:
 
     def _serve(self, domid: DomId | None) -> None:
         """One caller's turn; whoever has more to say goes to the end of the line."""
+        store = self._state.hypervisor.store
         for _ in range(CALLS_PER_TURN):
+            if store.has_unsettled and store.is_settling(DOM0 if domid is None else domid):
+                break  # what it has called last is not quite done
             server = self._world.endpoints.server(domid)
             received = server.receive() if server is not None else None
             if server is None or received is None:

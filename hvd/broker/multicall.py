@@ -9,6 +9,7 @@ from typing import Any
 from hvd.broker.errors import Refused
 from hvd.transport.codec import unpack_call
 from hvd.transport.limits import MULTICALL_REPLY_BYTES_MAX
+from hvd.transport.messages import StoreRing
 
 
 def carry_out(entries: list[bytes], one: Callable[[Any], Any]) -> list[list[Any]]:
@@ -19,7 +20,7 @@ def carry_out(entries: list[bytes], one: Callable[[Any], Any]) -> list[list[Any]
     """
     calls = [unpack_call(entry) for entry in entries]
     for call in calls:
-        if not type(call).__name__.startswith("Store"):
+        if not type(call).__name__.startswith("Store") or isinstance(call, StoreRing):
             raise Refused(errno.EINVAL, f"{type(call).__name__} cannot be part of a multicall: XenStore operations can")
     replies: list[list[Any]] = []
     left = MULTICALL_REPLY_BYTES_MAX

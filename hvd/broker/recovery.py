@@ -13,15 +13,16 @@ from collections.abc import Callable
 from typing import Any
 
 from hvd.broker.domain import ALIVE, Domain, Life
-from hvd.broker.held import channel_key, domain_key, extent_key, medium_key, trace_key
+from hvd.broker.held import channel_key, domain_key, extent_key, medium_key, store_key, trace_key
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.journal import Intent
 from hvd.broker.ledger import JOURNAL
 from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP
 from hvd.broker.sessions import domain_session
-from hvd.broker.state import DIED, FOUND_OPEN, RECOVERED, STARTED, State
+from hvd.broker.state import DIED, FOUND_OPEN, RECOVERED, STARTED, STORE_LOST, State
 from hvd.broker.tracing import Phase
 from hvd.broker.world import World
+from hvd.broker.xenstored.sockets import HOST
 from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.machine_link import Inheritance
 from hvd.transport.trace import HYPERVISOR
@@ -62,6 +63,8 @@ class Recovery:
         hypervisor, world = self._hypervisor, self._world
         world.held.drop_unknown(_known_keys(hypervisor))
         world.stop_requested = hypervisor.stopping
+        world.listen()
+        self._command([STORE_LOST, time.monotonic_ns()])
         for queue in hypervisor.upcalls.values():
             queue.send_again()
         if hypervisor.tracing.phase is not Phase.OFF:
@@ -106,6 +109,8 @@ class Recovery:
         if pid is None:
             world.fork_domain(domain)
         world.start_domain(domain)
+        if (ring := self._hypervisor.store_ring_of(domain)) is not None:
+            world.store_rings.attach(domain.domid, *ring, new=False)
         if pid and domain.pid is None:
             self._command([STARTED, time.monotonic_ns(), domain.domid, domain.incarnation, pid])
         if domain.life is Life.DUMPING:
@@ -130,11 +135,12 @@ class Recovery:
 
 
 def _known_keys(hypervisor: Hypervisor) -> set[str]:
-    keys = {JOURNAL}
+    keys = {JOURNAL, store_key(HOST)}
     keys |= {channel_key(b.channel) for ports in hypervisor.channels.ports.values() for b in ports.values()}
     keys |= {extent_key(extent) for extent in hypervisor.grants.extents()}
     keys |= {medium_key(number) for number in hypervisor.media.opened.values()}
-    keys |= {domain_key(d.domid) for d in hypervisor.domains.values() if d.life in ALIVE}
+    for domain in hypervisor.domains.values():
+        keys |= {domain_key(domain.domid), store_key(domain.domid)} if domain.life in ALIVE else set()
     if hypervisor.tracing.phase is not Phase.OFF:
         keys |= {trace_key(*whose) for whose in (HYPERVISOR, *hypervisor.tracing.kept)}
     return keys

@@ -35,6 +35,11 @@ def domain_session(domid: DomId, incarnation: Incarnation) -> str:
     return f"d:{domid}.{incarnation}"
 
 
+def store_session(domid: DomId, incarnation: Incarnation) -> str:
+    """Of what a domain asks by XenStore's socket or ring."""
+    return f"x:{domid}.{incarnation}"
+
+
 def toolstack_session(client: bytes) -> str:
     return TOOLSTACK + client.hex()[:60]
 

@@ -13,14 +13,20 @@ from hvd.broker.dispatch import handle, is_journaled
 from hvd.broker.errors import Refused
 from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import Hypervisor
-from hvd.broker.sessions import Reply, Sessions, domain_session
+from hvd.broker.sessions import Reply, Sessions, domain_session, store_session
+from hvd.broker.xenstored import requests
 from hvd.transport.codec import unpack_request
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DomId, Incarnation
+from hvd.transport.xs_wire import Message
 
 CALL, STARTED, DIED, TICK, FOUND_OPEN = "call", "started", "died", "tick", "found open"
 FAULTED, TRACE_OVER, AUDITED = "faulted", "trace over", "audited"
 RECOVERED = "recovered"
+STORE_CALL, STORE_CLOSED, STORE_LOST = "store call", "store closed", "store lost"
+"""A request by XenStore's wire protocol, the end of a connection, the end of all: their broker died."""
+STORE_SETTLE = "store settle"
+"""Accounts and watches follow a change of many nodes by some more."""
 CRASHES_MAX = 2
 """Brokers that may crash over one hypercall before it is refused and its sender taken down."""
 FOUND_OPEN_MAX = 5
@@ -82,6 +88,7 @@ class State:
             case ["died", int() as now_ns, int() as domid, int() as incarnation, str() as how, str() as core]:
                 self.hypervisor.died(DomId(domid), Incarnation(incarnation), how, now_ns, core)
                 self.sessions.forget(domain_session(DomId(domid), Incarnation(incarnation)))
+                self.sessions.forget(store_session(DomId(domid), Incarnation(incarnation)))
             case ["tick", int() as now_ns]:
                 self.hypervisor.tick(now_ns)
             case ["trace over", int()]:
@@ -92,6 +99,16 @@ class State:
                 self.hypervisor.announce("broker restarted", None, f"{brokers}: {how}")
             case ["zygote died", int(), str() as how]:
                 self.hypervisor.announce("zygote restarted", None, how)
+            case ["store call", int() as now_ns, int() as domid, int() as connection, *request]:
+                kind, tx, payload = request
+                self.store_call(DomId(domid), connection, Message(kind, 0, tx, payload), now_ns)
+            case ["store closed", int(), int() as domid, int() as connection]:
+                self.hypervisor.store.close_connection(DomId(domid), connection)
+            case ["store settle", int()]:
+                self.hypervisor.store.settle()
+                self.hypervisor.collect_store_events()
+            case ["store lost", int()]:
+                self.hypervisor.store.close_connections()
             case ["found open", int(), str() as session, int() as sequence, bool() as crashed]:
                 self._judge(session, sequence, crashed=crashed)
             case _:
@@ -128,6 +145,13 @@ class State:
             queue.descriptors_sent += len(reply.descriptors)
         return reply
 
+    def store_call(self, domid: DomId, connection: int, message: Message, now_ns: int) -> tuple[int, bytes]:
+        """Carry out a request that came by XenStore's wire protocol: type and payload of its reply."""
+        self.hypervisor.events.now_ns = now_ns
+        reply = requests.answer(self.hypervisor, domid, connection, message)
+        self.hypervisor.collect_store_events()
+        return reply
+
     def _judge(self, session: str, sequence: int, *, crashed: bool) -> None:
         """A hypercall that broker after broker was found dead over takes its sender down, not one more broker.
 
@@ -138,10 +162,12 @@ class State:
         suspect = self.sessions.suspect(session, sequence, crashed=crashed)
         if suspect.crashed < CRASHES_MAX and suspect.found_open < FOUND_OPEN_MAX:
             return
-        text = f"hypercall {sequence} was found open by {suspect.found_open} brokers in a row"
+        what = f"XenStore request {sequence:#x}" if session.startswith("x:") else f"hypercall {sequence}"
+        text = f"{what} was found open by {suspect.found_open} brokers in a row"
         self.sessions.remember(session, Reply(sequence, errno.EIO, text))
         for domain in list(self.hypervisor.domains.values()):
-            if session == domain_session(domain.domid, domain.incarnation):
+            who = domain.domid, domain.incarnation
+            if session in (domain_session(*who), store_session(*who)):
                 self.hypervisor.crash(domain.domid, text)
 
 

@@ -36,14 +36,19 @@ from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.lives import SIGKILL
 from hvd.broker.poller import Poller
 from hvd.broker.publisher import Publisher
+from hvd.broker.store import WatchEvent
 from hvd.broker.trace_buffers import TraceBuffers, as_reply
 from hvd.broker.tracing import Phase
 from hvd.broker.upcall_sockets import UpcallSockets
+from hvd.broker.xenstored.doors import CarryOut, StoreDoors
+from hvd.broker.xenstored.rings import StoreRings
+from hvd.broker.xenstored.sockets import HOST, StoreSockets
 from hvd.transport.channels import events_sent
 from hvd.transport.descriptors import send_message
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DOMID_XEN, DomId, ExtentId, Incarnation, Port
 from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, Inheritance
+from hvd.transport.run_dir import STORE_SOCKET, XENSTORED
 from hvd.transport.shared_info import TimeInfo, write_time_info
 from hvd.transport.upcalls import BIRTH, RUN
 
@@ -65,6 +70,8 @@ class World:
         on_ready: Callable[[DomId | None], None],
         on_fault: Callable[[Domain, FaultNotice | None], None],
         on_post: Callable[[Domain, bytes], None],
+        *,
+        on_store_request: CarryOut,
     ) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         context.max_sockets = SOCKETS_MAX
@@ -74,6 +81,9 @@ class World:
         self.held = HeldDescriptors(inheritance.link, inheritance.held)
         self.endpoints = Endpoints(context, inheritance.run_dir, poller, on_ready, self._end_flood)
         self.publisher = Publisher(context, self.endpoints.directory, poller)
+        self.store_doors = StoreDoors(on_store_request, self._is_settling, self._log_of)
+        self.store_rings = StoreRings(self.held, poller, self.store_doors)
+        self.store_sockets = StoreSockets(self.held, poller, self.store_doors, self._by_pid, self._log_of)
         self.trace = TraceBuffers(self.held)
         self.cpus = CallersCpus()
         self.console_log = ConsoleLog(inheritance.run_dir, poller, self.cpus.worked_for)
@@ -92,6 +102,10 @@ class World:
         self.upcalls.connect(hypervisor.upcalls)
         self.publisher.connect(lambda: (hypervisor.booted_ns, hypervisor.events.last))
         hypervisor.attach(self)
+
+    def listen(self) -> None:
+        """dom0's XenStore socket for the host's programs; a broker that cannot have it is none."""
+        self.store_sockets.listen(HOST, self.endpoints.make_directory(XENSTORED))
 
     @property
     def hypervisor(self) -> Hypervisor:
@@ -172,6 +186,9 @@ class World:
         self.audit_log.forget(domid)
         self.endpoints.close(domid)
         self.upcalls.forget(domid)
+        self.store_doors.disconnect(domid)
+        self.store_rings.detach(domid)
+        self.store_sockets.release(domid)
         self.held.drop(domain_key(domid))
 
     def fork_domain(self, domain: Domain) -> None:
@@ -194,6 +211,7 @@ class World:
         secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
         self.cpus.learn(domain.domid, domain.config.cpus)
         self.endpoints.open(domain.domid, domain.incarnation, secret)
+        self.store_sockets.listen(domain.domid, self.endpoints.directory_of(domain.domid))
         self.console_log.attach(domain.domid, domain.name, self.held.by_key[domain_key(domain.domid)][STDIO])
         self.upcalls.listen(domain)
 
@@ -246,6 +264,7 @@ class World:
         for act in waiting:
             act()
         self.held.settle()
+        self.store_doors.flush()
 
     def update_shared_info(self, domain: Domain) -> None:
         clock = domain.clock
@@ -328,6 +347,31 @@ class World:
             self.refusals.append([what, number, error.errno or errno.EIO])
             raise
 
+    # ---- XenStore's doors --------------------------------------------------------------------------------------------
+
+    def store_event(self, event: WatchEvent) -> None:
+        self.store_doors.add_event(event)
+
+    def disconnect_store(self, domid: DomId) -> None:
+        self.store_doors.disconnect(domid)
+
+    def attach_store_ring(self, domid: DomId, extent: ExtentId, channel: int) -> None:
+        """Nothing a domain may hear of before its hypercall is in the journal: it has the page from its answer."""
+        with self._noting_refusal("ring", domid):
+            self.store_rings.attach(domid, extent, channel, new=True)
+
+    def reset_store_ring(self, domid: DomId) -> None:
+        self.store_rings.reset(domid)
+
+    def _is_settling(self, domid: DomId) -> bool:
+        return self.hypervisor.store.has_unsettled and self.hypervisor.store.is_settling(domid)
+
+    def _by_pid(self) -> dict[int, DomId]:
+        return {domain.pid: domain.domid for domain in self.hypervisor.domains.values() if domain.pid is not None}
+
+    def _log_of(self, text: str, domid: DomId) -> None:
+        self.publisher.log(text, domid=domid)
+
     # ---- the machine and the public ----------------------------------------------------------------------------------
 
     def write_log(self, domain: Domain, line: str) -> None:
@@ -355,6 +399,7 @@ class World:
             "cpus": os.cpu_count(), "memory_kib": pages * size // 1024, "broker_pid": os.getpid(),
             "machine_pid": self.inheritance.machine_pid, "broker_restarts": self.inheritance.brokers_before,
             "descriptors": sum(len(d) for d in self.held.by_key.values()), "run_dir": self.inheritance.run_dir,
+            "xenstored_socket": f"{self.inheritance.run_dir}/{XENSTORED}/{STORE_SOCKET}",
         }
 
     def events_sent(self, channel: int, side: int) -> int:

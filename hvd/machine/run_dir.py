@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from hvd.transport.run_dir import CONTROL, DOMAINS, EVENTS, LOCK, LOG, start_time
+from hvd.transport.run_dir import CONTROL, DOMAINS, EVENTS, LOCK, LOG, XENSTORED, start_time
 
 _locks: dict[str, int] = {}
 
@@ -46,7 +46,8 @@ def claim(run_dir: str) -> None:
 def release(run_dir: str, *, everything: bool) -> None:
     """Remove what a running machine keeps in its directory; the logs stay unless `everything` goes."""
     path = Path(run_dir)
-    shutil.rmtree(path / DOMAINS, ignore_errors=True)
+    for name in (DOMAINS, XENSTORED):
+        shutil.rmtree(path / name, ignore_errors=True)
     for name in (CONTROL, EVENTS):
         (path / name).unlink(missing_ok=True)
     if everything:

@@ -55,6 +55,7 @@ TARGETS = {
         Target("hypercall_bytes", 400),
         Target("hypercalls", 400),
         Target("store", 600),
+        Target("xs_wire", 500),
         Target("upcalls", 300),
         Target("machine_link", 300),
         Target("fault_notice", 32),

@@ -11,14 +11,17 @@ import pickle
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from hvd.broker.store import Quotas, Store, StoreError
+from hvd.broker.store import Quotas, Store, StoreError, sweeps
 from hvd.transport.ids import DOM0, DomId
 
 GUESTS = [DomId(1), DomId(2)]
+CONNECTIONS = [0, 2, -2]
+"""By hypercall, by a domain's socket, by the host's."""
 QUOTAS = Quotas(nodes_max=5, watches_max=3, transactions_max=2)
 PATHS = ["/", "/a", "/a/b", "/a/b/c", "/local/domain/1", "/local/domain/2/b", "b", "b/c", "b/c/d", "c", "/bad//path"]
 
@@ -181,9 +184,11 @@ class OpenTransaction(NamedTuple):
     model: Model
     log: list[tuple[tuple[str, str, Any], Answer]]
     commits_before: int
+    connection: int
 
 
 domains = st.sampled_from([DOM0, DOM0, *GUESTS])  # dom0 twice: guests are refused most of what they try
+connections = st.sampled_from(CONNECTIONS)
 paths = st.sampled_from(PATHS)
 permission_lists = st.lists(st.tuples(domains, st.sampled_from("nrwb")), min_size=1, max_size=3).map(tuple)
 Call = tuple[str, str, Any]
@@ -204,12 +209,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.slices = pytest.MonkeyPatch()
+        self.slices.setattr(sweeps, "EDITS_PER_SLICE", 2)
         self.store = Store(QUOTAS)
         self.tree: Tree = {"/": Entry(b"", ((DOM0, "n"),))}
         self.commits: list[Marks] = []
         self.open: dict[tuple[DomId, int], OpenTransaction] = {}
-        self.watches: dict[tuple[DomId, str, str], bool] = {}
-        """Whether each is relative."""
+        self.watches: dict[tuple[DomId, str, str, int], bool] = {}
+        """By domain, path, token and connection: whether each is relative."""
+
+    def teardown(self) -> None:
+        self.slices.undo()
 
     @initialize()
     def create_guests(self) -> None:
@@ -265,15 +275,21 @@ class StoreMachine(RuleBasedStateMachine):
         """The model's tree is the tree from now on, and whoever watches has heard."""
         before, self.tree = self.tree, model.tree
         self.commits.append(model.changed)
+        self.settle()
         heard = self.store.take_events()
         assert len(heard) == len(set(heard))
         assert set(heard) == {
-            (domid, path[len(f"/local/domain/{domid}/") :] if relative else path, token)
+            (domid, path[len(f"/local/domain/{domid}/") :] if relative else path, token, connection)
             for path, exactly in model.fired.items()
-            for (domid, watched, token), relative in self.watches.items()
+            for (domid, watched, token, connection), relative in self.watches.items()
             if (path == watched if exactly else is_below(path, watched))
             if self.may_hear(domid, path, before)
         }
+
+    def settle(self) -> None:
+        """As the broker does before it serves the same domain again."""
+        while self.store.has_unsettled:
+            self.store.settle()
 
     def may_hear(self, domid: DomId, path: str, before: Tree) -> bool:
         versions = [tree[path] for tree in (before, self.tree) if path in tree]
@@ -284,9 +300,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     # ---- transactions --------------------------------------------------------------------------------------------
 
-    @rule(target=transactions, domid=domains)
-    def start(self, domid: DomId) -> tuple[DomId, int]:
-        tx = answer(lambda: self.store.transaction_start(domid))
+    @rule(target=transactions, domid=domains, connection=connections)
+    def start(self, domid: DomId, connection: int = 0) -> tuple[DomId, int]:
+        tx = answer(lambda: self.store.transaction_start(domid, connection))
         if domid != DOM0 and sum(holder == domid for holder, _ in self.open) == QUOTAS.transactions_max:
             assert tx == "ENOSPC"
             return domid, 4711
@@ -297,7 +313,10 @@ class StoreMachine(RuleBasedStateMachine):
             return owned(self.tree, domid) + growth + more <= QUOTAS.nodes_max
 
         assert (domid, tx) not in self.open
-        self.open[domid, tx] = OpenTransaction(start, Model(own, has_room), [], len(self.commits))
+        self.open[domid, tx] = OpenTransaction(start, Model(own, has_room), [], len(self.commits), connection)
+        assert [self.store.holds_transaction(domid, each, tx) for each in CONNECTIONS].index(True) == (
+            CONNECTIONS.index(connection)
+        )
         return domid, tx
 
     @rule(transaction=consumes(transactions), commit=st.booleans())
@@ -336,29 +355,29 @@ class StoreMachine(RuleBasedStateMachine):
 
     # ---- watches -------------------------------------------------------------------------------------------------
 
-    @rule(domid=domains, path=paths, token=st.sampled_from("tu"))
-    def watch(self, domid: DomId, path: str, token: str) -> None:
-        result = answer(lambda: self.store.watch(domid, path, token))
-        key = (domid, canonical(domid, path), token)
+    @rule(domid=domains, path=paths, token=st.sampled_from("tu"), connection=connections)
+    def watch(self, domid: DomId, path: str, token: str, connection: int) -> None:
+        result = answer(lambda: self.store.watch(domid, path, token, connection))
+        key = (domid, canonical(domid, path), token, connection)
         if "//" in path:
             assert result == "EINVAL"
-        elif domid != DOM0 and sum(holder == domid for holder, _, _ in self.watches) == QUOTAS.watches_max:
+        elif domid != DOM0 and sum(key[0] == domid for key in self.watches) == QUOTAS.watches_max:
             assert result == "E2BIG"
         elif key in self.watches:
             assert result == "EEXIST"
         else:
             assert result is None
             self.watches[key] = not path.startswith("/")
-            assert self.store.take_events() == [(domid, path, token)]
+            assert self.store.take_events() == [(domid, path, token, connection)]
         assert self.store.take_events() == []
 
-    @rule(domid=domains, path=paths, token=st.sampled_from("tu"))
-    def unwatch(self, domid: DomId, path: str, token: str) -> None:
-        result = answer(lambda: self.store.unwatch(domid, path, token))
+    @rule(domid=domains, path=paths, token=st.sampled_from("tu"), connection=connections)
+    def unwatch(self, domid: DomId, path: str, token: str, connection: int) -> None:
+        result = answer(lambda: self.store.unwatch(domid, path, token, connection))
         if "//" in path:
             assert result == "EINVAL"
         else:
-            known = self.watches.pop((domid, canonical(domid, path), token), None) is not None
+            known = self.watches.pop((domid, canonical(domid, path), token, connection), None) is not None
             assert result == (None if known else "ENOENT")
 
     # ---- lives ---------------------------------------------------------------------------------------------------
@@ -366,19 +385,32 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def rare(self, data: st.DataObject) -> None:
         """One rule for all of them, so that they do not outnumber the calls."""
-        event = data.draw(st.sampled_from([self.snapshot_and_restore, self.close, self.forget_and_come_again]))
-        event(data.draw(domains))
+        events = [self.snapshot_and_restore, self.close, self.forget_and_come_again, self.hang_up, self.lose_all]
+        data.draw(st.sampled_from(events))(data.draw(domains))
 
     def snapshot_and_restore(self, _: DomId) -> None:
         self.store = pickle.loads(pickle.dumps(self.store))
 
     def close(self, domid: DomId) -> None:
+        """Its process died; connections of the host's are no business of it."""
         self.store.close_domain(domid)
-        self.disconnect(domid)
+        self.disconnect(domid, {0, 2})
 
-    def disconnect(self, domid: DomId) -> None:
-        self.open = {key: own for key, own in self.open.items() if key[0] != domid}
-        self.watches = {key: relative for key, relative in self.watches.items() if key[0] != domid}
+    def hang_up(self, domid: DomId) -> None:
+        self.store.close_connection(domid, 2)
+        self.disconnect(domid, {2})
+
+    def lose_all(self, _: DomId) -> None:
+        """A broker died: what came by hypercall it has handed on."""
+        self.store.close_connections()
+        for domid in (DOM0, *GUESTS):
+            self.disconnect(domid, {2, -2})
+
+    def disconnect(self, domid: DomId, gone: set[int]) -> None:
+        self.open = {key: own for key, own in self.open.items() if key[0] != domid or own.connection not in gone}
+        self.watches = {
+            key: relative for key, relative in self.watches.items() if key[0] != domid or key[3] not in gone
+        }
 
     def forget_and_come_again(self, guest: DomId) -> None:
         if guest == DOM0:
@@ -386,7 +418,7 @@ class StoreMachine(RuleBasedStateMachine):
         for domid, tx in self.open:
             self.store.transaction_end(domid, tx, False)
         self.open = {}
-        self.disconnect(guest)
+        self.disconnect(guest, set(CONNECTIONS))
         self.store.forget_domain(guest)
         model = Model(dict(self.tree), lambda _domid, _more: True)
         for path in sorted(self.tree):

@@ -138,6 +138,7 @@ void bind_channels(nb::module_& m) {
         .def("notify", &BoundEndpoint::notify)
         .def("kick", &BoundEndpoint::kick)
         .def("take", &BoundEndpoint::take)
+        .def("arm", &BoundEndpoint::arm)
         .def("wait", &endpoint_wait, nb::arg("timeout_ns"), nb::arg("spin_ns") = -1)
         .def("mark_closed", &BoundEndpoint::mark_closed)
         .def("mark_open", &BoundEndpoint::mark_open)

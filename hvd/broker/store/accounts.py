@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hvd.broker.store.changes import Edit, Fires
-from hvd.broker.store.tree import Node, content_bytes, subtree
+from hvd.broker.store.tree import Node, content_bytes, lookup, subtree
 from hvd.transport.ids import DOM0, DomId
 
 
@@ -57,16 +57,31 @@ class Accounts:
     def __init__(self, root: Node) -> None:
         self._tallies: Growth = {}
         self._owned: dict[DomId, set[str]] = {}
-        self.settle([Edit(path, None, node, Fires.NOBODY) for path, node in subtree("/", root)])
+        self.settle([Edit(path, None, node, Fires.NOBODY) for path, node in subtree("/", root)], root)
 
-    def settle(self, edits: Iterable[Edit]) -> None:
-        """The edits have been made."""
-        add(self._tallies, growth_of(edits))
+    def settle(self, edits: list[Edit], root: Node) -> None:
+        """The edits have been made: `count` and `note` them."""
+        self.count(growth_of(edits))
+        self.note(edits, root)
+
+    def count(self, growth: Growth) -> None:
+        """Who owns how much has changed by this."""
+        add(self._tallies, growth)
+
+    def note(self, edits: Iterable[Edit], root: Node) -> None:
+        """Who owns which paths; `root` is the tree by now, in which they may have changed once more."""
         for path, before, after, _ in edits:
-            if before is not None:
-                self._owned.get(before.permissions[0].who.domid, set()).discard(path)
-            if after is not None and (owner := after.permissions[0].who.domid) != DOM0:
+            owners = {node.permissions[0].who.domid for node in (before, after) if node is not None} - {DOM0}
+            if owners:
+                self._note_owner(path, owners, lookup(root, path))
+
+    def _note_owner(self, path: str, among: set[DomId], node: Node | None) -> None:
+        """Whose the path is, if it is one of these, and whose it is not."""
+        for owner in among:
+            if node is not None and node.permissions[0].who.domid == owner:
                 self._owned.setdefault(owner, set()).add(path)
+            else:
+                self._owned.get(owner, set()).discard(path)
 
     def of(self, domid: DomId) -> Tally:
         """What a domain owns."""

@@ -1,9 +1,10 @@
 """What an operation or a commit does to the tree, node by node: from this follow accounts, quotas and watch events."""
 
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
-from hvd.broker.store.tree import Node
+from hvd.broker.store.tree import Node, subtree
 
 
 class Fires(IntEnum):
@@ -31,4 +32,16 @@ class Change(NamedTuple):
 
     path: str
     node: Node | None
-    edits: list[Edit]
+    edits: Iterable[Edit]
+
+
+class Removal:
+    """The edits of a removal, children before parents: watches on those below hear of it first."""
+
+    def __init__(self, path: str, node: Node) -> None:
+        self._path = path
+        self._node = node
+
+    def __iter__(self) -> Iterator[Edit]:
+        for path, gone in subtree(self._path, self._node):
+            yield Edit(path, gone, None, Fires.ON_IT_AND_ABOVE if gone is self._node else Fires.ON_IT)

@@ -21,6 +21,8 @@ class Client:
 
     who: Principal
     introduced: bool
+    target: Principal | None = None
+    """SET_TARGET: a domain whose nodes this one may use as if they were its own; it is a device model's."""
     transactions: dict[int, Transaction] = field(default_factory=dict)
     last_transaction: int = 0
 
@@ -30,7 +32,7 @@ class Client:
             raise StoreError(errno.ENOENT, f"domain {self.who.domid} has no transaction {tx}")
         return self.transactions[tx]
 
-    def start(self, snapshot: Node, transactions_max: int, nodes_max: int) -> int:
+    def start(self, snapshot: Node, transactions_max: int, nodes_max: int, connection: int = 0) -> int:
         """Open a transaction: its id, which is never 0 and not in use."""
         if len(self.transactions) >= transactions_max:
             raise StoreError(errno.ENOSPC, f"domain {self.who.domid} has {transactions_max} transactions open already")
@@ -38,7 +40,7 @@ class Client:
         while tx in self.transactions:
             tx = tx % _TRANSACTION_ID_MAX + 1
         self.last_transaction = tx
-        self.transactions[tx] = Transaction(snapshot, snapshot, nodes_max)
+        self.transactions[tx] = Transaction(snapshot, snapshot, nodes_max, connection)
         return tx
 
     def end(self, tx: int) -> Transaction:
@@ -46,6 +48,10 @@ class Client:
         transaction = self.transaction(tx)
         del self.transactions[tx]
         return transaction
+
+    def drop_connection(self, connection: int) -> None:
+        """Its open transactions are as if they had never been."""
+        self.transactions = {tx: each for tx, each in self.transactions.items() if each.connection != connection}
 
     def held_bytes(self) -> int:
         """What its open transactions hold."""

@@ -16,6 +16,7 @@ from hvd.broker.store.merge import merge
 from hvd.broker.store.operations import Call
 from hvd.broker.store.permissions import DOM0_ONLY, READ, Permissions, Principal, given_to_dom0, may
 from hvd.broker.store.quotas import Quotas
+from hvd.broker.store.sweeps import Sweep, Sweeps
 from hvd.broker.store.transactions import Direct, Transaction, View
 from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, pack, record_bytes, replace, unpack, with_content
 from hvd.broker.store.watches import Watches
@@ -29,7 +30,7 @@ class Engine:
     """What the store's calls work on."""
 
     def __init__(self, quotas: Quotas, privileged: Quotas, policy: mandatory.Policy | None = None) -> None:
-        self._quotas = quotas
+        self.quotas = quotas
         self._privileged = privileged
         self._policy = policy
         self.generation = 1
@@ -39,21 +40,34 @@ class Engine:
         self.domains = Domains()
         self.watches = Watches()
         self.events = Events()
+        self.sweeps = Sweeps()
         self.special_permissions: dict[str, Permissions] = {INTRODUCE: DOM0_ONLY, RELEASE: DOM0_ONLY}
 
     def limits(self, domid: DomId) -> Quotas:
         """What bounds this domain."""
-        return self._privileged if domid == DOM0 else self._quotas
+        return self._privileged if domid == DOM0 else self.quotas
 
     def call(self, domid: DomId) -> Call:
         """A call by this domain, now."""
-        return Call(self.domains[domid].who, self.limits(domid), self.generation + 1, self._policy)
+        client = self.domains[domid]
+        return Call(client.who, self.limits(domid), self.generation + 1, self._policy, client.target)
+
+    def check(self) -> str:
+        """What is wrong with the accounts; "" when they are what a walk through the tree counts."""
+        counted = Accounts(self.root)
+        wrong = [client.who.domid for client in self.domains
+                 if counted.of(client.who.domid) != self.accounts.of(client.who.domid)]  # fmt: skip
+        return f"the accounts of domains {wrong} are wrong" if wrong else ""
 
     # ---- changes -----------------------------------------------------------------------------------------------------
 
     def enact(self, call: Call, view: View, change: Change | None) -> None:
         """Make an operation's change, in its transaction or for all to see. ENOSPC, ENOMEM: it would exceed a quota."""
         if change is None:
+            return
+        if change.node is None and not isinstance(view, Transaction):  # what only takes away exceeds nothing
+            self._settle(call.who.domid, replace(self.root, change.path, None, call.generation), change.edits)
+            self.generation = call.generation
             return
         growth = growth_of(change.edits)
         if isinstance(view, Transaction):
@@ -64,34 +78,36 @@ class Engine:
         else:
             self._check_nodes(growth, {}, call.limits)
             self._check_bytes(growth, call.limits)
-            self._settle(replace(self.root, change.path, change.node, call.generation), change.edits)
+            root = replace(self.root, change.path, change.node, call.generation)
+            self._settle(call.who.domid, root, change.edits, growth)
         self.generation = call.generation
 
     def commit(self, call: Call, transaction: Transaction) -> None:
         """Make all changes of a transaction that is over. EAGAIN, ENOSPC, ENOMEM: none of them is made."""
         if transaction.snapshot is not self.root and (path := transaction.conflict_with(self.root)) is not None:
             raise StoreError(errno.EAGAIN, f"{path} has changed since the transaction began")
-        edits = transaction.edits()
-        if not edits:
+        if transaction.root is transaction.snapshot:
             return
-        if any(self._is_orphan(edit.after) for edit in edits):
+        if any(self.domains.living.get(owner.domid) != owner for owner in transaction.given_to):
             raise StoreError(errno.EAGAIN, "the transaction gives a node to a domain that is gone")
         self._check_nodes(transaction.growth, {}, call.limits)
         self._check_bytes(transaction.growth, call.limits)
         root = transaction.root
         if transaction.snapshot is not self.root:
             root = merge(transaction.snapshot, transaction.root, self.root, call.generation)
-            _check_parents(root, edits, call.limits)
+            _check_parents(root, transaction.grown, call.limits)
             self.generation = call.generation
-        self._settle(root, edits)
+        self._settle(call.who.domid, root, transaction.edits(), transaction.growth)
 
     def remove_all_of(self, who: Principal) -> None:
         """A domain is about to be forgotten: what it owned goes with all below, but the root goes to dom0."""
+        self.settle_all()
         for path in self.accounts.owned_by(who.domid):
             node = lookup(self.root, path)
             if node is not None:  # else it went with a node above it
                 change = self._without(path, node)
-                self._settle(replace(self.root, path, change.node, self.generation), change.edits)
+                self._settle(DOM0, replace(self.root, path, change.node, self.generation), change.edits)
+                self.settle_all()
         self.accounts.forget(who.domid)
 
     def _without(self, path: str, node: Node) -> Change:
@@ -101,19 +117,39 @@ class Engine:
         after = with_content(node, node.value, given_to_dom0(node.permissions), self.generation)
         return Change(path, after, [Edit(path, node, after, Fires.ON_IT_AND_ABOVE)])
 
-    def _settle(self, root: Node, edits: list[Edit]) -> None:
-        """The one place where the tree changes."""
-        before, self.root = self.root, root
-        self.accounts.settle(edits)
+    def _settle(self, caller: DomId, root: Node, edits: Iterable[Edit], growth: Growth | None = None) -> None:
+        """The one place where the tree changes. Accounts and watches follow, at once if it is a small change.
+
+        Without its `growth` it takes away only, and who owns how much follows as well.
+        """
+        sweep = Sweep(caller, self.root, iter(edits), counted=growth is not None)
+        self.root = root
+        if growth is not None:
+            self.accounts.count(growth)
+        if growth is not None or not self.sweeps.is_for(caller):
+            self._advance(sweep)
+        if not sweep.done:
+            self.sweeps.add(sweep)
+
+    def _advance(self, sweep: Sweep) -> None:
+        edits = sweep.next_slice()
+        if not sweep.counted:
+            self.accounts.count(growth_of(edits))
+        self.accounts.note(edits, self.root)
         for edit in edits:
             if edit.fires:
-                self._fire(before, edit)
+                self._fire(sweep.root_before, edit)
 
-    def _is_orphan(self, node: Node | None) -> bool:
-        if node is None:
-            return False
-        owner = node.permissions[0].who
-        return self.domains.living.get(owner.domid) != owner
+    def settle_some(self) -> None:
+        """Go on with what is under way."""
+        sweep = self.sweeps.oldest()
+        if sweep is not None:
+            self._advance(sweep)
+
+    def settle_all(self) -> None:
+        """Nothing is under way any more."""
+        while self.sweeps:
+            self.settle_some()
 
     # ---- quotas ------------------------------------------------------------------------------------------------------
 
@@ -122,6 +158,10 @@ class Engine:
         for owner, more in growth.items():
             nodes = self.accounts.of(owner).nodes + already.get(owner, Tally()).nodes + more.nodes
             if more.nodes > 0 and nodes > limits.nodes_max:
+                if self.sweeps:
+                    self.settle_all()
+                    self._check_nodes(growth, already, limits)
+                    return
                 raise StoreError(errno.ENOSPC, f"domain {owner} would own {nodes} nodes of {limits.nodes_max}")
 
     def _check_bytes(self, growth: Growth, limits: Quotas) -> None:
@@ -132,6 +172,9 @@ class Engine:
     def check_memory(self, domid: DomId, incoming: int, limits: Quotas) -> None:
         """ENOMEM if a domain cannot hold so many bytes more."""
         size = self.memory_of(domid) + incoming
+        if size > limits.memory_bytes_max and self.sweeps:
+            self.settle_all()
+            size = self.memory_of(domid) + incoming
         if size > limits.memory_bytes_max:
             raise StoreError(errno.ENOMEM, f"domain {domid} would hold {size} bytes of {limits.memory_bytes_max}")
 
@@ -173,6 +216,7 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """All trees in one flat table, which knows neither depth nor copies; the accounts follow from the tree."""
+        self.settle_all()
         roots = [self.root, *(root for each in self._transactions() for root in (each.snapshot, each.root))]
         state = {name: value for name, value in self.__dict__.items() if name not in ("root", "accounts")}
         return {**state, "packed": pack(roots)}
@@ -186,10 +230,9 @@ class Engine:
             transaction.snapshot, transaction.root = next(roots), next(roots)
 
 
-def _check_parents(root: Node, edits: Iterable[Edit], limits: Quotas) -> None:
+def _check_parents(root: Node, grown: Iterable[str], limits: Quotas) -> None:
     """ENOSPC if the children that several transactions made are together too many for one node."""
-    created = (edit.path for edit in edits if edit.before is None and edit.after is not None)
-    for path in dict.fromkeys(paths.parent(path) for path in created):
+    for path in grown:
         parent = lookup(root, path)
-        assert parent is not None, f"{path} has a child and does not exist"
-        operations.check_record(limits, path, record_bytes(parent))
+        if parent is not None:  # else the transaction has removed it again
+            operations.check_record(limits, path, record_bytes(parent))

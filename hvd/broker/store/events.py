@@ -17,6 +17,8 @@ class WatchEvent(NamedTuple):
     domid: DomId
     path: str
     token: str
+    connection: int = 0
+    """Of the domain's, the one that watches."""
 
 
 class Events:
@@ -30,13 +32,13 @@ class Events:
 
     def add(self, watch: Watch, path: str, events_max: int) -> None:
         """`path`, at or below the watch's own, has changed."""
-        event = WatchEvent(watch.domid, watch.sees(path), watch.token)
+        event = WatchEvent(watch.domid, watch.sees(path), watch.token, watch.connection)
         if event in self._waiting:
             return
         count = self.count(watch.domid)
         if count >= events_max and path != watch.path:
             self.shortened += 1
-            event = WatchEvent(watch.domid, watch.sees(watch.path), watch.token)
+            event = WatchEvent(watch.domid, watch.sees(watch.path), watch.token, watch.connection)
             if event in self._waiting:
                 return
         self._waiting[event] = None
@@ -53,6 +55,14 @@ class Events:
         """Nobody is there any more to take a domain's events."""
         if self._counts.pop(domid, 0):
             self._waiting = {event: None for event in self._waiting if event.domid != domid}
+
+    def drop_connection(self, domid: DomId, connection: int) -> None:
+        """Nor those of one of its connections."""
+        gone = [event for event in self._waiting if (event.domid, event.connection) == (domid, connection)]
+        for event in gone:
+            del self._waiting[event]
+        if gone:
+            self._counts[domid] -= len(gone)
 
     def count(self, domid: DomId) -> int:
         """How many wait for a domain."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hvd.broker.store.children import Children, with_child, without_child
 from hvd.broker.store.tree import Node
 
 
@@ -20,7 +21,7 @@ class _Visit:
     base: Node
     mine: Node
     now: Node
-    children: dict[str, Node]
+    children: Children
     """The merged ones, complete when `rest` is empty."""
     rest: Iterator[str]
     """Names of the children that mine changed, still to be merged."""
@@ -37,7 +38,7 @@ def merge(base: Node, mine: Node, now: Node, generation: int) -> Node:
             merged = _merged(visit, generation)
             if not line:
                 return merged
-            line[-1].children[visit.name] = merged
+            line[-1].children = with_child(line[-1].children, visit.name, merged)
         elif (below := _merge_child(visit, name)) is not None:
             line.append(below)
 
@@ -45,16 +46,16 @@ def merge(base: Node, mine: Node, now: Node, generation: int) -> Node:
 def _visit(name: str, base: Node, mine: Node, now: Node) -> _Visit:
     changed = [name for name, child in mine.children.items() if base.children.get(name) is not child]
     gone = [name for name in base.children if name not in mine.children]
-    return _Visit(name, base, mine, now, dict(now.children), iter(changed + gone))
+    return _Visit(name, base, mine, now, now.children, iter(changed + gone))
 
 
 def _merge_child(visit: _Visit, name: str) -> _Visit | None:
     """Merge one child that mine changed, or say what must be visited for it."""
     base, mine, now = visit.base.children.get(name), visit.mine.children.get(name), visit.now.children.get(name)
     if mine is None:
-        del visit.children[name]
+        visit.children = without_child(visit.children, name)
     elif base is now:
-        visit.children[name] = mine
+        visit.children = with_child(visit.children, name, mine)
     else:
         assert base is not None, f"both sides created {name}"
         assert now is not None, f"{name} was changed and removed"

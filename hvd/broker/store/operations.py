@@ -9,12 +9,13 @@ import errno
 from typing import NamedTuple
 
 from hvd.broker.store import mandatory, paths
-from hvd.broker.store.changes import Change, Edit, Fires
+from hvd.broker.store.changes import Change, Edit, Fires, Removal
+from hvd.broker.store.children import names_at
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.permissions import OWNER, READ, WRITE, Permissions, Principal, access_of, inherited, may
 from hvd.broker.store.quotas import PAYLOAD_BYTES_MAX, Quotas
-from hvd.broker.store.transactions import View
-from hvd.broker.store.tree import Node, above, leaf, lookup, nearest, record_bytes, subtree, with_content
+from hvd.broker.store.transactions import Transaction, View
+from hvd.broker.store.tree import Node, above, leaf, lookup, nearest, record_bytes, with_content
 from hvd.transport.ids import DOM0
 
 
@@ -25,6 +26,8 @@ class Call(NamedTuple):
     limits: Quotas
     generation: int
     policy: mandatory.Policy | None = None
+    target: Principal | None = None
+    """Of SET_TARGET, while that domain exists."""
 
 
 def _find(view: View, call: Call, path: str, wanted: int) -> Node | None:
@@ -38,7 +41,7 @@ def _find(view: View, call: Call, path: str, wanted: int) -> Node | None:
         if not mandatory.allows(call.policy, who.domid, node.permissions, wanted):
             raise _denied(call, path)
         view.touch(path)
-        if not may(node.permissions, who, wanted):
+        if not may(node.permissions, who, wanted, call.target):
             raise _denied(call, path)
         return node
     names = paths.split(path)
@@ -48,7 +51,7 @@ def _find(view: View, call: Call, path: str, wanted: int) -> Node | None:
     view.touch(path)
     view.touch(paths.join(names[:depth]))
     view.touch(paths.join(names[: depth + 1]))  # were it there, it would decide who may know
-    if not access_of(ancestor.permissions, who) & wanted:
+    if not access_of(ancestor.permissions, who, call.target) & wanted:
         raise _denied(call, path)
     return None
 
@@ -88,8 +91,8 @@ def directory_part(view: View, call: Call, path: str, offset: int) -> bytes:
         raise StoreError(errno.EINVAL, f"an offset is not negative: {offset}")
     node = directory(view, call, path)
     head = b"%d\0" % node.children_generation
-    names = "".join(f"{name}\0" for name in node.children).encode()[offset:]
     room = PAYLOAD_BYTES_MAX - len(head) - 1
+    names = names_at(node.children, offset, room + 1)
     if len(names) <= room:
         return head + names + b"\0"
     return head + names[: names.rfind(b"\0", 0, room) + 1]
@@ -123,12 +126,11 @@ def rm(view: View, call: Call, path: str) -> Change | None:
 
 
 def removal(view: View, path: str, node: Node) -> Change:
-    """A change without a node and all below; watches on those below hear of it first."""
-    edits = []
-    for below, gone in subtree(path, node):
-        view.touch(below, listed=True)
-        edits.append(Edit(below, gone, None, Fires.ON_IT))
-    edits[-1] = Edit(path, node, None, Fires.ON_IT_AND_ABOVE)
+    """A change without a node and all below."""
+    edits = Removal(path, node)
+    if isinstance(view, Transaction):
+        for edit in edits:
+            view.touch(edit.path, listed=True)
     return Change(path, None, edits)
 
 

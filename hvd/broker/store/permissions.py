@@ -42,12 +42,15 @@ Living = Mapping[DomId, Principal]
 """The domains that exist now."""
 
 DOM0_PRINCIPAL = Principal(DOM0, 0)
+UNBORN = -1
+"""The birth in an entry for a domain that did not exist when it was set: it stands there, and means nobody."""
 DOM0_ONLY: Permissions = (Permission(DOM0_PRINCIPAL, 0),)
 
 
-def access_of(permissions: Permissions, who: Principal) -> int:
-    """What `who` may do with a node that has these permissions."""
-    if who.domid == DOM0 or permissions[0].who == who:
+def access_of(permissions: Permissions, who: Principal, target: Principal | None = None) -> int:
+    """What `who` may do with a node that has these permissions; what its target owns it may use as its own."""
+    owner = permissions[0].who
+    if who.domid == DOM0 or owner in (who, target):
         return OWNER
     for permission in permissions[1:]:
         if permission.who == who:
@@ -55,9 +58,9 @@ def access_of(permissions: Permissions, who: Principal) -> int:
     return permissions[0].access
 
 
-def may(permissions: Permissions, who: Principal, wanted: int) -> bool:
+def may(permissions: Permissions, who: Principal, wanted: int, target: Principal | None = None) -> bool:
     """Whether `who` has all of `wanted`."""
-    return access_of(permissions, who) & wanted == wanted
+    return access_of(permissions, who, target) & wanted == wanted
 
 
 def inherited(permissions: Permissions, who: Principal) -> Permissions:
@@ -73,10 +76,13 @@ def given_to_dom0(permissions: Permissions) -> Permissions:
 
 
 def parse(texts: list[str], living: Living) -> Permissions:
-    """The list that ["n5", "r0"] means. EINVAL: not such a list; ENOENT: a domain in it does not exist."""
+    """The list that ["n5", "r0"] means. EINVAL: not such a list; ENOENT: there is no such owner."""
     if not texts:
         raise StoreError(errno.EINVAL, "permissions need at least one entry, the owner's")
-    return tuple(_parse_entry(text, living) for text in texts)
+    permissions = tuple(_parse_entry(text, living) for text in texts)
+    if permissions[0].who.birth == UNBORN:
+        raise StoreError(errno.ENOENT, f"owner {texts[0]!r} is a domain that does not exist")
+    return permissions
 
 
 def _parse_entry(text: str, living: Living) -> Permission:
@@ -84,11 +90,13 @@ def _parse_entry(text: str, living: Living) -> Permission:
     if match is None:
         raise StoreError(errno.EINVAL, f"not a permission: {text[:20]!r} (n, r, w or b, then a domid)")
     domid = DomId(int(match[2]))
-    if domid not in living:
-        raise StoreError(errno.ENOENT, f"permission {text!r} names domain {domid}, which does not exist")
-    return Permission(living[domid], _ACCESS[match[1]])
+    return Permission(living.get(domid) or Principal(domid, UNBORN), _ACCESS[match[1]])
 
 
 def to_texts(permissions: Permissions, living: Living) -> list[str]:
-    """The list as ["n5", "r0"]; domains that are gone are not in it."""
-    return [f"{_LETTERS[access]}{who.domid}" for who, access in permissions if living.get(who.domid) == who]
+    """The list as ["n5", "r0"]; domains that are gone are not in it, nor one that has come since it was set."""
+    return [
+        f"{_LETTERS[access]}{who.domid}"
+        for who, access in permissions
+        if living.get(who.domid) == who or (who.birth == UNBORN and who.domid not in living)
+    ]

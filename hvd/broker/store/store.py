@@ -6,13 +6,14 @@ change nothing. Calls inside a transaction all count, reads and refused calls to
 
 The semantics are those of Xen 4.17's xenstored (docs/misc/xenstore.txt), but: a transaction conflicts only over what it
 read or wrote, not over siblings of it; an event about a changed value goes to those who may read the node, one about a
-node that came or went also to those who may read its parent; a permission that names a domain that does not exist is
-refused wherever it stands.
+node that came or went also to those who may read its parent.
 """
 
 import errno
+from dataclasses import replace
 
 from hvd.broker.store import operations, paths
+from hvd.broker.store.children import names_at
 from hvd.broker.store.domains import Client
 from hvd.broker.store.engine import INTRODUCE, RELEASE, Engine
 from hvd.broker.store.errors import StoreError
@@ -49,6 +50,13 @@ class Store:
     def directory(self, domid: DomId, tx: int, path: str) -> list[str]:
         """The names of a node's children, in the order of their creation."""
         return list(operations.directory(*self._prepare(domid, tx, path)).children)
+
+    def directory_list(self, domid: DomId, tx: int, path: str, most: int) -> bytes:
+        """The same names, each with its NUL: DIRECTORY's reply. E2BIG for more than so many bytes."""
+        node = operations.directory(*self._prepare(domid, tx, path))
+        if node.names_bytes > most:
+            raise StoreError(errno.E2BIG, f"the names of what is in {path} take {node.names_bytes} bytes")
+        return names_at(node.children, 0, most)
 
     def directory_part(self, domid: DomId, tx: int, path: str, offset: int) -> bytes:
         """The list's generation and names from a byte offset: DIRECTORY_PART's reply."""
@@ -87,11 +95,11 @@ class Store:
 
     # ---- transactions ------------------------------------------------------------------------------------------------
 
-    def transaction_start(self, domid: DomId) -> int:
+    def transaction_start(self, domid: DomId, connection: int = 0) -> int:
         """The id of a new transaction, which sees the tree as it is now."""
         limits = self._engine.limits(domid)
         client = self._engine.domains[domid]
-        return client.start(self._engine.root, limits.transactions_max, limits.transaction_nodes_max)
+        return client.start(self._engine.root, limits.transactions_max, limits.transaction_nodes_max, connection)
 
     def transaction_end(self, domid: DomId, tx: int, commit: bool) -> None:
         """Make a transaction's changes all at once, or drop it; it is over in any case.
@@ -104,10 +112,11 @@ class Store:
 
     # ---- watches -----------------------------------------------------------------------------------------------------
 
-    def watch(self, domid: DomId, path: str, token: str) -> None:
+    def watch(self, domid: DomId, path: str, token: str, connection: int = 0) -> None:
         """Ask for an event with `token` whenever something at or below `path` changes; the first comes at once."""
         engine, limits = self._engine, self._engine.limits(domid)
-        watch = Watch(engine.domains[domid].who.domid, self._watch_path(domid, path), token, path[:1] not in ("/", "@"))
+        who, relative = engine.domains[domid].who.domid, path[:1] not in ("/", "@")
+        watch = Watch(who, self._watch_path(domid, path), token, relative, connection)
         check_token(token)
         if engine.watches.count(domid) >= limits.watches_max:
             raise StoreError(errno.E2BIG, f"domain {domid} has {limits.watches_max} watches already")
@@ -117,15 +126,31 @@ class Store:
         engine.watches.add(watch)
         engine.events.add(watch, watch.path, limits.events_max)
 
-    def unwatch(self, domid: DomId, path: str, token: str) -> None:
+    def unwatch(self, domid: DomId, path: str, token: str, connection: int = 0) -> None:
         """Take a watch back. Its events that wait may still be taken."""
-        self._engine.watches.remove(domid, self._watch_path(domid, path), token)
+        self._engine.watches.remove(domid, connection, self._watch_path(domid, path), token)
 
     def reset_watches(self, domid: DomId) -> None:
-        """RESET_WATCHES: all the caller's watches, waiting events and transactions go."""
+        """RESET_WATCHES, on all the caller's connections: watches, waiting events and transactions go."""
         self._engine.domains[domid].transactions.clear()
         self._engine.watches.drop(domid)
         self._engine.events.drop(domid)
+
+    def close_connection(self, domid: DomId, connection: int) -> None:
+        """One of a domain's connections is over, or RESET_WATCHES: its watches, events and transactions go.
+
+        Nothing for a domain that is not known, since its connections may outlive it.
+        """
+        client = self._engine.domains.get(domid)
+        if client is not None:
+            client.drop_connection(connection)
+            self._engine.watches.drop_connection(domid, connection)
+            self._engine.events.drop_connection(domid, connection)
+
+    def holds_transaction(self, domid: DomId, connection: int, tx: int) -> bool:
+        """Whether this is an open transaction of this connection."""
+        client = self._engine.domains.get(domid)
+        return client is not None and tx in client.transactions and client.transactions[tx].connection == connection
 
     def get_domain_path(self, domid: DomId) -> str:
         """Where a domain's relative paths begin."""
@@ -162,14 +187,38 @@ class Store:
         client.introduced = False
         self._engine.fire_special(RELEASE)
 
+    def set_target(self, domid: DomId, target: DomId) -> None:
+        """From now on the one may use what the other owns as its own. ENOENT for a domain that is not introduced."""
+        for each in (domid, target):
+            if not self.is_introduced(each):
+                raise StoreError(errno.ENOENT, f"domain {each} is not introduced")
+        self._engine.domains[domid].target = self._engine.domains[target].who
+
     def is_introduced(self, domid: DomId) -> bool:
         """Whether introduce was called for it, and release was not."""
         client = self._engine.domains.get(domid)
         return client is not None and client.introduced
 
     def close_domain(self, domid: DomId) -> None:
-        """An incarnation died, the domid lives on: watches, events and transactions go, nodes and permissions stay."""
-        self.reset_watches(domid)
+        """An incarnation died, the domid lives on: watches, events and transactions go, nodes and permissions stay.
+
+        The host's connections are dom0's and none of its process.
+        """
+        for connection in self._connections(domid):
+            if connection >= 0:
+                self.close_connection(domid, connection)
+
+    def close_connections(self) -> None:
+        """The broker died that all connections by socket or ring were to."""
+        for client in self._engine.domains:
+            for connection in self._connections(client.who.domid):
+                if connection:
+                    self.close_connection(client.who.domid, connection)
+
+    def _connections(self, domid: DomId) -> set[int]:
+        """Those that have a watch or a transaction."""
+        transactions = self._engine.domains[domid].transactions.values()
+        return {each.connection for each in transactions} | self._engine.watches.connections(domid)
 
     def forget_domain(self, domid: DomId) -> None:
         """The domid is gone for good. Nothing if it is not known.
@@ -187,6 +236,19 @@ class Store:
         self._engine.domains.forget(domid)
         if client.introduced:
             self._engine.fire_special(RELEASE)
+
+    @property
+    def has_unsettled(self) -> bool:
+        """Whether accounts and watches have yet to follow a change of many nodes: call `settle` again."""
+        return bool(self._engine.sweeps)
+
+    def is_settling(self, domid: DomId) -> bool:
+        """Whether this domain made that change: until it is settled its next call would be too early."""
+        return self._engine.sweeps.is_for(domid)
+
+    def settle(self) -> None:
+        """Let them follow by some nodes more."""
+        self._engine.settle_some()
 
     def take_events(self) -> list[WatchEvent]:
         """All watch events since the last call, in firing order; equal ones of one domain came together."""
@@ -208,6 +270,19 @@ class Store:
     def limits(self, domid: DomId) -> Quotas:
         """What a domain may hold."""
         return self._engine.limits(domid)
+
+    @property
+    def unprivileged_limits(self) -> Quotas:
+        """What every guest may hold."""
+        return self._engine.quotas
+
+    def set_limit(self, name: str, value: int) -> None:
+        """Change one of them; who holds more already keeps it."""
+        self._engine.quotas = replace(self._engine.quotas, **{name: value})
+
+    def check(self) -> str:
+        """What is wrong with the accounts; "" when they are what a walk through the tree counts."""
+        return self._engine.check()
 
     def usage(self, domid: DomId) -> DomainStatistics:
         """What it holds; nothing before it is introduced."""

@@ -8,12 +8,15 @@ the same parent. So commits are serialisable: what was read is still so when wha
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from hvd.broker.store import paths
 from hvd.broker.store.accounts import Growth, add, growth_of
 from hvd.broker.store.changes import Change, Edit, Fires
 from hvd.broker.store.errors import StoreError
+from hvd.broker.store.permissions import Principal
 from hvd.broker.store.tree import HEADER_BYTES, Node, content_bytes, lookup, lookup_in_both, replace
 
 
@@ -44,9 +47,15 @@ class Transaction:
     snapshot: Node
     root: Node
     nodes_max: int
+    connection: int = 0
+    """Of its domain's, the one that opened it and alone may use it."""
     touched: dict[str, Touched] = field(default_factory=dict)
     growth: Growth = field(default_factory=dict)
     """What its commit would mean for each owner."""
+    given_to: set[Principal] = field(default_factory=set)
+    """The owners of what it has made or changed."""
+    grown: dict[str, None] = field(default_factory=dict)
+    """The paths of the nodes that it has given children."""
     held_bytes: int = 0
     """Of the paths that it depends on and the nodes that are its own versions; the rest is shared with the snapshot."""
 
@@ -72,6 +81,9 @@ class Transaction:
                 self.held_bytes -= content_bytes(path, before)
             if after is not None:
                 self.held_bytes += content_bytes(path, after)
+                self.given_to.add(after.permissions[0].who)
+                if before is None:
+                    self.grown[paths.parent(path)] = None
             touched.changed = True
             touched.fires = max(touched.fires, fires)
 
@@ -87,20 +99,19 @@ class Transaction:
                 return path
         return None
 
-    def edits(self) -> list[Edit]:
+    def edits(self) -> Iterator[Edit]:
         """What a commit means, in the order in which the paths were first touched."""
-        return [
-            Edit(path, lookup(self.snapshot, path), lookup(self.root, path), touched.fires)
-            for path, touched in self.touched.items()
-            if touched.changed
-        ]
+        for path, touched in self.touched.items():
+            if touched.changed:
+                yield Edit(path, lookup(self.snapshot, path), lookup(self.root, path), touched.fires)
 
-    def __getstate__(self) -> tuple[Any, ...]:
+    def __getstate__(self) -> dict[str, Any]:
         """All but the trees, which the store packs together with its own."""
-        return (self.nodes_max, self.touched, self.growth, self.held_bytes)
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("snapshot", "root")}
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.nodes_max, self.touched, self.growth, self.held_bytes = state
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 View = Direct | Transaction

@@ -3,10 +3,11 @@
 Paths may be 1,500 names long, so nothing here recurses, and pickling goes through a flat table.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from hvd.broker.store import paths
+from hvd.broker.store.children import NO_CHILDREN, Children, children_of, with_child, without_child
 from hvd.broker.store.permissions import Permissions
 
 HEADER_BYTES = 24
@@ -19,7 +20,7 @@ class Node(NamedTuple):
 
     value: bytes
     permissions: Permissions
-    children: Mapping[str, "Node"]
+    children: Children
     """In the order of creation; never changed in place."""
     generation: int
     """Unique to the last change of value or permissions."""
@@ -28,8 +29,6 @@ class Node(NamedTuple):
     names_bytes: int
     """The children's names, each with its NUL."""
 
-
-NO_CHILDREN: Mapping[str, Node] = {}
 
 Row = tuple[bytes, Permissions, int, int, tuple[str, ...], tuple[int, ...]]
 """A packed node: its children are names and positions of earlier rows."""
@@ -113,16 +112,13 @@ def replace(root: Node, path: str, node: Node | None, generation: int) -> Node:
     while line:
         parent = line.pop()
         value, permissions, children, own, listing, names_bytes = parent
-        changed = Node(value, permissions, {**children, names.pop(): changed}, own, listing, names_bytes)
+        changed = Node(value, permissions, with_child(children, names.pop(), changed), own, listing, names_bytes)
     return changed
 
 
 def _with_child(parent: Node, name: str, node: Node | None, generation: int) -> Node:
-    children = dict(parent.children)
-    if node is None:
-        del children[name]
-    else:
-        children[name] = node
+    old = parent.children
+    children = without_child(old, name) if node is None else with_child(old, name, node)
     growth = (len(children) - len(parent.children)) * (len(name) + 1)
     listing = generation if growth else parent.children_generation
     return Node(parent.value, parent.permissions, children, parent.generation, listing, parent.names_bytes + growth)
@@ -170,7 +166,8 @@ def unpack(packed: Packed) -> list[Node]:
     """The trees again, sharing what they shared."""
     nodes: list[Node] = []
     for value, permissions, generation, children_generation, names, below in packed.rows:
-        children = {name: nodes[index] for name, index in zip(names, below, strict=True)} if names else NO_CHILDREN
+        pairs = {name: nodes[index] for name, index in zip(names, below, strict=True)}
+        children = children_of(pairs) if names else NO_CHILDREN
         names_bytes = sum(len(name) + 1 for name in names)
         nodes.append(Node(value, permissions, children, generation, children_generation, names_bytes))
     return [nodes[index] for index in packed.roots]

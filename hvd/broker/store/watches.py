@@ -11,6 +11,12 @@ from hvd.broker.store.errors import StoreError
 from hvd.broker.store.quotas import TOKEN_BYTES_MAX
 from hvd.transport.ids import DomId
 
+RING = 1
+"""The connection that a domain's ring page is; 0 is the one by hypercall, and what its socket accepts comes behind.
+
+Connections to the host's socket have negative numbers: they are dom0's, and outlive its process.
+"""
+
 
 class Watch(NamedTuple):
     """One watch: everything at and below a path, or a special path such as @releaseDomain."""
@@ -20,6 +26,8 @@ class Watch(NamedTuple):
     token: str
     relative: bool
     """It was asked for by a relative path, and is told of relative ones."""
+    connection: int = 0
+    """Which of the domain's connections asked: each has watches of its own."""
 
     def sees(self, path: str) -> str:
         """The path at or below its own, as the watcher is to be told."""
@@ -37,22 +45,22 @@ class Watches:
     """The table; within one path in the order in which they were set."""
 
     def __init__(self) -> None:
-        self._at: dict[str, dict[tuple[DomId, str], Watch]] = {}
-        self._of: dict[DomId, dict[tuple[str, str], Watch]] = {}
+        self._at: dict[str, dict[tuple[DomId, int, str], Watch]] = {}
+        self._of: dict[DomId, dict[tuple[int, str, str], Watch]] = {}
         self._bytes: dict[DomId, int] = {}
 
     def add(self, watch: Watch) -> None:
-        """EEXIST if the domain has this token on this path already."""
+        """EEXIST if the connection has this token on this path already."""
         mine = self._of.setdefault(watch.domid, {})
-        if (watch.path, watch.token) in mine:
+        if (watch.connection, watch.path, watch.token) in mine:
             raise StoreError(errno.EEXIST, f"domain {watch.domid} has a watch on {watch.path} with this token")
-        mine[watch.path, watch.token] = watch
-        self._at.setdefault(watch.path, {})[watch.domid, watch.token] = watch
+        mine[watch.connection, watch.path, watch.token] = watch
+        self._at.setdefault(watch.path, {})[watch.domid, watch.connection, watch.token] = watch
         self._bytes[watch.domid] = self.bytes(watch.domid) + size_of(watch)
 
-    def remove(self, domid: DomId, path: str, token: str) -> None:
+    def remove(self, domid: DomId, connection: int, path: str, token: str) -> None:
         """ENOENT if there is no such watch."""
-        watch = self._of.get(domid, {}).pop((path, token), None)
+        watch = self._of.get(domid, {}).pop((connection, path, token), None)
         if watch is None:
             raise StoreError(errno.ENOENT, f"domain {domid} does not watch {path} with token {token!r}")
         self._bytes[domid] -= size_of(watch)
@@ -64,9 +72,18 @@ class Watches:
             self._unlist(watch)
         self._bytes.pop(domid, None)
 
+    def drop_connection(self, domid: DomId, connection: int) -> None:
+        """Remove the watches of one of its connections."""
+        for watch in [watch for watch in self._of.get(domid, {}).values() if watch.connection == connection]:
+            self.remove(domid, connection, watch.path, watch.token)
+
+    def connections(self, domid: DomId) -> set[int]:
+        """Which of a domain's connections have watches."""
+        return {connection for connection, _, _ in self._of.get(domid, ())}
+
     def _unlist(self, watch: Watch) -> None:
         here = self._at[watch.path]
-        del here[watch.domid, watch.token]
+        del here[watch.domid, watch.connection, watch.token]
         if not here:
             del self._at[watch.path]
 

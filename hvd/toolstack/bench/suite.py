@@ -91,6 +91,12 @@ def _hypercall(run: Run) -> tuple[list[Figure], None]:
     return measure_hypercall(run), None
 
 
+def _store(run: Run) -> tuple[list[Figure], None]:
+    from hvd.toolstack.bench.store import measure_store
+
+    return measure_store(run), None
+
+
 BENCHES: dict[str, Bench] = {
     "ipc": Bench("the event channel beside every other way between two processes, and what a domain costs", 40, _ipc),
     "ring": Bench("the ring: round trips, throughput, pages handed over", 20, _ring),
@@ -100,6 +106,7 @@ BENCHES: dict[str, Bench] = {
     "scale": Bench("200 domains and 1,000 channels", 15, _scale),
     "fairness": Bench("a pair beside a domain that wants everything; the broker at full quotas", 30, _fairness),
     "hypercall": Bench("hypercalls beside bare ZeroMQ", 10, _hypercall),
+    "store": Bench("XenStore's socket, beside xenstored if one runs; 100,000 nodes and 10,000 watches", 20, _store),
 }
 
 

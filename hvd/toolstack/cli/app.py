@@ -438,7 +438,7 @@ def attack(
 )
 def bench(
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="ipc, ring, block, boot, recovery, scale, hypercall, or all.")
+        str, typer.Argument(metavar="WHAT", help="ipc, ring, block, boot, recovery, scale, hypercall, store, or all.")
     ],
     *,
     seed: Annotated[int, typer.Option(metavar="N", help="Decides the order of turns and what is random.")] = 1,

@@ -14,7 +14,7 @@ from pathlib import Path
 from hvd.toolstack.cluster.errors import ClusterError
 from hvd.toolstack.cluster.run_dirs import open_run_dir
 from hvd.transport.cgroups import remove_abandoned
-from hvd.transport.run_dir import CONTROL, CORES, DOMAINS, EVENTS, LOCK, LOG, PART, machine_pid, start_time
+from hvd.transport.run_dir import CONTROL, CORES, DOMAINS, EVENTS, LOCK, LOG, PART, XENSTORED, machine_pid, start_time
 
 DEADLINE_S = 10.0
 OUR_NAMES = ("hvd", "python")
@@ -42,7 +42,7 @@ def remove_remains(run_dir: Path, *, logs: bool = False) -> Remains:
         if pid is not None:
             raise ClusterError(f"a machine runs in {run_dir} (pid {pid}); end it with `hvd down`")
         processes = _end_processes(run_dir)
-        names = [CONTROL, EVENTS, DOMAINS, LOCK, *([LOG, CORES] if logs else _unfinished_cores(run_dir))]
+        names = [CONTROL, EVENTS, DOMAINS, XENSTORED, LOCK, *([LOG, CORES] if logs else _unfinished_cores(run_dir))]
         files = [name for name in names if _remove(run_dir / name)]
         if logs:
             with contextlib.suppress(OSError):

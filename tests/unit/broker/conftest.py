@@ -21,6 +21,7 @@ FALLIBLE = {
     "create_domain": "domain",
     "start_domain": "start",
     "start_trace": "trace",
+    "attach_store_ring": "ring",
     "switch_trace": "trace",
 }
 ANSWERING = {"physinfo", "read_extent", "trace_clock", "trace_head", "read_trace", "events_sent"}

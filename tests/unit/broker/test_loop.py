@@ -36,8 +36,9 @@ def broker(monkeypatch):
     made.worked_for = []
     cpus = SimpleNamespace(worked_for=made.worked_for.append)
     made._world = SimpleNamespace(endpoints=SimpleNamespace(server=servers.get), cpus=cpus)
-    made._state = SimpleNamespace(hypervisor=SimpleNamespace(domains={}))
-    made._ready = deque()
+    store = SimpleNamespace(has_unsettled=False, is_settling=lambda domid: domid == FLOOD)
+    made._state = SimpleNamespace(hypervisor=SimpleNamespace(domains={}, store=store))
+    made._ready, made._due_ns = deque(), None
     made.served = []
 
     def answer(domid, client, body):
@@ -58,6 +59,19 @@ def test_a_trace_whose_lease_is_over_is_ended_by_a_command(broker, monkeypatch, 
     monkeypatch.setattr(broker, "_command", carried_out.append)
     broker._tick()
     assert ([command[0] for command in carried_out], broker._wait_s()) == (commands, wait_s)
+
+
+def test_a_caller_whose_removal_is_not_settled_waits_and_others_do_not(broker):
+    broker._state.hypervisor.store.has_unsettled = True
+    for caller in (FLOOD, MODEST):
+        broker._mark_ready(caller)
+    for _ in range(5):
+        for _ in range(len(broker._ready)):
+            broker._serve(broker._ready.popleft())
+    assert broker.served == [MODEST] and list(broker._ready) == [FLOOD]
+    broker._state.hypervisor.store.has_unsettled = False
+    broker._serve(broker._ready.popleft())
+    assert broker.served.count(FLOOD) == CALLS_PER_TURN
 
 
 def test_after_calls_per_turn_hypercalls_it_is_the_next_callers_turn(broker):

@@ -5,11 +5,12 @@ import errno
 import pytest
 
 from hvd.broker.domain import Life
-from hvd.broker.sessions import Sessions, domain_session
+from hvd.broker.sessions import Sessions, domain_session, store_session
 from hvd.broker.state import CRASHES_MAX, FOUND_OPEN_MAX, State
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_request
 from hvd.transport.ids import DOM0, DOMID_SELF, ExtentId
+from hvd.transport.xs_wire import Type
 
 TOOLSTACK = "t:aa"
 
@@ -238,3 +239,82 @@ def test_a_toolstack_programs_poison_is_refused_and_harms_nobody(ledger):
     assert reply is not None
     assert reply.errno == errno.EIO
     assert all(domain.life is Life.RUNNING for domain in ledger.state.hypervisor.domains.values())
+
+
+# ---- XenStore by socket and ring -------------------------------------------------------------------------------------
+
+
+def store_calls(ledger, board, guest):
+    """Requests of a guest's socket and of the host's, of each kind that leaves something behind."""
+    for domid, connection, kind, tx, payload in (
+        (guest, 2, Type.WATCH, 0, b"data\0token\0"),
+        (guest, 2, Type.WRITE, 0, b"data/a\0one"),
+        (guest, 2, Type.TRANSACTION_START, 0, b"\0"),
+        (guest, 2, Type.READ, 1, b"data/a\0"),
+        (guest, 2, Type.WRITE, 1, b"data/b\0two"),
+        (0, -3, Type.WRITE, 0, b"/local/domain/%d/data/c\0three" % guest),
+        (guest, 2, Type.TRANSACTION_END, 1, b"T\0"),
+        (0, -3, Type.CONTROL, 0, b"quota\0set\0nodes\x00500\0"),
+        (0, -3, Type.CONTROL, 0, b"print\0noted\0"),
+        (guest, 2, Type.RM, 0, b"data/a\0"),
+        (0, -3, Type.TRANSACTION_START, 0, b"\0"),
+    ):
+        ledger.apply("store call", board.now, domid, connection, int(kind), tx, payload)
+
+
+def test_what_came_by_socket_is_there_again_after_the_replay(ledger, board, guest):
+    store_calls(ledger, board, guest)
+    live = board.h.store.statistics()
+    ledger.broker_dies()
+    assert board.h.store.statistics() == live and not board.h.store.check()
+    store, home = board.h.store, f"/local/domain/{guest}/data"
+    assert store.directory(DOM0, 0, home) == ["c", "b"] and store.read(DOM0, 0, f"{home}/b") == b"two"
+    assert store.unprivileged_limits.nodes_max == 500
+    assert "(XEN) xenstore: noted" in board.h.console
+
+
+def test_connections_that_their_broker_has_taken_with_it_leave_no_watch_and_no_transaction(ledger, board, guest):
+    store_calls(ledger, board, guest)
+    ledger.apply("store closed", board.now, guest, 2)
+    assert (board.h.store.usage(guest).watches, board.h.store.usage(DOM0).transactions) == (0, 1)
+    ledger.apply("store lost", board.now)
+    assert board.h.store.usage(DOM0).transactions == 0
+    ledger.broker_dies()
+    assert board.h.store.usage(DOM0).transactions == 0
+
+
+def test_a_removal_that_is_under_way_goes_on_in_the_replay(ledger, board, guest):
+    for number in range(300):
+        ledger.apply("store call", board.now, guest, 2, int(Type.MKDIR), 0, b"data/many/%d\0" % number)
+    ledger.apply("store call", board.now, guest, 2, int(Type.WATCH), 0, b"data/many\0token\0")
+    ledger.apply("store call", board.now, guest, 2, int(Type.RM), 0, b"data/many\0")
+    ledger.apply("store settle", board.now)
+    assert board.h.store.is_settling(guest)
+    ledger.broker_dies()
+    while board.h.store.has_unsettled:
+        ledger.apply("store settle", board.now)
+    assert not board.h.store.check()
+
+
+def test_a_ring_is_made_at_the_first_asking_and_is_the_same_after_the_replay(ledger, board, guest, session):
+    first = ledger.call(guest, session, 1, m.StoreRing())
+    assert first.value["ref"] == 1 and len(first.descriptors) == 4
+    place = board.h.store_ring_of(board.h.domains[guest])
+    assert ("attach_store_ring", guest, *place) in board.hardware.calls
+    ledger.broker_dies()
+    assert board.h.store_ring_of(board.h.domains[guest]) == place
+    assert ledger.call(guest, session, 2, m.StoreRing()).value == first.value
+    ledger.call(guest, session, 3, m.EvtchnClose(first.value["port"]))
+    assert board.h.store_ring_of(board.h.domains[guest]) is None
+    again = ledger.call(guest, session, 4, m.StoreRing())
+    assert board.h.store_ring_of(board.h.domains[guest])[0] == place[0] and again.errno == 0
+
+
+def test_a_store_request_that_brokers_crash_over_takes_its_domain_down(ledger, board, guest):
+    session = store_session(guest, board.h.domains[guest].incarnation)
+    for _ in range(CRASHES_MAX):
+        ledger.apply("found open", board.now, session, 0xABC, True)
+        ledger.broker_dies()
+    assert board.h.domains[guest].life is Life.DYING
+    board.dies(guest)
+    assert board.h.domains[guest].last_death == "crash: XenStore request 0xabc was found open by 2 brokers in a row"

@@ -135,6 +135,20 @@ def test_a_sleeper_is_rung_once(channel):
     assert channel.peek(1, WAITING) == 0
 
 
+def test_who_polls_the_descriptor_itself_is_rung_once_for_each_time_it_arms(channel):
+    sender, receiver, pipe = channel.ends[0], channel.ends[1], channel.raw_ends[1].rx
+    for _ in range(2):
+        receiver.arm()
+        assert not receiver.take()
+        sender.notify()
+        sender.notify()
+        assert os.read(pipe, 100) == b"\x01" and receiver.take()
+        sender.notify()
+        with pytest.raises(BlockingIOError):
+            os.read(pipe, 100)
+        assert receiver.take()
+
+
 def test_of_two_notifications_to_a_sleeper_one_writes_the_pipe(channel):
     ours, theirs = channel.ends
     channel.poke(1, WAITING, 1)

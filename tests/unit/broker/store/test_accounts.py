@@ -122,7 +122,7 @@ def test_accounts_made_from_a_tree_are_those_kept_from_edit_to_edit() -> None:
     for path, owner in (("/a", 5), ("/a/b", 5), ("/a/c", 7)):
         node = leaf(b"v", owned_by(owner), 2)
         root = replace(root, path, node, 2)
-        kept.settle([Edit(path, None, node, Fires.NOBODY)])
+        kept.settle([Edit(path, None, node, Fires.NOBODY)], root)
     for accounts in (kept, Accounts(root)):
         assert (accounts.of(FIVE).nodes, accounts.of(SEVEN).nodes, accounts.of(DOM0).nodes) == (2, 1, 1)
         assert accounts.owned_by(FIVE) == ["/a", "/a/b"]
@@ -131,13 +131,14 @@ def test_accounts_made_from_a_tree_are_those_kept_from_edit_to_edit() -> None:
 
 
 def test_an_owner_of_nothing_is_not_in_the_books() -> None:
-    node = leaf(b"v", owned_by(5), 2)
-    accounts = Accounts(leaf(b"", DOM0_ONLY, 1))
-    accounts.settle([Edit("/a", None, node, Fires.NOBODY)])
+    node, empty = leaf(b"v", owned_by(5), 2), leaf(b"", DOM0_ONLY, 1)
+    root = replace(empty, "/a", node, 2)
+    accounts = Accounts(empty)
+    accounts.settle([Edit("/a", None, node, Fires.NOBODY)], root)
     with pytest.raises(AssertionError, match="still owns"):
         accounts.forget(FIVE)
-    accounts = Accounts(leaf(b"", DOM0_ONLY, 1))
-    accounts.settle([Edit("/a", None, node, Fires.NOBODY)])
-    accounts.settle([Edit("/a", node, None, Fires.NOBODY)])
+    accounts = Accounts(empty)
+    accounts.settle([Edit("/a", None, node, Fires.NOBODY)], root)
+    accounts.settle([Edit("/a", node, None, Fires.NOBODY)], empty)
     accounts.forget(FIVE)
     assert (accounts.of(FIVE).nodes, accounts.of(FIVE).bytes, accounts.owned_by(FIVE)) == (0, 0, [])

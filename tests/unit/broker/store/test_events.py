@@ -40,7 +40,7 @@ def test_beyond_the_bound_an_event_says_only_which_watch_it_was() -> None:
         events.add(DATA, f"/data/{number}", 3)
         events.add(OTHER, f"/data/{number}", 200)
     taken = events.take()
-    assert [event[1:] for event in taken if event.domid == FIVE] == [
+    assert [event[1:3] for event in taken if event.domid == FIVE] == [
         ("0", "all"),
         ("/data/0", "data"),
         ("1", "all"),

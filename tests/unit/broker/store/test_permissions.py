@@ -92,8 +92,8 @@ def test_an_empty_list_is_refused() -> None:
         permissions()
 
 
-@pytest.mark.parametrize("texts", [["n99"], ["n0", "r99"]])
-def test_a_domain_that_does_not_exist_cannot_be_named(texts: list[str]) -> None:
+@pytest.mark.parametrize("texts", [["n99"], ["b99", "r0"]])
+def test_a_domain_that_does_not_exist_cannot_be_an_owner(texts: list[str]) -> None:
     with pytest.raises(StoreError, match="ENOENT: "):
         permissions(*texts)
 

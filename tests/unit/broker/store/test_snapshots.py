@@ -122,4 +122,6 @@ def test_no_depth_exhausts_the_stack_when_pickling() -> None:
     assert restored.read(DOM0, 0, "/a" * 1024) == b"deepest"
     assert restored.directory(DOM0, 0, "/a" * 1023) == ["a", "b"]
     restored.rm(DOM0, 0, "/a")
+    while restored.has_unsettled:
+        restored.settle()
     assert restored.statistics().nodes == 1

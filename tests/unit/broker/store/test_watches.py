@@ -39,7 +39,7 @@ def test_a_table_whose_watches_are_all_gone_holds_nothing() -> None:
     for domid in (FIVE, SEVEN):
         for path in ("/a", "/b"):
             watches.add(Watch(domid, path, "token", relative=False))
-    watches.remove(FIVE, "/a", "token")
+    watches.remove(FIVE, 0, "/a", "token")
     assert (watches.count(FIVE), watches.bytes(FIVE)) == (1, 7)
     watches.drop(FIVE)
     watches.drop(SEVEN)
@@ -96,7 +96,7 @@ def test_xsa_324_a_token_leaves_room_for_the_longest_path(store: Store) -> None:
     for token in ("x" * 1023, "€" * 341, "a\0b"):
         with pytest.raises(StoreError, match="EINVAL: "):
             store.watch(FIVE, "data", token)
-    longest = max(len(path.encode()) + len(token.encode()) + 2 for _, path, token in store.take_events())
+    longest = max(len(path.encode()) + len(token.encode()) + 2 for _, path, token, _ in store.take_events())
     assert longest + 3072 - len("data") == 4096
 
 

@@ -1,0 +1,132 @@
+"""A node's children by name, in the order of their creation; immutable, like the nodes.
+
+Few are a dictionary that is copied when one comes or goes. Many are a row of such dictionaries, of which only one is:
+in a directory of 100,000 a new name costs some microseconds, and so does finding the part of a list that is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hvd.broker.store.tree import Node
+
+CHUNK_MAX = 256
+"""Children of one dictionary. Two neighbours that have fewer than half of it together become one."""
+
+Chunk = dict[str, "Node"]
+
+
+class WideChildren(Mapping[str, "Node"]):
+    """More than CHUNK_MAX children, or what is left of so many."""
+
+    __slots__ = ("_chunks", "_count", "_sizes")
+
+    def __init__(self, chunks: tuple[Chunk, ...], sizes: tuple[int, ...], count: int) -> None:
+        """`sizes` are the bytes of each chunk's names, with their NULs."""
+        self._chunks = chunks
+        self._sizes = sizes
+        self._count = count
+
+    def __getitem__(self, name: str) -> Node:
+        for chunk in self._chunks:
+            if name in chunk:
+                return chunk[name]
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in self._chunks:
+            yield from chunk
+
+    def __len__(self) -> int:
+        return self._count
+
+    def set(self, name: str, node: Node) -> WideChildren:
+        """With another node of this name, or a new name at the end."""
+        for at, chunk in enumerate(self._chunks):
+            if name in chunk:
+                return self._with(at, {**chunk, name: node}, self._sizes[at], self._count)
+        last = len(self._chunks) - 1
+        if len(self._chunks[last]) < CHUNK_MAX:
+            size = self._sizes[last] + len(name) + 1
+            return self._with(last, {**self._chunks[last], name: node}, size, self._count + 1)
+        return WideChildren((*self._chunks, {name: node}), (*self._sizes, len(name) + 1), self._count + 1)
+
+    def without(self, name: str) -> WideChildren:
+        """KeyError if there is none of this name."""
+        for at, chunk in enumerate(self._chunks):
+            if name in chunk:
+                rest = {other: node for other, node in chunk.items() if other != name}
+                return self._with(at, rest, self._sizes[at] - len(name) - 1, self._count - 1)._joined(at)
+        raise KeyError(name)
+
+    def _with(self, at: int, chunk: Chunk, size: int, count: int) -> WideChildren:
+        chunks = (*self._chunks[:at], chunk, *self._chunks[at + 1 :])
+        return WideChildren(chunks, (*self._sizes[:at], size, *self._sizes[at + 1 :]), count)
+
+    def _joined(self, at: int) -> WideChildren:
+        """With one chunk in the place of this one and the next, or the one before, if they are small."""
+        for first in (at, at - 1):
+            pair = self._chunks[first : first + 2] if first >= 0 else ()
+            if len(pair) == 2 and len(pair[0]) + len(pair[1]) < CHUNK_MAX // 2:
+                chunks = (*self._chunks[:first], {**pair[0], **pair[1]}, *self._chunks[first + 2 :])
+                size = self._sizes[first] + self._sizes[first + 1]
+                return WideChildren(chunks, (*self._sizes[:first], size, *self._sizes[first + 2 :]), self._count)
+        return self
+
+    def names_at(self, offset: int, most: int) -> bytes:
+        """At most so many bytes of the list of names, each with its NUL, from a byte offset."""
+        found = b""
+        for chunk, size in zip(self._chunks, self._sizes, strict=True):
+            if offset >= size:
+                offset -= size
+                continue
+            found += _names(chunk)[offset : offset + most - len(found)]
+            offset = 0
+            if len(found) == most:
+                break
+        return found
+
+
+Children = dict[str, "Node"] | WideChildren
+NO_CHILDREN: Children = {}
+
+
+def with_child(children: Children, name: str, node: Node) -> Children:
+    """With another node of this name, or a new name at the end."""
+    if isinstance(children, WideChildren):
+        return children.set(name, node)
+    if len(children) < CHUNK_MAX or name in children:
+        return {**children, name: node}
+    return WideChildren((children,), (len(_names(children)),), len(children)).set(name, node)
+
+
+def without_child(children: Children, name: str) -> Children:
+    """KeyError if there is none of this name."""
+    if isinstance(children, WideChildren):
+        return children.without(name)
+    rest = dict(children)
+    del rest[name]
+    return rest
+
+
+def children_of(pairs: Mapping[str, Node]) -> Children:
+    """All at once, in this order."""
+    if len(pairs) <= CHUNK_MAX:
+        return dict(pairs)
+    names = list(pairs)
+    parts = [names[at : at + CHUNK_MAX] for at in range(0, len(names), CHUNK_MAX)]
+    chunks = tuple({name: pairs[name] for name in part} for part in parts)
+    return WideChildren(chunks, tuple(len(_names(chunk)) for chunk in chunks), len(names))
+
+
+def names_at(children: Children, offset: int, most: int) -> bytes:
+    """At most so many bytes of the list of names, each with its NUL, from a byte offset."""
+    if isinstance(children, WideChildren):
+        return children.names_at(offset, most)
+    return _names(children)[offset : offset + most]
+
+
+def _names(children: Mapping[str, Node]) -> bytes:
+    return "".join([name + "\0" for name in children]).encode()

@@ -1,0 +1,103 @@
+"""One client's connection by socket: bytes to whole messages, and what waits to be sent, both bounded. No I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from hvd.transport.ids import DomId
+from hvd.transport.limits import STORE_BACKLOG_BYTES_MAX
+from hvd.transport.xs_wire import Message, split
+
+STALLED_AT_BYTES = 64 * 1024
+"""Of replies and events that its client has not read: nothing more is asked of the store for it until it has."""
+
+
+class TooFarBehind(Exception):
+    """Its client reads too little of what it has asked to be told."""
+
+
+class Connection:
+    """What is known of one client between two of its messages."""
+
+    def __init__(self, domid: DomId, number: int) -> None:
+        self.domid = domid
+        self.number = number
+        self.closed = False
+        self.queued = False
+        """It waits for another turn."""
+        self.left_traces = False
+        """It has made a call that may have set a watch or opened a transaction."""
+        self._inbox = b""
+        self._at = 0
+        self._outbox: deque[bytes] = deque()
+        self._outbox_bytes = 0
+        self._events: set[bytes] = set()
+        """Those in the outbox: one that waits already says nothing new by coming twice (XSA-349)."""
+
+    # ---- what it has said --------------------------------------------------------------------------------------------
+
+    def take_in(self, untrusted: bytes) -> None:
+        """More bytes of its stream; call it when `next_message` has given out all there were."""
+        self._inbox = untrusted if self._at == len(self._inbox) else self._inbox[self._at :] + untrusted
+        self._at = 0
+
+    def next_message(self) -> Message | None:
+        """The next whole message; None when there is none yet. PeerFault: what it says is no message."""
+        if self._at == len(self._inbox):
+            return None
+        found = split(self._inbox, self._at)
+        if found is None:
+            return None
+        message, self._at = found
+        return message
+
+    # ---- what it is to be told ---------------------------------------------------------------------------------------
+
+    def add_event(self, data: bytes) -> None:
+        """A watch event. TooFarBehind when too much waits already."""
+        if data not in self._events:
+            self._events.add(data)
+            self._append(data)
+
+    def add_reply(self, data: bytes, *, before: int | None = None) -> None:
+        """A reply, behind all that waits, or at this place."""
+        if before is None:
+            self._outbox.append(data)
+        else:
+            self._outbox.insert(before, data)
+        self._outbox_bytes += len(data)
+
+    def _append(self, data: bytes) -> None:
+        if self._outbox_bytes + len(data) > STORE_BACKLOG_BYTES_MAX:
+            raise TooFarBehind
+        self._outbox.append(data)
+        self._outbox_bytes += len(data)
+
+    @property
+    def waiting(self) -> int:
+        """Messages in the outbox."""
+        return len(self._outbox)
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether it must read before it is served again."""
+        return self._outbox_bytes >= STALLED_AT_BYTES
+
+    def outgoing(self) -> bytes:
+        """All that waits."""
+        return self._outbox[0] if len(self._outbox) == 1 else b"".join(self._outbox)
+
+    def sent(self, count: int) -> None:
+        """So many bytes of it have gone out."""
+        self._outbox_bytes -= count
+        if not self._outbox_bytes:
+            self._outbox.clear()
+            self._events.clear()
+            return
+        while count:
+            first = self._outbox.popleft()
+            self._events.discard(first)
+            if len(first) > count:
+                self._outbox.appendleft(first[count:])
+                return
+            count -= len(first)

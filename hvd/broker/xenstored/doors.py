@@ -1,0 +1,221 @@
+"""Connections of every kind: whose turn it is, what is sent to whom, when one is over. How bytes travel is a line's.
+
+A connection has a turn of a few messages whenever it has said something, and then the next one has. Events and replies
+wait in it until its line takes them; who does not read is first not served any more, then closed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from hvd.broker.store import WatchEvent
+from hvd.broker.xenstored.connection import Connection, TooFarBehind
+from hvd.transport import xs_wire
+from hvd.transport.errors import PeerFault
+from hvd.transport.ids import DomId
+from hvd.transport.limits import STORE_BACKLOG_BYTES_MAX
+from hvd.transport.xs_wire import Message, Type
+
+MESSAGES_PER_TURN = 8
+
+CarryOut = Callable[[Connection, Message], tuple[int, bytes] | None]
+"""Has one request carried out: type and payload of the reply, None when its domain is gone."""
+Log = Callable[[str, DomId], None]
+Busy = Callable[[DomId], bool]
+"""Whether a domain has to wait, as its last request is not quite done."""
+
+
+class Line(Protocol):
+    """How the bytes of one connection travel. PeerFault: the other end broke it; EOFError: it has gone."""
+
+    pulls: bool
+    """Whether it is asked for more when all is served; else it says itself, again and again, that there is more."""
+
+    def receive(self) -> bytes:
+        """What has come; b"" for nothing at the moment."""
+
+    def send(self, data: bytes) -> int:
+        """How much of it could be sent at the moment."""
+
+    def expect(self, *, reading: bool, writing: bool) -> None:
+        """What it is to wake its connection for."""
+
+    def close(self, fault: PeerFault | None) -> None:
+        """Nothing more comes or goes; `fault` is why, if it is the other end's."""
+
+
+class StoreDoors:
+    """All connections of one broker."""
+
+    def __init__(self, carry_out: CarryOut, busy: Busy, log: Log) -> None:
+        self._carry_out = carry_out
+        self._busy = busy
+        self._log = log
+        self._lines: dict[Connection, Line] = {}
+        self._by_number: dict[tuple[DomId, int], Connection] = {}
+        self._serving: Connection | None = None
+        self._unflushed: set[Connection] = set()
+        self._ready: deque[Connection] = deque()
+        """Those that have said more than they had a turn for."""
+        self._ended: list[Connection] = []
+
+    # ---- coming and going --------------------------------------------------------------------------------------------
+
+    def open(self, connection: Connection, line: Line) -> None:
+        """From now on it is served."""
+        self._lines[connection] = line
+        self._by_number[connection.domid, connection.number] = connection
+        line.expect(reading=True, writing=False)
+
+    def close(self, connection: Connection, fault: PeerFault | None = None) -> None:
+        """It is over. Its watches and transactions are the caller's to end: `take_ended` names it."""
+        line = self._lines.pop(connection)
+        connection.closed = True
+        del self._by_number[connection.domid, connection.number]
+        self._unflushed.discard(connection)
+        line.close(fault)
+        if connection.left_traces:
+            self._ended.append(connection)
+
+    def disconnect(self, domid: DomId) -> None:
+        """End a domain's own connections; those of the host's programs are dom0's, and stay."""
+        for connection in [each for each in self._lines if each.domid == domid and each.number > 0]:
+            self.close(connection)
+
+    def take_ended(self) -> list[Connection]:
+        """Connections that have ended since the last call, and may have watches and transactions."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _end(self, connection: Connection, fault: PeerFault) -> None:
+        self._log(f"its connection to XenStore is closed: {fault}", connection.domid)
+        self.close(connection, fault)
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    @property
+    def has_more(self) -> bool:
+        """Whether somebody waits for another turn."""
+        return bool(self._ready)
+
+    def serve_ready(self) -> None:
+        """A turn for each that waits for one."""
+        for _ in range(len(self._ready)):
+            connection = self._ready.popleft()
+            connection.queued = False
+            if not connection.closed:
+                self._serve(connection)
+
+    def readable(self, connection: Connection) -> None:
+        """Its line has something for us. What is there already comes first."""
+        if connection.queued or connection.closed:
+            return
+        try:
+            untrusted = self._lines[connection].receive()
+        except EOFError:
+            self.close(connection)
+            return
+        except PeerFault as fault:
+            self._end(connection, fault)
+            return
+        if untrusted:
+            connection.take_in(untrusted)
+            self._serve(connection)
+
+    def _serve(self, connection: Connection) -> None:
+        """As many of its messages as a turn has; then what there is to send goes out at once."""
+        self._serving = connection
+        more = False
+        try:
+            more = self._take_turn(connection)
+        except PeerFault as fault:
+            self._end(connection, fault)
+        finally:
+            self._serving = None
+        if not connection.closed:
+            self._flush(connection)
+        if not connection.closed and more and not connection.is_stalled:
+            self._queue(connection)
+
+    def _take_turn(self, connection: Connection) -> bool:
+        """Whether there may be more where these came from."""
+        for _ in range(MESSAGES_PER_TURN):
+            if connection.is_stalled or self._busy(connection.domid):
+                return True
+            message = connection.next_message()
+            if message is not None:
+                self._answer(connection, message)
+            elif not self._pull(connection):
+                return False
+            if connection.closed:
+                return False
+        return True
+
+    def _pull(self, connection: Connection) -> bool:
+        line = self._lines[connection]
+        untrusted = line.receive() if line.pulls else b""
+        connection.take_in(untrusted)
+        return bool(untrusted)
+
+    def _queue(self, connection: Connection) -> None:
+        if not connection.queued:
+            connection.queued = True
+            self._ready.append(connection)
+
+    def _answer(self, connection: Connection, message: Message) -> None:
+        before = connection.waiting
+        reply = self._carry_out(connection, message)
+        if connection.closed:
+            return
+        if reply is None:
+            self.close(connection)
+            return
+        data = xs_wire.pack(reply[0], message.req_id, message.tx_id, reply[1])
+        first = message.type == Type.WATCH  # all other replies come behind the events that the request has fired
+        connection.add_reply(data, before=before if first else None)
+
+    # ---- what goes out -----------------------------------------------------------------------------------------------
+
+    def add_event(self, event: WatchEvent) -> None:
+        """A watch of a connection has fired; it goes out at the next `flush`. Nothing if the connection has gone."""
+        connection = self._by_number.get((event.domid, event.connection))
+        if connection is None:
+            return
+        payload = xs_wire.strings(event.path.encode(), event.token.encode("utf-8", "surrogateescape"))
+        try:
+            connection.add_event(xs_wire.pack(Type.WATCH_EVENT, 0, 0, payload))
+        except TooFarBehind:
+            text = f"{STORE_BACKLOG_BYTES_MAX} bytes of watch events wait for it, and it does not read"
+            self._end(connection, PeerFault(text))
+        else:
+            self._unflushed.add(connection)
+
+    def flush(self) -> None:
+        """Send what events there are."""
+        for connection in self._unflushed - {self._serving}:
+            self._flush(connection)
+
+    def writable(self, connection: Connection) -> None:
+        """Its line takes more. Whoever was not served because it did not read is served again."""
+        if connection.closed:
+            return
+        stalled = connection.is_stalled
+        self._flush(connection)
+        if stalled and not connection.closed and not connection.is_stalled:
+            self._queue(connection)
+
+    def _flush(self, connection: Connection) -> None:
+        self._unflushed.discard(connection)
+        if not connection.waiting:
+            return
+        line = self._lines[connection]
+        try:
+            connection.sent(line.send(connection.outgoing()))
+        except EOFError:
+            self.close(connection)
+        except PeerFault as fault:
+            self._end(connection, fault)
+        else:
+            line.expect(reading=not connection.is_stalled, writing=bool(connection.waiting))

@@ -1,0 +1,124 @@
+"""XenStore by its socket: requests a second beside Xen's own daemon, with 100,000 nodes, with 10,000 watches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from hvd.toolstack.bench.figures import Figure, Goal, absent, ratio
+from hvd.toolstack.bench.run import ROUNDS, Run
+from hvd.toolstack.bench.store_client import StoreClient
+from hvd.toolstack.cluster import Cluster
+from hvd.transport._native import Histogram
+from hvd.transport.messages import DomainConfig
+from hvd.transport.run_dir import DOMAINS, STORE_SOCKET
+from hvd.transport.xs_wire import Type
+
+BESIDE = "HVD_BENCH_XENSTORED"
+"""Names the socket of another daemon to measure in turns; tests/process/xenstored/no_xen.c says how Xen's run here."""
+NODES, WATCHES, REMOVED, IN_FLIGHT = 100_000, 10_000, 10_000, 32
+REMOVAL_NS = 50_000_000
+"""About how long it takes."""
+NODE = "/bench/node"
+READ, WRITE = f"{NODE}\0".encode(), f"{NODE}\0value".encode()
+
+
+def measure_store(run: Run) -> list[Figure]:
+    """In clusters of its own: one with few nodes and no watches, one with many."""
+    with (
+        Cluster.build(name="bench-store") as few, StoreClient(_socket(few)) as plain,
+        Cluster.build(name="bench-store-full") as many, StoreClient(_socket(many)) as full,
+        StoreClient(_socket(many)) as watcher,
+    ):  # fmt: skip
+        _fill(run, full, watcher)
+        return [*_beside(run, plain), *_full(run, plain, full), _bystander(run, many, full)]
+
+
+def _socket(cluster: Cluster) -> str:
+    path: str = cluster.info()["xenstored_socket"]
+    return path
+
+
+def _fill(run: Run, full: StoreClient, watcher: StoreClient) -> None:
+    run.tell(f"{_scaled(run, NODES):,} nodes and {_scaled(run, WATCHES):,} watches")
+    full.write_all([f"/load/{number % 100}/{number // 100}" for number in range(_scaled(run, NODES))])
+    for number in range(_scaled(run, WATCHES)):
+        watcher.call(Type.WATCH, f"/unrelated/{number}\0token\0".encode())
+
+
+def _scaled(run: Run, count: int) -> int:
+    """Fewer where there is less than a second to measure them."""
+    return int(count * min(1.0, max(run.duration_s, 0.01)))
+
+
+Turn = Callable[[int], float]
+"""Measures for so many nanoseconds: requests a second."""
+
+
+def _in_turns(run: Run, what: str, part: float, turns: dict[str, Turn]) -> dict[str, list[float]]:
+    """What disturbs the machine for a while disturbs all of them."""
+    rates: dict[str, list[float]] = {name: [] for name in turns}
+    turn_ns = run.share_ns(part) // (ROUNDS * len(turns))
+    for number in range(ROUNDS):
+        run.tell(f"{what}, round {number + 1} of {ROUNDS}")
+        order = list(turns)
+        run.random.shuffle(order)
+        for name in order:
+            rates[name].append(turns[name](turn_ns))
+    return rates
+
+
+def _beside(run: Run, ours: StoreClient) -> list[Figure]:
+    """Reads and writes by one connection, beside another daemon if there is one."""
+    ours.call(Type.WRITE, WRITE)
+    path = os.environ.get(BESIDE)
+    if path is None:
+        figures = _rates(_in_turns(run, "requests", 0.5, _turns("", ours)))
+        return [*figures, absent("the same of xenstored", f"{BESIDE} names no socket of one")]
+    with StoreClient(path) as theirs:
+        theirs.call(Type.WRITE, WRITE)
+        figures = _rates(_in_turns(run, "requests", 0.5, _turns("", ours) | _turns("xenstored: ", theirs)))
+    by_name = {figure.name: figure for figure in figures}
+    for name in _turns("", ours):
+        figures.append(ratio(f"{name} / xenstored's", by_name[name], by_name[f"xenstored: {name}"], least=1.0))
+    return figures
+
+
+def _turns(prefix: str, client: StoreClient) -> dict[str, Turn]:
+    return {
+        f"{prefix}reads": lambda ns: client.rate(Type.READ, READ, ns),
+        f"{prefix}reads, {IN_FLIGHT} in flight": lambda ns: client.rate(Type.READ, READ, ns, IN_FLIGHT),
+        f"{prefix}writes": lambda ns: client.rate(Type.WRITE, WRITE, ns),
+    }
+
+
+def _rates(rates: dict[str, list[float]]) -> list[Figure]:
+    goals = {f"reads, {IN_FLIGHT} in flight": (Goal("p50", least=20_000.0),)}
+    return [Figure(name, "1/s", samples, goals.get(name, ()), "one connection") for name, samples in rates.items()]
+
+
+def _full(run: Run, plain: StoreClient, full: StoreClient) -> list[Figure]:
+    full.call(Type.WRITE, WRITE)
+    rates = _in_turns(run, "the full store", 0.35, {
+        "writes beside nothing": lambda ns: plain.rate(Type.WRITE, WRITE, ns, IN_FLIGHT),
+        "writes beside many nodes and watches": lambda ns: full.rate(Type.WRITE, WRITE, ns, IN_FLIGHT),
+    })  # fmt: skip
+    many = f"{_scaled(run, NODES):,} nodes and {_scaled(run, WATCHES):,} watches that are not concerned"
+    alone, beside = (Figure(name, "1/s", samples, note=f"{IN_FLIGHT} in flight") for name, samples in rates.items())
+    return [alone, beside, ratio("a write's cost beside many / beside nothing", alone, beside, most=1.1, note=many)]
+
+
+def _bystander(run: Run, cluster: Cluster, remover: StoreClient) -> Figure:
+    """What another domain waits for a read while accounts and watches follow a removal."""
+    domain = cluster.create(DomainConfig("bystander", "hvd:idle"))
+    domain.wait_ready()
+    times = Histogram()
+    with StoreClient(f"{cluster.run_dir}/{DOMAINS}/{domain.domid}.1/{STORE_SOCKET}") as bystander:
+        for number in range(ROUNDS):
+            run.tell(f"a read while nodes are removed, round {number + 1} of {ROUNDS}")
+            remover.write_all([f"/gone/{each % 50}/{each}" for each in range(_scaled(run, REMOVED))])
+            remover.begin(Type.RM, b"/gone\0")
+            times.add(bystander.times(Type.READ, b"name\0", REMOVAL_NS))
+            remover.end(Type.RM)
+    name, note = "a read of another domain beside a removal", f"of {_scaled(run, REMOVED):,} nodes"
+    return Figure.timed(name, times, (Goal("p99", most=1000.0),), wait="woken", note=note)

@@ -1,0 +1,282 @@
+"""Requests by XenStore's wire protocol and what xenstored 4.17 answers: who, what, the reply, the events that it hears.
+
+They are played against our store (test_requests.py) and against Debian's xenstored itself, where it is installed
+(tests/process/test_xenstored_beside_xens.py). Where the two are meant to differ a row says what the real one does.
+
+Each scenario begins with domains 1 and 2 introduced; /local/domain/1 and 2 are dom0's and readable, `data` below each
+is the domain's own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hvd.transport.xs_wire import Type
+
+OK = b"OK\0"
+
+
+class Row(NamedTuple):
+    """One request of dom0 (0) or of a guest. The reply is a payload, or the name of an errno."""
+
+    who: int
+    kind: int
+    payload: bytes
+    reply: bytes | str
+    events: tuple[bytes, ...] = ()
+    """The payloads of the watch events that come with it, on the same connection."""
+    tx: int = 0
+    real: bytes | str | None = None
+    """What xenstored says, where we mean to differ; "any": it depends on what it was asked before."""
+
+
+C, D, R, GP, W, UW = Type.CONTROL, Type.DIRECTORY, Type.READ, Type.GET_PERMS, Type.WATCH, Type.UNWATCH
+TS, TE, IN, RE = Type.TRANSACTION_START, Type.TRANSACTION_END, Type.INTRODUCE, Type.RELEASE
+PATH, WR, MK, RM, SP = Type.GET_DOMAIN_PATH, Type.WRITE, Type.MKDIR, Type.RM, Type.SET_PERMS
+IS, RS, ST, RW, DP = (Type.IS_DOMAIN_INTRODUCED, Type.RESUME, Type.SET_TARGET, Type.RESET_WATCHES, Type.DIRECTORY_PART)
+
+SCENARIOS: dict[str, list[Row]] = {
+    "strings that are none": [
+        Row(0, R, b"", "EINVAL", real="any"),
+        Row(0, R, b"/local", "EINVAL", real="any"),
+        Row(0, R, b"/local\0x", "EINVAL", real="any"),
+        Row(0, R, b"/local\0\0", "EINVAL", real="any"),
+        Row(0, WR, b"", "EINVAL"),
+        Row(0, WR, b"/w", "EINVAL"),
+        Row(0, SP, b"/local\0", "EINVAL"),
+        Row(0, W, b"/x\0", "EINVAL"),
+        Row(0, W, b"/x\0u", "EINVAL"),
+        Row(0, W, b"/x\0t\0" b"1\0", "EINVAL"),
+        Row(0, UW, b"rel\0", "EINVAL"),
+        Row(0, TE, b"", "EINVAL"),
+        Row(0, TE, b"T", "EINVAL"),
+        Row(0, TE, b"X\0", "EINVAL"),
+        Row(0, DP, b"/local\0", "EINVAL"),
+        Row(0, DP, b"/local\0" b"0", "EINVAL"),
+        Row(0, C, b"", "EINVAL"),
+        Row(0, C, b"help", "EINVAL"),
+        Row(0, IN, b"1\0" b"1\0", "EINVAL"),
+        Row(0, RE, b"", "EINVAL"),
+        Row(0, ST, b"1\0", "EINVAL"),
+        Row(0, IS, b"", "EINVAL"),
+        Row(0, PATH, b"1", "EINVAL"),
+    ],
+    "messages that are none": [
+        Row(0, 20, b"", "ENOSYS"),
+        Row(0, 15, b"a\0b\0", "ENOSYS"),
+        Row(0, 16, b"x\0", "ENOSYS"),
+        Row(0, 23, b"", "ENOSYS"),
+        Row(0, 65535, b"", "ENOSYS"),
+        Row(1, 20, b"", "ENOSYS"),
+    ],
+    "paths": [
+        Row(0, R, b"\0", "EINVAL"),
+        Row(0, R, b"/to ol\0", "EINVAL"),
+        Row(0, R, b"/local/\0", "EINVAL"),
+        Row(0, R, b"//local\0", "EINVAL"),
+        Row(0, R, b"/l\xff\0", "EINVAL"),
+        Row(0, R, b"@releaseDomain\0", "EINVAL"),
+        Row(0, RM, b"@releaseDomain\0", "EINVAL"),
+        Row(0, WR, b"@releaseDomain\0v", "EINVAL"),
+        Row(0, R, b"/" + b"a" * 2047 + b"\0", "ENOENT"),
+        Row(0, R, b"/" + b"a" * 3071 + b"\0", "EINVAL"),
+        Row(0, R, b"nope\0", "ENOENT"),
+        Row(0, R, b"/local/domain\0", b""),
+        Row(1, R, b"data\0", b""),
+        Row(1, R, b"/local/domain/1/data\0", b""),
+        Row(0, WR, b"relative\0of dom0", OK),
+        Row(0, R, b"/local/domain/0/relative\0", b"of dom0"),
+    ],
+    "values and directories": [
+        Row(0, WR, b"/w\0", OK),
+        Row(0, R, b"/w\0", b""),
+        Row(0, WR, b"/w\0ab\0c\0", OK),
+        Row(0, R, b"/w\0", b"ab\0c\0"),
+        Row(0, WR, b"/w/x/y\0v", OK),
+        Row(0, D, b"/w\0", b"x\0"),
+        Row(0, WR, b"/w/a\0v", OK),
+        Row(0, D, b"/w\0", b"x\0a\0"),
+        Row(0, D, b"/w/a\0", b""),
+        Row(0, D, b"/nope\0", "ENOENT"),
+        Row(0, MK, b"/m/n\0", OK),
+        Row(0, MK, b"/m/n\0", OK),
+        Row(0, RM, b"/m/zz\0", OK),
+        Row(0, RM, b"/mm/zz\0", "ENOENT"),
+        Row(0, RM, b"/\0", "EINVAL"),
+        Row(0, RM, b"/w\0", OK),
+        Row(0, R, b"/w/x/y\0", "ENOENT"),
+        Row(0, WR, b"/big\0" + b"x" * 4091, OK),
+        Row(0, R, b"/big\0", b"x" * 4091),
+        Row(0, DP, b"/nope\0" b"0\0", "ENOENT"),
+    ],
+    "permissions": [
+        Row(0, WR, b"/w\0v", OK),
+        Row(0, GP, b"/w\0", b"n0\0"),
+        Row(0, SP, b"/w\0n1\0r2\0", OK),
+        Row(0, GP, b"/w\0", b"n1\0r2\0"),
+        Row(0, SP, b"/w\0n1\0r2", OK),
+        Row(0, GP, b"/w\0", b"n1\0"),
+        Row(0, SP, b"/w\0x1\0", "EINVAL"),
+        Row(0, SP, b"/w\0n\0", "EINVAL"),
+        Row(0, SP, b"/w\0n1x\0", "EINVAL"),
+        Row(0, SP, b"/w\0n99\0", "ENOENT"),
+        Row(0, SP, b"/w\0n01\0", OK),
+        Row(0, SP, b"/nope\0n1\0", "ENOENT"),
+        Row(0, SP, b"/w\0b0\0b1\0b1\0r1\0", OK),
+        Row(0, GP, b"/w\0", b"b0\0b1\0b1\0r1\0"),
+        Row(0, SP, b"@releaseDomain\0n0\0r1\0", OK),
+        Row(0, GP, b"@releaseDomain\0", "EINVAL"),
+        Row(0, SP, b"@nope\0n0\0", "EINVAL"),
+        Row(0, SP, b"/w\0n0\0n99\0", OK),
+        Row(0, GP, b"/w\0", b"n0\0n99\0"),
+    ],
+    "the b0 forms": [
+        Row(0, MK, b"/all\0", OK),
+        Row(0, SP, b"/all\0b0\0", OK),
+        Row(1, WR, b"/all/mine\0v", OK),
+        Row(1, GP, b"/all/mine\0", b"b1\0"),
+        Row(2, R, b"/all/mine\0", b"v"),
+        Row(2, WR, b"/all/mine\0w", OK),
+        Row(2, SP, b"/all/mine\0n2\0", "EACCES"),
+        Row(0, SP, b"/all\0b1\0r0\0", OK),
+        Row(2, WR, b"/all/yours\0v", OK),
+        Row(2, GP, b"/all/yours\0", b"b2\0r0\0"),
+    ],
+    "what a guest may": [
+        Row(1, R, b"/nope\0", "EACCES"),
+        Row(1, R, b"nope\0", "ENOENT"),
+        Row(1, R, b"/\0", "EACCES"),
+        Row(1, D, b"/local\0", "EACCES"),
+        Row(1, D, b"/local/domain/1\0", b"data\0"),
+        Row(1, GP, b"/nope\0", "EACCES"),
+        Row(1, SP, b"/nope\0n1\0", "EACCES"),
+        Row(1, RM, b"/nope\0", "EACCES"),
+        Row(1, WR, b"/local/domain/1/x\0v", "EACCES"),
+        Row(1, WR, b"data/a\0v", OK),
+        Row(1, GP, b"data/a\0", b"n1\0"),
+        Row(1, SP, b"data/a\0n1\0r2\0", OK),
+        Row(2, R, b"/local/domain/1/data/a\0", b"v"),
+        Row(2, WR, b"/local/domain/1/data/a\0w", "EACCES"),
+        Row(1, SP, b"data/a\0n2\0", "EPERM"),
+        Row(1, SP, b"/local/domain/1\0n1\0", "EACCES"),
+        Row(1, SP, b"@releaseDomain\0n0\0", "EACCES"),
+        Row(1, RM, b"data/no/no\0", "ENOENT"),
+        Row(1, RM, b"data/no\0", OK),
+    ],
+    "what is dom0's": [
+        Row(1, C, b"help\0", "EACCES"),
+        Row(1, IN, b"1\0" b"1\0" b"5\0", "EACCES"),
+        Row(1, RE, b"1\0", "EACCES"),
+        Row(1, IS, b"0\0", "EACCES"),
+        Row(1, RS, b"1\0", "EACCES"),
+        Row(1, ST, b"1\0" b"2\0", "EACCES"),
+        Row(1, PATH, b"2\0", b"/local/domain/2\0"),
+    ],
+    "domains": [
+        Row(0, PATH, b"99\0", b"/local/domain/99\0"),
+        Row(0, PATH, b"xx\0", b"/local/domain/0\0"),
+        Row(0, IS, b"1\0", b"T\0"),
+        Row(0, IS, b"0\0", b"T\0"),
+        Row(0, IS, b"99\0", b"F\0"),
+        Row(0, RS, b"1\0", OK),
+        Row(0, RS, b"99\0", "ENOENT"),
+        Row(0, RS, b"0\0", "EINVAL"),
+        Row(0, IN, b"1\0" b"1\0" b"0\0", "EINVAL"),
+        Row(0, IN, b"99\0" b"1\0" b"5\0", "ENOENT"),
+        Row(0, IN, b"0\0" b"1\0" b"5\0", OK),
+        Row(0, RE, b"0\0", "EINVAL"),
+        Row(0, RE, b"x\0", "EINVAL"),
+        Row(0, RE, b"99\0", "ENOENT"),
+        Row(0, ST, b"1\0" b"99\0", "ENOENT"),
+        Row(2, R, b"/local/domain/1/data\0", "EACCES"),
+        Row(0, ST, b"2\0" b"1\0", OK),
+        Row(2, R, b"/local/domain/1/data\0", b""),
+    ],
+    "special watches": [
+        Row(0, W, b"@releaseDomain\0out\0", OK, (b"@releaseDomain\0out\0",)),
+        Row(0, W, b"@introduceDomain\0in\0", OK, (b"@introduceDomain\0in\0",)),
+        Row(0, W, b"@what\0ever\0", OK, (b"@what\0ever\0",)),
+        Row(0, RE, b"2\0", OK, (b"@releaseDomain\0out\0",)),
+        Row(0, IS, b"2\0", b"F\0"),
+        Row(0, IN, b"2\0" b"1\0" b"6\0", OK, (b"@introduceDomain\0in\0",)),
+        Row(0, IN, b"2\0" b"1\0" b"6\0", OK),
+    ],
+    "watches": [
+        Row(0, W, b"/w\0t\0", OK, (b"/w\0t\0",)),
+        Row(0, W, b"/w\0t\0", "EEXIST"),
+        Row(0, W, b"/w/\0t\0", "EINVAL"),
+        Row(0, WR, b"/w/a\0v", OK, (b"/w/a\0t\0",)),
+        Row(0, WR, b"/wa\0v", OK),
+        Row(0, SP, b"/w/a\0n1\0", OK, (b"/w/a\0t\0",)),
+        Row(0, MK, b"/w/b/c\0", OK, (b"/w/b/c\0t\0",)),
+        Row(0, MK, b"/w/b/c\0", OK),
+        Row(0, RM, b"/w\0", OK, (b"/w\0t\0",)),
+        Row(0, UW, b"/w\0t\0", OK),
+        Row(0, UW, b"/w\0t\0", "ENOENT"),
+        Row(1, W, b"data\0rel\0", OK, (b"data\0rel\0",)),
+        Row(1, WR, b"data/x\0v", OK, (b"data/x\0rel\0",)),
+        Row(1, W, b"/nope\0blind\0", OK, (b"/nope\0blind\0",)),
+        Row(0, WR, b"/nope\0v", OK),
+        Row(1, RW, b"", OK),
+        Row(1, WR, b"data/x\0w", OK),
+        Row(0, W, b"/t\0\xff\xfe\0", OK, (b"/t\0\xff\xfe\0",)),
+    ],
+    "transactions": [
+        Row(0, TS, b"\0", b"1\0"),
+        Row(0, TS, b"\0", "EBUSY", tx=1),
+        Row(0, WR, b"/t\0v", OK, tx=1),
+        Row(0, R, b"/t\0", "ENOENT"),
+        Row(0, R, b"/t\0", b"v", tx=1),
+        Row(0, TE, b"X\0", "EINVAL", tx=1),
+        Row(0, TE, b"T\0", OK, tx=1),
+        Row(0, R, b"/t\0", b"v"),
+        Row(0, TE, b"T\0", "ENOENT"),
+        Row(0, TE, b"T\0", "ENOENT", tx=1),
+        Row(0, R, b"/t\0", "ENOENT", tx=99),
+        Row(0, C, b"help\0", "ENOENT", tx=99),
+        Row(0, PATH, b"1\0", "ENOENT", tx=99),
+        Row(0, RW, b"\0", "ENOENT", tx=99),
+        Row(0, W, b"/x\0t\0", OK, (b"/x\0t\0",), tx=99),
+        Row(0, UW, b"/x\0t\0", OK, tx=99),
+        Row(1, R, b"data\0", "ENOENT", tx=1),
+    ],
+    "a conflict": [
+        Row(1, TS, b"\0", b"1\0"),
+        Row(1, R, b"data/x\0", "ENOENT", tx=1),
+        Row(0, WR, b"/local/domain/1/data/x\0theirs", OK),
+        Row(1, WR, b"data/x\0mine", OK, tx=1),
+        Row(1, TE, b"T\0", "EAGAIN", tx=1),
+        Row(0, R, b"/local/domain/1/data/x\0", b"theirs"),
+    ],
+    "no conflict over a neighbour": [
+        Row(1, TS, b"\0", b"1\0"),
+        Row(1, WR, b"data/x\0mine", OK, tx=1),
+        Row(0, WR, b"/local/domain/1/data/y\0theirs", OK),
+        Row(1, TE, b"T\0", OK, tx=1, real="EAGAIN"),
+    ],
+    "quotas": [
+        Row(1, WR, b"data/big\0" + b"x" * 2100, "ENOSPC"),
+        Row(1, WR, b"data/" + b"p" * 2044 + b"\0v", "EINVAL"),
+        Row(1, SP, b"data\0n1\0" + b"r2\0" * 4, OK),
+        Row(1, SP, b"data\0n1\0" + b"r2\0" * 5, "ENOSPC"),
+    ],
+    "control": [
+        Row(0, C, b"nope\0", "EINVAL"),
+        Row(0, C, b"check\0", OK),
+        Row(0, C, b"check\0x\0", "EINVAL"),
+        Row(0, C, b"log\0", "EINVAL"),
+        Row(0, C, b"log\0on\0", OK),
+        Row(0, C, b"log\0off\0", OK),
+        Row(0, C, b"log\0maybe\0", "EINVAL"),
+        Row(0, C, b"print\0hello\0", OK),
+        Row(0, C, b"print\0", "EINVAL"),
+        Row(0, C, b"print\0a\0b\0", "EINVAL"),
+        Row(0, C, b"quota\0set\0", "EINVAL"),
+        Row(0, C, b"quota\0set\0nodes\0" b"2\0", OK),
+        Row(0, C, b"quota\0set\0nodes\0x\0", "EINVAL"),
+        Row(0, C, b"quota\0set\0foo\0" b"1\0", "EINVAL"),
+        Row(0, C, b"quota\0" b"99\0", "ENOENT"),
+        Row(1, MK, b"data/a\0", OK),
+        Row(1, MK, b"data/b\0", "ENOSPC"),
+    ],
+}  # fmt: skip
