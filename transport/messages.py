@@ -96,6 +96,8 @@ class DomainConfig:
     on_reboot: Name = "restart"
     on_crash: Name = "restart"
     on_watchdog: Name = "restart"
+    heartbeat_ms: U32 = 1000
+    """How often it is looked at whether it hangs; 0: never."""
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     after: list[str] = field(default_factory=list)
     """Names of domains that must be ready before this one is started."""

@@ -126,6 +126,15 @@ class Hypervisor(Lives):
         else:
             self._end(domain)
 
+    def hung(self, domid: DomId, incarnation: Incarnation, why: str) -> None:
+        """Its heartbeat has stopped, and not because it is kept from running."""
+        domain = self.domains.get(domid)
+        if domain is None or domain.incarnation != incarnation or domain.life is not Life.RUNNING:
+            return
+        domain.shutdown, domain.shutdown_text = Shutdown.WATCHDOG, why
+        self.hardware.announce("hangs", domain, why)
+        self._end(domain)
+
     def take_sandbox_report(self, domid: DomId, untrusted_lacking: dict[str, str]) -> None:
         """A new incarnation says how its sandbox has turned out; without what is required of it, it does not run."""
         domain = self.domain(domid)

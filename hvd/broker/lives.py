@@ -25,7 +25,7 @@ from hvd.broker.tracing import Tracing
 from hvd.broker.upcalls import UpcallQueue
 from hvd.broker.xsm import Xsm
 from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, GRANT_REF_CONSOLE, DomId, ExtentId, Incarnation, Port
-from hvd.transport.limits import DEVICES_MAX, DOMAINS_MAX, HYPERVISOR_LOG_LINES_MAX
+from hvd.transport.limits import DEVICES_MAX, DOMAINS_MAX, HEARTBEAT_MS_LEAST, HYPERVISOR_LOG_LINES_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig
 
 NAME_STEM = 56
@@ -145,6 +145,9 @@ class Lives:
         for key in ("on_poweroff", "on_reboot", "on_crash", "on_watchdog"):
             if getattr(config, key) not in set(Action):
                 raise Refused(errno.EINVAL, f"{key} = {getattr(config, key)!r}; expected one of {', '.join(Action)}")
+        if 0 < config.heartbeat_ms < HEARTBEAT_MS_LEAST:
+            text = f"heartbeat_ms = {config.heartbeat_ms}; expected 0, for none, or at least {HEARTBEAT_MS_LEAST}"
+            raise Refused(errno.EINVAL, text)
 
     def _start_waiting(self, now_ns: int) -> None:
         for domain in list(self.domains.values()):

@@ -19,7 +19,7 @@ from hvd.broker.journal import Intent, Journal, JournalFull
 from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP
 from hvd.broker.poller import Poller
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
-from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, FOUND_OPEN, STARTED, TICK, TRACE_OVER, State
+from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, FOUND_OPEN, HUNG, STARTED, TICK, TRACE_OVER, State
 from hvd.broker.tracing import Phase
 from hvd.broker.world import World
 from hvd.broker.xsm import Xsm
@@ -196,6 +196,8 @@ class Broker:
         due = self._state.hypervisor.next_deadline_ns()
         if due is not None and due <= time.monotonic_ns():
             self._command([TICK, time.monotonic_ns()])
+        for domain, why in self._world.heart.look(time.monotonic_ns()):
+            self._command([HUNG, domain.domid, domain.incarnation, why])
         lease_s = self._world.trace.lease_left_s()
         if lease_s is not None and lease_s <= 0:
             self._command([TRACE_OVER])
@@ -207,7 +209,8 @@ class Broker:
 
     def _wait_s(self) -> float | None:
         due, lease_s = self._state.hypervisor.next_deadline_ns(), self._world.trace.lease_left_s()
-        waits = [] if due is None else [(due - time.monotonic_ns()) / 1e9]
+        beat = self._world.heart.next_ns()
+        waits = [(at - time.monotonic_ns()) / 1e9 for at in (due, beat) if at is not None]
         waits += [] if lease_s is None else [lease_s]
         return min(max(0.0, min(waits)), WAIT_MOST_S) if waits else None
 
