@@ -10,18 +10,19 @@ import errno
 from collections.abc import Iterable
 
 from hvd.broker import core_dumps, sandboxes
+from hvd.broker.aftermath import Aftermath
 from hvd.broker.deadlines import Due
 from hvd.broker.domain import ACTING, ALIVE, NEXT, Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_DOM_EXC, VIRQ_TIMER
-from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Lives
+from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from hvd.broker.tracing import Phase
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.messages import DomainConfig
 
 
-class Hypervisor(Lives):
+class Hypervisor(Aftermath):
     """What domains, dom0 and the machine ask of it and report."""
 
     # ---- domctl ------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import msgpack
 
 from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ACTING, ALIVE, Domain, Life
+from hvd.broker.groups import Groups
 from hvd.broker.held import channel_key, domain_key, extent_key, medium_key, trace_key
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.journal import Intent, Journal, JournalFull
@@ -89,7 +90,7 @@ class Broker:
         now = time.monotonic_ns()
         self._world.held.drop_unknown(set())
         boot = decode(BootConfig, msgpack.unpackb(inheritance.configuration), "configuration")
-        hypervisor = Hypervisor(os.urandom(32), now, xsm=Xsm(boot.policy, enforcing=boot.enforcing))
+        hypervisor = Hypervisor(os.urandom(32), now, xsm=Xsm(boot.policy, enforcing=boot.enforcing), groups=Groups(boot.groups))
         self._world.connect(hypervisor)
         for config in boot.domains:
             hypervisor.create(config, now)

@@ -91,6 +91,8 @@ class DomainInfo:
     """The SHUTDOWN_* reason that this incarnation ended with, or is to end with."""
     cpus: tuple[int, ...] = ()
     """Physical CPUs it may run on; empty: all."""
+    group: str = ""
+    """The group that it is restarted with; empty: none."""
     heartbeat_ms: int = 0
     """How often it is looked at whether it hangs; 0: never."""
     heartbeat: str = ""

@@ -33,6 +33,7 @@ def broker(monkeypatch):
     made: Any = Broker.__new__(Broker)
     servers = {FLOOD: Server([b"call"] * 100), MODEST: Server([b"call"])}
     made._world = SimpleNamespace(endpoints=SimpleNamespace(server=servers.get))
+    made._world.heart = SimpleNamespace(look=lambda now_ns: [], next_ns=lambda: None)
     made._state = SimpleNamespace(hypervisor=SimpleNamespace(domains={}))
     made._ready = deque()
     made.served = []
