@@ -141,7 +141,7 @@ class Endpoint:
 
     @property
     def untaken(self) -> bool:
-        """The event that was raised last waits for the peer to take it: the peer has not waited since. A peer can lie."""
+        """The event that was raised last waits for the peer, which has not waited since. A peer can lie."""
 
     def mark_closed(self) -> None:
         """Tells the peer that nobody sends here any more, and wakes it whatever it advertises."""

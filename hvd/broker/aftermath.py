@@ -1,8 +1,8 @@
 """Carries out what supervision.py decides of a death: one domain started again, kept or forgotten, or a whole group.
 
 A group that restarts stops whom its strategy names and lets them wait, as at power-on, until the last of them is gone;
-then they start in their order, each when those that it comes after are ready. All that is remembered of it stands in the
-domains' records, so that a broker's death in the middle changes nothing.
+then they start in their order, each when those that it comes after are ready. All that is remembered of it stands in
+the domains' records, so that a broker's death in the middle changes nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The broker's hand on the event channels of a domain, as its heartbeat needs it: to ring, and to see what was not taken."""
+"""The broker's hand on a domain's event channels: rings its heartbeat, and sees what it has not taken."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Life(IntEnum):
     """Where a domain is between create and destroy."""
 
     WAITING = auto()
-    """Created, or stopped with its group; a domain that it comes `after` is not ready yet, or one of the group not gone."""
+    """Created, or stopped with its group; one that it comes `after` is not ready, or one of the group not gone."""
     STARTING = auto()
     """The machine was asked for its process."""
     RUNNING = auto()

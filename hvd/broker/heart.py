@@ -1,6 +1,7 @@
-"""Raises each domain's heartbeat, looks whether it was taken, and says who hangs. Nothing of it is remembered by tables.
+"""Raises each domain's heartbeat, looks whether it was taken, and says who hangs.
 
-A broker that dies takes this with it; the next begins anew with every domain. What it finds ends a domain through a command.
+Nothing of it is in the tables: a broker that dies takes this with it; the next begins anew with every domain. What it
+finds ends a domain through a command.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Whether a domain hangs: of what is seen of it at each beat, a verdict. Pure: process_evidence.py looks, heart.py waits.
+"""Whether a domain hangs: of what is seen of it at each beat, a verdict. Pure: process_evidence.py looks.
 
-A domain does what is asked of it in its waits and nowhere else. So its heartbeat is an event that the broker raises, and
-it has beaten when that event is taken, which every wait does: the runtime has nothing to do for it. One that has not taken
-it may yet have every right not to: it computes, or it wants to and others have the CPUs, or somebody debugs it. What the
-kernel says of its process tells these from one that hangs: it neither runs nor wants to, although something waits for it.
+A domain does what is asked of it in its waits and nowhere else. So its heartbeat is an event that the broker raises,
+and it has beaten when that event is taken, which every wait does: the runtime has nothing to do for it. One that has
+not taken it may yet have every right not to: it computes, or it wants to and others have the CPUs, or somebody debugs
+it. What the kernel says of its process tells these from one that hangs: it neither runs nor wants to, although
+something waits for it.
 
 A verdict is about one beat. It is a hang when it has been the same for as long as `PATIENCE` says: counted in beats at
 which the broker looked in time, so that what stops the broker, or the whole machine, ages nobody.
@@ -26,7 +27,7 @@ class Doing(StrEnum):
     TRACED = "traced"
     """A debugger holds it, or could."""
     NAPPING = "napping"
-    """It sleeps until a time that it has set itself, or until a program that it has started ends; or who knows for what."""
+    """It sleeps until a time that it has set itself, or a program of its own ends; or nobody knows for what."""
     ASLEEP = "asleep"
     """It waits for something else than its events: a lock, a pipe, a socket."""
     IN_KERNEL = "in kernel"

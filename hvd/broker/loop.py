@@ -90,7 +90,8 @@ class Broker:
         now = time.monotonic_ns()
         self._world.held.drop_unknown(set())
         boot = decode(BootConfig, msgpack.unpackb(inheritance.configuration), "configuration")
-        hypervisor = Hypervisor(os.urandom(32), now, xsm=Xsm(boot.policy, enforcing=boot.enforcing), groups=Groups(boot.groups))
+        xsm = Xsm(boot.policy, enforcing=boot.enforcing)
+        hypervisor = Hypervisor(os.urandom(32), now, xsm=xsm, groups=Groups(boot.groups))
         self._world.connect(hypervisor)
         for config in boot.domains:
             hypervisor.create(config, now)

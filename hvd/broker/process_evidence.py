@@ -1,7 +1,7 @@
 """What the kernel says of a domain's process: read from /proc when it has not taken its heartbeat, and only then.
 
-The broker reads it itself: the machine decides nothing, and nothing else is needed of it. `stat` is kept open, so that it
-names this process and no other that gets its number. All that decides a hang is readable by anybody, unless /proc is
+The broker reads it itself: the machine decides nothing, and nothing else is needed of it. `stat` is kept open, so that
+it names this process and no other that gets its number. All that decides a hang is readable by anybody, unless /proc is
 mounted with `hidepid`; `wchan` is not for who may not trace the domain, and then all sleep counts as a nap.
 """
 

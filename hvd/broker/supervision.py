@@ -1,9 +1,10 @@
 """What follows a death: one table of what ended a domain and what its on_* key says, and who goes with it in its group.
 
-Pure: given a domain's record, a row. aftermath.py carries it out; docs/supervision.md shows these tables, written from them.
+Pure: given a domain's record, a row. aftermath.py carries it out; docs/supervision.md shows these tables, written from
+them.
 
-The on_* key decides whether a death is repaired at all, the group who is restarted with it. So a group never brings back
-what its own key lets go, and a domain that was asked to stop, or to boot again, concerns nobody else.
+The on_* key decides whether a death is repaired at all, the group who is restarted with it. So a group never brings
+back what its own key lets go, and a domain that was asked to stop, or to boot again, concerns nobody else.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Cause(StrEnum):
     GROUP_RESTARTS = "its group restarts"
     """It was stopped because of another's fault."""
     ASKED = "asked for"
-    """SHUTDOWN_poweroff, reboot, suspend, soft_reset: by itself, or as `hvd shutdown` and `hvd reboot` ask. No fault."""
+    """SHUTDOWN_poweroff, reboot, suspend, soft_reset: by itself, or as `hvd shutdown` and `hvd reboot` ask."""
     FAULT = "fault"
     """SHUTDOWN_crash or watchdog, a hang, a signal, or an end without a word."""
 
@@ -158,14 +159,14 @@ SIBLINGS: dict[Life, Sibling] = {
     Life.FAILED: Sibling.LEAVE,
     Life.PRESERVED: Sibling.LEAVE,
 }
-"""Where nothing stronger holds (`sibling`). Who waits does so until all are gone, and the back-off of who died is over."""
+"""Where nothing stronger holds. Who waits does so until all are gone, and the back-off of who died is over."""
 
 
 def sibling(domain: Domain) -> Sibling:
     """What its group does with a domain when it restarts or fails.
 
-    Who is destroyed, was asked to stop or boot again, or ends already by what its own key does not repair, has a stronger
-    reason for its end than the group.
+    Who is destroyed, was asked to stop or boot again, or ends already by what its own key does not repair, has a
+    stronger reason for its end than the group.
     """
     if domain.destroying or (domain.life in ACTING and domain.shutdown is not None):
         return Sibling.LEAVE

@@ -1,4 +1,4 @@
-"""Hangs, with real processes: each that is one is found and ends as on_watchdog says, and nothing else is taken for one."""
+"""Hangs, with real processes: each is found and ends as on_watchdog says, and nothing else is taken for one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups against a model of a few lines: whatever happens in whatever order, the same domains live in the same incarnations."""
+"""Groups against a model of a few lines: the same domains live in the same incarnations, whatever happens."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def read_group(table: Table) -> GroupDraft:
 
 
 def check_groups(report: Report, groups: list[GroupDraft], domains: Mapping[str, Place]) -> None:
-    """Report whatever does not hold: names of their own, members that exist, in one group each, and no circle of groups.
+    """Report whatever does not hold: names of their own, members that exist, in one group each, no circle of groups.
 
     `domains`: where each domain but dom0 stands.
     """

@@ -28,7 +28,7 @@ _WORDS = """
 KNOWN = frozenset(_WORDS.split())
 """xl's keys that hvd has too, and the three of hvd's own that make sense in such a file."""
 DEFAULTS: Mapping[str, object] = {"on_watchdog": "destroy", "on_crash": "destroy", "heartbeat_ms": 0}
-"""Where xl.cfg(5) has another default than a cluster file; nobody but the domain's own watchdog looks after it there."""
+"""Where xl.cfg(5) has another default than a cluster file; there a domain has no watchdog but its own."""
 NUMBERS = ("memory", "vcpus", "driver_domain", "heartbeat_ms")
 NUMBER_DIGITS_MAX = 18
 _XEND_PREFIX = re.compile(r"\A\s*(?:file|phy|raw):([^,]*)")

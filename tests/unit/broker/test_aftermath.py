@@ -175,7 +175,7 @@ def test_a_core_that_is_being_written_is_finished_before_the_group_starts():
 
 
 def test_a_member_whose_core_was_wanted_of_a_crash_has_none_taken_of_a_stop():
-    board, (a, b) = trio(names=["a", "b"])
+    board, (a, _) = trio(names=["a", "b"])
     c = board.boot("c", on_crash="coredump-restart")
     board.dies(a)
     assert lives(board, [c]) == ["dying"]
