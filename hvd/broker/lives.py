@@ -170,8 +170,10 @@ class Lives:
         return sorted(unready | self._stopped_with(domain))
 
     def _stopped_with(self, domain: Domain) -> set[str]:
+        if self.groups.of(domain.name) is None:
+            return set()
         to_go = {d.name for d in self.domains.values() if d.regroup_at_ns is not None and d.life in ALIVE}
-        return to_go and to_go.intersection(self.groups.family(domain.name))
+        return to_go and to_go.intersection(self.groups.family(domain.name))  # a family is long, and rarely asked for
 
     def _prerequisites(self, domain: Domain) -> set[str]:
         implied = set() if domain.domid == DOM0 else {self.domains[DOM0].name}
