@@ -85,7 +85,7 @@ domain having run in between; the domain then ends as SHUTDOWN_watchdog, and its
   as a nap then.
 - Any of its threads that runs makes a domain busy: a deadlock beside a thread that ticks is not found.
 
-`hvd list` shows how a domain was found if it is not beating, `hvd info --heartbeat` all of them, `hvd events` says
+`hvd list -r` shows how a domain was found if it is not beating, `hvd info --heartbeat` all of them, `hvd events` says
 `hangs`. The watchdogs that a domain sets itself (SCHEDOP_watchdog) are as in Xen, and know nothing of this.
 
 ## What follows a death

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,8 @@ GROUP_FAILED = {"given_up": "group g: 5 restarts"}
 
 
 def dead(shutdown: Shutdown | None, action: Action, domid: int = 3, **record: object) -> Domain:
-    config = DomainConfig("ivi", "hvd:idle", **dict.fromkeys(EVERY_KEY, str(action)))
+    keys: dict[str, Any] = dict.fromkeys(EVERY_KEY, str(action))
+    config = DomainConfig("ivi", "hvd:idle", **keys)
     domain = Domain(DomId(domid), config, "ivi", life=Life.DEAD, shutdown=shutdown)
     for name, value in record.items():
         setattr(domain, name, value)
