@@ -103,7 +103,7 @@ class Pulse:
     """At how many beats in a row it was found so, in which it did not run."""
     seen: Evidence | None = None
     """At the last beat, if it had not taken that."""
-    busy_since_cpu_ns: int = 0
+    busy_since_cpu_ns: int | None = None
     """The CPU time that it had had when it was first found not to have taken its beat."""
 
 
@@ -114,7 +114,7 @@ def judge(pulse: Pulse, evidence: Evidence | None) -> Pulse:
     ran = _has_run(pulse.seen, evidence)
     verdict = _verdict(evidence, ran=ran)
     beats = pulse.beats + 1 if verdict is pulse.verdict and not ran else 1
-    since = evidence.cpu_ns if pulse.seen is None else pulse.busy_since_cpu_ns
+    since = evidence.cpu_ns if pulse.busy_since_cpu_ns is None else pulse.busy_since_cpu_ns
     return Pulse(verdict, beats, evidence, since)
 
 
@@ -125,7 +125,7 @@ def hangs(pulse: Pulse, interval_ns: int, *, serves: bool) -> str:
         return ""
     lasted_ns = (pulse.beats - 1) * interval_ns
     if pulse.verdict is Verdict.BUSY:
-        lasted_ns = pulse.seen.cpu_ns - pulse.busy_since_cpu_ns
+        lasted_ns = pulse.seen.cpu_ns - (pulse.busy_since_cpu_ns or 0)
     if lasted_ns < max(patience.beats * interval_ns, patience.least_ns):
         return ""
     return f"it hangs: {REASONS[pulse.verdict].format(lasted_ns / SECOND)}"
@@ -141,7 +141,10 @@ REASONS = {
 
 
 def interrupted(pulse: Pulse) -> Pulse:
-    """Nobody looked in time: what was found before may be over, and what lasts counts from here."""
+    """Nobody looked in time: what was found before may be over, and what lasts counts from here.
+
+    But for CPU time, which nobody has while everything stands still.
+    """
     return replace(pulse, beats=0, seen=None)
 
 

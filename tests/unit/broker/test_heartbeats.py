@@ -111,6 +111,15 @@ def test_a_driver_domain_that_computes_hangs_when_it_has_had_so_much_cpu_time_an
     assert not hangs(after(*served_nobody[:-1], TAKEN, served_nobody[-1]), S, serves=True)
 
 
+def test_cpu_time_that_a_driver_domain_has_had_counts_whether_or_not_the_broker_looked_in_time():
+    pulse = Pulse()
+    for n in range(51):
+        pulse = judge(pulse, seen(Doing.RUNNABLE, n * S // 10))
+        if n < 49:
+            pulse = interrupted(pulse)
+    assert hangs(pulse, S, serves=True)
+
+
 def test_a_driver_domain_that_others_keep_from_running_is_not_judged_by_the_clock():
     assert not hangs(after(*[seen(Doing.RUNNABLE, n // 100) for n in range(5000)]), S, serves=True)
 
