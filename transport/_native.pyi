@@ -139,6 +139,10 @@ class Endpoint:
     def peer_asleep(self) -> bool:
         """A hint: what the peer says of itself. A peer that has not waited yet counts as asleep."""
 
+    @property
+    def untaken(self) -> bool:
+        """The event that was raised last waits for the peer, which has not waited since. A peer can lie."""
+
     def mark_closed(self) -> None:
         """Tells the peer that nobody sends here any more, and wakes it whatever it advertises."""
 

@@ -60,6 +60,9 @@ TOOLSTACK_CLIENTS_MAX = _limit("toolstack_clients_max", 64, "toolstack programs 
                                "the one unused longest is forgotten", "tests/unit/broker/test_sessions.py")
 WATCHDOGS_MAX = _limit("watchdogs_max", 2, "watchdog timers per domain (Xen: NR_DOMAIN_WATCHDOG_TIMERS)",
                        "ENOSPC from sched_watchdog", "tests/unit/broker/test_dispatch.py")
+HEARTBEAT_MS_LEAST = _limit("heartbeat_ms_least", 50, "ms between a domain's heartbeats, at least (0: it has none)",
+                            "EINVAL from domctl_create; `hvd` names the line",
+                            "tests/unit/broker/test_hypervisor.py")
 CONSOLE_LOG_BYTES_MAX = _limit("console_log_bytes_max", 1 << 20,
                                "bytes of one log file before it is rotated (one old file is kept)",
                                "the oldest lines go", "tests/unit/transport/test_log_file.py")

@@ -96,6 +96,8 @@ class DomainConfig:
     on_reboot: Name = "restart"
     on_crash: Name = "restart"
     on_watchdog: Name = "restart"
+    heartbeat_ms: U32 = 1000
+    """How often it is looked at whether it hangs; 0: never."""
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     after: list[str] = field(default_factory=list)
     """Names of domains that must be ready before this one is started."""
@@ -137,6 +139,21 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupConfig:
+    """Domains that are supervised together (hvd/broker/supervision.py)."""
+
+    name: Name
+    members: Annotated[list[Name], Most(DOMAINS_MAX)]
+    """Names of domains, or of other groups, in the order in which they start; each is in one group at most."""
+    strategy: Name = "one_for_one"
+    limit: U32 = 5
+    """Restarts of the group within the window; 0: no limit."""
+    window_ms: U32 = 10_000
+    escalate: Name = "fail"
+    """What follows when there are more."""
+
+
+@dataclass(frozen=True, slots=True)
 class BootConfig:
     """All that a machine boots from, and boots from again."""
 
@@ -144,6 +161,7 @@ class BootConfig:
     enforcing: bool
     domains: Annotated[list[DomainConfig], Most(DOMAINS_MAX)]
     """dom0 first, each behind those it needs."""
+    groups: Annotated[list[GroupConfig], Most(DOMAINS_MAX)] = field(default_factory=list)
 
 
 # ---- multicall (13) --------------------------------------------------------------------------------------------------

@@ -10,18 +10,19 @@ import errno
 from collections.abc import Iterable
 
 from hvd.broker import core_dumps, sandboxes
+from hvd.broker.aftermath import Aftermath
 from hvd.broker.deadlines import Due
 from hvd.broker.domain import ACTING, ALIVE, NEXT, Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_DOM_EXC, VIRQ_TIMER
-from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Lives
+from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from hvd.broker.tracing import Phase
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.messages import DomainConfig
 
 
-class Hypervisor(Lives):
+class Hypervisor(Aftermath):
     """What domains, dom0 and the machine ask of it and report."""
 
     # ---- domctl ------------------------------------------------------------------------------------------------------
@@ -133,6 +134,15 @@ class Hypervisor(Lives):
         if domain is not None:
             self.denials[domid] = self.denials.get(domid, 0) + denials
         self.announce("denied", domain, line)
+
+    def hung(self, domid: DomId, incarnation: Incarnation, why: str) -> None:
+        """Its heartbeat has stopped, and not because it is kept from running."""
+        domain = self.domains.get(domid)
+        if domain is None or domain.incarnation != incarnation or domain.life is not Life.RUNNING:
+            return
+        domain.shutdown, domain.shutdown_text = Shutdown.WATCHDOG, why
+        self.announce("hangs", domain, why)
+        self._end(domain)
 
     def take_sandbox_report(self, domid: DomId, untrusted_lacking: dict[str, str]) -> None:
         """A new incarnation says how its sandbox has turned out; without what is required of it, it does not run."""

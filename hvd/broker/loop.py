@@ -13,12 +13,13 @@ import msgpack
 
 from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ACTING, Domain
+from hvd.broker.groups import Groups
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.ledger import Ledger
 from hvd.broker.poller import Poller
 from hvd.broker.recovery import Recovery
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
-from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, STARTED, TICK, TRACE_OVER, State
+from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, HUNG, STARTED, TICK, TRACE_OVER, State
 from hvd.broker.world import World
 from hvd.broker.xsm import Xsm
 from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
@@ -92,7 +93,9 @@ class Broker:
             self._disown(domid, incarnation)
         boot = decode(BootConfig, msgpack.unpackb(inheritance.configuration), "configuration")
         policy, wall_base_ns = Xsm(boot.policy, enforcing=boot.enforcing), time.time_ns() - now
-        hypervisor = Hypervisor(os.urandom(32), now, xsm=policy, wall_base_ns=wall_base_ns)
+        hypervisor = Hypervisor(
+            os.urandom(32), now, xsm=policy, wall_base_ns=wall_base_ns, groups=Groups(boot.groups)
+        )
         self._world.connect(hypervisor)
         hypervisor.announce("booted", None, "")
         for config in boot.domains:
@@ -129,6 +132,8 @@ class Broker:
         due = self._state.hypervisor.next_deadline_ns()
         if due is not None and due <= time.monotonic_ns():
             self._command([TICK, time.monotonic_ns()])
+        for domain, why in self._world.heart.look(time.monotonic_ns()):
+            self._command([HUNG, time.monotonic_ns(), domain.domid, domain.incarnation, why])
         lease_s = self._world.trace.lease_left_s()
         if lease_s is not None and lease_s <= 0:
             self._command([TRACE_OVER, time.monotonic_ns()])
@@ -140,8 +145,9 @@ class Broker:
 
     def _wait_s(self) -> float:
         due, lease_s = self._state.hypervisor.next_deadline_ns(), self._world.trace.lease_left_s()
+        beat = self._world.heart.next_ns()
         waits = [BEAT_EVERY_S]
-        waits += [] if due is None else [(due - time.monotonic_ns()) / 1e9]
+        waits += [(at - time.monotonic_ns()) / 1e9 for at in (due, beat) if at is not None]
         waits += [] if lease_s is None else [lease_s]
         return max(0.0, min(waits))
 

@@ -14,12 +14,14 @@ import zmq
 
 from hvd.broker import core_dumps, sandboxes
 from hvd.broker.audit import AuditLog
+from hvd.broker.bells import Bells
 from hvd.broker.callers_cpus import CallersCpus
 from hvd.broker.console_log import ConsoleLog
 from hvd.broker.domain import Domain
 from hvd.broker.endpoints import CONNECTIONS_MAX, Endpoints
 from hvd.broker.event_log import Event
 from hvd.broker.hardware import Refusal
+from hvd.broker.heart import Heart
 from hvd.broker.held import (
     INFO_READ_ONLY,
     PAGE,
@@ -75,6 +77,7 @@ class World:
         self.endpoints = Endpoints(context, inheritance.run_dir, poller, on_ready, self._end_flood)
         self.publisher = Publisher(context, self.endpoints.directory, poller)
         self.trace = TraceBuffers(self.held)
+        self.heart = Heart(Bells(self.held, lambda: self.hypervisor))
         self.cpus = CallersCpus()
         self.console_log = ConsoleLog(inheritance.run_dir, poller, self.cpus.worked_for)
         self.audit_log = AuditLog(inheritance.run_dir)
@@ -167,6 +170,7 @@ class World:
 
     def release_domain(self, domid: DomId) -> None:
         """Whatever of it there is: it may have been refused half-way."""
+        self.heart.end(domid)
         self.console_log.forget(domid)
         self.cpus.forget(domid)
         self.audit_log.forget(domid)
@@ -230,6 +234,7 @@ class World:
         """From here on it runs: the journal knows it. Nothing if it was abandoned in the same command."""
         if domain_key(domid) in self.held.by_key:
             self.upcalls.tell(domid, [RUN])
+            self.heart.begin(self.hypervisor.domains[domid], time.monotonic_ns())
 
     def signal_domain(self, domain: Domain, number: int) -> None:
         message = [SIGNAL, domain.domid, domain.incarnation, number]
@@ -246,6 +251,9 @@ class World:
         for act in waiting:
             act()
         self.held.settle()
+
+    def heartbeat(self, domid: DomId) -> str:
+        return self.heart.verdict(domid)
 
     def update_shared_info(self, domain: Domain) -> None:
         clock = domain.clock

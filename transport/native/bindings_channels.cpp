@@ -144,7 +144,8 @@ void bind_channels(nb::module_& m) {
         .def("close", &BoundEndpoint::release)
         .def("statistics", &BoundEndpoint::statistics)
         .def_prop_ro("peer_closed", &BoundEndpoint::peer_closed)
-        .def_prop_ro("peer_asleep", &BoundEndpoint::peer_asleep);
+        .def_prop_ro("peer_asleep", &BoundEndpoint::peer_asleep)
+        .def_prop_ro("untaken", &BoundEndpoint::untaken);
     nb::class_<BoundWaiter>(m, "Waiter")
         .def(nb::init<std::int64_t>(), nb::arg("spin_limit_ns") = spin_limit_default_ns)
         .def("add", &BoundWaiter::add, nb::arg("port"), nb::arg("endpoint"))

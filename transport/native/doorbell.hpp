@@ -175,6 +175,12 @@ public:
         return is_asleep(load_acquire(out_->cpu));
     }
 
+    /// The event that was raised last is still there: the other end has not taken it.
+    bool untaken() const {
+        check_open();
+        return load_acquire(out_->pending) != 0;
+    }
+
     /// Where the peer said it runs, or last ran. Any value: compare it, index nothing with it.
     std::int32_t untrusted_peer_cpu() const { return load_relaxed(out_->cpu); }
 

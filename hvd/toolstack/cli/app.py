@@ -116,19 +116,23 @@ def list_(
     )
 
 
-@_command("hvd info", "hvd info total_memory", "hvd info --json", "hvd info --sandbox", "hvd info --quotas")
+@_command(
+    "hvd info", "hvd info total_memory", "hvd info --json", "hvd info --sandbox", "hvd info --quotas",
+    "hvd info --heartbeat",
+)  # fmt: skip
 def info(
     *,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Only this fact's value.")] = "",
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Each domain's sandbox, layer by layer.")] = False,
     quotas: Annotated[bool, typer.Option("--quotas", help="What each domain has of what it may have.")] = False,
+    heartbeat: Annotated[bool, typer.Option("--heartbeat", help="How each domain was found at its last beat.")] = False,
     json: AsJson = False,
 ) -> None:
     """Show the machine: processors, memory, uptime, what is in use, its processes."""
     from hvd.toolstack.cli import look
 
-    if sandbox or quotas:
-        (look.sandboxes if sandbox else look.quotas)(as_json=json)
+    if sandbox or quotas or heartbeat:
+        (look.sandboxes if sandbox else look.quotas if quotas else look.heartbeats)(as_json=json)
     else:
         look.info(name, as_json=json)
 

@@ -72,15 +72,17 @@ class Cluster:
         run_dir: str | os.PathLike[str] | None = None,
         name: str = "hvd",
         policy: str | os.PathLike[str] | None = None,
+        groups: Iterable[m.GroupConfig] = (),
     ) -> Cluster:
         """A cluster of these domains; one named Domain-0 says what dom0 is. ConfigError when something is wrong.
 
-        `policy` is the name or the file of its security policy; None: the default.
+        `policy` is the name or the file of its security policy; None: the default. `groups`: who is restarted together.
         """
         from hvd.toolstack.cluster.configuration import plan_from_domains
         from hvd.toolstack.config.policy_file import load_policy
 
-        return cls(plan_from_domains(domains, name, None if policy is None else load_policy(policy)), run_dir)
+        loaded = None if policy is None else load_policy(policy)
+        return cls(plan_from_domains(domains, name, loaded, groups=groups), run_dir)
 
     @classmethod
     def attach(cls, run_dir: str | os.PathLike[str] | None = None) -> Cluster:

@@ -35,7 +35,8 @@ def broker(monkeypatch):
     servers = {FLOOD: Server([b"call"] * 100), MODEST: Server([b"call"])}
     made.worked_for = []
     cpus = SimpleNamespace(worked_for=made.worked_for.append)
-    made._world = SimpleNamespace(endpoints=SimpleNamespace(server=servers.get), cpus=cpus)
+    heart = SimpleNamespace(look=lambda now_ns: [], next_ns=lambda: None)
+    made._world = SimpleNamespace(endpoints=SimpleNamespace(server=servers.get), cpus=cpus, heart=heart)
     made._state = SimpleNamespace(hypervisor=SimpleNamespace(domains={}))
     made._ready = deque()
     made.served = []

@@ -123,6 +123,15 @@ def test_a_notification_to_somebody_awake_makes_no_system_call(channel):
     assert theirs.statistics().sleeps == 0
 
 
+def test_an_event_is_untaken_until_its_receiver_has_taken_it(channel):
+    ours, theirs = channel.ends
+    assert not ours.untaken
+    ours.notify()
+    assert (ours.untaken, theirs.untaken) == (True, False)
+    assert theirs.take()
+    assert not ours.untaken
+
+
 def test_a_sleeper_is_rung_once(channel):
     ours, theirs = channel.ends
     sleeper = Sleeper(lambda: theirs.wait(DEADLINE_NS, 0))
@@ -301,6 +310,7 @@ def test_an_endpoint_owns_its_descriptors_and_closes_them_once(channel):
         lambda end: end.mark_open(),
         lambda end: end.peer_closed,
         lambda end: end.peer_asleep,
+        lambda end: end.untaken,
         lambda end: Waiter().add(1, end),
     ],
 )
