@@ -11,11 +11,12 @@ import hashlib
 import re
 from collections import deque
 
-from hvd.broker import core_dumps, devices, hotplug, sandboxes
+from hvd.broker import core_dumps, devices, fault_steps, hotplug, sandboxes
 from hvd.broker.deadlines import Deadlines
 from hvd.broker.domain import Clock, Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL, EventChannels
+from hvd.broker.faults import Faults
 from hvd.broker.grant_tables import GrantTables
 from hvd.broker.hardware import Hardware, NoHardware
 from hvd.broker.media import Media
@@ -53,6 +54,7 @@ class Lives:
         self.upcalls: dict[DomId, UpcallQueue] = {}
         self.deadlines = Deadlines()
         self.tracing = Tracing()
+        self.faults = Faults()
         self.console: deque[str] = deque(maxlen=HYPERVISOR_LOG_LINES_MAX)
         self.leaving: hotplug.Leaving = {}
         self.next_domid = 0
@@ -258,6 +260,8 @@ class Lives:
     def _withdraw(self, domain: Domain) -> None:
         """Take back what the dead incarnation held; the other ends of it are woken."""
         dom = domain.domid
+        for fault in self.faults.of(dom):
+            fault_steps.end(self, fault, dead=True)
         self.grants.domain_died(dom)
         self.channels.close_all(dom)
         self.media.domain_died(dom)

@@ -19,6 +19,8 @@ from hvd.broker.audit import AuditLog
 from hvd.broker.console_log import ConsoleLog
 from hvd.broker.domain import Domain
 from hvd.broker.endpoints import CONNECTIONS_MAX, Endpoints
+from hvd.broker.fault_effects import FaultEffects
+from hvd.broker.faults import Fault
 from hvd.broker.hardware import Refusal
 from hvd.broker.held import (
     INFO_READ_ONLY,
@@ -44,7 +46,7 @@ from hvd.transport.errors import PeerFault
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DOMID_XEN, DomId, ExtentId, Incarnation, Port
 from hvd.transport.limits import MESSAGE_BYTES_MAX
-from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, Inheritance
+from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, STRIKE, Inheritance
 from hvd.transport.shared_info import TimeInfo, write_time_info
 from hvd.transport.upcalls import BIRTH, DESCRIPTORS, EVENT, RUN
 
@@ -79,6 +81,7 @@ class World:
         self.endpoints = Endpoints(context, inheritance.run_dir, poller, on_ready, self._end_flood)
         self.publisher = Publisher(context, self.endpoints.directory, poller)
         self.trace = TraceBuffers(self.held)
+        self.faults = FaultEffects(self.held, self.signal_domain)
         self.console_log = ConsoleLog(inheritance.run_dir, poller)
         self.audit_log = AuditLog(inheritance.run_dir)
         self._poller = poller
@@ -345,6 +348,31 @@ class World:
 
     def port_bound(self, domid: DomId, port: Port, channel: int, side: int) -> None:
         self.trace.port_bound(domid, port, channel, side)
+
+    # ---- faults -----------------------------------------------------------------------------------------------------
+
+    def begin_fault(self, domain: Domain, fault: Fault) -> None:
+        self.faults.begin(domain, fault)
+
+    def end_fault(self, domain: Domain, fault: Fault) -> None:
+        self.faults.end(domain, fault)
+
+    def flip_bits(self, domain: Domain, number: int, bits: list[tuple[ExtentId, int, int]]) -> None:
+        """Whoever uses the pages is woken, so that it looks."""
+        self._unsettled.append(lambda: self.faults.flip(number, bits))
+        self._unsettled.append(lambda: self._ring_all(domain.domid))
+
+    def _ring_all(self, domid: DomId) -> None:
+        for binding in list(self.hypervisor.channels.ports.get(domid, {}).values()):
+            if binding.virq is None:
+                for side in (0, 1):
+                    self.raise_end(binding.channel, side)
+
+    def fault_counts(self, number: int) -> dict[str, int]:
+        return self.faults.counts(number)
+
+    def strike(self, role: str, number: int, for_ms: int) -> None:
+        self._unsettled.append(lambda: self._tell_machine([STRIKE, role, number, for_ms]))
 
     # ---- the upcall socket -------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from hvd.machine.dumps import ENDED_BEFORE, Dumps
 from hvd.machine.held import Held
 from hvd.machine.processes import fork_process
 from hvd.machine.spawns import Spawn, Spawns
+from hvd.machine.strikes import Strikes
 from hvd.transport.cgroups import DomainGroups, MachineGroups
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
 from hvd.transport.errors import PeerFault
@@ -38,6 +39,7 @@ from hvd.transport.machine_link import (
     SPAWNED,
     STARTED,
     STOP,
+    STRIKE,
     UP,
     Inheritance,
 )
@@ -76,6 +78,7 @@ class Machine:
         self._outbox: deque[list[Any]] = deque()
         self._spawns = Spawns()
         self._dumps = Dumps(run_dir, self._register)
+        self._strikes = Strikes()
         self._ended: dict[tuple[int, int], tuple[str, str]] = {}
         """How the processes of each domid's last two incarnations ended, and their cores: for a broker that was not
         there."""
@@ -110,6 +113,7 @@ class Machine:
                         self._serve(descriptor)
                 self._check_zygote()
                 self._dumps.expire(time.monotonic())
+                self._strikes.expire(time.monotonic())
             self._kill_all()
         self._machine_groups.remove()
 
@@ -117,7 +121,8 @@ class Machine:
         self._stop = False
 
     def _wait_s(self) -> float | None:
-        deadlines = [d for d in (self._spawns.deadline(), self._dumps.deadline()) if d is not None]
+        times = (self._spawns.deadline(), self._dumps.deadline(), self._strikes.deadline())
+        deadlines = [time for time in times if time is not None]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     # ---- forking -----------------------------------------------------------------------------------------------------
@@ -217,6 +222,9 @@ class Machine:
                 child = self._domain(domid, incarnation)
                 if child is not None:
                     self._dumps.order(child, name, fault)
+            case [verb, str() as role, int() as number, int() as for_ms] if verb == STRIKE:
+                for struck in [child for child in self._children.values() if child.role == role]:
+                    self._strikes.strike(struck, number, for_ms / 1000, time.monotonic())
             case [verb] if verb == UP:
                 self._deaths["broker"] = 0
                 self._report("up")
@@ -274,6 +282,7 @@ class Machine:
                 self._dumps.abandon(child, ENDED_BEFORE)
             return
         del self._children[child.pidfd]
+        self._strikes.forget(child)
         self._epoll.unregister(child.pidfd)
         os.close(child.pidfd)
         for group in self._groups:
@@ -394,6 +403,7 @@ class Machine:
             self._forget_link(link)
         self._spawns.clear()
         self._dumps.clear()
+        self._strikes = Strikes()
         self._outbox.clear()
         self._ended.clear()
         self._broker_end = ""
