@@ -292,7 +292,10 @@ class Broker:
         """What a fault has made of one request, or has held back until now."""
         for client, body in requests:
             reply = self._answer(domid, client, body)
-            if reply is not None and not fault.loses_reply():
+            if reply is None:
+                continue
+            fault.answered(reply.sequence, reply.errno)
+            if not fault.loses_reply():
                 server.reply(client, pack_reply(reply.sequence, reply.errno, reply.value, len(reply.descriptors)))
         if fault.kind is FaultKind.KILL_IN_TRANSACTION:
             self._kill_in_transaction(domid, fault)

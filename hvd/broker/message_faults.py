@@ -6,6 +6,7 @@ Which message is hit is decided by the seed and by how many came before it in th
 
 from __future__ import annotations
 
+import errno
 from collections import Counter, deque
 from random import Random
 
@@ -30,7 +31,7 @@ class MessageFault:
         self._late_ns = fault.amount * 1000
         self._random = Random(fault.seed)
         self._held: deque[tuple[int, Request]] = deque()
-        self._sequence = 0
+        self._sequence = self._answered = 0
 
     def arrived(self, request: Request, now_ns: int) -> list[Request]:
         """What is to be carried out in the place of this request, in order."""
@@ -74,7 +75,14 @@ class MessageFault:
         due = []
         while (at := self.due_ns()) is not None and at <= now_ns:
             due.append(self._held.popleft()[1])
+        self.counts["late"] += len(due)
         return due
+
+    def answered(self, sequence: int, code: int) -> None:
+        """What came of a request: one that is answered under a number that was answered before is a repeat."""
+        self.counts["refused"] += code == errno.EBADMSG
+        self.counts["repeats"] += 0 < sequence <= self._answered
+        self._answered = max(self._answered, sequence)
 
     def _is_hit(self) -> bool:
         return self._random.randrange(1000) < self._rate

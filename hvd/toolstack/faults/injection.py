@@ -53,23 +53,26 @@ class Injection:
 
     @property
     def activated(self) -> bool | None:
-        """Whether its witness has seen it take effect on every victim; None: not yet, or nobody can say."""
+        """Whether its witness has seen it take effect on every victim; None: not yet, and it is not over."""
         self._look()
         answers = [seen.activated for seen in self._seen]
-        return False if False in answers else None if None in answers else True
+        unseen = False if self.undone else None
+        return False if False in answers else unseen if None in answers else True
 
     @property
     def evidence(self) -> str:
         """By what the witness says so."""
         return "; ".join(seen.evidence for seen in self._seen)
 
-    def _look(self) -> None:
-        """What was seen once has been seen; what the witness denies or does not know yet is asked again."""
+    def _look(self, *, again: bool = False) -> None:
+        """What was seen once has been seen: it is looked at `again` for the last numbers only."""
         if self.undone:
             return
         for number, effect in enumerate(self._effects):
-            if self._seen[number].activated is not True:
-                self._seen[number] = effect.look()
+            if again or self._seen[number].activated is not True:
+                seen = effect.look()
+                if seen.activated or not self._seen[number].activated:
+                    self._seen[number] = seen
 
     def wait_activated(self, deadline_s: float | None = None) -> bool | None:
         """Until the witness has seen it, or cannot any more: by default a while after its time."""
@@ -94,7 +97,7 @@ class Injection:
         """End it before its time, and ask the witness no more. Nothing when that was done."""
         if self.undone:
             return
-        self._look()
+        self._look(again=True)
         self.undone = True
         for effect in self._effects:
             effect.undo()
@@ -124,7 +127,7 @@ def plan(
     seed: int | None = None,
     **parameters: int | str,
 ) -> Order:
-    """Everything checked and decided, and nothing done; BadFault or NoSuchDomain says what is wrong."""
+    """Everything checked and decided, and nothing done; BadFault says what is wrong."""
     fault = fault_named(name)
     chosen = _victims(cluster, fault, victims)
     lasts, values = fault.duration(for_s), fault.check(parameters)
@@ -160,7 +163,10 @@ def fault_named(name: str) -> Fault:
 
 def _victims(cluster: Cluster, fault: Fault, named: Iterable[Domain | str]) -> tuple[Domain, ...]:
     """Each once, in order."""
-    each = [cluster.domain(victim) if isinstance(victim, str) else victim for victim in named]
+    try:
+        each = [cluster.domain(victim) if isinstance(victim, str) else victim for victim in named]
+    except NoSuchDomain as error:
+        raise BadFault(str(error)) from None
     domains = list({domain.domid: domain for domain in each}.values())
     guests = [domain for domain in cluster.domains() if domain.domid != DOM0]
     match fault.aim:
@@ -177,6 +183,3 @@ def _victims(cluster: Cluster, fault: Fault, named: Iterable[Domain | str]) -> t
         case Aim.GROUP if not domains:
             return tuple(guests)
     return tuple(domains)
-
-
-__all__ = ["BadFault", "Injection", "NoSuchDomain", "fault_named", "inject", "plan"]

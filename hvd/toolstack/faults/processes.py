@@ -15,12 +15,12 @@ class Watched:
     def __init__(self, pid: int) -> None:
         """ProcessLookupError when it is gone."""
         self.pid = pid
-        self._pidfd = os.pidfd_open(pid)
+        self.pidfd = os.pidfd_open(pid)
 
     def ended(self) -> bool:
         """Whether its last thread is gone."""
         poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
+        poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(0))
 
     def state(self) -> str:
@@ -50,9 +50,9 @@ class Watched:
         return "" if self.ended() else text
 
     def close(self) -> None:
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
 
 
 def child_named(parent: int, name: str) -> int | None:

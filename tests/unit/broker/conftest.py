@@ -23,7 +23,7 @@ FALLIBLE = {
     "start_trace": "trace",
     "switch_trace": "trace",
 }
-ANSWERING = {"physinfo", "read_extent", "trace_clock", "trace_head", "read_trace"}
+ANSWERING = {"physinfo", "read_extent", "trace_clock", "trace_head", "read_trace", "fault_counts"}
 
 
 class RecordingHardware(NoHardware):
