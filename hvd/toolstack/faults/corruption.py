@@ -2,26 +2,69 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import suppress
+from dataclasses import replace
+
 from hvd.toolstack.cluster import Domain
 from hvd.toolstack.faults.fault import Effect, Fault, Order, Parameter, Seen
 from hvd.toolstack.faults.held import HeldFault
 from hvd.transport import messages as m
 from hvd.transport.faults import ControlWord, FaultKind
 from hvd.transport.hypercalls import HypercallError
+from hvd.transport.ids import DOM0, DomId
 
+STOPPED_MS = 2000
 WORDS = " or ".join(f"{word.value} {word.name.lower()}" for word in ControlWord)
 
 
 class CorruptRing(HeldFault):
-    """The other end must say that the ring was broken: what each end wrote to `error` is compared."""
+    """The other end must say that the ring was broken: what each end wrote to `error` is compared.
+
+    Whose word it is is stopped meanwhile: it would write it anew, perhaps before the other end has looked.
+    """
 
     def __init__(self, order: Order, victim: Domain) -> None:
-        super().__init__(order, victim, FaultKind.CORRUPT_RING, _broken)
+        word = order.parameters["amount"] or random.Random(order.seed).choice(list(ControlWord))
+        super().__init__(replace(order, parameters={"amount": int(word)}), victim, FaultKind.CORRUPT_RING, _broken)
+        self._word = ControlWord(word)
+        self._stops: list[tuple[DomId, int]] = []
         self.errors: dict[str, str] = {}
 
     def begin(self) -> None:
         self.errors = self.read_errors()
-        super().begin()
+        for dom in self._owners():
+            stop = m.FaultBegin(dom, FaultKind.HANG, STOPPED_MS, self.order.seed)
+            self._stops.append((dom, self.order.cluster.call(stop)))
+        try:
+            super().begin()
+        except BaseException:
+            self._let_go()
+            raise
+
+    def look(self) -> Seen:
+        seen = super().look()
+        if seen.activated:
+            self._let_go()
+        return seen
+
+    def undo(self) -> None:
+        self._let_go()
+        super().undo()
+
+    def _let_go(self) -> None:
+        while self._stops:
+            dom, number = self._stops.pop()
+            with suppress(HypercallError):  # it has died meanwhile
+                self.order.cluster.call(m.FaultEnd(dom, number))
+
+    def _owners(self) -> list[DomId]:
+        """Who writes the word: the victim, or whoever hosts the backends of its devices."""
+        infos = self.order.cluster.infos()
+        if self._word is ControlWord.REQ_PROD:
+            return [self.victim.domid]
+        hosts = {device["backend"] for device in infos[self.victim.domid].devices}
+        return [info.domid for info in infos.values() if info.name in hosts and info.domid != DOM0]
 
     def read_errors(self) -> dict[str, str]:
         """By path: both ends of each of its devices."""

@@ -33,6 +33,11 @@ class Watched:
         fields = self._stat()
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_S if fields else 0.0
 
+    def sleeps(self) -> int:
+        """How often its first thread has given the processor up by itself."""
+        lines = self._read("status").splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches")), 0)
+
     def soft_limit(self, name: str) -> str:
         """Of /proc/PID/limits: `Max open files`, ...; empty when it is gone."""
         lines = self._read("limits").splitlines()

@@ -5,6 +5,7 @@ import os
 from hvd.transport import messages as m
 from hvd.transport.ids import DOM0
 
+PAUSE_S = 0.02
 COUNT, COPY = "data/count", "data/copy"
 
 
@@ -23,4 +24,4 @@ def main(guest):
         call(m.GnttabFree(extent))
         found = store.read_number(COUNT), store.read_number(COPY)
         assert found == (count, count), f"{found} after {count} transactions"
-        guest.runtime.wait(0.001)
+        guest.runtime.wait(PAUSE_S)
