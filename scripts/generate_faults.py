@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of docs/faults.md from the registry of faults. With --check it only says whether they are up to date.
+"""Writes the tables of docs/faults.md from the registry of faults. With --check it only says whether they are.
 
 Example:
   .venv/bin/python scripts/generate_faults.py

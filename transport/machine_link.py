@@ -7,7 +7,7 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
                     [dump, domid, incarnation, name, fault] stop that process, write cores/NAME.core of it, then kill
                         it; fault: the fields of its FaultNotice, or []. Nothing if it was told so before
                     [disown, domid, incarnation] end that process, or the one that is on its way, without a word
-                    [strike, role, signal, for_ms]  signal the broker or the zygote; SIGCONT follows after for_ms a SIGSTOP
+                    [strike, role, signal, for_ms]  signal broker or zygote; a SIGSTOP is ended after for_ms
                     [up]                        tables are recovered, endpoints are bound
                     [stop, reboot]
 machine -> broker   [started, domid, incarnation, pid]

@@ -1,6 +1,7 @@
-"""Which bits of a domain's shared pages a fault flips: of rings the control words, of what else it has granted the data.
+"""Which bits of a domain's shared pages a fault flips: of rings the control words, of what else it has granted data.
 
-What a page is for, the frontend says in its store directory: `ring-ref` and its kin name rings. Backends read them there too.
+What a page is for, the frontend says in its store directory: `ring-ref` and its kin name rings. Backends read them
+there too.
 """
 
 from __future__ import annotations

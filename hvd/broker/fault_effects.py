@@ -1,4 +1,4 @@
-"""Faults in the world: orders and switches in domains' shared info pages, what is done to hypercalls, and what was counted.
+"""Faults in the world: orders and switches in domains' shared info pages, what is done to hypercalls, and counts.
 
 A broker's successor finds the pages as they are, and the faults in its tables; counts begin again.
 """
@@ -116,7 +116,7 @@ class FaultEffects:
         return sum(self._of(other)["found"] for other in others)
 
     def _make_room(self, domid: DomId) -> None:
-        """The page they are in is a hole until somebody writes it: not in the domain's notify, if the host has no more."""
+        """The page they are in is a hole until somebody writes it: let that not be the domain's notify."""
         with suppress(OSError):
             os.posix_fallocate(self._held.by_key[domain_key(domid)][TRACE], COUNTS_OFFSET, COUNT_WORDS.size)
 

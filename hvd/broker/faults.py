@@ -1,6 +1,7 @@
 """The faults that are under way: what is done to which incarnation, until when. The tables' part of `hvd fault`.
 
-A fault is over when its time is, when its domain's process ends, or when somebody ends it: whoever began it may be dead.
+A fault is over when its time is, when its domain's process ends, or when somebody ends it: whoever began it may be
+dead.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a fault does to the hypercalls of one domain between its endpoint and the tables: lost, twice, late, too large.
 
-Requests that are lost are sent again by their caller, and replies by the sessions' memory: nothing is carried out twice.
+Requests that are lost are sent again by their caller, and replies by the sessions' memory: nothing is carried out
+twice.
 Which message is hit is decided by the seed and by how many came before it in this broker's life.
 """
 

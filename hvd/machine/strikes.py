@@ -1,4 +1,4 @@
-"""Signals that are sent to broker and zygote as faults, and the end of their stops: whoever asked may be stopped, or dead."""
+"""Signals that are sent to broker and zygote as faults, and the end of their stops: whoever asked may be dead."""
 
 from __future__ import annotations
 

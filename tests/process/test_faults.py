@@ -28,6 +28,8 @@ IMAGE_BYTES = 32 << 20
 SEED = 7
 COUNTED = ("ports", "granted_pages", "mappings", "extents", "descriptors", "domains")
 DEVID = 51712
+SLOWLY = ("depth=2", "largest=4", "flush_every=2", "blocks=256")
+"""So that the checker keeps up."""
 
 
 class Load:
@@ -41,8 +43,7 @@ class Load:
         driver = m.DomainConfig("driver", "hvd:driver_domain", driver_domain=True, restart=FOREVER)
         caller = m.DomainConfig("caller", str(KERNELS / "caller.py"), restart=FOREVER)
         self.guest = m.DomainConfig(
-            "guest", "hvd:disk_exerciser", args=[f"acks={acks}", f"seed={SEED}", "depth=2", "largest=4", "flush_every=2", "blocks=256"],
-            devices=[disk], restart=FOREVER,
+            "guest", "hvd:disk_exerciser", args=[f"acks={acks}", f"seed={SEED}", *SLOWLY], devices=[disk], restart=FOREVER,
             paths=[f"{acks}:w"],
         )  # fmt: skip
         self.checker = Checker(str(image), str(acks), SEED)
@@ -121,7 +122,7 @@ CASES = [(name, victims) for name in FAULTS if name not in SEPARATE for victims 
          if (name, victims) != ("kill-with-grants", ["guest"])]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "victims"), CASES, ids=lambda value: value if isinstance(value, str) else "+".join(value))
+@pytest.mark.parametrize(("name", "victims"), CASES, ids=["-".join([name, *victims]) for name, victims in CASES])
 def test_a_fault_is_seen_by_its_witness_and_undone_and_all_is_well_again(load, name, victims):
     for_s = min(FAULTS[name].for_s or 0.0, 1.0) or None
     if name == "kill-in-transaction":
@@ -273,7 +274,8 @@ def test_the_list_has_every_fault_and_needs_no_cluster(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system takes root")
 def test_a_cluster_whose_file_system_is_full_goes_on_and_has_its_room_back(tmp_path):
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", tmp_path], capture_output=True, check=False)
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", tmp_path]
+    mounted = subprocess.run(command, capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode()}")
     try:

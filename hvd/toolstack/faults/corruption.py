@@ -108,7 +108,7 @@ CORRUPTION_FAULTS = (
     Fault(
         str(FaultKind.CORRUPT_RING), "a bit of a ring's control word is flipped, beyond what an index can be",
         "the other end, in XenStore",
-        "it finds a peer's fault and closes the device, and nothing else, until whose word it was has another incarnation",
+        "it finds a peer's fault and closes the device, nothing else, until whose word it was has another incarnation",
         lambda order: [CorruptRing(order, victim) for victim in order.victims],
         parameters=(Parameter("amount", f"the word: {WORDS}; 0: the seed chooses", 0, 0, len(ControlWord)),),
     ),

@@ -41,7 +41,8 @@ EVENT_FAULTS = (
     Fault(
         str(FaultKind.STORM), "each notification is sent many times", COUNTED,
         "whoever they are for is woken in vain, and serves its other peers all the same",
-        held_fault(FaultKind.STORM, counted("repeated")), for_s=2.0, parameters=(RATE, REPEATS), undone_by=BROKER_UNDOES,
+        held_fault(FaultKind.STORM, counted("repeated")), for_s=2.0, parameters=(RATE, REPEATS),
+        undone_by=BROKER_UNDOES,
     ),
     Fault(
         str(FaultKind.KILL_BEFORE_NOTIFY), "it dies after it has published and before it notifies", KERNEL_AND_REAPER,

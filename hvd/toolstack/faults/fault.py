@@ -1,4 +1,4 @@
-"""What a fault is to whoever injects it: a name, what it takes, who is hit, who witnesses it, and how it is carried out."""
+"""What a fault is to whoever injects it: its name, what it takes, who is hit, who sees it, how it is carried out."""
 
 from __future__ import annotations
 

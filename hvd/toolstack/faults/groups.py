@@ -1,4 +1,4 @@
-"""Faults of many domains at once: all but one are killed, or a random subset is stopped one by one and restored at random."""
+"""Faults of many domains: all but one are killed, or a random subset is stopped one by one and restored at random."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ They are carried out from here, event by event, in a thread: an injector that di
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator

@@ -36,7 +36,7 @@ def test_a_fault_says_what_it_does_who_sees_it_and_who_ends_it(fault):
 
 
 def test_the_documentation_has_the_tables_as_they_are():
-    command = [sys.executable, ROOT / "scripts/generate_faults.py", "--check"]
+    command = [sys.executable, str(ROOT / "scripts/generate_faults.py"), "--check"]
     assert subprocess.run(command, check=False, timeout=60).returncode == 0, "run scripts/generate_faults.py"
 
 
