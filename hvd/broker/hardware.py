@@ -21,10 +21,9 @@ class Hardware(Protocol):
     Calls are of three kinds. Those that make something (`create_*`, `seal_extent`, `open_medium`, `start_domain`,
     `start_trace`, `switch_trace` on) come before the tables say so and may raise OSError. What the host refused is an
     input like the time: it goes into the journal with the command, so that a replay is refused alike. What cannot be
-    taken back (`release_*`, `signal_domain`, `dump_domain`, `let_run`, `flip_bits`, `strike`) waits until the command is
-    in the journal.
-    Everything else may happen twice, and never fails; a process of `fork_domain` runs no line of its kernel before
-    `let_run`, and is disowned if its broker does not live to record it.
+    taken back (`release_*`, `signal_domain`, `dump_domain`, `let_run`, `flip_bits`, `strike`) waits until the command
+    is in the journal. Everything else may happen twice, and never fails; a process of `fork_domain` runs no line of its
+    kernel before `let_run`, and is disowned if its broker does not live to record it.
     """
 
     refusals: list[Refusal]

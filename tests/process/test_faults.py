@@ -43,8 +43,8 @@ class Load:
         driver = m.DomainConfig("driver", "hvd:driver_domain", driver_domain=True, restart=FOREVER)
         caller = m.DomainConfig("caller", str(KERNELS / "caller.py"), restart=FOREVER)
         self.guest = m.DomainConfig(
-            "guest", "hvd:disk_exerciser", args=[f"acks={acks}", f"seed={SEED}", *SLOWLY], devices=[disk], restart=FOREVER,
-            paths=[f"{acks}:w"],
+            "guest", "hvd:disk_exerciser", args=[f"acks={acks}", f"seed={SEED}", *SLOWLY], devices=[disk],
+            restart=FOREVER, paths=[f"{acks}:w"],
         )  # fmt: skip
         self.checker = Checker(str(image), str(acks), SEED)
         self.cluster = Cluster.build([driver, caller])
