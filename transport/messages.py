@@ -682,7 +682,7 @@ class MachineStop:
     reboot: bool
 
 
-@hypercall(0x2490)
+@hypercall(0x24A0)
 @dataclass(frozen=True, slots=True)
 class FaultBegin:
     """Do a fault (faults.py) to a domain, or begin one that is over after `for_ms`; reply its number.
@@ -698,7 +698,7 @@ class FaultBegin:
     amount: U63 = 0
 
 
-@hypercall(0x2491)
+@hypercall(0x24A1)
 @dataclass(frozen=True, slots=True)
 class FaultEnd:
     """End a fault before its time; nothing if it is over."""
@@ -707,13 +707,13 @@ class FaultEnd:
     fault: U63
 
 
-@hypercall(0x2492)
+@hypercall(0x24A2)
 @dataclass(frozen=True, slots=True)
 class FaultList:
     """Reply a list of {fault, kind, domid, incarnation, left_ms}: what is under way."""
 
 
-@hypercall(0x2493)
+@hypercall(0x24A3)
 @dataclass(frozen=True, slots=True)
 class FaultCounts:
     """Reply what was counted of a fault, by name: also of one that is over, until many others have been.
@@ -724,7 +724,7 @@ class FaultCounts:
     fault: U63
 
 
-@hypercall(0x2494)
+@hypercall(0x24A4)
 @dataclass(frozen=True, slots=True)
 class MachineStrike:
     """Have the machine send a signal to its broker or zygote; SIGCONT follows a SIGSTOP after `for_ms`."""
