@@ -8,10 +8,10 @@ import termios
 from collections.abc import Callable
 
 from hvd.broker.domain import ALIVE, Domain
-from hvd.broker.held import UPCALL, HeldDescriptors, domain_key
+from hvd.broker.held import ENDPOINTS_PER_CHANNEL, UPCALL, HeldDescriptors, domain_key
 from hvd.broker.hypervisor import Hypervisor
 from hvd.transport.channels import Endpoint
-from hvd.transport.ids import DOM0, Port
+from hvd.transport.ids import DOM0, DomId, Port
 
 
 class Bells:
@@ -24,6 +24,13 @@ class Bells:
     def ring(self, domain: Domain) -> None:
         """Raise its upcall event: whoever finds nothing new behind it has been rung for nothing, which is harmless."""
         self._upcall(domain).notify()
+
+    def ring_all(self, domid: DomId) -> None:
+        """Raise both ends of each of its channels: whoever uses its pages looks at them. Nothing if it has gone."""
+        for binding in self._hypervisor().channels.ports.get(domid, {}).values():
+            if binding.virq is None:
+                for side in range(ENDPOINTS_PER_CHANNEL):
+                    self._held.endpoint(binding.channel, side).kick()
 
     def has_taken(self, domain: Domain) -> bool:
         """Whether it has taken the event: by its own word, which can harm nobody else."""

@@ -11,12 +11,13 @@ import hashlib
 import re
 from collections import deque
 
-from hvd.broker import core_dumps, devices, hotplug, sandboxes
+from hvd.broker import core_dumps, devices, fault_steps, hotplug, sandboxes
 from hvd.broker.deadlines import Deadlines
 from hvd.broker.domain import ALIVE, Clock, Domain, Event, Life
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL, EventChannels
 from hvd.broker.event_log import EventLog
+from hvd.broker.faults import Faults
 from hvd.broker.grant_tables import GrantTables
 from hvd.broker.groups import Groups
 from hvd.broker.hardware import Hardware, NoHardware
@@ -60,6 +61,7 @@ class Lives:
         self.groups = groups or Groups()
         self.tracing = Tracing()
         self.events = EventLog(now_ns, wall_base_ns)
+        self.faults = Faults()
         self.console: deque[str] = deque(maxlen=HYPERVISOR_LOG_LINES_MAX)
         self.leaving: hotplug.Leaving = {}
         self.denials: dict[DomId, int] = {}
@@ -288,6 +290,8 @@ class Lives:
     def _withdraw(self, domain: Domain) -> None:
         """Take back what the dead incarnation held; the other ends of it are woken."""
         dom = domain.domid
+        for fault in self.faults.of(dom):
+            fault_steps.end(self, fault, dead=True)
         self.grants.domain_died(dom)
         self.channels.close_all(dom)
         self.media.domain_died(dom)

@@ -20,6 +20,8 @@ from hvd.broker.console_log import ConsoleLog
 from hvd.broker.domain import Domain
 from hvd.broker.endpoints import CONNECTIONS_MAX, Endpoints
 from hvd.broker.event_log import Event
+from hvd.broker.fault_effects import FaultEffects
+from hvd.broker.faults import Fault
 from hvd.broker.hardware import Refusal
 from hvd.broker.heart import Heart
 from hvd.broker.held import (
@@ -45,7 +47,7 @@ from hvd.transport.channels import events_sent
 from hvd.transport.descriptors import send_message
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DOMID_XEN, DomId, ExtentId, Incarnation, Port
-from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, Inheritance
+from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, STRIKE, Inheritance
 from hvd.transport.shared_info import TimeInfo, write_time_info
 from hvd.transport.upcalls import BIRTH, RUN
 
@@ -77,7 +79,9 @@ class World:
         self.endpoints = Endpoints(context, inheritance.run_dir, poller, on_ready, self._end_flood)
         self.publisher = Publisher(context, self.endpoints.directory, poller)
         self.trace = TraceBuffers(self.held)
-        self.heart = Heart(Bells(self.held, lambda: self.hypervisor))
+        self.bells = Bells(self.held, lambda: self.hypervisor)
+        self.heart = Heart(self.bells)
+        self.faults = FaultEffects(self.held, self.signal_domain)
         self.cpus = CallersCpus()
         self.console_log = ConsoleLog(inheritance.run_dir, poller, self.cpus.worked_for)
         self.audit_log = AuditLog(inheritance.run_dir)
@@ -301,6 +305,24 @@ class World:
 
     def port_bound(self, domid: DomId, port: Port, channel: int, side: int) -> None:
         self.trace.port_bound(domid, port, channel, side)
+
+    # ---- faults -----------------------------------------------------------------------------------------------------
+
+    def begin_fault(self, domain: Domain, fault: Fault) -> None:
+        self.faults.begin(domain, fault)
+
+    def end_fault(self, domain: Domain, fault: Fault) -> None:
+        self.faults.end(domain, fault)
+
+    def flip_bits(self, domain: Domain, number: int, bits: list[tuple[ExtentId, int, int]]) -> None:
+        """Whoever uses the pages is woken, so that it looks."""
+        self._unsettled += [lambda: self.faults.flip(number, bits), lambda: self.bells.ring_all(domain.domid)]
+
+    def fault_counts(self, number: int) -> dict[str, int]:
+        return self.faults.counts(number)
+
+    def strike(self, role: str, number: int, for_ms: int) -> None:
+        self._unsettled.append(lambda: self._tell_machine([STRIKE, role, number, for_ms]))
 
     # ---- the upcall socket -------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.run_dir import AUDIT_LOG, Order
 
 if TYPE_CHECKING:
+    from hvd.toolstack.faults.injection import Injection
     from hvd.toolstack.trace.trace import Trace
 
 ALREADY = 0.0
@@ -333,6 +334,24 @@ class Cluster:
         from hvd.toolstack.trace.trace import Trace
 
         return Trace(self, Path(path), domains)
+
+    # ---- faults -----------------------------------------------------------------------------------------------------
+
+    def fault(
+        self,
+        name: str,
+        *victims: Domain | str,
+        for_s: float | None = None,
+        seed: int | None = None,
+        **parameters: int | str,
+    ) -> Injection:
+        """Inject a fault (docs/faults.md): `with cluster.fault("hang", "storage", for_s=2) as injection: ...`
+
+        BadFault says what is wrong with the order, HypercallError what the broker refuses; then nothing was injected.
+        """
+        from hvd.toolstack.faults.injection import inject
+
+        return inject(self, name, victims, for_s, seed, **parameters)
 
     # ---- changing and waiting ---------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ FALLIBLE = {
     "switch_trace": "trace",
 }
 ANSWERING = {
-    "physinfo", "heartbeat", "read_extent", "trace_clock", "trace_head", "read_trace", "events_sent",
+    "physinfo", "heartbeat", "read_extent", "trace_clock", "trace_head", "read_trace", "events_sent", "fault_counts",
 }  # fmt: skip
 
 
