@@ -44,6 +44,7 @@ class Lives:
         now_ns: int,
         hardware: Hardware | None = None,
         xsm: Xsm | None = None,
+        *,
         wall_base_ns: int = 0,
         groups: Groups | None = None,
     ) -> None:
