@@ -180,11 +180,13 @@ class Runtime:
         """sched_op poll: sleep until some of these ports are raised; which, or () at the timeout.
 
         No port's handler runs before the next `wait`, which then runs those of the ports returned. A port that is
-        masked is not looked at. LocalError on one that is not bound.
+        masked is not looked at, but for the upcall port: whoever polls takes his heartbeats. LocalError on one that is
+        not bound.
         """
         if unbound := [port for port in ports if port not in self._endpoints]:
             raise LocalError(f"domain {self.name} has no port {unbound[0]} to poll; it has: {sorted(self._endpoints)}")
-        masked = [port for port in self._endpoints if port not in ports and self.waiter.mask(port)]
+        others = self._endpoints.keys() - {*ports, self._upcall_port}
+        masked = [port for port in others if self.waiter.mask(port)]
         until = self.system_time_ns() + int(timeout_s * 1e9)
         try:
             while not (raised := self._raised.intersection(ports)) and (left := until - self.system_time_ns()) > 0:

@@ -142,6 +142,10 @@ class Endpoint:
     def peer_asleep(self) -> bool:
         """A hint: what the peer says of itself. A peer that has not waited yet counts as asleep."""
 
+    @property
+    def untaken(self) -> bool:
+        """The event that was raised last waits for the peer, which has not waited since. A peer can lie."""
+
     def mark_closed(self) -> None:
         """Tells the peer that nobody sends here any more, and wakes it whatever it advertises."""
 
@@ -179,6 +183,9 @@ class WaiterStatistics:
 
     @property
     def delivered(self) -> int: ...
+    @property
+    def found(self) -> int:
+        """Of those delivered: work in a ring that nobody had notified of."""
 
 @final
 class Waiter:
@@ -199,6 +206,10 @@ class Waiter:
         Before sleeping the ring is armed with its final check. One ring a port; what is not popped is ready again."""
 
     def detach_ring(self, port: int) -> None: ...
+    def attach_console(self, port: int, console: ConsoleRing) -> None:
+        """The console is looked at now and then, in case that a notification of it was lost. `remove` detaches it."""
+
+    def detach_console(self, port: int) -> None: ...
     def mask(self, port: int) -> bool:
         """Events stay pending and are not delivered until `unmask`. False: it was masked already."""
 

@@ -2,8 +2,8 @@
 
 The endpoint is the identity: the broker binds one for each domain, and only that domain is told its public key. A
 caller has one hypercall in flight; each carries a sequence number. When the connection comes back after a broker's
-death the call in flight is sent again, and the new broker answers it from its journal if the old one had carried it
-out.
+death, or no answer comes for a while, the call in flight is sent again, and answered from the journal if it had been
+carried out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno as errno_names
 import os
 import time
+from contextlib import suppress
 from itertools import count
 from math import ceil
 from typing import Any, cast
@@ -28,6 +29,8 @@ ENDPOINT_BACKLOG = 16
 NOBLOCK, MORE, EVENTS, POLLIN = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.EVENTS), int(zmq.POLLIN)
 """As plain numbers: pyzmq's flags are enums, whose every `&` and `|` costs as much as the call they are for."""
 REHEARSAL_MS = 1000
+AGAIN_LEAST_S, AGAIN_MOST_S = 0.25, 2.0
+"""When a hypercall that is not answered is sent again: the first time, and each time twice as long up to this."""
 LAST_REPLY_MS = 100
 """A reply that was sent just before the machine ended may still be on its way."""
 
@@ -228,16 +231,23 @@ class HypercallClient:
         return packed
 
     def _await_reply(self, packed: bytes, name: str) -> tuple[int, Any, int]:
-        until = time.monotonic() + self._deadline_s
+        now = time.monotonic()
+        until, patience_s = now + self._deadline_s, AGAIN_LEAST_S
+        again = now + patience_s
         while True:
-            left = max(0.0, until - time.monotonic())
-            ready = dict(self._poller.poll(ceil(left * 1000)))
+            now = time.monotonic()
+            left = max(0.0, until - now)
+            ready = dict(self._poller.poll(ceil(max(0.0, min(until, again) - now) * 1000)))
             if self._socket in ready:
                 sequence, errno, value, count = unpack_reply(self._socket.recv())
                 if sequence == self._sequence:
                     return errno, value, count
-            if self._monitor in ready and self._reconnected():
-                self._socket.send(packed)
+            lost = not ready and time.monotonic() >= again
+            if lost or (self._monitor in ready and self._reconnected()):
+                patience_s = min(2 * patience_s, AGAIN_MOST_S)
+                again = time.monotonic() + patience_s
+                with suppress(zmq.Again):  # there is no connection now: the next one is a reason of its own
+                    self._socket.send(packed, NOBLOCK)
             if self._end in ready and not self._socket.poll(LAST_REPLY_MS):
                 raise HypercallTimeout(f"{name}: the machine has stopped")
             if not left:

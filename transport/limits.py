@@ -74,6 +74,9 @@ TOOLSTACK_CLIENTS_MAX = _limit("toolstack_clients_max", 64, "toolstack programs 
                                "the one unused longest is forgotten", "tests/unit/broker/test_sessions.py")
 WATCHDOGS_MAX = _limit("watchdogs_max", 2, "watchdog timers per domain (Xen: NR_DOMAIN_WATCHDOG_TIMERS)",
                        "ENOSPC from sched_watchdog", "tests/unit/broker/test_dispatch.py")
+HEARTBEAT_MS_LEAST = _limit("heartbeat_ms_least", 50, "ms between a domain's heartbeats, at least (0: it has none)",
+                            "EINVAL from domctl_create; `hvd` names the line",
+                            "tests/unit/broker/test_hypervisor.py")
 CONSOLE_LOG_BYTES_MAX = _limit("console_log_bytes_max", 1 << 20,
                                "bytes of one log file before it is rotated (one old file is kept)",
                                "the oldest lines go", "tests/unit/transport/test_log_file.py")
@@ -99,6 +102,10 @@ TRACES_KEPT_MAX = _limit("traces_kept_max", 64, "trace buffers of dead incarnati
                          "the oldest one goes", "tests/unit/broker/test_tracing.py")
 TRACE_LEASE_S = _limit("trace_lease_s", 10, "seconds that a trace goes on although nobody reads it",
                        "it ends, and what it had kept goes", "tests/unit/broker/test_trace_buffers.py")
+FAULTS_MAX = _limit("faults_max", 256, "injected faults that are under way", "ENOSPC from `hvd fault`",
+                    "tests/unit/broker/test_faults.py")
+FAULT_S_MAX = _limit("fault_s_max", 3600, "seconds of an injected fault", "EINVAL; `hvd fault` names the option",
+                     "tests/unit/broker/test_faults.py")
 LABELS_MAX = _limit("labels_max", 32, "labels of a security policy", "EBADMSG naming the field; `hvd` names the line",
                     "tests/unit/broker/test_xsm.py")
 AVC_BURST_MAX = _limit("avc_burst_max", 32, "denials of one domain that are logged at once; then one more a second",

@@ -7,6 +7,7 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
                     [dump, domid, incarnation, name, fault] stop that process, write cores/NAME.core of it, then kill
                         it; fault: the fields of its FaultNotice, or []. Nothing if it was told so before
                     [disown, domid, incarnation] end that process, or the one that is on its way, without a word
+                    [strike, role, signal, for_ms]  signal broker or zygote; a SIGSTOP is ended after for_ms
                     [up]                        tables are recovered, the toolstack's endpoint is bound
                     [stop, reboot]
 machine -> broker   [started, domid, incarnation, pid]
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from hvd.transport.pulse import Pulse
 
 HOLD, DROP, SPAWN, SIGNAL, DISOWN, UP, STOP = "hold", "drop", "spawn", "signal", "disown", "up", "stop"
-DUMP = "dump"
+DUMP, STRIKE = "dump", "strike"
 STARTED, DIED, DISOWNED, SPAWNED, LOST = "started", "died", "disowned", "spawned", "lost"
 ZYGOTE_DIED = "zygote died"
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
+from hvd.transport.faults import RATE_MOST
 from hvd.transport.ids import DomId, ExtentId, GrantRef, Handle, Port
 from hvd.transport.limits import COPY_SEGMENTS_MAX, DOMAINS_MAX, EXTENT_PAGES_MAX, LABELS_MAX
 
@@ -96,6 +97,8 @@ class DomainConfig:
     on_reboot: Name = "restart"
     on_crash: Name = "restart"
     on_watchdog: Name = "restart"
+    heartbeat_ms: U32 = 1000
+    """How often it is looked at whether it hangs; 0: never."""
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     after: list[str] = field(default_factory=list)
     """Names of domains that must be ready before this one is started."""
@@ -137,6 +140,21 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupConfig:
+    """Domains that are supervised together (hvd/broker/supervision.py)."""
+
+    name: Name
+    members: Annotated[list[Name], Most(DOMAINS_MAX)]
+    """Names of domains, or of other groups, in the order in which they start; each is in one group at most."""
+    strategy: Name = "one_for_one"
+    limit: U32 = 5
+    """Restarts of the group within the window; 0: no limit."""
+    window_ms: U32 = 10_000
+    escalate: Name = "fail"
+    """What follows when there are more."""
+
+
+@dataclass(frozen=True, slots=True)
 class BootConfig:
     """All that a machine boots from, and boots from again."""
 
@@ -144,6 +162,7 @@ class BootConfig:
     enforcing: bool
     domains: Annotated[list[DomainConfig], Most(DOMAINS_MAX)]
     """dom0 first, each behind those it needs."""
+    groups: Annotated[list[GroupConfig], Most(DOMAINS_MAX)] = field(default_factory=list)
 
 
 # ---- multicall (13) --------------------------------------------------------------------------------------------------
@@ -688,6 +707,58 @@ class MachineStop:
     """Power off the whole machine, or reboot it: every domain dies, the cluster boots anew from its file."""
 
     reboot: bool
+
+
+@hypercall(0x24A0)
+@dataclass(frozen=True, slots=True)
+class FaultBegin:
+    """Do a fault (faults.py) to a domain, or begin one that is over after `for_ms`; reply its number.
+
+    It is over before that when its domain's process ends. EBUSY while the domain has another of the same family.
+    """
+
+    dom: DomId
+    kind: Name
+    for_ms: U32 = 0
+    seed: U63 = 0
+    rate: Annotated[int, Most(RATE_MOST)] = RATE_MOST
+    amount: U63 = 0
+
+
+@hypercall(0x24A1)
+@dataclass(frozen=True, slots=True)
+class FaultEnd:
+    """End a fault before its time; nothing if it is over."""
+
+    dom: DomId
+    fault: U63
+
+
+@hypercall(0x24A2)
+@dataclass(frozen=True, slots=True)
+class FaultList:
+    """Reply a list of {fault, kind, domid, incarnation, left_ms}: what is under way."""
+
+
+@hypercall(0x24A3)
+@dataclass(frozen=True, slots=True)
+class FaultCounts:
+    """Reply what was counted of a fault, by name: also of one that is over, until many others have been.
+
+    A broker's successor begins again at 0.
+    """
+
+    fault: U63
+
+
+@hypercall(0x24A4)
+@dataclass(frozen=True, slots=True)
+class MachineStrike:
+    """Have the machine send a signal to its broker or zygote; SIGCONT follows a SIGSTOP after `for_ms`."""
+
+    role: Name
+    signal: Annotated[int, Most(64)] = 9
+    for_ms: U32 = 0
 
 
 @hypercall(0x2301)

@@ -1,9 +1,12 @@
 """The page that tells a domain the time: written by the broker, mapped read-only by the domain (Xen's shared_info).
 
 Little-endian u64 words: 0 version (odd while being written), 1 started_ns and 2 paused_ns on CLOCK_MONOTONIC, 3 the
-wall clock at system time 0, 4 domid, 5 incarnation, 6 the clock of the trace that the domain is to write, 0 for none
-(native/trace.hpp looks at it). System time = CLOCK_MONOTONIC - started - paused: it stands still
-while the domain is paused, and the wall clock, which counts from it, with it.
+wall clock at system time 0, 4 domid, 5 incarnation, 6 the switch. System time = CLOCK_MONOTONIC - started - paused: it
+stands still while the domain is paused, and the wall clock, which counts from it, with it.
+
+The switch is what every notification and ring operation looks at: its first byte is the clock of the trace that the
+domain is to write (native/trace.hpp), its second says that its notifications are to fail as words 7 to 10 say
+(native/event_faults.hpp). Words 11 to 13 are an order to its process (native/fault_orders.hpp).
 """
 
 from __future__ import annotations
@@ -13,9 +16,35 @@ import os
 import struct
 import time
 from dataclasses import dataclass
+from enum import IntEnum
 
 WORDS = struct.Struct("<6Q")
-TRACE_SWITCH = struct.Struct("<Q")
+TRACE_SWITCH, FAULT_SWITCH = WORDS.size, WORDS.size + 1
+EVENT_FAULT = struct.Struct("<II3Q")
+EVENT_FAULT_OFFSET = 7 * 8
+ORDER = struct.Struct("<3Q")
+ORDER_OFFSET = EVENT_FAULT_OFFSET + EVENT_FAULT.size
+
+
+class EventFault(IntEnum):
+    """What becomes of a domain's notifications (native/event_faults.hpp has the same numbers)."""
+
+    NONE = 0
+    DROP = 1
+    DELAY = 2
+    STORM = 3
+    DIE = 4
+
+
+class Order(IntEnum):
+    """What a domain's process does when ORDER_SIGNAL reaches it (native/fault_orders.hpp has the same numbers)."""
+
+    NONE = 0
+    """Undo what the last order did."""
+    EXIT = 1
+    BUSY = 2
+    NO_DESCRIPTORS = 3
+    NO_MEMORY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +67,22 @@ def write_time_info(page: mmap.mmap, info: TimeInfo) -> None:
 
 
 def write_trace_switch(descriptor: int, clock: int) -> None:
-    """Heard at the domain's next notification or ring operation. All but its low byte are always zero."""
-    os.pwrite(descriptor, TRACE_SWITCH.pack(clock), WORDS.size)
+    """Heard at the domain's next notification or ring operation."""
+    os.pwrite(descriptor, bytes([clock]), TRACE_SWITCH)
+
+
+def write_event_fault(
+    descriptor: int, fault: EventFault, *, rate: int = 0, seed: int = 0, until_ns: int = 0, amount: int = 0
+) -> None:
+    """Heard at the domain's next notification, until CLOCK_MONOTONIC is `until_ns`. `rate`: how many of a thousand."""
+    os.pwrite(descriptor, b"\0", FAULT_SWITCH)
+    os.pwrite(descriptor, EVENT_FAULT.pack(fault, rate, seed, until_ns, amount), EVENT_FAULT_OFFSET)
+    os.pwrite(descriptor, bytes([fault is not EventFault.NONE]), FAULT_SWITCH)
+
+
+def write_order(descriptor: int, order: Order, *, number: int = 0, until_ns: int = 0) -> None:
+    """What the domain is to do when it is signalled next; one that it carries out already it ends when this changes."""
+    os.pwrite(descriptor, ORDER.pack(order, number, until_ns), ORDER_OFFSET)
 
 
 class SharedInfo:

@@ -25,6 +25,9 @@ else:
 RECORD: Final = struct.Struct("<QQQIHBx")
 """sequence, ticks, id, port, count, kind."""
 HEAD: Final = struct.Struct("<Q")
+COUNTS: Final = ("dropped", "delayed", "repeated", "found")
+"""Names of the counts in a buffer's first page, behind the head (native/trace.hpp): the domain writes them."""
+COUNTS_OFFSET: Final = 128
 BUFFER_PAGES: Final = 1 + TRACE_RECORDS * RECORD.size // PAGE_SIZE
 HYPERVISOR: Final = (DOMID_XEN, Incarnation(0))
 """Whose buffer the broker's is."""

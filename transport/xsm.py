@@ -15,7 +15,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "event": ("create", "bind", "send", "status", "reset"),
     "grant": ("setup", "map_read", "map_write", "unmap", "copy"),
     "store": ("read", "write"),
-    "domain": ("create", "destroy", "pause", "unpause", "shutdown", "kill"),
+    "domain": ("create", "destroy", "pause", "unpause", "shutdown", "kill", "fault"),
 }
 """What one domain may do to another, by FLASK's classes; `store` is hvd's own, for Xen's XenStore asks no policy."""
 SECURITY = ("load_policy", "setenforce")

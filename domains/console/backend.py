@@ -47,6 +47,7 @@ class ConsoleBackend(Backend):
         self._ring = ConsoleBack(self._mapped.view)
         port = Port(int(untrusted_keys["port"]))
         self._port, self._endpoint = self.runtime.bind_interdomain(self.frontend, port, self.serve)
+        self.runtime.waiter.attach_console(self._port, self._ring)
         self._endpoint.notify()  # a predecessor may have died between taking bytes and saying so
         return {}
 

@@ -51,6 +51,7 @@ class ConsoleFrontend:
         self.relieve: Callable[[], None] | None = None
         """Set in domain 0, where no other process empties the ring: does the back's work at once."""
         runtime.bind(self._port, self._endpoint, self._on_event)
+        runtime.waiter.attach_console(self._port, self._ring)
 
     # ---- out ---------------------------------------------------------------------------------------------------------
 
@@ -137,6 +138,7 @@ class ConsoleFrontend:
         finally:  # a signal's handler may raise anywhere above: whatever was done, the port is bound afterwards
             with contextlib.suppress(LocalError):
                 waiter.add(self._port, self._endpoint)
+                waiter.attach_console(self._port, self._ring)
 
     def _bound_backlog(self) -> None:
         """Drop the oldest beyond the bound, to the end of a line if there is one."""

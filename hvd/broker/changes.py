@@ -34,6 +34,7 @@ def rename(h: Lives, dom: DomId, name: str) -> None:
     old, domain.name, domain.config = domain.name, name, replace(domain.config, name=name)
     for other in h.domains.values():
         _name_anew(other, old, name)
+    h.groups.rename(old, name)
     if h.store.is_introduced(dom):
         _write_name(h, domain)
     h.announce("renamed", domain, f"it was {old}")

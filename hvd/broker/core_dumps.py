@@ -15,7 +15,8 @@ from hvd.transport.messages import DomainConfig
 
 def is_wanted(domain: Domain) -> bool:
     """Whether the on_* action of the end that it is about to meet, or has met, asks for a core."""
-    return not domain.destroying and action_for(domain) in COREDUMPING
+    stopped = domain.destroying or domain.given_up or domain.regroup_at_ns is not None
+    return not stopped and action_for(domain) in COREDUMPING
 
 
 def must_be_taken(domain: Domain) -> bool:

@@ -332,6 +332,11 @@ TABLE: dict[type, Entry] = {
     m.DomctlDetach: Entry(DOM0_ONLY, True, lambda h, c, x, now: hotplug.detach(
         h, x.dom, x.kind, x.devid, force=x.force)),
     m.DomctlKill: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.kill(x.dom, x.signal)),
+    m.FaultBegin: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.begin_fault(x, now)),
+    m.FaultEnd: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.end_fault(x.dom, x.fault)),
+    m.FaultList: Entry(DOM0_ONLY, False, lambda h, c, x, now: [f.describe(now) for f in h.faults.active.values()]),
+    m.FaultCounts: Entry(DOM0_ONLY, False, lambda h, c, x, now: h.hardware.fault_counts(x.fault)),
+    m.MachineStrike: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.strike(x.role, x.signal, x.for_ms)),
     m.MachineStop: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.stop_machine(reboot=x.reboot)),
     m.TraceStart: Entry(DOM0_ONLY, True, lambda h, c, x, now: h.start_trace(
         x.domains, only_if_free=x.only_if_free)),

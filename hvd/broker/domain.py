@@ -22,7 +22,7 @@ class Life(IntEnum):
     """Where a domain is between create and destroy."""
 
     WAITING = auto()
-    """Created; a domain that it comes `after` is not ready yet."""
+    """Created, or stopped with its group; one that it comes `after` is not ready, or one of the group not gone."""
     STARTING = auto()
     """The machine was asked for its process."""
     RUNNING = auto()
@@ -38,7 +38,7 @@ class Life(IntEnum):
     BACKING_OFF = auto()
     """It will be started again when its delay is over."""
     FAILED = auto()
-    """It died too often; only reboot or destroy move it."""
+    """It died too often, or its group did; only reboot or destroy move it."""
     PRESERVED = auto()
     """An on_* action says to keep it as it is; only reboot or destroy move it."""
 
@@ -64,10 +64,13 @@ class Event(IntEnum):
     """The policy says: too often."""
     PRESERVE = auto()
     """The on_* action says: keep."""
+    AWAIT = auto()
+    """Its group restarts: it is started again with the others."""
 
 
 NEXT: dict[tuple[Life, Event], Life] = {
     (Life.WAITING, Event.START): Life.STARTING,
+    (Life.WAITING, Event.GIVE_UP): Life.FAILED,
     (Life.STARTING, Event.STARTED): Life.RUNNING,
     (Life.STARTING, Event.KILL): Life.DYING,
     (Life.STARTING, Event.DEATH): Life.DEAD,
@@ -90,7 +93,10 @@ NEXT: dict[tuple[Life, Event], Life] = {
     (Life.DEAD, Event.BACK_OFF): Life.BACKING_OFF,
     (Life.DEAD, Event.GIVE_UP): Life.FAILED,
     (Life.DEAD, Event.PRESERVE): Life.PRESERVED,
+    (Life.DEAD, Event.AWAIT): Life.WAITING,
     (Life.BACKING_OFF, Event.START): Life.STARTING,
+    (Life.BACKING_OFF, Event.GIVE_UP): Life.FAILED,
+    (Life.BACKING_OFF, Event.AWAIT): Life.WAITING,
     (Life.FAILED, Event.START): Life.STARTING,
     (Life.PRESERVED, Event.START): Life.STARTING,
 }
@@ -184,6 +190,10 @@ class Domain:
     kill_at_ns: int | None = None
     """When the grace of a requested shutdown ends."""
     destroying: bool = False
+    regroup_at_ns: int | None = None
+    """Its group has it stopped: it is started again with the others, and not before this host time."""
+    given_up: str = ""
+    """Why its group, which has failed, has it stopped for good."""
     last_death: str = ""
     sandbox_lacking: dict[str, str] | None = None
     """The layers this incarnation's sandbox lacks, with the reasons; None before it has said so."""

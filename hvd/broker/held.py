@@ -23,7 +23,7 @@ PAGE = 0  # channel: page, rx 0, tx 0, rx 1, tx 1
 WRITABLE, READ_ONLY = 0, 1  # extent
 UPCALL, UPCALL_DOMAIN, STDIO, STDIO_DOMAIN, INFO, INFO_READ_ONLY, TRACE = range(7)  # domain
 
-CHANNEL = "channel:"
+CHANNEL, DOMAIN = "channel:", "domain"
 ENDPOINTS_PER_CHANNEL = 2
 """Descriptors that ringing both sides of a channel takes beside those that are held."""
 
@@ -41,7 +41,7 @@ def medium_key(number: int) -> str:
 
 
 def domain_key(domid: DomId) -> str:
-    return f"domain:{domid}"
+    return f"{DOMAIN}:{domid}"
 
 
 def store_key(domid: DomId | None) -> str:

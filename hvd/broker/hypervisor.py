@@ -9,21 +9,23 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 
-from hvd.broker import core_dumps, sandboxes
+from hvd.broker import core_dumps, fault_steps, sandboxes
+from hvd.broker.aftermath import Aftermath
 from hvd.broker.deadlines import Due
 from hvd.broker.domain import ACTING, ALIVE, NEXT, Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_DOM_EXC, VIRQ_TIMER
-from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Lives
+from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from hvd.broker.store import StoreError
 from hvd.broker.store.watches import RING
 from hvd.broker.tracing import Phase
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, GRANT_REF_XENSTORE, DomId, Incarnation, Port
-from hvd.transport.messages import DomainConfig
+from hvd.transport.limits import FAULT_S_MAX
+from hvd.transport.messages import DomainConfig, FaultBegin
 
 
-class Hypervisor(Lives):
+class Hypervisor(Aftermath):
     """What domains, dom0 and the machine ask of it and report."""
 
     # ---- domctl ------------------------------------------------------------------------------------------------------
@@ -59,7 +61,8 @@ class Hypervisor(Lives):
         domain.clock.unpause(now_ns)
         self.hardware.update_shared_info(domain)
         self._let_run(domain)
-        self.hardware.signal_domain(domain, SIGCONT)
+        if not self.faults.stops(domid):
+            self.hardware.signal_domain(domain, SIGCONT)
         self.announce("unpaused", domain, "")
 
     def request_shutdown(self, domid: DomId, *, reboot: bool, grace_ms: int, now_ns: int) -> None:
@@ -91,6 +94,27 @@ class Hypervisor(Lives):
             raise Refused(errno.EINVAL, f"domain {domain.name} is paused: unpause it; SIGCONT starts no clock")
         self.announce("signalled", domain, str(signal))
         self.hardware.signal_domain(domain, signal)
+
+    def begin_fault(self, message: FaultBegin, now_ns: int) -> int:
+        """Do a fault, or begin one; its number. Refused or OSError: nothing was done."""
+        return fault_steps.begin(self, message, now_ns)
+
+    def end_fault(self, domid: DomId, number: int) -> None:
+        """Undo one before its time. Nothing when it is over; EINVAL when it is another domain's."""
+        fault = self.faults.active.get(number)
+        if fault is not None:
+            if fault.domid != domid:
+                raise Refused(errno.EINVAL, f"fault {number} is domain {fault.domid}'s, not domain {domid}'s")
+            fault_steps.end(self, fault)
+
+    def strike(self, role: str, signal: int, for_ms: int) -> None:
+        """A signal for the broker itself, or the zygote: the machine sends it, when the broker has answered."""
+        if role not in ("broker", "zygote"):
+            raise Refused(errno.EINVAL, f"role {role!r}; expected broker or zygote")
+        if for_ms > FAULT_S_MAX * 1000:
+            raise Refused(errno.EINVAL, f"a fault of {for_ms} ms; {FAULT_S_MAX} s is the most")
+        self.announce("fault injected", None, f"{role}: signal {signal}")
+        self.hardware.strike(role, signal, for_ms)
 
     def domain_shutdown(self, domid: DomId, reason: int, text: str) -> None:
         """sched_op shutdown by the domain itself: it will not run again in this incarnation."""
@@ -135,6 +159,15 @@ class Hypervisor(Lives):
         if domain is not None:
             self.denials[domid] = self.denials.get(domid, 0) + denials
         self.announce("denied", domain, line)
+
+    def hung(self, domid: DomId, incarnation: Incarnation, why: str) -> None:
+        """Its heartbeat has stopped, and not because it is kept from running."""
+        domain = self.domains.get(domid)
+        if domain is None or domain.incarnation != incarnation or domain.life is not Life.RUNNING:
+            return
+        domain.shutdown, domain.shutdown_text = Shutdown.WATCHDOG, why
+        self.announce("hangs", domain, why)
+        self._end(domain)
 
     def take_sandbox_report(self, domid: DomId, untrusted_lacking: dict[str, str]) -> None:
         """A new incarnation says how its sandbox has turned out; without what is required of it, it does not run."""
@@ -245,10 +278,13 @@ class Hypervisor(Lives):
 
     def next_deadline_ns(self) -> int | None:
         """The host time at which `tick` has something to do."""
-        return self.deadlines.next_ns()
+        times = (self.deadlines.next_ns(), self.faults.next_ns())
+        return min((at for at in times if at is not None), default=None)
 
     def tick(self, now_ns: int) -> None:
         """Do what is due."""
+        for fault in self.faults.due(now_ns):
+            fault_steps.turn(self, fault, now_ns)
         for at, what, domain in list(self.deadlines.all()):
             if at > now_ns:
                 continue

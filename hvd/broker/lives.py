@@ -11,16 +11,18 @@ import hashlib
 import re
 from collections import deque
 
-from hvd.broker import core_dumps, devices, hotplug, sandboxes
+from hvd.broker import core_dumps, devices, fault_steps, hotplug, sandboxes
 from hvd.broker.deadlines import Deadlines
-from hvd.broker.domain import Clock, Domain, Event, Life, Shutdown
+from hvd.broker.domain import ALIVE, Clock, Domain, Event, Life
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL, EventChannels
 from hvd.broker.event_log import EventLog
+from hvd.broker.faults import Faults
 from hvd.broker.grant_tables import GrantTables
+from hvd.broker.groups import Groups
 from hvd.broker.hardware import Hardware, NoHardware
 from hvd.broker.media import Media
-from hvd.broker.restarts import RESTARTING, Action, GiveUp, action_for, judge_restart
+from hvd.broker.restarts import Action
 from hvd.broker.store import Store, StoreError
 from hvd.broker.tracing import Tracing
 from hvd.broker.upcalls import UpcallQueue
@@ -35,15 +37,11 @@ from hvd.transport.ids import (
     Incarnation,
     Port,
 )
-from hvd.transport.limits import DEVICES_MAX, DOMAINS_MAX, HYPERVISOR_LOG_LINES_MAX
+from hvd.transport.limits import DEVICES_MAX, DOMAINS_MAX, HEARTBEAT_MS_LEAST, HYPERVISOR_LOG_LINES_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig
 
-NAME_STEM = 56
-"""Characters of a name that is made longer when its domain is kept under another."""
 SIGTERM, SIGKILL, SIGCONT, SIGSTOP = 15, 9, 18, 19
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", re.ASCII)
-DOM0_STOPS = frozenset({Shutdown.POWEROFF, Shutdown.REBOOT})
-"""Reasons of dom0's end that are the whole machine's; so is any end that is not followed by a restart."""
 
 
 class Lives:
@@ -55,7 +53,9 @@ class Lives:
         now_ns: int,
         hardware: Hardware | None = None,
         xsm: Xsm | None = None,
+        *,
         wall_base_ns: int = 0,
+        groups: Groups | None = None,
     ) -> None:
         """`wall_base_ns`: the wall clock at the host's time 0, for events."""
         self.secret = secret
@@ -70,8 +70,10 @@ class Lives:
         self.deadlines = Deadlines()
         self.store_log = False
         """Whether requests to the store by socket or ring are logged: xenstore-control's `log on`."""
+        self.groups = groups or Groups()
         self.tracing = Tracing()
         self.events = EventLog(now_ns, wall_base_ns)
+        self.faults = Faults()
         self.console: deque[str] = deque(maxlen=HYPERVISOR_LOG_LINES_MAX)
         self.leaving: hotplug.Leaving = {}
         self.denials: dict[DomId, int] = {}
@@ -162,11 +164,13 @@ class Lives:
         return domain
 
     def check_name(self, name: str) -> None:
-        """EINVAL when it is no name, EEXIST when somebody has it."""
+        """EINVAL when it is no name, EEXIST when a domain or a group has it."""
         if not NAME.fullmatch(name):
             raise Refused(errno.EINVAL, f"{name!r} is no name for a domain: 1 to 64 letters, digits and _.+-")
         if self.by_name(name) is not None:
             raise Refused(errno.EEXIST, f"a domain named {name!r} exists already")
+        if self.groups.has(name):
+            raise Refused(errno.EEXIST, f"{name!r} is a group's name, and members are known by name")
 
     def check_config(self, config: DomainConfig) -> None:
         """EINVAL saying what no domain can be made of."""
@@ -180,6 +184,9 @@ class Lives:
         for key in ("on_poweroff", "on_reboot", "on_crash", "on_watchdog"):
             if getattr(config, key) not in set(Action):
                 raise Refused(errno.EINVAL, f"{key} = {getattr(config, key)!r}; expected one of {', '.join(Action)}")
+        if 0 < config.heartbeat_ms < HEARTBEAT_MS_LEAST:
+            text = f"heartbeat_ms = {config.heartbeat_ms}; expected 0, for none, or at least {HEARTBEAT_MS_LEAST}"
+            raise Refused(errno.EINVAL, text)
 
     def _start_waiting(self, now_ns: int) -> None:
         for domain in list(self.domains.values()):
@@ -189,10 +196,20 @@ class Lives:
                 self._start(domain, now_ns)
 
     def waits_for(self, domain: Domain) -> list[str]:
-        """Whom it comes after and who is not ready, by name; there may be no such domain any more, or not yet again."""
+        """Whom it comes after and who is not ready, by name; there may be no such domain any more, or not yet again.
+
+        And who is stopped with it for its group's restart and is not gone yet.
+        """
         if domain.life is not Life.WAITING:
             return []
-        return sorted(name for name in self._prerequisites(domain) if not self._is_ready(name))
+        unready = {name for name in self._prerequisites(domain) if not self._is_ready(name)}
+        return sorted(unready | self._stopped_with(domain))
+
+    def _stopped_with(self, domain: Domain) -> set[str]:
+        if self.groups.of(domain.name) is None:
+            return set()
+        to_go = {d.name for d in self.domains.values() if d.regroup_at_ns is not None and d.life in ALIVE}
+        return to_go and to_go.intersection(self.groups.family(domain.name))  # a family is long, and rarely asked for
 
     def _prerequisites(self, domain: Domain) -> set[str]:
         implied = set() if domain.domid == DOM0 else {self.domains[DOM0].name}
@@ -204,6 +221,7 @@ class Lives:
 
     def _boot_again(self, domain: Domain, now_ns: int) -> None:
         domain.restarted_at_ns.clear()
+        self.groups.forgive(domain.name)
         domain.retry_at_ns = None
         self._start(domain, now_ns)
 
@@ -215,6 +233,7 @@ class Lives:
         domain.pid, domain.ready, domain.released, domain.shutdown, domain.shutdown_text = None, False, False, None, ""
         domain.fault = domain.kill_at_ns = domain.timer_ns = domain.sandbox_lacking = None
         domain.watchdogs, domain.refused, domain.store_port = {}, "", None
+        domain.given_up, domain.regroup_at_ns = "", None
         self.deadlines.note(domain)
         domain.clock = Clock(started_ns=now_ns)
         try:
@@ -293,6 +312,8 @@ class Lives:
     def _withdraw(self, domain: Domain) -> None:
         """Take back what the dead incarnation held; the other ends of it are woken."""
         dom = domain.domid
+        for fault in self.faults.of(dom):
+            fault_steps.end(self, fault, dead=True)
         self.grants.domain_died(dom)
         self.channels.close_all(dom)
         self.media.domain_died(dom)
@@ -307,63 +328,6 @@ class Lives:
         if dom == DOM0:
             devices.drop_terminals(self.store, self.domains)
         self.collect_store_events()
-
-    def _after_death(self, domain: Domain, now_ns: int) -> None:
-        action = Action.DESTROY if domain.destroying else action_for(domain)
-        if domain.refused and not domain.destroying:
-            self._fail(domain, domain.refused)
-        elif domain.domid == DOM0 and (domain.shutdown in DOM0_STOPS or action not in RESTARTING):
-            domain.move(Event.PRESERVE)
-            self.stop_machine(reboot=domain.shutdown is Shutdown.REBOOT)
-        elif action is Action.PRESERVE:
-            domain.move(Event.PRESERVE)
-        elif action not in RESTARTING:
-            self._remove(domain)
-        elif action is Action.RENAME_RESTART and domain.domid != DOM0:
-            self._rename_and_restart(domain, now_ns)
-        else:
-            self._restart(domain, now_ns)
-
-    def _rename_and_restart(self, domain: Domain, now_ns: int) -> None:
-        """The dead one is kept under another name; another domain takes its place, its restarts counted on."""
-        verdict = judge_restart(domain, now_ns)
-        if isinstance(verdict, GiveUp):
-            self._fail(domain, verdict.text)
-            return
-        domain.move(Event.PRESERVE)
-        domain.name = self._free_name(domain)
-        try:
-            successor = self._enrol(domain.config, now_ns)
-        except Refused as refusal:
-            domain.last_death += f"; and could not be replaced: {refusal.text}"
-            self.announce("failed", domain, domain.last_death)
-            return
-        successor.restarted_at_ns = domain.restarted_at_ns.copy()
-        successor.unready_deaths = domain.unready_deaths
-        if verdict.at_ns > now_ns:
-            successor.retry_at_ns = verdict.at_ns
-            self.deadlines.note(successor)
-        else:
-            self._start_waiting(now_ns)
-
-    def _free_name(self, domain: Domain) -> str:
-        """The name with the domid behind it, made longer while somebody has it."""
-        stem, number = domain.name[:NAME_STEM], f"-{domain.domid}"
-        while self.by_name(stem + number) is not None:
-            number += "+"
-        return stem + number
-
-    def _restart(self, domain: Domain, now_ns: int) -> None:
-        verdict = judge_restart(domain, now_ns)
-        if isinstance(verdict, GiveUp):
-            self._fail(domain, verdict.text)
-        elif verdict.at_ns <= now_ns:
-            self._start(domain, now_ns)
-        else:
-            domain.move(Event.BACK_OFF)
-            domain.retry_at_ns = verdict.at_ns
-            self.deadlines.note(domain)
-            self.announce("backing off", domain, f"{(verdict.at_ns - now_ns) // 1_000_000} ms")
 
     def _remove(self, domain: Domain) -> None:
         dom = domain.domid

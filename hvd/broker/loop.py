@@ -9,14 +9,18 @@ import resource
 import time
 import zlib
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import msgpack
 
 from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ACTING, Domain
+from hvd.broker.groups import Groups
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.ledger import Ledger
+from hvd.broker.lives import SIGKILL
+from hvd.broker.message_faults import MessageFault, Request
 from hvd.broker.poller import Poller
 from hvd.broker.recovery import Recovery
 from hvd.broker.sessions import Reply, Sessions, domain_session, store_session, toolstack_session
@@ -25,6 +29,7 @@ from hvd.broker.state import (
     CALL,
     DIED,
     FAULTED,
+    HUNG,
     STARTED,
     STORE_CALL,
     STORE_CLOSED,
@@ -40,6 +45,8 @@ from hvd.broker.xsm import Xsm
 from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
 from hvd.transport.fault_notice import FaultNotice
+from hvd.transport.faults import FaultKind
+from hvd.transport.hypercalls import HypercallServer
 from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
 from hvd.transport.machine_link import DISOWNED, UP, ZYGOTE_DIED, Inheritance
@@ -99,6 +106,7 @@ class Broker:
             wait_s = self._wait_s()
             heard = self._poller.poll(0 if self._is_busy() else wait_s)
             self._tick()
+            self._serve_late()
             for _ in range(len(self._ready)):
                 self._serve(self._ready.popleft())
             if self._world.store_doors.has_more:
@@ -129,7 +137,9 @@ class Broker:
             self._disown(domid, incarnation)
         boot = decode(BootConfig, msgpack.unpackb(inheritance.configuration), "configuration")
         policy, wall_base_ns = Xsm(boot.policy, enforcing=boot.enforcing), time.time_ns() - now
-        hypervisor = Hypervisor(os.urandom(32), now, xsm=policy, wall_base_ns=wall_base_ns)
+        hypervisor = Hypervisor(
+            os.urandom(32), now, xsm=policy, wall_base_ns=wall_base_ns, groups=Groups(boot.groups)
+        )
         self._world.connect(hypervisor)
         self._world.listen()
         hypervisor.announce("booted", None, "")
@@ -167,6 +177,8 @@ class Broker:
         """Do what was due when the wait began; what has become due since is next time's, which waits for nothing."""
         if self._due_ns is not None and self._due_ns <= time.monotonic_ns():
             self._command([TICK, time.monotonic_ns()])
+        for domain, why in self._world.heart.look(time.monotonic_ns()):
+            self._command([HUNG, time.monotonic_ns(), domain.domid, domain.incarnation, why])
         lease_s = self._world.trace.lease_left_s()
         if lease_s is not None and lease_s <= 0:
             self._command([TRACE_OVER, time.monotonic_ns()])
@@ -179,8 +191,10 @@ class Broker:
     def _wait_s(self) -> float:
         due, lease_s = self._state.hypervisor.next_deadline_ns(), self._world.trace.lease_left_s()
         self._due_ns = due
+        beat = self._world.heart.next_ns()
+        late = (fault.due_ns() for fault in self._world.faults.of_messages.values())
         waits = [BEAT_EVERY_S]
-        waits += [] if due is None else [(due - time.monotonic_ns()) / 1e9]
+        waits += [(at - time.monotonic_ns()) / 1e9 for at in (due, beat, *late) if at is not None]
         waits += [] if lease_s is None else [lease_s]
         return max(0.0, min(waits))
 
@@ -271,14 +285,50 @@ class Broker:
             received = server.receive() if server is not None else None
             if server is None or received is None:
                 return
-            client, body = received
             if domid is not None:
                 self._world.cpus.worked_for(domid)
                 self._hear_first(domid)
-            reply = self._answer(domid, client, body)
-            if reply is not None:
-                server.reply(client, pack_reply(reply.sequence, reply.errno, reply.value, len(reply.descriptors)))
+            fault = None if domid is None else self._world.faults.of_messages.get(domid)
+            if domid is None or fault is None:
+                self._answer_to(server, domid, *received)
+            else:
+                self._answer_all(server, domid, fault, fault.arrived(received, time.monotonic_ns()))
         self._mark_ready(domid)
+
+    def _answer_to(self, server: HypercallServer, domid: DomId | None, client: bytes, body: bytes) -> None:
+        reply = self._answer(domid, client, body)
+        if reply is not None:
+            server.reply(client, pack_reply(reply.sequence, reply.errno, reply.value, len(reply.descriptors)))
+
+    def _answer_all(
+        self, server: HypercallServer, domid: DomId, fault: MessageFault, requests: Iterable[Request]
+    ) -> None:
+        """What a fault has made of one request, or has held back until now."""
+        for client, body in requests:
+            reply = self._answer(domid, client, body)
+            if reply is None:
+                continue
+            fault.answered(reply.sequence, reply.errno)
+            if not fault.loses_reply():
+                server.reply(client, pack_reply(reply.sequence, reply.errno, reply.value, len(reply.descriptors)))
+        if fault.kind is FaultKind.KILL_IN_TRANSACTION:
+            self._kill_in_transaction(domid, fault)
+
+    def _kill_in_transaction(self, domid: DomId, fault: MessageFault) -> None:
+        domain = self._state.hypervisor.domains[domid]
+        fault.counts["transactions open"] = self._state.hypervisor.store.usage(domid).transactions
+        if fault.counts["transactions open"]:
+            self._world.signal_domain(domain, SIGKILL)
+            self._world.settle()
+
+    def _serve_late(self) -> None:
+        """Hypercalls that a fault has held back, and whose time it is."""
+        now = time.monotonic_ns()
+        for domid, fault in list(self._world.faults.of_messages.items()):
+            server = self._world.endpoints.server(domid)
+            if server is not None and (late := fault.take_due(now)):
+                self._world.cpus.worked_for(domid)
+                self._answer_all(server, domid, fault, late)
 
     def _answer(self, domid: DomId | None, client: bytes, body: bytes) -> Reply | None:
         """The reply to one request; None when its sender is not to hear from us again."""

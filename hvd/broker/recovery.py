@@ -69,6 +69,8 @@ class Recovery:
             queue.send_again()
         if hypervisor.tracing.phase is not Phase.OFF:
             world.start_trace()
+        for fault in hypervisor.faults.active.values():
+            world.faults.resume(hypervisor.domains[fault.domid], fault)
         self._judge_processes()
         self._judge_intent(intent)
         how = self._inheritance.predecessor_end
@@ -117,7 +119,8 @@ class Recovery:
             world.dump_domain(domain)
         else:
             halt = SIGSTOP if domain.released else SIGCONT
-            world.signal_domain(domain, {Life.PAUSED: halt, Life.DYING: SIGKILL}.get(domain.life, SIGCONT))
+            runs = SIGSTOP if self._hypervisor.faults.stops(domain.domid) else SIGCONT
+            world.signal_domain(domain, {Life.PAUSED: halt, Life.DYING: SIGKILL}.get(domain.life, runs))
         self._say_again(domain)
         for binding in self._hypervisor.channels.ports[domain.domid].values():
             world.raise_end(binding.channel, binding.side)

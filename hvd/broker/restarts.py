@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -54,24 +55,38 @@ def action_for(domain: Domain) -> Action:
 
 
 def judge_restart(domain: Domain, now_ns: int) -> Restart | GiveUp:
-    """Restart, now or later, or give up.
+    """Restart, now or later, or give up: `limit` restarts within `window_ms` are the most (0: no limit).
 
-    An incarnation that had become ready is replaced at once: its death is a fault, not a broken start. One that died
-    before it was ready waits `delay_ms`, doubled each time in a row up to `delay_max_ms`. Either way `limit` restarts
-    within `window_ms` are the most (0: no limit). A ready domain's reboot counts as neither.
+    A ready domain's reboot counts as none.
     """
     policy = domain.config.restart
     if domain.shutdown is Shutdown.REBOOT and domain.ready:
         return Restart(now_ns)
-    while domain.restarted_at_ns and domain.restarted_at_ns[0] <= now_ns - policy.window_ms * 1_000_000:
-        domain.restarted_at_ns.popleft()
-    if policy.limit:
-        if len(domain.restarted_at_ns) >= policy.limit:
-            window_s = policy.window_ms / 1000
-            return GiveUp(f"{policy.limit} restarts within {window_s:g} s; last death: {domain.last_death}")
-        domain.restarted_at_ns.append(now_ns)
+    if not is_within_limit(domain.restarted_at_ns, policy.limit, policy.window_ms, now_ns):
+        window_s = policy.window_ms / 1000
+        return GiveUp(f"{policy.limit} restarts within {window_s:g} s; last death: {domain.last_death}")
+    return Restart(now_ns + back_off_ns(domain))
+
+
+def is_within_limit(restarted_at_ns: deque[int], limit: int, window_ms: int, now_ns: int) -> bool:
+    """Whether one more restart now is not too many; if so it is counted."""
+    while restarted_at_ns and restarted_at_ns[0] <= now_ns - window_ms * 1_000_000:
+        restarted_at_ns.popleft()
+    if limit:
+        if len(restarted_at_ns) >= limit:
+            return False
+        restarted_at_ns.append(now_ns)
+    return True
+
+
+def back_off_ns(domain: Domain) -> int:
+    """How long to wait before it is started again.
+
+    An incarnation that had become ready is replaced at once: its death is a fault, not a broken start. One that died
+    before it was ready waits `delay_ms`, doubled each time in a row up to `delay_max_ms`.
+    """
+    policy = domain.config.restart
     domain.unready_deaths = 0 if domain.ready else domain.unready_deaths + 1
     if domain.unready_deaths == 0:
-        return Restart(now_ns)
-    delay_ms = min(policy.delay_ms << min(domain.unready_deaths - 1, 20), policy.delay_max_ms)
-    return Restart(now_ns + delay_ms * 1_000_000)
+        return 0
+    return min(policy.delay_ms << min(domain.unready_deaths - 1, 20), policy.delay_max_ms) * 1_000_000

@@ -21,7 +21,7 @@ from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.xs_wire import Message
 
 CALL, STARTED, DIED, TICK, FOUND_OPEN = "call", "started", "died", "tick", "found open"
-FAULTED, TRACE_OVER, AUDITED = "faulted", "trace over", "audited"
+FAULTED, HUNG, TRACE_OVER, AUDITED = "faulted", "hung", "trace over", "audited"
 RECOVERED = "recovered"
 STORE_CALL, STORE_CLOSED, STORE_LOST = "store call", "store closed", "store lost"
 """A request by XenStore's wire protocol, the end of a connection, the end of all: their broker died."""
@@ -85,6 +85,8 @@ class State:
                 self.hypervisor.started(DomId(domid), Incarnation(incarnation), pid, now_ns)
             case ["faulted", int(), int() as domid, int() as incarnation, list() as notice]:
                 self.hypervisor.faulted(DomId(domid), Incarnation(incarnation), _notice(notice))
+            case ["hung", int(), int() as domid, int() as incarnation, str() as why]:
+                self.hypervisor.hung(DomId(domid), Incarnation(incarnation), why)
             case ["died", int() as now_ns, int() as domid, int() as incarnation, str() as how, str() as core]:
                 self.hypervisor.died(DomId(domid), Incarnation(incarnation), how, now_ns, core)
                 self.sessions.forget(domain_session(DomId(domid), Incarnation(incarnation)))

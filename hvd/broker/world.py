@@ -14,12 +14,16 @@ import zmq
 
 from hvd.broker import core_dumps, sandboxes
 from hvd.broker.audit import AuditLog
+from hvd.broker.bells import Bells
 from hvd.broker.callers_cpus import CallersCpus
 from hvd.broker.console_log import ConsoleLog
 from hvd.broker.domain import Domain
 from hvd.broker.endpoints import CONNECTIONS_MAX, Endpoints
 from hvd.broker.event_log import Event
+from hvd.broker.fault_effects import FaultEffects
+from hvd.broker.faults import Fault
 from hvd.broker.hardware import Refusal
+from hvd.broker.heart import Heart
 from hvd.broker.held import (
     INFO_READ_ONLY,
     PAGE,
@@ -47,7 +51,7 @@ from hvd.transport.channels import events_sent
 from hvd.transport.descriptors import send_message
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DOMID_XEN, DomId, ExtentId, Incarnation, Port
-from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, Inheritance
+from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, STRIKE, Inheritance
 from hvd.transport.run_dir import STORE_SOCKET, XENSTORED
 from hvd.transport.shared_info import TimeInfo, write_time_info
 from hvd.transport.upcalls import BIRTH, RUN
@@ -85,6 +89,9 @@ class World:
         self.store_rings = StoreRings(self.held, poller, self.store_doors)
         self.store_sockets = StoreSockets(self.held, poller, self.store_doors, self._by_pid, self._log_of)
         self.trace = TraceBuffers(self.held)
+        self.bells = Bells(self.held, lambda: self.hypervisor)
+        self.heart = Heart(self.bells)
+        self.faults = FaultEffects(self.held, self.signal_domain)
         self.cpus = CallersCpus()
         self.console_log = ConsoleLog(inheritance.run_dir, poller, self.cpus.worked_for)
         self.audit_log = AuditLog(inheritance.run_dir)
@@ -181,6 +188,7 @@ class World:
 
     def release_domain(self, domid: DomId) -> None:
         """Whatever of it there is: it may have been refused half-way."""
+        self.heart.end(domid)
         self.console_log.forget(domid)
         self.cpus.forget(domid)
         self.audit_log.forget(domid)
@@ -248,6 +256,7 @@ class World:
         """From here on it runs: the journal knows it. Nothing if it was abandoned in the same command."""
         if domain_key(domid) in self.held.by_key:
             self.upcalls.tell(domid, [RUN])
+            self.heart.begin(self.hypervisor.domains[domid], time.monotonic_ns())
 
     def signal_domain(self, domain: Domain, number: int) -> None:
         message = [SIGNAL, domain.domid, domain.incarnation, number]
@@ -265,6 +274,9 @@ class World:
             act()
         self.held.settle()
         self.store_doors.flush()
+
+    def heartbeat(self, domid: DomId) -> str:
+        return self.heart.verdict(domid)
 
     def update_shared_info(self, domain: Domain) -> None:
         clock = domain.clock
@@ -312,6 +324,24 @@ class World:
 
     def port_bound(self, domid: DomId, port: Port, channel: int, side: int) -> None:
         self.trace.port_bound(domid, port, channel, side)
+
+    # ---- faults -----------------------------------------------------------------------------------------------------
+
+    def begin_fault(self, domain: Domain, fault: Fault) -> None:
+        self.faults.begin(domain, fault)
+
+    def end_fault(self, domain: Domain, fault: Fault) -> None:
+        self.faults.end(domain, fault)
+
+    def flip_bits(self, domain: Domain, number: int, bits: list[tuple[ExtentId, int, int]]) -> None:
+        """Whoever uses the pages is woken, so that it looks."""
+        self._unsettled += [lambda: self.faults.flip(number, bits), lambda: self.bells.ring_all(domain.domid)]
+
+    def fault_counts(self, number: int) -> dict[str, int]:
+        return self.faults.counts(number)
+
+    def strike(self, role: str, number: int, for_ms: int) -> None:
+        self._unsettled.append(lambda: self._tell_machine([STRIKE, role, number, for_ms]))
 
     # ---- the upcall socket -------------------------------------------------------------------------------------------
 

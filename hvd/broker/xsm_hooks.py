@@ -24,7 +24,7 @@ EVENT_CREATE, EVENT_BIND, EVENT_SEND = vector("event", "create"), vector("event"
 EVENT_STATUS, EVENT_RESET = vector("event", "status"), vector("event", "reset")
 GRANT_SETUP, GRANT_UNMAP, GRANT_COPY = vector("grant", "setup"), vector("grant", "unmap"), vector("grant", "copy")
 GRANT_MAP_READ, GRANT_MAP_BOTH = vector("grant", "map_read"), vector("grant", "map_read", "map_write")
-DOMAIN_CREATE = vector("domain", "create")
+DOMAIN_CREATE, DOMAIN_FAULT = vector("domain", "create"), vector("domain", "fault")
 LOAD_POLICY, SETENFORCE = security_vector("load_policy"), security_vector("setenforce")
 
 
@@ -99,6 +99,8 @@ HOOKS: dict[type, Hook] = {
     m.DomctlUnpause: _about(vector("domain", "unpause")),
     m.DomctlShutdown: _about(vector("domain", "shutdown")),
     m.DomctlKill: _about(vector("domain", "kill")),
+    m.FaultBegin: _about(DOMAIN_FAULT),
+    m.FaultEnd: _about(DOMAIN_FAULT),
     m.XsmLoad: lambda h, c, x: h.xsm.check_security(c, LOAD_POLICY),
     m.XsmSetenforce: lambda h, c, x: h.xsm.check_security(c, SETENFORCE),
 }

@@ -21,6 +21,7 @@ from hvd.machine.dumps import ENDED_BEFORE, Dumps
 from hvd.machine.held import Held
 from hvd.machine.processes import fork_process
 from hvd.machine.spawns import PATIENCE_S, Spawn, Spawns
+from hvd.machine.strikes import Strikes
 from hvd.machine.watch import Watches
 from hvd.transport.cgroups import DomainGroups, MachineGroups
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
@@ -38,6 +39,7 @@ from hvd.transport.machine_link import (
     SPAWNED,
     STARTED,
     STOP,
+    STRIKE,
     UP,
     ZYGOTE_DIED,
     Inheritance,
@@ -82,6 +84,7 @@ class Machine:
         self._children = Children(self._epoll)
         self._dumps = Dumps(run_dir, self._children.add)
         self._watches = Watches(self._children)
+        self._strikes = Strikes()
         self._brokers = 0
         self._deaths = {"broker": 0, "zygote": 0}
         self._stop: bool | None = None
@@ -112,6 +115,7 @@ class Machine:
                 self._check_zygote()
                 self._watches.look(time.monotonic())
                 self._dumps.expire(time.monotonic())
+                self._strikes.expire(time.monotonic())
             self._kill_all()
         self._machine_groups.remove()
 
@@ -119,8 +123,9 @@ class Machine:
         self._stop = False
 
     def _wait_s(self) -> float:
-        deadlines = self._spawns.deadline(), self._dumps.deadline(), self._watches.deadline()
-        return max(0.0, min(at for at in deadlines if at is not None) - time.monotonic())
+        timed = (self._spawns, self._dumps, self._watches, self._strikes)
+        deadlines = [at for each in timed if (at := each.deadline()) is not None]
+        return max(0.0, min(deadlines) - time.monotonic())
 
     # ---- forking -----------------------------------------------------------------------------------------------------
 
@@ -226,6 +231,9 @@ class Machine:
                 child = self._children.domain(domid, incarnation)
                 if child is not None:
                     self._dumps.order(child, name, fault)
+            case [verb, str() as role, int() as number, int() as for_ms] if verb == STRIKE:
+                for struck in self._children.of(role):
+                    self._strikes.strike(struck, number, for_ms / 1000, time.monotonic())
             case [verb] if verb == UP:
                 self._deaths["broker"] = 0
                 self._report("up")
@@ -279,6 +287,7 @@ class Machine:
                 self._dumps.abandon(child, ENDED_BEFORE)
             return
         self._children.remove(child)
+        self._strikes.forget(child)
         how = self._watches.describe_end(child.role, how)
         for group in self._groups:
             group.remove(child.pid)
@@ -370,6 +379,7 @@ class Machine:
             self._forget_link(link)
         self._spawns.clear()
         self._dumps.clear()
+        self._strikes = Strikes()
         self._broker_line = None
         self._ended.clear()
         self._broker_end = ""

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ALIVE, Life
+from hvd.broker.groups import Groups
 from hvd.broker.hardware import Hardware, NoHardware
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.sessions import Sessions, domain_session
@@ -29,6 +30,10 @@ from hvd.transport.xsm import EVERY_SECURITY, EVERYTHING, LABELS, OPEN_POLICY, v
 
 NAMES = ["drv", "ivi", "ic"]
 ACTIONS = ["destroy", "restart", "rename-restart", "preserve", "coredump-restart"]
+GROUPS = [
+    m.GroupConfig("inner", ["drv", "ivi"], strategy="rest_for_one", limit=1, escalate="parent"),
+    m.GroupConfig("outer", ["inner", "ic"], strategy="one_for_all", limit=2),
+]
 PATHS = ["data/a", "data/a/b", "/local/domain/1/data", "/tool/x", "name", "no//path", "@releaseDomain"]
 TOOLSTACK = "t:aa"
 REFUSABLE = ["channel", "extent", "seal", "domain", "start", "trace"]
@@ -176,7 +181,7 @@ class Replay(RuleBasedStateMachine):
         self.now = 1
         self.sequences: dict[str, int] = {}
         self.pid = 100
-        hypervisor = Hypervisor(b"secret", 0, self.hardware)
+        hypervisor = Hypervisor(b"secret", 0, self.hardware, groups=Groups(GROUPS))
         hypervisor.create(m.DomainConfig("Domain-0", "hvd:dom0"), 0)
         self.state = State(hypervisor, Sessions())
         self.records = [self.state.snapshot()]
@@ -248,6 +253,12 @@ class Replay(RuleBasedStateMachine):
         domain = self.domain(number)
         if domain.domid:
             self.command("faulted", self.now, domain.domid, domain.incarnation - stale, notice)
+
+    @rule(number=GUESTS, stale=st.booleans())
+    def a_domain_hangs(self, number: int, stale: bool) -> None:
+        domain = self.domain(number)
+        if domain.domid:
+            self.command("hung", self.now, domain.domid, domain.incarnation - stale, "it hangs: stopped")
 
     @rule(ms=st.sampled_from([1, 20, 2000]))
     def time_passes(self, ms: int) -> None:

@@ -64,6 +64,7 @@ struct BoundWaiter {
 
     std::unordered_map<std::int64_t, nb::object> endpoints;
     std::unordered_map<std::int64_t, nb::object> rings;
+    std::unordered_map<std::int64_t, nb::object> consoles;
     Waiter waiter;
 
     void add(std::int64_t port, nb::object endpoint) {
@@ -74,6 +75,7 @@ struct BoundWaiter {
     void remove(std::int64_t port) {
         waiter.remove(port);
         rings.erase(port);
+        consoles.erase(port);
         endpoints.erase(port);
     }
 
@@ -87,9 +89,20 @@ struct BoundWaiter {
         rings.erase(port);
     }
 
+    void attach_console(std::int64_t port, nb::object console) {
+        waiter.attach_console(port, nb::cast<ConsoleRing&>(console));
+        consoles.emplace(port, std::move(console));
+    }
+
+    void detach_console(std::int64_t port) {
+        waiter.detach_console(port);
+        consoles.erase(port);
+    }
+
     void close() {
         waiter.close();
         rings.clear();
+        consoles.clear();
         endpoints.clear();
     }
 
@@ -131,7 +144,8 @@ void bind_channels(nb::module_& m) {
         .def_ro("sleeps", &WaiterStatistics::sleeps)
         .def_ro("wakeups", &WaiterStatistics::wakeups)
         .def_ro("idle_wakeups", &WaiterStatistics::idle_wakeups)
-        .def_ro("delivered", &WaiterStatistics::delivered);
+        .def_ro("delivered", &WaiterStatistics::delivered)
+        .def_ro("found", &WaiterStatistics::found);
     nb::class_<Doorbell>(m, "_DoorbellWords");
     nb::class_<BoundEndpoint, Doorbell>(m, "Endpoint")
         .def(nb::init<nb::handle, int, int, int>(), nb::arg("page"), nb::arg("side"), nb::arg("rx_fd"), nb::arg("tx_fd"))
@@ -145,13 +159,16 @@ void bind_channels(nb::module_& m) {
         .def("close", &BoundEndpoint::release)
         .def("statistics", &BoundEndpoint::statistics)
         .def_prop_ro("peer_closed", &BoundEndpoint::peer_closed)
-        .def_prop_ro("peer_asleep", &BoundEndpoint::peer_asleep);
+        .def_prop_ro("peer_asleep", &BoundEndpoint::peer_asleep)
+        .def_prop_ro("untaken", &BoundEndpoint::untaken);
     nb::class_<BoundWaiter>(m, "Waiter")
         .def(nb::init<std::int64_t>(), nb::arg("spin_limit_ns") = spin_limit_default_ns)
         .def("add", &BoundWaiter::add, nb::arg("port"), nb::arg("endpoint"))
         .def("remove", &BoundWaiter::remove, nb::arg("port"))
         .def("attach_ring", &BoundWaiter::attach_ring, nb::arg("port"), nb::arg("ring"))
         .def("detach_ring", &BoundWaiter::detach_ring, nb::arg("port"))
+        .def("attach_console", &BoundWaiter::attach_console, nb::arg("port"), nb::arg("console"))
+        .def("detach_console", &BoundWaiter::detach_console, nb::arg("port"))
         .def("mask", [](BoundWaiter& self, std::int64_t port) { return self.waiter.mask(port); }, nb::arg("port"))
         .def("unmask", [](BoundWaiter& self, std::int64_t port) { self.waiter.unmask(port); }, nb::arg("port"))
         .def("watch_fd", [](BoundWaiter& self, std::int64_t token, int fd) { self.waiter.watch_fd(token, fd); },

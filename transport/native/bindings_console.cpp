@@ -66,7 +66,8 @@ nb::object undelivered(BoundConsole& ring) {
 }  // namespace
 
 void bind_console(nb::module_& m) {
-    nb::class_<BoundConsole>(m, "ConsoleRing")
+    nb::class_<ConsoleRing>(m, "_ConsoleIndices");
+    nb::class_<BoundConsole, ConsoleRing>(m, "ConsoleRing")
         .def("write", &write, nb::arg("data"))
         .def("read", &read, nb::arg("limit"))
         .def("peek", &peek)

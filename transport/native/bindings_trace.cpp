@@ -1,7 +1,8 @@
-// Python's view of shared_info.hpp and trace.hpp: opening a domain's buffer, writing the broker's own, and the two clocks side by side.
+// Python's view of shared_info.hpp, trace.hpp and fault_orders.hpp: opening a domain's buffer, writing the broker's own, and the two clocks side by side.
 #include <memory>
 
 #include "bindings.hpp"
+#include "fault_orders.hpp"
 #include "pages.hpp"
 #include "trace.hpp"
 
@@ -18,6 +19,7 @@ void open_own_trace(int info_fd, int buffer_fd) {
     shared_info::map(info_fd);
     trace::own_buffer = buffer.release();  // both stay until the process ends
     static_cast<void>(memory.release());
+    checked(fault_orders::listen());
 }
 
 /// A buffer in Python's memory, for a writer that decides itself whether it traces.

@@ -68,7 +68,7 @@ public:
     /// Bytes written that the peer has not taken.
     std::uint32_t in_flight() {
         check_usable();
-        const std::uint32_t untrusted_cons = load_acquire(*to_peer_.cons);
+        const std::uint32_t untrusted_cons = untrusted_cons_seen_ = load_acquire(*to_peer_.cons);
         return checked(produced_ - untrusted_cons, to_peer_.size, "consumed", untrusted_cons);
     }
 
@@ -77,8 +77,18 @@ public:
     /// Bytes of the peer not yet consumed.
     std::uint32_t unconsumed() {
         check_usable();
-        const std::uint32_t untrusted_prod = load_acquire(*from_peer_.prod);
+        const std::uint32_t untrusted_prod = untrusted_prod_seen_ = load_acquire(*from_peer_.prod);
         return seen_ = checked(untrusted_prod - consumed_, from_peer_.size, "produced", untrusted_prod);
+    }
+
+    /// Whether the peer has moved an index since we looked at it last: once for each time.
+    bool has_news() noexcept {
+        const std::uint32_t untrusted_cons = load_acquire(*to_peer_.cons);
+        const std::uint32_t untrusted_prod = load_acquire(*from_peer_.prod);
+        const bool moved = untrusted_cons != untrusted_cons_seen_ || untrusted_prod != untrusted_prod_seen_;
+        untrusted_cons_seen_ = untrusted_cons;
+        untrusted_prod_seen_ = untrusted_prod;
+        return usable_ && moved;
     }
 
     /// Publishes as many of `count` bytes as there is room for; returns how many.
@@ -156,6 +166,7 @@ private:
     std::uint32_t produced_;
     std::uint32_t consumed_;
     std::uint32_t seen_ = 0;
+    std::uint32_t untrusted_cons_seen_ = 0, untrusted_prod_seen_ = 0;
     std::string fault_;
 };
 

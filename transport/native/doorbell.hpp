@@ -28,6 +28,7 @@
 #include <cstring>
 #include <string>
 
+#include "event_faults.hpp"
 #include "faults.hpp"
 #include "layouts.hpp"
 #include "spin.hpp"
@@ -121,7 +122,7 @@ public:
     void notify() {
         check_open();
         if (trace::on()) [[unlikely]] {
-            notify_traced();  // with all the rest: a call before it would cost the hot path a register
+            notify_watched();  // with all the rest: a call before it would cost the hot path a register
             return;
         }
         raise();
@@ -173,6 +174,12 @@ public:
     bool peer_asleep() const {
         check_open();
         return is_asleep(load_acquire(out_->cpu));
+    }
+
+    /// The event that was raised last is still there: the other end has not taken it.
+    bool untaken() const {
+        check_open();
+        return load_acquire(out_->pending) != 0;
     }
 
     /// Where the peer said it runs, or last ran. Any value: compare it, index nothing with it.
@@ -305,9 +312,16 @@ private:
         }
     }
 
-    [[gnu::noinline]] void notify_traced() {
+    [[gnu::noinline]] void notify_watched() {
         trace::record(trace::Kind::notify, trace_port, 0, 0);
-        raise();
+        const std::uint64_t times = event_faults::times_to_send();
+        if (times != 0) {
+            raise();
+        }
+        for (std::uint64_t more = 1; more < times; ++more) {
+            store_fenced(out_->pending, 1U);
+            ring_pipe();
+        }
     }
 
     std::int64_t budget_of(std::int64_t spin_ns) const { return spin_ns < 0 ? adaptive_.budget_ns() : spin_ns; }

@@ -1,6 +1,6 @@
 // The shared info page of the domain that this process is: its clock, and what the broker switches on and off in it.
 //
-// The page (transport/shared_info.py has its layout) is mapped over a page of this library's own data, so that its words have
+// The page (transport/shared_info.py has its layout; event_faults.hpp and fault_orders.hpp read some of it) is mapped over a page of this library's own data, so that its words have
 // fixed addresses: through a pointer, each look would take an instruction and a load more. Until then it is all zeros, which is
 // no domain's page: everything is off, and system time is CLOCK_MONOTONIC.
 #pragma once

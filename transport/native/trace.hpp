@@ -49,6 +49,8 @@ enum class Kind : std::uint8_t {
 
 /// Values of the switch: which clock the records carry.
 enum Clock : std::uint32_t { off = 0, monotonic = 1, counter = 2 };
+/// In the switch; its other bits are event_faults.hpp's.
+inline constexpr std::uint32_t clock_mask = 0xff;
 
 /// `count` 0: one message whose own id is `id`. Else `count` messages with the ring indices from `id` on.
 struct Record {
@@ -66,7 +68,7 @@ static_assert((records & (records - 1)) == 0);
 
 inline std::uint32_t& switch_word() { return shared_info::at<std::uint32_t>(shared_info::trace_switch_offset); }
 
-/// Whether somebody traces us. Said to the compiler in assembly where it would take three instructions for two.
+/// Whether somebody traces us, or has our notifications fail. Said to the compiler in assembly where it would take three instructions for two.
 inline bool on() {
 #if defined(HVD_WITHOUT_TRACE)  // for the test that counts what it costs
     return false;
@@ -126,7 +128,16 @@ public:
         store_release(slot.sequence, n + 1);
     }
 
+    /// By its owner's one thread that notifies and waits; a second one may lose counts.
+    void count(std::size_t what, std::uint64_t more) noexcept {
+        std::uint64_t& word = head_[counts_at + what];
+        store_relaxed(word, load_relaxed(word) + more);
+    }
+
 private:
+    /// Words into the first page: on a line of their own.
+    static constexpr std::size_t counts_at = 16;
+
     /// All page faults at the first record, not one at every 128th of the first lap. Where it is refused, they come then.
     [[gnu::noinline, gnu::cold]] void map_pages() const noexcept {
         constexpr int populate_write = 23;  // MADV_POPULATE_WRITE, since Linux 5.14
@@ -140,9 +151,18 @@ private:
 /// This process's buffer, if it is a domain: set once, before its switch can be on.
 __attribute__((visibility("hidden"))) inline Buffer* own_buffer = nullptr;
 
-/// Only where `on()`; it may have been switched off since, or there may be no buffer.
+/// What is counted in its first page while a fault is on (event_faults.hpp), and always what nobody had notified of.
+enum class Count : std::size_t { dropped = 0, delayed = 1, repeated = 2, found = 3 };
+
+inline void count(Count what, std::uint64_t more) noexcept {
+    if (own_buffer != nullptr) {
+        own_buffer->count(static_cast<std::size_t>(what), more);
+    }
+}
+
+/// Only where `on()`; it may have been switched off since, or not for us, or there may be no buffer.
 [[gnu::noinline]] inline void record(Kind kind, std::uint32_t port, std::uint64_t id, std::uint32_t count) noexcept {
-    const std::uint32_t clock = load_relaxed(switch_word());
+    const std::uint32_t clock = load_relaxed(switch_word()) & clock_mask;
     if (own_buffer != nullptr && clock != off) {
         own_buffer->record(kind, port, id, count, clock);
     }

@@ -5,14 +5,20 @@
 // at by nobody until unmasked. Going to sleep arms the polled ports and looks once more (see doorbell.hpp); waking polls
 // again those that were active lately. So a wait costs what the active ports cost, however many are bound, and a quiet
 // port costs nothing.
+//
+// A notification may be lost: a peer died before it, or has a broken transport, or a fault was injected. A ring whose owner waits
+// for an event that never comes would stand still for ever, since its peer notifies no second time. So whoever has rings looks at
+// all of them now and then, at most once in `look_again_most_ns` while nothing is found.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "console_ring.hpp"
 #include "doorbell.hpp"
 #include "epoll_set.hpp"
 #include "ring.hpp"
@@ -28,6 +34,7 @@ struct WaiterStatistics {
     std::uint64_t wakeups = 0;       // sleeps that ended with something ready
     std::uint64_t idle_wakeups = 0;  // sleeps that ended with nothing: a stale byte, a masked port, junk from a peer
     std::uint64_t delivered = 0;     // ports and tokens handed out
+    std::uint64_t found = 0;         // of these: work in a ring that nobody had notified of
 };
 
 class Waiter {
@@ -67,6 +74,7 @@ public:
         check_idle();
         Slot& slot = at(port);
         detach_ring(port);
+        detach_console(port);
         leave_polled(slot);
         slot.bell.disarm(current_cpu());
         slot.bell.bound_to_waiter = false;
@@ -83,6 +91,7 @@ public:
                              (slot.ring != nullptr ? "it has a ring already" : "the ring is attached to a port already"));
         }
         slot.ring = &ring;
+        ++rings_;
         ring.attached_to_waiter = true;
         ring.trace_port = static_cast<std::uint32_t>(port);
         if (slot.state == State::armed) {
@@ -96,7 +105,26 @@ public:
         if (slot.ring != nullptr) {
             slot.ring->attached_to_waiter = false;
             slot.ring = nullptr;
+            --rings_;
         }
+    }
+
+    /// Bytes, not requests: it is notified of each, so it is looked at only where a notification may have been lost.
+    void attach_console(std::int64_t port, ConsoleRing& console) {
+        check_idle();
+        Slot& slot = at(port);
+        if (slot.console != nullptr) {
+            throw LocalError("port " + std::to_string(port) + ": it has a console already");
+        }
+        slot.console = &console;
+        ++rings_;
+    }
+
+    void detach_console(std::int64_t port) {
+        check_idle();
+        Slot& slot = at(port);
+        rings_ -= slot.console != nullptr ? 1 : 0;
+        slot.console = nullptr;
     }
 
     /// False: it was masked already.
@@ -179,8 +207,14 @@ public:
             }
             ++statistics_.spins_missed;
         }
+        if (began >= look_at_ns() && look_again(false)) {
+            return Wake::ready;
+        }
         for (;;) {
-            const Wake wake = sleep(deadline_ns);
+            const Wake wake = sleep(std::min(deadline_ns, look_at_ns()));
+            if (wake == Wake::timed_out && now_ns() >= look_at_ns() && look_again(true)) {
+                return Wake::ready;
+            }
             if (wake != Wake::timed_out) {
                 if (wake == Wake::ready) {
                     adaptive_.missed(now_ns() - began, woken_by_polled_);
@@ -226,6 +260,7 @@ private:
         std::int64_t port;
         Doorbell& bell;
         Ring* ring = nullptr;
+        ConsoleRing* console = nullptr;
         State state = State::armed;
         int quiet_sleeps = 0;
         std::size_t polled_at = 0;         // index in polled_, while polled
@@ -237,6 +272,7 @@ private:
     static constexpr int quiet_sleeps_max = 8;
     /// How long a waiter that is never idle may leave its epoll set unlooked at.
     static constexpr std::int64_t epoll_interval_ns = 250'000;
+    static constexpr std::int64_t look_again_least_ns = 10'000'000, look_again_most_ns = 1'000'000'000;
 
     void check_idle() const {
         if (busy || !epoll_.is_open()) [[unlikely]] {
@@ -361,6 +397,32 @@ private:
         }
     }
 
+    /// When all rings are to be looked at.
+    std::int64_t look_at_ns() const { return rings_ == 0 ? never_ns : looked_again_ns_ + look_again_ns_; }
+
+    /// Delivers what lies in rings although nobody has notified of it. A ring that we poll is looked at by each wait: what is in
+    /// it was notified of, or will be, unless we have slept on it.
+    bool look_again(bool slept) {
+        std::uint64_t found = 0;
+        for (auto& [port, slot] : slots_) {
+            const bool told = slot->state == State::masked || (slot->state == State::polled && !slept) || slot->bell.pending();
+            const bool has_work = slot->ring != nullptr && slot->ring->has_work();
+            const bool has_news = slot->console != nullptr && slot->console->has_news();
+            if (!told && (has_work || has_news)) {
+                if (slot->state == State::armed) {
+                    poll_again(*slot);
+                }
+                deliver(*slot);
+                ++found;
+            }
+        }
+        statistics_.found += found;
+        trace::count(trace::Count::found, found);
+        look_again_ns_ = found != 0 ? look_again_least_ns : std::min(2 * look_again_ns_, look_again_most_ns);
+        looked_again_ns_ = now_ns();
+        return found != 0;
+    }
+
     void look_at_epoll_if_due() {
         const bool nothing_there = fds_.empty() && polled_.size() == slots_.size();
         if (!nothing_there && now_ns() - epoll_.looked_at_ns() >= epoll_interval_ns) {
@@ -397,6 +459,9 @@ private:
     SpinBudget adaptive_;
     Yielding yielding_;
     EpollSet epoll_;
+    std::size_t rings_ = 0;
+    std::int64_t look_again_ns_ = look_again_most_ns;
+    std::int64_t looked_again_ns_ = now_ns();
     bool mask_delivered_ = false;
     bool woken_by_polled_ = false;
     std::int32_t cpu_ = cpu_unknown;

@@ -14,7 +14,7 @@ import typer
 from hvd.toolstack.cli import watching, xl  # noqa: F401 - they declare more of them
 from hvd.toolstack.cli.command import AsJson, Deadline, Grace, Name, Names, Policy, Require, Wait, app, as_seconds
 from hvd.toolstack.cli.command import command as _command
-from hvd.toolstack.cli.completion import domain_names, log_names
+from hvd.toolstack.cli.completion import domain_names, fault_names, log_names
 from hvd.toolstack.cli.output import BAD_INPUT, FAILED, print_error
 
 if TYPE_CHECKING:
@@ -116,19 +116,23 @@ def list_(
     )
 
 
-@_command("hvd info", "hvd info total_memory", "hvd info --json", "hvd info --sandbox", "hvd info --quotas")
+@_command(
+    "hvd info", "hvd info total_memory", "hvd info --json", "hvd info --sandbox", "hvd info --quotas",
+    "hvd info --heartbeat",
+)  # fmt: skip
 def info(
     *,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Only this fact's value.")] = "",
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Each domain's sandbox, layer by layer.")] = False,
     quotas: Annotated[bool, typer.Option("--quotas", help="What each domain has of what it may have.")] = False,
+    heartbeat: Annotated[bool, typer.Option("--heartbeat", help="How each domain was found at its last beat.")] = False,
     json: AsJson = False,
 ) -> None:
     """Show the machine: processors, memory, uptime, what is in use, its processes."""
     from hvd.toolstack.cli import look
 
-    if sandbox or quotas:
-        (look.sandboxes if sandbox else look.quotas)(as_json=json)
+    if sandbox or quotas or heartbeat:
+        (look.sandboxes if sandbox else look.quotas if quotas else look.heartbeats)(as_json=json)
     else:
         look.info(name, as_json=json)
 
@@ -248,6 +252,57 @@ def kill(
     from hvd.toolstack.cli import change
 
     change.kill(names, change.signal_from(signal), as_json=json)
+
+
+@_command(
+    "hvd fault list",
+    "hvd fault hang storage --for 2",
+    "hvd fault drop-events ivi --for 5 --set rate=300 --seed 7",
+    "hvd fault swizzle --dry-run",
+    "hvd fault broker-kill --json",
+)
+def fault(
+    *,
+    name: Annotated[
+        str, typer.Argument(metavar="FAULT", help="A fault's name, or list.", autocompletion=fault_names)
+    ],
+    victims: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Domains' names or domids.", autocompletion=domain_names),
+    ] = None,
+    for_: Annotated[
+        float | None,
+        typer.Option("--for", metavar="SECONDS", parser=as_seconds, help="How long; it is undone then, whoever lives."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Decides what is random; else one is drawn.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PARAMETER=N", help="Of this fault; may be repeated.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and do nothing.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Inject a fault into the running cluster, and say whether a witness saw it take effect.
+
+    Ends with 1 when it did not. docs/faults.md describes each fault.
+    """
+    from hvd.toolstack.cli import fault as faults
+
+    if name == "list":
+        faults.list_faults(as_json=json)
+        return
+    sys.exit(
+        faults.fault(
+            name,
+            victims or [],
+            for_s=for_,
+            seed=seed,
+            settings=settings or [],
+            dry_run=dry_run,
+            as_json=json,
+        )
+    )
 
 
 @_command("hvd console ivi")

@@ -65,6 +65,9 @@ def _from_file(
         hint = "use `hvd loadpolicy` and `hvd setenforce`"
         expected = "domains to add to a cluster that is running"
         raise ConfigError([Problem(str(file), key, expected, "what the security policy is to be", hint)])
+    if config.groups:
+        expected = "domains to add to a cluster that is running"
+        raise ConfigError([Problem(str(file), "group", expected, "a group", "groups are made by `hvd up`")])
     return [config.domain(name) for name in config.start_order]
 
 

@@ -23,3 +23,10 @@ def log_names(incomplete: str) -> list[str]:
 
     names = [path.stem for path in (default_run_dir() / LOG).glob("*.log")]
     return sorted(name for name in names if name.startswith(incomplete))
+
+
+def fault_names(incomplete: str) -> list[str]:
+    """The faults there are, and `list`."""
+    from hvd.toolstack.faults.registry import FAULTS
+
+    return [name for name in ("list", *FAULTS) if name.startswith(incomplete)]

@@ -89,6 +89,19 @@ def sandboxes(*, as_json: bool) -> None:
             print_line(f"    lacks {name}: {reason}")
 
 
+def heartbeats(*, as_json: bool) -> None:
+    """How often each domain is looked at, and how it was found last."""
+    with Cluster.attach() as cluster:
+        infos = cluster.infos().values()
+    if as_json:
+        names = ("domid", "name", "state", "heartbeat_ms", "heartbeat", "group")
+        print_json([{name: getattr(info, name) for name in names} for info in infos])
+        return
+    every = [f"{info.heartbeat_ms:,} ms" if info.heartbeat_ms else "never" for info in infos]
+    rows = [(info.name, often, info.heartbeat or "-", info.group) for info, often in zip(infos, every, strict=True)]
+    print_table(("Name", "Every", "Found", "Group"), rows)
+
+
 def quotas(*, as_json: bool) -> None:
     """What each domain has in use of what it may have."""
     with Cluster.attach() as cluster:

@@ -25,6 +25,7 @@ from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.run_dir import AUDIT_LOG, Order
 
 if TYPE_CHECKING:
+    from hvd.toolstack.faults.injection import Injection
     from hvd.toolstack.trace.trace import Trace
 
 ALREADY = 0.0
@@ -72,15 +73,17 @@ class Cluster:
         run_dir: str | os.PathLike[str] | None = None,
         name: str = "hvd",
         policy: str | os.PathLike[str] | None = None,
+        groups: Iterable[m.GroupConfig] = (),
     ) -> Cluster:
         """A cluster of these domains; one named Domain-0 says what dom0 is. ConfigError when something is wrong.
 
-        `policy` is the name or the file of its security policy; None: the default.
+        `policy` is the name or the file of its security policy; None: the default. `groups`: who is restarted together.
         """
         from hvd.toolstack.cluster.configuration import plan_from_domains
         from hvd.toolstack.config.policy_file import load_policy
 
-        return cls(plan_from_domains(domains, name, None if policy is None else load_policy(policy)), run_dir)
+        loaded = None if policy is None else load_policy(policy)
+        return cls(plan_from_domains(domains, name, loaded, groups=groups), run_dir)
 
     @classmethod
     def attach(cls, run_dir: str | os.PathLike[str] | None = None) -> Cluster:
@@ -331,6 +334,24 @@ class Cluster:
         from hvd.toolstack.trace.trace import Trace
 
         return Trace(self, Path(path), domains)
+
+    # ---- faults -----------------------------------------------------------------------------------------------------
+
+    def fault(
+        self,
+        name: str,
+        *victims: Domain | str,
+        for_s: float | None = None,
+        seed: int | None = None,
+        **parameters: int | str,
+    ) -> Injection:
+        """Inject a fault (docs/faults.md): `with cluster.fault("hang", "storage", for_s=2) as injection: ...`
+
+        BadFault says what is wrong with the order, HypercallError what the broker refuses; then nothing was injected.
+        """
+        from hvd.toolstack.faults.injection import inject
+
+        return inject(self, name, victims, for_s, seed, **parameters)
 
     # ---- changing and waiting ---------------------------------------------------------------------------------------
 

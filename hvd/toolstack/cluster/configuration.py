@@ -13,13 +13,14 @@ from hvd.toolstack.cluster.boot_plan import BootPlan
 from hvd.toolstack.config import ClusterConfig, load
 from hvd.toolstack.config.cluster_file import check_labels
 from hvd.toolstack.config.domains import Draft
+from hvd.toolstack.config.groups import GroupDraft
 from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES, NAME_SYNTAX, full_name, is_name
 from hvd.toolstack.config.problems import Place, Report, shown
 from hvd.toolstack.config.relations import check_relations, start_order
 from hvd.toolstack.config.sandboxes import check_layers
 from hvd.transport.codec import encode
-from hvd.transport.messages import BootConfig, DeviceConfig, DomainConfig, Policy
+from hvd.transport.messages import BootConfig, DeviceConfig, DomainConfig, GroupConfig, Policy
 from hvd.transport.xsm import OPEN_POLICY
 
 
@@ -29,7 +30,7 @@ def plan_of(config: ClusterConfig, require: Sequence[str] = ()) -> BootPlan:
         replace(domain, sandbox_require=[*dict.fromkeys([*domain.sandbox_require, *require])])
         for domain in (config.dom0, *(config.domain(name) for name in config.start_order))
     ]
-    boot = BootConfig(config.policy, config.enforcing, ordered)
+    boot = BootConfig(config.policy, config.enforcing, ordered, list(config.groups))
     return BootPlan(config.name, msgpack.packb(encode(boot)), _held_back(config))
 
 
@@ -41,7 +42,11 @@ def plan_from_file(
 
 
 def plan_from_domains(
-    domains: Iterable[DomainConfig], name: str, policy: Policy | None = None, require: Sequence[str] = ()
+    domains: Iterable[DomainConfig],
+    name: str,
+    policy: Policy | None = None,
+    require: Sequence[str] = (),
+    groups: Iterable[GroupConfig] = (),
 ) -> BootPlan:
     """A cluster of these domains, checked as a cluster file's are; ConfigError names everything that is wrong."""
     report = Report("Cluster.build", "")
@@ -50,12 +55,16 @@ def plan_from_domains(
     drafts = [_draft(config, index, kernels, report) for index, config in enumerate(domains)]
     given_dom0 = [draft.config for draft in drafts if draft.config.name in DOM0_NAMES]
     guests = [draft for draft in drafts if draft.config.name not in DOM0_NAMES]
-    check_relations(report, guests, {})
+    supervised = [GroupDraft(("group", index), group) for index, group in enumerate(groups)]
+    for group in supervised:
+        report.label(group.place, group.config.name)
+    check_relations(report, guests, {}, supervised)
     check_labels(report, policy, [(draft.place, draft.config) for draft in drafts])
     report.raise_if_wrong()
     dom0 = replace(given_dom0[0], name=DOM0_NAME) if given_dom0 else ClusterConfig().dom0
     configs = tuple(draft.config for draft in guests)
-    return plan_of(ClusterConfig(name, None, dom0, configs, start_order(guests), policy), require)
+    order, kept = start_order(guests, supervised), tuple(group.config for group in supervised)
+    return plan_of(ClusterConfig(name, None, dom0, configs, order, kept, policy), require)
 
 
 def _draft(config: DomainConfig, index: int, kernels: Kernels, report: Report) -> Draft:

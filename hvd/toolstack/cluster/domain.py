@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hvd.toolstack.cluster.cluster import Cluster
 
 DOM0_NAME = "Domain-0"
+BEATING = "beating"
 WAIT_DEADLINE_S = 30.0
 DETACH_DEADLINE_S = 10.0
 """As long as libxl waits for a device (LIBXL_DESTROY_TIMEOUT)."""
@@ -92,6 +93,12 @@ class DomainInfo:
     """Physical CPUs it may run on; empty: all."""
     denials: int = 0
     """How often the policy has denied it something."""
+    group: str = ""
+    """The group that it is restarted with; empty: none."""
+    heartbeat_ms: int = 0
+    """How often it is looked at whether it hangs; 0: never."""
+    heartbeat: str = ""
+    """How it was found last: beating, busy, stopped, ...; empty while it does not run, or has none."""
 
     @classmethod
     def from_wire(cls, fields: dict[str, Any]) -> DomainInfo:
@@ -102,8 +109,10 @@ class DomainInfo:
 
     @property
     def state_text(self) -> str:
-        """The state for people: of one that waits, for whom."""
+        """The state for people: of one that waits, for whom; of one that does not take its events, what it does."""
         text = self.state.replace("_", " ")
+        if self.heartbeat not in ("", BEATING):
+            return f"{text}, {self.heartbeat}"
         return f"{text} for {', '.join(self.waits_for)}" if self.waits_for else text
 
     def as_dict(self) -> dict[str, Any]:

@@ -26,8 +26,9 @@ __all__ = ["HELLO", "KINDS", "MISSED", "EventStream", "LifecycleEvent"]
 MISSED = "missed"
 KINDS = (
     "created", "starting", "ready", "paused", "unpaused", "shutting down", "signalled", "console", "denied",
-    "renamed", "configured", "attached", "detached", "detach refused", "dumping core", "died", "backing off", "failed",
-    "destroyed", "booted", "broker restarted", "zygote restarted", MISSED,
+    "renamed", "configured", "attached", "detached", "detach refused", "hangs", "dumping core", "died", "backing off",
+    "failed", "group restarts", "group failed", "destroyed", "fault injected", "fault over", "booted",
+    "broker restarted", "zygote restarted", MISSED,
 )  # fmt: skip
 """What happens, in the words of `LifecycleEvent.event`; `hello` is no event but a broker's greeting."""
 HELLO_DEADLINE_S = 10.0

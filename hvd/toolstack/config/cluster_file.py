@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hvd.toolstack.config.document import document_of, text_of
 from hvd.toolstack.config.domains import DOM0_KERNEL, Draft, read_dom0, read_domain
+from hvd.toolstack.config.groups import read_group
 from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.names import DOM0_NAME, name_from
 from hvd.toolstack.config.policy_file import expected_policy, path_of, read_policy, shipped
@@ -14,7 +15,7 @@ from hvd.toolstack.config.problems import Place, Report, nearest, shown
 from hvd.toolstack.config.relations import Running, check_relations, start_order
 from hvd.toolstack.config.table import Table, table_in
 from hvd.transport.limits import DOMAINS_MAX, MESSAGE_BYTES_MAX
-from hvd.transport.messages import DomainConfig, Policy
+from hvd.transport.messages import DomainConfig, GroupConfig, Policy
 from hvd.transport.xsm import OPEN_POLICY
 
 MODES = ("enforcing", "permissive")
@@ -33,7 +34,8 @@ class ClusterConfig:
     domains: tuple[DomainConfig, ...] = ()
     """Every other domain, as they stand in the file."""
     start_order: tuple[str, ...] = ()
-    """Their names, each behind the domains it comes `after` and those that host its backends."""
+    """Their names, each behind the domains it comes `after`, those that host its backends, and earlier members."""
+    groups: tuple[GroupConfig, ...] = ()
     policy: Policy = OPEN_POLICY
     enforcing: bool = True
 
@@ -71,16 +73,18 @@ def _read(root: Table, file: Path, running: Running | None, override: Policy | N
     dom0 = _subtable(root, "dom0")
     dom0_config = read_dom0(dom0 or Table(root.report, dom0_place, {}), kernels, file.parent)
     drafts = [read_domain(table, kernels, file.parent) for table in root.tables("domain", "domain")]
+    groups = [read_group(table) for table in root.tables("group", "group")]
     policy = _policy(root, file.parent, override)
     mode = root.choice("flask", "enforcing", MODES)
     root.finish()
     _check_sizes(root.report, drafts)
-    check_relations(root.report, drafts, running or {})
+    check_relations(root.report, drafts, running or {}, groups)
     if running is None:  # else the machine that runs has a policy already, and says itself what it lacks
         check_labels(root.report, policy, [(dom0_place, dom0_config), *((each.place, each.config) for each in drafts)])
     root.report.raise_if_wrong()
     domains = tuple(draft.config for draft in drafts)
-    return ClusterConfig(name, file, dom0_config, domains, start_order(drafts), policy, mode == "enforcing")
+    order, supervised = start_order(drafts, groups), tuple(group.config for group in groups)
+    return ClusterConfig(name, file, dom0_config, domains, order, supervised, policy, mode == "enforcing")
 
 
 def _subtable(root: Table, key: str) -> Table | None:

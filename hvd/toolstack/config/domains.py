@@ -12,6 +12,7 @@ from hvd.toolstack.config.policy_file import LABEL_SYNTAX, is_label
 from hvd.toolstack.config.problems import Place, shown
 from hvd.toolstack.config.sandboxes import read_sandbox
 from hvd.toolstack.config.table import Table
+from hvd.transport.limits import HEARTBEAT_MS_LEAST
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
 
 MEMORY_MIB_MAX = 1 << 22
@@ -53,6 +54,7 @@ def read_dom0(table: Table, kernels: Kernels, directory: Path) -> DomainConfig:
         vcpus=table.whole("vcpus", default.vcpus, 1, VCPUS_MAX),
         cpus=_cpus(table),
         driver_domain=True,
+        heartbeat_ms=_heartbeat(table),
         seclabel=_seclabel(table),
         **read_sandbox(table, directory),
     )
@@ -83,6 +85,7 @@ def read_domain(table: Table, kernels: Kernels, directory: Path) -> Draft:
         on_reboot=table.choice("on_reboot", default.on_reboot, ACTIONS),
         on_crash=table.choice("on_crash", default.on_crash, ACTIONS),
         on_watchdog=table.choice("on_watchdog", default.on_watchdog, ACTIONS),
+        heartbeat_ms=_heartbeat(table),
         restart=_restart_policy(table),
         after=list(dict.fromkeys(other for _, other in after)),
         devices=[device for _, device in devices],
@@ -117,6 +120,17 @@ def _seclabel(table: Table) -> str:
 def _kernel(table: Table, kernels: Kernels, default: str | None) -> str:
     kernel = table.text("kernel", default)
     return kernels.check(table.report, table.at("kernel"), kernel) if kernel else ""
+
+
+def _heartbeat(table: Table) -> int:
+    """Milliseconds, or 0 for none."""
+    default = DomainConfig("", "").heartbeat_ms
+    value = table.take("heartbeat_ms")
+    if value is None or (type(value) is int and (value == 0 or HEARTBEAT_MS_LEAST <= value <= POLICY_MS_MAX)):
+        return default if value is None else value
+    expected = f"0, for none, or a whole number from {HEARTBEAT_MS_LEAST} to {POLICY_MS_MAX}"
+    table.report.wrong(table.at("heartbeat_ms"), expected, shown(value))
+    return default
 
 
 def _restart_policy(table: Table) -> RestartPolicy:

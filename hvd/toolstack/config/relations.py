@@ -1,10 +1,11 @@
 """What must hold between the domains of a cluster file: names, backends, shared images, an order to start in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from hvd.toolstack.config.disks import Disk
 from hvd.toolstack.config.domains import Draft
+from hvd.toolstack.config.groups import GroupDraft, check_groups, starts_behind
 from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES
 from hvd.toolstack.config.problems import Report, nearest, shown
 
@@ -12,19 +13,41 @@ Running = Mapping[str, bool]
 """The domains of a running cluster beside dom0, by name: whether each is a driver domain."""
 
 
-def check_relations(report: Report, drafts: list[Draft], running: Running) -> None:
-    """Report every relation that does not hold, among these domains and with those that are running."""
+def check_relations(
+    report: Report, drafts: list[Draft], running: Running, groups: Sequence[GroupDraft] = ()
+) -> None:
+    """Report every relation that does not hold, among these domains and groups and with those that are running."""
     by_name = _named(report, drafts, running)
+    check_groups(report, list(groups), {name: draft.place for name, draft in by_name.items()})
     for draft in drafts:
         _check_names(report, draft, by_name, running)
         _check_device_numbers(report, draft)
     _check_writers(report, [disk for draft in drafts for disk in draft.disks])
-    _check_cycles(report, by_name)
+    if not _check_cycles(report, by_name):
+        _check_group_order(report, by_name, list(groups))
 
 
-def start_order(drafts: list[Draft]) -> tuple[str, ...]:
-    """Every name but dom0's, each behind those it comes `after` and those that host its backends."""
-    return tuple(TopologicalSorter(_waits_for({draft.config.name: draft for draft in drafts})).static_order())
+def start_order(drafts: list[Draft], groups: Sequence[GroupDraft] = ()) -> tuple[str, ...]:
+    """Every name but dom0's, each behind those it comes `after`, those that host its backends, and earlier members."""
+    by_name = {draft.config.name: draft for draft in drafts}
+    return tuple(TopologicalSorter(_in_group_order(_waits_for(by_name), list(groups))).static_order())
+
+
+def _in_group_order(graph: dict[str, list[str]], groups: list[GroupDraft]) -> dict[str, list[str]]:
+    for later, earlier in starts_behind(groups):
+        if {later, earlier} <= graph.keys():
+            graph[later].append(earlier)
+    return graph
+
+
+def _check_group_order(report: Report, by_name: dict[str, Draft], groups: list[GroupDraft]) -> None:
+    """Members stand in an order in which they can start."""
+    cycle = _cycle(_in_group_order(_waits_for(by_name), groups))
+    if cycle:
+        inside = [group for group in groups if set(cycle) & set(group.config.members)]
+        place = (*(inside or groups)[0].place, "members")
+        hint = "each is to start behind the next: through after, as the backend of a device, or as members of a group"
+        report.wrong(place, "members in an order to start in", " → ".join(cycle), hint)
 
 
 def _named(report: Report, drafts: list[Draft], running: Running) -> dict[str, Draft]:
@@ -91,9 +114,10 @@ def _waits_for(by_name: dict[str, Draft]) -> dict[str, list[str]]:
     }
 
 
-def _check_cycles(report: Report, by_name: dict[str, Draft]) -> None:
-    """Each cycle found is reported and taken out, until none is left."""
+def _check_cycles(report: Report, by_name: dict[str, Draft]) -> bool:
+    """Each cycle found is reported and taken out, until none is left; whether there was one."""
     graph = _waits_for(by_name)
+    found = False
     while cycle := _cycle(graph):
         place = by_name[cycle[0]].place
         hint = "each waits for the next, through after or as the backend of a device"
@@ -101,6 +125,8 @@ def _check_cycles(report: Report, by_name: dict[str, Draft]) -> None:
         for name in set(cycle):
             del graph[name]
         graph = {name: [other for other in others if other in graph] for name, others in graph.items()}
+        found = True
+    return found
 
 
 def _cycle(graph: dict[str, list[str]]) -> list[str]:

@@ -110,7 +110,7 @@ private:
             case 3: bell.kick(); break;
             case 4: EXPECT(!bell.take() || !bell.pending()); break;
             case 5: bell.peer_closed(); break;
-            case 6: bell.peer_asleep(); break;
+            case 6: input_.flag() ? bell.peer_asleep() : bell.untaken(); break;
             case 7:
             case 8: wait(bell, input_.flag() ? 0 : 2'000); break;
             case 9: input_.flag() ? bell.mark_closed() : bell.mark_open(); break;

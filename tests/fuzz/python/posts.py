@@ -37,16 +37,15 @@ class Broker:
         self.theirs.setblocking(False)
         self.heard: list[bytes] = []
         self.faults: list[FaultNotice | None] = []
-        self.killed: list[DomId] = []
         descriptors = [-1, -1]
         descriptors[UPCALL] = self.ours.fileno()
         held: Any = SimpleNamespace(by_key={domain_key(DOM): descriptors})
         self.poller = Poller()
         self.sockets = UpcallSockets(
-            held, self.poller, lambda *_, **__: None, kill=self.killed.append, on_post=self._post,
-            on_fault=lambda domain, notice: self.faults.append(notice),
+            held, self.poller, lambda *_, **__: None, kill=lambda domid: None,
+            on_fault=lambda domain, notice: self.faults.append(notice), on_post=self._post,
         )  # fmt: skip
-        self.poller.watch(self.ours.fileno(), lambda: self.sockets.hear(self.domain))
+        self.sockets.listen(self.domain)
 
     def _post(self, domain: Domain, body: bytes) -> None:
         """As the loop takes one in, to the point where the tables begin."""

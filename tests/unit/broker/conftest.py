@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from hvd.broker.groups import Groups
 from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import Hypervisor
 from hvd.transport.ids import DOMID_XEN, DomId
-from hvd.transport.messages import DomainConfig
+from hvd.transport.messages import DomainConfig, GroupConfig
 
 FALLIBLE = {
     "create_channel": "channel",
@@ -24,7 +25,9 @@ FALLIBLE = {
     "attach_store_ring": "ring",
     "switch_trace": "trace",
 }
-ANSWERING = {"physinfo", "read_extent", "trace_clock", "trace_head", "read_trace", "events_sent"}
+ANSWERING = {
+    "physinfo", "heartbeat", "read_extent", "trace_clock", "trace_head", "read_trace", "events_sent", "fault_counts",
+}  # fmt: skip
 
 
 class RecordingHardware(NoHardware):
@@ -57,10 +60,10 @@ class RecordingHardware(NoHardware):
 class Board:
     """A hypervisor with its recording world, and the steps of domains' lives in short words. The clock is `now`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *groups: GroupConfig) -> None:
         self.hardware = RecordingHardware()
         self.now = 1_000_000_000
-        self.h = Hypervisor(b"secret", self.now, self.hardware)
+        self.h = Hypervisor(b"secret", self.now, self.hardware, groups=Groups(groups))
         self.pids = 100
 
     def create(self, name: str, **fields: Any) -> DomId:

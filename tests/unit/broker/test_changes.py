@@ -11,7 +11,9 @@ from hvd.broker.errors import Refused
 from hvd.transport import messages as m
 from hvd.transport.codec import decode
 from hvd.transport.ids import DOM0
-from hvd.transport.messages import DeviceConfig, DomainConfig
+from hvd.transport.messages import DeviceConfig, DomainConfig, GroupConfig
+
+from .conftest import Board
 
 
 @pytest.fixture
@@ -50,6 +52,26 @@ def test_a_renamed_guest_is_named_so_in_its_backends_directories(board, driver, 
     assert config(board, guest).name == "ivi"
     told = [event for _, event in board.hardware.named("publish")]
     assert (guest, "renamed", "it was guest") in [(event.domid, event.event, event.detail) for event in told]
+
+
+def test_a_renamed_member_is_restarted_with_its_group():
+    board = Board(GroupConfig("g", ["a", "b"], strategy="one_for_all"))
+    board.boot("Domain-0")
+    a, b = board.boot("a"), board.boot("b")
+    call(board, m.DomctlRename(a, "x"))
+    assert [domain["group"] for domain in call(board, m.DomctlList())] == ["", "g", "g"]
+    board.dies(b)
+    assert (board.h.domains[a].life.name, board.h.waits_for(board.h.domains[b])) == ("DYING", ["x"])
+
+
+def test_no_domain_can_have_a_groups_name():
+    board = Board(GroupConfig("g", ["a"]))
+    board.boot("Domain-0")
+    a = board.boot("a")
+    with pytest.raises(Refused, match="'g' is a group's name"):
+        call(board, m.DomctlRename(a, "g"))
+    with pytest.raises(Refused, match="'g' is a group's name"):
+        board.create("g")
 
 
 @pytest.mark.parametrize(

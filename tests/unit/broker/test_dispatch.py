@@ -49,13 +49,14 @@ DOM0_CALLS = {
     m.DomctlTrigger, m.DomctlSysrq, m.SysctlClearConsole, m.SysctlEvtchns, m.SysctlGrants, m.SysctlRings,
     m.MachineStop, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas,
     m.SysctlEvents, m.TraceStart, m.TraceStop, m.TraceBuffers, m.TraceRead,
+    m.FaultBegin, m.FaultEnd, m.FaultList, m.FaultCounts, m.MachineStrike,
 }
 READS = {
     m.XenVersion, m.EvtchnSend, m.EvtchnStatus, m.StoreDirectory, m.StoreRead, m.StoreReadAll,
     m.StoreGetPerms,
     m.DomctlList, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas, m.TraceBuffers, m.TraceRead,
     m.DomctlGetConfig, m.SysctlEvtchns, m.SysctlGrants, m.SysctlRings,
-    m.SysctlEvents, m.XsmGetenforce,
+    m.SysctlEvents, m.XsmGetenforce, m.FaultList, m.FaultCounts,
 }
 
 

@@ -13,7 +13,7 @@ from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, DomId, Incarnation, Port
-from hvd.transport.limits import DOMAINS_MAX
+from hvd.transport.limits import DOMAINS_MAX, HEARTBEAT_MS_LEAST
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
 
 MS, S = 1_000_000, 1_000_000_000
@@ -97,6 +97,7 @@ def test_a_name_that_is_no_file_name_and_no_store_path_is_refused(board, name):
         ({"devices": [ECHO]}, errno.EINVAL),
         ({"on_crash": "explode"}, errno.EINVAL),
         ({"on_watchdog": ""}, errno.EINVAL),
+        ({"heartbeat_ms": HEARTBEAT_MS_LEAST - 1}, errno.EINVAL),
     ],
 )
 def test_a_config_that_cannot_be_is_refused_and_changes_nothing(board, fields, expected):
@@ -617,6 +618,25 @@ def test_a_watchdog_that_runs_out_ends_its_domain_and_its_key_decides(board):
     board.dies(dom)
     assert life(board, dom) is Life.PRESERVED
     assert board.h.domains[dom].last_death == "watchdog: its watchdog timer ran out"
+
+
+def test_a_domain_that_hangs_ends_as_by_a_watchdog_and_its_key_decides(board):
+    dom = board.boot("ivi", on_watchdog="preserve", on_crash="restart", heartbeat_ms=HEARTBEAT_MS_LEAST)
+    board.h.hung(dom, board.h.domains[dom].incarnation, "it hangs: stopped")
+    assert (life(board, dom), signals(board, dom)[-1]) == (Life.DYING, SIGKILL)
+    board.dies(dom)
+    assert (life(board, dom), board.h.domains[dom].last_death) == (Life.PRESERVED, "watchdog: it hangs: stopped")
+    assert ("hangs", "ivi") in events(board)
+
+
+@pytest.mark.parametrize("life_", [Life.PAUSED, Life.DUMPING, Life.DYING, Life.STARTING])
+def test_a_hang_of_a_domain_that_does_not_run_any_more_is_none(board, life_):
+    dom = board.boot("ivi")
+    board.h.domains[dom].life = life_
+    board.h.hung(dom, board.h.domains[dom].incarnation, "it hangs")
+    board.h.hung(dom, Incarnation(7), "it hangs")
+    board.h.hung(DomId(99), Incarnation(1), "it hangs")
+    assert (life(board, dom), board.h.domains[dom].shutdown) == (life_, None)
 
 
 def test_two_watchdogs_and_a_grace_that_end_together_kill_once_and_for_all(board):

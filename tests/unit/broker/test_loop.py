@@ -34,8 +34,12 @@ def broker(monkeypatch):
     made: Any = Broker.__new__(Broker)
     servers = {FLOOD: Server([b"call"] * 100), MODEST: Server([b"call"])}
     made.worked_for = []
-    cpus = SimpleNamespace(worked_for=made.worked_for.append)
-    made._world = SimpleNamespace(endpoints=SimpleNamespace(server=servers.get), cpus=cpus)
+    made._world = SimpleNamespace(
+        endpoints=SimpleNamespace(server=servers.get),
+        cpus=SimpleNamespace(worked_for=made.worked_for.append),
+        heart=SimpleNamespace(look=lambda now_ns: [], next_ns=lambda: None),
+        faults=SimpleNamespace(of_messages={}),
+    )
     store = SimpleNamespace(has_unsettled=False, is_settling=lambda domid: domid == FLOOD)
     made._state = SimpleNamespace(hypervisor=SimpleNamespace(domains={}, store=store))
     made._ready, made._due_ns = deque(), None

@@ -129,6 +129,7 @@ DOM0_ASKS = {
     "unpause": m.DomctlUnpause,
     "shutdown": lambda dom: m.DomctlShutdown(dom, False),
     "kill": m.DomctlKill,
+    "fault": lambda dom: m.FaultBegin(dom, "kill"),
     "destroy": m.DomctlDestroy,
 }
 

@@ -13,6 +13,7 @@ import pytest
 from hvd.transport.channels import Endpoint, Waiter, create_channel, open_endpoint
 from hvd.transport.errors import LocalError, PeerFault
 from hvd.transport.pages import PAGE_SIZE, Extent
+from hvd.transport.protocols.console import ConsoleBack, ConsoleFront
 from hvd.transport.rings import BackRing, FrontRing
 
 SECOND_NS = 1_000_000_000
@@ -121,6 +122,15 @@ def test_a_notification_to_somebody_awake_makes_no_system_call(channel):
     assert ours.statistics().rung == 0
     assert theirs.wait(-1)
     assert theirs.statistics().sleeps == 0
+
+
+def test_an_event_is_untaken_until_its_receiver_has_taken_it(channel):
+    ours, theirs = channel.ends
+    assert not ours.untaken
+    ours.notify()
+    assert (ours.untaken, theirs.untaken) == (True, False)
+    assert theirs.take()
+    assert not ours.untaken
 
 
 def test_a_sleeper_is_rung_once(channel):
@@ -315,6 +325,7 @@ def test_an_endpoint_owns_its_descriptors_and_closes_them_once(channel):
         lambda end: end.mark_open(),
         lambda end: end.peer_closed,
         lambda end: end.peer_asleep,
+        lambda end: end.untaken,
         lambda end: Waiter().add(1, end),
     ],
 )
@@ -827,3 +838,63 @@ def test_a_sender_that_is_gone_behind_a_stale_byte_is_seen(channel):
     sender.close()
     assert receiver.wait(DEADLINE_NS, 0)
     assert receiver.peer_closed
+
+
+# ---- what nobody notified of -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lonely_ring(bound, waiter):
+    """A ring attached to port 10 whose other end publishes and does not notify."""
+    memory = bytearray(PAGE_SIZE)
+    front = FrontRing(memory, 64, 64)
+    front.init()
+    back = BackRing(memory, 64, 64)
+    waiter.attach_ring(10, back)
+    yield front, back
+    waiter.detach_ring(10)
+    back.close()
+    front.close()
+
+
+def test_work_that_nobody_notified_of_is_found_and_counted(lonely_ring, bound, waiter):
+    front, back = lonely_ring
+    sleeper = Sleeper(lambda: waiter.wait(DEADLINE_NS))
+    bound[0].until_waiting(1)
+    front.push(b"lost")
+    assert sleeper.woken() == (10,)
+    assert back.pop().startswith(b"lost")
+    assert waiter.statistics().found == 1
+
+
+def test_work_of_a_port_that_is_left_armed_is_found_too(lonely_ring, bound, waiter):
+    front, back = lonely_ring
+    for _ in range(20):
+        assert waiter.wait(1) == ()
+    front.push(b"lost")
+    assert waiter.wait(DEADLINE_NS) == (10,)
+    assert back.pop().startswith(b"lost")
+
+
+def test_a_masked_port_is_not_looked_at(lonely_ring, bound, waiter):
+    front, _ = lonely_ring
+    waiter.mask(10)
+    front.push(b"lost")
+    assert waiter.wait(1_500_000_000) == ()
+    waiter.unmask(10)
+    assert waiter.wait(DEADLINE_NS) == (10,)
+
+
+def test_a_consoles_bytes_that_nobody_notified_of_are_found_once(bound, waiter):
+    page = bytearray(PAGE_SIZE)
+    front, back = ConsoleFront(page), ConsoleBack(page)
+    waiter.attach_console(11, back)
+    front.write(b"lost")
+    assert waiter.wait(DEADLINE_NS) == (11,)
+    assert waiter.wait(30_000_000) == (), "nobody has taken them, and they are no news"
+    front.write(b"more")
+    assert waiter.wait(DEADLINE_NS) == (11,)
+    waiter.detach_console(11)
+    front.write(b"again")
+    assert waiter.wait(1_100_000_000) == ()
+    assert waiter.statistics().found == 2

@@ -23,7 +23,7 @@ def hvd(run_dir, *words: str) -> subprocess.CompletedProcess[str]:
 def test_the_commands_are_those_of_the_manual():
     assert set(COMMANDS) == {
         "up", "down", "clean", "list", "info", "create", "destroy", "pause", "unpause", "reboot", "shutdown", "kill",
-        "console", "logs", "dmesg", "doctor", "trace", "bench", "attack", "events", "metrics",
+        "console", "logs", "dmesg", "doctor", "trace", "bench", "attack", "events", "metrics", "fault",
         "getenforce", "setenforce", "loadpolicy", "vcpu-list", "vm-list", "uptime", "domid", "domname", "rename",
         "man", "top", "evtchn", "grants", "ring", "config-update", "trigger", "sysrq", "block-attach", "block-detach",
         "block-list",

@@ -1,0 +1,90 @@
+"""Which bits of a domain's shared pages a fault flips: of rings the control words, of what else it has granted data.
+
+What a page is for, the frontend says in its store directory: `ring-ref` and its kin name rings. Backends read them
+there too.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from random import Random
+from typing import TYPE_CHECKING
+
+from hvd.broker.errors import Refused
+from hvd.broker.store import StoreError
+from hvd.transport.faults import ControlWord
+from hvd.transport.ids import DOM0, GRANT_REF_CONSOLE, ExtentId, GrantRef
+
+if TYPE_CHECKING:
+    from hvd.broker.domain import Domain
+    from hvd.broker.grant_tables import Extent
+    from hvd.broker.lives import Lives
+
+Bit = tuple[ExtentId, int, int]
+"""Extent, byte in it, bit of that byte."""
+PAGE_BYTES = 4096
+BITS_MOST = 4096
+SLOTS_BITS = 12
+"""No ring has as many slots: an index that differs in a higher bit from what it was is out of bounds."""
+INDEX_BITS = 32
+RING_KEYS = ("ring-ref", "ring-ref0")
+"""The first page of a ring has the words."""
+
+
+def ring(h: Lives, domain: Domain, word: int, chosen: Random) -> list[Bit]:
+    """One bit of a control word of one of its devices' rings, high enough for no index to bear it. ENOENT: no ring."""
+    rings = sorted(_rings(h, domain))
+    if not rings:
+        raise Refused(errno.ENOENT, f"domain {domain.name} has no device with a ring")
+    extent, page = chosen.choice(rings)
+    control = chosen.choice(list(ControlWord)) if word == 0 else _word(word)
+    bit = chosen.randrange(SLOTS_BITS, INDEX_BITS)
+    return [(extent, page * PAGE_BYTES + control.offset + bit // 8, bit % 8)]
+
+
+def pages(h: Lives, domain: Domain, count: int, chosen: Random) -> list[Bit]:
+    """`count` bits of the pages that it grants to others and that are no rings. ENOENT: it grants none."""
+    if not 1 <= count <= BITS_MOST:
+        raise Refused(errno.EINVAL, f"{count} bits; expected 1 to {BITS_MOST}")
+    rings = {extent for extent, _ in _rings(h, domain)}
+    console = h.grants.tables[domain.domid].refs[GRANT_REF_CONSOLE].id
+    extents = [e for e in _granted(h, domain) if e.id not in rings | {console}]
+    if not extents:
+        raise Refused(errno.ENOENT, f"domain {domain.name} grants no page but rings")
+    bytes_of = [extent.pages * PAGE_BYTES for extent in extents]
+    picked = chosen.choices(extents, bytes_of, k=count)
+    return [(e.id, chosen.randrange(e.pages * PAGE_BYTES), chosen.randrange(8)) for e in picked]
+
+
+def _granted(h: Lives, domain: Domain) -> list[Extent]:
+    return [extent for extent in h.grants.tables[domain.domid].extents.values() if extent.runs]
+
+
+def _rings(h: Lives, domain: Domain) -> Iterator[tuple[ExtentId, int]]:
+    """(extent, page) of each ring's control words."""
+    refs = h.grants.tables[domain.domid].refs
+    for device, _ in h.own_devices(domain):
+        for key in RING_KEYS:
+            path = f"/local/domain/{domain.domid}/device/{device.kind}/{device.devid}/{key}"
+            ref = GrantRef(_number(h, path))
+            extent = refs.get(ref)
+            if extent is not None:
+                run = next(run for run in extent.runs if run.ref <= ref < run.ref + run.count)
+                yield extent.id, run.first_page + ref - run.ref
+
+
+def _number(h: Lives, path: str) -> int:
+    """What the domain wrote there, if it is a number; else one that is no ref."""
+    try:
+        untrusted_text = h.store.read(DOM0, 0, path)
+    except StoreError:
+        return -1
+    return int(untrusted_text) if untrusted_text.isdigit() and len(untrusted_text) < 10 else -1
+
+
+def _word(number: int) -> ControlWord:
+    try:
+        return ControlWord(number)
+    except ValueError:
+        raise Refused(errno.EINVAL, f"control word {number}; there are 1 to {len(ControlWord)}") from None

@@ -1,0 +1,111 @@
+"""Faults of running out: descriptors, private memory, shared memory of one domain, and the room on a file system."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from hvd.toolstack.faults.fault import Aim, BadFault, Effect, Fault, Order, Parameter, Seen
+from hvd.toolstack.faults.held import HeldFault, Witness, held_fault
+from hvd.toolstack.faults.signals import BROKER_UNDOES
+from hvd.transport.faults import FaultKind
+
+MIB = 1 << 20
+EXTENTS = "extents"
+
+
+def soft_limit(name: str) -> Witness:
+    """The kernel lets it have no more than it has."""
+
+    def look(effect: HeldFault) -> Seen:
+        limit = effect.process.soft_limit(name)
+        before = effect.before.setdefault(name, _number(limit))
+        text = f"/proc/{effect.process.pid}/limits: {name} {limit or 'gone'}"
+        least = 0 if name == DATA else LOWEST_DESCRIPTORS
+        return Seen(True if limit and (_number(limit) < before or _number(limit) <= least) else None, text)
+
+    return look
+
+
+DATA, FILES = "Max data size", "Max open files"
+LOWEST_DESCRIPTORS = 512
+"""No domain of ours has as few as its ordinary limit."""
+
+
+def _number(limit: str) -> float:
+    return float("inf") if limit in ("", "unlimited") else float(limit)
+
+
+def extents_are_out(effect: HeldFault) -> Seen:
+    """The broker's tables: it has as many as it may have."""
+    quotas = {row["domid"]: row["quotas"] for row in effect.order.cluster.quotas()}
+    used, most = quotas.get(effect.victim.domid, {EXTENTS: (0, 1)})[EXTENTS]
+    return Seen(True if used == most else None, f"hvd info --quotas: {used} of {most} extents")
+
+
+class FullDisk:
+    """A file without a name takes the room of a file system: the kernel gives it back with our last descriptor."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._file = -1
+        self._path = order.cluster.run_dir
+
+    def begin(self) -> None:
+        """BadFault where the file system has more room than may be taken."""
+        most, leave = self._order.parameters["most"] * MIB, self._order.parameters["leave"] * MIB
+        room = _room(self._path)
+        if room - leave > most:
+            text = f"{self._path} has {room // MIB} MiB free; expected at most {most // MIB} (parameter most) to fill"
+            raise BadFault(text)
+        self._file = os.open(self._path, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        with suppress(OSError):  # what there was is taken by others meanwhile
+            os.posix_fallocate(self._file, 0, max(1, room - leave))
+
+    def look(self) -> Seen:
+        room = _room(self._path)
+        full = room <= (self._order.parameters["leave"] + 1) * MIB
+        return Seen(True if full else None, f"statvfs {self._path}: {room // MIB} MiB free")
+
+    def undo(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def _room(path: Path) -> int:
+    facts = os.statvfs(path)
+    return facts.f_bavail * facts.f_frsize
+
+
+def _full_disk(order: Order) -> list[Effect]:
+    return [FullDisk(order)]
+
+
+EXHAUSTION_FAULTS = (
+    Fault(
+        str(FaultKind.FILL_FDS), "it can open no descriptor", "/proc/PID/limits",
+        "what needs one is refused in the victim, which may die of it and is started again; nobody else notices",
+        held_fault(FaultKind.FILL_FDS, soft_limit(FILES)), for_s=2.0, undone_by=BROKER_UNDOES,
+    ),
+    Fault(
+        str(FaultKind.OOM), "it gets no private memory", "/proc/PID/limits",
+        "its program meets MemoryError, may die of it and is started again; nobody else notices",
+        held_fault(FaultKind.OOM, soft_limit(DATA)), for_s=2.0, undone_by=BROKER_UNDOES,
+    ),
+    Fault(
+        str(FaultKind.FILL_SHM), "it has all the extents of shared memory that a domain may have",
+        "the broker's quotas", "it can grant no further page; rings and pages that are there go on",
+        held_fault(FaultKind.FILL_SHM, extents_are_out), for_s=2.0, undone_by=BROKER_UNDOES,
+    ),
+    Fault(
+        "fill-disk", "the file system of the run directory is full", "statvfs",
+        "logs stop growing; guests and their disks elsewhere go on", _full_disk, aim=Aim.MACHINE, for_s=2.0,
+        parameters=(
+            Parameter("leave", "MiB that stay free", 0, 0, 1 << 20),
+            Parameter("most", "MiB that may be taken at most", 4096, 1, 1 << 20),
+        ),
+        undone_by="the kernel, with the injector's last descriptor",
+    ),
+)  # fmt: skip

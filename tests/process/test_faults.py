@@ -1,0 +1,314 @@
+"""Every fault on a cluster under load: its witness sees it, it is undone, and then nothing is lost and all is well."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hvd.toolstack.cluster import Cluster
+from hvd.toolstack.faults import FAULTS, BadFault, inject
+from hvd.toolstack.faults.checker import Checker
+from hvd.toolstack.faults.processes import Watched
+from hvd.transport import messages as m
+from hvd.transport.faults import ControlWord
+from hvd.transport.hypercalls import HypercallError
+
+KERNELS = Path(__file__).with_name("kernels")
+DEADLINE_S = 30.0
+FOREVER = m.RestartPolicy(limit=0)
+IMAGE_BYTES = 32 << 20
+SEED = 7
+COUNTED = ("ports", "granted_pages", "mappings", "extents", "descriptors", "domains")
+DEVID = 51712
+SLOWLY = ("depth=2", "largest=4", "flush_every=2", "blocks=256")
+"""So that the checker keeps up."""
+
+
+class Load:
+    """A driver domain, a guest that exercises its disk, one that makes hypercalls; and who looks at them.
+
+    They have no heartbeat: who is stopped goes on when the fault is over, and only then.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        image, acks = directory / "disk.img", directory / "acks"
+        image.touch()
+        os.truncate(image, IMAGE_BYTES)
+        disk = m.DeviceConfig("vbd", DEVID, "driver", {"params": str(image), "mode": "w", "dev": "xvda"})
+        driver = m.DomainConfig("driver", "hvd:driver_domain", driver_domain=True, restart=FOREVER, heartbeat_ms=0)
+        caller = m.DomainConfig("caller", str(KERNELS / "caller.py"), restart=FOREVER, heartbeat_ms=0)
+        self.guest = m.DomainConfig(
+            "guest", "hvd:disk_exerciser", args=[f"acks={acks}", f"seed={SEED}", *SLOWLY], devices=[disk],
+            restart=FOREVER, paths=[f"{acks}:w"], heartbeat_ms=0,
+        )  # fmt: skip
+        self.checker = Checker(str(image), str(acks), SEED)
+        self.cluster = Cluster.build([driver, caller])
+
+    def start(self) -> None:
+        self.cluster.start()
+        self.cluster.create(self.guest).wait_ready()
+        wait_for(lambda: self.operations() >= 200, lambda: "requests")
+        self.before = min((self.at_rest() for _ in range(100)), key=lambda counts: counts["extents"])
+        """What is in use while the caller is between two hypercalls: the least of many looks."""
+
+    def wait_well(self) -> None:
+        """All serve, requests and hypercalls go on, nothing acknowledged is lost, and what the dead held is back."""
+        self.cluster.wait_ready(DEADLINE_S)
+        self.checker.follow()
+        operations, calls = self.checker.verdict.operations, self.calls()
+        wait_for(lambda: self.operations() >= operations + 50, lambda: f"requests; {self.cluster.infos()}")
+        wait_for(lambda: self.calls() not in (calls, -1), lambda: f"hypercalls; {self.cluster.infos()}")
+        wait_for(lambda: self.at_rest() == self.before, lambda: f"{self.before}, found {self.at_rest()}")
+        assert self.checker.check().intact, self.checker.verdict
+
+    def operations(self) -> int:
+        self.checker.follow()
+        return self.checker.verdict.operations
+
+    def calls(self) -> int:
+        """What the caller has counted up to in the store: it begins anew with each incarnation."""
+        domid = self.cluster.domain("caller").domid
+        try:
+            return int(self.cluster.call(m.StoreRead(0, f"/local/domain/{domid}/data/count")))
+        except HypercallError:  # the incarnation has not come to it yet
+            return -1
+
+    def at_rest(self) -> dict[str, int]:
+        info = self.cluster.info()
+        return {name: info[name] for name in COUNTED}
+
+
+def wait_for(condition: Callable[[], bool], what: Callable[[], str]) -> None:
+    """For what no event announces."""
+    until = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < until, f"not within {DEADLINE_S:g} s: {what()}"
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
+    made = Load(tmp_path_factory.mktemp("faults"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.cluster.down(grace_s=0)
+
+
+CALLERS = ("hypercalls", "transaction")
+"""Faults that show in whoever makes hypercalls."""
+
+
+def victims_of(name: str) -> list[list[str]]:
+    if FAULTS[name].aim.name == "MACHINE":
+        return [[]]
+    if name == "kill-all-but":
+        return [["guest"]]
+    if name == "swizzle":
+        return [[]]
+    if name.endswith(CALLERS):
+        return [["caller"]]
+    return [["guest"]] if name == "fill-shm" else [["driver"], ["guest"]]
+
+
+SEPARATE = {"fill-disk", "corrupt-ring", "corrupt-page"}
+CASES = [(name, victims) for name in FAULTS if name not in SEPARATE for victims in victims_of(name)
+         if (name, victims) != ("kill-with-grants", ["guest"])]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "victims"), CASES, ids=["-".join([name, *victims]) for name, victims in CASES])
+def test_a_fault_is_seen_by_its_witness_and_undone_and_all_is_well_again(load, name, victims):
+    for_s = min(FAULTS[name].for_s or 0.0, 1.0) or None
+    if name == "kill-in-transaction":
+        for_s = 10.0
+    with load.cluster.fault(name, *victims, for_s=for_s, seed=SEED) as injection:
+        assert injection.wait_activated() is True, injection.as_dict()
+        injection.wait_over()
+    told = injection.as_dict()
+    assert (told["injected"], told["activated"], told["undone"], told["seed"]) == (True, True, True, SEED)
+    assert load.cluster.call(m.FaultList()) == []
+    load.wait_well()
+
+
+@pytest.mark.parametrize("word", ControlWord)
+def test_a_broken_ring_is_found_by_the_other_end_and_whose_word_it_was_comes_back(load, word):
+    with load.cluster.fault("corrupt-ring", "guest", seed=SEED, amount=word) as injection:
+        assert injection.wait_activated() is True, injection.as_dict()
+    assert "closed by the peer's fault" in injection.evidence
+    culprit = load.cluster.domain("guest" if word is ControlWord.REQ_PROD else "driver")
+    culprit.reboot(grace_s=0)
+    load.wait_well()
+
+
+def test_flipped_data_is_found_by_the_workloads_checksums_and_crashes_nobody_else(tmp_path):
+    load = Load(tmp_path)
+    try:
+        load.start()
+        calls, guest = load.calls(), load.cluster.domain("guest")
+        until = time.monotonic() + DEADLINE_S
+        while load.checker.check().intact and guest.incarnation == 1:
+            assert time.monotonic() < until, "nobody has noticed"
+            with load.cluster.fault("corrupt-page", "guest", seed=SEED, amount=4096) as injection:
+                assert injection.wait_activated() is True, injection.as_dict()
+        wait_for(lambda: load.calls() > calls, lambda: "the bystander's hypercalls")
+        assert [load.cluster.domain(name).incarnation for name in ("driver", "caller")] == [1, 1]
+    finally:
+        load.cluster.down(grace_s=0)
+
+
+def test_lost_notifications_are_found_although_all_are_lost(load):
+    with load.cluster.fault("drop-events", "guest", for_s=3.0, seed=SEED, rate=1000) as injection:
+        assert injection.wait_activated() is True
+        operations = load.operations()
+        wait_for(lambda: load.operations() >= operations + 20, lambda: "requests of whoever cannot notify")
+    load.wait_well()
+
+
+def test_who_took_the_signal_over_has_no_such_fault(load):
+    deaf = load.cluster.create(m.DomainConfig("deaf", str(KERNELS / "deaf.py")))
+    deaf.wait_ready()
+    try:
+        with inject(load.cluster, "busy", deaf, for_s=0.5) as injection:
+            assert injection.wait_activated(deadline_s=0.5) is None
+        assert injection.activated is False
+    finally:
+        deaf.destroy()
+    load.wait_well()
+
+
+def test_a_hang_is_found_by_the_heartbeat_and_is_over_with_the_death_that_follows(load):
+    domain = load.cluster.create(m.DomainConfig("watched", "hvd:idle", heartbeat_ms=50))
+    domain.wait_ready()
+    try:
+        since = load.cluster.call(m.SysctlEvents(0))["last"]
+        with inject(load.cluster, "hang", domain, for_s=DEADLINE_S) as injection:
+            assert injection.wait_activated() is True, injection.evidence
+            wait_for(lambda: domain.incarnation == 2, lambda: f"another incarnation; {domain.info()}")
+        told = [event[2] for event in load.cluster.call(m.SysctlEvents(since))["events"] if event[4] == "watched"]
+        assert told[:5] == ["fault injected", "hangs", "fault over", "died", "starting"]
+    finally:
+        domain.destroy()
+    load.wait_well()
+
+
+def test_a_hang_outlives_the_broker_and_ends_in_time_with_the_next(load):
+    guest = load.cluster.domain("guest")
+    with inject(load.cluster, "hang", guest, for_s=3.0) as injection, inject(load.cluster, "broker-kill") as kill:
+        assert injection.wait_activated() is True
+        assert kill.wait_activated() is True
+        load.cluster.info()  # the next broker answers
+        process = Watched(guest.pid)
+        try:
+            assert process.state() == "T"
+            wait_for(lambda: process.state() != "T", lambda: "the end of the hang")
+        finally:
+            process.close()
+    load.wait_well()
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def hvd(load: Load, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"HVD_RUN_DIR": str(load.cluster.run_dir)}
+    command = [sys.executable, "-m", "hvd", "fault", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_fault_is_undone_although_its_injector_is_killed(load):
+    process = Watched(load.cluster.domain("guest").pid)
+    environment = os.environ | {"HVD_RUN_DIR": str(load.cluster.run_dir)}
+    command = [sys.executable, "-m", "hvd", "fault", "hang", "guest", "--for", "2"]
+    injector = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: process.state() == "T", lambda: "the guest to be stopped")
+        injector.send_signal(signal.SIGKILL)
+        assert injector.wait(DEADLINE_S) == -signal.SIGKILL
+        assert process.state() == "T"
+        wait_for(lambda: process.state() != "T", lambda: "the broker to end the hang")
+    finally:
+        injector.kill()
+        injector.wait()
+        process.close()
+    load.wait_well()
+
+
+def test_the_command_says_what_became_of_a_fault(load):
+    told = hvd(load, "stall", "guest", "--for", "0.3", "--seed", "5", "--json")
+    assert told.returncode == 0, told.stderr
+    facts = json.loads(told.stdout)
+    assert (facts["fault"], facts["victims"], facts["seed"]) == ("stall", ["guest"], 5)
+    assert (facts["activated"], facts["undone"], facts["witness"]) == (True, True, "/proc/PID/stat")
+    load.wait_well()
+
+
+def test_a_dry_run_says_what_would_happen_to_whom_and_nothing_does(load):
+    pids = [info.pid for info in load.cluster.infos().values()]
+    told = hvd(load, "kill-all-but", "guest", "--dry-run", "--seed", "5")
+    assert told.returncode == 0
+    assert told.stdout.startswith("would inject kill-all-but into driver, caller (seed 5)\n")
+    assert [info.pid for info in load.cluster.infos().values()] == pids
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (["gremlins"], "no fault 'gremlins'; there are: kill,"),
+    (["kill"], "expected a domain to meet it; there are: driver, caller, guest"),
+    (["kill", "nobody"], "no domain 'nobody'"),
+    (["kill", "guest", "--for", "1"], "it takes no duration, found 1 s"),
+    (["hang", "guest", "--for", "0"], "expected a duration above 0"),
+    (["hang", "guest", "--for", "soon"], "expected a number of seconds"),
+    (["hang", "guest", "--set", "rate=1"], "has no parameter 'rate'; it takes: no parameter"),
+    (["slow", "guest", "--set", "rate=1000"], "rate: expected a whole number from 1 to 999"),
+    (["slow", "guest", "--set", "rate"], "expected PARAMETER=NUMBER, found 'rate'"),
+    (["broker-kill", "guest"], "expected no domain, found guest"),
+    (["kill-all-but"], "expected the one domain to spare, found 0"),
+    (["swizzle", "guest"], "expected two domains or more, found 1"),
+    (["fill-disk", "--set", "most=1"], "MiB free; expected at most 1 (parameter most)"),
+])  # fmt: skip
+def test_bad_input_ends_with_2_and_names_what_was_expected(load, words, expected):
+    told = hvd(load, *words)
+    assert told.returncode == 2, told
+    assert expected in told.stderr
+
+
+def test_the_list_has_every_fault_and_needs_no_cluster(tmp_path):
+    command = [sys.executable, "-m", "hvd", "fault", "list"]
+    environment = os.environ | {"HVD_RUN_DIR": str(tmp_path / "none")}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert [line.split()[0] for line in told.stdout.splitlines()[1:]] == list(FAULTS)
+
+
+# ---- a full file system ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system takes root")
+def test_a_cluster_whose_file_system_is_full_goes_on_and_has_its_room_back(tmp_path):
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", tmp_path]
+    mounted = subprocess.run(command, capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode()}")
+    try:
+        with Cluster.build([m.DomainConfig("idle", "hvd:idle", restart=FOREVER)], run_dir=tmp_path / "run") as cluster:
+            with cluster.fault("fill-disk", for_s=1.0) as injection:
+                assert injection.wait_activated() is True, injection.as_dict()
+                cluster.domain("idle").kill()
+                cluster.domain("idle").wait_ready()
+            assert os.statvfs(tmp_path).f_bavail > 0
+            cluster.domain("idle").kill()
+            cluster.domain("idle").wait_ready()
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def test_a_file_system_with_too_much_room_is_left_alone(load):
+    with pytest.raises(BadFault, match="expected at most 1"):
+        inject(load.cluster, "fill-disk", most=1)
