@@ -1,4 +1,4 @@
-"""A driver domain that answers FLUSH first and makes the data durable when the batch is over: what many have shipped."""
+"""A driver domain that answers FLUSH first and makes the data durable when it is asked for the next thing."""
 
 from hvd.domains.block.backend import Connection
 from hvd.domains.block.image import Image
@@ -11,10 +11,13 @@ serve, flush = Connection.serve, Image.flush
 def main(guest):
     late = []
 
-    def serve_then_flush(connection):
-        serve(connection)
+    def flush_then_serve(connection):
         while late:
             flush(late.pop())
+        serve(connection)
 
-    Image.flush, Connection.serve = late.append, serve_then_flush  # type: ignore[method-assign]
+    def flush_later(image):
+        late.append(image)
+
+    Image.flush, Connection.serve = flush_later, flush_then_serve  # type: ignore[method-assign]
     driver_domain.main(guest)
