@@ -13,10 +13,10 @@ from dataclasses import replace
 
 from hvd.domains.block.frontend import BlockFrontend, Completion
 from hvd.domains.guest import Guest
+from hvd.domains.programs.finishing import Finish
 from hvd.transport.history import INCARNATION_SHIFT, Event, HistoryWriter, Kind, Phase
 from hvd.transport.stamped_blocks import BLOCK_SIZE, SECTORS_PER_BLOCK, content, digest, parse_block
 
-FINISH = "data/finish"
 WAIT_S = 60.0
 
 
@@ -38,17 +38,12 @@ class Exerciser:
         self._flying: dict[int, Event] = {}
         self._least: dict[int, int] = {}
         """Block -> the sequence number it must have reached."""
-        self._store = guest.runtime.store
-        self._told_to_finish = False
-        self._store.watch(FINISH, self._on_finish)
-
-    def _on_finish(self, path: str) -> None:
-        self._told_to_finish = self._store.read(FINISH) is not None
+        self._finish = Finish(guest)
 
     def run(self, operations: int) -> None:
         """So many operations, or (0) until told to finish; ends when all are answered."""
         submitted = 0
-        while (more := not self._told_to_finish and submitted < (operations or math.inf)) or self._flying:
+        while (more := not self._finish.told and submitted < (operations or math.inf)) or self._flying:
             while more and len(self._flying) < self._depth and submitted < (operations or math.inf):
                 self._submit()
                 submitted += 1
