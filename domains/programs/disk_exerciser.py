@@ -1,7 +1,7 @@
 """A guest that writes and reads its disk without pause and notes every operation for a checker outside.
 
 Arguments `acks=FILE` (its history is appended there), `seed=N`, `depth=N` requests in flight, `blocks=N` of the disk to
-use, `largest=N` blocks of one operation, `operations=N` (0: no end), `flush_every=N`. Whoever writes `data/finish`
+use, `largest=N` blocks of one operation, `operations=N` (0: no end), `flush_every=N`, `pace_ms=N` of rest now and then. Whoever writes `data/finish`
 into its XenStore home ends it too; either way it powers off when everything that it asked for has been answered.
 """
 
@@ -39,6 +39,8 @@ class Exerciser:
         self._least: dict[int, int] = {}
         """Block -> the sequence number it must have reached."""
         self._finish = Finish(guest)
+        self._guest = guest
+        self._pace_s = int(options.get("pace_ms", "0")) / 1000
 
     def run(self, operations: int) -> None:
         """So many operations, or (0) until told to finish; ends when all are answered."""
@@ -49,6 +51,8 @@ class Exerciser:
                 submitted += 1
             for completion in self._disk.completions(WAIT_S):
                 self._acknowledge(completion)
+            if self._pace_s:
+                self._guest.sleep(self._pace_s)
 
     def _submit(self) -> None:
         self._sequence += 1

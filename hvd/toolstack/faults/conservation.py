@@ -1,0 +1,91 @@
+"""Counts what a cluster holds, by the broker's tables and by the kernel: after a fault they are what they were before."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from hvd.toolstack.cluster import Cluster
+
+TABLES = ("domains", "ports", "granted_pages", "mappings", "extents")
+"""Of the hypervisor's tables, all domains together."""
+LASTING = ("hvd-broker", "hvd-zygote")
+"""The machine's children whose descriptors are counted: domains' come and go with what they do."""
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Counts by name; those of the kernel name the process they are of."""
+
+    counts: dict[str, int]
+
+    def difference(self, before: Census) -> dict[str, tuple[int, int]]:
+        """(before, now) of each count that has changed."""
+        names = dict.fromkeys((*before.counts, *self.counts))
+        pairs = {name: (before.counts.get(name, 0), self.counts.get(name, 0)) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def census(cluster: Cluster) -> Census:
+    """What there is now. Not one moment: ask again while something goes on."""
+    info = cluster.info()
+    counts = {name: info[name] for name in TABLES}
+    for row in cluster.quotas():
+        counts["store nodes"] = counts.get("store nodes", 0) + row["quotas"]["store nodes"][0]
+        counts["watches"] = counts.get("watches", 0) + row["quotas"]["watches"][0]
+    machine = cluster.connection.machine_pid
+    family = _descendants(machine)
+    counts["processes"] = len(family)
+    named = {name.removeprefix("hvd-"): pid for pid in family if (name := _name(pid)) in LASTING}
+    for name, pid in {"machine": machine, **named}.items():
+        counts[f"descriptors of the {name}"] = len(_descriptors(pid))
+    shared = [memory for pid in (machine, *family) for memory in _shared_memory(pid)]
+    counts["shared memory objects"] = len(set(shared))
+    return Census(counts)
+
+
+def _descendants(pid: int) -> list[int]:
+    """All that it has forked, and what those have."""
+    found = _children(pid)
+    for child in found:
+        found.extend(_children(child))
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        lists = [(thread / "children").read_text() for thread in (PROC / str(pid) / "task").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []  # it has gone meanwhile
+    return [int(child) for each in lists for child in each.split()]
+
+
+def _name(pid: int) -> str:
+    try:
+        return (PROC / str(pid) / "comm").read_text(errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _descriptors(pid: int) -> list[str]:
+    """What each descriptor of a process leads to; none for one that has gone."""
+    try:
+        return [os.readlink(entry) for entry in (PROC / str(pid) / "fd").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _shared_memory(pid: int) -> set[tuple[int, int]]:
+    """Memfds that a process holds, as device and inode."""
+    found = set()
+    try:
+        for entry in (PROC / str(pid) / "fd").iterdir():
+            if os.readlink(entry).startswith("/memfd:"):
+                status = entry.stat()
+                found.add((status.st_dev, status.st_ino))
+    except (FileNotFoundError, ProcessLookupError):
+        return found
+    return found
+
