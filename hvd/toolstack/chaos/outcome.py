@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hvd.toolstack.chaos.schedule import PlannedFault
-from hvd.toolstack.chaos.stages import Recovery, first_response_ns
+from hvd.toolstack.chaos.stages import MACHINE, Recovery, first_response_ns
 from hvd.toolstack.cluster import LifecycleEvent
 from hvd.toolstack.faults.durability import Durability
-from hvd.toolstack.faults.fault import Aim
 from hvd.toolstack.faults.killer import percentiles
 
 if TYPE_CHECKING:
@@ -44,9 +43,9 @@ class StruckFault:
     def begin(self, load: Load) -> None:
         """It has just been injected."""
         assert self.injection is not None
-        names = [victim.name for victim in self.injection.order.victims]
+        names = [victim.name for victim in self.injection.order.victims] or [MACHINE]
         self.recoveries = [Recovery(name, self.injection.injected_at_ns) for name in names]
-        self.served = load.served_by(names)
+        self.served = load.running if names == [MACHINE] else load.served_by(names)
 
     @property
     def lasts_s(self) -> float:
@@ -95,8 +94,8 @@ class StruckFault:
 
     @property
     def detected(self) -> bool:
-        """Somebody other than its injector has noticed: the broker a death, the workload a silence that ended."""
-        return any(recovery.stages_ms for recovery in self.recoveries) or bool(self.activated)
+        """The machine has noticed a death by it. Nobody is to notice a fault that kills nobody."""
+        return any("detect" in recovery.stages_ms for recovery in self.recoveries)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; times in milliseconds since the run's first fault could come."""

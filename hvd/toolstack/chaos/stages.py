@@ -11,6 +11,11 @@ from hvd.toolstack.cluster import LifecycleEvent
 
 STAGES = ("detect", "fence", "reap", "respawn", "reconnect", "first response")
 """In milliseconds since the fault was injected; none of them where it did not come to that."""
+MACHINE = "machine"
+"""Whom a fault hits that is for no domain."""
+DOMID_MACHINE = -1
+"""Of events that are about no domain."""
+DEATHS = ("died", "broker restarted", "zygote restarted")
 DEATH = ("detect", "fence", "reap")
 """One moment here: a death is known when the machine has reaped the process, whose end is the fence."""
 
@@ -30,11 +35,14 @@ class Recovery:
 
     def hear(self, event: LifecycleEvent, at_ns: int) -> None:
         """News of anybody, at a time on CLOCK_MONOTONIC."""
-        if event.name != self.victim or at_ns < self.injected_ns:
+        machine = self.victim == MACHINE
+        if at_ns < self.injected_ns or (event.domid != DOMID_MACHINE if machine else event.name != self.victim):
             return
-        if event.event == "died":
+        if event.event in DEATHS:
             for stage in DEATH:
                 self.note(stage, at_ns)
+        if machine and event.event in DEATHS:
+            self.note("respawn", at_ns)  # it says so itself when it is back
         elif event.event == "ready" and "reap" in self.stages_ms:
             self.note("respawn", at_ns)
 
