@@ -46,6 +46,8 @@ class Kind(IntEnum):
     """A line of `count` bytes on the console."""
     TRANSFER = 5
     """A XenStore transaction that moves `count` from account `place >> 32` to account `place & 0xffffffff`."""
+    CALL = 6
+    """What a program of your own does; `place` and `count` are its own business."""
 
 
 @dataclass(frozen=True, slots=True)

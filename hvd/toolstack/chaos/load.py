@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hvd.toolstack.chaos.plan import Plan, Workload
+from hvd.toolstack.chaos.plan import PROGRAM, Plan, Workload
 from hvd.toolstack.cluster import Cluster, Domain
 from hvd.toolstack.config import ClusterConfig
 from hvd.toolstack.faults.bank import StoreChecker, check_balances, open_bank
 from hvd.toolstack.faults.checker import Checker
 from hvd.toolstack.faults.console_checker import ConsoleChecker
 from hvd.toolstack.faults.durability import Cuts, Durability, judge
-from hvd.toolstack.faults.history import Verdict
+from hvd.toolstack.faults.history import HistoryChecker, Verdict
 from hvd.transport.history import unpack_all
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy, StoreRead, StoreWrite
@@ -29,7 +29,7 @@ DEVID = 51712
 CUTS = Cuts(exhaustive_max=3, samples=3, prefixes_max=100)
 """Of each disk, at the end of a run; the tests cut at every prefix."""
 FOREVER = RestartPolicy(limit=0)
-AnyChecker = Checker | ConsoleChecker | StoreChecker
+AnyChecker = Checker | ConsoleChecker | StoreChecker | HistoryChecker
 
 
 @dataclass(slots=True)
@@ -62,16 +62,22 @@ class Load:
         for workload in self._disks():
             self._log(workload).touch()
             logs.setdefault(workload.backend, []).append(f"{self._log(workload)}:w")
+        programs = {workload.name: workload for workload in self._plan.workloads if workload.kind == PROGRAM}
         domains = tuple(
             replace(domain, paths=[*domain.paths, *logs.get(domain.name, ())], restart=replace(domain.restart, limit=0))
+            if domain.name not in programs else self._with_history(domain, programs[domain.name])
             for domain in config.domains
-        )
+        )  # fmt: skip
         dom0 = replace(config.dom0, paths=[*config.dom0.paths, *logs.get(config.dom0.name, ())])
         return replace(config, domains=domains, dom0=dom0)
 
     def start(self, cluster: Cluster, deadline_s: float) -> None:
         """Create the domains and wait until they are at work."""
-        domains = {workload.name: cluster.create(self._domain(workload)) for workload in self._plan.workloads}
+        domains = {
+            workload.name: cluster.domain(workload.name) if workload.kind == PROGRAM
+            else cluster.create(self._domain(workload))
+            for workload in self._plan.workloads
+        }  # fmt: skip
         tellers = [domains[workload.name] for workload in self._plan.workloads if workload.kind == "store"]
         if tellers:
             open_bank(cluster, BANK, tellers)
@@ -139,7 +145,8 @@ class Load:
 
     def served_by(self, victims: Sequence[str]) -> list[Running]:
         """Workloads that one of these is, or serves."""
-        return [each for each in self.running if {each.plan.name, each.plan.backend} & set(victims)]
+        hit = set(victims)
+        return [each for each in self.running if each.plan.name in hit or self._plan.servers(each.plan) & hit]
 
     # ---- what they are made of --------------------------------------------------------------------------------------
 
@@ -170,6 +177,15 @@ class Load:
             on_poweroff="preserve", restart=FOREVER,
         )  # fmt: skip
 
+    def _with_history(self, domain: DomainConfig, workload: Workload) -> DomainConfig:
+        """A domain of the cluster's file whose program writes a history where it is told to."""
+        acks = self._acks(workload)
+        acks.touch()
+        return replace(
+            domain, args=[*domain.args, f"acks={acks}"], paths=[*domain.paths, f"{acks}:w"], on_poweroff="preserve",
+            restart=replace(domain.restart, limit=0),
+        )  # fmt: skip
+
     def _device(self, workload: Workload) -> DeviceConfig:
         image = self._image(workload)
         image.touch()
@@ -186,8 +202,10 @@ class Load:
                 return Checker(str(self._image(workload)), acks, self._seed)
             case "console":
                 return ConsoleChecker(domain.log_path(), acks, self._seed)
-            case _:
+            case "store":
                 return StoreChecker(cluster, BANK, domain, acks)
+            case _:
+                return HistoryChecker(acks)
 
 
 def _state(cluster: Cluster, path: str) -> int:

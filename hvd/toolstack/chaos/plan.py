@@ -15,7 +15,8 @@ from hvd.toolstack.config.table import Table
 from hvd.toolstack.faults.fault import Aim
 from hvd.toolstack.faults.registry import FAULTS
 
-KINDS = ("disk", "console", "store")
+KINDS = ("disk", "console", "store", "program")
+PROGRAM = "program"
 FAULTS_MAX = 10_000
 MS_MAX = 600_000
 SEED_MAX = (1 << 32) - 1
@@ -23,10 +24,13 @@ SEED_MAX = (1 << 32) - 1
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One domain that the scenario adds: it does something all the time, and all that it did is judged."""
+    """One domain that does something all the time, and all that it did is judged.
+
+    The scenario adds it, but for a program: that is a domain of the cluster's own, which writes a history itself.
+    """
 
     kind: str
-    """disk, console or store."""
+    """disk, console, store or program."""
     name: str
     """Of its domain; it may be a fault's victim like any other."""
     backend: str = ""
@@ -93,7 +97,13 @@ class Plan:
         hit = {victim for choice in self.faults for victim in choice.victims}
         if any(not choice.victims and FAULTS[choice.name].aim is not Aim.MACHINE for choice in self.faults):
             return ()
-        return tuple(load.name for load in self.workloads if not {load.name, load.backend or DOM0_NAME} & hit)
+        return tuple(load.name for load in self.workloads if not {load.name, *self.servers(load)} & hit)
+
+    def servers(self, load: Workload) -> frozenset[str]:
+        """The domains without which a workload waits."""
+        if load.kind != PROGRAM:
+            return frozenset({load.backend or DOM0_NAME})
+        return frozenset(device.backend for device in self.cluster.domain(load.name).devices)
 
 
 def load_plan(path: str | os.PathLike[str]) -> Plan:
@@ -124,10 +134,10 @@ def _read(root: Table, file: Path) -> Plan | None:
     cluster = load(cluster_file)
     hosts = [DOM0_NAME, *(domain.name for domain in cluster.domains if domain.driver_domain)]
     workloads = [_workload(table, hosts) for table in workload_tables]
-    known = [DOM0_NAME, *(domain.name for domain in cluster.domains), *(load.name for load in workloads)]
-    for name_, table in zip(known[len(known) - len(workloads) :], workload_tables, strict=True):
-        if known.count(name_) > 1:
-            report.wrong(table.at("name"), "a name of its own", shown(name_))
+    there = [DOM0_NAME, *(domain.name for domain in cluster.domains)]
+    for load_, table in zip(workloads, workload_tables, strict=True):
+        _check_name(table, load_, there, [load.name for load in workloads])
+    known = [*there, *(load.name for load in workloads if load.kind != PROGRAM)]
     faults = [choice for table in fault_tables if (choice := _fault(table, known)) is not None]
     if not fault_tables:
         report.wrong(("fault",), "at least one [[fault]]", "none")
@@ -155,6 +165,14 @@ def _workload(table: Table, hosts: Sequence[str]) -> Workload:
     pace_ms = table.whole("pace_ms", 1, 0, MS_MAX)
     table.finish()
     return Workload(kind, name, full_name(backend) if backend else "", pace_ms)
+
+
+def _check_name(table: Table, load: Workload, there: Sequence[str], names: Sequence[str]) -> None:
+    if load.kind == PROGRAM and load.name not in there:
+        expected = "the name of a domain of the cluster, whose program writes a history"
+        table.report.wrong(table.at("name"), expected, shown(load.name), nearest(load.name, there))
+    elif names.count(load.name) > 1 or (load.kind != PROGRAM and load.name in there):
+        table.report.wrong(table.at("name"), "a name of its own", shown(load.name))
 
 
 def _fault(table: Table, known: Sequence[str]) -> FaultChoice | None:

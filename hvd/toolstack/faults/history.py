@@ -132,3 +132,20 @@ class History:
             case Phase.WRONG:
                 verdict.wrong += 1
                 verdict.note(f"operation {answer.id} ({answer.kind.name}) was answered wrongly")
+
+
+class HistoryChecker:
+    """Judges a history by itself: each operation answered once and rightly, as far as its program can tell."""
+
+    def __init__(self, acks: str) -> None:
+        self.verdict = Verdict()
+        self.history = History(acks, self.verdict)
+
+    def follow(self) -> None:
+        """Take in what has happened since the last call."""
+        self.history.follow()
+
+    def check(self) -> Verdict:
+        """As of now."""
+        self.follow()
+        return self.verdict
