@@ -135,8 +135,8 @@ def _read(root: Table, file: Path) -> Plan | None:
     hosts = [DOM0_NAME, *(domain.name for domain in cluster.domains if domain.driver_domain)]
     workloads = [_workload(table, hosts) for table in workload_tables]
     there = [DOM0_NAME, *(domain.name for domain in cluster.domains)]
-    for load_, table in zip(workloads, workload_tables, strict=True):
-        _check_name(table, load_, there, [load.name for load in workloads])
+    for number, table in enumerate(workload_tables):
+        _check_name(table, workloads[number], there, [load.name for load in workloads[:number]])
     known = [*there, *(load.name for load in workloads if load.kind != PROGRAM)]
     faults = [choice for table in fault_tables if (choice := _fault(table, known)) is not None]
     if not fault_tables:
@@ -167,11 +167,11 @@ def _workload(table: Table, hosts: Sequence[str]) -> Workload:
     return Workload(kind, name, full_name(backend) if backend else "", pace_ms)
 
 
-def _check_name(table: Table, load: Workload, there: Sequence[str], names: Sequence[str]) -> None:
+def _check_name(table: Table, load: Workload, there: Sequence[str], before: Sequence[str]) -> None:
     if load.kind == PROGRAM and load.name not in there:
         expected = "the name of a domain of the cluster, whose program writes a history"
         table.report.wrong(table.at("name"), expected, shown(load.name), nearest(load.name, there))
-    elif names.count(load.name) > 1 or (load.kind != PROGRAM and load.name in there):
+    elif load.name in before or (load.kind != PROGRAM and load.name in there):
         table.report.wrong(table.at("name"), "a name of its own", shown(load.name))
 
 
