@@ -14,7 +14,7 @@ from hvd.toolstack.chaos.plan import Plan
 from hvd.toolstack.chaos.schedule import PlannedFault, Step, schedule
 from hvd.toolstack.cluster import Cluster, DomainState, EventStream
 from hvd.toolstack.cluster.configuration import plan_of
-from hvd.toolstack.faults.conservation import Census, census
+from hvd.toolstack.faults.conservation import Census, census, settled
 from hvd.toolstack.faults.injection import inject
 from hvd.transport.errors import HvdError
 from hvd.transport.messages import DomainConfig
@@ -71,7 +71,7 @@ class _Run:
             self._outcome.calm_until_ns = time.monotonic_ns()
             self._outcome.started_ns = self._outcome.calm_until_ns - int(CALM_S * 1e9)
             self._wanted = {info.name for info in self._cluster.infos().values() if info.ready}
-            self._before = census(self._cluster)
+            self._before = settled(self._cluster)
             try:
                 for step in schedule(self._plan, self._outcome.seed):
                     self._step(step, events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,11 @@ from hvd.toolstack.cluster import Cluster
 
 TABLES = ("domains", "ports", "granted_pages", "mappings", "extents")
 """Of the hypervisor's tables, all domains together."""
+LOOKS, BETWEEN_LOOKS_S = 40, 0.05
 LASTING = ("hvd-broker", "hvd-zygote")
 """The machine's children whose descriptors are counted: domains' come and go with what they do."""
+STANDBY = "hvd:standby"
+"""Processes that have no domain yet: they are made anew when there is time for it."""
 PROC = Path("/proc")
 
 
@@ -37,13 +41,25 @@ def census(cluster: Cluster) -> Census:
         counts["watches"] = counts.get("watches", 0) + row["quotas"]["watches"][0]
     machine = cluster.connection.machine_pid
     family = _descendants(machine)
-    counts["processes"] = len(family)
+    counts["processes"] = sum(_name(pid) != STANDBY for pid in family)
     named = {name.removeprefix("hvd-"): pid for pid in family if (name := _name(pid)) in LASTING}
     for name, pid in {"machine": machine, **named}.items():
         counts[f"descriptors of the {name}"] = len(_descriptors(pid))
     shared = [memory for pid in (machine, *family) for memory in _shared_memory(pid)]
     counts["shared memory objects"] = len(set(shared))
     return Census(counts)
+
+
+def settled(cluster: Cluster) -> Census:
+    """What there is when the machine has caught up with what it does for later: two looks, one after the other, agree."""
+    before = census(cluster)
+    for _ in range(LOOKS):
+        time.sleep(BETWEEN_LOOKS_S)
+        now = census(cluster)
+        if not now.difference(before):
+            break
+        before = now
+    return before
 
 
 def _descendants(pid: int) -> list[int]:
