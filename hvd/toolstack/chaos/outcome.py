@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 BUCKET_MS = 100
 """Latencies are kept as percentiles of so much time each."""
-MACHINE_DEATH = "broker"
-"""What the names of faults begin with that the broker dies of."""
+BROKER_DEATHS = ("broker-kill",)
+"""Faults that the broker dies of."""
+ARMED = ("kill-before-notify", "kill-in-transaction")
+"""Faults that wait for their moment so long: when they have had it they are over."""
 
 
 @dataclass(slots=True)
@@ -62,11 +64,16 @@ class StruckFault:
             recovery.hear(event, at_ns)
 
     def look(self) -> None:
-        """Ask the witness; end it when its time is over."""
+        """Ask the witness; end it when its time is over; mend what only another life of its victims mends."""
         if self.injection is None:
             return
         if self.activated is None:
             self.activated, self.evidence = self.injection.activated, self.injection.evidence
+            if self.activated and self.planned.then_restart:
+                for victim in self.injection.order.victims:
+                    victim.kill()
+            if self.activated and self.planned.name in ARMED:
+                self.injection.undo()
         if self.injection.over and not self.injection.undone and self.activated is not None:
             self.injection.undo()
         self.over_ns = self.over_ns or (_now() if self.injection.over else 0)
@@ -141,7 +148,7 @@ class Outcome:
     @property
     def broker_deaths(self) -> int:
         """Those that a fault was meant to be."""
-        return sum(fault.planned.name.startswith(MACHINE_DEATH) and fault.injection is not None for fault in self.faults)
+        return sum(fault.planned.name in BROKER_DEATHS and fault.injection is not None for fault in self.faults)
 
     @property
     def broker_crashes(self) -> int:

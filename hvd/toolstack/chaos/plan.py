@@ -50,6 +50,8 @@ class FaultChoice:
     for_ms: tuple[int, int] | None = None
     """Least and most; None: as long as the fault lasts by itself."""
     parameters: tuple[tuple[str, int], ...] = ()
+    then_restart: bool = False
+    """Its victims are killed when it was seen to take effect: what mends a fault that lasts as long as they live."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,10 @@ class Plan:
     @property
     def bystanders(self) -> tuple[str, ...]:
         """Workloads that no fault of the plan is for, themselves or by the domain that serves them."""
-        hit = {victim for choice in self.faults for victim in choice.victims}
-        if any(not choice.victims and FAULTS[choice.name].aim is not Aim.MACHINE for choice in self.faults):
-            return ()
+        aims = [(FAULTS[choice.name].aim, choice.victims) for choice in self.faults]
+        if any(aim is Aim.SPARED or (aim is Aim.GROUP and not victims) for aim, victims in aims):
+            return ()  # it is for everybody
+        hit = {victim for _, victims in aims for victim in victims}
         return tuple(load.name for load in self.workloads if not {load.name, *self.servers(load)} & hit)
 
     def servers(self, load: Workload) -> frozenset[str]:
@@ -189,8 +192,9 @@ def _fault(table: Table, known: Sequence[str]) -> FaultChoice | None:
     parameters = tuple(
         (each.name, table.whole(each.name, each.default, each.least, each.most)) for each in fault.parameters
     )
+    then_restart = table.flag("then_restart", default=False)
     table.finish()
-    return FaultChoice(name, victims, weight, None if for_ms == (0, 0) else for_ms, parameters)
+    return FaultChoice(name, victims, weight, None if for_ms == (0, 0) else for_ms, parameters, then_restart)
 
 
 def _victims(table: Table, aim: Aim, known: Sequence[str]) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ class PlannedFault:
     for_s: float | None
     seed: int
     parameters: tuple[tuple[str, int], ...]
+    then_restart: bool = False
 
     def __str__(self) -> str:
         return " ".join((self.name, *self.victims))
@@ -83,4 +84,5 @@ def _planned(choice: FaultChoice, source: random.Random) -> PlannedFault:
     aim = FAULTS[choice.name].aim
     victims = (source.choice(choice.victims),) if aim in (Aim.DOMAINS, Aim.SPARED) else choice.victims
     for_s = None if choice.for_ms is None else source.randint(*choice.for_ms) / 1000
-    return PlannedFault(choice.name, victims, for_s, source.getrandbits(FAULT_SEED_BITS), choice.parameters)
+    seed = source.getrandbits(FAULT_SEED_BITS)
+    return PlannedFault(choice.name, victims, for_s, seed, choice.parameters, choice.then_restart)
