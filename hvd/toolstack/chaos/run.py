@@ -25,7 +25,7 @@ CALM_S = 0.2
 """Of load before the first fault: what latencies are compared with."""
 TICK_S = 0.002
 """Between two looks while a recovery is waited for: as exact as `reconnect` is."""
-WITNESS_S = 1.0
+WITNESS_S = 2.5
 """How long a witness may take behind the end of a fault; then nobody has seen it."""
 CENSUS_TICK_S = 0.01
 NEWCOMER = "chaos-newcomer"

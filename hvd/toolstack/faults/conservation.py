@@ -44,7 +44,7 @@ def census(cluster: Cluster) -> Census:
     counts["processes"] = sum(_name(pid) != STANDBY for pid in family)
     named = {name.removeprefix("hvd-"): pid for pid in family if (name := _name(pid)) in LASTING}
     for name, pid in {"machine": machine, **named}.items():
-        counts[f"descriptors of the {name}"] = len(_descriptors(pid))
+        counts[f"descriptors of the {name}"] = _descriptors(pid)
     shared = [memory for pid in (machine, *family) for memory in _shared_memory(pid)]
     counts["shared memory objects"] = len(set(shared))
     return Census(counts)
@@ -85,12 +85,23 @@ def _name(pid: int) -> str:
         return ""
 
 
-def _descriptors(pid: int) -> list[str]:
-    """What each descriptor of a process leads to; none for one that has gone."""
+def _descriptors(pid: int) -> int:
+    """How many a process has; 0 for one that has gone.
+
+    An end of a pipe counts once: a broker holds both ends of each channel's pipes, and opens one once more when it first
+    rings that bell (held.py), which says who was rung and nothing else.
+    """
+    found = 0
+    ends = set()
     try:
-        return [os.readlink(entry) for entry in (PROC / str(pid) / "fd").iterdir()]
+        for entry in (PROC / str(pid) / "fd").iterdir():
+            if (link := os.readlink(entry)).startswith("pipe:"):
+                ends.add((link, entry.lstat().st_mode))
+            else:
+                found += 1
     except (FileNotFoundError, ProcessLookupError):
-        return []
+        return 0
+    return found + len(ends)
 
 
 def _shared_memory(pid: int) -> set[tuple[int, int]]:
