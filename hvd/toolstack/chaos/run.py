@@ -17,6 +17,7 @@ from hvd.toolstack.cluster.configuration import plan_of
 from hvd.toolstack.faults.conservation import Census, census, settled
 from hvd.toolstack.faults.injection import inject
 from hvd.transport.errors import HvdError
+from hvd.transport.hypercalls import HypercallTimeout
 from hvd.transport.messages import DomainConfig
 
 BOOT_S = 60.0
@@ -117,21 +118,29 @@ class _Run:
         while True:
             self._hear(events, TICK_S, struck)
             self._load.follow()
-            for each in struck:
-                each.look()
-                each.look_at_disks(lambda load: self._load.connected(self._cluster, load))
-            if all(each.decided for each in struck) or time.monotonic() > witnesses_until:
-                done = self._load.done() if done is None else done
-                if not (missing := self._missing(done)):
-                    break
-            else:
-                missing = [f"{each.planned.name} to be over" for each in struck if not each.decided]
+            if done is None and (all(each.decided for each in struck) or time.monotonic() > witnesses_until):
+                done = self._load.done()
+            try:
+                missing = self._look(struck, done)
+            except HypercallTimeout:
+                missing = ["the broker to answer"]
+            if not missing:
+                break
             if time.monotonic() > until:
                 late = f"{self._plan.expect.recovered_ms} ms after {', '.join(str(each.planned) for each in struck)}"
                 raise Unhealthy(f"not recovered {late}: waiting for {', '.join(missing)}")
         now = time.monotonic_ns()
         for each in struck:
             each.recovered(now)
+
+    def _look(self, struck: Sequence[StruckFault], done: list[int] | None) -> list[str]:
+        """Who is waited for; `done`: what the workloads had done when the last fault was over, None while it is not."""
+        for each in struck:
+            each.look()
+            each.look_at_disks(lambda load: self._load.connected(self._cluster, load))
+        if done is None:
+            return [f"{each.planned.name} to be over" for each in struck if not each.decided] or ["the faults"]
+        return self._missing(done)
 
     def _missing(self, done: list[int]) -> list[str]:
         infos = {info.name: info for info in self._cluster.infos().values()}
