@@ -12,7 +12,7 @@ __all__ = ["Cluster", "Scenario"]
 
 
 def __getattr__(name: str) -> object:
-    """`hvd.Cluster` and `hvd.Scenario`, loaded when somebody asks: a guest imports hvd too, and must not load the toolstack."""
+    """The classes, loaded when somebody asks: a guest imports hvd too, and must not load the toolstack."""
     if name == "Cluster":
         from hvd.toolstack.cluster import Cluster
 

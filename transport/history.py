@@ -1,4 +1,4 @@
-"""The history of a workload: each operation under its id, as invoked, then as ok or failed. Written by whoever does them.
+"""The history of a workload: each operation under its id, as invoked, then as ok or failed, by whoever did it.
 
 An operation is recorded before it is asked for and again when its answer is there, so that a reader outside knows of
 everything that may have been done. One without an answer has an unknown fate, which is not ok.

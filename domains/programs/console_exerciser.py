@@ -1,7 +1,7 @@
 """A guest that prints numbered lines without pause, and notes which of them its console has taken.
 
-Arguments `acks=FILE` (its history is appended there), `seed=N`, `lines=N` printed at once, `pace_ms=N` between two such.
-Whoever writes `data/finish` into its XenStore home ends it.
+Arguments `acks=FILE` (its history is appended there), `seed=N`, `lines=N` printed at once, `pace_ms=N` between two
+such. Whoever writes `data/finish` into its XenStore home ends it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def main(guest: Guest) -> None:
     number = guest.incarnation << INCARNATION_SHIFT
     while not finish.told:
         printed = []
-        for number in range(number + 1, number + 1 + lines):
+        for _ in range(lines):
+            number += 1
             line = stamped_line(seed, number)
             printed.append(Event(Phase.INVOKED, Kind.LINE, number, count=len(line)))
             history.record(printed[-1])

@@ -1,8 +1,9 @@
 """A guest that writes and reads its disk without pause and notes every operation for a checker outside.
 
 Arguments `acks=FILE` (its history is appended there), `seed=N`, `depth=N` requests in flight, `blocks=N` of the disk to
-use, `largest=N` blocks of one operation, `operations=N` (0: no end), `flush_every=N`, `pace_ms=N` of rest now and then. Whoever writes `data/finish`
-into its XenStore home ends it too; either way it powers off when everything that it asked for has been answered.
+use, `largest=N` blocks of one operation, `operations=N` (0: no end), `flush_every=N`, `pace_ms=N` of rest between two
+looks at what is done. Whoever writes `data/finish` into its XenStore home ends it too; either way it powers off when
+everything that it asked for has been answered.
 """
 
 from __future__ import annotations

@@ -66,7 +66,8 @@ def scenario(request: pytest.FixtureRequest) -> Scenario:
 
     marker = request.node.get_closest_marker("scenario")
     if marker is None:
-        raise pytest.UsageError(f'{request.node.nodeid} uses the fixture scenario: mark it @pytest.mark.scenario("FILE")')
+        how = 'mark it @pytest.mark.scenario("FILE")'
+        raise pytest.UsageError(f"{request.node.nodeid} uses the fixture scenario: {how}")
     (file,) = marker.args
     return Scenario.load(request.path.parent / file)
 

@@ -33,7 +33,7 @@ def hvd(*words: str, cwd: Path, check: int = 0) -> subprocess.CompletedProcess[s
     return result
 
 
-# ---- runs that are as expected -----------------------------------------------------------------------------------------
+# ---- runs that are as expected --------------------------------------------------------------------------------------
 
 
 def test_a_short_campaign_of_every_workload_loses_and_leaks_nothing(tmp_path):
@@ -58,17 +58,19 @@ def test_a_seed_that_has_a_run_is_not_run_again_and_a_run_cut_off_is(tmp_path):
     first, second = runs.read_text().splitlines()
     runs.write_text(f"{first}\n{second[:40]}\n")
     result = hvd("chaos", str(plan), "--seeds", "5-7", "--out", "out", cwd=tmp_path)
-    assert [line.split(":")[0] for line in result.stdout.splitlines() if line.startswith("seed")] == ["seed 6", "seed 7"]
+    told = [line.split(":")[0] for line in result.stdout.splitlines() if line.startswith("seed")]
+    assert told == ["seed 6", "seed 7"]
     assert [row["seed"] for row in rows_of(tmp_path / "out")] == [5, 6, 7]
 
 
 def test_a_dry_run_prints_what_the_seed_does_and_starts_nothing(tmp_path):
     plan = short_plan(tmp_path)
-    lines = [json.loads(line) for line in
-             hvd("chaos", str(plan), "--seeds", "5", "--dry-run", "--json", cwd=tmp_path).stdout.splitlines()]  # fmt: skip
+    result = hvd("chaos", str(plan), "--seeds", "5", "--dry-run", "--json", cwd=tmp_path)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert not (tmp_path / "hvd-chaos").exists()
     outcome = Scenario.load(plan).run(5)
-    assert [(line["step"], fault["name"], fault["victims"], fault["seed"]) for line in lines for fault in line["faults"]] == [
+    said = [(line["step"], fault["name"], fault["victims"], fault["seed"]) for line in lines for fault in line["faults"]]
+    assert said == [
         (fault.step, fault.planned.name, list(fault.planned.victims), fault.planned.seed) for fault in outcome.faults
     ]
 
@@ -84,7 +86,7 @@ def test_the_example_for_ones_own_driver_passes(tmp_path):
     assert "2 passed" in result.stdout
 
 
-# ---- runs that are not -------------------------------------------------------------------------------------------------
+# ---- runs that are not ----------------------------------------------------------------------------------------------
 
 
 CLUSTER = """
@@ -143,7 +145,7 @@ def test_a_backend_that_answers_before_it_flushes_is_no_healthy_system(tmp_path)
 def test_a_domain_that_holds_more_after_each_death_is_found_by_the_counts(tmp_path):
     plan = short_plan(tmp_path, idler=str(KERNELS / "leaks_a_grant.py"), victim="idler", recovered_ms=2000)
     outcome = Scenario.load(plan).run(1)
-    assert outcome.problems == ["not conserved: granted_pages 1028 -> 1029"] or "granted_pages" in outcome.problems[0]
+    assert "not conserved: " in outcome.problems[0]
     assert outcome.leaks["granted_pages"][1] == outcome.leaks["granted_pages"][0] + 1
 
 
@@ -151,7 +153,8 @@ def test_a_domain_that_holds_more_after_each_death_is_found_by_the_counts(tmp_pa
     ("old", "new", "told"),
     [
         ("steps = 2", "steps = 0", ":4: scenario.steps: expected a whole number from 1 to 10000, found 0"),
-        ('name = "kill"', 'name = "kil"', 'fault[0].name: expected a fault (`hvd fault list`), found "kil"; did you mean "kill"?'),
+        ('name = "kill"', 'name = "kil"',
+         'fault[0].name: expected a fault (`hvd fault list`), found "kil"; did you mean "kill"?'),
     ],
 )
 def test_a_plan_that_is_wrong_is_bad_input_and_nothing_is_started(tmp_path, old, new, told):
@@ -167,7 +170,7 @@ def test_seeds_that_are_none_are_bad_input(tmp_path):
     assert "--seeds: expected FIRST or FIRST-LAST" in result.stderr
 
 
-# ---- what the checkers of a store would find ---------------------------------------------------------------------------
+# ---- what the checkers of a store would find ------------------------------------------------------------------------
 
 
 class Till:

@@ -48,7 +48,7 @@ class Exercised:
     def records(self) -> list[LogRecord]:
         return list(records(self.log.read_bytes()))
 
-    def judged(self, cuts: Cuts = Cuts()) -> Durability:
+    def judged(self, cuts: Cuts) -> Durability:
         history = list(unpack_all(self.acks.read_bytes()))
         return judge(bytes(IMAGE_BYTES), self.records(), history, SEED, cuts)
 
@@ -64,7 +64,8 @@ def test_at_every_prefix_any_subset_of_unflushed_writes_may_be_dropped_and_no_fl
 
 
 def test_the_log_goes_on_over_deaths_of_the_backend_and_holds_all_that_is_on_the_image(tmp_path):
-    disk = Exercised(tmp_path, "hvd:driver_domain", f"blocks={BLOCKS}", "largest=8", "flush_every=40", "operations=6000")
+    options = (f"blocks={BLOCKS}", "largest=8", "flush_every=40", "operations=6000")
+    disk = Exercised(tmp_path, "hvd:driver_domain", *options)
     disk.run(kills=8)
     rebuilt = bytearray(IMAGE_BYTES)
     for record in disk.records():

@@ -30,13 +30,15 @@ def chart(run: Mapping[str, Any]) -> str:
         for victim in fault["victims"]:
             y = LANE * (lanes.index(victim) + 0.5)
             kind = "bar" if fault["recovered"] else "bar lost"
-            parts.append(f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{LANE - 4}">{title}</rect>')
+            place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{LANE - 4}"'
+            parts.append(f'<rect class="{kind}" {place}>{title}</rect>')
     parts += [_text(LEFT - 6, LANE * (lane + 1.2), name, "end") for lane, name in enumerate(lanes)]
     parts += _axes(top, scale, max([*ends, 1.0]))
     for number, (name, rows) in enumerate(run["latencies"].items()):
         colour = COLOURS[number % len(COLOURS)]
         points = " ".join(f"{LEFT + at * scale:.1f},{top + _y(p99):.1f}" for at, _, p99, _ in rows)
-        parts.append(f'<polyline fill="none" stroke="{colour}" points="{points}"><title>{escape(name)}: p99</title></polyline>')
+        title = f"<title>{escape(name)}: p99</title>"
+        parts.append(f'<polyline fill="none" stroke="{colour}" points="{points}">{title}</polyline>')
         parts.append(f'<text x="{LEFT + 8 + 110 * number}" y="{height - 4}" fill="{colour}">{escape(name)} p99</text>')
     return "".join([*parts, "</svg>"])
 

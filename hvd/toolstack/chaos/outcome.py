@@ -90,7 +90,8 @@ class StruckFault:
         """Everybody goes on."""
         self.recovered_ns = now_ns
         for recovery in self.recoveries:
-            ends = [first_response_ns(each.checker.history.times_ns, recovery.injected_ns, now_ns) for each in self.served]
+            histories = [each.checker.history for each in self.served]
+            ends = [first_response_ns(history.times_ns, recovery.injected_ns, now_ns) for history in histories]
             if ends and None not in ends:
                 recovery.note("first response", max(end for end in ends if end is not None))
 
@@ -107,9 +108,11 @@ class StruckFault:
     def as_dict(self) -> dict[str, Any]:
         """For JSON; times in milliseconds since the run's first fault could come."""
         return {
-            "step": self.step, "fault": self.planned.name, "victims": [r.victim for r in self.recoveries],
+            "step": self.step, "fault": self.planned.name,
+            "victims": [recovery.victim for recovery in self.recoveries],
             "seed": self.planned.seed, "for_s": self.lasts_s, "parameters": dict(self.planned.parameters),
-            "at_ms": round(self.since_start_ns / 1e6, 3), "injected": self.injection is not None, "refused": self.refused,
+            "at_ms": round(self.since_start_ns / 1e6, 3), "injected": self.injection is not None,
+            "refused": self.refused,
             "activated": self.activated, "evidence": self.evidence, "detected": self.detected,
             "recovered": bool(self.recovered_ns),
             "recovered_ms": round((self.recovered_ns - self.injection.injected_at_ns) / 1e6, 3)
@@ -159,7 +162,8 @@ class Outcome:
         """Of all that was answered until now."""
         for each in load.running:
             times: dict[int, list[float]] = {}
-            calm, faulty = [], []
+            calm: list[float] = []
+            faulty: list[float] = []
             for invoked, answered in each.checker.history.latencies:
                 took_ms = (answered - invoked) / 1e6
                 times.setdefault((answered - self.started_ns) // (BUCKET_MS * 1_000_000), []).append(took_ms)

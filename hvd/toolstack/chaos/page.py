@@ -15,8 +15,10 @@ CHARTS_MAX = 6
 RANKS = ("p50", "p90", "p99", "max")
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:62em;margin:2em auto;padding:0 1em;color:#1a202c}
-table{border-collapse:collapse;margin:.6em 0 1.4em}td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #e2e8f0}
-td:first-child,th:first-child{text-align:left}.good{color:#276749}.bad{color:#9b2c2c}svg{width:100%;font:11px sans-serif}
+table{border-collapse:collapse;margin:.6em 0 1.4em}
+td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #e2e8f0}
+td:first-child,th:first-child{text-align:left}.good{color:#276749}.bad{color:#9b2c2c}
+svg{width:100%;font:11px sans-serif}
 .bar{fill:#2f855a}.lost{fill:#c53030}.shade{fill:#cbd5e0;opacity:.5}.grid{stroke:#edf2f7}pre{white-space:pre-wrap}
 """
 
@@ -66,7 +68,8 @@ def _faults(told: Mapping[str, Any]) -> str:
 
 def _stages(told: Mapping[str, Any]) -> str:
     found = told["stages_ms"]
-    rows = [(stage, found[stage]["n"], *(_number(found[stage][rank]) for rank in RANKS)) for stage in STAGES if stage in found]
+    stages = [stage for stage in STAGES if stage in found]
+    rows = [(stage, found[stage]["n"], *(_number(found[stage][rank]) for rank in RANKS)) for stage in stages]
     return _table(("stage", "n", *RANKS), rows)
 
 

@@ -1,4 +1,4 @@
-"""Reads a plan of a scenario (TOML): the cluster, its load, the faults to choose from, and what is expected all the time."""
+"""Reads a scenario's plan (TOML): the cluster, its load, the faults to choose from, and what is expected meanwhile."""
 
 from __future__ import annotations
 
@@ -215,8 +215,9 @@ def _span(table: Table, key: str, default: tuple[int, int], least: int, most: in
     value = table.take(key)
     if value is None:
         return default
-    pair = value if isinstance(value, list) else [value, value]
-    if len(pair) == 2 and all(type(each) is int and least <= each <= most for each in pair) and pair[0] <= pair[1]:
+    pair = [each for each in (value if isinstance(value, list) else [value, value]) if type(each) is int]
+    expected = len(value) if isinstance(value, list) else 2
+    if len(pair) == expected == 2 and least <= pair[0] <= pair[1] <= most:
         return pair[0], pair[1]
     table.report.wrong(table.at(key), f"a whole number from {least} to {most}, or [least, most]", shown(value))
     return default

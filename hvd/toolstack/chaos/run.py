@@ -24,7 +24,7 @@ BOOT_S = 60.0
 FINISH_S = 60.0
 CALM_S = 0.2
 """Of load before the first fault: what latencies are compared with."""
-TICK_S = 0.002
+TICK_S = 0.004
 """Between two looks while a recovery is waited for: as exact as `reconnect` is."""
 WITNESS_S = 2.5
 """How long a witness may take behind the end of a fault; then nobody has seen it."""
@@ -46,7 +46,7 @@ def run(plan: Plan, seed: int, tell: Callable[[str], None]) -> Outcome:
             with Cluster(plan_of(load.prepared(plan.cluster))) as cluster:
                 _Run(plan, cluster, load, outcome, tell).all()
         except HvdError as error:
-            outcome.problems.append(f"{type(error).__name__}: {error}" * (not isinstance(error, Unhealthy)) or str(error))
+            outcome.problems.append(str(error) if isinstance(error, Unhealthy) else f"{type(error).__name__}: {error}")
     outcome.wall_s = round(time.monotonic() - started, 3)
     return outcome
 
@@ -144,8 +144,8 @@ class _Run:
 
     def _missing(self, done: list[int]) -> list[str]:
         infos = {info.name: info for info in self._cluster.infos().values()}
-        absent = [name for name in sorted(self._wanted)
-                  if name not in infos or not infos[name].ready or infos[name].state is not DomainState.RUNNING]  # fmt: skip
+        running = {name for name, info in infos.items() if info.ready and info.state is DomainState.RUNNING}
+        absent = sorted(self._wanted - running)
         return absent or self._load.unreached(done, self._plan.expect.progress)
 
     # ---- what is to hold --------------------------------------------------------------------------------------------
@@ -168,7 +168,8 @@ class _Run:
         while changed := census(self._cluster).difference(self._before):
             if time.monotonic() > until:
                 self._outcome.leaks = changed
-                return [f"not conserved: {', '.join(f'{name} {was} -> {now}' for name, (was, now) in changed.items())}"]
+                told = (f"{name} {was} -> {now}" for name, (was, now) in changed.items())
+                return [f"not conserved: {', '.join(told)}"]
             time.sleep(CENSUS_TICK_S)
         return []
 

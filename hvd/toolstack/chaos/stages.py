@@ -1,4 +1,4 @@
-"""Splits a recovery into its stages, by the broker's events, the ends' xenbus states, and the workload's own history."""
+"""Splits a recovery into its stages, by the broker's events, both ends' xenbus states, and the workload's history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What many runs found together: counts by fault and by victim, recoveries in stages, and the bound that n runs allow."""
+"""What many runs found together: counts by fault and victim, recoveries in stages, and the bound that n runs allow."""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ def _hearing(file: Path, *, as_json: bool) -> Callable[[Outcome], None]:
             return
         print_line(f"seed {outcome.seed}: {len(injected)} faults, {recovered} recovered, {outcome.wall_s:.1f} s")
         for problem in outcome.problems:
-            print_error(f"seed {outcome.seed}: {problem}\nagain: hvd chaos {file} --seeds {outcome.seed}", as_json=False)
+            again = f"again: hvd chaos {file} --seeds {outcome.seed}"
+            print_error(f"seed {outcome.seed}: {problem}\n{again}", as_json=False)
 
     return hear
 
@@ -86,6 +87,6 @@ def _show_schedule(scenario: Scenario, seeds: range, *, as_json: bool) -> None:
                 faults = [fault.as_dict() for fault in step.faults]
                 print_json({"seed": seed, "step": step.number, "pause_s": step.pause_s, "faults": faults})
             else:
-                faults = [f"{fault} ({'at once' if fault.for_s is None else f'{fault.for_s:g} s'}, seed {fault.seed})"
-                          for fault in step.faults]  # fmt: skip
-                print_line(f"seed {seed}, step {step.number}, after {step.pause_s * 1000:.0f} ms: {', '.join(faults)}")
+                told = [f"{fault} ({'at once' if fault.for_s is None else f'{fault.for_s:g} s'}, seed {fault.seed})"
+                        for fault in step.faults]  # fmt: skip
+                print_line(f"seed {seed}, step {step.number}, after {step.pause_s * 1000:.0f} ms: {', '.join(told)}")

@@ -116,7 +116,7 @@ class StoreChecker:
                 verdict.misplaced += 1
                 verdict.note(f"slot {slot} is empty; transfer {newest} was acknowledged for it")
             return
-        id_ = int(text.split()[0])
+        id_ = int(text.partition(" ")[0])
         event = self.events.get(id_)
         if event is None or text != entry(id_, *accounts_of(event.place), event.count):
             verdict.unexpected += 1

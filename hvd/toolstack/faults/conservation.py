@@ -1,8 +1,7 @@
-"""Counts what a cluster holds, by the broker's tables and by the kernel: after a fault they are what they were before."""
+"""Counts what a cluster holds, by the broker's tables and by the kernel: after a fault it is what it was before."""
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +50,7 @@ def census(cluster: Cluster) -> Census:
 
 
 def settled(cluster: Cluster) -> Census:
-    """What there is when the machine has caught up with what it does for later: two looks, one after the other, agree."""
+    """What there is when the machine has caught up with what it does for later: two looks in a row agree."""
     before = census(cluster)
     for _ in range(LOOKS):
         time.sleep(BETWEEN_LOOKS_S)
@@ -88,14 +87,14 @@ def _name(pid: int) -> str:
 def _descriptors(pid: int) -> int:
     """How many a process has; 0 for one that has gone.
 
-    An end of a pipe counts once: a broker holds both ends of each channel's pipes, and opens one once more when it first
-    rings that bell (held.py), which says who was rung and nothing else.
+    An end of a pipe counts once: a broker holds both ends of each channel's pipes, and opens one once more when it
+    first rings that bell (held.py), which says who was rung and nothing else.
     """
     found = 0
     ends = set()
     try:
         for entry in (PROC / str(pid) / "fd").iterdir():
-            if (link := os.readlink(entry)).startswith("pipe:"):
+            if (link := str(entry.readlink())).startswith("pipe:"):
                 ends.add((link, entry.lstat().st_mode))
             else:
                 found += 1
@@ -109,7 +108,7 @@ def _shared_memory(pid: int) -> set[tuple[int, int]]:
     found = set()
     try:
         for entry in (PROC / str(pid) / "fd").iterdir():
-            if os.readlink(entry).startswith("/memfd:"):
+            if str(entry.readlink()).startswith("/memfd:"):
                 status = entry.stat()
                 found.add((status.st_dev, status.st_ino))
     except (FileNotFoundError, ProcessLookupError):

@@ -191,7 +191,7 @@ class _Judge:
 
     def _subsets(self) -> Iterator[list[tuple[int, Iterable[int]]]]:
         """What of the window survives: records in order, each with those of its sectors that do."""
-        whole = [(number, _sectors(self._log[number])) for number in self._window]
+        whole: list[tuple[int, Iterable[int]]] = [(number, _sectors(self._log[number])) for number in self._window]
         source = self._source
         if len(whole) <= self._cuts.exhaustive_max:
             for bits in product((False, True), repeat=len(whole)):

@@ -1,4 +1,4 @@
-"""Follows the history of one workload while it is written: what is open, what was answered, what was answered wrongly."""
+"""Follows the history of one workload while it is written: what is open, what was answered, and how."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ serve, flush = Connection.serve, Image.flush
 
 
 def main(guest):
-    late = []
+    late: list[Image] = []
 
     def flush_then_serve(connection):
         while late:

@@ -1,4 +1,4 @@
-"""A guest that grants one page more in each life than in the one before, and a domain that never comes back as it was."""
+"""A guest that grants one page more in each life than in the one before."""
 
 
 def main(guest):

@@ -1,4 +1,4 @@
-"""The log of writes: native code appends what Python reads, and what a writer that was killed left half is no record."""
+"""The log of writes: native code appends what Python reads, and what a killed writer left half is no record."""
 
 import os
 import zlib

@@ -34,27 +34,28 @@ def test_one_number_is_a_span_of_its_own(plan_file):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line", "key", "expected", "found"),
+    ("old", "new", "told"),
     [
-        ("steps = 30", "steps = 0", 4, "scenario.steps", "a whole number from 1 to 10000", "0"),
-        ("burst = [1, 3]", "burst = [3, 1]", 5, "scenario.burst", "[least, most]", "a list of 2"),
-        ("pause_ms = [1, 20]", 'pause_ms = "5"', 6, "scenario.pause_ms", "a whole number from 0", '"5"'),
-        ('cluster = "cluster.toml"', "", 2, "scenario.cluster", "a text", "nothing"),
-        ('kind = "disk"', 'kind = "tape"', 10, "workload[0] \"writer\".kind", "one of disk, console", '"tape"'),
-        ('backend = "storage"', 'backend = "strage"', 11, "workload[0] \"writer\".backend", "a driver domain", '"strage"'),
-        ('backend = "storage"', 'backend = "idler"', 11, "workload[0] \"writer\".backend", "a driver domain", '"idler"'),
-        ('backend = "storage"\n', "", 8, "workload[0] \"writer\".backend", "a text", "nothing"),
-        ('name = "talker"', 'name = "idler"', 14, "workload[1] \"idler\".name", "a name of its own", '"idler"'),
-        ('name = "talker"', 'name = "writer"', 14, "workload[1] \"writer\".name", "a name of its own", '"writer"'),
-        ('kind = "console"', 'kind = "program"', 14, "workload[1] \"talker\".name", "a domain of the cluster", '"talker"'),
-        ('name = "kill"', 'name = "kil"', 18, "fault[0].name", "a fault", '"kil"'),
-        ('victims = ["storage", "writer", "idler"]', "", 17, "fault[0] \"kill\".victims", "at least one name", "nothing"),
-        ('"writer", "idler"]', '"wrter"]', 19, "fault[0] \"kill\".victims[1]", "a domain", '"wrter"'),
-        ("weight = 3", "weight = 3\nfor_ms = 5", 21, "fault[0] \"kill\".for_ms", "one of", "unknown key"),
-        ("weight = 3", "wieght = 3", 20, "fault[0] \"kill\".wieght", "a key", "unknown key"),
+        ("steps = 30", "steps = 0", (4, "scenario.steps", "a whole number from 1 to 10000", "0")),
+        ("burst = [1, 3]", "burst = [3, 1]", (5, "scenario.burst", "[least, most]", "a list of 2")),
+        ("pause_ms = [1, 20]", 'pause_ms = "5"', (6, "scenario.pause_ms", "a whole number from 0", '"5"')),
+        ('cluster = "cluster.toml"', "", (2, "scenario.cluster", "a text", "nothing")),
+        ('kind = "disk"', 'kind = "tape"', (10, 'workload[0] "writer".kind', "one of disk, console", '"tape"')),
+        ('backend = "storage"', 'backend = "strage"', (11, 'workload[0] "writer".backend', "a driver domain", '"strage"')),
+        ('backend = "storage"', 'backend = "idler"', (11, 'workload[0] "writer".backend', "a driver domain", '"idler"')),
+        ('backend = "storage"\n', "", (8, 'workload[0] "writer".backend', "a text", "nothing")),
+        ('name = "talker"', 'name = "idler"', (14, 'workload[1] "idler".name', "a name of its own", '"idler"')),
+        ('name = "talker"', 'name = "writer"', (14, 'workload[1] "writer".name', "a name of its own", '"writer"')),
+        ('kind = "console"', 'kind = "program"', (14, 'workload[1] "talker".name', "a domain of the cluster", '"talker"')),
+        ('name = "kill"', 'name = "kil"', (18, "fault[0].name", "a fault", '"kil"')),
+        ('victims = ["storage", "writer", "idler"]', "", (17, 'fault[0] "kill".victims', "at least one name", "nothing")),
+        ('"writer", "idler"]', '"wrter"]', (19, 'fault[0] "kill".victims[1]', "a domain", '"wrter"')),
+        ("weight = 3", "weight = 3\nfor_ms = 5", (21, 'fault[0] "kill".for_ms', "one of", "unknown key")),
+        ("weight = 3", "wieght = 3", (20, 'fault[0] "kill".wieght', "a key", "unknown key")),
     ],
 )  # fmt: skip
-def test_a_mistake_is_named_with_its_line(plan_file, old, new, line, key, expected, found):
+def test_a_mistake_is_named_with_its_line(plan_file, old, new, told):
+    line, key, expected, found = told
     assert old in PLAN
     problem, *others = problems(plan_file, PLAN.replace(old, new, 1))
     assert not others

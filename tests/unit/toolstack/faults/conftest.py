@@ -1,6 +1,7 @@
 """Histories written by hand."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,15 +15,16 @@ class Written:
         self.path = path
         self.at_ns = 0
 
-    def record(self, phase: Phase, kind: Kind, id_: int, place: int = 0, count: int = 0, digest: bytes = bytes(16)) -> None:
+    def record(self, phase: Phase, kind: Kind, id_: int, *what: Any) -> None:
+        """`what`: place, count and digest, as far as they matter."""
         self.at_ns += 1
         with self.path.open("ab") as file:
-            file.write(pack(Event(phase, kind, id_, place, count, digest), self.at_ns))
+            file.write(pack(Event(phase, kind, id_, *what), self.at_ns))
 
-    def done(self, kind: Kind, id_: int, place: int = 0, count: int = 0, digest: bytes = bytes(16)) -> None:
+    def done(self, kind: Kind, id_: int, *what: Any) -> None:
         """Invoked and ok."""
-        self.record(Phase.INVOKED, kind, id_, place, count, digest)
-        self.record(Phase.OK, kind, id_, place, count, digest)
+        self.record(Phase.INVOKED, kind, id_, *what)
+        self.record(Phase.OK, kind, id_, *what)
 
 
 @pytest.fixture
