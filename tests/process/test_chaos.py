@@ -69,7 +69,7 @@ def test_a_dry_run_prints_what_the_seed_does_and_starts_nothing(tmp_path):
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert not (tmp_path / "hvd-chaos").exists()
     outcome = Scenario.load(plan).run(5)
-    said = [(line["step"], fault["name"], fault["victims"], fault["seed"]) for line in lines for fault in line["faults"]]
+    said = [(line["step"], each["name"], each["victims"], each["seed"]) for line in lines for each in line["faults"]]
     assert said == [
         (fault.step, fault.planned.name, list(fault.planned.victims), fault.planned.seed) for fault in outcome.faults
     ]
@@ -117,8 +117,15 @@ recovered_ms = {recovered_ms}
 """
 
 
-def short_plan(directory: Path, *, driver: str = "hvd:driver_domain", idler: str = "hvd:idle", on_crash: str = "restart",
-               victim: str = "storage", recovered_ms: int = 20_000) -> Path:  # fmt: skip
+def short_plan(
+    directory: Path,
+    *,
+    driver: str = "hvd:driver_domain",
+    idler: str = "hvd:idle",
+    on_crash: str = "restart",
+    victim: str = "storage",
+    recovered_ms: int = 20_000,
+) -> Path:
     (directory / "cluster.toml").write_text(CLUSTER.format(driver=driver, idler=idler, on_crash=on_crash))
     plan = directory / "plan.toml"
     plan.write_text(PLAN.format(victim=victim, recovered_ms=recovered_ms))

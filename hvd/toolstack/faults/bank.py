@@ -57,7 +57,7 @@ class StoreChecker:
     def __init__(self, cluster: Cluster, bank: str, client: Domain, acks: str) -> None:
         self._cluster = cluster
         self._bank = bank
-        self._domid = client.domid
+        self.domid = client.domid
         self.verdict = Verdict()
         self.history = History(acks, self.verdict)
         self.events: dict[int, Event] = {}
@@ -97,8 +97,8 @@ class StoreChecker:
     def _snapshot(self) -> tuple[int, dict[int, str]]:
         """As of one moment: reads of a transaction."""
         with Snapshot(self._cluster) as read:
-            count = int(read(client_count(self._bank, self._domid)))
-            return count, {slot: read(client_slot(self._bank, self._domid, slot)) for slot in range(SLOTS)}
+            count = int(read(client_count(self._bank, self.domid)))
+            return count, {slot: read(client_slot(self._bank, self.domid, slot)) for slot in range(SLOTS)}
 
     def _check_count(self, count: int, least: int) -> None:
         verdict = self.verdict
@@ -132,7 +132,7 @@ def check_balances(cluster: Cluster, bank: str, checkers: Sequence[StoreChecker]
     """What is wrong with the accounts now that no client works any more: their sum, and each by all that was done."""
     with Snapshot(cluster) as read:
         balances = [int(read(account(bank, number))) for number in range(ACCOUNTS)]
-        counted = sum(int(read(client_count(bank, checker._domid))) for checker in checkers)
+        counted = sum(int(read(client_count(bank, checker.domid))) for checker in checkers)
     if sum(balances) != ACCOUNTS * BALANCE:
         return [f"the accounts hold {sum(balances)} together, not {ACCOUNTS * BALANCE}: a transfer was half done"]
     expected, maybe, known = [BALANCE] * ACCOUNTS, [], 0

@@ -33,6 +33,9 @@ def test_one_number_is_a_span_of_its_own(plan_file):
     assert plan.faults[1].for_ms == (25, 25)
 
 
+WRITER, TALKER = 'workload[0] "writer"', 'workload[1] "talker"'
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
@@ -40,15 +43,15 @@ def test_one_number_is_a_span_of_its_own(plan_file):
         ("burst = [1, 3]", "burst = [3, 1]", (5, "scenario.burst", "[least, most]", "a list of 2")),
         ("pause_ms = [1, 20]", 'pause_ms = "5"', (6, "scenario.pause_ms", "a whole number from 0", '"5"')),
         ('cluster = "cluster.toml"', "", (2, "scenario.cluster", "a text", "nothing")),
-        ('kind = "disk"', 'kind = "tape"', (10, 'workload[0] "writer".kind', "one of disk, console", '"tape"')),
-        ('backend = "storage"', 'backend = "strage"', (11, 'workload[0] "writer".backend', "a driver domain", '"strage"')),
-        ('backend = "storage"', 'backend = "idler"', (11, 'workload[0] "writer".backend', "a driver domain", '"idler"')),
-        ('backend = "storage"\n', "", (8, 'workload[0] "writer".backend', "a text", "nothing")),
+        ('kind = "disk"', 'kind = "tape"', (10, f'{WRITER}.kind', "one of disk, console", '"tape"')),
+        ('backend = "storage"', 'backend = "strage"', (11, f'{WRITER}.backend', "a driver domain", '"strage"')),
+        ('backend = "storage"', 'backend = "idler"', (11, f'{WRITER}.backend', "a driver domain", '"idler"')),
+        ('backend = "storage"\n', "", (8, f'{WRITER}.backend', "a text", "nothing")),
         ('name = "talker"', 'name = "idler"', (14, 'workload[1] "idler".name', "a name of its own", '"idler"')),
         ('name = "talker"', 'name = "writer"', (14, 'workload[1] "writer".name', "a name of its own", '"writer"')),
-        ('kind = "console"', 'kind = "program"', (14, 'workload[1] "talker".name', "a domain of the cluster", '"talker"')),
+        ('kind = "console"', 'kind = "program"', (14, f'{TALKER}.name', "a domain of the cluster", '"talker"')),
         ('name = "kill"', 'name = "kil"', (18, "fault[0].name", "a fault", '"kil"')),
-        ('victims = ["storage", "writer", "idler"]', "", (17, 'fault[0] "kill".victims', "at least one name", "nothing")),
+        ('victims = ["storage", "writer", "idler"]', "", (17, 'fault[0] "kill".victims', "at least one", "nothing")),
         ('"writer", "idler"]', '"wrter"]', (19, 'fault[0] "kill".victims[1]', "a domain", '"wrter"')),
         ("weight = 3", "weight = 3\nfor_ms = 5", (21, 'fault[0] "kill".for_ms', "one of", "unknown key")),
         ("weight = 3", "wieght = 3", (20, 'fault[0] "kill".wieght', "a key", "unknown key")),
@@ -70,7 +73,7 @@ def test_every_mistake_is_told_at_once(plan_file):
         "scenario.steps", "scenario.pause_ms",
     ]  # fmt: skip
     found = problems(plan_file, PLAN.replace("weight = 3", "weight = 0").replace('"disk"', '"tape"'))
-    assert [problem.key for problem in found] == ['workload[0] "writer".kind', 'fault[0] "kill".weight']
+    assert [problem.key for problem in found] == [f'{WRITER}.kind', 'fault[0] "kill".weight']
 
 
 def test_a_plan_without_faults_is_none(plan_file):
