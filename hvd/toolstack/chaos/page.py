@@ -10,7 +10,7 @@ from hvd.toolstack.chaos.charts import chart
 from hvd.toolstack.chaos.stages import STAGES
 from hvd.toolstack.chaos.summary import FATES
 
-CHARTS_MAX = 6
+CHARTS_MAX = 4
 """Runs that are drawn: those that failed first, then the first ones."""
 RANKS = ("p50", "p90", "p99", "max")
 STYLE = """
@@ -47,7 +47,7 @@ def _verdict(told: Mapping[str, Any]) -> str:
         f"{told['healthy']} of {told['runs']} runs were as expected (seeds {escape(told['seeds'])},"
         f" {told['wall_s']:.0f} s of runs).",
         f"{totals['injected']} faults were injected, {totals['activated']} were seen to take effect by a witness,"
-        f" {totals['recovered']} were recovered from ({share}).{bound}",
+        f" {totals['recovered']} were recovered from ({share} of those seen).{bound}",
         f"Broker crashes that nobody injected: {told['broker_crashes']}. Runs that leaked: {told['leaking_runs']}."
         f" New domains created meanwhile: {told['new_domains']}.",
     ]

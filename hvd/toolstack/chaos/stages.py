@@ -15,7 +15,8 @@ MACHINE = "machine"
 """Whom a fault hits that is for no domain."""
 DOMID_MACHINE = -1
 """Of events that are about no domain."""
-DEATHS = ("died", "broker restarted", "zygote restarted")
+DEATHS = ("died", "hello", "broker restarted", "zygote restarted")
+"""Of them only the first is about a domain. A listener is greeted again by a broker that is not the one before."""
 DEATH = ("detect", "fence", "reap")
 """One moment here: a death is known when the machine has reaped the process, whose end is the fence."""
 

@@ -63,12 +63,15 @@ def _fates(faults: Sequence[Row]) -> dict[str, int]:
 
 
 def _share(faults: Sequence[Row]) -> float | None:
-    return round(sum(fault["recovered"] for fault in faults) / len(faults), 6) if faults else None
+    """Of what counts: the faults that were seen to take effect, and whatever was not recovered from, seen or not."""
+    counted = [fault for fault in faults if fault["activated"] or not fault["recovered"]]
+    return round(sum(fault["recovered"] for fault in counted) / len(counted), 6) if counted else None
 
 
 def _bound(faults: Sequence[Row]) -> float | None:
-    """Of the probability that a fault is not recovered from; None when one was not."""
-    return BOUND_95 / len(faults) if faults and all(fault["recovered"] for fault in faults) else None
+    """Of the probability that a fault is not recovered from; None when one was not. What nobody saw is no trial."""
+    activated = sum(bool(fault["activated"]) for fault in faults)
+    return BOUND_95 / activated if activated and all(fault["recovered"] for fault in faults) else None
 
 
 def _group(faults: Sequence[Row]) -> dict[str, Any]:

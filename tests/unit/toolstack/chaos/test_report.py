@@ -47,7 +47,20 @@ def test_where_one_is_not_recovered_from_there_is_no_bound_but_a_share():
 
 
 def test_an_activation_that_nobody_saw_counts_as_none():
-    assert summary("p", [run(1, fault(activated=None))])["totals"]["activated"] == 0
+    told = summary("p", [run(1, fault(activated=None), fault())])
+    assert (told["totals"]["activated"], told["recovered_share"], told["bound_95"]) == (1, 1.0, 3.0)
+
+
+def test_what_nobody_saw_and_was_not_recovered_from_counts_against_it():
+    told = summary("p", [run(1, fault(activated=None, recovered_ms=None), fault())])
+    assert (told["recovered_share"], told["bound_95"]) == (0.5, None)
+
+
+def test_a_broker_that_greets_again_is_a_death_of_the_machines():
+    recovery = Recovery("machine", 1_000_000)
+    for name, domid, at_ns in (("died", 4, 2_000_000), ("hello", -1, 3_000_000)):
+        recovery.hear(LifecycleEvent(name, domid, "", 0, "", 0), at_ns)
+    assert recovery.stages_ms == {"detect": 2.0, "fence": 2.0, "reap": 2.0, "respawn": 2.0}
 
 
 @pytest.mark.parametrize(("seeds", "text"), [([], ""), ([3], "3"), ([2, 1, 3, 7], "1-3, 7"), ([5, 6], "5-6")])
