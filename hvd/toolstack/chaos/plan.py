@@ -115,11 +115,10 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
     report = Report(os.fspath(path), text)
     plan = _read(Table(report, (), document_of(path, text)), Path(path).absolute())
     report.raise_if_wrong()
-    assert plan is not None
     return plan
 
 
-def _read(root: Table, file: Path) -> Plan | None:
+def _read(root: Table, file: Path) -> Plan:
     report = root.report
     scenario = Table(report, ("scenario",), _table(root, "scenario"))
     cluster_name = scenario.text("cluster", None)
