@@ -10,7 +10,7 @@ from hvd.toolstack.cluster import Cluster
 
 TABLES = ("domains", "ports", "granted_pages", "mappings", "extents")
 """Of the hypervisor's tables, all domains together."""
-LOOKS, BETWEEN_LOOKS_S = 40, 0.05
+LOOKS, AGREEING, BETWEEN_LOOKS_S = 80, 6, 0.05
 LASTING = ("hvd-broker", "hvd-zygote")
 """The machine's children whose descriptors are counted: domains' come and go with what they do."""
 STANDBY = "hvd:standby"
@@ -50,12 +50,13 @@ def census(cluster: Cluster) -> Census:
 
 
 def settled(cluster: Cluster) -> Census:
-    """What there is when the machine has caught up with what it does for later: two looks in a row agree."""
-    before = census(cluster)
+    """What there is when the machine has caught up with what it does for later: so many looks in a row agree."""
+    before, agreed = census(cluster), 0
     for _ in range(LOOKS):
         time.sleep(BETWEEN_LOOKS_S)
         now = census(cluster)
-        if not now.difference(before):
+        agreed = 0 if now.difference(before) else agreed + 1
+        if agreed == AGREEING:
             break
         before = now
     return before
