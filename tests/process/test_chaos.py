@@ -15,6 +15,7 @@ import pytest
 
 from hvd import Cluster, Scenario
 from hvd.toolstack.chaos.scenario import rows_of
+from hvd.toolstack.cluster import DomainState
 from hvd.toolstack.faults.bank import StoreChecker, check_balances, open_bank
 from hvd.toolstack.faults.conservation import census, settled
 from hvd.transport.messages import DomainConfig, StoreRead, StoreWrite
@@ -197,11 +198,12 @@ class Till:
         while self.checker.check().ok < 40:
             assert self.checker.verdict.intact
         self.write(f"/local/domain/{self.teller.domid}/data/finish", "1")
-        self.teller.wait_state("preserved")
+        self.teller.wait_state(DomainState.PRESERVED)
         self.checker.check()
 
     def read(self, path: str) -> str:
-        return self.cluster.call(StoreRead(0, path)).decode()
+        value: bytes = self.cluster.call(StoreRead(0, path))
+        return value.decode()
 
     def write(self, path: str, value: object) -> None:
         self.cluster.call(StoreWrite(0, path, str(value).encode()))

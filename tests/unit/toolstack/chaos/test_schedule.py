@@ -35,7 +35,8 @@ def test_every_number_is_within_the_plans_span(plan, seed):
     for step in steps:
         assert 0.001 <= step.pause_s <= 0.020
         for fault in step.faults:
-            assert fault.for_s is None if fault.name == "kill" else 0.010 <= fault.for_s <= 0.040
+            assert (fault.for_s is None) == (fault.name == "kill")
+            assert fault.for_s is None or 0.010 <= fault.for_s <= 0.040
 
 
 def test_different_seeds_give_different_steps(plan):
