@@ -20,6 +20,8 @@ SHIPPED = {
     "hvd:idle": "hvd.domains.programs.idle:main",
     "hvd:conformance": "hvd.domains.programs.conformance:main",
     "hvd:disk_exerciser": "hvd.domains.programs.disk_exerciser:main",
+    "hvd:console_exerciser": "hvd.domains.programs.console_exerciser:main",
+    "hvd:store_exerciser": "hvd.domains.programs.store_exerciser:main",
     "hvd:disk_caller": "hvd.domains.programs.disk_caller:main",
     "hvd:measured": "hvd.domains.programs.measured:main",
     "hvd:nuisance": "hvd.domains.programs.nuisance:main",

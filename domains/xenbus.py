@@ -54,6 +54,8 @@ class XenbusFrontend:
         self.on_change: Callable[[XenbusFrontend], None] = _ignore
         """Called when the device is connected for the first time, and when it has gone."""
         self._announced = False
+        self._broken = False
+        """Nodes of ours say that the device was closed."""
         self._token = self._store.watch(f"{self._backend_path}/state", lambda _: self._look())
 
     def _look(self) -> None:
@@ -108,6 +110,7 @@ class XenbusFrontend:
 
     def _knock(self) -> None:
         """The device was closed to an older incarnation of ours, or before there was any."""
+        self._broken = True
         state = str(int(XenbusState.INITIALISING))
         self._store.write_all(self.path, {INCARNATION: str(self._runtime.incarnation), "state": state})
 
@@ -123,6 +126,10 @@ class XenbusFrontend:
         if not self._announced:
             self._announced = True
             self.on_change(self)
+        if self._broken:
+            self._broken = False
+            for name in (INCARNATION, "error"):
+                self._store.remove(f"{self.path}/{name}")
 
     def _publish(self, incarnation: int, backend_keys: Keys) -> None:
         keys = self.device.publish(backend_keys)
@@ -140,6 +147,7 @@ class XenbusFrontend:
         if self.connected:
             self.connected = False
             self.device.backend_gone()
+        self._broken = True
         self._store.write(f"{self.path}/error", self.error[:ERROR_MAX])
         self._switch(XenbusState.CLOSED)
 
@@ -165,6 +173,8 @@ class XenbusBackend:
         self.state = XenbusState.INITIALISING
         self._session = ""
         self._closed_for = ""
+        self._broken = CLOSED_FOR in keys
+        """Nodes of ours, or of an earlier incarnation, say that the device was closed."""
         self._attached = False
         self._offer()
         self._token = self._store.watch(f"{self._frontend_path}/state", lambda _: self._look())
@@ -219,6 +229,10 @@ class XenbusBackend:
             self.fault(error)
             return
         self._switch(XenbusState.CONNECTED)
+        if self._broken:
+            self._broken = False
+            for name in (CLOSED_FOR, "error"):
+                self._store.remove(f"{self.path}/{name}")
 
     def fault(self, error: Exception) -> None:
         """The frontend broke the protocol: this device is closed, nothing else."""
@@ -233,6 +247,7 @@ class XenbusBackend:
     def _fail(self, error: Exception) -> None:
         text = f"{self.label}: {_blame(error)}"[:ERROR_MAX]
         self._log(text)
+        self._broken = True
         state = XenbusState.CLOSED
         self._store.write_all(self.path, {"error": text, CLOSED_FOR: self._closed_for, "state": str(int(state))})
         self.state = state

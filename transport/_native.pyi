@@ -369,6 +369,14 @@ class BlkHeld:
     def sectors(self) -> int: ...
 
 @final
+class WriteLog:
+    """The log of what is done to an image (write_log.hpp); the descriptor, open for appending, stays the caller's."""
+
+    def __init__(self, fd: int) -> None: ...
+    def append(self, kind: int, offset: int, length: int) -> None:
+        """One record without content. OSError, ENOSPC when only a part of it had room."""
+
+@final
 class BlkBack:
     """A block backend's ring served a batch at a time: untrusted slots copied out once, checked, carried with preadv
     and pwritev between granted pages and the image, answered. One request is held at a time, those behind it wait."""
@@ -382,8 +390,11 @@ class BlkBack:
         readonly: bool,
         indirect_segments_max: int,
         persistent: bool,
+        write_log: WriteLog | None = None,
     ) -> None:
-        """The descriptor stays the caller's. Not `persistent`: every request is held (RELEASE) before its answer."""
+        """The descriptor stays the caller's. Not `persistent`: every request is held (RELEASE) before its answer.
+
+        With a log every write is a record there before it is made; what cannot be logged has failed."""
 
     def add(self, ref: int, memory: Buffer, writable: bool) -> None:
         """Pages of `memory` are refs `ref`, `ref` + 1, ...; the memory cannot be unmapped until `clear`."""

@@ -52,7 +52,7 @@ class BlockBackend(Backend):
     def features(self) -> Keys:
         self.close()
         readonly = not self.keys.get("mode", "w").startswith("w")
-        self._image = Image(self.keys["params"], self._medium())
+        self._image = Image(self.keys["params"], self._medium(), None if readonly else self.keys.get("hvd-write-log"))
         return {
             "sectors": str(self._image.sectors),
             "sector-size": str(SECTOR_SIZE),
@@ -124,7 +124,7 @@ class Connection:
         self._port, self._endpoint = self._runtime.bind_interdomain(self._frontend, port, handler)
         self._back = BlkBack(
             self._ring, self._endpoint, self._image.descriptor, self._image.sectors, self._readonly,
-            INDIRECT_SEGMENTS_MAX, self._persistent,
+            INDIRECT_SEGMENTS_MAX, self._persistent, self._image.log,
         )  # fmt: skip
         self._runtime.waiter.attach_ring(self._port, self._ring)
 
@@ -199,6 +199,7 @@ class Connection:
             match held.operation:
                 case Operation.FLUSH:
                     self._image.flush()
+                    self._image.promise()
                 case Operation.DISCARD:
                     self._image.discard(held.sector, held.sectors)
                 case _:

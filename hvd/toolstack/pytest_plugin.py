@@ -1,4 +1,4 @@
-"""The pytest fixture `cluster`: a cluster of real domains for one test, ended and removed after it.
+"""The pytest fixtures `cluster` and `scenario`: real domains for one test, ended and removed after it.
 
 Which one is said by a marker, relative to the test's file, or by a fixture `cluster_config` that returns a path or a
 list of `DomainConfig`s. Nothing of hvd is loaded, and nothing started, for tests that do not ask for it.
@@ -7,6 +7,14 @@ list of `DomainConfig`s. Nothing of hvd is loaded, and nothing started, for test
     def test_the_disk_comes_back(cluster):
         cluster.domain("storage").kill()
         cluster.domain("storage").wait_ready()
+
+A scenario is a plan of faults (docs/chaos.md), named beside the test as well; nothing runs before the test says so:
+
+    @pytest.mark.scenario("plan.toml")
+    @pytest.mark.parametrize("seed", range(3))
+    def test_nothing_is_lost(scenario, seed):
+        outcome = scenario.run(seed)
+        assert outcome.ok, outcome.problems
 """
 
 from __future__ import annotations
@@ -18,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from hvd.toolstack.chaos.scenario import Scenario
     from hvd.toolstack.cluster import Cluster
     from hvd.toolstack.conformance.trial import DeviceUnderTest
 
@@ -37,7 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Make the markers known."""
+    config.addinivalue_line("markers", "scenario(file): the plan of faults that the fixture `scenario` runs")
     config.addinivalue_line("markers", "cluster(file): the cluster file that the fixture `cluster` starts")
 
 
@@ -47,6 +57,19 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     with _described(request) as running:
         yield running
         _show_logs(running)
+
+
+@pytest.fixture
+def scenario(request: pytest.FixtureRequest) -> Scenario:
+    """A plan of faults, ready to be run: each `run` has a cluster of its own, of which nothing is left."""
+    from hvd.toolstack.chaos.scenario import Scenario
+
+    marker = request.node.get_closest_marker("scenario")
+    if marker is None:
+        how = 'mark it @pytest.mark.scenario("FILE")'
+        raise pytest.UsageError(f"{request.node.nodeid} uses the fixture scenario: {how}")
+    (file,) = marker.args
+    return Scenario.load(request.path.parent / file)
 
 
 @pytest.fixture

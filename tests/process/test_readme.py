@@ -69,7 +69,9 @@ def test_the_first_fault_test_notices_a_guest_that_does_not_flush_its_count(dire
     assert "1 failed" in result.stdout
 
 
-@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "docs/block-write.md", "examples/cockpit/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "ARCHITECTURE.md", "docs/block-write.md", "docs/chaos.md", "examples/cockpit/README.md"]
+)
 def test_every_link_and_every_file_that_a_page_names_is_there(page):
     path = ROOT / page
     text = path.read_text()

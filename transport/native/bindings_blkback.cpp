@@ -1,4 +1,4 @@
-// Python's view of blkback.hpp: BlkBack, its system calls, and the one file operation Python lacks.
+// Python's view of blkback.hpp: BlkBack, its system calls, the log of its writes, and the one file operation Python lacks.
 #include <fcntl.h>
 #include <sys/uio.h>
 
@@ -8,6 +8,7 @@
 
 #include "bindings.hpp"
 #include "blkback.hpp"
+#include "write_log.hpp"
 
 namespace hvd {
 namespace {
@@ -24,8 +25,10 @@ ssize_t carry(int fd, std::uint8_t operation, const iovec* parts, int count, std
 /// A backend, references to what it works on, and a buffer of each mapped run, so that it cannot be unmapped under a transfer.
 class BlkBack {
 public:
-    BlkBack(nb::object ring, nb::object endpoint, int fd, std::uint64_t sectors, bool readonly, unsigned indirect_segments_max, bool persistent)
-        : ring_(std::move(ring)), endpoint_(std::move(endpoint)), fd_(fd),
+    BlkBack(nb::object ring, nb::object endpoint, int fd, std::uint64_t sectors, bool readonly, unsigned indirect_segments_max, bool persistent,
+            nb::object log)
+        : ring_(std::move(ring)), endpoint_(std::move(endpoint)), log_(std::move(log)), fd_(fd),
+          write_log_(log_.is_none() ? nullptr : &nb::cast<WriteLog&>(log_)),
           back_(nb::cast<Ring&>(ring_), nb::cast<Doorbell&>(endpoint_), {sectors, readonly, indirect_segments_max}, persistent) {}
     BlkBack(const BlkBack&) = delete;
     BlkBack& operator=(const BlkBack&) = delete;
@@ -71,13 +74,18 @@ private:
             const nb::gil_scoped_release unlocked;  // taking it again keeps errno
             return carry(fd_, operation, parts, count, offset);
         };
-        const blkif::Held held = go(io);
+        auto logged = [this, &io](std::uint8_t operation, const iovec* parts, int count, std::int64_t offset, std::uint64_t bytes) {
+            return operation == blkif::write ? write_log_->carry(fd_, parts, count, offset) : io(operation, parts, count, offset, bytes);
+        };
+        const blkif::Held held = write_log_ == nullptr ? go(io) : go(logged);  // once a batch: a request asks for no log
         return held.need == blkif::Need::nothing ? nb::none() : nb::cast(held);
     }
 
     nb::object ring_;
     nb::object endpoint_;
+    nb::object log_;
     int fd_;
+    WriteLog* write_log_;
     bool busy_ = false;
     std::map<std::uint32_t, std::unique_ptr<Buffer>> buffers_;
     blkif::Back back_;
@@ -111,9 +119,15 @@ void bind_blkback(nb::module_& m) {
         .def_ro("missing", &blkif::Held::missing)
         .def_ro("sector", &blkif::Held::sector)
         .def_ro("sectors", &blkif::Held::sectors);
+    nb::class_<WriteLog>(m, "WriteLog", nb::is_final())
+        .def(nb::init<int>(), nb::arg("fd"))
+        .def("append", [](const WriteLog& self, std::uint32_t kind, std::uint64_t offset, std::uint64_t length) {
+            checked(-self.append(kind, offset, length));
+        }, nb::arg("kind"), nb::arg("offset"), nb::arg("length"));
     nb::class_<BlkBack>(m, "BlkBack", nb::is_final())
-        .def(nb::init<nb::object, nb::object, int, std::uint64_t, bool, unsigned, bool>(), nb::arg("ring"), nb::arg("endpoint"), nb::arg("fd"),
-             nb::arg("sectors"), nb::arg("readonly"), nb::arg("indirect_segments_max"), nb::arg("persistent"))
+        .def(nb::init<nb::object, nb::object, int, std::uint64_t, bool, unsigned, bool, nb::object>(), nb::arg("ring"), nb::arg("endpoint"),
+             nb::arg("fd"), nb::arg("sectors"), nb::arg("readonly"), nb::arg("indirect_segments_max"), nb::arg("persistent"),
+             nb::arg("write_log") = nb::none())
         .def("add", &BlkBack::add, nb::arg("ref"), nb::arg("memory"), nb::arg("writable"))
         .def("clear", &BlkBack::clear)
         .def("serve", &BlkBack::serve, nb::arg("limit"))

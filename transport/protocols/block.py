@@ -7,7 +7,7 @@ transport/native/blkif.hpp.
 
 Backend keys    feature-flush-cache feature-discard feature-persistent feature-max-indirect-segments
 max-ring-page-order sectors
-                sector-size physical-sector-size info (4: read-only) mode params
+                sector-size physical-sector-size info (4: read-only) mode params hvd-write-log (a file: log writes)
 Frontend keys   ring-ref | ring-page-order num-ring-pages ring-ref%u, event-channel, protocol, feature-persistent
 
 hvd beyond Xen: a frontend outlives its backend. It keeps every request until it is answered, makes the ring empty for

@@ -486,6 +486,32 @@ def attack(
 
 
 @_command(
+    "hvd chaos examples/chaos/plan.toml",
+    "hvd chaos plan.toml --seeds 100-199 --out report",
+    "hvd chaos plan.toml --seeds 107 --dry-run",
+)
+def chaos(
+    *,
+    file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan: cluster, load, faults, what is expected.")],
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N[-M]", help="A run for each of these; else for the plan's own seed.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where runs and reports go; seeds that have a run there are not run.")
+    ] = Path("hvd-chaos"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and start nothing.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Run a seeded schedule of faults over clusters of its own under load, and judge what became of everything.
+
+    Writes runs.jsonl, report.json and report.html. The same seed does the same again. Ends with 1 unless all is well.
+    """
+    from hvd.toolstack.cli import chaos as running
+
+    sys.exit(running.chaos(file, seeds=seeds, out=out, dry_run=dry_run, as_json=json))
+
+
+@_command(
     "hvd bench ipc",
     "hvd bench ring --duration 5 --json",
     "hvd bench boot --check",

@@ -14,10 +14,12 @@ from hvd.transport.messages import DeviceConfig
 
 TIMEOUT_MS = 30_000
 TIMEOUT_MS_MAX = 3_600_000
+WRITE_LOG = "hvd-write-log"
+"""The backend's key that names the file in which it logs its writes (transport/write_log.py)."""
 _POSITIONAL = ("target", "format", "vdev", "access")
 _XL_FLAGS = ("cdrom", "discard", "no-discard", "direct-io-safe")
 _MODES = {"r": "r", "ro": "r", "w": "w", "rw": "w"}
-_SWALLOWED = re.compile(r",\s*(format|vdev|access|backend|timeout_ms)=")
+_SWALLOWED = re.compile(r",\s*(format|vdev|access|backend|timeout_ms|write_log)=")
 
 
 class Disk(NamedTuple):
@@ -48,6 +50,7 @@ def read_disk(report: Report, place: Place, untrusted: object, directory: Path) 
     mode = _MODES[table.choice("access", "rw", tuple(_MODES))]
     backend = full_name(table.text("backend", DOM0_NAME))
     timeout_ms = str(table.whole("timeout_ms", TIMEOUT_MS, 1, TIMEOUT_MS_MAX))
+    log = table.text("write_log", "")
     table.finish()
     devid = device_number(vdev)
     if vdev and devid is None:
@@ -65,6 +68,7 @@ def read_disk(report: Report, place: Place, untrusted: object, directory: Path) 
         "bootable": "1",
         "removable": "0",
         **keys,
+        **({WRITE_LOG: str(directory / log)} if log else {}),
     }
     config = DeviceConfig("vbd", devid, backend, backend_keys, {"virtual-device": str(devid), **keys})
     return Disk(place, config, image.identity if image else None)

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
-from hvd.toolstack.config.disks import Disk
+from hvd.toolstack.config.disks import WRITE_LOG, Disk
 from hvd.toolstack.config.domains import Draft
 from hvd.toolstack.config.groups import GroupDraft, check_groups, starts_behind
 from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES
 from hvd.toolstack.config.problems import Report, nearest, shown
+from hvd.transport.sandbox import WRITABLE, split_path
 
 Running = Mapping[str, bool]
 """The domains of a running cluster beside dom0, by name: whether each is a driver domain."""
@@ -22,6 +24,7 @@ def check_relations(
     for draft in drafts:
         _check_names(report, draft, by_name, running)
         _check_device_numbers(report, draft)
+        _check_logs(report, draft, by_name)
     _check_writers(report, [disk for draft in drafts for disk in draft.disks])
     if not _check_cycles(report, by_name):
         _check_group_order(report, by_name, list(groups))
@@ -89,6 +92,18 @@ def _check_device_numbers(report: Report, draft: Draft) -> None:
         if first is not disk:
             found = f"{shown(disk.config.backend_keys['dev'])}, as in {report.spell(first.place)}"
             report.wrong((*disk.place, "vdev"), "a device of its own", found)
+
+
+def _check_logs(report: Report, draft: Draft, by_name: dict[str, Draft]) -> None:
+    """A backend can only write the files that its domain is given."""
+    for disk in draft.disks:
+        log, host = disk.config.backend_keys.get(WRITE_LOG), by_name.get(disk.config.backend)
+        if log is None or host is None:
+            continue
+        given = [Path(path) for path, writable in map(split_path, host.config.paths) if writable]
+        if not any(path in (Path(log), *Path(log).parents) for path in given):
+            hint = f'give {report.spell(host.place)} paths = ["{log}{WRITABLE}"]'
+            report.wrong((*disk.place, "write_log"), "a file that its backend may write", shown(log), hint)
 
 
 def _check_writers(report: Report, disks: list[Disk]) -> None:

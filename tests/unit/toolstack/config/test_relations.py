@@ -112,3 +112,27 @@ def test_an_image_may_be_read_beside_its_writer(cluster: Callable[[str], Cluster
     cluster(
         "".join(domain(name, f'disk = ["a.img,,xvda,{mode}"]') for name, mode in [("a", "w"), ("b", "r"), ("c", "r")])
     )
+
+
+def logged(paths: str) -> str:
+    guest = domain("ivi", 'disk = [{target="a.img", vdev="xvda", backend="storage", write_log="logs/disk.log"}]')
+    return guest + domain("storage", f"paths = {paths}", driver=True)
+
+
+@pytest.mark.parametrize("paths", ['["logs/disk.log:w"]', '["logs:w"]'])
+def test_a_log_of_writes_is_a_file_that_the_backend_may_write(
+    cluster: Callable[[str], ClusterConfig], tmp_path: Path, paths: str
+) -> None:
+    (tmp_path / "logs").mkdir()
+    (device,) = cluster(logged(paths)).domain("ivi").devices
+    assert device.backend_keys["hvd-write-log"] == str(tmp_path / "logs" / "disk.log")
+
+
+@pytest.mark.parametrize("paths", ["[]", '["logs"]', '["a.img:w"]'])
+def test_a_log_that_its_backend_may_not_write_is_told_with_what_to_do(
+    problem: Callable[[str], Problem], tmp_path: Path, paths: str
+) -> None:
+    (tmp_path / "logs").mkdir()
+    told = problem(logged(paths))
+    assert (told.key, told.expected) == ('domain[0] "ivi".disk[0].write_log', "a file that its backend may write")
+    assert told.hint.startswith('give domain[1] "storage" paths = ["')

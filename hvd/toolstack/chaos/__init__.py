@@ -1,0 +1,1 @@
+"""Scenarios: seeded schedules of faults over a cluster under load, judged by everything that was recorded."""

@@ -1,0 +1,56 @@
+"""Splits a recovery into its stages, by the broker's events, both ends' xenbus states, and the workload's history."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from hvd.toolstack.cluster import LifecycleEvent
+
+STAGES = ("detect", "fence", "reap", "respawn", "reconnect", "first response")
+"""In milliseconds since the fault was injected; none of them where it did not come to that."""
+MACHINE = "machine"
+"""Whom a fault hits that is for no domain."""
+DOMID_MACHINE = -1
+"""Of events that are about no domain."""
+DEATHS = ("died", "hello", "broker restarted", "zygote restarted")
+"""Of them only the first is about a domain. A listener is greeted again by a broker that is not the one before."""
+DEATH = ("detect", "fence", "reap")
+"""One moment here: a death is known when the machine has reaped the process, whose end is the fence."""
+
+
+@dataclass(slots=True)
+class Recovery:
+    """What followed one fault, for one victim."""
+
+    victim: str
+    injected_ns: int
+    """On CLOCK_MONOTONIC."""
+    stages_ms: dict[str, float] = field(default_factory=dict)
+
+    def note(self, stage: str, at_ns: int) -> None:
+        """The first time counts."""
+        self.stages_ms.setdefault(stage, round((at_ns - self.injected_ns) / 1e6, 3))
+
+    def hear(self, event: LifecycleEvent, at_ns: int) -> None:
+        """News of anybody, at a time on CLOCK_MONOTONIC."""
+        machine = self.victim == MACHINE
+        if at_ns < self.injected_ns or (event.domid != DOMID_MACHINE if machine else event.name != self.victim):
+            return
+        if event.event in DEATHS:
+            for stage in DEATH:
+                self.note(stage, at_ns)
+        if machine and event.event in DEATHS:
+            self.note("respawn", at_ns)  # it says so itself when it is back
+        elif event.event == "ready" and "reap" in self.stages_ms:
+            self.note("respawn", at_ns)
+
+
+def first_response_ns(answered_ns: Sequence[int], since_ns: int, until_ns: int) -> int | None:
+    """The end of the longest silence after a fault: what a dead backend had answered before ends no wait."""
+    start = bisect_right(answered_ns, since_ns)
+    times = [since_ns, *(at for at in answered_ns[start:] if at <= until_ns)]
+    gaps = [(later - earlier, later) for earlier, later in pairwise(times)]
+    return max(gaps)[1] if gaps else None
