@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hvd.domains.guest import Guest
-from hvd.domains.programs.finishing import Finish
+from hvd.domains.finishing import Finish
 from hvd.transport.history import INCARNATION_SHIFT, Event, HistoryWriter, Kind, Phase
 from hvd.transport.stamped_lines import stamped_line
 

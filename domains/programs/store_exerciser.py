@@ -12,7 +12,7 @@ import random
 from dataclasses import replace
 
 from hvd.domains.guest import Guest
-from hvd.domains.programs.finishing import Finish
+from hvd.domains.finishing import Finish
 from hvd.domains.store import StoreClient, TransactionConflict
 from hvd.transport.history import INCARNATION_SHIFT, Event, HistoryWriter, Kind, Phase
 from hvd.transport.hypercalls import HypercallError

@@ -5,7 +5,7 @@ It is started with `acks=FILE`, the history that the scenario judges.
 
 from dataclasses import replace
 
-from hvd.domains.programs.finishing import Finish
+from hvd.domains.finishing import Finish
 from hvd.transport.history import INCARNATION_SHIFT, Event, HistoryWriter, Kind, Phase
 
 
