@@ -92,6 +92,8 @@ class DomainConfig:
     cpus: list[int] = field(default_factory=list)
     """Physical CPUs it may run on; empty: all."""
     driver_domain: bool = False
+    spare: bool = False
+    """Whether a process stands by to take over when this domain's dies."""
     on_poweroff: Name = "destroy"
     on_reboot: Name = "restart"
     on_crash: Name = "restart"

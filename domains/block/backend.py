@@ -127,6 +127,7 @@ class Connection:
             INDIRECT_SEGMENTS_MAX, self._persistent,
         )  # fmt: skip
         self._runtime.waiter.attach_ring(self._port, self._ring)
+        self.serve()  # what the ring holds has waited since our predecessor's death
 
     def close(self) -> None:
         if self._port is not None:

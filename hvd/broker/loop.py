@@ -11,17 +11,18 @@ from typing import Any
 
 import msgpack
 
+from hvd.broker import spares
 from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ACTING, ALIVE, Domain, Life
-from hvd.broker.held import channel_key, domain_key, extent_key, medium_key, trace_key
+from hvd.broker.held import channel_key, domain_key, extent_key, medium_key, spare_key, trace_key
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.journal import Intent, Journal, JournalFull
 from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP
 from hvd.broker.poller import Poller
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
-from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, FOUND_OPEN, STARTED, TICK, TRACE_OVER, State
+from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, FOUND_OPEN, SPARE_REPORTS, STARTED, TICK, TRACE_OVER, State
 from hvd.broker.tracing import Phase
-from hvd.broker.world import World
+from hvd.broker.world import Listeners, World
 from hvd.broker.xsm import Xsm
 from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
@@ -33,10 +34,16 @@ from hvd.transport.messages import BootConfig
 from hvd.transport.trace import HYPERVISOR
 
 JOURNAL = "journal"
+Process = tuple[int, int]
+"""Its domid and its incarnation."""
 KILLED_FROM_OUTSIDE = "killed by SIGKILL"
 """How a broker ends that did nothing wrong itself."""
 WAIT_MOST_S = 3600.0
 """A guest's timer may lie in any future; epoll takes 24 days at most."""
+QUIET_S = 0.005
+"""Nobody has wanted anything for so long: there is time to clear away."""
+RETIRED_MAX = 16
+"""Endpoints of the dead that wait for that."""
 CALLS_PER_TURN = 8
 """Hypercalls of one caller before the next caller has its turn."""
 
@@ -56,7 +63,8 @@ class Broker:
         self._poller = Poller()
         self._ready: deque[DomId | None] = deque()
         self._disowned: set[tuple[int, int]] = set()
-        self._world = World(inheritance, self._poller, self._mark_ready, self._on_fault, self._on_post)
+        listeners = Listeners(self._on_fault, self._on_post, self._on_spare)
+        self._world = World(inheritance, self._poller, self._mark_ready, listeners)
         inherited = inheritance.held.get(JOURNAL)
         if inherited is None:
             self._state = self._boot(inheritance)
@@ -75,12 +83,19 @@ class Broker:
         while True:
             if self._world.stop_requested is not None:
                 self._world.say_goodbye()
-            self._poller.poll(0 if self._ready else self._wait_s())
+            happened = self._poller.poll(0 if self._ready else self._wait_s())
+            self._clear_away(idle=not happened and not self._ready)
             self._tick()
             for _ in range(len(self._ready)):
                 self._serve(self._ready.popleft())
             self._write_audit()
             self._world.publisher.write_log()
+
+    def _clear_away(self, *, idle: bool) -> None:
+        """What is left of the dead and in nobody's way."""
+        endpoints = self._world.endpoints
+        if endpoints.retired and (idle or endpoints.retired >= RETIRED_MAX):
+            endpoints.close_retired()
 
     # ---- coming to life ----------------------------------------------------------------------------------------------
 
@@ -127,6 +142,10 @@ class Broker:
         keys |= {extent_key(extent) for extent in hypervisor.grants.extents()}
         keys |= {medium_key(number) for number in hypervisor.media.opened.values()}
         keys |= {domain_key(d.domid) for d in hypervisor.domains.values() if d.life in ALIVE}
+        for domain in hypervisor.domains.values():
+            if domain.spare is not None:
+                channels, extents = spares.keys(domain)
+                keys |= {spare_key(domain.domid), *map(channel_key, channels), *map(extent_key, extents)}
         if hypervisor.tracing.phase is not Phase.OFF:
             keys |= {trace_key(*whose) for whose in (HYPERVISOR, *hypervisor.tracing.kept)}
         return keys
@@ -139,6 +158,7 @@ class Broker:
             if not hypervisor.is_expected(DomId(domid), Incarnation(incarnation)):
                 self._disown(domid, incarnation)
         for domain in list(hypervisor.domains.values()):
+            self._reconcile_spare(domain, alive, inheritance.ended, now)
             if domain.life not in ALIVE:
                 continue
             process = domain.domid, domain.incarnation
@@ -150,6 +170,22 @@ class Broker:
             for binding in ports.values():
                 self._world.raise_end(binding.channel, binding.side)
         self._world.settle()
+
+    def _reconcile_spare(
+        self, domain: Domain, alive: dict[Process, int], ended: dict[Process, tuple[str, str]], now: int
+    ) -> None:
+        """Before its domain, which it may have to take over at once."""
+        if domain.spare is None:
+            return
+        process = domain.domid, domain.spare.incarnation
+        if process in ended and process not in alive:
+            self._command([DIED, now, *process, *ended[process]])
+            return
+        if process not in alive:
+            self._world.fork_spare(domain)
+        self._world.start_spare(domain)
+        if alive.get(process) and domain.spare.pid is None:
+            self._command([STARTED, now, *process, alive[process]])
 
     def _take_over(self, domain: Domain, pid: int | None, now: int) -> None:
         """A domain of the dead broker's: its process runs, or is on its way (0), or has not been asked for (None)."""
@@ -209,6 +245,7 @@ class Broker:
         due, lease_s = self._state.hypervisor.next_deadline_ns(), self._world.trace.lease_left_s()
         waits = [] if due is None else [(due - time.monotonic_ns()) / 1e9]
         waits += [] if lease_s is None else [lease_s]
+        waits += [QUIET_S] if self._world.endpoints.retired else []
         return min(max(0.0, min(waits)), WAIT_MOST_S) if waits else None
 
     # ---- what comes in -----------------------------------------------------------------------------------------------
@@ -234,6 +271,9 @@ class Broker:
 
     def _on_fault(self, domain: Domain, notice: FaultNotice | None) -> None:
         self._command([FAULTED, domain.domid, domain.incarnation, notice.as_list() if notice is not None else []])
+
+    def _on_spare(self, domid: DomId, incarnation: Incarnation, lacking: dict[str, str], trouble: str) -> None:
+        self._command([SPARE_REPORTS, domid, incarnation, lacking, trouble])
 
     def _on_post(self, domain: Domain, body: bytes) -> None:
         """A hypercall that nobody waits for; what is wrong with it is told in the log."""

@@ -55,15 +55,22 @@ def take_report(domain: Domain, untrusted_lacking: dict[str, str]) -> str:
     """Note what an incarnation lacks, once: it says so before its kernel can say anything. A line for the log."""
     if domain.sandbox_lacking is not None:
         raise Refused(errno.EEXIST, f"domain {domain.domid} has reported its sandbox already")
-    lacking = {name: untrusted_lacking[name][:REASON_MAX] for name in LAYERS if name in untrusted_lacking}
-    domain.sandbox_lacking = lacking
-    missing = [name for name in domain.config.sandbox_require if name in lacking]
-    if missing:
-        whys = "; ".join(f"{name}: {lacking[name]}" for name in missing)
-        domain.refused = f"its sandbox lacks what is required of it: {whys}"
+    domain.sandbox_lacking = lacking = known(untrusted_lacking)
+    domain.refused = missing(domain, lacking)
     lacks = "; ".join(f"{name} ({reason})" for name, reason in lacking.items()) or "nothing"
     kind = kind_of(domain)
     return f"domain {domain.domid} {domain.name}: sandbox {kind}: {', '.join(in_force(lacking))}; lacking: {lacks}"
+
+
+def known(untrusted_lacking: dict[str, str]) -> dict[str, str]:
+    """What a report says of layers that there are, bounded."""
+    return {name: untrusted_lacking[name][:REASON_MAX] for name in LAYERS if name in untrusted_lacking}
+
+
+def missing(domain: Domain, lacking: dict[str, str]) -> str:
+    """Why it may not run with these layers lacking; "": it may."""
+    whys = "; ".join(f"{name}: {lacking[name]}" for name in domain.config.sandbox_require if name in lacking)
+    return f"its sandbox lacks what is required of it: {whys}" if whys else ""
 
 
 def describe(domain: Domain) -> dict[str, Any]:

@@ -10,22 +10,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import zmq
 
-from hvd.broker import core_dumps, sandboxes
+from hvd.broker import core_dumps, devices, sandboxes
 from hvd.broker.audit import AuditLog
+from hvd.broker.certificates import birth_certificate, birth_descriptors
 from hvd.broker.console_log import ConsoleLog
 from hvd.broker.domain import Domain
 from hvd.broker.endpoints import CONNECTIONS_MAX, Endpoints
 from hvd.broker.hardware import Refusal
 from hvd.broker.held import (
-    INFO_READ_ONLY,
-    PAGE,
     STDIO,
     STDIO_DOMAIN,
-    TRACE,
     UPCALL,
     UPCALL_DOMAIN,
     HeldDescriptors,
@@ -37,6 +36,7 @@ from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.lives import SIGKILL
 from hvd.broker.poller import Poller
 from hvd.broker.publisher import Publisher
+from hvd.broker.spare_processes import OnReport, SpareProcesses
 from hvd.broker.trace_buffers import TraceBuffers, as_reply
 from hvd.broker.tracing import Phase
 from hvd.transport.descriptors import send_message
@@ -59,6 +59,15 @@ OUTBOX_MAX = 64
 """Messages that may wait for a domain to read its upcall socket; past it the domain is killed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who is told what domains say on their upcall sockets."""
+
+    on_fault: Callable[[Domain, FaultNotice | None], None]
+    on_post: Callable[[Domain, bytes], None]
+    on_spare_report: OnReport
+
+
 class World:
     """Everything outside the tables."""
 
@@ -67,8 +76,7 @@ class World:
         inheritance: Inheritance,
         poller: Poller,
         on_ready: Callable[[DomId | None], None],
-        on_fault: Callable[[Domain, FaultNotice | None], None],
-        on_post: Callable[[Domain, bytes], None],
+        listeners: Listeners,
     ) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         context.max_sockets = SOCKETS_MAX
@@ -81,9 +89,12 @@ class World:
         self.trace = TraceBuffers(self.held)
         self.console_log = ConsoleLog(inheritance.run_dir, poller)
         self.audit_log = AuditLog(inheritance.run_dir)
+        self._spares = SpareProcesses(
+            self.held, self.endpoints, poller, inheritance.run_dir, listeners.on_spare_report
+        )
         self._poller = poller
-        self._on_fault = on_fault
-        self._on_post = on_post
+        self._on_fault = listeners.on_fault
+        self._on_post = listeners.on_post
         self.refusals: list[Refusal] = []
         self._unsettled: list[Callable[[], None]] = []
         """What waits until the command it comes from is in the journal."""
@@ -168,13 +179,13 @@ class World:
 
     def create_domain(self, domid: DomId) -> None:
         with self._noting_refusal("domain", domid):
-            self.held.create_domain(domid)
+            self.held.create_domain(domain_key(domid))
 
     def release_domain(self, domid: DomId) -> None:
         """Whatever of it there is: it may have been refused half-way."""
         self.console_log.forget(domid)
         self.audit_log.forget(domid)
-        self.endpoints.close(domid)
+        self.endpoints.retire(domid)
         self._outboxes.pop(domid, None)
         self._answered.pop(domid, None)
         if domain_key(domid) in self.held.by_key:
@@ -189,17 +200,24 @@ class World:
 
     def start_domain(self, domain: Domain) -> None:
         """Open its endpoint, set its clock and its trace: it may be born."""
-        tracing = self.hypervisor.tracing
         with self._noting_refusal("start", domain.domid):
             self.open_endpoint(domain)
             self.update_shared_info(domain)
-            if tracing.phase is Phase.ON and tracing.wants(domain):
-                self.trace.switch(domain.domid, on=True)
+            self._switch_wanted_trace(domain)
+
+    def _switch_wanted_trace(self, domain: Domain) -> None:
+        tracing = self.hypervisor.tracing
+        if tracing.phase is Phase.ON and tracing.wants(domain):
+            self.trace.switch(domain.domid, on=True)
 
     def open_endpoint(self, domain: Domain) -> None:
         """Bind the endpoint of this incarnation: for a new one, or again in a new broker."""
         secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
         self.endpoints.open(domain.domid, domain.incarnation, secret)
+        self._listen(domain)
+
+    def _listen(self, domain: Domain) -> None:
+        """To what it prints, and to what it has to say before it is ready."""
         self.console_log.attach(domain.domid, domain.name, self.held.by_key[domain_key(domain.domid)][STDIO])
         if not domain.ready or core_dumps.reports_faults(domain.config):
             self._poller.watch(self._upcall_socket(domain.domid), lambda: self.hear(domain))
@@ -251,28 +269,14 @@ class World:
 
     def deliver_birth(self, domain: Domain) -> None:
         """Tell a process which domain it is, and what it is born with: it readies itself, and runs nothing yet."""
-        hypervisor = self.hypervisor
-        console_port, upcall_port = hypervisor.birth_ports(domain)
-        extent, console, upcall = hypervisor.console_descriptors(domain)
-        certificate = {
-            "domid": domain.domid, "incarnation": domain.incarnation, "name": domain.name,
-            "traceable": core_dumps.may_be_wanted(domain.config),
-            "reports_faults": core_dumps.reports_faults(domain.config),
-            "kernel": domain.config.kernel, "args": domain.config.args, "cpus": domain.config.cpus,
-            "console_port": console_port, "upcall_port": upcall_port,
-            "run_dir": self.inheritance.run_dir,
-            "endpoint": self.endpoints.name(domain.domid, domain.incarnation),
-            "sandbox": sandboxes.settings(domain),
-            "devices": [[device.kind, device.devid] for device, _ in hypervisor.own_devices(domain)],
-            "server_key": self.endpoints.public_key(domain.domid),
-        }
-        by_key = self.held.by_key
-        channel, virq = by_key[channel_key(console)], by_key[channel_key(upcall)]
-        descriptors = (
-            by_key[domain_key(domain.domid)][INFO_READ_ONLY], by_key[domain_key(domain.domid)][TRACE],
-            by_key[extent_key(extent)][0],
-            channel[PAGE], channel[1], channel[2], virq[PAGE], virq[1],
+        endpoint = self.endpoints.name(domain.domid, domain.incarnation)
+        server_key = self.endpoints.public_key(domain.domid)
+        certificate = birth_certificate(
+            self.hypervisor, domain, domain.incarnation, run_dir=self.inheritance.run_dir, endpoint=endpoint,
+            server_key=server_key, spare=False,
         )  # fmt: skip
+        born_with = self.hypervisor.console_descriptors(domain)
+        descriptors = birth_descriptors(self.held, domain_key(domain.domid), *born_with)
         self._upcall(domain.domid, [BIRTH, certificate], descriptors)
 
     def let_run(self, domain: Domain) -> None:
@@ -281,7 +285,47 @@ class World:
     def _let_run(self, domid: DomId) -> None:
         """From here on it runs: the journal knows it. Nothing if it was abandoned in the same command."""
         if domain_key(domid) in self.held.by_key:
-            self._upcall(domid, [RUN], ())
+            self._upcall(domid, [RUN, self._served(domid)], ())
+
+    def _served(self, domid: DomId) -> list[list[str]]:
+        """The devices that whoever is let run finds below its `backend`: so it need not look for them."""
+        hypervisor = self.hypervisor
+        domain = hypervisor.domains[domid]
+        return devices.served(hypervisor.store, domain, hypervisor.client_devices(domain))
+
+    # ---- spares ------------------------------------------------------------------------------------------------------
+
+    def create_spare(self, domid: DomId) -> None:
+        with self._noting_refusal("spare", domid):
+            self._spares.create(domid)
+
+    def fork_spare(self, domain: Domain) -> None:
+        self._tell_machine(*self._spares.fork_order(domain))
+
+    def start_spare(self, domain: Domain) -> None:
+        with self._noting_refusal("start spare", domain.domid):
+            self._spares.start(self.hypervisor, domain)
+
+    def promote_spare(self, domain: Domain) -> None:
+        """Its sockets, pages and endpoint are the domain's, whose clock begins."""
+        self._spares.promote(domain.domid)
+        self.update_shared_info(domain)
+        self._listen(domain)
+        with suppress(OSError):  # no memory for a trace: it goes untraced
+            self._switch_wanted_trace(domain)
+
+    def signal_spare(self, domain: Domain) -> None:
+        order = self._spares.kill_order(domain)
+        self._unsettled.append(lambda: self._tell_machine(order))
+
+    def disown_spare(self, domain: Domain) -> None:
+        order = self._spares.disown_order(domain)
+        self._unsettled.append(lambda: self._tell_machine(order))
+
+    def release_spare(self, domid: DomId) -> None:
+        self._spares.release(domid)
+
+    # ---- orders ------------------------------------------------------------------------------------------------------
 
     def signal_domain(self, domain: Domain, number: int) -> None:
         message = [SIGNAL, domain.domid, domain.incarnation, number]
@@ -302,7 +346,7 @@ class World:
     def update_shared_info(self, domain: Domain) -> None:
         clock = domain.clock
         wall_base = time.time_ns() - (time.monotonic_ns() - clock.started_ns)
-        page = self.held.shared_info(domain.domid)
+        page = self.held.shared_info(domain_key(domain.domid))
         write_time_info(page, TimeInfo(clock.started_ns, clock.paused_ns, wall_base, domain.domid, domain.incarnation))
         page.close()
 

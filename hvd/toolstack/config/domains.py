@@ -79,6 +79,7 @@ def read_domain(table: Table, kernels: Kernels, directory: Path) -> Draft:
         vcpus=table.whole("vcpus", default.vcpus, 1, VCPUS_MAX),
         cpus=_cpus(table),
         driver_domain=table.flag("driver_domain", default=default.driver_domain),
+        spare=table.flag("spare", default=default.spare),
         on_poweroff=table.choice("on_poweroff", default.on_poweroff, ACTIONS),
         on_reboot=table.choice("on_reboot", default.on_reboot, ACTIONS),
         on_crash=table.choice("on_crash", default.on_crash, ACTIONS),
