@@ -80,6 +80,7 @@ class BlockBackend(Backend):
         readonly = not self.keys.get("mode", "w").startswith("w")
         self._connection = Connection(self, self._image, readonly=readonly)
         self._connection.open(untrusted_keys)
+        self._connection.serve()  # what the ring holds has waited since our predecessor's death
         return {}
 
     def detach(self) -> None:
@@ -127,7 +128,6 @@ class Connection:
             INDIRECT_SEGMENTS_MAX, self._persistent,
         )  # fmt: skip
         self._runtime.waiter.attach_ring(self._port, self._ring)
-        self.serve()  # what the ring holds has waited since our predecessor's death
 
     def close(self) -> None:
         if self._port is not None:

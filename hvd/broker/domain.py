@@ -155,6 +155,8 @@ class Spare:
     """The process of a later incarnation, which stands by, and what it was born with."""
 
     incarnation: Incarnation
+    config: DomainConfig
+    """What it was born from: of another one it is not the next incarnation."""
     console: ExtentId
     console_channel: int
     upcall_channel: int

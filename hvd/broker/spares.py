@@ -74,7 +74,7 @@ def _reserve(lives: Lives, domain: Domain) -> Spare:
         upcall_channel = lives.channels.reserve(dom)
         made.pop_all()
     domain.incarnations = Incarnation(domain.incarnations + 1)
-    return Spare(domain.incarnations, console, console_channel, upcall_channel)
+    return Spare(domain.incarnations, domain.config, console, console_channel, upcall_channel)
 
 
 def take_report(lives: Lives, domid: DomId, incarnation: Incarnation, lacking: dict[str, str], trouble: str) -> None:
@@ -127,9 +127,18 @@ def is_of(domain: Domain, incarnation: Incarnation) -> bool:
 def takes_over(domain: Domain) -> bool:
     """Whether the spare is what a start that is due now makes of it.
 
-    Not for a reboot: what the spare has loaded may be older than the file that the domain is to boot.
+    Not for a reboot, since what the spare has loaded may be older than the file that the domain is to boot. Nor when
+    the domain is to be made of something else by now.
     """
-    return domain.spare is not None and domain.shutdown is not Shutdown.REBOOT
+    spare = domain.spare
+    return spare is not None and spare.config == domain.config and domain.shutdown is not Shutdown.REBOOT
+
+
+def renew(lives: Lives, domain: Domain) -> None:
+    """What the domain is made of has changed: its spare, born from what it was, is replaced."""
+    if domain.spare is not None:
+        dismiss(lives, domain)
+        _later(lives, domain, 0)
 
 
 def promote(lives: Lives, domain: Domain, now_ns: int) -> None:

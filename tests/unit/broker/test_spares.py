@@ -2,13 +2,13 @@
 
 import pytest
 
-from hvd.broker import spares
+from hvd.broker import changes, hotplug, spares
 from hvd.broker.dispatch import describe
 from hvd.broker.domain import Life
 from hvd.broker.event_channels import PortState
 from hvd.broker.spares import DEATHS_MAX, DELAY_NS, QUIET_NS
 from hvd.transport.ids import DOM0, Port
-from hvd.transport.messages import DeviceConfig, RestartPolicy
+from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
 
 DISK = DeviceConfig("vbd", 768, "drv")
 OFFER = {"hvd-incarnation": "1", "state": "4", "sectors": "8"}
@@ -297,6 +297,31 @@ def test_a_spare_goes_with_a_domain_that_it_is_not_to_replace(board, end):
 
 def test_a_reboot_boots_anew_under_a_number_that_nobody_had(board, drv):
     board.h.domain_shutdown(drv, 1, "")
+    board.dies(drv)
+    assert (board.h.domains[drv].incarnation, board.h.domains[drv].life) == (3, Life.STARTING)
+
+
+CHANGES = {
+    "a device more": lambda board, dom: hotplug.attach(board.h, dom, DeviceConfig("echo", 0, "Domain-0")),
+    "another name": lambda board, dom: changes.rename(board.h, dom, "drv2"),
+    "another configuration": lambda board, dom: changes.set_config(
+        board.h, dom, DomainConfig("drv", "hvd:idle", spare=True, memory=99)
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_a_domain_is_made_of_is_what_its_spare_is_made_of(board, drv, change):
+    CHANGES[change](board, drv)
+    assert board.h.domains[drv].spare is None
+    assert len(board.hardware.named("disown_spare")) == 1
+    board.after(0)
+    domain = board.h.domains[drv]
+    assert (domain.spare.incarnation, domain.spare.config) == (3, domain.config)
+
+
+def test_a_spare_of_what_its_domain_is_not_any_more_does_not_take_over(board, drv):
+    board.h.domains[drv].config = DomainConfig("drv", "hvd:idle", spare=True, memory=99)
     board.dies(drv)
     assert (board.h.domains[drv].incarnation, board.h.domains[drv].life) == (3, Life.STARTING)
 
