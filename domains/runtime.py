@@ -52,6 +52,8 @@ class Runtime:
         self.incarnation = Incarnation(certificate["incarnation"])
         self.name: str = certificate["name"]
         self.args: list[str] = certificate["args"]
+        self.service: str = certificate["service"]
+        """The service that it serves with others, "" if none."""
         self.run_dir: str = certificate["run_dir"]
         self.devices: list[tuple[str, str]] = [(kind, str(devid)) for kind, devid in certificate["devices"]]
         """(kind, devid) of those that it is born with, as they stand below `device` in the store."""

@@ -94,6 +94,8 @@ class DomainConfig:
     driver_domain: bool = False
     spare: bool = False
     """Whether a process stands by to take over when this domain's dies."""
+    service: Name = ""
+    """What it serves under one name with others, of whom one is active at a time."""
     on_poweroff: Name = "destroy"
     on_reboot: Name = "restart"
     on_crash: Name = "restart"

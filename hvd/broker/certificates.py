@@ -23,7 +23,7 @@ def birth_certificate(
     return {
         "domid": domain.domid, "incarnation": incarnation, "name": domain.name, "spare": spare,
         "traceable": core_dumps.may_be_wanted(config), "reports_faults": core_dumps.reports_faults(config),
-        "kernel": config.kernel, "args": config.args, "cpus": config.cpus,
+        "kernel": config.kernel, "args": config.args, "cpus": config.cpus, "service": config.service,
         "console_port": console_port, "upcall_port": upcall_port,
         "run_dir": run_dir, "endpoint": endpoint, "server_key": server_key,
         "sandbox": sandboxes.settings(domain),

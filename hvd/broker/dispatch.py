@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from hvd.broker import changes, hotplug, listing, sandboxes, spares, usage
+from hvd.broker import changes, hotplug, listing, sandboxes, services, spares, usage
 from hvd.broker.domain import Domain, subject
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL
@@ -288,6 +288,7 @@ def describe(h: Hypervisor, domain: Domain, now_ns: int) -> dict[str, Any]:
         "ready": domain.serves,
         "restarts": domain.restarts,
         "spare": spares.describe(domain),
+        "service": services.describe(h, domain),
         "memory": domain.config.memory,
         "vcpus": domain.config.vcpus,
         "driver_domain": domain.config.driver_domain,

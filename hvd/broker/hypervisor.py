@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 
-from hvd.broker import core_dumps, sandboxes, spares
+from hvd.broker import core_dumps, sandboxes, services, spares
 from hvd.broker.deadlines import Due
 from hvd.broker.domain import ACTING, ALIVE, NEXT, Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
@@ -139,6 +139,8 @@ class Hypervisor(Lives):
         if not domain.ready:
             domain.ready = True
             self.hardware.announce("ready", domain, "")
+            services.stands(self, domain)
+            self.collect_store_events()
             spares.schedule(self, domain, now_ns)
             self._start_waiting(now_ns)
 
@@ -193,6 +195,7 @@ class Hypervisor(Lives):
         domain.move(Event.DEATH)
         domain.last_death = core_dumps.describe_death(domain, how, core)
         self._withdraw(domain)
+        services.died(self, domain)
         if core:
             self.hardware.write_log(domain, core)
         self.hardware.announce("died", domain, domain.last_death)

@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import deque
 
-from hvd.broker import core_dumps, devices, hotplug, sandboxes, spares
+from hvd.broker import core_dumps, devices, hotplug, sandboxes, services, spares
 from hvd.broker.deadlines import Deadlines
 from hvd.broker.domain import NEVER_STARTED, Clock, Domain, Event, Life, Shutdown, Spare
 from hvd.broker.errors import Refused
@@ -54,6 +54,7 @@ class Lives:
         self.deadlines = Deadlines()
         self.tracing = Tracing()
         self.console: deque[str] = deque(maxlen=HYPERVISOR_LOG_LINES_MAX)
+        self.services: dict[str, services.Service] = {}
         self.leaving: hotplug.Leaving = {}
         self.next_domid = 0
         self.stopping: bool | None = None
@@ -140,6 +141,9 @@ class Lives:
                 raise Refused(errno.EINVAL, f"domain {config.name!r} names {other!r}, which does not exist")
         if len(config.devices) > DEVICES_MAX:
             text = f"domain {config.name!r} has {len(config.devices)} devices; {DEVICES_MAX} is the most"
+            raise Refused(errno.EINVAL, text)
+        if config.service and not NAME.fullmatch(config.service):
+            text = f"service = {config.service!r} is no name: 1 to 64 letters, digits and _.+-"
             raise Refused(errno.EINVAL, text)
         sandboxes.check(config)
         for key in ("on_poweroff", "on_reboot", "on_crash", "on_watchdog"):
@@ -374,6 +378,7 @@ class Lives:
             self.channels.remove_domain(dom)
             self.grants.remove_domain(dom)
         del self.domains[dom]
+        services.removed(self)
         self.collect_store_events()
         self.xsm.forget(dom)
         self.hardware.announce("destroyed", domain, domain.last_death)

@@ -18,7 +18,7 @@ from hvd.toolstack.cluster.run_dirs import default_run_dir
 from hvd.transport.run_dir import LOG
 
 FOLLOW_INTERVAL_S = 0.1
-HEADINGS = ("Name", "ID", "Mem", "VCPUs", "State", "Ready", "Restarts", "Spare", "Uptime", "Last death")
+HEADINGS = ("Name", "ID", "Mem", "VCPUs", "State", "Ready", "Restarts", "Spare", "Service", "Uptime", "Last death")
 
 
 def list_domains(
@@ -53,6 +53,7 @@ def row(info: DomainInfo) -> tuple[str, ...]:
         "yes" if info.ready else "no",
         str(info.restarts).rjust(8),
         info.spare.partition(":")[0] or "-",
+        info.service or "-",
         seconds(info.uptime_ns).rjust(6),
         on_one_line(info.last_death),
     )

@@ -85,6 +85,8 @@ class DomainInfo:
     devices: tuple[dict[str, Any], ...]
     spare: str = ""
     """Whether a process stands by to take over: "stands by", "starting", "none: why"; empty when none is wanted."""
+    service: str = ""
+    """The service that it names, and whether it is active (with its epoch) or stands by."""
     seclabel: str = ""
     """Its label in the security policy."""
     uuid: str = ""
