@@ -93,16 +93,12 @@ def _write(store: Store, home: str, domain: Domain | None, epoch: int) -> None:
 
 
 def _give(store: Store, path: str, owner: DomId) -> None:
-    """All of it changes hands; what is too much for the new owner's quota goes."""
+    """All of it changes hands, and counts against the new owner: one that has no room left for more writes no more."""
     waiting = [path]
     while waiting:
         node = waiting.pop()
-        try:
-            store.set_perms(DOM0, 0, node, [f"r{owner}"])
-        except StoreError:
-            store.rm(DOM0, 0, node)
-        else:
-            waiting += [f"{node}/{name}" for name in store.directory(DOM0, 0, node)]
+        store.set_perms(DOM0, 0, node, [f"r{owner}"])
+        waiting += [f"{node}/{name}" for name in store.directory(DOM0, 0, node)]
 
 
 def _exists(store: Store, path: str) -> bool:

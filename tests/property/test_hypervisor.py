@@ -96,6 +96,7 @@ CONFIGS = st.builds(
     ),
     paused=st.booleans(),
     spare=st.booleans(),
+    service=st.sampled_from(["", "gate", "gate"]),
     seclabel=st.sampled_from(["", "", "safety_t", "lost_t"]),
     sandbox_require=st.lists(st.sampled_from(["root", "seccomp"]), max_size=1),
 )
@@ -280,6 +281,16 @@ class Replay(RuleBasedStateMachine):
             assert not hypervisor.grants.extents() & set(extents)
             assert domain.spare is None or domain.incarnation < domain.spare.incarnation <= domain.incarnations
             assert domain.spare is None or domain.life in ALIVE or domain.life is Life.BACKING_OFF
+
+    @invariant()
+    def a_service_has_one_that_is_active_and_others_that_stand_by(self) -> None:
+        """All of them ready, each with a process that the kernel has not reported dead."""
+        hypervisor = self.state.hypervisor
+        for service in hypervisor.services.values():
+            members = [*service.standing, *([] if service.active is None else [service.active])]
+            assert len(members) == len(set(members))
+            assert all(hypervisor.domains[domid].serves for domid in members)
+            assert service.active is not None or not service.standing
 
     @rule(number=GUESTS, stale=st.booleans(), notice=st.sampled_from([[], [11, 1, 4096, 8192]]))
     def a_domain_faults(self, number: int, stale: bool, notice: list[int]) -> None:
