@@ -18,7 +18,9 @@ from hvd.toolstack.cluster.run_dirs import default_run_dir
 from hvd.transport.run_dir import LOG
 
 FOLLOW_INTERVAL_S = 0.1
-HEADINGS = ("Name", "ID", "Mem", "VCPUs", "State", "Ready", "Restarts", "Spare", "Service", "Uptime", "Last death")
+HEADINGS = ("Name", "ID", "Mem", "VCPUs", "State", "Ready", "Restarts", "Uptime", "Last death")
+STANDING_BY = ("Spare", "Service")
+"""Two columns more where a domain has either."""
 
 
 def list_domains(
@@ -36,11 +38,20 @@ def list_domains(
     elif as_json:
         print_json([info.as_dict() for info in infos])
     elif restarts:
-        print_table(HEADINGS, [row(info) for info in infos])
+        print_restarts(infos)
     else:
         rows = [(info, process_times(info.pid)) for info in infos]
         for line in list_lines(rows, verbose=verbose, context=context):
             print_line(line)
+
+
+def print_restarts(infos: list[DomainInfo]) -> None:
+    """How often each died, of what, and who stands by for the next time."""
+    if not any(info.spare or info.service for info in infos):
+        print_table(HEADINGS, [row(info) for info in infos])
+        return
+    rows = [(*row(info)[:-1], info.spare.partition(":")[0] or "-", info.service or "-", row(info)[-1]) for info in infos]
+    print_table((*HEADINGS[:-1], *STANDING_BY, HEADINGS[-1]), rows)
 
 
 def row(info: DomainInfo) -> tuple[str, ...]:
@@ -52,8 +63,6 @@ def row(info: DomainInfo) -> tuple[str, ...]:
         info.state_text,
         "yes" if info.ready else "no",
         str(info.restarts).rjust(8),
-        info.spare.partition(":")[0] or "-",
-        info.service or "-",
         seconds(info.uptime_ns).rjust(6),
         on_one_line(info.last_death),
     )
