@@ -50,7 +50,8 @@ def print_restarts(infos: list[DomainInfo]) -> None:
     if not any(info.spare or info.service for info in infos):
         print_table(HEADINGS, [row(info) for info in infos])
         return
-    rows = [(*row(info)[:-1], info.spare.partition(":")[0] or "-", info.service or "-", row(info)[-1]) for info in infos]
+    standing = [(info.spare.partition(":")[0] or "-", info.service or "-") for info in infos]
+    rows = [(*row(info)[:-1], *more, row(info)[-1]) for info, more in zip(infos, standing, strict=True)]
     print_table((*HEADINGS[:-1], *STANDING_BY, HEADINGS[-1]), rows)
 
 
