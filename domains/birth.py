@@ -55,6 +55,6 @@ def live(identity: Identity) -> None:
         if certificate["reports_faults"]:
             sys.last_value = error  # a core of it is to hold the frames that it went through
     if runtime.stands_by:
-        runtime.give_up(text or "its kernel ended while it stood by")
+        runtime.give_up(text[:TEXT_MAX] or "its kernel ended while it stood by")
     guest.close(reason, text, last_words)
 

@@ -64,8 +64,12 @@ class DriverDomain:
             watched = [(f"{front}/state", partial(self._look, key)) for front, key in zip(fronts, some, strict=True)]
             backs = ["/".join(("backend", *key)) for key in some]
             tokens, read = self._store.follow(watched, [*backs, *fronts])
-            for number, key in enumerate(some):
-                self._add(key, Found(key[2], read[number], fronts[number], read[len(some) + number], tokens[number]))
+            for number, (key, token) in enumerate(zip(some, tokens, strict=True)):
+                if isinstance(token, HvdError):
+                    self._log(f"device {'/'.join(key)}: {token}")
+                    self._backends[key] = None
+                else:
+                    self._add(key, Found(key[2], read[number], fronts[number], read[len(some) + number], token))
 
     def _add(self, key: Key, found: Found) -> None:
         """A device of which there is no `frontend` yet, or any more, is none."""
@@ -87,4 +91,5 @@ class DriverDomain:
             return XenbusBackend(self._runtime, kind, DomId(int(domid)), found, self._log)
         except (HvdError, ValueError) as error:
             self._log(f"device {kind} {devid} of domain {domid}: {error}")
+            self._store.unwatch(found.token)
             return None

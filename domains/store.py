@@ -25,8 +25,8 @@ class TransactionConflict(HvdError):
 class Followed(NamedTuple):
     """What `follow` brings."""
 
-    tokens: list[str]
-    """Of the watches, in order."""
+    tokens: list[str | HypercallError]
+    """Of the watches, in order; or why there is none."""
     keys: list[dict[str, str]]
     """Of each directory: its plain nodes, none if it is not there."""
 
@@ -97,26 +97,33 @@ class StoreClient:
 
     def read_directories(self, paths: Sequence[str]) -> list[list[str]]:
         """`directory` of each of these, in as few hypercalls as there are 64 of them."""
-        return [names or [] for names in self._ask([m.StoreDirectory(0, path) for path in paths])]
+        answers = self._ask([m.StoreDirectory(0, path) for path in paths])
+        return [[] if code else names for code, names in answers]
 
     def follow(self, watched: Sequence[tuple[str, Callable[[str], None]]], read: Sequence[str]) -> Followed:
         """`watch` these, then `read_all` those, in as few hypercalls: what is read is no older than the watches."""
         tokens = [self._register(path, handler) for path, handler in watched]
         calls = [m.StoreWatch(path, token) for token, (path, _) in zip(tokens, watched, strict=True)]
-        found = self._ask([*calls, *map(m.StoreReadAll, read)])[len(calls) :]
-        texts = [{name: value.decode("utf-8", "replace") for name, value in (keys or {}).items()} for keys in found]
-        return Followed(tokens, texts)
+        answers = self._ask([*calls, *map(m.StoreReadAll, read)])
+        taken = [self._watched(token, *answer) for token, answer in zip(tokens, answers, strict=False)]
+        return Followed(taken, [self._keys(path, *a) for path, a in zip(read, answers[len(calls) :], strict=True)])
 
-    def _ask(self, calls: list[Any]) -> list[Any]:
-        """The values of calls that may be part of a multicall; None of what is not there. HypercallError otherwise."""
-        values = []
-        for start in range(0, len(calls), MULTICALL_MAX):
-            some = calls[start : start + MULTICALL_MAX]
-            for call, (code, value) in zip(some, self._multicall(some), strict=True):
-                if code and code not in ABSENT:
-                    raise HypercallError(code, str(value), type(call).__name__)
-                values.append(None if code else value)
-        return values
+    def _watched(self, token: str, code: int, text: Any) -> str | HypercallError:
+        if not code:
+            return token
+        del self._watches[token]
+        return HypercallError(code, str(text), "StoreWatch")
+
+    def _keys(self, path: str, code: int, values: Any) -> dict[str, str]:
+        """What others wrote may be more than one multicall brings: then it is read by itself."""
+        if code == errno.E2BIG:
+            return self.read_all(path)
+        return {} if code else {name: value.decode("utf-8", "replace") for name, value in values.items()}
+
+    def _ask(self, calls: list[Any]) -> list[list[Any]]:
+        """[errno, value or text] of each."""
+        starts = range(0, len(calls), MULTICALL_MAX)
+        return [answer for start in starts for answer in self._multicall(calls[start : start + MULTICALL_MAX])]
 
     def write_all(self, path: str, values: Mapping[str, str | int], tx: int = 0) -> None:
         """Write children of a directory in order, in one hypercall; HypercallError of the first that fails."""

@@ -263,13 +263,6 @@ class Lives:
             devices.write_device(self.store, domain, device, backend)
         self.collect_store_events()
 
-    def renew_store(self, domain: Domain) -> None:
-        """What it finds in the store as its spare takes over: what it would find if it had been started."""
-        devices.offer_again(self.store, domain, self.client_devices(domain))
-        devices.renew_domain(self.store, domain)
-        for device, backend in self.own_devices(domain):
-            devices.write_device(self.store, domain, device, backend)
-
     def _end(self, domain: Domain) -> None:
         """Kill it, after its core is written if one is wanted; nothing more if that is under way."""
         if core_dumps.must_be_taken(domain):

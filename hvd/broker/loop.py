@@ -17,12 +17,13 @@ from hvd.broker.domain import ACTING, ALIVE, Domain, Life
 from hvd.broker.held import channel_key, domain_key, extent_key, medium_key, spare_key, trace_key
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.journal import Intent, Journal, JournalFull
+from hvd.broker.listeners import Listeners
 from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP
 from hvd.broker.poller import Poller
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
 from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, FOUND_OPEN, SPARE_REPORTS, STARTED, TICK, TRACE_OVER, State
 from hvd.broker.tracing import Phase
-from hvd.broker.world import Listeners, World
+from hvd.broker.world import World
 from hvd.broker.xsm import Xsm
 from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
 from hvd.transport.descriptors import receive_message, send_message

@@ -134,6 +134,14 @@ def takes_over(domain: Domain) -> bool:
     return spare is not None and spare.config == domain.config and domain.shutdown is not Shutdown.REBOOT
 
 
+def _renew_store(lives: Lives, domain: Domain) -> None:
+    """It finds what it would find if it had been started, and offered what its predecessor did."""
+    devices.offer_again(lives.store, domain, lives.client_devices(domain))
+    devices.renew_domain(lives.store, domain)
+    for device, backend in lives.own_devices(domain):
+        devices.write_device(lives.store, domain, device, backend)
+
+
 def renew(lives: Lives, domain: Domain) -> None:
     """What the domain is made of has changed: its spare, born from what it was, is replaced."""
     if domain.spare is not None:
@@ -155,7 +163,7 @@ def promote(lives: Lives, domain: Domain, now_ns: int) -> None:
     if spare.pid is not None:
         domain.pid = spare.pid
         domain.move(Event.STARTED)
-    lives.renew_store(domain)
+    _renew_store(lives, domain)
     lives.let_run(domain)
     domain.console_waits = True
     _later(lives, domain, now_ns + QUIET_NS)

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import zmq
@@ -33,10 +32,12 @@ from hvd.broker.held import (
     extent_key,
 )
 from hvd.broker.hypervisor import Hypervisor
+from hvd.broker.listeners import Listeners
 from hvd.broker.lives import SIGKILL
 from hvd.broker.poller import Poller
 from hvd.broker.publisher import Publisher
-from hvd.broker.spare_processes import OnReport, SpareProcesses
+from hvd.broker.spare_hardware import SpareHardware
+from hvd.broker.spare_processes import SpareProcesses
 from hvd.broker.trace_buffers import TraceBuffers, as_reply
 from hvd.broker.tracing import Phase
 from hvd.transport.descriptors import send_message
@@ -59,16 +60,7 @@ OUTBOX_MAX = 64
 """Messages that may wait for a domain to read its upcall socket; past it the domain is killed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listeners:
-    """Who is told what domains say on their upcall sockets."""
-
-    on_fault: Callable[[Domain, FaultNotice | None], None]
-    on_post: Callable[[Domain, bytes], None]
-    on_spare_report: OnReport
-
-
-class World:
+class World(SpareHardware):
     """Everything outside the tables."""
 
     def __init__(
@@ -89,14 +81,14 @@ class World:
         self.trace = TraceBuffers(self.held)
         self.console_log = ConsoleLog(inheritance.run_dir, poller)
         self.audit_log = AuditLog(inheritance.run_dir)
-        self._spares = SpareProcesses(
+        self.spares = SpareProcesses(
             self.held, self.endpoints, poller, inheritance.run_dir, listeners.on_spare_report
         )
         self._poller = poller
         self._on_fault = listeners.on_fault
         self._on_post = listeners.on_post
         self.refusals: list[Refusal] = []
-        self._unsettled: list[Callable[[], None]] = []
+        self.unsettled: list[Callable[[], None]] = []
         """What waits until the command it comes from is in the journal."""
         self._outboxes: dict[DomId, deque[tuple[list[Any], tuple[int, ...]]]] = {}
         self._answered: dict[DomId, int] = {}
@@ -117,7 +109,7 @@ class World:
     # ---- channels and extents ----------------------------------------------------------------------------------------
 
     def create_channel(self, channel: int, owner: DomId) -> None:
-        with self._noting_refusal("channel", channel):
+        with self.noting_refusal("channel", channel):
             self._keep_to_part(owner)
             self.held.create_channel(channel)
 
@@ -134,7 +126,7 @@ class World:
         self.held.endpoint(channel, side).mark_open()
 
     def create_extent(self, extent: ExtentId, owner: DomId, pages: int, *, readonly: bool) -> None:
-        with self._noting_refusal("extent", extent):
+        with self.noting_refusal("extent", extent):
             self._keep_to_part(owner)
             self.held.create_extent(extent, pages, readonly=readonly)
 
@@ -152,7 +144,7 @@ class World:
             raise OSError(errno.EMFILE, text)
 
     def seal_extent(self, extent: ExtentId) -> None:
-        with self._noting_refusal("seal", extent):
+        with self.noting_refusal("seal", extent):
             self.held.seal_extent(extent)
 
     def release_extent(self, extent: ExtentId) -> None:
@@ -169,7 +161,7 @@ class World:
         return os.pread(self.held.extent(extent), length, offset)
 
     def open_medium(self, number: int, path: str, *, readonly: bool) -> None:
-        with self._noting_refusal("medium", number):
+        with self.noting_refusal("medium", number):
             self.held.open_medium(number, path, readonly=readonly)
 
     def release_medium(self, number: int) -> None:
@@ -178,7 +170,7 @@ class World:
     # ---- domains -----------------------------------------------------------------------------------------------------
 
     def create_domain(self, domid: DomId) -> None:
-        with self._noting_refusal("domain", domid):
+        with self.noting_refusal("domain", domid):
             self.held.create_domain(domain_key(domid))
 
     def release_domain(self, domid: DomId) -> None:
@@ -196,16 +188,16 @@ class World:
         """Ask the machine for its process, which waits for its birth."""
         descriptors = self.held.by_key[domain_key(domain.domid)]
         spawn = [SPAWN, domain.domid, domain.incarnation, domain.name, sandboxes.layers_off(domain)]
-        self._tell_machine(spawn, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN]))
+        self.tell_machine(spawn, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN]))
 
     def start_domain(self, domain: Domain) -> None:
         """Open its endpoint, set its clock and its trace: it may be born."""
-        with self._noting_refusal("start", domain.domid):
+        with self.noting_refusal("start", domain.domid):
             self.open_endpoint(domain)
             self.update_shared_info(domain)
-            self._switch_wanted_trace(domain)
+            self.switch_wanted_trace(domain)
 
-    def _switch_wanted_trace(self, domain: Domain) -> None:
+    def switch_wanted_trace(self, domain: Domain) -> None:
         tracing = self.hypervisor.tracing
         if tracing.phase is Phase.ON and tracing.wants(domain):
             self.trace.switch(domain.domid, on=True)
@@ -214,9 +206,9 @@ class World:
         """Bind the endpoint of this incarnation: for a new one, or again in a new broker."""
         secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
         self.endpoints.open(domain.domid, domain.incarnation, secret)
-        self._listen(domain)
+        self.listen(domain)
 
-    def _listen(self, domain: Domain) -> None:
+    def listen(self, domain: Domain) -> None:
         """To what it prints, and to what it has to say before it is ready."""
         self.console_log.attach(domain.domid, domain.name, self.held.by_key[domain_key(domain.domid)][STDIO])
         if not domain.ready or core_dumps.reports_faults(domain.config):
@@ -280,7 +272,7 @@ class World:
         self._upcall(domain.domid, [BIRTH, certificate], descriptors)
 
     def let_run(self, domain: Domain) -> None:
-        self._unsettled.append(lambda: self._let_run(domain.domid))
+        self.unsettled.append(lambda: self._let_run(domain.domid))
 
     def _let_run(self, domid: DomId) -> None:
         """From here on it runs: the journal knows it. Nothing if it was abandoned in the same command."""
@@ -293,52 +285,18 @@ class World:
         domain = hypervisor.domains[domid]
         return devices.served(hypervisor.store, domain, hypervisor.client_devices(domain))
 
-    # ---- spares ------------------------------------------------------------------------------------------------------
-
-    def create_spare(self, domid: DomId) -> None:
-        with self._noting_refusal("spare", domid):
-            self._spares.create(domid)
-
-    def fork_spare(self, domain: Domain) -> None:
-        self._tell_machine(*self._spares.fork_order(domain))
-
-    def start_spare(self, domain: Domain) -> None:
-        with self._noting_refusal("start spare", domain.domid):
-            self._spares.start(self.hypervisor, domain)
-
-    def promote_spare(self, domain: Domain) -> None:
-        """Its sockets, pages and endpoint are the domain's, whose clock begins."""
-        self._spares.promote(domain.domid)
-        self.update_shared_info(domain)
-        self._listen(domain)
-        with suppress(OSError):  # no memory for a trace: it goes untraced
-            self._switch_wanted_trace(domain)
-
-    def signal_spare(self, domain: Domain) -> None:
-        order = self._spares.kill_order(domain)
-        self._unsettled.append(lambda: self._tell_machine(order))
-
-    def disown_spare(self, domain: Domain) -> None:
-        order = self._spares.disown_order(domain)
-        self._unsettled.append(lambda: self._tell_machine(order))
-
-    def release_spare(self, domid: DomId) -> None:
-        self._spares.release(domid)
-
-    # ---- orders ------------------------------------------------------------------------------------------------------
-
     def signal_domain(self, domain: Domain, number: int) -> None:
         message = [SIGNAL, domain.domid, domain.incarnation, number]
-        self._unsettled.append(lambda: self._tell_machine(message))
+        self.unsettled.append(lambda: self.tell_machine(message))
 
     def dump_domain(self, domain: Domain) -> None:
         fault = domain.fault.as_list() if domain.fault is not None else []
         message = [DUMP, domain.domid, domain.incarnation, core_dumps.core_name(domain), fault]
-        self._unsettled.append(lambda: self._tell_machine(message))
+        self.unsettled.append(lambda: self.tell_machine(message))
 
     def settle(self) -> None:
         """The command is in the journal: do what cannot be taken back."""
-        waiting, self._unsettled = self._unsettled, []
+        waiting, self.unsettled = self.unsettled, []
         for act in waiting:
             act()
         self.held.settle()
@@ -353,7 +311,7 @@ class World:
     # ---- tracing -----------------------------------------------------------------------------------------------------
 
     def start_trace(self) -> None:
-        with self._noting_refusal("trace", DOMID_XEN):
+        with self.noting_refusal("trace", DOMID_XEN):
             self.trace.start()
         self.trace.all_ports(self.hypervisor.channels)
 
@@ -361,7 +319,7 @@ class World:
         self.trace.end()
 
     def switch_trace(self, domain: Domain, *, on: bool) -> None:
-        with self._noting_refusal("trace", domain.domid):
+        with self.noting_refusal("trace", domain.domid):
             self.trace.switch(domain.domid, on=on)
 
     def clear_trace(self, domain: Domain) -> None:
@@ -440,14 +398,14 @@ class World:
     def _end_flood(self, domid: DomId) -> None:
         """A domain that connects without end goes."""
         self.publisher.log(f"it has connected more than {CONNECTIONS_MAX} times: killed", domid=domid)
-        self._tell_machine([SIGNAL, domid, self.hypervisor.domains[domid].incarnation, SIGKILL])
+        self.tell_machine([SIGNAL, domid, self.hypervisor.domains[domid].incarnation, SIGKILL])
 
     def _upcall(self, domid: DomId, message: list[Any], descriptors: tuple[int, ...]) -> None:
         outbox = self._outboxes.setdefault(domid, deque())
         if len(outbox) >= OUTBOX_MAX:
             text = f"{OUTBOX_MAX} messages wait on its upcall socket, which it does not read: killed"
             self.publisher.log(text, domid=domid)
-            self._tell_machine([SIGNAL, domid, self.hypervisor.domains[domid].incarnation, SIGKILL])
+            self.tell_machine([SIGNAL, domid, self.hypervisor.domains[domid].incarnation, SIGKILL])
             return
         outbox.append((message, descriptors))
         self.flush_upcalls(domid)
@@ -463,7 +421,7 @@ class World:
             sock.detach()
 
     @contextmanager
-    def _noting_refusal(self, what: str, number: int) -> Iterator[None]:
+    def noting_refusal(self, what: str, number: int) -> Iterator[None]:
         """A no of the host's becomes part of the command."""
         try:
             yield
@@ -492,7 +450,7 @@ class World:
     def say_goodbye(self) -> None:
         """Let the last replies out, then have the machine end everything, us among it."""
         self._context.destroy(linger=GOODBYE_MS)
-        self._tell_machine([STOP, self.stop_requested])
+        self.tell_machine([STOP, self.stop_requested])
         signal.pause()
 
     def physinfo(self) -> dict[str, Any]:
@@ -505,7 +463,7 @@ class World:
 
     def disown(self, domid: int, incarnation: int) -> None:
         """A process that has no place in the tables: as if it had never been."""
-        self._tell_machine([DISOWN, domid, incarnation])
+        self.tell_machine([DISOWN, domid, incarnation])
 
-    def _tell_machine(self, message: list[Any], descriptors: tuple[int, ...] = ()) -> None:
+    def tell_machine(self, message: list[Any], descriptors: tuple[int, ...] = ()) -> None:
         send_message(self.inheritance.link, message, descriptors)

@@ -9,6 +9,8 @@ import pytest
 from hvd.domains import driver_domain
 from hvd.domains.driver_domain import DEVICES_MAX, DriverDomain
 from hvd.domains.store import Followed
+from hvd.transport.errors import LocalError
+from hvd.transport.hypercalls import HypercallError
 
 
 class Directory:
@@ -17,6 +19,7 @@ class Directory:
     def __init__(self):
         self.devices = set()
         self.watched = []
+        self.room = 10_000
 
     def watch(self, path, handler):
         self.tell = lambda: handler("backend")
@@ -31,8 +34,10 @@ class Directory:
 
     def follow(self, watched, read):
         there = {f"backend/{device}" for device in self.devices}
-        self.watched += [path for path, _ in watched]
-        return Followed([path for path, _ in watched], [{"frontend": ""} if path in there else {} for path in read])
+        taken = [path if self.room > 0 else HypercallError(7, "too many", "StoreWatch") for path, _ in watched]
+        self.room -= len(watched)
+        self.watched += [token for token in taken if isinstance(token, str)]
+        return Followed(taken, [{"frontend": ""} if path in there else {} for path in read])
 
     def unwatch(self, token):
         self.watched.remove(token)
@@ -83,6 +88,23 @@ def test_what_it_was_told_of_when_it_was_let_run_is_served_unless_it_has_gone_me
     serve(store, [("vbd", "1", "768"), ("vbd", "3", "768")])
     assert [backend.name for backend in Backend.made] == ["vbd/1/768"]
     assert store.watched == ["/local/domain/1/device/vbd/768/state"]
+
+
+def test_a_device_that_cannot_be_watched_is_named_and_the_others_are_served(store):
+    store.devices, store.room = {f"vbd/1/{n}" for n in range(20)}, 16
+    said = serve(store)
+    assert len(Backend.made) == 16
+    assert len(said) == 4
+    assert all(line.endswith("StoreWatch: too many (E2BIG)") for line in said)
+
+
+def test_a_device_without_a_driver_is_named_and_watched_no_more(store, monkeypatch):
+    def refuse(*given):
+        raise LocalError("no driver")
+
+    monkeypatch.setattr(driver_domain, "XenbusBackend", refuse)
+    store.devices = {"vbd/1/768"}
+    assert (serve(store), store.watched) == (["device vbd 768 of domain 1: no driver"], [])
 
 
 def test_one_device_beyond_devices_max_is_named_and_not_served_until_another_goes(store):
