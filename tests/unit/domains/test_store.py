@@ -39,18 +39,21 @@ def test_directories_are_read_64_in_a_hypercall_and_one_that_is_not_there_is_emp
 
 def test_what_is_followed_is_watched_first_then_read_in_one_hypercall():
     broker = Broker({(m.StoreReadAll, "b"): [0, {"state": b"2"}], (m.StoreReadAll, "c"): [errno.ENOENT, "none"]})
-    client, heard = StoreClient(broker.call), []
+    client = StoreClient(broker.call)
+    heard: list[str] = []
     tokens, keys = client.follow([("a/state", heard.append)], ["b", "c"])
     assert keys == [{"state": "2"}, {}]
     (multicall,) = broker.hypercalls
-    assert [type(unpack_call(entry)).__name__ for entry in multicall.calls] == ["StoreWatch", "StoreReadAll", "StoreReadAll"]
+    assert [type(unpack_call(entry)) for entry in multicall.calls] == [m.StoreWatch, m.StoreReadAll, m.StoreReadAll]
+    assert isinstance(tokens[0], str)
     client.deliver("a/state", tokens[0])
     assert heard == ["a/state"]
 
 
 def test_a_watch_that_is_refused_is_said_and_the_others_stand():
     broker = Broker({(m.StoreWatch, "b"): [errno.E2BIG, "too many"]})
-    client, heard = StoreClient(broker.call), []
+    client = StoreClient(broker.call)
+    heard: list[str] = []
     first, second = client.follow([("a", heard.append), ("b", heard.append)], []).tokens
     assert isinstance(first, str)
     assert isinstance(second, HypercallError)
