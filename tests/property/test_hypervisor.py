@@ -248,7 +248,9 @@ class Replay(RuleBasedStateMachine):
 
     @rule(stands=st.booleans(), trouble=st.sampled_from(["", "", "broken"]), dies=st.integers(0, 3))
     def spares_come_and_go(self, stands: bool, trouble: str, dies: int) -> None:
-        for domain in [d for d in self.state.hypervisor.domains.values() if d.spare is not None]:
+        for domain in list(self.state.hypervisor.domains.values()):
+            if domain.spare is None:
+                continue
             self.pid += 1
             process = domain.domid, domain.spare.incarnation
             self.command("started", self.now, *process, self.pid)
