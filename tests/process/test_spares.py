@@ -49,8 +49,10 @@ class Load:
         self.cluster.down(grace_s=0)
 
     def progress(self, operations: int = 50) -> None:
-        """Until so many more operations have been acknowledged."""
+        """Until so many more operations have been acknowledged; stopped while we check, as it writes faster than that."""
+        self.guest.pause()
         self.checker.follow()
+        self.guest.unpause()
         wanted = self.checker.verdict.operations + operations
         wait_for(lambda: self._operations() >= wanted, lambda: f"{operations} operations; {self.driver.info()}")
 
