@@ -49,7 +49,7 @@ class Load:
         self.cluster.down(grace_s=0)
 
     def progress(self, operations: int = 50) -> None:
-        """Until so many more operations have been acknowledged; stopped while we check, as it writes faster than that."""
+        """Until so many more operations are acknowledged; the guest is stopped while we check: it writes faster."""
         self.guest.pause()
         self.checker.follow()
         self.guest.unpause()
