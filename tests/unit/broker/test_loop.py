@@ -32,7 +32,7 @@ def broker(monkeypatch):
     """A broker without a world: two endpoints, and an order of who was served."""
     made: Any = Broker.__new__(Broker)
     servers = {FLOOD: Server([b"call"] * 100), MODEST: Server([b"call"])}
-    made._world = SimpleNamespace(endpoints=SimpleNamespace(server=servers.get))
+    made._world = SimpleNamespace(endpoints=SimpleNamespace(server=servers.get, retired=0))
     made._state = SimpleNamespace(hypervisor=SimpleNamespace(domains={}))
     made._ready = deque()
     made.served = []
