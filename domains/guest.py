@@ -14,6 +14,7 @@ from hvd.domains.console.streams import ConsoleStreams
 from hvd.domains.device import Frontend
 from hvd.domains.driver_domain import DriverDomain
 from hvd.domains.runtime import Runtime
+from hvd.domains.service import Service
 from hvd.domains.xenbus import XenbusFrontend
 from hvd.transport import messages as m
 from hvd.transport.errors import HvdError, LocalError
@@ -58,6 +59,7 @@ class Guest:
         self.args = runtime.args
         self._frontends: dict[tuple[str, str], XenbusFrontend] = {}
         self._on_device: Callable[[Frontend, bool], None] | None = None
+        self._services: dict[str, Service] = {}
         self._is_ready = False
         signal.signal(signal.SIGTERM, self._on_sigterm)
 
@@ -97,6 +99,12 @@ class Guest:
     def serve_backends(self) -> DriverDomain:
         """Be a driver domain too: serve whatever devices the toolstack puts under `backend`."""
         return DriverDomain(self.runtime, self.log)
+
+    def service(self, name: str) -> Service:
+        """A named service: whoever is active of the domains that name it in their configuration, maybe ourselves."""
+        if name not in self._services:
+            self._services[name] = Service(self.runtime, name)
+        return self._services[name]
 
     # ---- life --------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno as errno_names
 import os
 import time
+from collections.abc import Callable
 from itertools import count
 from math import ceil
 from typing import Any, cast
@@ -186,6 +187,8 @@ class HypercallClient:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
+        self.before: Callable[[], None] | None = None
+        """Called ahead of each hypercall: what a spare waits in until it is the domain."""
         self._end = end
         if end is not None:
             self._poller.register(end, zmq.POLLIN)
@@ -195,6 +198,8 @@ class HypercallClient:
 
         HypercallError when refused, HypercallTimeout past the deadline, LocalError when the message is too large.
         """
+        if self.before is not None:
+            self.before()
         packed = self._send(message)
         errno, value, count = self._await_reply(packed, type(message).__name__)
         if errno:
@@ -206,6 +211,8 @@ class HypercallClient:
     def post(self, message: Any) -> None:
         """Make a hypercall and not wait for it: one that cannot be refused, before the domain is ready."""
         assert self._upcalls is not None
+        if self.before is not None:
+            self.before()
         self._upcalls.post(self._pack(message))
 
     def rehearse(self, message: Any, server: HypercallServer) -> None:

@@ -92,6 +92,10 @@ class DomainConfig:
     cpus: list[int] = field(default_factory=list)
     """Physical CPUs it may run on; empty: all."""
     driver_domain: bool = False
+    spare: bool = False
+    """Whether a process stands by to take over when this domain's dies."""
+    service: Name = ""
+    """What it serves under one name with others, of whom one is active at a time."""
     on_poweroff: Name = "destroy"
     on_reboot: Name = "restart"
     on_crash: Name = "restart"

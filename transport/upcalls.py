@@ -34,6 +34,8 @@ class UpcallReceiver:
         self._events: deque[tuple[str, str]] = deque()
         self._birth: tuple[dict[str, Any], list[int]] | None = None
         self._may_run = False
+        self.served: list[tuple[str, str, str]] = []
+        """(kind, domid, devid) of the devices whose backends this domain hosts, as it is let run."""
         self._latest = -1
         """The last hypercall that descriptors came for; a new broker may send them again."""
         self._ended = False
@@ -120,7 +122,9 @@ class UpcallReceiver:
             case ["birth", dict() as certificate] if self._birth is None:
                 self._birth = certificate, descriptors
                 return
-            case ["run"]:
+            case ["run", list() as served]:
+                if not self._may_run:
+                    self.served = [(str(kind), str(domid), str(devid)) for kind, domid, devid in served]
                 self._may_run = True
             case ["descriptors", int() as sequence]:
                 if sequence > self._latest:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hvd.broker import spares
 from hvd.broker.domain import ACTING, Domain
 from hvd.broker.errors import Refused
 from hvd.broker.store import StoreError
@@ -34,6 +35,7 @@ def rename(h: Lives, dom: DomId, name: str) -> None:
     old, domain.name, domain.config = domain.name, name, replace(domain.config, name=name)
     for other in h.domains.values():
         _name_anew(other, old, name)
+    spares.renew(h, domain)
     if h.store.is_introduced(dom):
         _write_name(h, domain)
     h.announce("renamed", domain, f"it was {old}")
@@ -50,6 +52,7 @@ def set_config(h: Lives, dom: DomId, config: DomainConfig) -> None:
         raise Refused(errno.EPERM, "what Domain-0 is made of is said when the machine is started")
     h.check_config(config)
     domain.config = config
+    spares.renew(h, domain)
     h.announce("configured", domain, "from its next start on")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
@@ -20,6 +21,16 @@ from hvd.transport.run_dir import CONTROL, DOMAINS, ENDPOINT
 
 CONNECTIONS_MAX = 64
 """Of one incarnation to one broker. It needs one; libzmq accepts what comes, and aborts when descriptors run out."""
+
+
+@dataclass(slots=True)
+class Bound:
+    """One domain's endpoint, or its spare's."""
+
+    server: HypercallServer
+    name: str
+    key: bytes
+    connections: int = 0
 
 
 class Endpoints:
@@ -41,11 +52,11 @@ class Endpoints:
         self._poller = poller
         self._on_ready = on_ready
         self._on_flood = on_flood
-        self._connections: dict[DomId, int] = {}
         self.directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._domains: dict[DomId, HypercallServer] = {}
-        self._keys: dict[DomId, bytes] = {}
-        self._names: dict[DomId, str] = {}
+        self._domains: dict[DomId, Bound] = {}
+        self._spares: dict[DomId, Bound] = {}
+        """Connected to already, heard only when they are promoted."""
+        self._retired: list[Bound] = []
         self._run_dir = Path(run_dir)
         (self._run_dir / DOMAINS).mkdir(mode=0o700, exist_ok=True)
         self.control = HypercallServer(context, socket_address(self.directory, CONTROL), None)
@@ -57,39 +68,87 @@ class Endpoints:
 
     def open(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> None:
         self.close(domid)
-        name = self._names[domid] = self.name(domid, incarnation)
+        self._hear(domid, self._bind(domid, incarnation, secret, self._domains))
+
+    def open_spare(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> None:
+        """One that is connected to and not heard."""
+        self.close_spare(domid)
+        self._bind(domid, incarnation, secret, self._spares)
+
+    def promote(self, domid: DomId) -> None:
+        """The spare's endpoint is the domain's from here on, and heard."""
+        self.close(domid)
+        self._domains[domid] = self._spares.pop(domid)
+        self._hear(domid, self._domains[domid])
+        self._on_ready(domid)  # what has come already rings no more
+
+    def close(self, domid: DomId) -> None:
+        self._close(self._domains.pop(domid, None))
+
+    def retire(self, domid: DomId) -> None:
+        """Hear nothing more there; `close_retired` closes it."""
+        bound = self._domains.pop(domid, None)
+        if bound is not None:
+            self._poller.unwatch(bound.server.fileno())
+            self._retired.append(bound)
+
+    @property
+    def retired(self) -> int:
+        """How many there are to close."""
+        return len(self._retired)
+
+    def close_retired(self) -> None:
+        """Closing takes longer than a hypercall: not while somebody waits for what follows a death."""
+        while self._retired:
+            self._close(self._retired.pop())
+
+    def close_spare(self, domid: DomId) -> None:
+        self._close(self._spares.pop(domid, None))
+
+    def _bind(self, domid: DomId, incarnation: Incarnation, secret: bytes, among: dict[DomId, Bound]) -> Bound:
+        name = self.name(domid, incarnation)
         directory = self._run_dir / name
         directory.mkdir(exist_ok=True)
         directory.chmod(0o755)  # whatever the umask: a domain has a uid; the run directory is closed
         address = socket_address(self.directory, f"{name}/{ENDPOINT}")
-        server = self._domains[domid] = HypercallServer(
-            self._context, address, secret, counts_connections=True
-        )
-        self._connections[domid] = 0
+        try:
+            server = HypercallServer(self._context, address, secret, counts_connections=True)
+        except OSError:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        bound = among[domid] = Bound(server, name, public_key(secret))
         (directory / ENDPOINT).chmod(0o666)
-        self._poller.watch(server.fileno(), lambda: self._on_ready(domid))
-        self._poller.watch(server.connections_fileno(), lambda: self._count_connections(domid))
-        self._keys[domid] = public_key(secret)
+        self._poller.watch(server.connections_fileno(), lambda: self._count_connections(domid, bound))
+        return bound
 
-    def close(self, domid: DomId) -> None:
-        server = self._domains.pop(domid, None)
-        if server is not None:
-            self._poller.unwatch(server.fileno())
-            self._poller.unwatch(server.connections_fileno())
-            server.close()
-        if domid in self._names:
-            shutil.rmtree(self._run_dir / self._names.pop(domid), ignore_errors=True)
+    def _hear(self, domid: DomId, bound: Bound) -> None:
+        self._poller.watch(bound.server.fileno(), lambda: self._on_ready(domid))
 
-    def _count_connections(self, domid: DomId) -> None:
+    def _close(self, bound: Bound | None) -> None:
+        if bound is not None:
+            self._poller.unwatch(bound.server.fileno())
+            self._poller.unwatch(bound.server.connections_fileno())
+            bound.server.close()
+            shutil.rmtree(self._run_dir / bound.name, ignore_errors=True)
+
+    def _count_connections(self, domid: DomId, bound: Bound) -> None:
         """Closing the endpoint ends every connection to it, at once: the domain's end may take longer."""
-        self._connections[domid] += self._domains[domid].connections()
-        if self._connections[domid] > CONNECTIONS_MAX:
-            self.close(domid)
-            self._on_flood(domid)
+        bound.connections += bound.server.connections()
+        if bound.connections > CONNECTIONS_MAX:
+            for among in (self._domains, self._spares):
+                if among.get(domid) is bound:
+                    self._close(among.pop(domid))
+                    self._on_flood(domid)
 
     def public_key(self, domid: DomId) -> bytes:
-        return self._keys[domid]
+        return self._domains[domid].key
+
+    def spare_key(self, domid: DomId) -> bytes:
+        return self._spares[domid].key
 
     def server(self, domid: DomId | None) -> HypercallServer | None:
         """The endpoint of a domain, if it has one; None: the toolstack's."""
-        return self.control if domid is None else self._domains.get(domid)
+        if domid is None:
+            return self.control
+        bound = self._domains.get(domid)
+        return None if bound is None else bound.server

@@ -15,10 +15,11 @@ from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ACTING, Domain
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.ledger import Ledger
+from hvd.broker.listeners import Listeners
 from hvd.broker.poller import Poller
 from hvd.broker.recovery import Recovery
 from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
-from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, STARTED, TICK, TRACE_OVER, State
+from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, SPARE_REPORTS, STARTED, TICK, TRACE_OVER, State
 from hvd.broker.world import World
 from hvd.broker.xsm import Xsm
 from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
@@ -30,6 +31,10 @@ from hvd.transport.machine_link import DISOWNED, UP, ZYGOTE_DIED, Inheritance
 from hvd.transport.messages import BootConfig
 from hvd.transport.pulse import BEAT_EVERY_S
 
+QUIET_S = 0.005
+"""Nobody has wanted anything for so long: there is time to clear away."""
+RETIRED_MAX = 16
+"""Endpoints of the dead that wait for that."""
 CALLS_PER_TURN = 8
 """Hypercalls of one caller before the next caller has its turn."""
 
@@ -51,7 +56,8 @@ class Broker:
         self._poller = Poller()
         self._ready: deque[DomId | None] = deque()
         self._disowned: set[tuple[int, int]] = set()
-        self._world = World(inheritance, self._poller, self._mark_ready, self._on_fault, self._on_post)
+        listeners = Listeners(self._on_fault, self._on_post, self._on_spare)
+        self._world = World(inheritance, self._poller, self._mark_ready, listeners)
         self._ledger = Ledger(self._world.held)
         self._recovery: Recovery | None = None
         if self._ledger.is_new:
@@ -72,6 +78,7 @@ class Broker:
             if self._world.stop_requested is not None:
                 self._world.say_goodbye()
             heard = self._poller.poll(0 if self._ready or self._recovery else self._wait_s())
+            self._clear_away(idle=not heard and not self._ready and self._recovery is None)
             self._tick()
             for _ in range(len(self._ready)):
                 self._serve(self._ready.popleft())
@@ -81,6 +88,12 @@ class Broker:
                 self._go_on_recovering(self._recovery)
             elif not heard:
                 self._ledger.tidy(self._state)
+
+    def _clear_away(self, *, idle: bool) -> None:
+        """What is left of the dead and in nobody's way."""
+        endpoints = self._world.endpoints
+        if endpoints.retired and (idle or endpoints.retired >= RETIRED_MAX):
+            endpoints.close_retired()
 
     # ---- coming to life ----------------------------------------------------------------------------------------------
 
@@ -143,6 +156,7 @@ class Broker:
         waits = [BEAT_EVERY_S]
         waits += [] if due is None else [(due - time.monotonic_ns()) / 1e9]
         waits += [] if lease_s is None else [lease_s]
+        waits += [QUIET_S] if self._world.endpoints.retired else []
         return max(0.0, min(waits))
 
     # ---- what comes in -----------------------------------------------------------------------------------------------
@@ -171,6 +185,9 @@ class Broker:
     def _on_fault(self, domain: Domain, notice: FaultNotice | None) -> None:
         said = notice.as_list() if notice is not None else []
         self._command([FAULTED, time.monotonic_ns(), domain.domid, domain.incarnation, said])
+
+    def _on_spare(self, domid: DomId, incarnation: Incarnation, lacking: dict[str, str], trouble: str) -> None:
+        self._command([SPARE_REPORTS, time.monotonic_ns(), domid, incarnation, lacking, trouble])
 
     def _on_post(self, domain: Domain, body: bytes) -> None:
         """A hypercall that nobody waits for; what is wrong with it is told in the log."""

@@ -20,7 +20,7 @@ from hvd.transport.ids import DomId, Incarnation
 
 CALL, STARTED, DIED, TICK, FOUND_OPEN = "call", "started", "died", "tick", "found open"
 FAULTED, TRACE_OVER, AUDITED = "faulted", "trace over", "audited"
-RECOVERED = "recovered"
+RECOVERED, SPARE_REPORTS = "recovered", "spare reports"
 CRASHES_MAX = 2
 """Brokers that may crash over one hypercall before it is refused and its sender taken down."""
 FOUND_OPEN_MAX = 5
@@ -82,6 +82,8 @@ class State:
             case ["died", int() as now_ns, int() as domid, int() as incarnation, str() as how, str() as core]:
                 self.hypervisor.died(DomId(domid), Incarnation(incarnation), how, now_ns, core)
                 self.sessions.forget(domain_session(DomId(domid), Incarnation(incarnation)))
+            case ["spare reports", int(), int() as domid, int() as incarnation, dict() as lacking, str() as trouble]:
+                self.hypervisor.spare_reports(DomId(domid), Incarnation(incarnation), lacking, trouble)
             case ["tick", int() as now_ns]:
                 self.hypervisor.tick(now_ns)
             case ["trace over", int()]:

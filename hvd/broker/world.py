@@ -12,20 +12,18 @@ from typing import Any
 
 import zmq
 
-from hvd.broker import core_dumps, sandboxes
+from hvd.broker import core_dumps, devices, sandboxes
 from hvd.broker.audit import AuditLog
 from hvd.broker.callers_cpus import CallersCpus
+from hvd.broker.certificates import birth_certificate, birth_descriptors
 from hvd.broker.console_log import ConsoleLog
 from hvd.broker.domain import Domain
 from hvd.broker.endpoints import CONNECTIONS_MAX, Endpoints
 from hvd.broker.event_log import Event
 from hvd.broker.hardware import Refusal
 from hvd.broker.held import (
-    INFO_READ_ONLY,
-    PAGE,
     STDIO,
     STDIO_DOMAIN,
-    TRACE,
     UPCALL_DOMAIN,
     HeldDescriptors,
     channel_key,
@@ -33,15 +31,17 @@ from hvd.broker.held import (
     extent_key,
 )
 from hvd.broker.hypervisor import Hypervisor
+from hvd.broker.listeners import Listeners
 from hvd.broker.lives import SIGKILL
 from hvd.broker.poller import Poller
 from hvd.broker.publisher import Publisher
+from hvd.broker.spare_hardware import SpareHardware
+from hvd.broker.spare_processes import SpareProcesses
 from hvd.broker.trace_buffers import TraceBuffers, as_reply
 from hvd.broker.tracing import Phase
 from hvd.broker.upcall_sockets import UpcallSockets
 from hvd.transport.channels import events_sent
 from hvd.transport.descriptors import send_message
-from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DOMID_XEN, DomId, ExtentId, Incarnation, Port
 from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, Inheritance
 from hvd.transport.shared_info import TimeInfo, write_time_info
@@ -55,7 +55,7 @@ PART_LEAST = 32
 """Descriptors that a domain may hold however many domains there are: those of its birth, and a few."""
 
 
-class World:
+class World(SpareHardware):
     """Everything outside the tables."""
 
     def __init__(
@@ -63,8 +63,7 @@ class World:
         inheritance: Inheritance,
         poller: Poller,
         on_ready: Callable[[DomId | None], None],
-        on_fault: Callable[[Domain, FaultNotice | None], None],
-        on_post: Callable[[Domain, bytes], None],
+        listeners: Listeners,
     ) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         context.max_sockets = SOCKETS_MAX
@@ -79,10 +78,14 @@ class World:
         self.console_log = ConsoleLog(inheritance.run_dir, poller, self.cpus.worked_for)
         self.audit_log = AuditLog(inheritance.run_dir)
         self.upcalls = UpcallSockets(
-            self.held, poller, self.publisher.log, kill=self._kill, on_fault=on_fault, on_post=on_post
+            self.held, poller, self.publisher.log, kill=self._kill,
+            on_fault=listeners.on_fault, on_post=listeners.on_post,
+        )  # fmt: skip
+        self.spares = SpareProcesses(
+            self.held, self.endpoints, poller, inheritance.run_dir, listeners.on_spare_report
         )
         self.refusals: list[Refusal] = []
-        self._unsettled: list[Callable[[], None]] = []
+        self.unsettled: list[Callable[[], None]] = []
         """What waits until the command it comes from is in the journal."""
         self._hypervisor: Hypervisor | None = None
 
@@ -101,7 +104,7 @@ class World:
     # ---- channels and extents ----------------------------------------------------------------------------------------
 
     def create_channel(self, channel: int, owner: DomId) -> None:
-        with self._noting_refusal("channel", channel):
+        with self.noting_refusal("channel", channel):
             self._keep_to_part(owner)
             self.held.create_channel(channel)
 
@@ -118,7 +121,7 @@ class World:
         self.held.endpoint(channel, side).mark_open()
 
     def create_extent(self, extent: ExtentId, owner: DomId, pages: int, *, readonly: bool) -> None:
-        with self._noting_refusal("extent", extent):
+        with self.noting_refusal("extent", extent):
             self._keep_to_part(owner)
             self.held.create_extent(extent, pages, readonly=readonly)
 
@@ -136,7 +139,7 @@ class World:
             raise OSError(errno.EMFILE, text)
 
     def seal_extent(self, extent: ExtentId) -> None:
-        with self._noting_refusal("seal", extent):
+        with self.noting_refusal("seal", extent):
             self.held.seal_extent(extent)
 
     def release_extent(self, extent: ExtentId) -> None:
@@ -153,7 +156,7 @@ class World:
         return os.pread(self.held.extent(extent), length, offset)
 
     def open_medium(self, number: int, path: str, *, readonly: bool) -> None:
-        with self._noting_refusal("medium", number):
+        with self.noting_refusal("medium", number):
             self.held.open_medium(number, path, readonly=readonly)
 
     def release_medium(self, number: int) -> None:
@@ -162,15 +165,15 @@ class World:
     # ---- domains -----------------------------------------------------------------------------------------------------
 
     def create_domain(self, domid: DomId) -> None:
-        with self._noting_refusal("domain", domid):
-            self.held.create_domain(domid)
+        with self.noting_refusal("domain", domid):
+            self.held.create_domain(domain_key(domid))
 
     def release_domain(self, domid: DomId) -> None:
         """Whatever of it there is: it may have been refused half-way."""
         self.console_log.forget(domid)
         self.cpus.forget(domid)
         self.audit_log.forget(domid)
-        self.endpoints.close(domid)
+        self.endpoints.retire(domid)
         self.upcalls.forget(domid)
         self.held.drop(domain_key(domid))
 
@@ -178,71 +181,70 @@ class World:
         """Ask the machine for its process, which waits for its birth."""
         descriptors = self.held.by_key[domain_key(domain.domid)]
         spawn = [SPAWN, domain.domid, domain.incarnation, domain.name, sandboxes.layers_off(domain)]
-        self._tell_machine(spawn, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN]))
+        self.tell_machine(spawn, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN]))
 
     def start_domain(self, domain: Domain) -> None:
         """Open its endpoint, set its clock and its trace: it may be born."""
-        tracing = self.hypervisor.tracing
-        with self._noting_refusal("start", domain.domid):
+        with self.noting_refusal("start", domain.domid):
             self.open_endpoint(domain)
             self.update_shared_info(domain)
-            if tracing.phase is Phase.ON and tracing.wants(domain):
-                self.trace.switch(domain.domid, on=True)
+            self.switch_wanted_trace(domain)
+
+    def switch_wanted_trace(self, domain: Domain) -> None:
+        tracing = self.hypervisor.tracing
+        if tracing.phase is Phase.ON and tracing.wants(domain):
+            self.trace.switch(domain.domid, on=True)
 
     def open_endpoint(self, domain: Domain) -> None:
         """Bind the endpoint of this incarnation: for a new one, or again in a new broker."""
         secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
-        self.cpus.learn(domain.domid, domain.config.cpus)
         self.endpoints.open(domain.domid, domain.incarnation, secret)
+        self.listen(domain)
+
+    def listen(self, domain: Domain) -> None:
+        """To what it prints, and to what it has to say before it is ready; where it runs is what we follow."""
+        self.cpus.learn(domain.domid, domain.config.cpus)
         self.console_log.attach(domain.domid, domain.name, self.held.by_key[domain_key(domain.domid)][STDIO])
         self.upcalls.listen(domain)
 
     def deliver_birth(self, domain: Domain) -> None:
         """Tell a process which domain it is, and what it is born with: it readies itself, and runs nothing yet."""
-        hypervisor = self.hypervisor
-        console_port, upcall_port = hypervisor.birth_ports(domain)
-        extent, console, upcall = hypervisor.console_descriptors(domain)
-        certificate = {
-            "domid": domain.domid, "incarnation": domain.incarnation, "name": domain.name,
-            "traceable": core_dumps.may_be_wanted(domain.config),
-            "reports_faults": core_dumps.reports_faults(domain.config),
-            "kernel": domain.config.kernel, "args": domain.config.args, "cpus": domain.config.cpus,
-            "console_port": console_port, "upcall_port": upcall_port,
-            "run_dir": self.inheritance.run_dir,
-            "endpoint": self.endpoints.name(domain.domid, domain.incarnation),
-            "sandbox": sandboxes.settings(domain),
-            "devices": [[device.kind, device.devid] for device, _ in hypervisor.own_devices(domain)],
-            "server_key": self.endpoints.public_key(domain.domid),
-        }
-        by_key = self.held.by_key
-        channel, virq = by_key[channel_key(console)], by_key[channel_key(upcall)]
-        descriptors = (
-            by_key[domain_key(domain.domid)][INFO_READ_ONLY], by_key[domain_key(domain.domid)][TRACE],
-            by_key[extent_key(extent)][0],
-            channel[PAGE], channel[1], channel[2], virq[PAGE], virq[1],
+        endpoint = self.endpoints.name(domain.domid, domain.incarnation)
+        server_key = self.endpoints.public_key(domain.domid)
+        certificate = birth_certificate(
+            self.hypervisor, domain, domain.incarnation, run_dir=self.inheritance.run_dir, endpoint=endpoint,
+            server_key=server_key, spare=False,
         )  # fmt: skip
+        born_with = self.hypervisor.console_descriptors(domain)
+        descriptors = birth_descriptors(self.held, domain_key(domain.domid), *born_with)
         self.upcalls.tell(domain.domid, [BIRTH, certificate], descriptors)
 
     def let_run(self, domain: Domain) -> None:
-        self._unsettled.append(lambda: self._let_run(domain.domid))
+        self.unsettled.append(lambda: self._let_run(domain.domid))
 
     def _let_run(self, domid: DomId) -> None:
         """From here on it runs: the journal knows it. Nothing if it was abandoned in the same command."""
         if domain_key(domid) in self.held.by_key:
-            self.upcalls.tell(domid, [RUN])
+            self.upcalls.tell(domid, [RUN, self._served(domid)])
+
+    def _served(self, domid: DomId) -> list[list[str]]:
+        """The devices that whoever is let run finds below its `backend`: so it need not look for them."""
+        hypervisor = self.hypervisor
+        domain = hypervisor.domains[domid]
+        return devices.served(hypervisor.store, domain, hypervisor.client_devices(domain))
 
     def signal_domain(self, domain: Domain, number: int) -> None:
         message = [SIGNAL, domain.domid, domain.incarnation, number]
-        self._unsettled.append(lambda: self._tell_machine(message))
+        self.unsettled.append(lambda: self.tell_machine(message))
 
     def dump_domain(self, domain: Domain) -> None:
         fault = domain.fault.as_list() if domain.fault is not None else []
         message = [DUMP, domain.domid, domain.incarnation, core_dumps.core_name(domain), fault]
-        self._unsettled.append(lambda: self._tell_machine(message))
+        self.unsettled.append(lambda: self.tell_machine(message))
 
     def settle(self) -> None:
         """The command is in the journal: do what cannot be taken back."""
-        waiting, self._unsettled = self._unsettled, []
+        waiting, self.unsettled = self.unsettled, []
         for act in waiting:
             act()
         self.held.settle()
@@ -250,14 +252,14 @@ class World:
     def update_shared_info(self, domain: Domain) -> None:
         clock = domain.clock
         wall_base = time.time_ns() - (time.monotonic_ns() - clock.started_ns)
-        page = self.held.shared_info(domain.domid)
+        page = self.held.shared_info(domain_key(domain.domid))
         write_time_info(page, TimeInfo(clock.started_ns, clock.paused_ns, wall_base, domain.domid, domain.incarnation))
         page.close()
 
     # ---- tracing -----------------------------------------------------------------------------------------------------
 
     def start_trace(self) -> None:
-        with self._noting_refusal("trace", DOMID_XEN):
+        with self.noting_refusal("trace", DOMID_XEN):
             self.trace.start()
         self.trace.all_ports(self.hypervisor.channels)
 
@@ -265,7 +267,7 @@ class World:
         self.trace.end()
 
     def switch_trace(self, domain: Domain, *, on: bool) -> None:
-        with self._noting_refusal("trace", domain.domid):
+        with self.noting_refusal("trace", domain.domid):
             self.trace.switch(domain.domid, on=on)
 
     def clear_trace(self, domain: Domain) -> None:
@@ -315,12 +317,12 @@ class World:
 
     def _kill(self, domid: DomId) -> None:
         """At once: no command asks for it."""
-        self._tell_machine([SIGNAL, domid, self.hypervisor.domains[domid].incarnation, SIGKILL])
+        self.tell_machine([SIGNAL, domid, self.hypervisor.domains[domid].incarnation, SIGKILL])
 
     # ---- refusals ----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _noting_refusal(self, what: str, number: int) -> Iterator[None]:
+    def noting_refusal(self, what: str, number: int) -> Iterator[None]:
         """A no of the host's becomes part of the command."""
         try:
             yield
@@ -337,7 +339,7 @@ class World:
         self.audit_log.note(source, line)
 
     def publish(self, event: Event) -> None:
-        self._unsettled.append(lambda: self.publisher.publish(event))
+        self.unsettled.append(lambda: self.publisher.publish(event))
 
     def stop_machine(self, *, reboot: bool) -> None:
         """Noted: the reply to whoever asked goes out first."""
@@ -346,7 +348,7 @@ class World:
     def say_goodbye(self) -> None:
         """Let the last replies out, then have the machine end everything, us among it."""
         self._context.destroy(linger=GOODBYE_MS)
-        self._tell_machine([STOP, self.stop_requested])
+        self.tell_machine([STOP, self.stop_requested])
         signal.pause()
 
     def physinfo(self) -> dict[str, Any]:
@@ -362,7 +364,7 @@ class World:
 
     def disown(self, domid: int, incarnation: int) -> None:
         """A process that has no place in the tables: as if it had never been."""
-        self._tell_machine([DISOWN, domid, incarnation])
+        self.tell_machine([DISOWN, domid, incarnation])
 
-    def _tell_machine(self, message: list[Any], descriptors: tuple[int, ...] = ()) -> None:
+    def tell_machine(self, message: list[Any], descriptors: tuple[int, ...] = ()) -> None:
         send_message(self.inheritance.link, message, descriptors)

@@ -47,6 +47,9 @@ from hvd.transport.pulse import Pulse
 DEATHS_MAX = 5
 """Brokers in a row that may die before they say `up`, zygotes before they fork; then the machine powers off."""
 POWER_OFF_DEADLINE_S = 10.0
+ENDED_MAX = 4
+"""Ends of a domid's processes that are remembered: of the domain and its spare, and of those that a broker asked for
+and did not live to record."""
 
 
 class Machine:
@@ -75,8 +78,7 @@ class Machine:
         self._zygote: socket.socket | None = None
         self._spawns = Spawns()
         self._ended: dict[tuple[int, int], tuple[str, str]] = {}
-        """How the processes of each domid's last two incarnations ended, and their cores: for a broker that was not
-        there."""
+        """How each domid's last processes ended, and their cores: for a broker that was not there."""
         self._broker_end = ""
         self._epoll = select.epoll()
         self._children = Children(self._epoll)
@@ -268,7 +270,9 @@ class Machine:
 
     def _report_end(self, domid: int, incarnation: int, how: str, core: str) -> None:
         self._ended[domid, incarnation] = how, core
-        self._ended.pop((domid, incarnation - 2), None)
+        ended = [process for process in self._ended if process[0] == domid]
+        for process in ended[:-ENDED_MAX]:
+            del self._ended[process]
         self._tell_broker([DIED, domid, incarnation, how, core])
 
     def _reap(self, child: Child) -> None:

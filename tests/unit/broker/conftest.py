@@ -20,6 +20,8 @@ FALLIBLE = {
     "open_medium": "medium",
     "create_domain": "domain",
     "start_domain": "start",
+    "create_spare": "spare",
+    "start_spare": "start spare",
     "start_trace": "trace",
     "switch_trace": "trace",
 }

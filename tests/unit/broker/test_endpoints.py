@@ -125,3 +125,37 @@ def test_endpoints_follow_each_other_as_fast_as_can_be(endpoints):
     for number in range(1, 200):
         endpoints.open(DOM, Incarnation(number), SECRETS[1])
     assert endpoints.server(DOM) is not None
+
+
+# ---- spares ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_spares_endpoint_is_beside_its_domains_and_is_heard_when_it_is_promoted(tmp_path, endpoints, poller, ready):
+    endpoints.open(DOM, Incarnation(1), SECRETS[1])
+    endpoints.open_spare(DOM, Incarnation(2), SECRETS[2])
+    assert files(tmp_path) == ["control", "domains/5.1/hypercall", "domains/5.2/hypercall"]
+    assert (endpoints.public_key(DOM), endpoints.spare_key(DOM)) == (public_key(SECRETS[1]), public_key(SECRETS[2]))
+    old = endpoints.server(DOM)
+    endpoints.promote(DOM)
+    assert endpoints.server(DOM) is not old
+    assert (endpoints.public_key(DOM), ready) == (public_key(SECRETS[2]), [DOM])
+    assert files(tmp_path) == ["control", "domains/5.2/hypercall"]
+
+
+def test_a_spares_endpoint_goes_without_its_domains(tmp_path, endpoints):
+    endpoints.open(DOM, Incarnation(1), SECRETS[1])
+    endpoints.open_spare(DOM, Incarnation(2), SECRETS[2])
+    endpoints.close_spare(DOM)
+    endpoints.close_spare(DOM)
+    assert files(tmp_path) == ["control", "domains/5.1/hypercall"]
+    assert endpoints.server(DOM) is not None
+
+
+def test_a_retired_endpoint_is_nobodys_and_is_closed_when_there_is_time(tmp_path, endpoints):
+    endpoints.open(DOM, Incarnation(1), SECRETS[1])
+    endpoints.retire(DOM)
+    endpoints.retire(DOM)
+    assert (endpoints.server(DOM), endpoints.retired) == (None, 1)
+    endpoints.open(DOM, Incarnation(2), SECRETS[2])
+    endpoints.close_retired()
+    assert (files(tmp_path), endpoints.retired) == (["control", "domains/5.2/hypercall"], 0)

@@ -35,7 +35,7 @@ def broker(monkeypatch):
     servers = {FLOOD: Server([b"call"] * 100), MODEST: Server([b"call"])}
     made.worked_for = []
     cpus = SimpleNamespace(worked_for=made.worked_for.append)
-    made._world = SimpleNamespace(endpoints=SimpleNamespace(server=servers.get), cpus=cpus)
+    made._world = SimpleNamespace(endpoints=SimpleNamespace(server=servers.get, retired=0), cpus=cpus)
     made._state = SimpleNamespace(hypervisor=SimpleNamespace(domains={}))
     made._ready = deque()
     made.served = []
