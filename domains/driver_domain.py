@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hvd.domains.device import Keys
 from hvd.domains.runtime import Runtime
 from hvd.domains.xenbus import XenbusBackend
 from hvd.transport.errors import HvdError
 from hvd.transport.ids import DomId
 
 DEVICES_MAX = 1024
+LEVELS = 3
+"""backend/<kind>/<domid>/<devid>."""
 
 
 class DriverDomain:
@@ -28,31 +31,36 @@ class DriverDomain:
 
     def scan(self) -> None:
         """Make what is new, unmake what is gone."""
-        found = set(self._devices())
+        found = self._devices()
         for key in [key for key in self._backends if key not in found]:
             backend = self._backends.pop(key)
             if backend is not None:
                 backend.close()
-        for key in found - self._backends.keys():
+        for key in found.keys() - self._backends.keys():
             if len(self._backends) >= DEVICES_MAX:
                 self._log(f"device {'/'.join(key)} is one too many: {DEVICES_MAX} are served at most")
                 return
-            self._backends[key] = self._make(key)
+            self._backends[key] = self._make(key, found[key])
 
-    def _devices(self) -> list[tuple[str, str, str]]:
+    def _devices(self) -> dict[tuple[str, str, str], Keys]:
+        """The keys of each: a level of the tree takes one hypercall, however many devices there are."""
         store = self._runtime.store
-        return [
-            (kind, domid, devid)
-            for kind in store.directory("backend")
-            for domid in store.directory(f"backend/{kind}")
-            for devid in store.directory(f"backend/{kind}/{domid}")
-            if store.read(f"backend/{kind}/{domid}/{devid}/frontend") is not None
-        ]
+        paths = ["backend"]
+        for _ in range(LEVELS):
+            below = store.directories(paths)
+            paths = [f"{path}/{name}" for path, names in zip(paths, below, strict=True) for name in names]
+        found = zip(paths, store.read_all_each(paths), strict=True)
+        return {_key(path): keys for path, keys in found if "frontend" in keys}
 
-    def _make(self, key: tuple[str, str, str]) -> XenbusBackend | None:
+    def _make(self, key: tuple[str, str, str], keys: Keys) -> XenbusBackend | None:
         kind, domid, devid = key
         try:
-            return XenbusBackend(self._runtime, kind, DomId(int(domid)), devid, self._log)
+            return XenbusBackend(self._runtime, kind, DomId(int(domid)), devid, keys, self._log)
         except (HvdError, ValueError) as error:
             self._log(f"device {kind} {devid} of domain {domid}: {error}")
             return None
+
+
+def _key(path: str) -> tuple[str, str, str]:
+    _, kind, domid, devid = path.split("/")
+    return kind, domid, devid

@@ -152,13 +152,15 @@ class XenbusFrontend:
 class XenbusBackend:
     """Drives one backend."""
 
-    def __init__(self, runtime: Runtime, kind: str, frontend: DomId, devid: str, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, runtime: Runtime, kind: str, frontend: DomId, devid: str, keys: Keys, log: Callable[[str], None]
+    ) -> None:
+        """`keys` are those of the backend's directory."""
         self._runtime = runtime
         self._store = runtime.store
         self._log = log
         self.label = f"{kind} {devid} of domain {frontend}"
         self.path = f"backend/{kind}/{frontend}/{devid}"
-        keys = read_keys(runtime, self.path)
         self._frontend_path = keys.get("frontend", "")
         self.device: Backend = find_driver(kind).backend(runtime, frontend, keys)
         self.device.on_fault = self.fault
@@ -166,19 +168,18 @@ class XenbusBackend:
         self._session = ""
         self._closed_for = ""
         self._attached = False
-        self._offer()
-        self._token = self._store.watch(f"{self._frontend_path}/state", lambda _: self._look())
+        self._token = self._store.write_all_and_watch(
+            self.path, self._offer(), f"{self._frontend_path}/state", lambda _: self._look()
+        )
 
-    def _offer(self) -> None:
+    def _offer(self) -> Keys:
+        """What to write: a new offer, or why there is none."""
         try:
             features = self.device.features()
         except BAD_KEYS as error:
-            self._fail(error)
-            return
-        state = XenbusState.INIT_WAIT
-        ours = {INCARNATION: str(self._runtime.incarnation), "state": str(int(state))}
-        self._store.write_all(self.path, features | ours)
-        self.state = state
+            return self._refusal(error)
+        self.state = XenbusState.INIT_WAIT
+        return features | {INCARNATION: str(self._runtime.incarnation), "state": str(int(self.state))}
 
     def _look(self) -> None:
         """Follow the frontend's state."""
@@ -189,7 +190,7 @@ class XenbusBackend:
             knock = keys.get(INCARNATION, "")[:NUMBER_DIGITS]
             if frontend is XenbusState.INITIALISING and knock not in ("", self._closed_for):
                 self._closed_for = knock
-                self._offer()
+                self._store.write_all(self.path, self._offer())
             return
         gone = session != self._session or frontend not in PUBLISHED
         if frontend is XenbusState.CLOSING or (self._attached and gone):
@@ -223,19 +224,19 @@ class XenbusBackend:
     def fault(self, error: Exception) -> None:
         """The frontend broke the protocol: this device is closed, nothing else."""
         self._detach()
-        self._fail(error)
+        self._store.write_all(self.path, self._refusal(error))
 
     def _detach(self) -> None:
         if self._attached:
             self._attached = False
             self.device.detach()
 
-    def _fail(self, error: Exception) -> None:
+    def _refusal(self, error: Exception) -> Keys:
+        """What to write on closing the device."""
         text = f"{self.label}: {_blame(error)}"[:ERROR_MAX]
         self._log(text)
-        state = XenbusState.CLOSED
-        self._store.write_all(self.path, {"error": text, CLOSED_FOR: self._closed_for, "state": str(int(state))})
-        self.state = state
+        self.state = XenbusState.CLOSED
+        return {"error": text, CLOSED_FOR: self._closed_for, "state": str(int(self.state))}
 
     def _switch(self, state: XenbusState) -> None:
         if state is not self.state:

@@ -55,21 +55,26 @@ class Endpoints:
         """The directory below the run directory that the endpoint is in."""
         return f"{DOMAINS}/{domid}.{incarnation}"
 
-    def open(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> None:
+    def prepare(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> None:
+        """What an incarnation has to know of its endpoint, and the directory that its sandbox shows."""
         self.close(domid)
         name = self._names[domid] = self.name(domid, incarnation)
         directory = self._run_dir / name
         directory.mkdir(exist_ok=True)
         directory.chmod(0o755)  # whatever the umask: a domain has a uid; the run directory is closed
+        self._keys[domid] = public_key(secret)
+
+    def open(self, domid: DomId, secret: bytes) -> None:
+        """Bind what was prepared."""
+        name = self._names[domid]
         address = socket_address(self.directory, f"{name}/{ENDPOINT}")
         server = self._domains[domid] = HypercallServer(
             self._context, address, secret, counts_connections=True
         )
         self._connections[domid] = 0
-        (directory / ENDPOINT).chmod(0o666)
+        (self._run_dir / name / ENDPOINT).chmod(0o666)
         self._poller.watch(server.fileno(), lambda: self._on_ready(domid))
         self._poller.watch(server.connections_fileno(), lambda: self._count_connections(domid))
-        self._keys[domid] = public_key(secret)
 
     def close(self, domid: DomId) -> None:
         server = self._domains.pop(domid, None)

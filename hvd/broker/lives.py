@@ -207,6 +207,7 @@ class Lives:
         self.grants.share(dom, console.id, 0, 1, at=GRANT_REF_CONSOLE)
         self.hardware.start_domain(domain)
         self.hardware.deliver_birth(domain)
+        self.hardware.open_endpoint(domain)  # while the process puts on its sandbox
         self._write_store(domain, console_port)
         if not (domain.config.paused and domain.incarnation == 1):
             self._let_run(domain)

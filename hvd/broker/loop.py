@@ -23,7 +23,7 @@ from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, FOUND_OPEN, STARTED, 
 from hvd.broker.tracing import Phase
 from hvd.broker.world import World
 from hvd.broker.xsm import Xsm
-from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
+from hvd.transport.codec import BadMessage, decode, is_post, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DomId, Incarnation
@@ -156,6 +156,7 @@ class Broker:
         if pid is None:
             self._world.fork_domain(domain)
         self._world.start_domain(domain)
+        self._world.open_endpoint(domain)
         if pid and domain.pid is None:
             self._command([STARTED, now, domain.domid, domain.incarnation, pid])
         if domain.life is Life.DUMPING:
@@ -236,9 +237,13 @@ class Broker:
         self._command([FAULTED, domain.domid, domain.incarnation, notice.as_list() if notice is not None else []])
 
     def _on_post(self, domain: Domain, body: bytes) -> None:
-        """A hypercall that nobody waits for; what is wrong with it is told in the log."""
+        """A hypercall of one that comes to life: answered the way it came, or in the log when nobody waits for it."""
         reply = self._answer(domain.domid, b"", body)
-        if reply is not None and reply.errno:
+        if reply is None:
+            return
+        if not is_post(body):
+            self._world.reply(domain.domid, reply.sequence, reply.packed())
+        elif reply.errno:
             self._world.publisher.log("posted hypercall refused", domid=domain.domid, reason=str(reply.value))
 
     def _hear_first(self, domid: DomId) -> None:
@@ -268,7 +273,7 @@ class Broker:
                 self._hear_first(domid)
             reply = self._answer(domid, client, body)
             if reply is not None:
-                server.reply(client, pack_reply(reply.sequence, reply.errno, reply.value, len(reply.descriptors)))
+                server.reply(client, reply.packed())
         self._mark_ready(domid)
 
     def _answer(self, domid: DomId | None, client: bytes, body: bytes) -> Reply | None:

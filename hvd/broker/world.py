@@ -46,7 +46,7 @@ from hvd.transport.ids import DOM0, DOMID_XEN, DomId, ExtentId, Incarnation, Por
 from hvd.transport.limits import MESSAGE_BYTES_MAX
 from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, Inheritance
 from hvd.transport.shared_info import TimeInfo, write_time_info
-from hvd.transport.upcalls import BIRTH, DESCRIPTORS, EVENT, RUN
+from hvd.transport.upcalls import BIRTH, DESCRIPTORS, EVENT, REPLY, REPLY_BYTES_MAX, RUN, TOO_LARGE
 
 SOCKETS_MAX = 4096
 GOODBYE_MS = 500
@@ -188,10 +188,11 @@ class World:
         self._tell_machine(spawn, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN]))
 
     def start_domain(self, domain: Domain) -> None:
-        """Open its endpoint, set its clock and its trace: it may be born."""
+        """Make its endpoint's directory, set its clock and its trace: it may be born."""
         tracing = self.hypervisor.tracing
+        secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
         with self._noting_refusal("start", domain.domid):
-            self.open_endpoint(domain)
+            self.endpoints.prepare(domain.domid, domain.incarnation, secret)
             self.update_shared_info(domain)
             if tracing.phase is Phase.ON and tracing.wants(domain):
                 self.trace.switch(domain.domid, on=True)
@@ -199,7 +200,8 @@ class World:
     def open_endpoint(self, domain: Domain) -> None:
         """Bind the endpoint of this incarnation: for a new one, or again in a new broker."""
         secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
-        self.endpoints.open(domain.domid, domain.incarnation, secret)
+        with self._noting_refusal("endpoint", domain.domid):
+            self.endpoints.open(domain.domid, secret)
         self.console_log.attach(domain.domid, domain.name, self.held.by_key[domain_key(domain.domid)][STDIO])
         if not domain.ready or core_dumps.reports_faults(domain.config):
             self._poller.watch(self._upcall_socket(domain.domid), lambda: self.hear(domain))
@@ -354,6 +356,12 @@ class World:
             return
         self._answered[domid] = sequence
         self._upcall(domid, [DESCRIPTORS, sequence], tuple(self._held(key, index) for key, index in references))
+
+    def reply(self, domid: DomId, sequence: int, packed: bytes) -> None:
+        """Answer a hypercall that came over the upcall socket; nothing if it has ended its caller."""
+        if domain_key(domid) in self.held.by_key:
+            fits = len(packed) <= REPLY_BYTES_MAX
+            self._upcall(domid, [REPLY, packed] if fits else [TOO_LARGE, sequence], ())
 
     def _held(self, key: str, index: int) -> int:
         """A descriptor to send; a medium whose device went before its backend heard of it is an empty file by now."""

@@ -276,8 +276,6 @@ class Machine:
         del self._children[child.pidfd]
         self._epoll.unregister(child.pidfd)
         os.close(child.pidfd)
-        for group in self._groups:
-            group.remove(child.pid)
         match child.role:
             case "domain":
                 self._report_end(child.domid, child.incarnation, how, self._dumps.died(child))
@@ -293,6 +291,8 @@ class Machine:
                 self._broker_died()
             case _:
                 self._zygote_died()
+        for group in self._groups:  # only now: somebody waits for the word of a death
+            group.remove(child.pid)
 
     def _too_many_deaths(self, role: str, how: str) -> bool:
         """A process that cannot live is not forked for ever."""

@@ -93,7 +93,7 @@ from hvd.transport.ids import DOMID_SELF
 
 def main(guest):
     '''Asks for descriptors and never reads them, then reads them.'''
-    socket, upcalls = guest.runtime.hypercalls._socket, guest.runtime._upcalls
+    socket, upcalls = guest.runtime.hypercalls.connection._socket, guest.runtime._upcalls
     sequence, descriptors = 10**6, 0
 
     def ask(received):
@@ -112,7 +112,7 @@ def main(guest):
     upcalls.read_all()
     report.append(upcalls.descriptors_received - before)
     report.append(ask(upcalls.descriptors_received)[1])
-    guest.runtime.hypercalls._sequence = sequence
+    guest.runtime.hypercalls.requests.sequence = sequence
     guest.runtime.store.write('data/report', repr(report))
     guest.run_forever()
 """

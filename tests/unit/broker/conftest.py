@@ -20,6 +20,7 @@ FALLIBLE = {
     "open_medium": "medium",
     "create_domain": "domain",
     "start_domain": "start",
+    "open_endpoint": "endpoint",
     "start_trace": "trace",
     "switch_trace": "trace",
 }

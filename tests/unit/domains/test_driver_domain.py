@@ -18,13 +18,16 @@ class Directory:
     def watch(self, path, handler):
         self.tell = lambda: handler("backend")
 
-    def directory(self, path):
+    def directories(self, paths):
+        return [self._directory(path) for path in paths]
+
+    def _directory(self, path):
         names = path.split("/")[1:]
         found = [str(device).split("/") for device in self.devices]
         return sorted({parts[len(names)] for parts in found if parts[: len(names)] == names})
 
-    def read(self, path):
-        return "frontend"
+    def read_all_each(self, paths):
+        return [{"frontend": "/local/domain/1/device"} for _ in paths]
 
 
 class Backend:
@@ -32,7 +35,7 @@ class Backend:
 
     made: ClassVar[list[Any]] = []
 
-    def __init__(self, runtime, kind, domid, devid, log):
+    def __init__(self, runtime, kind, domid, devid, keys, log):
         self.name, self.closed = f"{kind}/{domid}/{devid}", False
         self.made.append(self)
 
