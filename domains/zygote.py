@@ -15,6 +15,7 @@ from typing import Any
 from hvd.domains import birth
 from hvd.domains.drivers import SHIPPED as DRIVERS
 from hvd.domains.kernel import SHIPPED as KERNELS
+from hvd.domains.mounts import KeptMounts
 from hvd.domains.sandbox import seccomp, view
 from hvd.domains.sandbox.namespaces import FLAGS, Namespaces
 from hvd.domains.standby import Standby, fork_standby
@@ -55,13 +56,19 @@ class Zygote:
         self._wanted = STANDBYS
         """None after a fork that was refused, until somebody asks again."""
         self._namespaces = Namespaces()
+        self._mounts = KeptMounts()
 
     def run(self) -> None:
         poll = select.poll()
-        poll.register(self._link, select.POLLIN)
+        for source in (self._link, self._mounts):
+            poll.register(source, select.POLLIN)
         while True:
-            if self._has_work() and not poll.poll(QUIET_MS):
+            ready = [descriptor for descriptor, _ in poll.poll(QUIET_MS if self._has_work() else None)]
+            if not ready:
                 self._prepare()
+            if self._mounts.fileno() in ready:
+                self._mounts.note_deaths()
+            if self._link.fileno() not in ready:
                 continue
             received = receive_message(self._link)
             if received is None:
@@ -73,19 +80,21 @@ class Zygote:
                 os.close(descriptor)
 
     def _has_work(self) -> bool:
-        return not self._complete or len(self._standbys) < self._wanted
+        return not self._complete or len(self._standbys) < self._wanted or self._mounts.waiting
 
     def _prepare(self) -> None:
-        """While nobody asks: complete the image, then fork from it."""
+        """While nobody asks: complete the image, then fork from it, then clear away what the dead have left."""
         if not self._complete:
             seccomp.compile_filters(Kind)
             _load(*REST)
             self._complete = True
-            return
-        try:
-            self._standbys.append(self._fork())
-        except OSError:
-            self._wanted = 0
+        elif len(self._standbys) < self._wanted:
+            try:
+                self._standbys.append(self._fork())
+            except OSError:
+                self._wanted = 0
+        else:
+            self._mounts.close_one()
 
     def _spawn(self, message: list[Any], descriptors: list[int]) -> None:
         """Make one of those that stand by a domain's; of none, a new one."""
@@ -107,7 +116,9 @@ class Zygote:
         send_message(self._link, [SPAWNED, domid, incarnation, standby.pid])
 
     def _fork(self, off: Collection[str] = ()) -> Standby:
-        return fork_standby(self._namespaces, self._groups, birth.live, off)
+        standby = fork_standby(self._namespaces, self._groups, birth.live, off)
+        self._mounts.keep(standby.pid)
+        return standby
 
 
 def _load(*targets: str) -> None:
