@@ -11,23 +11,30 @@ from hvd.transport.errors import HvdError
 from hvd.transport.ids import DomId
 
 DEVICES_MAX = 1024
+LOOK_TIMEOUT_S = 30.0
 LEVELS = 3
 """backend/<kind>/<domid>/<devid>."""
 
 
 class DriverDomain:
-    """All backends of one domain, made and unmade as the toolstack makes and unmakes devices."""
+    """All backends of one domain, made and unmade as the toolstack makes and unmakes devices.
+
+    Those that there are are offered when it is made: a driver domain is ready when its guests can connect.
+    """
 
     def __init__(self, runtime: Runtime, log: Callable[[str], None]) -> None:
         self._runtime = runtime
         self._log = log
         self._backends: dict[tuple[str, str, str], XenbusBackend | None] = {}
+        self._has_looked = False
         runtime.store.watch("backend", self._on_change)  # fires at once: the first scan
+        runtime.wait_until(lambda: self._has_looked, "its first look at its devices", LOOK_TIMEOUT_S)
 
     def _on_change(self, path: str) -> None:
         """Only devices coming and going matter: backend/<kind>/<domid>/<devid> and above, or toolstack nodes."""
         if path.count("/") <= 3 or path.endswith("/frontend"):
             self.scan()
+            self._has_looked = True
 
     def scan(self) -> None:
         """Make what is new, unmake what is gone."""

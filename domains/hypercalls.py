@@ -1,7 +1,7 @@
 """A domain's hypercalls: over its upcall socket while it comes to life, over its endpoint from when it is ready.
 
 The upcall socket is there at birth. The endpoint's connection takes threads, and a handshake of several round trips
-through them: it is made when the domain waits for the first time, behind everything that others wait for.
+through them: it is begun when the domain is ready, before its kernel can have used up what threads take.
 """
 
 from __future__ import annotations
@@ -54,9 +54,13 @@ class Hypercalls:
         self._upcalls.post(self.requests.pack(message))
 
     def ready(self) -> None:
-        """Say that the domain does what it is for. From here on the broker reads the upcall socket no more."""
+        """Say that the domain does what it is for, and connect: from here on the broker reads the upcall socket no more.
+
+        libzmq ends a process that can have no thread, or no descriptor, for its connection: so it is not put off.
+        """
         self.post(DomainReady())
         self._is_ready = True
+        _ = self.connection
 
     def _ask(self, packed: bytes, name: str) -> tuple[int, Any, int]:
         """Until there is an answer; HypercallTimeout past the deadline."""

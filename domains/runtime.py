@@ -165,15 +165,10 @@ class Runtime:
             self.store.deliver(*event)
 
     def _install_wakeup(self) -> None:
-        """A signal that arrives while we are about to sleep still wakes us. The first wait ends at once: to connect."""
+        """A signal that arrives while we are about to sleep still wakes us."""
         read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        os.write(write, b"\0")
-        self.watch_fd(read, lambda: self._on_wakeup(read))
-
-    def _on_wakeup(self, descriptor: int) -> None:
-        os.read(descriptor, 4096)
-        _ = self.hypercalls.connection
+        self.watch_fd(read, lambda: _discard(read))
 
     # ---- sched_op and time -------------------------------------------------------------------------------------------
 
@@ -221,6 +216,10 @@ class Runtime:
         self.hypercalls.call(m.SchedShutdown(reason, text))
         while True:
             signal.pause()
+
+
+def _discard(descriptor: int) -> None:
+    os.read(descriptor, 4096)
 
 
 def _connect(address: str, key: bytes, requests: Requests) -> HypercallClient:

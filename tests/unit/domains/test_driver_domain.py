@@ -18,6 +18,11 @@ class Directory:
     def watch(self, path, handler):
         self.tell = lambda: handler("backend")
 
+    def wait_until(self, condition, what, timeout_s):
+        """As a domain waits: the watch fires."""
+        self.tell()
+        assert condition()
+
     def directories(self, paths):
         return [self._directory(path) for path in paths]
 
@@ -53,9 +58,8 @@ def store(monkeypatch):
 def serve(store):
     """Have a driver domain find what is there; what it says."""
     said: list[str] = []
-    runtime: Any = SimpleNamespace(store=store)
+    runtime: Any = SimpleNamespace(store=store, wait_until=store.wait_until)
     DriverDomain(runtime, said.append)
-    store.tell()
     return said
 
 

@@ -113,6 +113,12 @@ def test_from_when_it_is_ready_it_calls_over_its_endpoint_and_counts_on(ends):
     assert (endpoint.asked, ends.heard()) == ([3, 4], [])
 
 
+def test_it_connects_when_it_is_ready_and_does_not_wait_until_it_has_to(ends):
+    """By then it may have used up its threads or descriptors, and libzmq aborts."""
+    ends.calls.ready()
+    assert len(ends.endpoints) == 1
+
+
 def test_a_call_that_nobody_answers_is_made_again_under_the_same_number_until_its_deadline(ends, monkeypatch):
     monkeypatch.setattr(hypercalls, "AGAIN_S", 0.0)
     ends.calls.requests.deadline_s = 0.05
