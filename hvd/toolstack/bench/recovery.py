@@ -49,7 +49,7 @@ def measure_recovery(
     driver.destroy()
     ends = [*killed_ns[1:], time.monotonic_ns()]
     samples = [first_completion_ms(checker.times_ns, at, until) for at, until in zip(killed_ns, ends, strict=True)]
-    goals = (Goal("p50", 30.0), Goal("p99", 150.0))
+    goals = (Goal("p50", 10.0), Goal("p99", 50.0))
     return [Figure("driver domain SIGKILL to the guest's next completed request", "ms", samples, goals)], verdict
 
 
