@@ -62,7 +62,7 @@ class DriverDomain:
     def _make(self, key: tuple[str, str, str], keys: Keys) -> XenbusBackend | None:
         kind, domid, devid = key
         try:
-            return XenbusBackend(self._runtime, kind, DomId(int(domid)), devid, keys, self._log)
+            return XenbusBackend(self._runtime, kind, DomId(int(domid)), devid, keys=keys, log=self._log)
         except (HvdError, ValueError) as error:
             self._log(f"device {kind} {devid} of domain {domid}: {error}")
             return None

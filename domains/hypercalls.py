@@ -54,7 +54,7 @@ class Hypercalls:
         self._upcalls.post(self.requests.pack(message))
 
     def ready(self) -> None:
-        """Say that the domain does what it is for, and connect: from here on the broker reads the upcall socket no more.
+        """Say that the domain does what it is for, and connect: from here on nothing is read from the upcall socket.
 
         libzmq ends a process that can have no thread, or no descriptor, for its connection: so it is not put off.
         """

@@ -153,7 +153,7 @@ class XenbusBackend:
     """Drives one backend."""
 
     def __init__(
-        self, runtime: Runtime, kind: str, frontend: DomId, devid: str, keys: Keys, log: Callable[[str], None]
+        self, runtime: Runtime, kind: str, frontend: DomId, devid: str, *, keys: Keys, log: Callable[[str], None]
     ) -> None:
         """`keys` are those of the backend's directory."""
         self._runtime = runtime

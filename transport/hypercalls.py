@@ -18,7 +18,7 @@ from typing import Any, cast
 import zmq
 from zmq.utils import z85
 
-from hvd.transport.codec import pack_reply, pack_request, unpack_reply
+from hvd.transport.codec import pack_request, unpack_reply
 from hvd.transport.errors import HvdError
 from hvd.transport.limits import MESSAGE_BYTES_MAX
 from hvd.transport.upcalls import UpcallReceiver

@@ -18,11 +18,11 @@ class Hardware(Protocol):
     """Descriptors, processes and announcements. Nothing of it is remembered: what a broker loses, `reconcile` mends.
 
     Calls are of three kinds. Those that make something (`create_*`, `seal_extent`, `open_medium`, `start_domain`,
-    `open_endpoint`, `start_trace`, `switch_trace` on) come before the tables say so and may raise OSError. What the host refused is an
-    input like the time: it goes into the journal with the command, so that a replay is refused alike. What cannot be
-    taken back (`release_*`, `signal_domain`, `dump_domain`, `let_run`) waits until the command is in the journal.
-    Everything else may happen twice, and never fails; a process of `fork_domain` runs no line of its kernel before
-    `let_run`, and is disowned if its broker does not live to record it.
+    `open_endpoint`, `start_trace`, `switch_trace` on) come before the tables say so and may raise OSError. What the
+    host refused is an input like the time: it goes into the journal with the command, so that a replay is refused
+    alike. What cannot be taken back (`release_*`, `signal_domain`, `dump_domain`, `let_run`) waits until the command is
+    in the journal. Everything else may happen twice, and never fails; a process of `fork_domain` runs no line of its
+    kernel before `let_run`, and is disowned if its broker does not live to record it.
     """
 
     refusals: list[Refusal]

@@ -40,7 +40,7 @@ class Backend:
 
     made: ClassVar[list[Any]] = []
 
-    def __init__(self, runtime, kind, domid, devid, keys, log):
+    def __init__(self, runtime, kind, domid, devid, *, keys, log):
         self.name, self.closed = f"{kind}/{domid}/{devid}", False
         self.made.append(self)
 

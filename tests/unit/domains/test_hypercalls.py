@@ -1,4 +1,4 @@
-"""A domain's hypercalls: over the upcall socket until it is ready, over its endpoint afterwards, each carried out once."""
+"""A domain's hypercalls: over the upcall socket until it is ready, over its endpoint then, each carried out once."""
 
 import os
 
@@ -45,7 +45,7 @@ class Ends:
 
     def heard(self):
         """(sequence, message) of all that has come over the upcall socket."""
-        found = []
+        found: list[tuple[int, m.XenVersion]] = []
         while True:
             try:
                 sequence, _, _, message = unpack_request(self.broker.recv(65_536))
@@ -122,11 +122,11 @@ def test_it_connects_when_it_is_ready_and_does_not_wait_until_it_has_to(ends):
 def test_a_call_that_nobody_answers_is_made_again_under_the_same_number_until_its_deadline(ends, monkeypatch):
     monkeypatch.setattr(hypercalls, "AGAIN_S", 0.0)
     ends.calls.requests.deadline_s = 0.05
-    with pytest.raises(HypercallTimeout, match="XenVersion: the broker has not answered within 0.05 s"):
+    with pytest.raises(HypercallTimeout, match=r"XenVersion: the broker has not answered within 0\.05 s"):
         ends.calls.call(m.XenVersion())
     heard = ends.heard()
     assert len(heard) > 1
-    assert set(sequence for sequence, _ in heard) == {1}
+    assert {sequence for sequence, _ in heard} == {1}
 
 
 def test_a_socket_that_is_full_of_what_no_broker_has_heard_is_no_failure(ends, monkeypatch):
