@@ -6,8 +6,6 @@ import os
 import sys
 import traceback
 
-import zmq
-
 from hvd.domains.guest import Guest, GuestShutdown, sendable
 from hvd.domains.kernel import KernelError, load_kernel
 from hvd.domains.runtime import SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, Runtime
@@ -30,8 +28,7 @@ def live(identity: Identity) -> None:
     if certificate["cpus"]:
         os.sched_setaffinity(0, certificate["cpus"])
     address = identity.sandbox.enter(certificate)
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # its threads are born into the sandbox
-    runtime = Runtime(certificate, descriptors, upcalls, context, address)
+    runtime = Runtime(certificate, descriptors, upcalls, address)
     guest = Guest(runtime)
     lacking = identity.sandbox.lacking
     may_run = not lacking.keys() & certificate["sandbox"]["require"]

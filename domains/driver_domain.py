@@ -19,7 +19,10 @@ Key = tuple[str, str, str]
 
 
 class DriverDomain:
-    """All backends of one domain, made and unmade as the toolstack makes and unmakes devices."""
+    """All backends of one domain, made and unmade as the toolstack makes and unmakes devices.
+
+    Those that there were when it was let run are offered when it is made: its guests can connect when it is ready.
+    """
 
     def __init__(self, runtime: Runtime, log: Callable[[str], None]) -> None:
         self._runtime = runtime

@@ -120,7 +120,7 @@ class Guest:
         """Tell the hypervisor that what comes after this domain may start."""
         if not self._is_ready:
             self._is_ready = True
-            self.runtime.hypercalls.post(m.DomainReady())
+            self.runtime.hypercalls.ready()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Sleep until something happens to this domain; False on timeout."""

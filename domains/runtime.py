@@ -14,12 +14,13 @@ from typing import Any, NoReturn
 import zmq
 
 from hvd.domains.grants import Grants
+from hvd.domains.hypercalls import Hypercalls
 from hvd.domains.store import StoreClient
 from hvd.transport import messages as m
 from hvd.transport._native import open_own_trace, system_time_ns
 from hvd.transport.channels import Endpoint, Waiter, open_endpoint
 from hvd.transport.errors import HvdError, LocalError
-from hvd.transport.hypercalls import HypercallClient
+from hvd.transport.hypercalls import HypercallClient, Requests
 from hvd.transport.ids import DOMID_SELF, DomId, Incarnation, Port
 from hvd.transport.pages import Extent
 from hvd.transport.shared_info import SharedInfo
@@ -40,7 +41,6 @@ class Runtime:
         certificate: dict[str, Any],
         descriptors: list[int],
         upcalls: UpcallReceiver,
-        context: zmq.Context[zmq.Socket[bytes]],
         address: str,
     ) -> None:
         """From the birth certificate, the address of the endpoint, and the descriptors.
@@ -75,7 +75,7 @@ class Runtime:
         self.bind(self._upcall_port, open_endpoint(upcall_page, 0, upcall_rx, -1), self._on_upcall)
         for descriptor in (info, trace, console_extent, console_page, upcall_page):
             os.close(descriptor)
-        self.hypercalls = HypercallClient(context, address, certificate["server_key"], upcalls=upcalls)
+        self.hypercalls = Hypercalls(upcalls, lambda requests: _connect(address, certificate["server_key"], requests))
         self.grants = Grants(self.hypercalls.call)
         self.store = StoreClient(self.hypercalls.call)
         self._install_wakeup()
@@ -89,6 +89,7 @@ class Runtime:
         """
         self.stands_by = True
         self._lacking = lacking
+        _ = self.hypercalls.connection  # its handshake is done long before we are ready
         self.hypercalls.before = self._take_over
 
     def give_up(self, text: str) -> NoReturn:
@@ -264,3 +265,9 @@ class Runtime:
 
 def _discard(descriptor: int) -> None:
     os.read(descriptor, 4096)
+
+
+def _connect(address: str, key: bytes, requests: Requests) -> HypercallClient:
+    """The context's threads are born into the sandbox that is on by now."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    return HypercallClient(context, address, key, requests=requests)

@@ -795,3 +795,7 @@ class TraceRead:
     dom: DomId
     incarnation: U32
     first: U63
+
+
+POSTS = frozenset({DomainReady.NUMBER, SandboxReport.NUMBER})  # type: ignore[attr-defined]
+"""Hypercalls whose caller waits for no answer when it makes them over its upcall socket."""

@@ -24,12 +24,13 @@ CONNECTIONS_MAX = 64
 
 
 @dataclass(slots=True)
-class Bound:
+class Place:
     """One domain's endpoint, or its spare's."""
 
-    server: HypercallServer
     name: str
     key: bytes
+    server: HypercallServer | None = None
+    """None: there is only the directory as yet."""
     connections: int = 0
 
 
@@ -53,10 +54,10 @@ class Endpoints:
         self._on_ready = on_ready
         self._on_flood = on_flood
         self.directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._domains: dict[DomId, Bound] = {}
-        self._spares: dict[DomId, Bound] = {}
+        self._domains: dict[DomId, Place] = {}
+        self._spares: dict[DomId, Place] = {}
         """Connected to already, heard only when they are promoted."""
-        self._retired: list[Bound] = []
+        self._retired: list[Place] = []
         self._run_dir = Path(run_dir)
         (self._run_dir / DOMAINS).mkdir(mode=0o700, exist_ok=True)
         self.control = HypercallServer(context, socket_address(self.directory, CONTROL), None)
@@ -66,20 +67,29 @@ class Endpoints:
         """The directory below the run directory that the endpoint is in."""
         return f"{DOMAINS}/{domid}.{incarnation}"
 
-    def open(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> None:
+    def prepare(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> None:
+        """What an incarnation has to know of its endpoint, and the directory that its sandbox shows."""
         self.close(domid)
-        self._hear(domid, self._bind(domid, incarnation, secret, self._domains))
+        self._domains[domid] = self._place(domid, incarnation, secret)
+
+    def open(self, domid: DomId, secret: bytes) -> None:
+        """Bind what was prepared."""
+        place = self._domains[domid]
+        self._hear(domid, self._bind(domid, place, secret))
 
     def open_spare(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> None:
         """One that is connected to and not heard."""
         self.close_spare(domid)
-        self._bind(domid, incarnation, secret, self._spares)
+        place = self._spares[domid] = self._place(domid, incarnation, secret)
+        self._bind(domid, place, secret)
 
     def promote(self, domid: DomId) -> None:
         """The spare's endpoint is the domain's from here on, and heard."""
         self.close(domid)
         self._domains[domid] = self._spares.pop(domid)
-        self._hear(domid, self._domains[domid])
+        server = self._domains[domid].server
+        assert server is not None
+        self._hear(domid, server)
         self._on_ready(domid)  # what has come already rings no more
 
     def close(self, domid: DomId) -> None:
@@ -87,10 +97,11 @@ class Endpoints:
 
     def retire(self, domid: DomId) -> None:
         """Hear nothing more there; `close_retired` closes it."""
-        bound = self._domains.pop(domid, None)
-        if bound is not None:
-            self._poller.unwatch(bound.server.fileno())
-            self._retired.append(bound)
+        place = self._domains.pop(domid, None)
+        if place is not None:
+            if place.server is not None:
+                self._poller.unwatch(place.server.fileno())
+            self._retired.append(place)
 
     @property
     def retired(self) -> int:
@@ -105,38 +116,39 @@ class Endpoints:
     def close_spare(self, domid: DomId) -> None:
         self._close(self._spares.pop(domid, None))
 
-    def _bind(self, domid: DomId, incarnation: Incarnation, secret: bytes, among: dict[DomId, Bound]) -> Bound:
-        name = self.name(domid, incarnation)
-        directory = self._run_dir / name
+    def _place(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> Place:
+        place = Place(self.name(domid, incarnation), public_key(secret))
+        directory = self._run_dir / place.name
         directory.mkdir(exist_ok=True)
         directory.chmod(0o755)  # whatever the umask: a domain has a uid; the run directory is closed
-        address = socket_address(self.directory, f"{name}/{ENDPOINT}")
-        try:
-            server = HypercallServer(self._context, address, secret, counts_connections=True)
-        except OSError:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
-        bound = among[domid] = Bound(server, name, public_key(secret))
-        (directory / ENDPOINT).chmod(0o666)
-        self._poller.watch(server.connections_fileno(), lambda: self._count_connections(domid, bound))
-        return bound
+        return place
 
-    def _hear(self, domid: DomId, bound: Bound) -> None:
-        self._poller.watch(bound.server.fileno(), lambda: self._on_ready(domid))
+    def _bind(self, domid: DomId, place: Place, secret: bytes) -> HypercallServer:
+        address = socket_address(self.directory, f"{place.name}/{ENDPOINT}")
+        server = place.server = HypercallServer(self._context, address, secret, counts_connections=True)
+        (self._run_dir / place.name / ENDPOINT).chmod(0o666)
+        self._poller.watch(server.connections_fileno(), lambda: self._count_connections(domid, place))
+        return server
 
-    def _close(self, bound: Bound | None) -> None:
-        if bound is not None:
-            self._poller.unwatch(bound.server.fileno())
-            self._poller.unwatch(bound.server.connections_fileno())
-            bound.server.close()
-            shutil.rmtree(self._run_dir / bound.name, ignore_errors=True)
+    def _hear(self, domid: DomId, server: HypercallServer) -> None:
+        self._poller.watch(server.fileno(), lambda: self._on_ready(domid))
 
-    def _count_connections(self, domid: DomId, bound: Bound) -> None:
+    def _close(self, place: Place | None) -> None:
+        if place is None:
+            return
+        if place.server is not None:
+            self._poller.unwatch(place.server.fileno())
+            self._poller.unwatch(place.server.connections_fileno())
+            place.server.close()
+        shutil.rmtree(self._run_dir / place.name, ignore_errors=True)
+
+    def _count_connections(self, domid: DomId, place: Place) -> None:
         """Closing the endpoint ends every connection to it, at once: the domain's end may take longer."""
-        bound.connections += bound.server.connections()
-        if bound.connections > CONNECTIONS_MAX:
+        assert place.server is not None
+        place.connections += place.server.connections()
+        if place.connections > CONNECTIONS_MAX:
             for among in (self._domains, self._spares):
-                if among.get(domid) is bound:
+                if among.get(domid) is place:
                     self._close(among.pop(domid))
                     self._on_flood(domid)
 
@@ -150,5 +162,5 @@ class Endpoints:
         """The endpoint of a domain, if it has one; None: the toolstack's."""
         if domid is None:
             return self.control
-        bound = self._domains.get(domid)
-        return None if bound is None else bound.server
+        place = self._domains.get(domid)
+        return None if place is None else place.server

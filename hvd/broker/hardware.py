@@ -19,7 +19,7 @@ class Hardware(Protocol):
     """Descriptors, processes and announcements. Nothing of it is remembered: what a broker loses, `reconcile` mends.
 
     Calls are of three kinds. Those that make something (`create_*`, `seal_extent`, `open_medium`, `start_*`,
-    `switch_trace` on) come before the tables say so and may raise OSError. What the host refused is an
+    `open_endpoint`, `switch_trace` on) come before the tables say so and may raise OSError. What the host refused is an
     input like the time: it goes into the journal with the command, so that a replay is refused alike. What cannot be
     taken back (`release_*`, `signal_*`, `disown_spare`, `dump_domain`, `let_run`, `publish`) waits until the command is
     in the journal. Everything else may happen twice, and never fails; a process of `fork_*` touches nothing of its
@@ -45,6 +45,7 @@ class Hardware(Protocol):
     def fork_domain(self, domain: Domain) -> None: ...
     def start_domain(self, domain: Domain) -> None: ...
     def deliver_birth(self, domain: Domain) -> None: ...
+    def open_endpoint(self, domain: Domain) -> None: ...
     def let_run(self, domain: Domain) -> None: ...
     def create_spare(self, domid: DomId) -> None: ...
     def fork_spare(self, domain: Domain) -> None: ...
@@ -103,6 +104,9 @@ class NoHardware:
 
     def start_domain(self, domain: Domain) -> None:
         self._ask("start", domain.domid)
+
+    def open_endpoint(self, domain: Domain) -> None:
+        self._ask("endpoint", domain.domid)
 
     def start_trace(self) -> None:
         self._ask("trace", DOMID_XEN)

@@ -229,6 +229,7 @@ class Lives:
         console_port = self.bind_birth(domain, None)
         self.hardware.start_domain(domain)
         self.hardware.deliver_birth(domain)
+        self.hardware.open_endpoint(domain)  # while the process puts on its sandbox
         self._write_store(domain, console_port)
         if not (domain.config.paused and domain.incarnation == 1):
             self.let_run(domain)

@@ -22,7 +22,7 @@ from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_sessi
 from hvd.broker.state import AUDITED, CALL, DIED, FAULTED, SPARE_REPORTS, STARTED, TICK, TRACE_OVER, State
 from hvd.broker.world import World
 from hvd.broker.xsm import Xsm
-from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
+from hvd.transport.codec import BadMessage, decode, is_post, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DomId, Incarnation
@@ -190,10 +190,14 @@ class Broker:
         self._command([SPARE_REPORTS, time.monotonic_ns(), domid, incarnation, lacking, trouble])
 
     def _on_post(self, domain: Domain, body: bytes) -> None:
-        """A hypercall that nobody waits for; what is wrong with it is told in the log."""
+        """A hypercall of one that comes to life: answered the way it came, or in the log when nobody waits for it."""
         self._world.cpus.worked_for(domain.domid)
         reply = self._answer(domain.domid, b"", body)
-        if reply is not None and reply.errno:
+        if reply is None:
+            return
+        if not is_post(body):
+            self._world.upcalls.reply(domain.domid, reply.sequence, reply.packed())
+        elif reply.errno:
             self._world.publisher.log("posted hypercall refused", domid=domain.domid, reason=str(reply.value))
 
     def _hear_first(self, domid: DomId) -> None:
@@ -224,7 +228,7 @@ class Broker:
                 self._hear_first(domid)
             reply = self._answer(domid, client, body)
             if reply is not None:
-                server.reply(client, pack_reply(reply.sequence, reply.errno, reply.value, len(reply.descriptors)))
+                server.reply(client, reply.packed())
         self._mark_ready(domid)
 
     def _answer(self, domid: DomId | None, client: bytes, body: bytes) -> Reply | None:

@@ -123,6 +123,7 @@ class Recovery:
         if pid is None:
             world.fork_domain(domain)
         world.start_domain(domain)
+        world.open_endpoint(domain)
         if pid and domain.pid is None:
             self._command([STARTED, time.monotonic_ns(), domain.domid, domain.incarnation, pid])
         if domain.life is Life.DUMPING:

@@ -184,9 +184,10 @@ class World(SpareHardware):
         self.tell_machine(spawn, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN]))
 
     def start_domain(self, domain: Domain) -> None:
-        """Open its endpoint, set its clock and its trace: it may be born."""
+        """Make its endpoint's directory, set its clock and its trace: it may be born."""
+        secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
         with self.noting_refusal("start", domain.domid):
-            self.open_endpoint(domain)
+            self.endpoints.prepare(domain.domid, domain.incarnation, secret)
             self.update_shared_info(domain)
             self.switch_wanted_trace(domain)
 
@@ -198,7 +199,8 @@ class World(SpareHardware):
     def open_endpoint(self, domain: Domain) -> None:
         """Bind the endpoint of this incarnation: for a new one, or again in a new broker."""
         secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
-        self.endpoints.open(domain.domid, domain.incarnation, secret)
+        with self.noting_refusal("endpoint", domain.domid):
+            self.endpoints.open(domain.domid, secret)
         self.listen(domain)
 
     def listen(self, domain: Domain) -> None:

@@ -284,8 +284,6 @@ class Machine:
             return
         self._children.remove(child)
         how = self._watches.describe_end(child.role, how)
-        for group in self._groups:
-            group.remove(child.pid)
         match child.role:
             case "domain":
                 self._report_end(child.domid, child.incarnation, how, self._dumps.died(child))
@@ -302,6 +300,8 @@ class Machine:
             case _:
                 self._tell_broker([ZYGOTE_DIED, how])
                 self._zygote_died()
+        for group in self._groups:  # only now: somebody waits for the word of a death
+            group.remove(child.pid)
 
     def _too_many_deaths(self, role: str, how: str) -> bool:
         """A process that cannot live is not forked for ever."""

@@ -32,7 +32,7 @@ NAMES = ["drv", "ivi", "ic"]
 ACTIONS = ["destroy", "restart", "rename-restart", "preserve", "coredump-restart"]
 PATHS = ["data/a", "data/a/b", "/local/domain/1/data", "/tool/x", "name", "no//path", "@releaseDomain"]
 TOOLSTACK = "t:aa"
-REFUSABLE = ["channel", "extent", "seal", "domain", "start", "spare", "start spare", "trace"]
+REFUSABLE = ["channel", "extent", "seal", "domain", "start", "endpoint", "spare", "start spare", "trace"]
 
 
 class FlakyHardware(NoHardware):

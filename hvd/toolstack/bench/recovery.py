@@ -28,7 +28,7 @@ PAUSE_S = 0.05
 OPERATIONS_BETWEEN = 100
 STANDS_BY = "stands by"
 COLD, WARM = "", " with a spare"
-GOALS = {COLD: (Goal("p50", 30.0), Goal("p99", 150.0)), WARM: (Goal("p50", 2.0), Goal("p99", 10.0))}
+GOALS = {COLD: (Goal("p50", 10.0), Goal("p99", 50.0)), WARM: (Goal("p50", 2.0), Goal("p99", 10.0))}
 """Of the whole time that its guest waits."""
 
 

@@ -22,6 +22,7 @@ FALLIBLE = {
     "start_domain": "start",
     "create_spare": "spare",
     "start_spare": "start spare",
+    "open_endpoint": "endpoint",
     "start_trace": "trace",
     "switch_trace": "trace",
 }

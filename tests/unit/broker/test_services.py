@@ -4,9 +4,9 @@ import errno
 
 import pytest
 
-from hvd.broker.sysctl import describe
 from hvd.broker.errors import Refused
 from hvd.broker.store import StoreError
+from hvd.broker.sysctl import describe
 from hvd.transport.ids import DOM0
 from hvd.transport.messages import DomainConfig
 

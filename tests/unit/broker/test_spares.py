@@ -3,10 +3,10 @@
 import pytest
 
 from hvd.broker import changes, hotplug, spares
-from hvd.broker.sysctl import describe
 from hvd.broker.domain import Life
 from hvd.broker.event_channels import PortState
 from hvd.broker.spares import DEATHS_MAX, DELAY_NS, QUIET_NS
+from hvd.broker.sysctl import describe
 from hvd.transport.ids import DOM0, Port
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
 
