@@ -38,15 +38,16 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"^driver domain SIGKILL to",
-        "**A driver domain's recovery.** With a clock read at each step (one of 9 kills without a spare, beside other work "
-        "on both CPUs, before it was told its devices as it is let run), of 15.6 ms: 2.1 until the kernel has ended the process and its threads, 1.0 until what it held is "
-        "withdrawn, 0.9 until its successor has its certificate, 3.1 for the sandbox (see above), 1.0 until it may "
-        "run, 3.0 until its device is offered (eight hypercalls over its upcall socket), 1.3 until the frontend has "
-        "published its ring, 2.7 until it is attached (four hypercalls over ZeroMQ, whose handshake is done by then), "
-        "0.5 until requests flow. A domain that is killed in the middle of `fdatasync` ends when the disk is done, and "
-        "a FLUSH that is issued again waits for the disk too: with other work writing to the same disk 0.7 and 1.1 s "
-        "were seen (`/proc/PID/stack`: folio_wait_writeback). Where 20 processes want the two CPUs the same steps take "
-        "0.25 to 1.1 s; what each of them waits for then was not sampled.",
+        "**A driver domain's recovery.** With a clock read at each step (one of 9 kills without a spare, beside other"
+        " work on both CPUs, before it was told its devices as it is let run), of 15.6 ms: 2.1 until the kernel has "
+        "ended the process and its threads, 1.0 until what it held is withdrawn, 0.9 until its successor has its "
+        "certificate, 3.1 for the sandbox (see above), 1.0 until it may run, 3.0 until its device is offered (eight "
+        "hypercalls over its upcall socket), 1.3 until the frontend has published its ring, 2.7 until it is attached "
+        "(four hypercalls over ZeroMQ, whose handshake is done by then), 0.5 until requests flow. A domain that is "
+        "killed in the middle of `fdatasync` ends when the disk is done, and a FLUSH that is issued again waits for "
+        "the disk too: with other work writing to the same disk 0.7 and 1.1 s were seen (`/proc/PID/stack`: "
+        "folio_wait_writeback). Where 20 processes want the two CPUs the same steps take 0.25 to 1.1 s; what each of "
+        "them waits for then was not sampled.",
     ),
     (
         r"^a pair beside",
