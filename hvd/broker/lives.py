@@ -12,10 +12,11 @@ import re
 from collections import deque
 
 from hvd.broker import core_dumps, devices, hotplug, sandboxes, services, spares
+from hvd.broker.birth_ports import bind_birth
 from hvd.broker.deadlines import Deadlines
-from hvd.broker.domain import NEVER_STARTED, Clock, Domain, Event, Life, Shutdown, Spare
+from hvd.broker.domain import NEVER_STARTED, Clock, Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
-from hvd.broker.event_channels import VIRQ_UPCALL, EventChannels
+from hvd.broker.event_channels import EventChannels
 from hvd.broker.event_log import EventLog
 from hvd.broker.grant_tables import GrantTables
 from hvd.broker.hardware import Hardware, NoHardware
@@ -226,29 +227,13 @@ class Lives:
             self.grants.add_domain(dom)
         self.hardware.create_domain(dom)
         self.hardware.fork_domain(domain)
-        console_port = self.bind_birth(domain, None)
+        console_port = bind_birth(self, domain, None)
         self.hardware.start_domain(domain)
         self.hardware.deliver_birth(domain)
         self.hardware.open_endpoint(domain)  # while the process puts on its sandbox
         self._write_store(domain, console_port)
         if not (domain.config.paused and domain.incarnation == 1):
             self.let_run(domain)
-
-    def bind_birth(self, domain: Domain, spare: Spare | None) -> Port:
-        """The first ports and the first grant, new ones or those that its spare was born with; its console port."""
-        dom = domain.domid
-        self.upcalls[dom] = UpcallQueue()
-        if spare is None:
-            self.channels.bind_virq(dom, VIRQ_UPCALL)
-            console_port = self.channels.alloc_unbound(dom, DOM0)
-            console = self.grants.allocate(dom, DOM0, 1, readonly=False)
-        else:
-            self.channels.bind_virq(dom, VIRQ_UPCALL, spare.upcall_channel)
-            console_port = self.channels.alloc_unbound(dom, DOM0, spare.console_channel)
-            console = self.grants.adopt(dom, DOM0, spare.console)
-        domain.console_channel = self.channels.ports[dom][console_port].channel
-        self.grants.share(dom, console.id, 0, 1, at=GRANT_REF_CONSOLE)
-        return console_port
 
     def let_run(self, domain: Domain) -> None:
         if not domain.released:

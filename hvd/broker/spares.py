@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from hvd.broker import devices, sandboxes
+from hvd.broker.birth_ports import bind_birth
 from hvd.broker.domain import ACTING, Domain, Event, Shutdown, Spare
 from hvd.transport.ids import DomId, ExtentId, Incarnation
 
@@ -158,7 +159,7 @@ def promote(lives: Lives, domain: Domain, now_ns: int) -> None:
     assert spare is not None
     lives.deadlines.note(domain)
     lives.hardware.promote_spare(domain)
-    lives.bind_birth(domain, spare)
+    bind_birth(lives, domain, spare)
     domain.sandbox_lacking = spare.lacking
     if spare.pid is not None:
         domain.pid = spare.pid
