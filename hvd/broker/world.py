@@ -22,6 +22,7 @@ from hvd.broker.endpoints import CONNECTIONS_MAX, Endpoints
 from hvd.broker.event_log import Event
 from hvd.broker.hardware import Refusal
 from hvd.broker.held import (
+    PAGE,
     STDIO,
     STDIO_DOMAIN,
     UPCALL_DOMAIN,
