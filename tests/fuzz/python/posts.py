@@ -12,7 +12,7 @@ from typing import Any
 from hvd.broker.domain import Domain
 from hvd.broker.held import UPCALL, domain_key
 from hvd.broker.poller import Poller
-from hvd.broker.world import POSTS_PER_TURN, World
+from hvd.broker.upcall_sockets import POSTS_PER_TURN, UpcallSockets
 from hvd.transport.codec import BadMessage, pack_request, unpack_request
 from hvd.transport.fault_notice import NOTICE, FaultNotice
 from hvd.transport.ids import DomId
@@ -37,15 +37,15 @@ class Broker:
         self.theirs.setblocking(False)
         self.heard: list[bytes] = []
         self.faults: list[FaultNotice | None] = []
-        world: Any = World.__new__(World)
         descriptors = [-1, -1]
         descriptors[UPCALL] = self.ours.fileno()
-        world.held = SimpleNamespace(by_key={domain_key(DOM): descriptors})
-        world.publisher = SimpleNamespace(log=lambda *_, **__: None)
-        world._poller = self.poller = Poller()
-        world._on_post = self._post
-        world._on_fault = lambda domain, notice: self.faults.append(notice)
-        self.poller.watch(self.ours.fileno(), lambda: world.hear(self.domain))
+        held: Any = SimpleNamespace(by_key={domain_key(DOM): descriptors})
+        self.poller = Poller()
+        self.sockets = UpcallSockets(
+            held, self.poller, lambda *_, **__: None, kill=lambda _: None,
+            on_fault=lambda _, notice: self.faults.append(notice), on_post=self._post,
+        )  # fmt: skip
+        self.sockets.listen(self.domain)
 
     def _post(self, domain: Domain, body: bytes) -> None:
         """As the loop takes one in, to the point where the tables begin."""
@@ -67,6 +67,7 @@ class Broker:
     def close(self) -> None:
         self.poller.unwatch(self.ours.fileno())
         self.poller._epoll.close()
+        os.close(self.sockets._nothing)
         self.ours.close()
         self.theirs.close()
 
