@@ -142,7 +142,8 @@ def _backend(runtime: Runtime) -> XenbusBackend:
     watched = [(f"{FRONT}/state", lambda _: made.look())]
     (token,), (keys, frontend_keys) = runtime.store.follow(watched, [BACK, FRONT])
     assert isinstance(token, str)
-    made: XenbusBackend = XenbusBackend(runtime, KIND, GUEST, Found(DEVID, keys, FRONT, frontend_keys, token), lambda _: None)
+    found = Found(DEVID, keys, FRONT, frontend_keys, token)
+    made: XenbusBackend = XenbusBackend(runtime, KIND, GUEST, found, lambda _: None)
     return made
 
 
