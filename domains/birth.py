@@ -6,17 +6,14 @@ import os
 import sys
 import traceback
 
-import zmq
-
 from hvd.domains.guest import Guest, GuestShutdown, sendable
 from hvd.domains.kernel import KernelError, load_kernel
-from hvd.domains.runtime import Runtime
+from hvd.domains.runtime import SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, Runtime
 from hvd.domains.standby import UPCALL, Identity
 from hvd.transport.messages import SandboxReport
 from hvd.transport.process import allow_tracing, report_fatal_signals
 from hvd.transport.upcalls import UpcallReceiver
 
-SHUTDOWN_POWEROFF, SHUTDOWN_CRASH = 0, 3
 TEXT_MAX = 2000
 
 
@@ -31,13 +28,17 @@ def live(identity: Identity) -> None:
     if certificate["cpus"]:
         os.sched_setaffinity(0, certificate["cpus"])
     address = identity.sandbox.enter(certificate)
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # its threads are born into the sandbox
-    runtime = Runtime(certificate, descriptors, upcalls, context, address)
+    runtime = Runtime(certificate, descriptors, upcalls, address)
     guest = Guest(runtime)
-    runtime.hypercalls.post(SandboxReport(identity.sandbox.lacking))
-    if identity.sandbox.lacking.keys() & certificate["sandbox"]["require"]:
-        upcalls.wait_end()
-    upcalls.wait_run()
+    lacking = identity.sandbox.lacking
+    may_run = not lacking.keys() & certificate["sandbox"]["require"]
+    if certificate["spare"] and may_run:
+        runtime.stand_by(lacking)
+    else:
+        runtime.hypercalls.post(SandboxReport(lacking))
+        if not may_run:
+            upcalls.wait_end()
+        upcalls.wait_run()
     reason, text, last_words = SHUTDOWN_POWEROFF, "", ""
     try:
         guest.run(load_kernel(certificate["kernel"]))
@@ -50,5 +51,7 @@ def live(identity: Identity) -> None:
         last_words = traceback.format_exc()
         if certificate["reports_faults"]:
             sys.last_value = error  # a core of it is to hold the frames that it went through
+    if runtime.stands_by:
+        runtime.give_up(text[:TEXT_MAX] or "its kernel ended while it stood by")
     guest.close(reason, text, last_words)
 

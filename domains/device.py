@@ -65,13 +65,20 @@ class Frontend(DeviceEnd, ABC):
         No backend is attached now. Returns the keys it needs: ring refs, ports, features.
         """
 
+    def published(self, backend_keys: Keys) -> None:
+        """The ring stands in the store for the backend incarnation that offered `backend_keys`, which may attach.
+
+        A device for which this offer says all may issue its unanswered requests now: the backend finds them when it
+        attaches. What has been answered may come before `connected`.
+        """
+
     @abstractmethod
     def connected(self, backend_keys: Keys) -> None:
         """The backend has attached: requests may flow, unanswered ones are issued again."""
 
     @abstractmethod
     def backend_gone(self) -> None:
-        """The backend's process is dead and fenced: nothing of it touches shared pages any more."""
+        """The backend that the ring was published for is dead and fenced: it touches no shared pages any more."""
 
     def in_use(self) -> str:
         """Why the device cannot be let go of now, in a few words; empty if it can."""

@@ -2,57 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from hvd.domains.runtime import Runtime
-from hvd.domains.xenbus import XenbusBackend
+from hvd.domains.xenbus import Found, XenbusBackend
 from hvd.transport.errors import HvdError
 from hvd.transport.ids import DomId
 
 DEVICES_MAX = 1024
+AT_ONCE = 16
+"""Devices that are taken up with one hypercall: three entries of a multicall each."""
+LEVELS = 3
+"""backend/<kind>/<domid>/<devid>"""
+Key = tuple[str, str, str]
 
 
 class DriverDomain:
-    """All backends of one domain, made and unmade as the toolstack makes and unmakes devices."""
+    """All backends of one domain, made and unmade as the toolstack makes and unmakes devices.
+
+    Those that there were when it was let run are offered when it is made: its guests can connect when it is ready.
+    """
 
     def __init__(self, runtime: Runtime, log: Callable[[str], None]) -> None:
         self._runtime = runtime
+        self._store = runtime.store
         self._log = log
-        self._backends: dict[tuple[str, str, str], XenbusBackend | None] = {}
-        runtime.store.watch("backend", self._on_change)  # fires at once: the first scan
+        self._backends: dict[Key, XenbusBackend | None] = {}
+        self._take_up(runtime.served)
+        self._store.watch("backend", self._on_change)  # fires at once: the first scan
 
     def _on_change(self, path: str) -> None:
         """Only devices coming and going matter: backend/<kind>/<domid>/<devid> and above, or toolstack nodes."""
-        if path.count("/") <= 3 or path.endswith("/frontend"):
+        if path.count("/") <= LEVELS or path.endswith("/frontend"):
             self.scan()
 
     def scan(self) -> None:
         """Make what is new, unmake what is gone."""
-        found = set(self._devices())
+        found = self._devices()
         for key in [key for key in self._backends if key not in found]:
             backend = self._backends.pop(key)
             if backend is not None:
                 backend.close()
-        for key in found - self._backends.keys():
-            if len(self._backends) >= DEVICES_MAX:
-                self._log(f"device {'/'.join(key)} is one too many: {DEVICES_MAX} are served at most")
-                return
-            self._backends[key] = self._make(key)
+        self._take_up(found - self._backends.keys())
 
-    def _devices(self) -> list[tuple[str, str, str]]:
-        store = self._runtime.store
-        return [
-            (kind, domid, devid)
-            for kind in store.directory("backend")
-            for domid in store.directory(f"backend/{kind}")
-            for devid in store.directory(f"backend/{kind}/{domid}")
-            if store.read(f"backend/{kind}/{domid}/{devid}/frontend") is not None
-        ]
+    def _devices(self) -> set[Key]:
+        """What there is, asked for level by level; what is below the devices that are known, at once."""
+        known = {"/".join(("backend", *key[:depth])) for key in self._backends for depth in range(LEVELS)}
+        children: dict[str, list[str]] = {}
+        asked = sorted({"backend", *known})
+        while asked:
+            children.update(zip(asked, self._store.read_directories(asked), strict=True))
+            paths = [f"{path}/{name}" for path, names in children.items() for name in names]
+            asked = sorted({path for path in paths if path.count("/") < LEVELS} - children.keys())
+        devices = [path.split("/")[1:] for path in paths if path.count("/") == LEVELS]
+        return {(kind, domid, devid) for kind, domid, devid in devices}
 
-    def _make(self, key: tuple[str, str, str]) -> XenbusBackend | None:
+    def _take_up(self, keys: Iterable[Key]) -> None:
+        """Make the backends of devices that are new, as far as there are such devices."""
+        new = list(keys)
+        for start in range(0, len(new), AT_ONCE):
+            some = new[start : start + AT_ONCE]
+            fronts = [f"/local/domain/{domid}/device/{kind}/{devid}" for kind, domid, devid in some]
+            watched = [(f"{front}/state", partial(self._look, key)) for front, key in zip(fronts, some, strict=True)]
+            backs = ["/".join(("backend", *key)) for key in some]
+            tokens, read = self._store.follow(watched, [*backs, *fronts])
+            for number, (key, token) in enumerate(zip(some, tokens, strict=True)):
+                if isinstance(token, HvdError):
+                    self._log(f"device {'/'.join(key)}: {token}")
+                    self._backends[key] = None
+                else:
+                    self._add(key, Found(key[2], read[number], fronts[number], read[len(some) + number], token))
+
+    def _add(self, key: Key, found: Found) -> None:
+        """A device of which there is no `frontend` yet, or any more, is none."""
+        if len(self._backends) >= DEVICES_MAX:
+            self._log(f"device {'/'.join(key)} is one too many: {DEVICES_MAX} are served at most")
+        elif "frontend" in found.keys:
+            self._backends[key] = self._make(key, found)
+            return
+        self._store.unwatch(found.token)
+
+    def _look(self, key: Key, _: str) -> None:
+        backend = self._backends.get(key)
+        if backend is not None:
+            backend.look()
+
+    def _make(self, key: Key, found: Found) -> XenbusBackend | None:
         kind, domid, devid = key
         try:
-            return XenbusBackend(self._runtime, kind, DomId(int(domid)), devid, self._log)
+            return XenbusBackend(self._runtime, kind, DomId(int(domid)), found, self._log)
         except (HvdError, ValueError) as error:
             self._log(f"device {kind} {devid} of domain {domid}: {error}")
+            self._store.unwatch(found.token)
             return None

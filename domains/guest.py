@@ -14,6 +14,7 @@ from hvd.domains.console.streams import ConsoleStreams
 from hvd.domains.device import Frontend
 from hvd.domains.driver_domain import DriverDomain
 from hvd.domains.runtime import Runtime
+from hvd.domains.service import Service
 from hvd.domains.xenbus import XenbusFrontend
 from hvd.transport import messages as m
 from hvd.transport.errors import HvdError, LocalError
@@ -58,6 +59,7 @@ class Guest:
         self.args = runtime.args
         self._frontends: dict[tuple[str, str], XenbusFrontend] = {}
         self._on_device: Callable[[Frontend, bool], None] | None = None
+        self._services: dict[str, Service] = {}
         self._is_ready = False
         signal.signal(signal.SIGTERM, self._on_sigterm)
 
@@ -98,6 +100,12 @@ class Guest:
         """Be a driver domain too: serve whatever devices the toolstack puts under `backend`."""
         return DriverDomain(self.runtime, self.log)
 
+    def service(self, name: str) -> Service:
+        """A named service: whoever is active of the domains that name it in their configuration, maybe ourselves."""
+        if name not in self._services:
+            self._services[name] = Service(self.runtime, name)
+        return self._services[name]
+
     # ---- life --------------------------------------------------------------------------------------------------------
 
     def run(self, main: Callable[[Any], None]) -> None:
@@ -112,7 +120,7 @@ class Guest:
         """Tell the hypervisor that what comes after this domain may start."""
         if not self._is_ready:
             self._is_ready = True
-            self.runtime.hypercalls.post(m.DomainReady())
+            self.runtime.hypercalls.ready()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Sleep until something happens to this domain; False on timeout."""

@@ -9,21 +9,24 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import zmq
 
 from hvd.domains.grants import Grants
+from hvd.domains.hypercalls import Hypercalls
 from hvd.domains.store import StoreClient
 from hvd.transport import messages as m
 from hvd.transport._native import open_own_trace, system_time_ns
 from hvd.transport.channels import Endpoint, Waiter, open_endpoint
 from hvd.transport.errors import HvdError, LocalError
-from hvd.transport.hypercalls import HypercallClient
+from hvd.transport.hypercalls import HypercallClient, Requests
 from hvd.transport.ids import DOMID_SELF, DomId, Incarnation, Port
 from hvd.transport.pages import Extent
 from hvd.transport.shared_info import SharedInfo
 from hvd.transport.upcalls import UpcallReceiver
+
+SHUTDOWN_POWEROFF, SHUTDOWN_CRASH = 0, 3
 
 
 class WaitTimeout(HvdError):
@@ -38,7 +41,6 @@ class Runtime:
         certificate: dict[str, Any],
         descriptors: list[int],
         upcalls: UpcallReceiver,
-        context: zmq.Context[zmq.Socket[bytes]],
         address: str,
     ) -> None:
         """From the birth certificate, the address of the endpoint, and the descriptors.
@@ -50,6 +52,8 @@ class Runtime:
         self.incarnation = Incarnation(certificate["incarnation"])
         self.name: str = certificate["name"]
         self.args: list[str] = certificate["args"]
+        self.service: str = certificate["service"]
+        """The service that it serves with others, "" if none."""
         self.run_dir: str = certificate["run_dir"]
         self.devices: list[tuple[str, str]] = [(kind, str(devid)) for kind, devid in certificate["devices"]]
         """(kind, devid) of those that it is born with, as they stand below `device` in the store."""
@@ -63,20 +67,59 @@ class Runtime:
         self.waiter = Waiter()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._endpoints: dict[Port, Endpoint] = {}
+        self.stands_by = False
+        """Whether another process is the domain."""
+        self._lacking: dict[str, str] = {}
         self._raised: set[Port] = set()
         """Taken by `poll`; their handlers have not run."""
         self.bind(self._upcall_port, open_endpoint(upcall_page, 0, upcall_rx, -1), self._on_upcall)
         for descriptor in (info, trace, console_extent, console_page, upcall_page):
             os.close(descriptor)
-        self.hypercalls = HypercallClient(context, address, certificate["server_key"], upcalls=upcalls)
+        self.hypercalls = Hypercalls(upcalls, lambda requests: _connect(address, certificate["server_key"], requests))
         self.grants = Grants(self.hypercalls.call)
         self.store = StoreClient(self.hypercalls.call)
         self._install_wakeup()
+
+    # ---- standing by -------------------------------------------------------------------------------------------------
+
+    def stand_by(self, lacking: dict[str, str]) -> None:
+        """From here on the first hypercall or wait of this process says that it stands by, and sleeps until it runs.
+
+        Whatever needs neither, a spare does while another process is the domain; it changes nothing of the domain's.
+        """
+        self.stands_by = True
+        self._lacking = lacking
+        _ = self.hypercalls.connection  # its handshake is done long before we are ready
+        self.hypercalls.before = self._take_over
+
+    def give_up(self, text: str) -> NoReturn:
+        """A spare that cannot be the domain says why, and waits to be killed."""
+        self.hypercalls.before = None
+        self.hypercalls.post(m.SchedShutdown(SHUTDOWN_CRASH, text))
+        self._upcalls.wait_end()
+
+    def _take_over(self) -> None:
+        self.stands_by = False
+        self.hypercalls.before = None
+        self.hypercalls.post(m.SandboxReport(self._lacking))
+        self._upcalls.wait_run()
+
+    @property
+    def served(self) -> list[tuple[str, str, str]]:
+        """(kind, domid, devid) of the devices whose backends we hosted when we were let run; there may be others now.
+
+        Asked for by who is about to serve them: a spare then is the domain.
+        """
+        if self.stands_by:
+            self._take_over()
+        return self._upcalls.served
 
     # ---- waiting -----------------------------------------------------------------------------------------------------
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Sleep until something happens, and let its drivers handle it; False if nothing did before the timeout."""
+        if self.stands_by:
+            self._take_over()
         timeout_ns = -1 if timeout_s is None else max(0, int(timeout_s * 1e9))
         polled = tuple(self._raised)
         if polled:
@@ -185,6 +228,8 @@ class Runtime:
         """
         if unbound := [port for port in ports if port not in self._endpoints]:
             raise LocalError(f"domain {self.name} has no port {unbound[0]} to poll; it has: {sorted(self._endpoints)}")
+        if self.stands_by:
+            self._take_over()
         others = self._endpoints.keys() - {*ports, self._upcall_port}
         masked = [port for port in others if self.waiter.mask(port)]
         until = self.system_time_ns() + int(timeout_s * 1e9)
@@ -222,3 +267,9 @@ class Runtime:
 
 def _discard(descriptor: int) -> None:
     os.read(descriptor, 4096)
+
+
+def _connect(address: str, key: bytes, requests: Requests) -> HypercallClient:
+    """The context's threads are born into the sandbox that is on by now."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    return HypercallClient(context, address, key, requests=requests)

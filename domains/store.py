@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call
@@ -20,6 +20,15 @@ ABSENT = frozenset({errno.ENOENT, errno.EACCES})
 
 class TransactionConflict(HvdError):
     """A transaction met a conflict every time it was tried."""
+
+
+class Followed(NamedTuple):
+    """What `follow` brings."""
+
+    tokens: list[str | HypercallError]
+    """Of the watches, in order; or why there is none."""
+    keys: list[dict[str, str]]
+    """Of each directory: its plain nodes, none if it is not there."""
 
 
 class StoreClient:
@@ -86,6 +95,36 @@ class StoreClient:
             raise
         return {name: value.decode("utf-8", "replace") for name, value in values.items()}
 
+    def read_directories(self, paths: Sequence[str]) -> list[list[str]]:
+        """`directory` of each of these, in as few hypercalls as there are 64 of them."""
+        answers = self._ask([m.StoreDirectory(0, path) for path in paths])
+        return [[] if code else names for code, names in answers]
+
+    def follow(self, watched: Sequence[tuple[str, Callable[[str], None]]], read: Sequence[str]) -> Followed:
+        """`watch` these, then `read_all` those, in as few hypercalls: what is read is no older than the watches."""
+        tokens = [self._register(path, handler) for path, handler in watched]
+        calls = [m.StoreWatch(path, token) for token, (path, _) in zip(tokens, watched, strict=True)]
+        answers = self._ask([*calls, *map(m.StoreReadAll, read)])
+        taken = [self._watched(token, *answer) for token, answer in zip(tokens, answers, strict=False)]
+        return Followed(taken, [self._keys(path, *a) for path, a in zip(read, answers[len(calls) :], strict=True)])
+
+    def _watched(self, token: str, code: int, text: Any) -> str | HypercallError:
+        if not code:
+            return token
+        del self._watches[token]
+        return HypercallError(code, str(text), "StoreWatch")
+
+    def _keys(self, path: str, code: int, values: Any) -> dict[str, str]:
+        """What others wrote may be more than one multicall brings: then it is read by itself."""
+        if code == errno.E2BIG:
+            return self.read_all(path)
+        return {} if code else {name: value.decode("utf-8", "replace") for name, value in values.items()}
+
+    def _ask(self, calls: list[Any]) -> list[list[Any]]:
+        """[errno, value or text] of each."""
+        starts = range(0, len(calls), MULTICALL_MAX)
+        return [answer for start in starts for answer in self._multicall(calls[start : start + MULTICALL_MAX])]
+
     def write_all(self, path: str, values: Mapping[str, str | int], tx: int = 0) -> None:
         """Write children of a directory in order, in one hypercall; HypercallError of the first that fails."""
         calls = [m.StoreWrite(tx, f"{path}/{name}", str(value).encode()) for name, value in values.items()]
@@ -119,10 +158,14 @@ class StoreClient:
 
     def watch(self, path: str, handler: Callable[[str], None]) -> str:
         """Call `handler(path)` from the next `wait` on, once at once, then for every change at or below the path."""
+        token = self._register(path, handler)
+        self._call(m.StoreWatch(path, token))
+        return token
+
+    def _register(self, path: str, handler: Callable[[str], None]) -> str:
         self._next_token += 1
         token = str(self._next_token)
         self._watches[token] = path, handler
-        self._call(m.StoreWatch(path, token))
         return token
 
     def unwatch(self, token: str) -> None:

@@ -14,7 +14,9 @@ waits for InitWait, by which the backend has let go of its pages, and says Close
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hvd.domains.device import Backend, Frontend, Keys
@@ -45,8 +47,10 @@ class XenbusFrontend:
         self.device: Frontend = find_driver(kind).frontend(runtime, DomId(int(keys["backend-id"])), keys)
         self.device.on_fault = self.fault
         self.state = XenbusState.INITIALISING
-        self._published_for: int | None = None
+        self._published_for = ""
         self._sessions = 0
+        self._published = False
+        """Whether the ring stands there for a backend that lives."""
         self.connected = False
         self.error = ""
         self.gone = False
@@ -63,22 +67,22 @@ class XenbusFrontend:
         keys = read_keys(self._runtime, self._backend_path)
         if self._leaves(keys):
             return
-        backend, incarnation = parse_state(keys.get("state")), _number(keys.get(INCARNATION))
-        current = incarnation == self._published_for
+        backend, offer = parse_state(keys.get("state")), _offer(keys.get(INCARNATION))
+        current = bool(offer) and offer == self._published_for
         ours = str(self._runtime.incarnation)
-        if self.connected and not (current and backend is XenbusState.CONNECTED):
-            self.connected = False
-            self.device.backend_gone()
+        attached = backend is XenbusState.CONNECTED
+        if (self._published and not (current and backend in SERVING)) or (self.connected and not attached):
+            self._lose_backend()
         match backend:
-            case XenbusState.INIT_WAIT if not current and incarnation >= 0:
-                self._publish(incarnation, keys)
+            case XenbusState.INIT_WAIT if offer and not current:
+                self._publish(offer, keys)
             case XenbusState.CONNECTED if current and not self.connected and self.state is not XenbusState.CLOSED:
                 self._connect(keys)
-            case XenbusState.CLOSED if self._published_for is None and keys.get(CLOSED_FOR) != ours:
+            case XenbusState.CLOSED if not self._published_for and keys.get(CLOSED_FOR) != ours:
                 self._knock()
             case XenbusState.CLOSING | XenbusState.CLOSED:
                 self.error = keys.get("error") or "the backend closed the device"
-                self._published_for = None
+                self._published_for = ""
                 self._switch(XenbusState.CLOSED)
 
     def _leaves(self, keys: Keys) -> bool:
@@ -93,7 +97,7 @@ class XenbusFrontend:
             return False
         if self.state is not XenbusState.CLOSING:
             self._switch(XenbusState.CLOSING)
-            if self._published_for is not None:
+            if self._published_for:
                 return True  # it may have our pages
         elif parse_state(keys.get("state")) is XenbusState.CLOSING:
             return True
@@ -104,9 +108,13 @@ class XenbusFrontend:
     def _end(self) -> None:
         """Nothing of the device is left but what its user asks of it, which fails."""
         self._store.unwatch(self._token)
-        self.connected, self.gone = False, True
+        self._published, self.connected, self.gone = False, False, True
         self.device.close()
         self.on_change(self)
+
+    def _lose_backend(self) -> None:
+        self._published = self.connected = False
+        self.device.backend_gone()
 
     def _knock(self) -> None:
         """The device was closed to an older incarnation of ours, or before there was any."""
@@ -116,7 +124,7 @@ class XenbusFrontend:
 
     def _connect(self, untrusted_keys: Keys) -> None:
         self.error = ""
-        self.connected = True
+        self._published = self.connected = True
         try:
             self.device.connected(untrusted_keys)  # requests flow first: the state is for whoever looks
         except (PeerFault, ValueError, KeyError) as error:
@@ -131,22 +139,26 @@ class XenbusFrontend:
             for name in (INCARNATION, "error"):
                 self._store.remove(f"{self.path}/{name}")
 
-    def _publish(self, incarnation: int, backend_keys: Keys) -> None:
+    def _publish(self, offer: str, backend_keys: Keys) -> None:
         keys = self.device.publish(backend_keys)
-        self._published_for = incarnation
+        self._published_for = offer
         self._sessions += 1
-        keys |= {FOR_INCARNATION: str(incarnation), SESSION: f"{self._runtime.incarnation}.{self._sessions}"}
+        keys |= {FOR_INCARNATION: offer, SESSION: f"{self._runtime.incarnation}.{self._sessions}"}
 
         # One multicall is as atomic as a transaction: the broker carries it out whole before anybody else's hypercall.
         self._store.write_all(self.path, keys | {"state": str(int(XenbusState.INITIALISED))})
         self.state = XenbusState.INITIALISED
+        self._published = True
+        try:
+            self.device.published(backend_keys)
+        except (PeerFault, ValueError, KeyError) as error:
+            self.fault(PeerFault(_blame(error)))
 
     def fault(self, error: PeerFault) -> None:
         """The backend broke the protocol: nothing more is asked of this incarnation of it."""
         self.error = f"{self.kind} {self.devid}: {error}"
-        if self.connected:
-            self.connected = False
-            self.device.backend_gone()
+        if self._published:
+            self._lose_backend()
         self._broken = True
         self._store.write(f"{self.path}/error", self.error[:ERROR_MAX])
         self._switch(XenbusState.CLOSED)
@@ -157,42 +169,73 @@ class XenbusFrontend:
             self.state = state
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A device as the store has it: both ends' keys, and the watch on its frontend's `state`, which is older."""
+
+    devid: str
+    keys: Keys
+    frontend_path: str
+    frontend_keys: Keys
+    token: str
+
+
 class XenbusBackend:
     """Drives one backend."""
 
-    def __init__(self, runtime: Runtime, kind: str, frontend: DomId, devid: str, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, runtime: Runtime, kind: str, frontend: DomId, found: Found, log: Callable[[str], None]
+    ) -> None:
+        """Its frontend's `state` is watched: whoever hears of it calls `look`."""
         self._runtime = runtime
         self._store = runtime.store
         self._log = log
-        self.label = f"{kind} {devid} of domain {frontend}"
-        self.path = f"backend/{kind}/{frontend}/{devid}"
-        keys = read_keys(runtime, self.path)
-        self._frontend_path = keys.get("frontend", "")
-        self.device: Backend = find_driver(kind).backend(runtime, frontend, keys)
+        self.label = f"{kind} {found.devid} of domain {frontend}"
+        self.path = f"backend/{kind}/{frontend}/{found.devid}"
+        self._frontend_path = found.frontend_path
+        self.device: Backend = find_driver(kind).backend(runtime, frontend, found.keys)
         self.device.on_fault = self.fault
         self.state = XenbusState.INITIALISING
         self._session = ""
         self._closed_for = ""
-        self._broken = CLOSED_FOR in keys
+        self._broken = CLOSED_FOR in found.keys
         """Nodes of ours, or of an earlier incarnation, say that the device was closed."""
         self._attached = False
-        self._offer()
-        self._token = self._store.watch(f"{self._frontend_path}/state", lambda _: self._look())
+        self._number = str(runtime.incarnation)
+        """Of the offer that stands: this incarnation's number; of what it offers in place of the first, more behind."""
+        self._token = found.token
+        self._offer(found.keys)
+        if self.state is XenbusState.INIT_WAIT:
+            self._follow(found.frontend_keys)
 
-    def _offer(self) -> None:
+    def _offer(self, standing: Keys | None = None) -> None:
+        """Say what is offered, unless that stands there already in our name.
+
+        A spare's offer is its predecessor's, which the broker has renewed. Where ours differs, ours replaces it.
+        """
         try:
             features = self.device.features()
         except BAD_KEYS as error:
             self._fail(error)
             return
         state = XenbusState.INIT_WAIT
-        ours = {INCARNATION: str(self._runtime.incarnation), "state": str(int(state))}
-        self._store.write_all(self.path, features | ours)
+        offered = standing or {}
+        if offered.get(INCARNATION) != self._number or offered.get("state") != str(int(state)):
+            self._write_offer(features)
+        elif not features.items() <= offered.items():
+            self._number += ".1"
+            self._write_offer(features)
         self.state = state
 
-    def _look(self) -> None:
+    def _write_offer(self, features: Keys) -> None:
+        ours = {INCARNATION: self._number, "state": str(int(XenbusState.INIT_WAIT))}
+        self._store.write_all(self.path, features | ours)
+
+    def look(self) -> None:
         """Follow the frontend's state."""
-        keys = read_keys(self._runtime, self._frontend_path)
+        self._follow(read_keys(self._runtime, self._frontend_path))
+
+    def _follow(self, keys: Keys) -> None:
         frontend = parse_state(keys.get("state"))
         session = keys.get(SESSION, "")
         if self.state is XenbusState.CLOSED:
@@ -205,7 +248,7 @@ class XenbusBackend:
         if frontend is XenbusState.CLOSING or (self._attached and gone):
             self._detach()
             self._wait_again()
-        for_us = keys.get(FOR_INCARNATION) == str(self._runtime.incarnation)
+        for_us = keys.get(FOR_INCARNATION) == self._number
         if frontend is XenbusState.INITIALISED and not self._attached and for_us:
             self._attach(session, keys)
 
@@ -268,9 +311,13 @@ def _ignore(frontend: XenbusFrontend) -> None:
     """For whoever does not want to know."""
 
 
+SERVING = frozenset({XenbusState.INIT_WAIT, XenbusState.CONNECTED})
+"""What a backend is that a ring was published for: it has yet to attach, or has."""
 PUBLISHED = frozenset({XenbusState.INITIALISED, XenbusState.CONNECTED})
 ERROR_MAX = 1000
 NUMBER_DIGITS = 19
+OFFER = re.compile(r"[0-9]{1,19}(\.1)?", re.ASCII)
+"""An incarnation of a backend; its second offer."""
 
 
 def read_keys(runtime: Runtime, path: str) -> Keys:
@@ -283,6 +330,6 @@ def _blame(error: Exception) -> str:
     return f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
 
 
-def _number(text: str | None) -> int:
-    """A decimal node, -1 if it is missing or no number."""
-    return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) <= NUMBER_DIGITS else -1
+def _offer(untrusted_text: str | None) -> str:
+    """What names an offer, "" if that is missing or no name."""
+    return untrusted_text if untrusted_text is not None and OFFER.fullmatch(untrusted_text) else ""

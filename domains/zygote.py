@@ -15,6 +15,7 @@ from typing import Any
 from hvd.domains import birth
 from hvd.domains.drivers import SHIPPED as DRIVERS
 from hvd.domains.kernel import SHIPPED as KERNELS
+from hvd.domains.mounts import KeptMounts
 from hvd.domains.sandbox import seccomp, view
 from hvd.domains.sandbox.namespaces import FLAGS, Namespaces
 from hvd.domains.standby import Standby, fork_standby
@@ -58,15 +59,21 @@ class Zygote:
         self._wanted = STANDBYS
         """None after a fork that was refused, until somebody asks again."""
         self._namespaces = Namespaces()
+        self._mounts = KeptMounts()
 
     def run(self) -> None:
         poll = select.poll()
-        poll.register(self._link, select.POLLIN)
+        for source in (self._link, self._mounts):
+            poll.register(source, select.POLLIN)
         while True:
             self._pulse.beat()
-            if not poll.poll(QUIET_MS if self._has_work() else BEAT_EVERY_S * 1000):
-                if self._has_work():
-                    self._prepare()
+            timeout_ms = QUIET_MS if self._has_work() else BEAT_EVERY_S * 1000
+            ready = [descriptor for descriptor, _ in poll.poll(timeout_ms)]
+            if not ready and self._has_work():
+                self._prepare()
+            if self._mounts.fileno() in ready:
+                self._mounts.note_deaths()
+            if self._link.fileno() not in ready:
                 continue
             received = receive_message(self._link)
             if received is None:
@@ -78,19 +85,21 @@ class Zygote:
                 os.close(descriptor)
 
     def _has_work(self) -> bool:
-        return not self._complete or len(self._standbys) < self._wanted
+        return not self._complete or len(self._standbys) < self._wanted or self._mounts.waiting
 
     def _prepare(self) -> None:
-        """While nobody asks: complete the image, then fork from it."""
+        """While nobody asks: complete the image, then fork from it, then clear away what the dead have left."""
         if not self._complete:
             seccomp.compile_filters(Kind)
             _load(*REST)
             self._complete = True
-            return
-        try:
-            self._standbys.append(self._fork())
-        except OSError:
-            self._wanted = 0
+        elif len(self._standbys) < self._wanted:
+            try:
+                self._standbys.append(self._fork())
+            except OSError:
+                self._wanted = 0
+        else:
+            self._mounts.close_one()
 
     def _spawn(self, message: list[Any], descriptors: list[int]) -> None:
         """Make one of those that stand by a domain's; of none, a new one."""
@@ -112,7 +121,9 @@ class Zygote:
         send_message(self._link, [SPAWNED, domid, incarnation, standby.pid])
 
     def _fork(self, off: Collection[str] = ()) -> Standby:
-        return fork_standby(self._namespaces, self._groups, birth.live, off)
+        standby = fork_standby(self._namespaces, self._groups, birth.live, off)
+        self._mounts.keep(standby.pid)
+        return standby
 
 
 def _load(*targets: str) -> None:

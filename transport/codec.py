@@ -12,7 +12,7 @@ import msgpack
 from hvd.transport.errors import LocalError, PeerFault
 from hvd.transport.ids import GRANT_REF_MAX, DomId, ExtentId, GrantRef, Handle, Port
 from hvd.transport.limits import LIST_ITEMS_MAX, MESSAGE_BYTES_MAX, TEXT_BYTES_MAX
-from hvd.transport.messages import HYPERCALLS, WIRE_VERSION, Most
+from hvd.transport.messages import HYPERCALLS, POSTS, WIRE_VERSION, Most
 
 Check = Callable[[Any, str], Any]
 """Takes an untrusted value and the name of its place; returns it typed or raises BadMessage."""
@@ -71,6 +71,15 @@ def unpack_request(untrusted_bytes: bytes) -> tuple[int, int, int, Any]:
     except BadMessage as error:
         error.sequence = sequence
         raise
+
+
+def is_post(untrusted_bytes: bytes) -> bool:
+    """Whether this is a hypercall that its caller waits for no answer to."""
+    try:
+        envelope = _unpack(untrusted_bytes)
+    except BadMessage:
+        return False
+    return isinstance(envelope, list) and len(envelope) == 6 and type(envelope[4]) is int and envelope[4] in POSTS
 
 
 def _message(version: Any, number: Any, untrusted_fields: Any) -> Any:

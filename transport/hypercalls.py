@@ -19,16 +19,14 @@ from typing import Any, cast
 import zmq
 from zmq.utils import z85
 
-from hvd.transport.codec import pack_reply, pack_request, unpack_reply
+from hvd.transport.codec import pack_request, unpack_reply
 from hvd.transport.errors import HvdError
 from hvd.transport.limits import MESSAGE_BYTES_MAX
-from hvd.transport.messages import XenVersion
 from hvd.transport.upcalls import UpcallReceiver
 
 ENDPOINT_BACKLOG = 16
 NOBLOCK, MORE, EVENTS, POLLIN = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.EVENTS), int(zmq.POLLIN)
 """As plain numbers: pyzmq's flags are enums, whose every `&` and `|` costs as much as the call they are for."""
-REHEARSAL_MS = 1000
 AGAIN_LEAST_S, AGAIN_MOST_S = 0.25, 2.0
 """When a hypercall that is not answered is sent again: the first time, and each time twice as long up to this."""
 LAST_REPLY_MS = 100
@@ -156,6 +154,30 @@ class HypercallServer:
         self._socket.close(0)
 
 
+class Requests:
+    """A caller's numbering: the bytes of its hypercalls, and what becomes of their answers, whatever they go over."""
+
+    def __init__(self, upcalls: UpcallReceiver | None = None, deadline_s: float = 10.0) -> None:
+        self.upcalls = upcalls
+        self.deadline_s = deadline_s
+        self.sequence = 0
+        """Of the last hypercall."""
+
+    def pack(self, message: Any) -> bytes:
+        """The next one; it acknowledges what has arrived."""
+        self.sequence += 1
+        seen, received = (self.upcalls.events_seen, self.upcalls.descriptors_received) if self.upcalls else (0, 0)
+        return pack_request(message, self.sequence, seen, received)
+
+    def result(self, name: str, errno: int, value: Any, count: int) -> Any:
+        """What the last one returns: its value, or (value, descriptors); HypercallError when it was refused."""
+        if errno:
+            raise HypercallError(errno, str(value), name)
+        if not count or self.upcalls is None:
+            return value
+        return value, self.upcalls.take_descriptors(self.sequence, count, self.deadline_s)
+
+
 class HypercallClient:
     """A caller's end. Not for two threads at once."""
 
@@ -165,15 +187,16 @@ class HypercallClient:
         address: str,
         server_key: bytes | None,
         *,
-        upcalls: UpcallReceiver | None = None,
+        requests: Requests | None = None,
         name: bytes = b"domain",
         deadline_s: float = 10.0,
         end: int | None = None,
     ) -> None:
-        """`end`: a descriptor that becomes readable when nobody is left to answer (the machine's pidfd)."""
-        self._upcalls = upcalls
-        self._deadline_s = deadline_s
-        self._sequence = 0
+        """`requests`: of a caller that has made hypercalls before, another way; its deadline counts.
+
+        `end`: a descriptor that becomes readable when nobody is left to answer (the machine's pidfd).
+        """
+        self.requests = requests or Requests(deadline_s=deadline_s)
         self._handshakes = 0
         self._socket = context.socket(zmq.DEALER)
         self._socket.routing_id = name
@@ -198,41 +221,21 @@ class HypercallClient:
 
         HypercallError when refused, HypercallTimeout past the deadline, LocalError when the message is too large.
         """
-        packed = self._send(message)
-        errno, value, count = self._await_reply(packed, type(message).__name__)
-        if errno:
-            raise HypercallError(errno, str(value), type(message).__name__)
-        if not count or self._upcalls is None:
-            return value
-        return value, self._upcalls.take_descriptors(self._sequence, count, self._deadline_s)
+        return self.ask(self.requests.pack(message), type(message).__name__)
 
-    def post(self, message: Any) -> None:
-        """Make a hypercall and not wait for it: one that cannot be refused, before the domain is ready."""
-        assert self._upcalls is not None
-        self._upcalls.post(self._pack(message))
+    def ask(self, packed: bytes, name: str) -> Any:
+        """`call` of the last of our requests, which may have been sent another way: it is carried out once."""
+        self._send(packed)
+        return self.requests.result(name, *self._await_reply(packed, name))
 
-    def rehearse(self, message: Any, server: HypercallServer) -> None:
-        """Make a hypercall of which we are both ends."""
-        packed = self._send(message)
-        if server.wait(REHEARSAL_MS) and (received := server.receive()) is not None:
-            server.reply(received[0], pack_reply(self._sequence, 0, None, 0))
-            self._await_reply(packed, type(message).__name__)
-
-    def _pack(self, message: Any) -> bytes:
-        self._sequence += 1
-        seen, received = (self._upcalls.events_seen, self._upcalls.descriptors_received) if self._upcalls else (0, 0)
-        return pack_request(message, self._sequence, seen, received)
-
-    def _send(self, message: Any) -> bytes:
-        packed = self._pack(message)
+    def _send(self, packed: bytes) -> None:
         while _readable(self._monitor):
             self._reconnected()  # while nothing was in flight: no reason to send this call twice
         self._socket.send(packed)
-        return packed
 
     def _await_reply(self, packed: bytes, name: str) -> tuple[int, Any, int]:
         now = time.monotonic()
-        until, patience_s = now + self._deadline_s, AGAIN_LEAST_S
+        until, patience_s = now + self.requests.deadline_s, AGAIN_LEAST_S
         again = now + patience_s
         while True:
             now = time.monotonic()
@@ -240,7 +243,7 @@ class HypercallClient:
             ready = dict(self._poller.poll(ceil(max(0.0, min(until, again) - now) * 1000)))
             if self._socket in ready:
                 sequence, errno, value, count = unpack_reply(self._socket.recv())
-                if sequence == self._sequence:
+                if sequence == self.requests.sequence:
                     return errno, value, count
             lost = not ready and time.monotonic() >= again
             if lost or (self._monitor in ready and self._reconnected()):
@@ -252,8 +255,7 @@ class HypercallClient:
                 raise HypercallTimeout(f"{name}: the machine has stopped")
             if not left:
                 break  # only now, having looked once more: we may have been stopped all the while
-        text = f"{name}: the broker has not answered within {self._deadline_s:g} s; is the machine up (hvd info)?"
-        raise HypercallTimeout(text)
+        raise HypercallTimeout(unanswered(name, self.requests.deadline_s))
 
     def _reconnected(self) -> bool:
         """Whether this handshake is with a new broker, which may never have seen the call in flight."""
@@ -267,16 +269,16 @@ class HypercallClient:
         self._socket.close(0)
 
 
+def unanswered(name: str, deadline_s: float) -> str:
+    """What a HypercallTimeout says."""
+    return f"{name}: the broker has not answered within {deadline_s:g} s; is the machine up (hvd info)?"
+
+
 def warm_up() -> None:
-    """Make a hypercall of ourselves: the next one finds its code and pages here. No thread of it is left."""
+    """Make a client that nobody answers: the next one finds its code and pages here. No thread of it is left."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    secret = os.urandom(32)
-    address = f"ipc://@hvd-{secret.hex()[:32]}"  # nobody but us can know it, and it leaves no file
-    server = HypercallServer(context, address, secret)
-    client = HypercallClient(context, address, public_key(secret))
-    client.rehearse(XenVersion(), server)
-    client.close()
-    server.close()
+    server_key, _ = zmq.curve_keypair()
+    HypercallClient(context, "inproc://nobody", server_key).close()
     context.term()
 
 

@@ -46,7 +46,7 @@ class Inheritance:
     alive: list[tuple[int, int, int]]
     """(domid, incarnation, pid) of the domains' processes; pid 0: asked for, on its way."""
     ended: dict[tuple[int, int], tuple[str, str]]
-    """How those that are not alive ended, and what became of their cores, by (domid, incarnation): the last two of each
+    """How those that are not alive ended, and what became of their cores, by (domid, incarnation): the last few of each
     domid."""
     machine_pid: int
     brokers_before: int = 0

@@ -93,6 +93,10 @@ class DomainConfig:
     cpus: list[int] = field(default_factory=list)
     """Physical CPUs it may run on; empty: all."""
     driver_domain: bool = False
+    spare: bool = False
+    """Whether a process stands by to take over when this domain's dies."""
+    service: Name = ""
+    """What it serves under one name with others, of whom one is active at a time."""
     on_poweroff: Name = "destroy"
     on_reboot: Name = "restart"
     on_crash: Name = "restart"
@@ -871,3 +875,7 @@ class TraceRead:
     dom: DomId
     incarnation: U32
     first: U63
+
+
+POSTS = frozenset({DomainReady.NUMBER, SandboxReport.NUMBER})  # type: ignore[attr-defined]
+"""Hypercalls whose caller waits for no answer when it makes them over its upcall socket."""

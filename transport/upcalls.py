@@ -1,7 +1,7 @@
 """A domain's end of its upcall socket: what the broker tells it unasked (birth, to run, descriptors, watch events).
 
-The other way go the few hypercalls that a domain makes while it comes to life, whose answers it does not need: so its
-endpoint's handshake is behind it before the first that it waits for.
+Over it go, too, the hypercalls that a domain makes while it comes to life, and their answers: so nothing of that waits
+for the handshake of its endpoint.
 """
 
 from __future__ import annotations
@@ -13,16 +13,24 @@ import time
 from collections import deque
 from typing import Any, NoReturn
 
+from hvd.transport.codec import unpack_reply
 from hvd.transport.descriptors import receive_message
 from hvd.transport.errors import HvdError, PeerFault
 
 BIRTH, RUN, DESCRIPTORS, EVENT = "birth", "run", "descriptors", "event"
 TOOLSTACK = "toolstack"
 """The token of the watch that a domain has from birth: on what the toolstack changes below `device` and `control`."""
+REPLY, TOO_LARGE = "reply", "too large"
+REPLY_BYTES_MAX = 32_768
+"""Of a reply that goes over the upcall socket; a larger one has to be fetched over the endpoint."""
 
 
 class UpcallTimeout(HvdError):
     """What the broker announced did not arrive in time."""
+
+
+class ReplyTooLarge(HvdError):
+    """A hypercall was carried out, and its reply waits at the endpoint for whoever asks again."""
 
 
 class UpcallReceiver:
@@ -34,9 +42,15 @@ class UpcallReceiver:
         self._events: deque[tuple[str, str]] = deque()
         self._birth: tuple[dict[str, Any], list[int]] | None = None
         self._may_run = False
+        self.served: list[tuple[str, str, str]] = []
+        """(kind, domid, devid) of the devices whose backends this domain hosts, as it is let run."""
         self._latest = -1
         """The last hypercall that descriptors came for; a new broker may send them again."""
         self._ended = False
+        self._reply: bytes | None = None
+        """The newest, until somebody asks for it."""
+        self._too_large = -1
+        """The newest hypercall whose reply has to be fetched."""
         self.events_seen = 0
         self.descriptors_received = 0
         """For how many the sender may take it that they are here: repeated ones count once."""
@@ -72,6 +86,9 @@ class UpcallReceiver:
 
     def _read_one(self, what: str) -> None:
         select.select([self._socket], [], [])
+        self._take_in(what)
+
+    def _take_in(self, what: str) -> None:
         received = receive_message(self._socket)
         if received is None:
             raise EOFError(f"the upcall socket closed before {what}")
@@ -80,6 +97,26 @@ class UpcallReceiver:
     def post(self, message: bytes) -> None:
         """Tell the broker something without an answer; it waits in the socket whatever becomes of the broker."""
         self._socket.send(message)
+
+    def wait_reply(self, sequence: int, timeout_s: float) -> tuple[int, Any, int] | None:
+        """(errno, value, descriptors) of the reply to this hypercall; None when there is none within so much time.
+
+        ReplyTooLarge when it has to be fetched over the endpoint, EOFError when none can come any more.
+        """
+        until = time.monotonic() + timeout_s
+        while (reply := self._take_reply(sequence)) is None:
+            left = max(0.0, until - time.monotonic())
+            if not select.select([self._socket], [], [], left)[0]:
+                return None
+            self._take_in("the reply to a hypercall")
+        return reply
+
+    def _take_reply(self, sequence: int) -> tuple[int, Any, int] | None:
+        if self._too_large == sequence:
+            raise ReplyTooLarge(f"the reply to hypercall {sequence} has more than {REPLY_BYTES_MAX} bytes")
+        packed, self._reply = self._reply, None
+        answered, *reply = unpack_reply(packed) if packed is not None else (None,)
+        return (reply[0], reply[1], reply[2]) if answered == sequence else None
 
     def take_descriptors(self, sequence: int, count: int, deadline_s: float) -> list[int]:
         """The descriptors that answer hypercall `sequence`; older ones, late or repeated by a new broker, are closed.
@@ -120,7 +157,9 @@ class UpcallReceiver:
             case ["birth", dict() as certificate] if self._birth is None:
                 self._birth = certificate, descriptors
                 return
-            case ["run"]:
+            case ["run", list() as served]:
+                if not self._may_run:
+                    self.served = [(str(kind), str(domid), str(devid)) for kind, domid, devid in served]
                 self._may_run = True
             case ["descriptors", int() as sequence]:
                 if sequence > self._latest:
@@ -129,6 +168,10 @@ class UpcallReceiver:
                 if sequence >= self.oldest_wanted and sequence not in self._descriptors:
                     self._descriptors[sequence] = descriptors
                     return
+            case ["reply", bytes() as packed]:
+                self._reply = packed
+            case ["too large", int() as sequence]:
+                self._too_large = sequence
             case ["event", int() as number, str() as path, str() as token]:
                 if number > self.events_seen:
                     self.events_seen = number

@@ -80,6 +80,7 @@ class BlockBackend(Backend):
         readonly = not self.keys.get("mode", "w").startswith("w")
         self._connection = Connection(self, self._image, readonly=readonly)
         self._connection.open(untrusted_keys)
+        self._connection.serve()  # what the ring holds has waited since our predecessor's death
         return {}
 
     def detach(self) -> None:

@@ -81,7 +81,14 @@ class BlockFrontend(Frontend):
         refs = {f"ring-ref{i}": str(self._ring_pages.ref + i) for i in range(1 << self._order)}
         return keys | refs | {"ring-page-order": str(self._order), "num-ring-pages": str(1 << self._order)}
 
+    def published(self, backend_keys: Keys) -> None:
+        """What was not answered waits in the ring for the next backend already, if its offer is one of hvd's."""
+        if "sectors" in backend_keys and self._front.in_flight:
+            self.connected(backend_keys)
+
     def connected(self, backend_keys: Keys) -> None:
+        if self._front.attached:
+            return
         self.name = backend_keys.get("dev", self.name)
         self.sectors = number_in(backend_keys, "sectors", SECTORS_MAX)
         self.readonly = bool(int(backend_keys.get("info", "0")) & INFO_READONLY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import select
 import time
 from collections import deque
@@ -17,6 +18,8 @@ from hvd.transport.ids import DOM0, DomId
 
 TERMINALS_PER_EVENT = 64
 """Ptys served before the domains' rings have their turn."""
+SUCCESSION_S = 0.01
+"""How long a console waits for its domain's next incarnation: others wait for that, and both need the hypervisor."""
 LINGER_S = 1.0
 """How long a pty outlives its domain: closing it takes from whoever is attached what he has not read yet."""
 
@@ -41,6 +44,8 @@ class ConsoleDaemon:
         self._consoles: dict[DomId, Console] = {}
         self._by_master: dict[int, ConsoleBackend] = {}
         self._lingering: deque[tuple[float, ConsoleBackend]] = deque()
+        self._due: dict[DomId, float] = {}
+        """When to look at consoles of which something was heard; in this order."""
         self._terminals = select.epoll()
         runtime.watch_fd(self._terminals.fileno(), self._pump)
         for event in ("@introduceDomain", "@releaseDomain"):
@@ -59,11 +64,16 @@ class ConsoleDaemon:
             self._add(domid)
 
     def patience_s(self) -> float | None:
-        """How long to wait before `close_old` has something to do; None: until something happens."""
-        return max(0.0, self._lingering[0][0] - time.monotonic()) if self._lingering else None
+        """How long to wait before `catch_up` has something to do; None: until something happens."""
+        due = [*itertools.islice(self._due.values(), 1), *(at for at, _ in itertools.islice(self._lingering, 1))]
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def close_old(self) -> None:
-        """Close the ptys of domains that are gone, when their time is over."""
+    def catch_up(self) -> None:
+        """Attach to new incarnations, and close the ptys of domains that are gone, when their time has come."""
+        now = time.monotonic()
+        for domid in [domid for domid, at in self._due.items() if at <= now]:
+            del self._due[domid]
+            self._look(domid)
         while self._lingering and self._lingering[0][0] <= time.monotonic():
             _, backend = self._lingering.popleft()
             self._by_master.pop(backend.pty.master, None)
@@ -76,7 +86,15 @@ class ConsoleDaemon:
         backend = ConsoleBackend(self._runtime, domid, keys, pty, lambda fault: self._fault(domid, fault))
         self._by_master[pty.master] = backend
         self._consoles[domid] = Console(backend)
-        self._consoles[domid].watch = self._store.watch(f"{home}/console/incarnation", lambda _: self._look(domid))
+        self._consoles[domid].watch = self._store.watch(f"{home}/console/incarnation", lambda _: self._hear(domid))
+
+    def _hear(self, domid: DomId) -> None:
+        """A first incarnation has its console at once, a later one soon."""
+        console = self._consoles.get(domid)
+        if console is not None and console.incarnation:
+            self._due.setdefault(domid, time.monotonic() + SUCCESSION_S)
+        else:
+            self._look(domid)
 
     def _open_pty(self, domid: DomId) -> Pty:
         try:

@@ -17,7 +17,7 @@ import zmq
 from hvd.domains.guest import Guest
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call, pack_request, unpack_reply
-from hvd.transport.hypercalls import HypercallClient, HypercallError
+from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DOM0, DOMID_SELF, DomId, ExtentId, GrantRef, Handle, Port
 
 KEPT: list[Any] = []
@@ -69,30 +69,30 @@ def speak_as(guest: Guest, address: str, key: str, identity: str) -> str:
     socket.send(pack_request(m.StoreWrite(0, "data/forged", b"1"), REPLAY_SEQUENCE, 0, 0))
     told = f"answered: {unpack_reply(socket.recv())[:3]}" if socket.poll(ANSWER_MS) else "no answer"
     socket.close(0)  # or it and our own connection take the identity from each other for ever
-    guest.runtime.hypercalls._sequence = REPLAY_SEQUENCE + 1
+    guest.runtime.hypercalls.requests.sequence = REPLAY_SEQUENCE + 1
     return told
 
 
 def replay(guest: Guest, count: str, step: str) -> str:
     """One request for a port again and again; `step` is by how much its sequence number grows."""
-    socket, last = guest.runtime.hypercalls._socket, 0
+    socket, last = guest.runtime.hypercalls.connection._socket, 0
     for number in range(int(count)):
         last = REPLAY_SEQUENCE + number * int(step)
         socket.send(pack_request(m.EvtchnAllocUnbound(DOMID_SELF, DOM0), last, 0, number))
         socket.recv()
         guest.runtime._upcalls.read_all()
-    guest.runtime.hypercalls._sequence = last + 1
+    guest.runtime.hypercalls.requests.sequence = last + 1
     return f"asked {count} times"
 
 
 def send_nonsense(guest: Guest, *messages: str) -> str:
     """These, given in hexadecimal, then one of a megabyte, which ends the connection."""
-    socket, answered = guest.runtime.hypercalls._socket, 0
+    socket, answered = guest.runtime.hypercalls.connection._socket, 0
     for message in messages:
         socket.send(bytes.fromhex(message))
         answered += bool(socket.poll(ANSWER_MS)) and bool(socket.recv())
     socket.send(b"x" * 1_000_000)
-    guest.runtime.hypercalls._sequence = 10**9
+    guest.runtime.hypercalls.requests.sequence = 10**9
     return f"{answered} of {len(messages)} were answered"
 
 
@@ -138,8 +138,8 @@ class _Deaf:
 
 def be_deaf(guest: Guest) -> None:
     """Take pages without end and never read the socket that their descriptors come over."""
-    client: HypercallClient = guest.runtime.hypercalls
-    client._upcalls = _Deaf()  # type: ignore[assignment]
+    client = guest.runtime.hypercalls
+    client.requests.upcalls = _Deaf()  # type: ignore[assignment]
     while True:
         extent, _ = client.call(m.GnttabAllocate(DOM0, 1, False))
         client.call(m.GnttabFree(extent))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hvd.domains.guest import Guest
 from hvd.domains.finishing import Finish
+from hvd.domains.guest import Guest
 from hvd.transport.history import INCARNATION_SHIFT, Event, HistoryWriter, Kind, Phase
 from hvd.transport.stamped_lines import stamped_line
 

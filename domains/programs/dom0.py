@@ -19,4 +19,4 @@ def main(guest: Guest) -> None:
     guest.ready()
     while True:
         guest.wait(consoles.patience_s())
-        consoles.close_old()
+        consoles.catch_up()

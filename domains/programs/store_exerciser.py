@@ -11,8 +11,8 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from hvd.domains.guest import Guest
 from hvd.domains.finishing import Finish
+from hvd.domains.guest import Guest
 from hvd.domains.store import StoreClient, TransactionConflict
 from hvd.transport.history import INCARNATION_SHIFT, Event, HistoryWriter, Kind, Phase
 from hvd.transport.hypercalls import HypercallError

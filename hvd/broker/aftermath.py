@@ -7,6 +7,7 @@ the domains' records, so that a broker's death in the middle changes nothing.
 
 from __future__ import annotations
 
+from hvd.broker import spares
 from hvd.broker.domain import Domain, Event, Life, Shutdown
 from hvd.broker.errors import Refused
 from hvd.broker.groups import Group
@@ -31,10 +32,10 @@ class Aftermath(Lives):
             case Own.FAILED:
                 self._fail(domain, domain.refused or domain.given_up)
             case Own.MACHINE_STOPS:
-                domain.move(Event.PRESERVE)
+                self._preserve(domain)
                 self.stop_machine(reboot=domain.shutdown is Shutdown.REBOOT)
             case Own.KEPT:
-                domain.move(Event.PRESERVE)
+                self._preserve(domain)
             case Own.AWAITS:
                 domain.last_death = "stopped with its group"
                 self._await(domain, awaited or now_ns, now_ns)
@@ -46,6 +47,10 @@ class Aftermath(Lives):
                 self._restart(domain, now_ns)
         if awaited is not None:
             self._start_waiting(now_ns)
+
+    def _preserve(self, domain: Domain) -> None:
+        spares.dismiss(self, domain)
+        domain.move(Event.PRESERVE)
 
     # ---- one domain --------------------------------------------------------------------------------------------------
 
@@ -78,7 +83,7 @@ class Aftermath(Lives):
 
     def _replace(self, domain: Domain, now_ns: int) -> Domain | None:
         """Another domain of its name, which waits; None, and told, when there can be none."""
-        domain.move(Event.PRESERVE)
+        self._preserve(domain)
         domain.name = self._free_name(domain)
         try:
             successor = self._enrol(domain.config, now_ns)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hvd.broker import spares
 from hvd.broker.domain import ACTING, Domain
 from hvd.broker.errors import Refused
 from hvd.broker.store import StoreError
@@ -35,6 +36,7 @@ def rename(h: Lives, dom: DomId, name: str) -> None:
     for other in h.domains.values():
         _name_anew(other, old, name)
     h.groups.rename(old, name)
+    spares.renew(h, domain)
     if h.store.is_introduced(dom):
         _write_name(h, domain)
     h.announce("renamed", domain, f"it was {old}")
@@ -51,6 +53,7 @@ def set_config(h: Lives, dom: DomId, config: DomainConfig) -> None:
         raise Refused(errno.EPERM, "what Domain-0 is made of is said when the machine is started")
     h.check_config(config)
     domain.config = config
+    spares.renew(h, domain)
     h.announce("configured", domain, "from its next start on")
 
 

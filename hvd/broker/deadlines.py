@@ -23,6 +23,8 @@ class Due(Enum):
     """Kill it: it did not feed its watchdog."""
     TIMER = auto()
     """Raise VIRQ_TIMER."""
+    SPARE = auto()
+    """Begin a spare."""
 
 
 class Deadlines:
@@ -52,7 +54,7 @@ class Deadlines:
 
 
 def _has_any(domain: Domain) -> bool:
-    set_at = (domain.retry_at_ns, domain.kill_at_ns, domain.timer_ns, *domain.watchdogs.values())
+    set_at = (domain.retry_at_ns, domain.kill_at_ns, domain.timer_ns, domain.spare_at_ns, *domain.watchdogs.values())
     return any(at is not None for at in set_at)
 
 
@@ -63,6 +65,8 @@ def _of(domain: Domain) -> Iterator[tuple[int, Due]]:
         return
     if domain.kill_at_ns is not None:
         yield domain.kill_at_ns, Due.GRACE
+    if domain.spare_at_ns is not None:
+        yield domain.spare_at_ns, Due.SPARE
     in_system_time = [(at, Due.WATCHDOG) for at in domain.watchdogs.values()] + [(domain.timer_ns, Due.TIMER)]
     for system_time_ns, what in in_system_time:
         at = None if system_time_ns is None else domain.clock.host_time_ns(system_time_ns)

@@ -10,6 +10,11 @@ from hvd.transport.ids import DOM0, GRANT_REF_CONSOLE, DomId, Port
 from hvd.transport.messages import DeviceConfig
 from hvd.transport.xenbus_state import XenbusState
 
+OWN = ("device", "data", "control")
+"""Directories of a domain's home that are its own to write in."""
+KEPT = ("backend", "console", "name", "domid", "memory", "incarnation")
+"""What is not of its own writing."""
+
 
 def frontend_path(dom: DomId, device: DeviceConfig) -> str:
     return f"/local/domain/{dom}/device/{device.kind}/{device.devid}"
@@ -41,6 +46,20 @@ def write_domain(store: Store, domain: Domain) -> None:
         store.set_perms(DOM0, 0, f"{home}/{key}", [f"n{domain.domid}"])
     # Whoever attaches to a console opens the path that stands there: the domain is not to choose it.
     store.set_perms(DOM0, 0, f"{home}/console", ["n0", f"r{domain.domid}"])
+    _write(store, f"{home}/control/shutdown", "")
+
+
+def renew_domain(store: Store, domain: Domain) -> None:
+    """What `write_domain` makes of the home of a domain that had one, with no more writes than differ."""
+    home = f"/local/domain/{domain.domid}"
+    for child in store.directory(DOM0, 0, home):
+        if child in OWN:
+            for grandchild in store.directory(DOM0, 0, f"{home}/{child}"):
+                store.rm(DOM0, 0, f"{home}/{child}/{grandchild}")
+            store.set_perms(DOM0, 0, f"{home}/{child}", [f"n{domain.domid}"])
+        elif child not in KEPT:
+            store.rm(DOM0, 0, f"{home}/{child}")
+    _write(store, f"{home}/incarnation", str(domain.incarnation))
     _write(store, f"{home}/control/shutdown", "")
 
 
@@ -76,6 +95,24 @@ def drop_states(
         _remove(store, f"{frontend_path(domain.domid, device)}/state")
     for client, device in clients:
         _remove(store, f"{backend_path(domain.domid, client.domid, device)}/state")
+
+
+def offer_again(store: Store, domain: Domain, clients: list[tuple[Domain, DeviceConfig]]) -> None:
+    """The spare that takes over offers what its predecessor did: as that stands in the store, under its own number.
+
+    Its frontends need not wait for it to say so. What it finds that it must offer otherwise, it offers anew.
+    """
+    for client, device in clients:
+        path = backend_path(domain.domid, client.domid, device)
+        if _exists(store, f"{path}/hvd-incarnation"):
+            _write(store, f"{path}/hvd-incarnation", str(domain.incarnation))
+            _write(store, f"{path}/state", str(int(XenbusState.INIT_WAIT)))
+
+
+def served(store: Store, domain: Domain, clients: list[tuple[Domain, DeviceConfig]]) -> list[list[str]]:
+    """[kind, domid, devid] of the devices whose directories it finds below its `backend`."""
+    paths = [(client, device, backend_path(domain.domid, client.domid, device)) for client, device in clients]
+    return [[d.kind, str(c.domid), str(d.devid)] for c, d, path in paths if _exists(store, f"{path}/frontend")]
 
 
 def drop_terminals(store: Store, domids: Iterable[DomId]) -> None:

@@ -9,7 +9,7 @@ from enum import IntEnum, auto
 
 from hvd.broker.errors import Refused
 from hvd.transport.fault_notice import FaultNotice
-from hvd.transport.ids import DOMID_SELF, DomId, Incarnation, Port
+from hvd.transport.ids import DOMID_SELF, DomId, ExtentId, Incarnation, Port
 from hvd.transport.messages import DomainConfig
 
 
@@ -157,6 +157,25 @@ NEVER_STARTED = Incarnation(0)
 
 
 @dataclass(slots=True)
+class Spare:
+    """The process of a later incarnation, which stands by, and what it was born with."""
+
+    incarnation: Incarnation
+    config: DomainConfig
+    """What it was born from: of another one it is not the next incarnation."""
+    console: ExtentId
+    console_channel: int
+    upcall_channel: int
+    pid: int | None = None
+    lacking: dict[str, str] | None = None
+    """What its sandbox lacks; None before it has said so."""
+    trouble: str = ""
+    """Why it cannot take over, by its own report."""
+    stands: bool = False
+    """It is done with all that it can do before it runs."""
+
+
+@dataclass(slots=True)
 class Domain:
     """Everything kept about one domid, across the incarnations of its process."""
 
@@ -165,6 +184,8 @@ class Domain:
     name: str
     life: Life = Life.WAITING
     incarnation: Incarnation = NEVER_STARTED
+    incarnations: Incarnation = NEVER_STARTED
+    """The highest number that a process of it was given: spares have theirs ahead, and none is given twice."""
     pid: int | None = None
     console_channel: int = 0
     """The channel of the console that this incarnation was born with."""
@@ -180,6 +201,15 @@ class Domain:
     restarts: int = 0
     unready_deaths: int = 0
     """Consecutive incarnations that died before they were ready: what the back-off counts."""
+    spare: Spare | None = None
+    spare_at_ns: int | None = None
+    """When the next spare is begun."""
+    console_waits: bool = False
+    """Its spare has taken over, and domain 0 has not been told of the console that it brought."""
+    spare_deaths: int = 0
+    """Spares in a row that died while they stood by, or never came to that."""
+    spare_trouble: str = ""
+    """Why there is none, or why the one before this died."""
     restarted_at_ns: deque[int] = field(default_factory=deque)
     retry_at_ns: int | None = None
     shutdown: Shutdown | None = None

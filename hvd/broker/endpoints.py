@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
@@ -20,6 +21,17 @@ from hvd.transport.run_dir import CONTROL, DOMAINS, ENDPOINT
 
 CONNECTIONS_MAX = 64
 """Of one incarnation to one broker. It needs one; libzmq accepts what comes, and aborts when descriptors run out."""
+
+
+@dataclass(slots=True)
+class Place:
+    """One domain's endpoint, or its spare's."""
+
+    name: str
+    key: bytes
+    server: HypercallServer | None = None
+    """None: there is only the directory as yet."""
+    connections: int = 0
 
 
 class Endpoints:
@@ -41,11 +53,11 @@ class Endpoints:
         self._poller = poller
         self._on_ready = on_ready
         self._on_flood = on_flood
-        self._connections: dict[DomId, int] = {}
         self.directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._domains: dict[DomId, HypercallServer] = {}
-        self._keys: dict[DomId, bytes] = {}
-        self._names: dict[DomId, str] = {}
+        self._domains: dict[DomId, Place] = {}
+        self._spares: dict[DomId, Place] = {}
+        """Connected to already, heard only when they are promoted."""
+        self._retired: list[Place] = []
         self._run_dir = Path(run_dir)
         (self._run_dir / DOMAINS).mkdir(mode=0o700, exist_ok=True)
         self.control = HypercallServer(context, socket_address(self.directory, CONTROL), None)
@@ -55,21 +67,30 @@ class Endpoints:
         """The directory below the run directory that the endpoint is in."""
         return f"{DOMAINS}/{domid}.{incarnation}"
 
-    def open(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> None:
+    def prepare(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> None:
+        """What an incarnation has to know of its endpoint, and the directory that its sandbox shows."""
         self.close(domid)
-        name = self._names[domid] = self.name(domid, incarnation)
-        directory = self._run_dir / name
-        directory.mkdir(exist_ok=True)
-        directory.chmod(0o755)  # whatever the umask: a domain has a uid; the run directory is closed
-        address = socket_address(self.directory, f"{name}/{ENDPOINT}")
-        server = self._domains[domid] = HypercallServer(
-            self._context, address, secret, counts_connections=True
-        )
-        self._connections[domid] = 0
-        (directory / ENDPOINT).chmod(0o666)
-        self._poller.watch(server.fileno(), lambda: self._on_ready(domid))
-        self._poller.watch(server.connections_fileno(), lambda: self._count_connections(domid))
-        self._keys[domid] = public_key(secret)
+        self._domains[domid] = self._place(domid, incarnation, secret)
+
+    def open(self, domid: DomId, secret: bytes) -> None:
+        """Bind what was prepared."""
+        place = self._domains[domid]
+        self._hear(domid, self._bind(domid, place, secret))
+
+    def open_spare(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> None:
+        """One that is connected to and not heard."""
+        self.close_spare(domid)
+        place = self._spares[domid] = self._place(domid, incarnation, secret)
+        self._bind(domid, place, secret)
+
+    def promote(self, domid: DomId) -> None:
+        """The spare's endpoint is the domain's from here on, and heard."""
+        self.close(domid)
+        self._domains[domid] = self._spares.pop(domid)
+        server = self._domains[domid].server
+        assert server is not None
+        self._hear(domid, server)
+        self._on_ready(domid)  # what has come already rings no more
 
     def make_directory(self, name: str) -> str:
         """A private directory in the run directory, by a path that is short."""
@@ -78,27 +99,77 @@ class Endpoints:
 
     def directory_of(self, domid: DomId) -> str:
         """The directory of an open endpoint, by a path that is short."""
-        return f"/proc/self/fd/{self.directory}/{self._names[domid]}"
+        return f"/proc/self/fd/{self.directory}/{self._domains[domid].name}"
 
     def close(self, domid: DomId) -> None:
-        server = self._domains.pop(domid, None)
-        if server is not None:
-            self._poller.unwatch(server.fileno())
-            self._poller.unwatch(server.connections_fileno())
-            server.close()
-        if domid in self._names:
-            shutil.rmtree(self._run_dir / self._names.pop(domid), ignore_errors=True)
+        self._close(self._domains.pop(domid, None))
 
-    def _count_connections(self, domid: DomId) -> None:
+    def retire(self, domid: DomId) -> None:
+        """Hear nothing more there; `close_retired` closes it."""
+        place = self._domains.pop(domid, None)
+        if place is not None:
+            if place.server is not None:
+                self._poller.unwatch(place.server.fileno())
+            self._retired.append(place)
+
+    @property
+    def retired(self) -> int:
+        """How many there are to close."""
+        return len(self._retired)
+
+    def close_retired(self) -> None:
+        """Closing takes longer than a hypercall: not while somebody waits for what follows a death."""
+        while self._retired:
+            self._close(self._retired.pop())
+
+    def close_spare(self, domid: DomId) -> None:
+        self._close(self._spares.pop(domid, None))
+
+    def _place(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> Place:
+        place = Place(self.name(domid, incarnation), public_key(secret))
+        directory = self._run_dir / place.name
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o755)  # whatever the umask: a domain has a uid; the run directory is closed
+        return place
+
+    def _bind(self, domid: DomId, place: Place, secret: bytes) -> HypercallServer:
+        address = socket_address(self.directory, f"{place.name}/{ENDPOINT}")
+        server = place.server = HypercallServer(self._context, address, secret, counts_connections=True)
+        (self._run_dir / place.name / ENDPOINT).chmod(0o666)
+        self._poller.watch(server.connections_fileno(), lambda: self._count_connections(domid, place))
+        return server
+
+    def _hear(self, domid: DomId, server: HypercallServer) -> None:
+        self._poller.watch(server.fileno(), lambda: self._on_ready(domid))
+
+    def _close(self, place: Place | None) -> None:
+        if place is None:
+            return
+        if place.server is not None:
+            self._poller.unwatch(place.server.fileno())
+            self._poller.unwatch(place.server.connections_fileno())
+            place.server.close()
+        shutil.rmtree(self._run_dir / place.name, ignore_errors=True)
+
+    def _count_connections(self, domid: DomId, place: Place) -> None:
         """Closing the endpoint ends every connection to it, at once: the domain's end may take longer."""
-        self._connections[domid] += self._domains[domid].connections()
-        if self._connections[domid] > CONNECTIONS_MAX:
-            self.close(domid)
-            self._on_flood(domid)
+        assert place.server is not None
+        place.connections += place.server.connections()
+        if place.connections > CONNECTIONS_MAX:
+            for among in (self._domains, self._spares):
+                if among.get(domid) is place:
+                    self._close(among.pop(domid))
+                    self._on_flood(domid)
 
     def public_key(self, domid: DomId) -> bytes:
-        return self._keys[domid]
+        return self._domains[domid].key
+
+    def spare_key(self, domid: DomId) -> bytes:
+        return self._spares[domid].key
 
     def server(self, domid: DomId | None) -> HypercallServer | None:
         """The endpoint of a domain, if it has one; None: the toolstack's."""
-        return self.control if domid is None else self._domains.get(domid)
+        if domid is None:
+            return self.control
+        place = self._domains.get(domid)
+        return None if place is None else place.server

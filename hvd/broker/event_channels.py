@@ -71,20 +71,26 @@ class EventChannels:
             raise Refused(errno.EINVAL, f"domain {dom} has no open port {port}")
         return binding
 
-    def alloc_unbound(self, dom: DomId, remote_dom: DomId) -> Port:
+    def reserve(self, owner: DomId) -> int:
+        """A channel that is no port's yet: whoever reserves it keeps its number, and binds or releases it."""
+        return self._new_channel(owner)
+
+    def alloc_unbound(self, dom: DomId, remote_dom: DomId, reserved: int | None = None) -> Port:
         """A new port of `dom` for `remote_dom` to bind; ENOSPC when its ports are used up."""
         port = self._free_port(dom)
-        self._bind(dom, port, Binding(PortState.UNBOUND, self._new_channel(dom), 0, remote_dom))
+        channel = self._new_channel(dom) if reserved is None else reserved
+        self._bind(dom, port, Binding(PortState.UNBOUND, channel, 0, remote_dom))
         return port
 
-    def bind_virq(self, dom: DomId, virq: int) -> Port:
+    def bind_virq(self, dom: DomId, virq: int, reserved: int | None = None) -> Port:
         """A new port raised for `virq`; EEXIST if it is bound, EINVAL if there is no such virq."""
         if virq not in VIRQS and virq != VIRQ_UPCALL:
             raise Refused(errno.EINVAL, f"no virq {virq}; there are {sorted(VIRQS)}")
         if self.virq_port(dom, virq) is not None:
             raise Refused(errno.EEXIST, f"virq {virq} of domain {dom} is bound already")
         port = self._free_port(dom)
-        self._bind(dom, port, Binding(PortState.VIRQ, self._new_channel(dom), 0, DOMID_XEN, virq=virq))
+        channel = self._new_channel(dom) if reserved is None else reserved
+        self._bind(dom, port, Binding(PortState.VIRQ, channel, 0, DOMID_XEN, virq=virq))
         return port
 
     def bind_store(self, dom: DomId) -> Port:

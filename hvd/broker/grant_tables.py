@@ -101,6 +101,19 @@ class GrantTables:
     def add_domain(self, dom: DomId) -> None:
         self.tables[dom] = Table()
 
+    def reserve(self, owner: DomId) -> ExtentId:
+        """One zeroed page that is nobody's extent yet: `adopt` takes it, or whoever reserved it releases it."""
+        reserved = ExtentId(self.next_extent)
+        self.hardware.create_extent(reserved, owner, 1, readonly=False)
+        self.next_extent += 1
+        return reserved
+
+    def adopt(self, owner: DomId, peer: DomId, reserved: ExtentId) -> Extent:
+        """A reserved page as an extent of `owner`, which has none yet."""
+        extent = Extent(reserved, owner, peer, 1, readonly=False)
+        self._table(owner).extents[reserved] = extent
+        return extent
+
     def allocate(self, owner: DomId, peer: DomId, pages: int, *, readonly: bool) -> Extent:
         """A new extent of zeroed pages; EINVAL on a size out of range, ENOSPC on a full table."""
         table = self._table(owner)

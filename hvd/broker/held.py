@@ -49,6 +49,10 @@ def store_key(domid: DomId | None) -> str:
     return f"store:{'host' if domid is None else domid}"
 
 
+def spare_key(domid: DomId) -> str:
+    return f"spare:{domid}"
+
+
 def trace_key(domid: DomId, incarnation: Incarnation) -> str:
     """Of a dead incarnation's buffer, or of the broker's own."""
     return f"trace:{domid}.{incarnation}"
@@ -103,6 +107,15 @@ class HeldDescriptors:
         if descriptors is not None:
             self.used -= _cost(key, descriptors)
             self._dropped[key] = descriptors
+
+    def rename(self, key: str, name: str) -> None:
+        """What a key names under another, in place of what that named. Their number does not change: never refused."""
+        descriptors = self.by_key.pop(key)
+        send_message(self._link, [HOLD, name], tuple(descriptors))
+        self.drop(name)
+        _close(self._dropped.pop(name, []))
+        self.by_key[name] = descriptors
+        self._dropped[key] = []
 
     def drop_unknown(self, known: set[str]) -> None:
         """Drop what no table mentions: leftovers of a hypercall that its broker did not live to journal."""
@@ -182,7 +195,7 @@ class HeldDescriptors:
             fcntl.flock(self.by_key[key][0], fcntl.LOCK_UN)
         self.drop(key)
 
-    def create_domain(self, domid: DomId) -> None:
+    def create_domain(self, key: str) -> None:
         """Upcall socket, stdio pipe, shared info page and trace buffer for a new incarnation."""
         ours, theirs = socket_pair()
         descriptors = [ours.detach(), theirs.detach()]
@@ -197,10 +210,11 @@ class HeldDescriptors:
         except OSError:
             _close(descriptors)
             raise
-        self.hold(domain_key(domid), descriptors)
+        self.hold(key, descriptors)
 
-    def shared_info(self, domid: DomId) -> mmap.mmap:
-        return mmap.mmap(self.by_key[domain_key(domid)][INFO], mmap.PAGESIZE)
+    def shared_info(self, key: str) -> mmap.mmap:
+        """Of the domain or spare that this key is of."""
+        return mmap.mmap(self.by_key[key][INFO], mmap.PAGESIZE)
 
 
 def _cost(key: str, descriptors: list[int]) -> int:

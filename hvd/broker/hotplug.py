@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hvd.broker import devices
+from hvd.broker import devices, spares
 from hvd.broker.domain import ALIVE, Domain
 from hvd.broker.errors import Refused
 from hvd.broker.store import Store, StoreError
@@ -45,6 +45,7 @@ def attach(h: Lives, dom: DomId, device: DeviceConfig) -> None:
     if domain.life in ALIVE:
         _write(h, domain, device, backend.domid)
     domain.config = replace(domain.config, devices=[*domain.config.devices, device])
+    spares.renew(h, domain)
     h.announce("attached", domain, label)
     h.collect_store_events()
 
@@ -122,6 +123,7 @@ def _refused(h: Lives, domain: Domain, device: DeviceConfig, backend: DomId, unt
 def _take_away(h: Lives, domain: Domain, device: DeviceConfig) -> None:
     h.leaving.pop((domain.domid, device.kind, device.devid), None)
     domain.config = replace(domain.config, devices=[d for d in domain.config.devices if d is not device])
+    spares.renew(h, domain)
     backend = h.by_name(device.backend)
     if backend is not None:
         _remove_directories(h.store, domain, device, backend.domid)

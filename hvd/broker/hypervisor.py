@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 
-from hvd.broker import core_dumps, fault_steps, sandboxes
+from hvd.broker import core_dumps, fault_steps, sandboxes, services, spares
 from hvd.broker.aftermath import Aftermath
 from hvd.broker.deadlines import Due
 from hvd.broker.domain import ACTING, ALIVE, NEXT, Domain, Event, Life, Shutdown
@@ -60,7 +60,7 @@ class Hypervisor(Aftermath):
         domain.move(Event.UNPAUSE)
         domain.clock.unpause(now_ns)
         self.hardware.update_shared_info(domain)
-        self._let_run(domain)
+        self.let_run(domain)
         if not self.faults.stops(domid):
             self.hardware.signal_domain(domain, SIGCONT)
         self.announce("unpaused", domain, "")
@@ -182,6 +182,9 @@ class Hypervisor(Aftermath):
         if not domain.ready:
             domain.ready = True
             self.announce("ready", domain, "")
+            services.stands(self, domain)
+            self.collect_store_events()
+            spares.schedule(self, domain, now_ns)
             self._start_waiting(now_ns)
 
     # ---- XenStore's own calls ----------------------------------------------------------------------------------------
@@ -238,6 +241,8 @@ class Hypervisor(Aftermath):
     def started(self, domid: DomId, incarnation: Incarnation, pid: int, now_ns: int) -> None:
         """The process of an incarnation exists."""
         domain = self.domains.get(domid)
+        if domain is not None and spares.is_of(domain, incarnation):
+            spares.started(domain, pid)
         if domain is None or domain.incarnation != incarnation or (domain.life, Event.STARTED) not in NEXT:
             return
         domain.pid = pid
@@ -257,11 +262,14 @@ class Hypervisor(Aftermath):
         `core` is what became of its core, "" if none was asked for.
         """
         domain = self.domains.get(domid)
+        if domain is not None and spares.is_of(domain, incarnation):
+            spares.died(self, domain, how, now_ns)
         if domain is None or domain.incarnation != incarnation or domain.life not in ALIVE:
             return
         domain.move(Event.DEATH)
         domain.last_death = core_dumps.describe_death(domain, how, core)
         self._withdraw(domain)
+        services.died(self, domain)
         if core:
             self.hardware.write_log(domain, core)
         self.announce("died", domain, domain.last_death)
@@ -272,7 +280,13 @@ class Hypervisor(Aftermath):
     def is_expected(self, domid: DomId, incarnation: Incarnation) -> bool:
         """Whether a process of this incarnation is one that may run."""
         domain = self.domains.get(domid)
-        return domain is not None and domain.incarnation == incarnation and domain.life in ALIVE
+        if domain is None:
+            return False
+        return spares.is_of(domain, incarnation) or (domain.incarnation == incarnation and domain.life in ALIVE)
+
+    def spare_reports(self, domid: DomId, incarnation: Incarnation, lacking: dict[str, str], trouble: str) -> None:
+        """A spare says what its sandbox lacks, and stands by; or why it cannot."""
+        spares.take_report(self, domid, incarnation, lacking, trouble)
 
     # ---- time --------------------------------------------------------------------------------------------------------
 
@@ -303,4 +317,6 @@ class Hypervisor(Aftermath):
                 case Due.TIMER:
                     domain.timer_ns = None
                     self.channels.raise_virq(domain.domid, VIRQ_TIMER)
+                case Due.SPARE:
+                    spares.due(self, domain, now_ns)
             self.deadlines.note(domain)

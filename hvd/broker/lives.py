@@ -11,11 +11,12 @@ import hashlib
 import re
 from collections import deque
 
-from hvd.broker import core_dumps, devices, fault_steps, hotplug, sandboxes
+from hvd.broker import core_dumps, devices, fault_steps, hotplug, sandboxes, services, spares
+from hvd.broker.birth_ports import bind_birth
 from hvd.broker.deadlines import Deadlines
-from hvd.broker.domain import ALIVE, Clock, Domain, Event, Life
+from hvd.broker.domain import ALIVE, NEVER_STARTED, Clock, Domain, Event, Life
 from hvd.broker.errors import Refused
-from hvd.broker.event_channels import VIRQ_UPCALL, EventChannels
+from hvd.broker.event_channels import EventChannels
 from hvd.broker.event_log import EventLog
 from hvd.broker.faults import Faults
 from hvd.broker.grant_tables import GrantTables
@@ -75,6 +76,7 @@ class Lives:
         self.events = EventLog(now_ns, wall_base_ns)
         self.faults = Faults()
         self.console: deque[str] = deque(maxlen=HYPERVISOR_LOG_LINES_MAX)
+        self.services: dict[str, services.Service] = {}
         self.leaving: hotplug.Leaving = {}
         self.denials: dict[DomId, int] = {}
         """How often the policy has denied something to each domain."""
@@ -180,6 +182,9 @@ class Lives:
         if len(config.devices) > DEVICES_MAX:
             text = f"domain {config.name!r} has {len(config.devices)} devices; {DEVICES_MAX} is the most"
             raise Refused(errno.EINVAL, text)
+        if config.service and not NAME.fullmatch(config.service):
+            text = f"service = {config.service!r} is no name: 1 to 64 letters, digits and _.+-"
+            raise Refused(errno.EINVAL, text)
         sandboxes.check(config)
         for key in ("on_poweroff", "on_reboot", "on_crash", "on_watchdog"):
             if getattr(config, key) not in set(Action):
@@ -227,9 +232,14 @@ class Lives:
 
     def _start(self, domain: Domain, now_ns: int) -> None:
         """A new incarnation, or none: one that cannot be built fails its domain and nothing else."""
+        takes_over = spares.takes_over(domain)
+        if not takes_over:
+            spares.dismiss(self, domain)
+            domain.incarnations = Incarnation(domain.incarnations + 1)
         domain.move(Event.START)
-        domain.incarnation = Incarnation(domain.incarnation + 1)
-        domain.restarts = domain.incarnation - 1
+        domain.restarts += domain.incarnation != NEVER_STARTED
+        domain.incarnation = domain.spare.incarnation if domain.spare is not None else domain.incarnations
+        domain.spare_deaths, domain.spare_trouble, domain.console_waits = 0, "", False
         domain.pid, domain.ready, domain.released, domain.shutdown, domain.shutdown_text = None, False, False, None, ""
         domain.fault = domain.kill_at_ns = domain.timer_ns = domain.sandbox_lacking = None
         domain.watchdogs, domain.refused, domain.store_port = {}, "", None
@@ -237,13 +247,16 @@ class Lives:
         self.deadlines.note(domain)
         domain.clock = Clock(started_ns=now_ns)
         try:
-            self._build(domain)
+            if takes_over:
+                spares.promote(self, domain, now_ns)
+            else:
+                self._build(domain)
         except OSError as error:
             self._abandon(domain, f"cannot be started: the host refused: {error.strerror}")
         except (StoreError, Refused) as error:
             self._abandon(domain, f"cannot be started: {error}")
         else:
-            self.announce("starting", domain, "")
+            self.announce("starting", domain, "its spare takes over" if takes_over else "")
 
     def _build(self, domain: Domain) -> None:
         """The process; then what it readies itself with: ports, console, endpoint; then what it asks of the store."""
@@ -253,19 +266,15 @@ class Lives:
             self.grants.add_domain(dom)
         self.hardware.create_domain(dom)
         self.hardware.fork_domain(domain)
-        self.upcalls[dom] = UpcallQueue()
-        self.channels.bind_virq(dom, VIRQ_UPCALL)
-        console_port = self.channels.alloc_unbound(dom, DOM0)
-        domain.console_channel = self.channels.ports[dom][console_port].channel
-        console = self.grants.allocate(dom, DOM0, 1, readonly=False)
-        self.grants.share(dom, console.id, 0, 1, at=GRANT_REF_CONSOLE)
+        console_port = bind_birth(self, domain, None)
         self.hardware.start_domain(domain)
         self.hardware.deliver_birth(domain)
+        self.hardware.open_endpoint(domain)  # while the process puts on its sandbox
         self._write_store(domain, console_port)
         if not (domain.config.paused and domain.incarnation == 1):
-            self._let_run(domain)
+            self.let_run(domain)
 
-    def _let_run(self, domain: Domain) -> None:
+    def let_run(self, domain: Domain) -> None:
         if not domain.released:
             domain.released = True
             self.hardware.let_run(domain)
@@ -275,8 +284,10 @@ class Lives:
         domain.move(Event.DEATH)
         self._withdraw(domain)
         self._fail(domain, text)
+        self.collect_store_events()
 
     def _fail(self, domain: Domain, text: str) -> None:
+        spares.dismiss(self, domain)
         domain.move(Event.GIVE_UP)
         domain.last_death = text
         self.announce("failed", domain, text)
@@ -327,10 +338,10 @@ class Lives:
         devices.drop_states(self.store, domain, self.own_devices(domain), self.client_devices(domain))
         if dom == DOM0:
             devices.drop_terminals(self.store, self.domains)
-        self.collect_store_events()
 
     def _remove(self, domain: Domain) -> None:
         dom = domain.domid
+        spares.dismiss(self, domain)
         devices.remove_domain(self.store, domain, self.own_devices(domain))
         if self.store.is_introduced(dom):
             self.store.release(dom)
@@ -341,6 +352,7 @@ class Lives:
             self.channels.remove_domain(dom)
             self.grants.remove_domain(dom)
         del self.domains[dom]
+        services.removed(self)
         self.collect_store_events()
         self.xsm.forget(dom)
         self.denials.pop(dom, None)

@@ -19,6 +19,7 @@ from hvd.broker.domain import ACTING, Domain
 from hvd.broker.groups import Groups
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.ledger import Ledger
+from hvd.broker.listeners import Listeners
 from hvd.broker.lives import SIGKILL
 from hvd.broker.message_faults import MessageFault, Request
 from hvd.broker.poller import Poller
@@ -30,6 +31,7 @@ from hvd.broker.state import (
     DIED,
     FAULTED,
     HUNG,
+    SPARE_REPORTS,
     STARTED,
     STORE_CALL,
     STORE_CLOSED,
@@ -42,7 +44,7 @@ from hvd.broker.world import World
 from hvd.broker.xenstored.connection import Connection
 from hvd.broker.xenstored.requests import answer, is_command
 from hvd.broker.xsm import Xsm
-from hvd.transport.codec import BadMessage, decode, pack_reply, unpack_request
+from hvd.transport.codec import BadMessage, decode, is_post, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.faults import FaultKind
@@ -57,6 +59,10 @@ from hvd.transport.xs_wire import Message
 YOUNG_ONLY = (700, 10, 1 << 30)
 """Thresholds of the garbage collector: what has lived through two collections is looked at only when a snapshot takes
 longer anyway. A store of 100,000 nodes would hold everybody up for tens of milliseconds, again and again."""
+QUIET_S = 0.005
+"""Nobody has wanted anything for so long: there is time to clear away."""
+RETIRED_MAX = 16
+"""Endpoints of the dead that wait for that."""
 CALLS_PER_TURN = 8
 """Hypercalls of one caller before the next caller has its turn."""
 
@@ -80,10 +86,10 @@ class Broker:
         self._ready: deque[DomId | None] = deque()
         self._due_ns: int | None = None
         self._disowned: set[tuple[int, int]] = set()
+        listeners = Listeners(self._on_fault, self._on_post, self._on_spare)
         self._world = World(
-            inheritance, self._poller, self._mark_ready, self._on_fault, self._on_post,
-            on_store_request=self._on_store_request,
-        )  # fmt: skip
+            inheritance, self._poller, self._mark_ready, listeners, on_store_request=self._on_store_request
+        )
         self._ledger = Ledger(self._world.held)
         self._recovery: Recovery | None = None
         if self._ledger.is_new:
@@ -105,6 +111,7 @@ class Broker:
                 self._world.say_goodbye()
             wait_s = self._wait_s()
             heard = self._poller.poll(0 if self._is_busy() else wait_s)
+            self._clear_away(idle=not heard and not self._is_busy())
             self._tick()
             self._serve_late()
             for _ in range(len(self._ready)):
@@ -127,6 +134,12 @@ class Broker:
         waiting = bool(self._ready) or self._recovery is not None
         return waiting or self._world.store_doors.has_more or self._state.hypervisor.store.has_unsettled
 
+    def _clear_away(self, *, idle: bool) -> None:
+        """What is left of the dead and in nobody's way."""
+        endpoints = self._world.endpoints
+        if endpoints.retired and (idle or endpoints.retired >= RETIRED_MAX):
+            endpoints.close_retired()
+
     # ---- coming to life ----------------------------------------------------------------------------------------------
 
     def _boot(self, inheritance: Inheritance) -> State:
@@ -141,7 +154,7 @@ class Broker:
             os.urandom(32), now, xsm=policy, wall_base_ns=wall_base_ns, groups=Groups(boot.groups)
         )
         self._world.connect(hypervisor)
-        self._world.listen()
+        self._world.listen_for_host()
         hypervisor.announce("booted", None, "")
         for config in boot.domains:
             hypervisor.create(config, now)
@@ -196,6 +209,7 @@ class Broker:
         waits = [BEAT_EVERY_S]
         waits += [(at - time.monotonic_ns()) / 1e9 for at in (due, beat, *late) if at is not None]
         waits += [] if lease_s is None else [lease_s]
+        waits += [QUIET_S] if self._world.endpoints.retired else []
         return max(0.0, min(waits))
 
     # ---- what comes in -----------------------------------------------------------------------------------------------
@@ -225,11 +239,18 @@ class Broker:
         said = notice.as_list() if notice is not None else []
         self._command([FAULTED, time.monotonic_ns(), domain.domid, domain.incarnation, said])
 
+    def _on_spare(self, domid: DomId, incarnation: Incarnation, lacking: dict[str, str], trouble: str) -> None:
+        self._command([SPARE_REPORTS, time.monotonic_ns(), domid, incarnation, lacking, trouble])
+
     def _on_post(self, domain: Domain, body: bytes) -> None:
-        """A hypercall that nobody waits for; what is wrong with it is told in the log."""
+        """A hypercall of one that comes to life: answered the way it came, or in the log when nobody waits for it."""
         self._world.cpus.worked_for(domain.domid)
         reply = self._answer(domain.domid, b"", body)
-        if reply is not None and reply.errno:
+        if reply is None:
+            return
+        if not is_post(body):
+            self._world.upcalls.reply(domain.domid, reply.sequence, reply.packed())
+        elif reply.errno:
             self._world.publisher.log("posted hypercall refused", domid=domain.domid, reason=str(reply.value))
 
     def _on_store_request(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
@@ -298,7 +319,7 @@ class Broker:
     def _answer_to(self, server: HypercallServer, domid: DomId | None, client: bytes, body: bytes) -> None:
         reply = self._answer(domid, client, body)
         if reply is not None:
-            server.reply(client, pack_reply(reply.sequence, reply.errno, reply.value, len(reply.descriptors)))
+            server.reply(client, reply.packed())
 
     def _answer_all(
         self, server: HypercallServer, domid: DomId, fault: MessageFault, requests: Iterable[Request]
@@ -310,7 +331,7 @@ class Broker:
                 continue
             fault.answered(reply.sequence, reply.errno)
             if not fault.loses_reply():
-                server.reply(client, pack_reply(reply.sequence, reply.errno, reply.value, len(reply.descriptors)))
+                server.reply(client, reply.packed())
         if fault.kind is FaultKind.KILL_IN_TRANSACTION:
             self._kill_in_transaction(domid, fault)
 

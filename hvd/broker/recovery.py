@@ -1,8 +1,8 @@
 """Makes the world agree with the tables that a new broker has rebuilt: what its predecessor had not got round to.
 
-First what everybody depends on: descriptors, deaths, processes that nobody expects. Then domain by domain: process,
-endpoint, birth, descriptors, events, bells. Hypercalls are served between these, so that two hundred domains keep
-nobody waiting whose own turn has come.
+First what everybody depends on: descriptors, spares, which any death may call upon, deaths, processes that nobody
+expects. Then domain by domain: process, endpoint, birth, descriptors, events, bells. Hypercalls are served between
+these, so that two hundred domains keep nobody waiting whose own turn has come.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from hvd.broker import spares
 from hvd.broker.domain import ALIVE, Domain, Life
-from hvd.broker.held import channel_key, domain_key, extent_key, medium_key, store_key, trace_key
+from hvd.broker.held import channel_key, domain_key, extent_key, medium_key, spare_key, store_key, trace_key
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.journal import Intent
 from hvd.broker.ledger import JOURNAL
@@ -63,7 +64,7 @@ class Recovery:
         hypervisor, world = self._hypervisor, self._world
         world.held.drop_unknown(_known_keys(hypervisor))
         world.stop_requested = hypervisor.stopping
-        world.listen()
+        world.listen_for_host()
         self._command([STORE_LOST, time.monotonic_ns()])
         for queue in hypervisor.upcalls.values():
             queue.send_again()
@@ -81,6 +82,8 @@ class Recovery:
         for domid, incarnation in self._alive:
             if not self._hypervisor.is_expected(DomId(domid), Incarnation(incarnation)):
                 self._disown(domid, incarnation)
+        for domain in self._hypervisor.domains.values():
+            self._take_over_spare(domain)
         lived = [domain for domain in self._hypervisor.domains.values() if domain.life in ALIVE]
         for domain in lived:
             process = domain.domid, domain.incarnation
@@ -88,6 +91,20 @@ class Recovery:
                 self._left.append(process)
             else:
                 self._command([DIED, time.monotonic_ns(), *process, *self._inheritance.ended[process]])
+
+    def _take_over_spare(self, domain: Domain) -> None:
+        """Before its domain, whose death in the next turn may already call upon it."""
+        if domain.spare is None:
+            return
+        process = domain.domid, domain.spare.incarnation
+        if process in self._inheritance.ended and process not in self._alive:
+            self._command([DIED, time.monotonic_ns(), *process, *self._inheritance.ended[process]])
+            return
+        if process not in self._alive:
+            self._world.fork_spare(domain)
+        self._world.start_spare(domain)
+        if self._alive.get(process) and domain.spare.pid is None:
+            self._command([STARTED, time.monotonic_ns(), *process, self._alive[process]])
 
     def _judge_intent(self, intent: Intent | None) -> None:
         """A hypercall that broker after broker is found dead over is refused, and its sender taken down."""
@@ -111,6 +128,7 @@ class Recovery:
         if pid is None:
             world.fork_domain(domain)
         world.start_domain(domain)
+        world.open_endpoint(domain)
         if (ring := self._hypervisor.store_ring_of(domain)) is not None:
             world.store_rings.attach(domain.domid, *ring, new=False)
         if pid and domain.pid is None:
@@ -144,6 +162,9 @@ def _known_keys(hypervisor: Hypervisor) -> set[str]:
     keys |= {medium_key(number) for number in hypervisor.media.opened.values()}
     for domain in hypervisor.domains.values():
         keys |= {domain_key(domain.domid), store_key(domain.domid)} if domain.life in ALIVE else set()
+        if domain.spare is not None:
+            channels, extents = spares.keys(domain)
+            keys |= {spare_key(domain.domid), *map(channel_key, channels), *map(extent_key, extents)}
     if hypervisor.tracing.phase is not Phase.OFF:
         keys |= {trace_key(*whose) for whose in (HYPERVISOR, *hypervisor.tracing.kept)}
     return keys

@@ -55,12 +55,8 @@ def take_report(domain: Domain, untrusted_lacking: dict[str, str]) -> str:
     """Note what an incarnation lacks, once: it says so before its kernel can say anything. A line for the log."""
     if domain.sandbox_lacking is not None:
         raise Refused(errno.EEXIST, f"domain {domain.domid} has reported its sandbox already")
-    lacking = {name: _on_one_line(untrusted_lacking[name]) for name in LAYERS if name in untrusted_lacking}
-    domain.sandbox_lacking = lacking
-    missing = [name for name in domain.config.sandbox_require if name in lacking]
-    if missing:
-        whys = "; ".join(f"{name}: {lacking[name]}" for name in missing)
-        domain.refused = f"its sandbox lacks what is required of it: {whys}"
+    domain.sandbox_lacking = lacking = known(untrusted_lacking)
+    domain.refused = missing(domain, lacking)
     lacks = "; ".join(f"{name} ({reason})" for name, reason in lacking.items()) or "nothing"
     kind = kind_of(domain)
     return f"domain {domain.domid} {domain.name}: sandbox {kind}: {', '.join(in_force(lacking))}; lacking: {lacks}"
@@ -69,6 +65,17 @@ def take_report(domain: Domain, untrusted_lacking: dict[str, str]) -> str:
 def _on_one_line(untrusted: str) -> str:
     """Whatever a domain says in the hypervisor's name begins no line of its own and moves no cursor."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in untrusted[:REASON_MAX])[:REASON_MAX]
+
+
+def known(untrusted_lacking: dict[str, str]) -> dict[str, str]:
+    """What a report says of layers that there are, bounded."""
+    return {name: _on_one_line(untrusted_lacking[name]) for name in LAYERS if name in untrusted_lacking}
+
+
+def missing(domain: Domain, lacking: dict[str, str]) -> str:
+    """Why it may not run with these layers lacking; "": it may."""
+    whys = "; ".join(f"{name}: {lacking[name]}" for name in domain.config.sandbox_require if name in lacking)
+    return f"its sandbox lacks what is required of it: {whys}" if whys else ""
 
 
 def describe(domain: Domain) -> dict[str, Any]:

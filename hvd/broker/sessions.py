@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hvd.broker.dispatch import Descriptors
+from hvd.transport.codec import pack_reply
 from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.limits import TOOLSTACK_CLIENTS_MAX
 
@@ -20,6 +21,10 @@ class Reply:
     errno: int
     value: Any
     descriptors: Descriptors = ()
+
+    def packed(self) -> bytes:
+        """As it goes to the caller."""
+        return pack_reply(self.sequence, self.errno, self.value, len(self.descriptors))
 
 
 @dataclass(slots=True)

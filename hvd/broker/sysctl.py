@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
-from hvd.broker import sandboxes
+from hvd.broker import sandboxes, services, spares
 from hvd.broker.domain import Domain
 from hvd.broker.errors import Refused
 from hvd.transport import messages as m
@@ -31,6 +31,8 @@ def describe(h: Hypervisor, domain: Domain, now_ns: int) -> dict[str, Any]:
         "pid": domain.pid,
         "ready": domain.serves,
         "restarts": domain.restarts,
+        "spare": spares.describe(domain),
+        "service": services.describe(h, domain),
         "memory": domain.config.memory,
         "vcpus": domain.config.vcpus,
         "driver_domain": domain.config.driver_domain,

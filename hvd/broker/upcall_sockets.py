@@ -1,7 +1,7 @@
 """The broker's ends of the domains' upcall sockets: what waits to be written there, and what is read there.
 
-Written are birth, descriptors and watch events, in that order. Read are a domain's hypercalls while it comes to life,
-and then its fault notice, if a core of it may be wanted.
+Written are birth, descriptors and replies, and behind them watch events. Read are a domain's hypercalls while it comes
+to life, and then its fault notice, if a core of it may be wanted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hvd.transport.errors import PeerFault
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DomId
 from hvd.transport.limits import MESSAGE_BYTES_MAX
-from hvd.transport.upcalls import DESCRIPTORS, EVENT
+from hvd.transport.upcalls import DESCRIPTORS, EVENT, REPLY, REPLY_BYTES_MAX, TOO_LARGE
 
 POSTS_PER_TURN = 8
 OUTBOX_MAX = 64
@@ -130,6 +130,12 @@ class UpcallSockets:
     def _to_send(self, key: str, index: int) -> int:
         """A descriptor to send; a medium whose device went before its backend heard of it is an empty file by now."""
         return self._held.by_key[key][index] if key in self._held.by_key else self._nothing
+
+    def reply(self, domid: DomId, sequence: int, packed: bytes) -> None:
+        """Answer a hypercall that came over the upcall socket; nothing if it has ended its caller."""
+        if domain_key(domid) in self._held.by_key:
+            fits = len(packed) <= REPLY_BYTES_MAX
+            self.tell(domid, [REPLY, packed] if fits else [TOO_LARGE, sequence])
 
     def tell(self, domid: DomId, message: list[Any], descriptors: tuple[int, ...] = ()) -> None:
         """Say something unasked, now or when the socket takes it; whoever lets too much wait is killed."""

@@ -12,10 +12,11 @@ from typing import Any
 
 import zmq
 
-from hvd.broker import core_dumps, sandboxes
+from hvd.broker import core_dumps, devices, sandboxes
 from hvd.broker.audit import AuditLog
 from hvd.broker.bells import Bells
 from hvd.broker.callers_cpus import CallersCpus
+from hvd.broker.certificates import birth_certificate, birth_descriptors
 from hvd.broker.console_log import ConsoleLog
 from hvd.broker.domain import Domain
 from hvd.broker.endpoints import CONNECTIONS_MAX, Endpoints
@@ -25,11 +26,9 @@ from hvd.broker.faults import Fault
 from hvd.broker.hardware import Refusal
 from hvd.broker.heart import Heart
 from hvd.broker.held import (
-    INFO_READ_ONLY,
     PAGE,
     STDIO,
     STDIO_DOMAIN,
-    TRACE,
     UPCALL_DOMAIN,
     HeldDescriptors,
     channel_key,
@@ -37,9 +36,12 @@ from hvd.broker.held import (
     extent_key,
 )
 from hvd.broker.hypervisor import Hypervisor
+from hvd.broker.listeners import Listeners
 from hvd.broker.lives import SIGKILL
 from hvd.broker.poller import Poller
 from hvd.broker.publisher import Publisher
+from hvd.broker.spare_hardware import SpareHardware
+from hvd.broker.spare_processes import SpareProcesses
 from hvd.broker.store import WatchEvent
 from hvd.broker.trace_buffers import TraceBuffers, as_reply
 from hvd.broker.tracing import Phase
@@ -49,7 +51,6 @@ from hvd.broker.xenstored.rings import StoreRings
 from hvd.broker.xenstored.sockets import HOST, StoreSockets
 from hvd.transport.channels import events_sent
 from hvd.transport.descriptors import send_message
-from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, DOMID_XEN, DomId, ExtentId, Incarnation, Port
 from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, STRIKE, Inheritance
 from hvd.transport.run_dir import STORE_SOCKET, XENSTORED
@@ -64,7 +65,7 @@ PART_LEAST = 32
 """Descriptors that a domain may hold however many domains there are: those of its birth, and a few."""
 
 
-class World:
+class World(SpareHardware):
     """Everything outside the tables."""
 
     def __init__(
@@ -72,8 +73,7 @@ class World:
         inheritance: Inheritance,
         poller: Poller,
         on_ready: Callable[[DomId | None], None],
-        on_fault: Callable[[Domain, FaultNotice | None], None],
-        on_post: Callable[[Domain, bytes], None],
+        listeners: Listeners,
         *,
         on_store_request: CarryOut,
     ) -> None:
@@ -96,10 +96,14 @@ class World:
         self.console_log = ConsoleLog(inheritance.run_dir, poller, self.cpus.worked_for)
         self.audit_log = AuditLog(inheritance.run_dir)
         self.upcalls = UpcallSockets(
-            self.held, poller, self.publisher.log, kill=self._kill, on_fault=on_fault, on_post=on_post
+            self.held, poller, self.publisher.log, kill=self._kill,
+            on_fault=listeners.on_fault, on_post=listeners.on_post,
+        )  # fmt: skip
+        self.spares = SpareProcesses(
+            self.held, self.endpoints, poller, inheritance.run_dir, listeners.on_spare_report
         )
         self.refusals: list[Refusal] = []
-        self._unsettled: list[Callable[[], None]] = []
+        self.unsettled: list[Callable[[], None]] = []
         """What waits until the command it comes from is in the journal."""
         self._hypervisor: Hypervisor | None = None
 
@@ -110,7 +114,7 @@ class World:
         self.publisher.connect(lambda: (hypervisor.booted_ns, hypervisor.events.last))
         hypervisor.attach(self)
 
-    def listen(self) -> None:
+    def listen_for_host(self) -> None:
         """dom0's XenStore socket for the host's programs; a broker that cannot have it is none."""
         self.store_sockets.listen(HOST, self.endpoints.make_directory(XENSTORED))
 
@@ -122,7 +126,7 @@ class World:
     # ---- channels and extents ----------------------------------------------------------------------------------------
 
     def create_channel(self, channel: int, owner: DomId) -> None:
-        with self._noting_refusal("channel", channel):
+        with self.noting_refusal("channel", channel):
             self._keep_to_part(owner)
             self.held.create_channel(channel)
 
@@ -139,7 +143,7 @@ class World:
         self.held.endpoint(channel, side).mark_open()
 
     def create_extent(self, extent: ExtentId, owner: DomId, pages: int, *, readonly: bool) -> None:
-        with self._noting_refusal("extent", extent):
+        with self.noting_refusal("extent", extent):
             self._keep_to_part(owner)
             self.held.create_extent(extent, pages, readonly=readonly)
 
@@ -157,7 +161,7 @@ class World:
             raise OSError(errno.EMFILE, text)
 
     def seal_extent(self, extent: ExtentId) -> None:
-        with self._noting_refusal("seal", extent):
+        with self.noting_refusal("seal", extent):
             self.held.seal_extent(extent)
 
     def release_extent(self, extent: ExtentId) -> None:
@@ -174,7 +178,7 @@ class World:
         return os.pread(self.held.extent(extent), length, offset)
 
     def open_medium(self, number: int, path: str, *, readonly: bool) -> None:
-        with self._noting_refusal("medium", number):
+        with self.noting_refusal("medium", number):
             self.held.open_medium(number, path, readonly=readonly)
 
     def release_medium(self, number: int) -> None:
@@ -183,8 +187,8 @@ class World:
     # ---- domains -----------------------------------------------------------------------------------------------------
 
     def create_domain(self, domid: DomId) -> None:
-        with self._noting_refusal("domain", domid):
-            self.held.create_domain(domid)
+        with self.noting_refusal("domain", domid):
+            self.held.create_domain(domain_key(domid))
 
     def release_domain(self, domid: DomId) -> None:
         """Whatever of it there is: it may have been refused half-way."""
@@ -192,7 +196,7 @@ class World:
         self.console_log.forget(domid)
         self.cpus.forget(domid)
         self.audit_log.forget(domid)
-        self.endpoints.close(domid)
+        self.endpoints.retire(domid)
         self.upcalls.forget(domid)
         self.store_doors.disconnect(domid)
         self.store_rings.detach(domid)
@@ -203,73 +207,74 @@ class World:
         """Ask the machine for its process, which waits for its birth."""
         descriptors = self.held.by_key[domain_key(domain.domid)]
         spawn = [SPAWN, domain.domid, domain.incarnation, domain.name, sandboxes.layers_off(domain)]
-        self._tell_machine(spawn, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN]))
+        self.tell_machine(spawn, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN]))
 
     def start_domain(self, domain: Domain) -> None:
-        """Open its endpoint, set its clock and its trace: it may be born."""
-        tracing = self.hypervisor.tracing
-        with self._noting_refusal("start", domain.domid):
-            self.open_endpoint(domain)
+        """Make its endpoint's directory, set its clock and its trace: it may be born."""
+        secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
+        with self.noting_refusal("start", domain.domid):
+            self.endpoints.prepare(domain.domid, domain.incarnation, secret)
             self.update_shared_info(domain)
-            if tracing.phase is Phase.ON and tracing.wants(domain):
-                self.trace.switch(domain.domid, on=True)
+            self.switch_wanted_trace(domain)
+
+    def switch_wanted_trace(self, domain: Domain) -> None:
+        tracing = self.hypervisor.tracing
+        if tracing.phase is Phase.ON and tracing.wants(domain):
+            self.trace.switch(domain.domid, on=True)
 
     def open_endpoint(self, domain: Domain) -> None:
         """Bind the endpoint of this incarnation: for a new one, or again in a new broker."""
         secret = self.hypervisor.secret_key(domain.domid, domain.incarnation)
+        with self.noting_refusal("endpoint", domain.domid):
+            self.endpoints.open(domain.domid, secret)
+        self.listen(domain)
+
+    def listen(self, domain: Domain) -> None:
+        """To what it prints, and to what it has to say before it is ready; where it runs is what we follow."""
         self.cpus.learn(domain.domid, domain.config.cpus)
-        self.endpoints.open(domain.domid, domain.incarnation, secret)
         self.store_sockets.listen(domain.domid, self.endpoints.directory_of(domain.domid))
         self.console_log.attach(domain.domid, domain.name, self.held.by_key[domain_key(domain.domid)][STDIO])
         self.upcalls.listen(domain)
 
     def deliver_birth(self, domain: Domain) -> None:
         """Tell a process which domain it is, and what it is born with: it readies itself, and runs nothing yet."""
-        hypervisor = self.hypervisor
-        console_port, upcall_port = hypervisor.birth_ports(domain)
-        extent, console, upcall = hypervisor.console_descriptors(domain)
-        certificate = {
-            "domid": domain.domid, "incarnation": domain.incarnation, "name": domain.name,
-            "traceable": core_dumps.may_be_wanted(domain.config),
-            "reports_faults": core_dumps.reports_faults(domain.config),
-            "kernel": domain.config.kernel, "args": domain.config.args, "cpus": domain.config.cpus,
-            "console_port": console_port, "upcall_port": upcall_port,
-            "run_dir": self.inheritance.run_dir,
-            "endpoint": self.endpoints.name(domain.domid, domain.incarnation),
-            "sandbox": sandboxes.settings(domain),
-            "devices": [[device.kind, device.devid] for device, _ in hypervisor.own_devices(domain)],
-            "server_key": self.endpoints.public_key(domain.domid),
-        }
-        by_key = self.held.by_key
-        channel, virq = by_key[channel_key(console)], by_key[channel_key(upcall)]
-        descriptors = (
-            by_key[domain_key(domain.domid)][INFO_READ_ONLY], by_key[domain_key(domain.domid)][TRACE],
-            by_key[extent_key(extent)][0],
-            channel[PAGE], channel[1], channel[2], virq[PAGE], virq[1],
+        endpoint = self.endpoints.name(domain.domid, domain.incarnation)
+        server_key = self.endpoints.public_key(domain.domid)
+        certificate = birth_certificate(
+            self.hypervisor, domain, domain.incarnation, run_dir=self.inheritance.run_dir, endpoint=endpoint,
+            server_key=server_key, spare=False,
         )  # fmt: skip
+        born_with = self.hypervisor.console_descriptors(domain)
+        descriptors = birth_descriptors(self.held, domain_key(domain.domid), *born_with)
         self.upcalls.tell(domain.domid, [BIRTH, certificate], descriptors)
 
     def let_run(self, domain: Domain) -> None:
-        self._unsettled.append(lambda: self._let_run(domain.domid))
+        self.unsettled.append(lambda: self._let_run(domain.domid))
 
     def _let_run(self, domid: DomId) -> None:
         """From here on it runs: the journal knows it. Nothing if it was abandoned in the same command."""
         if domain_key(domid) in self.held.by_key:
-            self.upcalls.tell(domid, [RUN])
+            self.upcalls.tell(domid, [RUN, self._served(domid)])
             self.heart.begin(self.hypervisor.domains[domid], time.monotonic_ns())
+
+    def _served(self, domid: DomId) -> list[list[str]]:
+        """The devices that whoever is let run finds below its `backend`: so it need not look for them."""
+        hypervisor = self.hypervisor
+        domain = hypervisor.domains[domid]
+        return devices.served(hypervisor.store, domain, hypervisor.client_devices(domain))
 
     def signal_domain(self, domain: Domain, number: int) -> None:
         message = [SIGNAL, domain.domid, domain.incarnation, number]
-        self._unsettled.append(lambda: self._tell_machine(message))
+        self.unsettled.append(lambda: self.tell_machine(message))
 
     def dump_domain(self, domain: Domain) -> None:
         fault = domain.fault.as_list() if domain.fault is not None else []
         message = [DUMP, domain.domid, domain.incarnation, core_dumps.core_name(domain), fault]
-        self._unsettled.append(lambda: self._tell_machine(message))
+        self.unsettled.append(lambda: self.tell_machine(message))
 
     def settle(self) -> None:
         """The command is in the journal: do what cannot be taken back."""
-        waiting, self._unsettled = self._unsettled, []
+        waiting, self.unsettled = self.unsettled, []
         for act in waiting:
             act()
         self.held.settle()
@@ -281,14 +286,14 @@ class World:
     def update_shared_info(self, domain: Domain) -> None:
         clock = domain.clock
         wall_base = time.time_ns() - (time.monotonic_ns() - clock.started_ns)
-        page = self.held.shared_info(domain.domid)
+        page = self.held.shared_info(domain_key(domain.domid))
         write_time_info(page, TimeInfo(clock.started_ns, clock.paused_ns, wall_base, domain.domid, domain.incarnation))
         page.close()
 
     # ---- tracing -----------------------------------------------------------------------------------------------------
 
     def start_trace(self) -> None:
-        with self._noting_refusal("trace", DOMID_XEN):
+        with self.noting_refusal("trace", DOMID_XEN):
             self.trace.start()
         self.trace.all_ports(self.hypervisor.channels)
 
@@ -296,7 +301,7 @@ class World:
         self.trace.end()
 
     def switch_trace(self, domain: Domain, *, on: bool) -> None:
-        with self._noting_refusal("trace", domain.domid):
+        with self.noting_refusal("trace", domain.domid):
             self.trace.switch(domain.domid, on=on)
 
     def clear_trace(self, domain: Domain) -> None:
@@ -335,13 +340,13 @@ class World:
 
     def flip_bits(self, domain: Domain, number: int, bits: list[tuple[ExtentId, int, int]]) -> None:
         """Whoever uses the pages is woken, so that it looks."""
-        self._unsettled += [lambda: self.faults.flip(number, bits), lambda: self.bells.ring_all(domain.domid)]
+        self.unsettled += [lambda: self.faults.flip(number, bits), lambda: self.bells.ring_all(domain.domid)]
 
     def fault_counts(self, number: int) -> dict[str, int]:
         return self.faults.counts(number)
 
     def strike(self, role: str, number: int, for_ms: int) -> None:
-        self._unsettled.append(lambda: self._tell_machine([STRIKE, role, number, for_ms]))
+        self.unsettled.append(lambda: self.tell_machine([STRIKE, role, number, for_ms]))
 
     # ---- the upcall socket -------------------------------------------------------------------------------------------
 
@@ -364,12 +369,12 @@ class World:
 
     def _kill(self, domid: DomId) -> None:
         """At once: no command asks for it."""
-        self._tell_machine([SIGNAL, domid, self.hypervisor.domains[domid].incarnation, SIGKILL])
+        self.tell_machine([SIGNAL, domid, self.hypervisor.domains[domid].incarnation, SIGKILL])
 
     # ---- refusals ----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _noting_refusal(self, what: str, number: int) -> Iterator[None]:
+    def noting_refusal(self, what: str, number: int) -> Iterator[None]:
         """A no of the host's becomes part of the command."""
         try:
             yield
@@ -387,7 +392,7 @@ class World:
 
     def attach_store_ring(self, domid: DomId, extent: ExtentId, channel: int) -> None:
         """Nothing a domain may hear of before its hypercall is in the journal: it has the page from its answer."""
-        with self._noting_refusal("ring", domid):
+        with self.noting_refusal("ring", domid):
             self.store_rings.attach(domid, extent, channel, new=True)
 
     def reset_store_ring(self, domid: DomId) -> None:
@@ -411,7 +416,7 @@ class World:
         self.audit_log.note(source, line)
 
     def publish(self, event: Event) -> None:
-        self._unsettled.append(lambda: self.publisher.publish(event))
+        self.unsettled.append(lambda: self.publisher.publish(event))
 
     def stop_machine(self, *, reboot: bool) -> None:
         """Noted: the reply to whoever asked goes out first."""
@@ -420,7 +425,7 @@ class World:
     def say_goodbye(self) -> None:
         """Let the last replies out, then have the machine end everything, us among it."""
         self._context.destroy(linger=GOODBYE_MS)
-        self._tell_machine([STOP, self.stop_requested])
+        self.tell_machine([STOP, self.stop_requested])
         signal.pause()
 
     def physinfo(self) -> dict[str, Any]:
@@ -437,7 +442,7 @@ class World:
 
     def disown(self, domid: int, incarnation: int) -> None:
         """A process that has no place in the tables: as if it had never been."""
-        self._tell_machine([DISOWN, domid, incarnation])
+        self.tell_machine([DISOWN, domid, incarnation])
 
-    def _tell_machine(self, message: list[Any], descriptors: tuple[int, ...] = ()) -> None:
+    def tell_machine(self, message: list[Any], descriptors: tuple[int, ...] = ()) -> None:
         send_message(self.inheritance.link, message, descriptors)

@@ -49,6 +49,9 @@ from hvd.transport.pulse import Pulse
 DEATHS_MAX = 5
 """Brokers in a row that may die before they say `up`, zygotes before they fork; then the machine powers off."""
 POWER_OFF_DEADLINE_S = 10.0
+ENDED_MAX = 4
+"""Ends of a domid's processes that are remembered: of the domain and its spare, and of those that a broker asked for
+and did not live to record."""
 
 
 class Machine:
@@ -77,8 +80,7 @@ class Machine:
         self._zygote: socket.socket | None = None
         self._spawns = Spawns()
         self._ended: dict[tuple[int, int], tuple[str, str]] = {}
-        """How the processes of each domid's last two incarnations ended, and their cores: for a broker that was not
-        there."""
+        """How each domid's last processes ended, and their cores: for a broker that was not there."""
         self._broker_end = ""
         self._epoll = select.epoll()
         self._children = Children(self._epoll)
@@ -276,7 +278,9 @@ class Machine:
 
     def _report_end(self, domid: int, incarnation: int, how: str, core: str) -> None:
         self._ended[domid, incarnation] = how, core
-        self._ended.pop((domid, incarnation - 2), None)
+        ended = [process for process in self._ended if process[0] == domid]
+        for process in ended[:-ENDED_MAX]:
+            del self._ended[process]
         self._tell_broker([DIED, domid, incarnation, how, core])
 
     def _reap(self, child: Child) -> None:
@@ -289,8 +293,6 @@ class Machine:
         self._children.remove(child)
         self._strikes.forget(child)
         how = self._watches.describe_end(child.role, how)
-        for group in self._groups:
-            group.remove(child.pid)
         match child.role:
             case "domain":
                 self._report_end(child.domid, child.incarnation, how, self._dumps.died(child))
@@ -307,6 +309,8 @@ class Machine:
             case _:
                 self._tell_broker([ZYGOTE_DIED, how])
                 self._zygote_died()
+        for group in self._groups:  # only now: somebody waits for the word of a death
+            group.remove(child.pid)
 
     def _too_many_deaths(self, role: str, how: str) -> bool:
         """A process that cannot live is not forked for ever."""

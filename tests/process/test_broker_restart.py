@@ -59,11 +59,14 @@ def main(guest):
         call(m.GnttabEndAccess(ref, 2))
         call(m.GnttabFree(extent))
         rounds += 1
+    guest.ready()
     for port in ports:
         call(m.EvtchnClose(port))
     guest.runtime.store.write('data/report', f'{rounds} rounds')
     guest.run_forever()
 """
+COMING_TO_LIFE = f"AUTO_READY = False\n{BUSY}"
+"""It says that it is ready when it is told to stop: until then it calls over its upcall socket."""
 
 ANSWERING = """
 def main(guest):
@@ -93,7 +96,7 @@ from hvd.transport.ids import DOMID_SELF
 
 def main(guest):
     '''Asks for descriptors and never reads them, then reads them.'''
-    socket, upcalls = guest.runtime.hypercalls._socket, guest.runtime._upcalls
+    socket, upcalls = guest.runtime.hypercalls.connection._socket, guest.runtime._upcalls
     sequence, descriptors = 10**6, 0
 
     def ask(received):
@@ -112,7 +115,7 @@ def main(guest):
     upcalls.read_all()
     report.append(upcalls.descriptors_received - before)
     report.append(ask(upcalls.descriptors_received)[1])
-    guest.runtime.hypercalls._sequence = sequence
+    guest.runtime.hypercalls.requests.sequence = sequence
     guest.runtime.store.write('data/report', repr(report))
     guest.run_forever()
 """
@@ -269,10 +272,14 @@ class Typist(threading.Thread):
         return self.lines
 
 
+@pytest.mark.parametrize("text", [BUSY, COMING_TO_LIFE], ids=["ready", "coming to life"])
 def test_every_hypercall_of_guests_and_programs_is_carried_out_once_whenever_the_broker_dies(
-    cluster: Cluster, kernel: Callable[[str], str]
+    cluster: Cluster, kernel: Callable[[str], str], text: str
 ) -> None:
-    guests = [boot(cluster, kernel(BUSY), f"busy-{n}") for n in range(2)]
+    path = kernel(text)
+    guests = [cluster.create(DomainConfig(f"busy-{n}", path, on_crash="preserve")) for n in range(2)]
+    for guest in guests:
+        until(lambda guest=guest: read(cluster, guest, "data/rounds") is not None, "a first round")  # type: ignore[misc]
     typist = Typist(cluster.run_dir)
     typist.start()
     dice = random.Random(5)
@@ -284,6 +291,7 @@ def test_every_hypercall_of_guests_and_programs_is_carried_out_once_whenever_the
     assert len(brokers) == 26
     for guest in guests:
         write(cluster, guest, "data/stop", "1")
+        guest.wait_ready(DEADLINE_S)
         rounds = int(report_of(cluster, guest).split()[0])
         assert rounds > 20
         assert read(cluster, guest, "data/rounds") == str(rounds - 1)
@@ -439,3 +447,28 @@ def test_a_hypercall_that_brokers_crash_over_takes_its_sender_down_and_nobody_el
     steady = cluster.info()["broker_pid"]
     cluster.create(DomainConfig("next", "hvd:idle")).wait_ready(DEADLINE_S)
     assert cluster.info()["broker_pid"] == steady
+
+
+LARGE = """
+from hvd.transport.upcalls import REPLY_BYTES_MAX
+
+AUTO_READY = False
+
+def main(guest):
+    store, size = guest.runtime.store, 2000
+    count = REPLY_BYTES_MAX // size + 1
+    for number in range(count):
+        store.write(f'data/large/{number}', b'x' * size)
+    found = store.read_all('data/large')
+    assert found == {str(number): 'x' * size for number in range(count)}, found
+    store.write('data/report', f'{count * size} bytes')
+    guest.ready()
+    guest.run_forever()
+"""
+
+
+def test_a_domain_that_comes_to_life_reads_more_than_its_upcall_socket_carries(
+    cluster: Cluster, kernel: Callable[[str], str]
+) -> None:
+    guest = boot(cluster, kernel(LARGE))
+    assert read(cluster, guest, "data/report") == "34000 bytes"

@@ -44,12 +44,12 @@ from hvd.transport.codec import unpack_reply
 
 def main(guest):
     '''Sends each of the messages in `data/messages` as it is, and writes what comes back.'''
-    socket, store = guest.runtime.hypercalls._socket, guest.runtime.store
+    socket, store = guest.runtime.hypercalls.connection._socket, guest.runtime.store
     replies = []
     for message in [bytes.fromhex(line) for line in guest.args]:
         socket.send(message)
         replies.append(list(unpack_reply(socket.recv())[:3]) if socket.poll(20_000) else None)
-    guest.runtime.hypercalls._sequence = 10**9
+    guest.runtime.hypercalls.requests.sequence = 10**9
     store.write('data/outcome', repr(replies))
     guest.run_forever()
 """
@@ -277,7 +277,7 @@ def test_an_oversized_message_is_refused_and_a_huge_one_only_ends_its_connection
     text = """
 from hvd.transport.codec import unpack_reply
 def main(guest):
-    socket = guest.runtime.hypercalls._socket
+    socket = guest.runtime.hypercalls.connection._socket
     socket.send(b'x' * 70_000)
     reply = unpack_reply(socket.recv())
     socket.send(b'x' * 1_000_000)

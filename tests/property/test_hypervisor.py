@@ -12,8 +12,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from hvd.broker import spares
 from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ALIVE, Life
 from hvd.broker.groups import Groups
@@ -36,7 +37,7 @@ GROUPS = [
 ]
 PATHS = ["data/a", "data/a/b", "/local/domain/1/data", "/tool/x", "name", "no//path", "@releaseDomain"]
 TOOLSTACK = "t:aa"
-REFUSABLE = ["channel", "extent", "seal", "domain", "start", "trace"]
+REFUSABLE = ["channel", "extent", "seal", "domain", "start", "endpoint", "spare", "start spare", "trace"]
 
 
 class FlakyHardware(NoHardware):
@@ -99,6 +100,8 @@ CONFIGS = st.builds(
         max_size=2,
     ),
     paused=st.booleans(),
+    spare=st.booleans(),
+    service=st.sampled_from(["", "gate", "gate"]),
     seclabel=st.sampled_from(["", "", "safety_t", "lost_t"]),
     sandbox_require=st.lists(st.sampled_from(["root", "seccomp"]), max_size=1),
 )
@@ -248,6 +251,54 @@ class Replay(RuleBasedStateMachine):
             domain = alive[number % len(alive)]
             self.command("died", self.now, domain.domid, domain.incarnation - stale, "killed by SIGKILL", core)
 
+    @rule(stands=st.booleans(), trouble=st.sampled_from(["", "", "broken"]), dies=st.integers(0, 3))
+    def spares_come_and_go(self, stands: bool, trouble: str, dies: int) -> None:
+        for domain in list(self.state.hypervisor.domains.values()):
+            if domain.spare is None:
+                continue
+            self.pid += 1
+            process = domain.domid, domain.spare.incarnation
+            self.command("started", self.now, *process, self.pid)
+            if stands:
+                self.command("spare reports", self.now, *process, {"cgroup": "refused"}, trouble)
+            if dies == 0:
+                self.command("died", self.now, *process, "killed by SIGKILL", "")
+
+    @rule(number=GUESTS, ready=st.booleans())
+    def a_domain_dies_beside_its_spare(self, number: int, ready: bool) -> None:
+        """And the spare, which has taken over, is ready or dies too."""
+        with_spares = [d for d in self.state.hypervisor.domains.values() if d.spare is not None and d.life in ALIVE]
+        if not with_spares:
+            return
+        domain = with_spares[number % len(with_spares)]
+        self.command("died", self.now, domain.domid, domain.incarnation, "killed by SIGKILL", "")
+        if domain.life is Life.RUNNING and ready:
+            self.hypercall(domain.domid, domain_session(domain.domid, domain.incarnation), m.DomainReady())
+        elif domain.life is Life.RUNNING:
+            self.command("died", self.now, domain.domid, domain.incarnation, "killed by SIGKILL", "")
+
+    @invariant()
+    def a_spare_is_nobodys_but_its_own(self) -> None:
+        """Its channels are no port's, its page is no grant's, its number is no other process's."""
+        hypervisor = self.state.hypervisor
+        bound = {b.channel for ports in hypervisor.channels.ports.values() for b in ports.values()}
+        for domain in hypervisor.domains.values():
+            channels, extents = spares.keys(domain)
+            assert not bound & set(channels)
+            assert not hypervisor.grants.extents() & set(extents)
+            assert domain.spare is None or domain.incarnation < domain.spare.incarnation <= domain.incarnations
+            assert domain.spare is None or domain.life in ALIVE or domain.life is Life.BACKING_OFF
+
+    @invariant()
+    def a_service_has_one_that_is_active_and_others_that_stand_by(self) -> None:
+        """All of them ready, each with a process that the kernel has not reported dead."""
+        hypervisor = self.state.hypervisor
+        for service in hypervisor.services.values():
+            members = [*service.standing, *([] if service.active is None else [service.active])]
+            assert len(members) == len(set(members))
+            assert all(hypervisor.domains[domid].serves for domid in members)
+            assert service.active is not None or not service.standing
+
     @rule(number=GUESTS, stale=st.booleans(), notice=st.sampled_from([[], [11, 1, 4096, 8192]]))
     def a_domain_faults(self, number: int, stale: bool, notice: list[int]) -> None:
         domain = self.domain(number)
@@ -260,7 +311,7 @@ class Replay(RuleBasedStateMachine):
         if domain.domid:
             self.command("hung", self.now, domain.domid, domain.incarnation - stale, "it hangs: stopped")
 
-    @rule(ms=st.sampled_from([1, 20, 2000]))
+    @rule(ms=st.sampled_from([1, 40, 2000]))
     def time_passes(self, ms: int) -> None:
         self.now += ms * 1_000_000
         due = self.state.hypervisor.next_deadline_ns()

@@ -1,76 +1,215 @@
-"""A driver domain killed again and again under load: how long its guest waits, and whether anything is lost."""
+"""A driver domain killed again and again under load, with and without a spare: how long its guest waits, for what."""
 
 from __future__ import annotations
 
+import os
+import random
+import select
+import signal
 import time
 from bisect import bisect_right
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise, takewhile
 from pathlib import Path
 
 from hvd.toolstack.bench.disks import disk, disk_domain, make_image
 from hvd.toolstack.bench.figures import Figure, Goal
-from hvd.toolstack.cluster import Cluster, Domain
+from hvd.toolstack.cluster import Cluster, Domain, EventStream, LifecycleEvent
 from hvd.toolstack.faults.checker import Checker, Verdict
-from hvd.toolstack.faults.killer import Killer
 from hvd.transport.errors import HvdError
 from hvd.transport.messages import DomainConfig
 
 DISK, WRITER = "bench-disk", "bench-writer"
 DEADLINE_S = 60.0
+PAUSE_S = 0.05
+"""Between a driver domain that is whole again and its next death, on average."""
+OPERATIONS_BETWEEN = 100
+STANDS_BY = "stands by"
+COLD, WARM = "", " with a spare"
+GOALS = {COLD: (Goal("p50", 10.0), Goal("p99", 50.0)), WARM: (Goal("p50", 2.0), Goal("p99", 10.0))}
+"""Of the whole time that its guest waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """When what became of one kill, in nanoseconds of CLOCK_MONOTONIC."""
+
+    killed: int
+    suspected: int
+    """The kernel told us, who hold its process's pidfd."""
+    fenced: int
+    """The hypervisor had reaped it, and had begun to take back what it held."""
+    started: int
+    """Its successor was asked for, or its spare let run."""
+    ready: int
+    """Its successor served."""
+    completed: int = 0
+    """Its guest was given the first answer of the successor's."""
 
 
 def measure_recovery(
     cluster: Cluster, directory: Path, kills: int, tell: Callable[[str], None], seed: int = 1
 ) -> tuple[list[Figure], Verdict]:
-    """A guest keeps eight operations of up to 256 KiB in flight on a disk whose driver domain is killed."""
-    image, acks = make_image(directory / "recovery.img"), directory / "acks"
-    driver = cluster.create(disk_domain(DISK))
-    arguments = [f"acks={acks}", f"seed={seed}"]
-    devices, paths = [disk(image, DISK)], [f"{acks}:w"]
-    writer = cluster.create(
-        DomainConfig(
-            WRITER, "hvd:disk_exerciser", args=arguments, on_crash="preserve", devices=devices, paths=paths
-        )
-    )
-    writer.wait_ready(DEADLINE_S)
-    checker = Checker(str(image), str(acks), seed)
-    killed_ns = []
-    killer = Killer(cluster, [driver], seed=seed, interval_s=0.05, deadline_s=DEADLINE_S)
-    for recovery in killer.run(kills, tell):
-        if not recovery.recovered:
-            raise HvdError(f"{DISK} did not come back from kill {recovery.number}: {recovery.outcome}")
-        killed_ns.append(recovery.killed_ns)
-        _wait_for_progress(checker, recovery.killed_ns, writer)
-        if recovery.number % 10 == 0:
-            checker.check()
-    verdict = checker.check()
-    writer.destroy()
-    driver.destroy()
-    ends = [*killed_ns[1:], time.monotonic_ns()]
-    samples = [first_completion_ms(checker.times_ns, at, until) for at, until in zip(killed_ns, ends, strict=True)]
-    goals = (Goal("p50", 30.0), Goal("p99", 150.0))
-    return [Figure("driver domain SIGKILL to the guest's next completed request", "ms", samples, goals)], verdict
+    """A guest keeps eight operations of up to 256 KiB in flight on a disk whose driver domain is killed.
+
+    So many kills of one without a spare, then of one with; each when the one before is whole again, its spare included.
+    """
+    figures, verdicts = [], []
+    for kind, wants_spare in ((COLD, False), (WARM, True)):
+        load = Load(cluster, directory, seed, spare=wants_spare)
+        try:
+            deaths = load.kill(kills, partial(_tell, tell, kills, kind))
+            verdicts.append(load.checker.check())
+        finally:
+            load.end()
+        figures += _figures(kind, deaths, verdicts[-1])
+    return figures, _sum(verdicts)
 
 
-def first_completion_ms(times_ns: list[int], killed_ns: int, until_ns: int) -> float:
-    """From a kill to the end of the longest silence before the next one.
+def _tell(tell: Callable[[str], None], kills: int, kind: str, number: int) -> None:
+    tell(f"kill {number} of {kills}{kind}")
+
+
+class Load:
+    """One driver domain, its guest, and the checker that follows it."""
+
+    def __init__(self, cluster: Cluster, directory: Path, seed: int, *, spare: bool) -> None:
+        image, acks = make_image(directory / f"recovery-{spare}.img"), directory / f"acks-{spare}"
+        self._cluster = cluster
+        self._random = random.Random(seed)
+        self._spare = spare
+        self.checker = Checker(str(image), str(acks), seed)
+        self._driver = cluster.create(replace(disk_domain(DISK), spare=spare))
+        config = DomainConfig(
+            WRITER, "hvd:disk_exerciser", args=[f"acks={acks}", f"seed={seed}"], on_crash="preserve",
+            devices=[disk(image, DISK)], paths=[f"{acks}:w"],
+        )  # fmt: skip
+        self._writer = cluster.create(config)
+        self._writer.wait_ready(DEADLINE_S)
+
+    def kill(self, kills: int, tell: Callable[[int], None]) -> list[Death]:
+        """HvdError when one was not recovered from."""
+        deaths = []
+        with self._cluster.events() as events:
+            for number in range(1, kills + 1):
+                tell(number)
+                self._catch_up()
+                _pass(events, self._random.uniform(0, 2 * PAUSE_S))
+                death = _kill(self._driver, events)
+                self._wait_for_progress(death.killed)
+                deaths.append(death)
+                if number % 10 == 0:
+                    self.checker.check()
+        ends = [*(death.killed for death in deaths[1:]), time.monotonic_ns()]
+        times = self.checker.times_ns
+        return [
+            replace(death, completed=first_completion_ns(times, death.killed, death.ready, until))
+            for death, until in zip(deaths, ends, strict=True)
+        ]
+
+    def end(self) -> None:
+        self._writer.destroy()
+        self._driver.destroy()
+
+    def _catch_up(self) -> None:
+        """With the writer stopped: it writes faster than we check, and a spare has to be there first."""
+        self._writer.pause()
+        self.checker.follow()
+        self._wait_whole()
+        self._writer.unpause()
+
+    def _wait_whole(self) -> None:
+        until = time.monotonic() + DEADLINE_S
+        while self._spare and self._driver.info().spare != STANDS_BY:
+            if time.monotonic() > until:
+                raise HvdError(f"no spare of {DISK} stands by: {self._driver.info().spare}")
+            time.sleep(0.002)
+
+    def _wait_for_progress(self, killed_ns: int) -> None:
+        """Until the writer has been given so many answers since the kill: its disk works again."""
+        until = time.monotonic() + DEADLINE_S
+        times = self.checker.times_ns
+        while len(times) - bisect_right(times, killed_ns) < OPERATIONS_BETWEEN:
+            if time.monotonic() > until:
+                why = f"(it is {self._writer.state}: {self._writer.last_death})"
+                raise HvdError(f"the writer has completed nothing for {DEADLINE_S:g} s {why}")
+            time.sleep(0.002)
+            self.checker.follow()
+
+
+def first_completion_ns(times_ns: list[int], killed_ns: int, ready_ns: int, until_ns: int) -> int:
+    """When the longest silence ended that began after a kill and before its successor served; `until_ns` if none did.
 
     What the dead backend had answered already may still be taken from the ring after its death: that ends no wait.
     """
     start = bisect_right(times_ns, killed_ns)
     after = [killed_ns, *takewhile(lambda at: at < until_ns, times_ns[start:])]
-    gaps = [(later - earlier, later) for earlier, later in pairwise(after)]
-    return (max(gaps)[1] - killed_ns) / 1e6 if gaps else float("inf")
+    gaps = [(later - earlier, later) for earlier, later in pairwise(after) if earlier <= ready_ns]
+    return max(gaps)[1] if gaps else until_ns
 
 
-def _wait_for_progress(checker: Checker, killed_ns: int, writer: Domain) -> None:
-    """Until the writer has been given a hundred answers since the kill: its disk works again."""
-    until = time.monotonic() + DEADLINE_S
-    while len(checker.times_ns) - bisect_right(checker.times_ns, killed_ns) < 100:
-        if time.monotonic() > until:
-            raise HvdError(
-                f"the writer has completed nothing for {DEADLINE_S:g} s (it is {writer.state}: {writer.last_death})"
-            )
-        time.sleep(0.002)
-        checker.follow()
+def _kill(driver: Domain, events: EventStream) -> Death:
+    pid = driver.pid
+    if pid is None:
+        raise HvdError(f"{DISK} has no process: {driver.info()}")
+    pidfd = os.pidfd_open(pid)
+    try:
+        offset = time.time_ns() - time.monotonic_ns()
+        killed = time.monotonic_ns()
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        select.select([pidfd], [], [], DEADLINE_S)
+        suspected = time.monotonic_ns()
+    finally:
+        os.close(pidfd)
+    fenced, started, ready = (_next(events, driver, event).at_ns - offset for event in ("died", "starting", "ready"))
+    return Death(killed, suspected, fenced, started, ready)
+
+
+def _next(events: EventStream, driver: Domain, event: str) -> LifecycleEvent:
+    told = events.next_until(time.monotonic() + DEADLINE_S)
+    while told is not None and (told.event != event or told.domid != driver.domid):
+        if told.domid == driver.domid and told.event in ("failed", "destroyed"):
+            raise HvdError(f"{DISK} did not come back: {told.event}: {told.detail}")
+        told = events.next_until(time.monotonic() + DEADLINE_S)
+    if told is None:
+        raise HvdError(f"{DISK} has said nothing of being {event} for {DEADLINE_S:g} s")
+    return told
+
+
+def _pass(events: EventStream, seconds: float) -> None:
+    """Let so much time pass, and the events in it."""
+    until = time.monotonic() + seconds
+    while events.next_until(until) is not None:
+        continue
+
+
+def _figures(kind: str, deaths: list[Death], verdict: Verdict) -> list[Figure]:
+    failures = 0 if verdict.intact and not verdict.failed else verdict.failed + verdict.lost + verdict.torn
+    bound = f"{failures} operations lost or failed in {len(deaths)} kills"
+    if not failures:
+        bound += f": at 95 %, of fewer than {100 * 3 / len(deaths):.2g} % of kills"
+    steps = (
+        ("death to suspicion", [d.suspected - d.killed for d in deaths], (Goal("p50", 0.15),), "its pidfd, outside"),
+        ("death to fence", [d.fenced - d.killed for d in deaths], (Goal("p50", 2.0),), "reaped, and the broker told"),
+        ("fence to its successor's start", [d.started - d.fenced for d in deaths], (), ""),
+        ("start to its readiness", [d.ready - d.started for d in deaths], (), "its process, and its offers"),
+        ("fence to the guest's next completed request", [d.completed - d.fenced for d in deaths], (), ""),
+    )
+    figures = [
+        Figure(f"driver domain{kind}: {name}", "ms", [at / 1e6 for at in times], goals, note)
+        for name, times, goals, note in steps
+    ]
+    whole = [(d.completed - d.killed) / 1e6 for d in deaths]
+    name = f"driver domain{kind} SIGKILL to the guest's next completed request"
+    return [*figures, Figure(name, "ms", whole, GOALS[kind], bound)]
+
+
+def _sum(verdicts: list[Verdict]) -> Verdict:
+    """Both loads' counts together."""
+    total = Verdict()
+    for verdict in verdicts:
+        for name in Verdict.__slots__:
+            setattr(total, name, getattr(total, name) + getattr(verdict, name))
+    return total

@@ -12,7 +12,7 @@ from hvd.toolstack.bench.figures import SCHEMA, Figure, goals_of
 from hvd.toolstack.bench.run import Run
 from hvd.toolstack.faults.checker import Verdict
 
-KILL_S, BLOCK_REQUEST_S = 0.15, 0.0005
+KILL_S, BLOCK_REQUEST_S = 0.1, 0.0005
 """About how long one of each takes: what turns a duration into counts."""
 
 
@@ -102,7 +102,7 @@ BENCHES: dict[str, Bench] = {
     "ring": Bench("the ring: round trips, throughput, pages handed over", 20, _ring),
     "block": Bench("a guest's disk beside the same system calls in one process", 10, _block),
     "boot": Bench("the machine, dom0, eight domains, one more, and the order of starts", 60, _boot),
-    "recovery": Bench("driver domain and broker killed under load, and what it costs whom", 15, _recovery),
+    "recovery": Bench("driver domain and broker killed under load, and what it costs whom", 90, _recovery),
     "scale": Bench("200 domains and 1,000 channels", 15, _scale),
     "fairness": Bench("a pair beside a domain that wants everything; the broker at full quotas", 30, _fairness),
     "hypercall": Bench("hypercalls beside bare ZeroMQ", 10, _hypercall),

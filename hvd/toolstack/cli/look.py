@@ -19,6 +19,8 @@ from hvd.transport.run_dir import LOG
 
 FOLLOW_INTERVAL_S = 0.1
 HEADINGS = ("Name", "ID", "Mem", "VCPUs", "State", "Ready", "Restarts", "Uptime", "Last death")
+STANDING_BY = ("Spare", "Service")
+"""Two columns more where a domain has either."""
 
 
 def list_domains(
@@ -36,11 +38,21 @@ def list_domains(
     elif as_json:
         print_json([info.as_dict() for info in infos])
     elif restarts:
-        print_table(HEADINGS, [row(info) for info in infos])
+        print_restarts(infos)
     else:
         rows = [(info, process_times(info.pid)) for info in infos]
         for line in list_lines(rows, verbose=verbose, context=context):
             print_line(line)
+
+
+def print_restarts(infos: list[DomainInfo]) -> None:
+    """How often each died, of what, and who stands by for the next time."""
+    if not any(info.spare or info.service for info in infos):
+        print_table(HEADINGS, [row(info) for info in infos])
+        return
+    standing = [(info.spare.partition(":")[0] or "-", info.service or "-") for info in infos]
+    rows = [(*row(info)[:-1], *more, row(info)[-1]) for info, more in zip(infos, standing, strict=True)]
+    print_table((*HEADINGS[:-1], *STANDING_BY, HEADINGS[-1]), rows)
 
 
 def row(info: DomainInfo) -> tuple[str, ...]:

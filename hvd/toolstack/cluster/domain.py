@@ -84,6 +84,10 @@ class DomainInfo:
     uptime_ns: int
     """The system time of this incarnation, which stands still while it is paused."""
     devices: tuple[dict[str, Any], ...]
+    spare: str = ""
+    """Whether a process stands by to take over: "stands by", "starting", "none: why"; empty when none is wanted."""
+    service: str = ""
+    """The service that it names, and whether it is active (with its epoch) or stands by."""
     seclabel: str = ""
     """Its label in the security policy."""
     uuid: str = ""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from hvd.toolstack.config.disks import Disk, read_disk
 from hvd.toolstack.config.kernels import Kernels
-from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES, NAME_BYTES_MAX, full_name
+from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES, NAME_BYTES_MAX, NAME_SYNTAX, full_name, is_name
 from hvd.toolstack.config.policy_file import LABEL_SYNTAX, is_label
 from hvd.toolstack.config.problems import Place, shown
 from hvd.toolstack.config.sandboxes import read_sandbox
@@ -81,6 +81,8 @@ def read_domain(table: Table, kernels: Kernels, directory: Path) -> Draft:
         vcpus=table.whole("vcpus", default.vcpus, 1, VCPUS_MAX),
         cpus=_cpus(table),
         driver_domain=table.flag("driver_domain", default=default.driver_domain),
+        spare=table.flag("spare", default=default.spare),
+        service=_service(table),
         on_poweroff=table.choice("on_poweroff", default.on_poweroff, ACTIONS),
         on_reboot=table.choice("on_reboot", default.on_reboot, ACTIONS),
         on_crash=table.choice("on_crash", default.on_crash, ACTIONS),
@@ -115,6 +117,15 @@ def _seclabel(table: Table) -> str:
         table.report.wrong(table.at("seclabel"), f"a label: {LABEL_SYNTAX}", shown(text))
         return ""
     return label
+
+
+def _service(table: Table) -> str:
+    """The name that it serves under, with others; empty: none."""
+    name = table.text("service", "")
+    if name and not is_name(name):
+        table.report.wrong(table.at("service"), NAME_SYNTAX, shown(name))
+        return ""
+    return name
 
 
 def _kernel(table: Table, kernels: Kernels, default: str | None) -> str:

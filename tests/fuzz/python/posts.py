@@ -42,8 +42,8 @@ class Broker:
         held: Any = SimpleNamespace(by_key={domain_key(DOM): descriptors})
         self.poller = Poller()
         self.sockets = UpcallSockets(
-            held, self.poller, lambda *_, **__: None, kill=lambda domid: None,
-            on_fault=lambda domain, notice: self.faults.append(notice), on_post=self._post,
+            held, self.poller, lambda *_, **__: None, kill=lambda _: None,
+            on_fault=lambda _, notice: self.faults.append(notice), on_post=self._post,
         )  # fmt: skip
         self.sockets.listen(self.domain)
 

@@ -16,7 +16,7 @@ from tests.fuzz.python.choices import Choices
 from tests.fuzz.python.open_descriptors import open_descriptors
 
 STEPS_MAX = 24
-VERBS = ("birth", "run", "descriptors", "event", "spawn", "")
+VERBS = ("birth", "run", "descriptors", "event", "reply", "too large", "spawn", "")
 NULL = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
 
@@ -56,7 +56,7 @@ def _datagram(choices: Choices) -> bytes:
 
 def _receive(choices: Choices, receiver: UpcallReceiver, sock: socket.socket) -> None:
     try:
-        match choices.below(5):
+        match choices.below(6):
             case 0:
                 for descriptor in receiver.take_descriptors(choices.below(4), choices.below(4), 0.0):
                     os.close(descriptor)
@@ -67,6 +67,9 @@ def _receive(choices: Choices, receiver: UpcallReceiver, sock: socket.socket) ->
                 assert message is None or isinstance(message[0], list)
                 for descriptor in message[1] if message is not None else []:
                     os.close(descriptor)
+            case 3:
+                reply = receiver.wait_reply(choices.below(4), 0.0)
+                assert reply is None or len(reply) == 3
             case _:
                 receiver.read_all()
     except (PeerFault, UpcallTimeout, BlockingIOError, EOFError):

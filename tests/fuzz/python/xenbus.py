@@ -15,7 +15,7 @@ from hvd.domains.block.backend import ring_refs
 from hvd.domains.device import Backend, DeviceDriver, Frontend, Keys, number_in
 from hvd.domains.runtime import Runtime
 from hvd.domains.store import StoreClient
-from hvd.domains.xenbus import ERROR_MAX, XenbusBackend, XenbusFrontend
+from hvd.domains.xenbus import ERROR_MAX, Found, XenbusBackend, XenbusFrontend
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call, pack_request, unpack_request
 from hvd.transport.errors import PeerFault
@@ -137,13 +137,23 @@ class Machine:
             runtime.store.deliver(event[1], event[2])
 
 
+def _backend(runtime: Runtime) -> XenbusBackend:
+    """As a driver domain takes up a device."""
+    watched = [(f"{FRONT}/state", lambda _: made.look())]
+    (token,), (keys, frontend_keys) = runtime.store.follow(watched, [BACK, FRONT])
+    assert isinstance(token, str)
+    found = Found(DEVID, keys, FRONT, frontend_keys, token)
+    made: XenbusBackend = XenbusBackend(runtime, KIND, GUEST, found, lambda _: None)
+    return made
+
+
 def play(data: bytes) -> None:
     choices = Choices(data)
     machine = Machine()
     is_back = choices.flag()
     runtime, peer = machine.runtime(DRIVER if is_back else GUEST), (GUEST if is_back else DRIVER)
     end: XenbusBackend | XenbusFrontend = (
-        XenbusBackend(runtime, KIND, GUEST, DEVID, lambda _: None) if is_back else XenbusFrontend(runtime, KIND, DEVID)
+        _backend(runtime) if is_back else XenbusFrontend(runtime, KIND, DEVID)
     )
     for _ in range(STEPS_MAX):
         if not choices.more():

@@ -41,12 +41,17 @@ def endpoints(tmp_path, poller, ready, floods):
     os.close(made.directory)
 
 
+def open_new(endpoints, incarnation, secret):
+    endpoints.prepare(DOM, incarnation, secret)
+    endpoints.open(DOM, secret)
+
+
 def files(tmp_path):
     return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_socket())
 
 
 def test_an_endpoint_is_named_after_domid_and_incarnation_and_goes_with_it(tmp_path, endpoints):
-    endpoints.open(DOM, Incarnation(1), SECRETS[1])
+    open_new(endpoints, Incarnation(1), SECRETS[1])
     assert files(tmp_path) == ["control", "domains/5.1/hypercall"]
     assert endpoints.public_key(DOM) == public_key(SECRETS[1])
     endpoints.close(DOM)
@@ -55,18 +60,25 @@ def test_an_endpoint_is_named_after_domid_and_incarnation_and_goes_with_it(tmp_p
     assert endpoints.server(DOM) is None
 
 
+def test_what_an_incarnation_is_told_of_its_endpoint_is_there_before_the_endpoint_is(tmp_path, endpoints):
+    endpoints.prepare(DOM, Incarnation(1), SECRETS[1])
+    assert (tmp_path / endpoints.name(DOM, Incarnation(1))).is_dir()
+    assert endpoints.public_key(DOM) == public_key(SECRETS[1])
+    assert (files(tmp_path), endpoints.server(DOM)) == (["control"], None)
+
+
 def test_the_next_incarnations_endpoint_takes_the_old_ones_place(tmp_path, endpoints):
-    endpoints.open(DOM, Incarnation(1), SECRETS[1])
-    endpoints.open(DOM, Incarnation(2), SECRETS[2])
+    open_new(endpoints, Incarnation(1), SECRETS[1])
+    open_new(endpoints, Incarnation(2), SECRETS[2])
     assert files(tmp_path) == ["control", "domains/5.2/hypercall"]
     assert endpoints.public_key(DOM) == public_key(SECRETS[2])
 
 
 def test_a_new_broker_binds_over_what_a_dead_one_left(tmp_path, endpoints, poller):
-    endpoints.open(DOM, Incarnation(1), SECRETS[1])
+    open_new(endpoints, Incarnation(1), SECRETS[1])
     with zmq.Context() as context:
         successor = Endpoints(context, str(tmp_path), poller, lambda domid: None, lambda domid: None)
-        successor.open(DOM, Incarnation(1), SECRETS[1])
+        open_new(successor, Incarnation(1), SECRETS[1])
         assert files(tmp_path) == ["control", "domains/5.1/hypercall"]
         successor.close(DOM)
         successor.control.close()
@@ -74,7 +86,7 @@ def test_a_new_broker_binds_over_what_a_dead_one_left(tmp_path, endpoints, polle
 
 
 def test_a_request_tells_whose_endpoint_it_came_to(endpoints, poller, ready):
-    endpoints.open(DOM, Incarnation(1), SECRETS[1])
+    open_new(endpoints, Incarnation(1), SECRETS[1])
     with zmq.Context() as context:
         for name, key, expected in (("control", None, None), ("domains/5.1/hypercall", public_key(SECRETS[1]), DOM)):
             socket = context.socket(zmq.DEALER)
@@ -96,13 +108,13 @@ def test_a_request_tells_whose_endpoint_it_came_to(endpoints, poller, ready):
 def test_a_run_directory_that_lost_its_parts_is_the_hosts_refusal(tmp_path, endpoints):
     (tmp_path / "domains").rmdir()
     with pytest.raises(OSError, match="No such file"):
-        endpoints.open(DOM, Incarnation(1), SECRETS[1])
+        open_new(endpoints, Incarnation(1), SECRETS[1])
     assert endpoints.server(DOM) is None
 
 
 def test_who_connects_without_end_has_no_endpoint_any_more(tmp_path, endpoints, poller, floods):
     """Threat 29: libzmq aborts when descriptors run out, and accepts without asking anybody."""
-    endpoints.open(DOM, Incarnation(1), SECRETS[1])
+    open_new(endpoints, Incarnation(1), SECRETS[1])
     path = f"/proc/self/fd/{endpoints.directory}/domains/5.1/hypercall"  # a socket's path is short
     kept = [socket.socket(socket.AF_UNIX) for _ in range(CONNECTIONS_MAX + 1)]
     for connection in kept[:-1]:
@@ -123,5 +135,39 @@ def test_who_connects_without_end_has_no_endpoint_any_more(tmp_path, endpoints, 
 
 def test_endpoints_follow_each_other_as_fast_as_can_be(endpoints):
     for number in range(1, 200):
-        endpoints.open(DOM, Incarnation(number), SECRETS[1])
+        open_new(endpoints, Incarnation(number), SECRETS[1])
     assert endpoints.server(DOM) is not None
+
+
+# ---- spares ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_spares_endpoint_is_beside_its_domains_and_is_heard_when_it_is_promoted(tmp_path, endpoints, poller, ready):
+    open_new(endpoints, Incarnation(1), SECRETS[1])
+    endpoints.open_spare(DOM, Incarnation(2), SECRETS[2])
+    assert files(tmp_path) == ["control", "domains/5.1/hypercall", "domains/5.2/hypercall"]
+    assert (endpoints.public_key(DOM), endpoints.spare_key(DOM)) == (public_key(SECRETS[1]), public_key(SECRETS[2]))
+    old = endpoints.server(DOM)
+    endpoints.promote(DOM)
+    assert endpoints.server(DOM) is not old
+    assert (endpoints.public_key(DOM), ready) == (public_key(SECRETS[2]), [DOM])
+    assert files(tmp_path) == ["control", "domains/5.2/hypercall"]
+
+
+def test_a_spares_endpoint_goes_without_its_domains(tmp_path, endpoints):
+    open_new(endpoints, Incarnation(1), SECRETS[1])
+    endpoints.open_spare(DOM, Incarnation(2), SECRETS[2])
+    endpoints.close_spare(DOM)
+    endpoints.close_spare(DOM)
+    assert files(tmp_path) == ["control", "domains/5.1/hypercall"]
+    assert endpoints.server(DOM) is not None
+
+
+def test_a_retired_endpoint_is_nobodys_and_is_closed_when_there_is_time(tmp_path, endpoints):
+    open_new(endpoints, Incarnation(1), SECRETS[1])
+    endpoints.retire(DOM)
+    endpoints.retire(DOM)
+    assert (endpoints.server(DOM), endpoints.retired) == (None, 1)
+    open_new(endpoints, Incarnation(2), SECRETS[2])
+    endpoints.close_retired()
+    assert (files(tmp_path), endpoints.retired) == (["control", "domains/5.2/hypercall"], 0)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hvd.broker import held as held_module
-from hvd.broker.held import INFO, READ_ONLY, UPCALL, WRITABLE, HeldDescriptors
+from hvd.broker.held import INFO, READ_ONLY, UPCALL, WRITABLE, HeldDescriptors, domain_key, spare_key
 from hvd.transport.descriptors import receive_message, socket_pair
 from hvd.transport.ids import DomId, ExtentId
 from hvd.transport.limits import DESCRIPTORS_SPARED
@@ -79,7 +79,7 @@ def test_what_is_held_is_told_at_once_with_its_descriptors(held, link):
     held.create_channel(7)
     held.create_extent(ExtentId(3), 2, readonly=False)
     held.create_extent(ExtentId(4), 2, readonly=True)
-    held.create_domain(DomId(5))
+    held.create_domain(domain_key(DomId(5)))
     assert link.told() == [
         ("hold", "channel:7", 5), ("hold", "extent:3", 1), ("hold", "extent:4", 2), ("hold", "domain:5", 7),
     ]
@@ -226,10 +226,10 @@ def test_the_brokers_endpoint_rings_the_side_it_names_and_goes_with_the_channel(
 
 
 def test_a_domains_descriptors_are_its_sockets_its_pipe_and_its_page(held):
-    held.create_domain(DomId(5))
+    held.create_domain(domain_key(DomId(5)))
     descriptors = held.by_key["domain:5"]
     assert not os.get_blocking(descriptors[UPCALL])
-    with held.shared_info(DomId(5)) as page:
+    with held.shared_info(domain_key(DomId(5))) as page:
         page[0] = 7
     assert os.pread(descriptors[INFO], 1, 0) == b"\7"
     assert seals_refused(descriptors[INFO])
@@ -243,7 +243,7 @@ def test_a_domain_that_the_host_refuses_half_way_leaves_nothing_open(held, link,
     before = set(DESCRIPTORS.iterdir())
     monkeypatch.setattr(held_module, failing, refuse)
     with pytest.raises(OSError, match="Too many open files"):
-        held.create_domain(DomId(5))
+        held.create_domain(domain_key(DomId(5)))
     assert set(DESCRIPTORS.iterdir()) == before
     assert link.told() == []
 
@@ -255,3 +255,17 @@ def test_the_next_journal_is_never_refused_however_few_descriptors_are_left(smal
             small.create_channel(channel)
     small.hold("journal", [os.open("/dev/null", os.O_RDONLY)])
     assert len(small.by_key["journal"]) == 1
+
+
+def test_what_is_renamed_takes_the_place_of_what_had_the_name_and_costs_nothing(held, link):
+    held.create_domain(domain_key(DomId(5)))
+    held.create_domain(spare_key(DomId(5)))
+    spare, used = held.by_key["spare:5"], held.used
+    link.told()
+    held.rename("spare:5", "domain:5")
+    assert held.by_key["domain:5"] is spare
+    assert "spare:5" not in held.by_key
+    assert held.used == used - len(spare)
+    held.settle()
+    assert link.told() == [("hold", "domain:5", 7), ("drop", "spare:5", 0)]
+    assert os.fstat(spare[UPCALL])

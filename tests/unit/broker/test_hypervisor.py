@@ -137,10 +137,10 @@ def test_a_started_domain_has_its_console_its_upcall_port_and_its_place_in_the_s
     assert store(board, f"/local/domain/{dom}/console/port") == "2"
 
 
-def test_a_process_is_asked_for_before_it_is_told_who_it_is(board):
+def test_a_process_is_asked_for_before_it_is_told_who_it_is_and_readies_itself_while_its_endpoint_is_opened(board):
     board.create("ivi")
-    steps = ["create_domain", "fork_domain", "start_domain", "deliver_birth", "let_run"]
-    assert [call[0] for call in board.hardware.named(*steps)[-5:]] == steps
+    steps = ["create_domain", "fork_domain", "start_domain", "deliver_birth", "open_endpoint", "let_run"]
+    assert [call[0] for call in board.hardware.named(*steps)[-6:]] == steps
 
 
 def test_a_domain_created_paused_knows_who_it_is_and_is_not_told_to_run_before_it_is_unpaused(board):
@@ -184,7 +184,7 @@ def test_only_the_living_incarnation_of_a_domid_may_run(board):
 
 # ---- a start that fails ----------------------------------------------------------------------------------------------
 
-REFUSED = ["create_domain", "create_channel", "create_extent", "start_domain"]
+REFUSED = ["create_domain", "create_channel", "create_extent", "start_domain", "open_endpoint"]
 
 
 def assert_failed_cleanly(board, dom, text):

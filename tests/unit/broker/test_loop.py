@@ -35,7 +35,7 @@ def broker(monkeypatch):
     servers = {FLOOD: Server([b"call"] * 100), MODEST: Server([b"call"])}
     made.worked_for = []
     made._world = SimpleNamespace(
-        endpoints=SimpleNamespace(server=servers.get),
+        endpoints=SimpleNamespace(server=servers.get, retired=0),
         cpus=SimpleNamespace(worked_for=made.worked_for.append),
         heart=SimpleNamespace(look=lambda now_ns: [], next_ns=lambda: None),
         faults=SimpleNamespace(of_messages={}),

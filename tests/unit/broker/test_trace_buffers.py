@@ -34,7 +34,7 @@ def clock() -> Clock:
 def held() -> Iterator[HeldDescriptors]:
     link, machine = socket_pair()
     made = HeldDescriptors(link, {})
-    made.create_domain(GUEST)
+    made.create_domain(domain_key(GUEST))
     yield made
     for key in list(made.by_key):
         made.drop(key)
@@ -73,7 +73,7 @@ def test_the_dead_ones_buffer_is_read_by_its_incarnation_after_the_domain_has_go
     os.pwrite(held.by_key[domain_key(GUEST)][TRACE], (7).to_bytes(8, "little"), 0)
     buffers.keep(GUEST, FIRST)
     held.drop(domain_key(GUEST))
-    held.create_domain(GUEST)
+    held.create_domain(domain_key(GUEST))
     held.settle()
     assert buffers.head(GUEST, FIRST, kept=True) == 7
     assert buffers.head(GUEST, Incarnation(2), kept=False) == 0

@@ -1,5 +1,6 @@
 """A driver domain makes a backend for each device that it finds, up to a bound, and unmakes those that are gone."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -7,6 +8,9 @@ import pytest
 
 from hvd.domains import driver_domain
 from hvd.domains.driver_domain import DEVICES_MAX, DriverDomain
+from hvd.domains.store import Followed
+from hvd.transport.errors import LocalError
+from hvd.transport.hypercalls import HypercallError
 
 
 class Directory:
@@ -14,6 +18,8 @@ class Directory:
 
     def __init__(self):
         self.devices = set()
+        self.watched = []
+        self.room = 10_000
 
     def watch(self, path, handler):
         self.tell = lambda: handler("backend")
@@ -23,8 +29,18 @@ class Directory:
         found = [str(device).split("/") for device in self.devices]
         return sorted({parts[len(names)] for parts in found if parts[: len(names)] == names})
 
-    def read(self, path):
-        return "frontend"
+    def read_directories(self, paths):
+        return [self.directory(path) for path in paths]
+
+    def follow(self, watched, read):
+        there = {f"backend/{device}" for device in self.devices}
+        taken = [path if self.room > 0 else HypercallError(7, "too many", "StoreWatch") for path, _ in watched]
+        self.room -= len(watched)
+        self.watched += [token for token in taken if isinstance(token, str)]
+        return Followed(taken, [{"frontend": ""} if path in there else {} for path in read])
+
+    def unwatch(self, token):
+        self.watched.remove(token)
 
 
 class Backend:
@@ -32,12 +48,14 @@ class Backend:
 
     made: ClassVar[list[Any]] = []
 
-    def __init__(self, runtime, kind, domid, devid, log):
-        self.name, self.closed = f"{kind}/{domid}/{devid}", False
+    def __init__(self, runtime, kind, domid, found, log):
+        self.name, self.closed = f"{kind}/{domid}/{found.devid}", False
+        self._unwatch = partial(runtime.store.unwatch, found.token)
         self.made.append(self)
 
     def close(self):
         self.closed = True
+        self._unwatch()
 
 
 @pytest.fixture
@@ -47,10 +65,10 @@ def store(monkeypatch):
     return Directory()
 
 
-def serve(store):
+def serve(store, served=()):
     """Have a driver domain find what is there; what it says."""
     said: list[str] = []
-    runtime: Any = SimpleNamespace(store=store)
+    runtime: Any = SimpleNamespace(store=store, served=list(served))
     DriverDomain(runtime, said.append)
     store.tell()
     return said
@@ -63,6 +81,30 @@ def test_devices_that_come_and_go_have_a_backend_while_they_are_there(store):
     store.devices = {"vbd/2/768"}
     store.tell()
     assert {backend.name: backend.closed for backend in Backend.made} == {"vbd/1/768": True, "vbd/2/768": False}
+
+
+def test_what_it_was_told_of_when_it_was_let_run_is_served_unless_it_has_gone_meanwhile(store):
+    store.devices = {"vbd/1/768"}
+    serve(store, [("vbd", "1", "768"), ("vbd", "3", "768")])
+    assert [backend.name for backend in Backend.made] == ["vbd/1/768"]
+    assert store.watched == ["/local/domain/1/device/vbd/768/state"]
+
+
+def test_a_device_that_cannot_be_watched_is_named_and_the_others_are_served(store):
+    store.devices, store.room = {f"vbd/1/{n}" for n in range(20)}, 16
+    said = serve(store)
+    assert len(Backend.made) == 16
+    assert len(said) == 4
+    assert all(line.endswith("StoreWatch: too many (E2BIG)") for line in said)
+
+
+def test_a_device_without_a_driver_is_named_and_watched_no_more(store, monkeypatch):
+    def refuse(*given):
+        raise LocalError("no driver")
+
+    monkeypatch.setattr(driver_domain, "XenbusBackend", refuse)
+    store.devices = {"vbd/1/768"}
+    assert (serve(store), store.watched) == (["device vbd 768 of domain 1: no driver"], [])
 
 
 def test_one_device_beyond_devices_max_is_named_and_not_served_until_another_goes(store):

@@ -38,6 +38,7 @@ class Domain:
     deliver: Any = Runtime.deliver
     wait: Any = Runtime.wait
     wait_until: Any = Runtime.wait_until
+    stands_by = False
 
     def __init__(self, wire):
         self.name = "test"

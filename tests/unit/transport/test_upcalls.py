@@ -26,7 +26,7 @@ class Ends:
         send_message(self.broker, ["birth", certificate], self.pipe[:1] * count)
 
     def run(self):
-        send_message(self.broker, ["run"])
+        send_message(self.broker, ["run", []])
 
     def descriptors(self, sequence, count=3):
         send_message(self.broker, ["descriptors", sequence], self.pipe[:1] * count)

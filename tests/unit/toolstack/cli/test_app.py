@@ -25,8 +25,8 @@ def test_the_commands_are_those_of_the_manual():
         "up", "down", "clean", "list", "info", "create", "destroy", "pause", "unpause", "reboot", "shutdown", "kill",
         "console", "logs", "dmesg", "doctor", "trace", "bench", "attack", "events", "metrics", "fault",
         "getenforce", "setenforce", "loadpolicy", "vcpu-list", "vm-list", "uptime", "domid", "domname", "rename",
-        "man", "chaos", "top", "evtchn", "grants", "ring", "config-update", "trigger", "sysrq", "block-attach", "block-detach",
-        "block-list",
+        "man", "chaos", "top", "evtchn", "grants", "ring", "config-update", "trigger", "sysrq", "block-attach",
+        "block-detach", "block-list",
     }  # fmt: skip
 
 

@@ -1,0 +1,82 @@
+"""A domain's hypercalls: over its upcall socket while it comes to life, over its endpoint from when it is ready.
+
+The upcall socket is there at birth. The endpoint's connection takes threads, and a handshake of several round trips
+through them: it is begun when the domain is ready, before its kernel can have used up what threads take. A spare has
+time for it while it stands by.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hvd.transport.hypercalls import HypercallClient, HypercallTimeout, Requests, unanswered
+from hvd.transport.messages import DomainReady
+from hvd.transport.upcalls import ReplyTooLarge, UpcallReceiver
+
+AGAIN_S = 1.0
+"""A broker that dies may take a reply with it that it had not sent: the next is asked again, and carries out nothing
+twice."""
+
+
+class Hypercalls:
+    """What a domain calls the hypervisor by. One at a time."""
+
+    def __init__(self, upcalls: UpcallReceiver, connect: Callable[[Requests], HypercallClient]) -> None:
+        """`connect` makes the endpoint's client, which goes on with these numbers."""
+        self.requests = Requests(upcalls)
+        self._upcalls = upcalls
+        self._connect = connect
+        self._client: HypercallClient | None = None
+        self._is_ready = False
+        self.before: Callable[[], None] | None = None
+        """Called ahead of each hypercall: what a spare waits in until it is the domain."""
+
+    @property
+    def connection(self) -> HypercallClient:
+        """The endpoint's client, made now if there is none yet. Threads are made: the sandbox has to be on."""
+        if self._client is None:
+            self._client = self._connect(self.requests)
+        return self._client
+
+    def call(self, message: Any) -> Any:
+        """As `HypercallClient.call`."""
+        if self.before is not None:
+            self.before()
+        if self._is_ready:
+            return self.connection.call(message)
+        packed, name = self.requests.pack(message), type(message).__name__
+        try:
+            reply = self._ask(packed, name)
+        except ReplyTooLarge:
+            return self.connection.ask(packed, name)
+        return self.requests.result(name, *reply)
+
+    def post(self, message: Any) -> None:
+        """Make a hypercall that nobody answers; before the domain is ready."""
+        if self.before is not None:
+            self.before()
+        self._upcalls.post(self.requests.pack(message))
+
+    def ready(self) -> None:
+        """Say that the domain does what it is for, and connect: from here on nothing is read from the upcall socket.
+
+        libzmq ends a process that can have no thread, or no descriptor, for its connection: so it is not put off.
+        """
+        self.post(DomainReady())
+        self._is_ready = True
+        _ = self.connection
+
+    def _ask(self, packed: bytes, name: str) -> tuple[int, Any, int]:
+        """Until there is an answer; HypercallTimeout past the deadline."""
+        until = time.monotonic() + self.requests.deadline_s
+        while True:
+            with contextlib.suppress(BlockingIOError):  # it is full of what no broker has heard yet
+                self._upcalls.post(packed)
+            reply = self._upcalls.wait_reply(self.requests.sequence, AGAIN_S)
+            if reply is not None:
+                return reply
+            if time.monotonic() > until:
+                raise HypercallTimeout(unanswered(name, self.requests.deadline_s))

@@ -1,0 +1,145 @@
+"""A domain's hypercalls: over the upcall socket until it is ready, over its endpoint then, each carried out once."""
+
+import os
+
+import msgpack
+import pytest
+
+from hvd.domains import hypercalls
+from hvd.domains.hypercalls import Hypercalls
+from hvd.transport import messages as m
+from hvd.transport.codec import pack_reply, unpack_request
+from hvd.transport.descriptors import BYTES_PER_MESSAGE, send_message, socket_pair
+from hvd.transport.hypercalls import HypercallError, HypercallTimeout
+from hvd.transport.upcalls import REPLY, REPLY_BYTES_MAX, TOO_LARGE, UpcallReceiver
+
+
+class Endpoint:
+    """What is made on connecting: it knows what it was asked."""
+
+    def __init__(self, requests):
+        self.requests, self.asked = requests, []
+
+    def call(self, message):
+        return self.ask(self.requests.pack(message), "")
+
+    def ask(self, packed, name):
+        self.asked.append(unpack_request(packed)[0])
+        return "over the endpoint"
+
+
+class Ends:
+    """A domain's calls, and the broker's end of its upcall socket. A reply may be there before it is asked for."""
+
+    def __init__(self):
+        self.broker, self.domain = socket_pair()
+        self.endpoints = []
+        self.calls = Hypercalls(UpcallReceiver(self.domain), self._connect)
+
+    def _connect(self, requests):
+        self.endpoints.append(Endpoint(requests))
+        return self.endpoints[-1]
+
+    def reply(self, sequence, errno=0, value=None, count=0):
+        send_message(self.broker, [REPLY, pack_reply(sequence, errno, value, count)])
+
+    def heard(self):
+        """(sequence, message) of all that has come over the upcall socket."""
+        found: list[tuple[int, m.XenVersion]] = []
+        while True:
+            try:
+                sequence, _, _, message = unpack_request(self.broker.recv(65_536))
+            except BlockingIOError:
+                return found
+            found.append((sequence, message))
+
+    def close(self):
+        self.broker.close()
+        self.domain.close()
+
+
+@pytest.fixture
+def ends():
+    made = Ends()
+    yield made
+    made.close()
+
+
+def test_a_domain_that_comes_to_life_calls_over_its_upcall_socket_and_makes_no_connection(ends):
+    ends.reply(1, value="4.17")
+    assert ends.calls.call(m.XenVersion()) == "4.17"
+    assert (ends.heard(), ends.endpoints) == ([(1, m.XenVersion())], [])
+
+
+def test_a_refusal_names_the_call(ends):
+    ends.reply(1, errno=13, value="not yours")
+    with pytest.raises(HypercallError, match="XenVersion: not yours \\(EACCES\\)"):
+        ends.calls.call(m.XenVersion())
+
+
+def test_descriptors_come_with_the_value(ends):
+    read, write = os.pipe()
+    send_message(ends.broker, ["descriptors", 1], (read,))
+    ends.reply(1, value="port", count=1)
+    value, (descriptor,) = ends.calls.call(m.XenVersion())
+    os.write(write, b"x")
+    assert (value, os.read(descriptor, 1)) == ("port", b"x")
+    for each in (read, write, descriptor):
+        os.close(each)
+
+
+def test_replies_to_older_calls_are_passed_over(ends):
+    ends.reply(1, value="first")
+    ends.reply(1, value="first, again")
+    ends.reply(2, value="second")
+    assert [ends.calls.call(m.XenVersion()), ends.calls.call(m.XenVersion())] == ["first", "second"]
+
+
+def test_a_reply_that_is_too_large_is_fetched_over_the_endpoint_under_the_same_number(ends):
+    send_message(ends.broker, [TOO_LARGE, 1])
+    assert ends.calls.call(m.XenVersion()) == "over the endpoint"
+    assert ends.endpoints[0].asked == [1]
+    ends.reply(2, value="small")
+    assert ends.calls.call(m.XenVersion()) == "small"
+
+
+def test_from_when_it_is_ready_it_calls_over_its_endpoint_and_counts_on(ends):
+    ends.reply(1)
+    ends.calls.call(m.XenVersion())
+    ends.calls.ready()
+    assert [sequence for sequence, _ in ends.heard()] == [1, 2]
+    assert [ends.calls.call(m.XenVersion()), ends.calls.call(m.XenVersion())] == ["over the endpoint"] * 2
+    (endpoint,) = ends.endpoints
+    assert (endpoint.asked, ends.heard()) == ([3, 4], [])
+
+
+def test_it_connects_when_it_is_ready_and_does_not_wait_until_it_has_to(ends):
+    """By then it may have used up its threads or descriptors, and libzmq aborts."""
+    ends.calls.ready()
+    assert len(ends.endpoints) == 1
+
+
+def test_a_call_that_nobody_answers_is_made_again_under_the_same_number_until_its_deadline(ends, monkeypatch):
+    monkeypatch.setattr(hypercalls, "AGAIN_S", 0.0)
+    ends.calls.requests.deadline_s = 0.05
+    with pytest.raises(HypercallTimeout, match=r"XenVersion: the broker has not answered within 0\.05 s"):
+        ends.calls.call(m.XenVersion())
+    heard = ends.heard()
+    assert len(heard) > 1
+    assert {sequence for sequence, _ in heard} == {1}
+
+
+def test_a_socket_that_is_full_of_what_no_broker_has_heard_is_no_failure(ends, monkeypatch):
+    monkeypatch.setattr(hypercalls, "AGAIN_S", 0.0)
+    ends.calls.requests.deadline_s = 0.05
+    while True:
+        try:
+            ends.domain.send(bytes(1000))
+        except BlockingIOError:
+            break
+    with pytest.raises(HypercallTimeout):
+        ends.calls.call(m.XenVersion())
+
+
+def test_the_largest_reply_fits_into_a_message_of_the_upcall_socket():
+    assert len(msgpack.packb([REPLY, bytes(REPLY_BYTES_MAX)])) <= BYTES_PER_MESSAGE

@@ -1,0 +1,74 @@
+"""A store client that asks for much at once: few hypercalls, and what a peer wrote is no reason to fail."""
+
+import errno
+
+import pytest
+
+from hvd.domains.store import MULTICALL_MAX, StoreClient
+from hvd.transport import messages as m
+from hvd.transport.codec import unpack_call
+from hvd.transport.hypercalls import HypercallError
+
+
+class Broker:
+    """Answers each call by a table, and counts hypercalls."""
+
+    def __init__(self, answers=None):
+        self.answers = answers or {}
+        self.hypercalls = []
+
+    def call(self, message):
+        self.hypercalls.append(message)
+        if isinstance(message, m.Multicall):
+            return [self._answer(unpack_call(entry)) for entry in message.calls]
+        code, value = self._answer(message)
+        if code:
+            raise HypercallError(code, value, type(message).__name__)
+        return value
+
+    def _answer(self, call):
+        return self.answers.get((type(call), call.path), [0, None if isinstance(call, m.StoreWatch) else {}])
+
+
+def test_directories_are_read_64_in_a_hypercall_and_one_that_is_not_there_is_empty():
+    broker = Broker({(m.StoreDirectory, f"d{n}"): [0, [str(n)]] for n in range(100)})
+    found = StoreClient(broker.call).read_directories([f"d{n}" for n in range(99)])
+    assert (found, len(broker.hypercalls)) == ([[str(n)] for n in range(99)], -(-99 // MULTICALL_MAX))
+    assert StoreClient(Broker({(m.StoreDirectory, "no"): [errno.ENOENT, "none"]}).call).read_directories(["no"]) == [[]]
+
+
+def test_what_is_followed_is_watched_first_then_read_in_one_hypercall():
+    broker = Broker({(m.StoreReadAll, "b"): [0, {"state": b"2"}], (m.StoreReadAll, "c"): [errno.ENOENT, "none"]})
+    client = StoreClient(broker.call)
+    heard: list[str] = []
+    tokens, keys = client.follow([("a/state", heard.append)], ["b", "c"])
+    assert keys == [{"state": "2"}, {}]
+    (multicall,) = broker.hypercalls
+    assert [type(unpack_call(entry)) for entry in multicall.calls] == [m.StoreWatch, m.StoreReadAll, m.StoreReadAll]
+    assert isinstance(tokens[0], str)
+    client.deliver("a/state", tokens[0])
+    assert heard == ["a/state"]
+
+
+def test_a_watch_that_is_refused_is_said_and_the_others_stand():
+    broker = Broker({(m.StoreWatch, "b"): [errno.E2BIG, "too many"]})
+    client = StoreClient(broker.call)
+    heard: list[str] = []
+    first, second = client.follow([("a", heard.append), ("b", heard.append)], []).tokens
+    assert isinstance(first, str)
+    assert isinstance(second, HypercallError)
+    assert second.errno == errno.E2BIG
+    client.deliver("", "")
+    assert heard == ["a"]
+
+
+@pytest.mark.parametrize("code", [errno.E2BIG, errno.ENOENT])
+def test_what_a_multicall_cannot_bring_is_read_by_itself(code):
+    broker = Broker({(m.StoreReadAll, "a"): [code, "refused"]})
+    client = StoreClient(broker.call)
+
+    def alone(path):
+        return {"all": path}
+
+    client.read_all = alone  # type: ignore[method-assign]
+    assert client.follow([], ["a"]).keys == [{"all": "a"} if code == errno.E2BIG else {}]

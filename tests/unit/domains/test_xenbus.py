@@ -1,0 +1,156 @@
+"""The device handshake when a spare takes over: whose offer stands, and what is published for which."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hvd.domains import xenbus
+from hvd.domains.xenbus import Found, XenbusBackend, XenbusFrontend
+from hvd.transport.xenbus_state import XenbusState
+
+BACK, FRONT = "backend/vbd/7/768", "/local/domain/7/device/vbd/768"
+OFFERED = {"hvd-incarnation": "5", "state": "2", "sectors": "8"}
+
+
+class Store:
+    """Directories of keys, and what was written in them, in order."""
+
+    def __init__(self, directories):
+        self.directories = directories
+        self.written = []
+
+    def read_all(self, path):
+        return dict(self.directories.get(path, {}))
+
+    def write_all(self, path, keys):
+        self.written.append((path, keys))
+        self.directories.setdefault(path, {}).update(keys)
+
+    def write(self, path, value):
+        directory, _, name = path.rpartition("/")
+        self.write_all(directory, {name: str(value)})
+
+    def watch(self, path, handler):
+        self.tell = lambda: handler(path)
+        return "1"
+
+
+class Device:
+    """Either end of a device: what it was asked to do."""
+
+    def __init__(self, features=None):
+        self.offers = features
+        self.calls = []
+
+    def features(self):
+        return self.offers
+
+    def publish(self, keys):
+        return {"ring-ref": "9"}
+
+    def __getattr__(self, name):
+        return lambda *given: self.calls.append(name)
+
+
+def runtime(store):
+    made: Any = SimpleNamespace(store=store, incarnation=5)
+    return made
+
+
+@pytest.fixture
+def driven(monkeypatch):
+    """The device that the next end drives."""
+
+    def by(device):
+        driver = SimpleNamespace(backend=lambda *given: device, frontend=lambda *given: device)
+        monkeypatch.setattr(xenbus, "find_driver", lambda kind: driver)
+        return device
+
+    return by
+
+
+def backend(store):
+    found = Found("768", store.read_all(BACK), FRONT, store.read_all(FRONT), "1")
+    return XenbusBackend(runtime(store), "vbd", 7, found, lambda text: None)  # type: ignore[arg-type]
+
+
+def test_an_offer_that_was_renewed_for_a_spare_and_is_its_own_is_not_written_again(driven):
+    driven(Device({"sectors": "8"}))
+    store = Store({BACK: dict(OFFERED)})
+    backend(store)
+    assert store.written == []
+
+
+def test_a_ring_that_was_published_meanwhile_is_attached_at_once(driven):
+    device = driven(Device({"sectors": "8"}))
+    device.attach = lambda keys: {}
+    store = Store({BACK: dict(OFFERED), FRONT: {"state": "3", "hvd-backend-incarnation": "5", "hvd-session": "1.2"}})
+    assert backend(store).state is XenbusState.CONNECTED
+
+
+def test_an_offer_that_differs_is_made_anew_and_nothing_published_for_the_other_is_attached(driven):
+    device = driven(Device({"sectors": "16"}))
+    attached: list[str] = []
+
+    def attach(keys):
+        attached.append(keys["hvd-session"])
+        return {}
+
+    device.attach = attach
+    store = Store({BACK: dict(OFFERED), FRONT: {"state": "3", "hvd-backend-incarnation": "5", "hvd-session": "1.2"}})
+    end = backend(store)
+    assert store.written == [(BACK, {"sectors": "16", "hvd-incarnation": "5.1", "state": "2"})]
+    assert attached == []
+    store.directories[FRONT] |= {"hvd-backend-incarnation": "5.1", "hvd-session": "1.3"}
+    end.look()
+    assert attached == ["1.3"]
+
+
+def test_an_older_incarnations_offer_is_replaced(driven):
+    driven(Device({"sectors": "8"}))
+    store = Store({BACK: OFFERED | {"hvd-incarnation": "4"}})
+    backend(store)
+    assert store.written == [(BACK, {"sectors": "8", "hvd-incarnation": "5", "state": "2"})]
+
+
+def frontend(store, driven):
+    device = driven(Device())
+    device.in_use = lambda: ""
+    own = "device/vbd/768"
+    store.directories[own] = {"backend": BACK, "backend-id": "1"}
+    end = XenbusFrontend(runtime(store), "vbd", "768")
+    end.on_change = lambda changed: None
+    return end, device, own
+
+
+def published_for(store, own):
+    return store.directories[own].get("hvd-backend-incarnation")
+
+
+def test_a_frontend_publishes_for_each_offer_once_and_lets_requests_wait_in_the_ring(driven):
+    store = Store({BACK: dict(OFFERED)})
+    _, device, own = frontend(store, driven)
+    store.tell()
+    store.tell()
+    assert (published_for(store, own), device.calls) == ("5", ["published"])
+    store.directories[BACK]["hvd-incarnation"] = "5.1"
+    store.tell()
+    assert (published_for(store, own), device.calls) == ("5.1", ["published", "backend_gone", "published"])
+
+
+def test_a_backend_that_dies_before_it_attached_is_gone_too(driven):
+    store = Store({BACK: dict(OFFERED)})
+    _, device, _ = frontend(store, driven)
+    store.tell()
+    del store.directories[BACK]["state"]
+    store.tell()
+    assert device.calls == ["published", "backend_gone"]
+
+
+@pytest.mark.parametrize("name", ["", "x", "5.2", "5.1.1", "-5", "٥", "1" * 20])
+def test_what_is_no_name_of_an_offer_is_none(driven, name):
+    store = Store({BACK: OFFERED | {"hvd-incarnation": name}})
+    _, device, own = frontend(store, driven)
+    store.tell()
+    assert (published_for(store, own), device.calls) == (None, [])

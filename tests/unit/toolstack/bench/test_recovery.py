@@ -1,0 +1,19 @@
+"""What a guest waited for a driver domain that was killed, from the times of the answers it was given."""
+
+import pytest
+
+from hvd.toolstack.bench.recovery import first_completion_ns
+
+CASES = {
+    "the answers of the dead one end no wait": ([5, 90, 101, 102, 300, 301], 100, 250, 900, 300),
+    "one that served before it said so": ([90, 150, 160, 170], 100, 155, 900, 150),
+    "a silence later is another's": ([90, 140, 141, 800, 801], 100, 145, 900, 800),
+    "a silence that began when it served already": ([90, 140, 141, 150, 800], 100, 145, 900, 140),
+    "what comes after the next kill": ([90, 950], 100, 150, 900, 900),
+    "no answer at all": ([], 100, 150, 900, 900),
+}
+
+
+@pytest.mark.parametrize(("times", "killed", "ready", "until", "expected"), CASES.values(), ids=CASES)
+def test_a_guest_waits_until_its_longest_silence_after_the_death_ends(times, killed, ready, until, expected):
+    assert first_completion_ns(times, killed, ready, until) == expected
