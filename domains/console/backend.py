@@ -102,6 +102,9 @@ class ConsoleBackend(Backend):
         """As much as the ring takes; while it is full typing is no event, and the pty keeps it."""
         if self._ring is None or self._endpoint is None:
             return
+        if self._endpoint.peer_closed:  # what is typed now is for its next incarnation
+            self.pty.listen(on=False)
+            return
         room = self._ring.free
         typed = self.pty.read(room) if room else b""
         if typed:
