@@ -9,6 +9,7 @@ from hvd.domains.runtime import Runtime
 from hvd.domains.xenbus import Found, XenbusBackend
 from hvd.transport.errors import HvdError
 from hvd.transport.ids import DomId
+from hvd.transport.xenbus_state import XenbusState, parse_state
 
 DEVICES_MAX = 1024
 AT_ONCE = 16
@@ -35,7 +36,20 @@ class DriverDomain:
     def _on_change(self, path: str) -> None:
         """Only devices coming and going matter: backend/<kind>/<domid>/<devid> and above, or toolstack nodes."""
         if path.count("/") <= LEVELS or path.endswith("/frontend"):
+            self._drop_replaced(path)
             self.scan()
+
+    def _drop_replaced(self, path: str) -> None:
+        """One that was taken away and plugged in again before we looked is another one: nothing is offered there."""
+        if path.count("/") < LEVELS:
+            return
+        _, kind, domid, devid, *_ = path.split("/")
+        backend = self._backends.get((kind, domid, devid))
+        if backend is None or backend.state is XenbusState.INITIALISING:
+            return
+        if parse_state(self._store.read_text(f"{backend.path}/state")) is XenbusState.INITIALISING:
+            del self._backends[kind, domid, devid]
+            backend.close()
 
     def scan(self) -> None:
         """Make what is new, unmake what is gone."""

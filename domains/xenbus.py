@@ -87,7 +87,7 @@ class XenbusFrontend:
 
     def _leaves(self, keys: Keys) -> bool:
         """Whether the device is taken away, and this was a step of that."""
-        if not keys and not read_keys(self._runtime, self.path):
+        if "frontend" not in keys and not read_keys(self._runtime, self.path):
             self._end()
             return True
         if keys.get("online") != "0":

@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,6 +182,10 @@ def _deaf(arena: Arena) -> Seen:
     return harm(what) if arena.broker_pid() != broker or grown > 4096 else harmless(what)
 
 
+AT_WORK_S = 0.03
+"""How long after a broker's coming its attacker is surely at it again."""
+
+
 def _poison(arena: Arena) -> Seen:
     """Whoever crashes over its hypercall is not fed it a third time. That a broker crashes is the suite's own doing."""
     machine, broker = int(arena.cluster.info()["machine_pid"]), arena.broker_pid()
@@ -188,6 +193,7 @@ def _poison(arena: Arena) -> Seen:
     arena.node(attacker, "data/working")
     deaths = 0
     while attacker.state is DomainState.RUNNING and deaths < POISONED_MAX:
+        time.sleep(AT_WORK_S * (1 + deaths % 4))  # a new broker serves us before it has taken everybody over
         os.kill(broker, signal.SIGSEGV)
         deaths += 1
         arena.until(lambda: _broker_of(machine) not in (0, broker), "the next broker")  # noqa: B023
