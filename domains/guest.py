@@ -88,6 +88,8 @@ class Guest:
     def on_device(self, handler: Callable[[Frontend, bool], None]) -> None:
         """Call `handler(device, here)` from `wait` when a device was plugged in and connected, and when one has gone.
 
+        The handler does not wait itself: what came with the event that it is called for would be heard late.
+
         What is asked of one that has gone fails: with OSError ENODEV, if it is a disk.
         """
         self._on_device = handler

@@ -120,9 +120,6 @@ class Runtime:
         """Sleep until something happens, and let its drivers handle it; False if nothing did before the timeout."""
         if self.stands_by:
             self._take_over()
-        if self._upcalls.has_events:  # a handler of one waits: the bell has rung for those behind it already
-            self._on_upcall()
-            return True
         timeout_ns = -1 if timeout_s is None else max(0, int(timeout_s * 1e9))
         polled = tuple(self._raised)
         if polled:

@@ -141,11 +141,6 @@ class UpcallReceiver:
             raise PeerFault(f"hypercall {sequence} promised {count} descriptors, {len(descriptors)} came")
         return descriptors
 
-    @property
-    def has_events(self) -> bool:
-        """Whether events were read that nobody has taken."""
-        return bool(self._events)
-
     def next_event(self) -> tuple[str, str] | None:
         """The next watch event (path, token), or None. ("", ""): events were lost, read everything watched again."""
         return self._events.popleft() if self._events else None

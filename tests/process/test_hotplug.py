@@ -34,27 +34,30 @@ def main(guest):
 '''
 HOLDER = '''
 def main(guest):
-    def changed(disk, here):
-        if here:
-            with disk.held():
-                print("holding", flush=True)
-                guest.sleep(1000)
-        print("went", flush=True)
-    guest.on_device(changed)
+    here = []
+    guest.on_device(lambda disk, came: here.append(disk) if came else here.clear())
+    while not here:
+        guest.wait()
+    with here[0].held():
+        print("holding", flush=True)
+        while here:
+            guest.wait()
+    print("went", flush=True)
     guest.run_forever()
 '''
 READER = '''
 def main(guest):
-    def changed(disk, here):
-        if here:
-            print("reading", flush=True)
-            try:
-                while True:
-                    disk.read(0, 8)
-                    guest.sleep(0)
-            except OSError as error:
-                print("ended", error.errno, flush=True)
-    guest.on_device(changed)
+    here = []
+    guest.on_device(lambda disk, came: here.append(disk) if came else None)
+    while not here:
+        guest.wait()
+    print("reading", flush=True)
+    try:
+        while True:
+            here[0].read(0, 8)
+            guest.sleep(0)
+    except OSError as error:
+        print("ended", error.errno, flush=True)
     guest.run_forever()
 '''
 

@@ -39,7 +39,6 @@ class Domain:
     wait: Any = Runtime.wait
     wait_until: Any = Runtime.wait_until
     stands_by = False
-    _upcalls = SimpleNamespace(has_events=False)
 
     def __init__(self, wire):
         self.name = "test"
