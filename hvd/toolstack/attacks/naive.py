@@ -258,6 +258,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-
-
