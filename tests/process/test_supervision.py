@@ -103,8 +103,9 @@ def test_a_member_that_is_shut_down_or_rebooted_concerns_nobody_else():
     with Cluster.build(TRIO, groups=[group("one_for_all")]) as cluster:
         cluster.domain("ivi").reboot()
         cluster.domain("ivi").wait_ready(DEADLINE_S)
-        cluster.domain("ic").shutdown()
-        cluster.domain("ic").wait_gone(DEADLINE_S)
+        ic = cluster.domain("ic")
+        ic.shutdown()
+        ic.wait_gone(DEADLINE_S)
         assert incarnations(cluster) == {"storage": 1, "ivi": 2, "outside": 1}
 
 
