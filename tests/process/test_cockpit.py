@@ -96,7 +96,9 @@ def test_the_cockpit_goes_on_while_its_driver_domain_is_killed(cockpit, tmp_path
         assert [(each.incarnation, each.last_death) for each in guests] == [(1, "")] * 3
     told = re.search(r"told to stop, (\d+) frames are safe", (tmp_path / "run" / "log" / "telematics.log").read_text())
     assert told is not None
-    assert frames_on(cockpit / "telematics.img") == list(range(1, int(told[1]) + 1))
+    safe, found = int(told[1]), frames_on(cockpit / "telematics.img")
+    assert found == list(range(1, len(found) + 1))
+    assert safe <= len(found) <= safe + 1  # it may be told to stop between a frame's write and counting it
 
 
 @contextmanager
