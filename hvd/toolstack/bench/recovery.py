@@ -8,7 +8,7 @@ import select
 import signal
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, takewhile
@@ -65,7 +65,7 @@ def measure_recovery(
         finally:
             load.end()
         figures += _figures(kind, deaths, verdicts[-1])
-    return figures, _sum(verdicts)
+    return figures, Verdict.total(verdicts)
 
 
 def _tell(tell: Callable[[str], None], kills: int, kind: str, number: int) -> None:
@@ -75,16 +75,18 @@ def _tell(tell: Callable[[str], None], kills: int, kind: str, number: int) -> No
 class Load:
     """One driver domain, its guest, and the checker that follows it."""
 
-    def __init__(self, cluster: Cluster, directory: Path, seed: int, *, spare: bool) -> None:
+    def __init__(
+        self, cluster: Cluster, directory: Path, seed: int, *, spare: bool, cpus: Sequence[int] = ()
+    ) -> None:
         image, acks = make_image(directory / f"recovery-{spare}.img"), directory / f"acks-{spare}"
-        self._cluster = cluster
+        self.cluster = cluster
         self._random = random.Random(seed)
         self._spare = spare
         self.checker = Checker(str(image), str(acks), seed)
-        self._driver = cluster.create(replace(disk_domain(DISK), spare=spare))
+        self._driver = cluster.create(replace(disk_domain(DISK, cpus), spare=spare))
         config = DomainConfig(
             WRITER, "hvd:disk_exerciser", args=[f"acks={acks}", f"seed={seed}"], on_crash="preserve",
-            devices=[disk(image, DISK)], paths=[f"{acks}:w"],
+            devices=[disk(image, DISK)], paths=[f"{acks}:w"], cpus=list(cpus),
         )  # fmt: skip
         self._writer = cluster.create(config)
         self._writer.wait_ready(DEADLINE_S)
@@ -92,22 +94,28 @@ class Load:
     def kill(self, kills: int, tell: Callable[[int], None]) -> list[Death]:
         """HvdError when one was not recovered from."""
         deaths = []
-        with self._cluster.events() as events:
+        with self.cluster.events() as events:
             for number in range(1, kills + 1):
                 tell(number)
                 self._catch_up()
                 _pass(events, self._random.uniform(0, 2 * PAUSE_S))
-                death = _kill(self._driver, events)
+                death = self.kill_once(events)
                 self._wait_for_progress(death.killed)
                 deaths.append(death)
                 if number % 10 == 0:
                     self.checker.check()
-        ends = [*(death.killed for death in deaths[1:]), time.monotonic_ns()]
-        times = self.checker.times_ns
-        return [
-            replace(death, completed=first_completion_ns(times, death.killed, death.ready, until))
-            for death, until in zip(deaths, ends, strict=True)
-        ]
+        return completed(deaths, self.checker.times_ns)
+
+    def kill_once(self, events: EventStream) -> Death:
+        """Without what its guest sees of it."""
+        return _kill(self._driver, events)
+
+    def stop(self) -> Verdict:
+        """End it, and check all that it has written."""
+        self._writer.pause()
+        verdict = self.checker.check()
+        self.end()
+        return verdict
 
     def end(self) -> None:
         self._writer.destroy()
@@ -137,6 +145,15 @@ class Load:
                 raise HvdError(f"the writer has completed nothing for {DEADLINE_S:g} s {why}")
             time.sleep(0.002)
             self.checker.follow()
+
+
+def completed(deaths: list[Death], times_ns: list[int]) -> list[Death]:
+    """The same, with what their guest was told when."""
+    ends = [*(death.killed for death in deaths[1:]), time.monotonic_ns()]
+    return [
+        replace(death, completed=first_completion_ns(times_ns, death.killed, death.ready, until))
+        for death, until in zip(deaths, ends, strict=True)
+    ]
 
 
 def first_completion_ns(times_ns: list[int], killed_ns: int, ready_ns: int, until_ns: int) -> int:
@@ -204,12 +221,3 @@ def _figures(kind: str, deaths: list[Death], verdict: Verdict) -> list[Figure]:
     whole = [(d.completed - d.killed) / 1e6 for d in deaths]
     name = f"driver domain{kind} SIGKILL to the guest's next completed request"
     return [*figures, Figure(name, "ms", whole, GOALS[kind], bound)]
-
-
-def _sum(verdicts: list[Verdict]) -> Verdict:
-    """Both loads' counts together."""
-    total = Verdict()
-    for verdict in verdicts:
-        for name in Verdict.__slots__:
-            setattr(total, name, getattr(total, name) + getattr(verdict, name))
-    return total

@@ -64,13 +64,16 @@ def _boot(run: Run) -> tuple[list[Figure], None]:
 
 def _recovery(run: Run) -> tuple[list[Figure], Verdict]:
     from hvd.toolstack.bench.broker_deaths import measure_broker_deaths
+    from hvd.toolstack.bench.kill_rates import measure_kill_rates
     from hvd.toolstack.bench.recovery import measure_recovery
     from hvd.toolstack.cluster import Cluster
 
     kills = max(int(run.duration_s / KILL_S), 3)
     with tempfile.TemporaryDirectory(prefix="hvd-bench-") as name, Cluster.build(name="bench-recovery") as cluster:
         figures, verdict = measure_recovery(cluster, Path(name), kills, run.tell, run.seed)
-    return [*figures, *measure_broker_deaths(run)], verdict
+    with tempfile.TemporaryDirectory(prefix="hvd-bench-") as name:
+        rates, at_rates = measure_kill_rates(run, Path(name))
+    return [*figures, *rates, *measure_broker_deaths(run)], Verdict.total([verdict, at_rates])
 
 
 def _scale(run: Run) -> tuple[list[Figure], None]:

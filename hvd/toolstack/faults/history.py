@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -45,6 +46,15 @@ class Verdict:
     def intact(self) -> bool:
         """Nothing that was acknowledged is missing, and nothing is there that should not be."""
         return not (self.lost or self.torn or self.misplaced or self.duplicated or self.unexpected or self.wrong)
+
+    @classmethod
+    def total(cls, verdicts: Iterable[Verdict]) -> Verdict:
+        """All of them together."""
+        total = cls()
+        for verdict in verdicts:
+            for name in cls.__slots__:
+                setattr(total, name, getattr(total, name) + getattr(verdict, name))
+        return total
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, for JSON."""
