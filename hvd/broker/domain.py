@@ -195,6 +195,8 @@ class Domain:
     """The channel that the port leads to; its number comes again when it is closed, the channel's does not."""
     ready: bool = False
     """This incarnation has said that it does what it is for."""
+    ready_unseen: bool = False
+    """It has said so before the machine has said that there is a process."""
     released: bool = False
     """This incarnation's process has been told to run its kernel: at once, unless it was created paused."""
     created_ns: int = 0

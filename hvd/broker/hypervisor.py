@@ -177,9 +177,13 @@ class Hypervisor(Aftermath):
             self.crash(domid, domain.refused)
 
     def domain_ready(self, domid: DomId, now_ns: int) -> None:
-        """A domain is doing what it is for: those that come after it may start."""
+        """A domain is doing what it is for: those that come after it may start.
+
+        One whose process the machine has not reported yet, because the broker that was to hear it died, is ready then.
+        """
         domain = self.domain(domid)
-        if not domain.ready:
+        domain.ready_unseen = domain.pid is None
+        if not domain.ready and not domain.ready_unseen:
             domain.ready = True
             self.announce("ready", domain, "")
             services.stands(self, domain)
@@ -255,6 +259,8 @@ class Hypervisor(Aftermath):
             self.pause(domid, now_ns)
         elif domain.kill_at_ns is not None:  # asked to stop before there was a process to ask
             self.hardware.signal_domain(domain, SIGTERM)
+        if domain.ready_unseen:
+            self.domain_ready(domid, now_ns)
 
     def died(self, domid: DomId, incarnation: Incarnation, how: str, now_ns: int, core: str = "") -> None:
         """The kernel says that no thread of this incarnation is left: everything it held may be given away now.

@@ -240,7 +240,8 @@ class Lives:
         domain.restarts += domain.incarnation != NEVER_STARTED
         domain.incarnation = domain.spare.incarnation if domain.spare is not None else domain.incarnations
         domain.spare_deaths, domain.spare_trouble, domain.console_waits = 0, "", False
-        domain.pid, domain.ready, domain.released, domain.shutdown, domain.shutdown_text = None, False, False, None, ""
+        domain.pid, domain.ready, domain.ready_unseen, domain.released = None, False, False, False
+        domain.shutdown, domain.shutdown_text = None, ""
         domain.fault = domain.kill_at_ns = domain.timer_ns = domain.sandbox_lacking = None
         domain.watchdogs, domain.refused, domain.store_port = {}, "", None
         domain.given_up, domain.regroup_at_ns = "", None

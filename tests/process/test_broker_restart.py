@@ -333,9 +333,9 @@ def test_a_death_that_no_broker_saw_is_learned_with_its_reason(cluster: Cluster)
     guest.wait_ready(DEADLINE_S)
     pid, broker = guest.pid, cluster.info()["broker_pid"]
     assert pid is not None
+    pidfd = os.pidfd_open(pid)
     os.kill(broker, signal.SIGSTOP)
     os.kill(pid, signal.SIGSEGV)
-    pidfd = os.pidfd_open(pid)
     assert select.select([pidfd], [], [], DEADLINE_S)[0]
     os.close(pidfd)
     os.kill(broker, signal.SIGKILL)

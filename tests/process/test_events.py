@@ -100,11 +100,13 @@ def test_every_event_is_told_once_and_in_order_while_brokers_die(cluster: Cluste
     first = [json.loads(listener.stdout.readline()) for listener in listeners]  # type: ignore[union-attr]
     dice = random.Random(7)
     for round_ in range(15):
-        os.kill(domain.pid, signal.SIGKILL)
+        while (info := domain.info()).incarnation < round_ + 1 or not info.ready:
+            time.sleep(0.002)
+        assert info.pid is not None, info
+        os.kill(info.pid, signal.SIGKILL)
         time.sleep(dice.uniform(0, 0.01))  # the moment of the broker's death is the point
         kill_broker(cluster)
-        while domain.incarnation < round_ + 2 or not domain.ready:
-            time.sleep(0.002)
+    domain.wait_ready(DEADLINE_S)
     cluster.down(grace_s=0)
     for listener, begun in zip(listeners, first, strict=True):
         events = [begun, *told_by(listener)]

@@ -53,8 +53,14 @@ class Gate:
 
     def standby(self) -> Domain:
         """Who stands by, when the other is active and he is ready to be."""
-        self.wait(lambda: any(d.info().service == "gate: stands by" for d in self.members), "one that stands by")
-        return next(d for d in self.members if d.info().service == "gate: stands by")
+        found: list[Domain] = []
+
+        def look() -> bool:
+            found[:] = [member for member in self.members if member.info().service == "gate: stands by"]
+            return bool(found)
+
+        self.wait(look, "one that stands by")
+        return found[0]
 
     def progress(self, epoch: int) -> None:
         """Until the one of this epoch, or of a later, has counted on."""

@@ -56,9 +56,19 @@ def test_a_domain_starts_when_all_that_it_comes_after_is_ready(board):
     assert life(board, guest) is Life.STARTING
 
 
+def test_one_that_is_ready_before_its_process_has_been_reported_is_ready_then(board):
+    drv = board.create("drv")
+    guest = board.create("guest", after=["drv"])
+    board.h.domain_ready(drv, board.now)
+    assert (board.h.domains[drv].serves, life(board, guest)) == (False, Life.WAITING)
+    board.started(drv)
+    assert (board.h.domains[drv].serves, life(board, guest)) == (True, Life.STARTING)
+
+
 def test_everybody_comes_after_domain_0_whatever_its_name_is():
     h = Hypervisor(b"secret", 0)
     h.create(DomainConfig("control", "hvd:dom0"), 0)
+    h.started(DOM0, Incarnation(1), 100, 0)
     guest = h.create(DomainConfig("guest", "hvd:idle"), 0)
     waiting = guest.life
     h.domain_ready(DOM0, 0)

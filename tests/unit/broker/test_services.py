@@ -175,7 +175,7 @@ def test_a_spare_that_takes_over_its_domain_stands_behind_the_others(board):
     board.after(10**9)
     board.dies(one)
     assert told(board) == (str(two), "2")
-    board.h.domain_ready(one, board.now)
+    ready(board, one)
     assert role(board, one) == "gate: stands by"
 
 
