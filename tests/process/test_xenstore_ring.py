@@ -32,7 +32,7 @@ class Xenbus:
         assert told["ref"] == 1
         self.page = mmap.mmap(extent, mmap.PAGESIZE)
         self.bell = open_endpoint(page, told["side"], rx, tx)
-        self.inbox = b""
+        self.inbox, self.events = b"", []
         os.close(extent), os.close(page)
 
     def word(self, at, value=None):
@@ -70,8 +70,11 @@ class Xenbus:
     def call(self, kind, *words):
         self.send(xs_wire.pack(kind, 1, 0, xs_wire.strings(*words)))
         while (message := self.message()).type == Type.WATCH_EVENT:
-            pass
+            self.events.append(message.payload)
         return message.payload
+
+    def event(self):
+        return self.events.pop(0) if self.events else self.message().payload
 
     def reconnect(self):
         self.word(xs_wire.CONNECTION_AT, xs_wire.RECONNECT)
@@ -92,7 +95,7 @@ def main(guest):
     guest.ready()
     while True:
         try:
-            while xenbus.message().payload != b"data/ask\\0token\\0":
+            while xenbus.event() != b"data/ask\\0token\\0":
                 pass
             asked = xenbus.call(Type.READ, b"data/ask")
             if asked not in (b"ENOENT\\0", b""):
