@@ -1,8 +1,9 @@
 """Both ends of a device that is one ring: what every such driver would repeat of grants, ports and re-attachment.
 
 A driver derives one class from each end. The frontend asks with `call`, one request at a time; the backend answers each
-request, in order. Keys of the frontend: `ring-ref`, `event-channel`. The ring is one page of ring.h, whose slots are as
-large as the larger of request and answer.
+request, in order. Keys of the frontend: `ring-ref`, `event-channel`, `hvd-ring-checks` (1: it keeps a check beside each
+index; see hvd/transport/rings.py). The ring is one page of ring.h, whose slots are as large as the larger of request
+and answer.
 
 A request whose backend died is asked again of the next one: it may be carried out twice, and is answered once.
 """
@@ -20,7 +21,7 @@ from hvd.transport.channels import Endpoint
 from hvd.transport.errors import PeerFault
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import GRANT_REF_MAX, DomId, GrantRef, Port
-from hvd.transport.rings import BackRing, FrontRing
+from hvd.transport.rings import RING_CHECKS, BackRing, FrontRing
 
 RING_REF, EVENT_CHANNEL = "ring-ref", "event-channel"
 PORT_MAX = 131_071
@@ -57,10 +58,11 @@ class RingFrontend(Frontend):
 
     def publish(self, backend_keys: Keys) -> Keys:
         self._ring.close()
-        self._ring = FrontRing(self._shared.view, self.REQUEST_SIZE, self.RESPONSE_SIZE)  # a broken one stays so
+        # another one: what a backend broke stays so
+        self._ring = FrontRing(self._shared.view, self.REQUEST_SIZE, self.RESPONSE_SIZE, checked=True)
         self._ring.init()
         self._owed = 0
-        return {RING_REF: str(self._shared.ref), EVENT_CHANNEL: str(self._port)}
+        return {RING_REF: str(self._shared.ref), EVENT_CHANNEL: str(self._port), RING_CHECKS: "1"}
 
     def connected(self, backend_keys: Keys) -> None:
         self.runtime.waiter.attach_ring(self._port, self._ring)
@@ -159,7 +161,8 @@ class RingBackend(Backend):
         ref = number_in(untrusted_keys, RING_REF, GRANT_REF_MAX)
         port = number_in(untrusted_keys, EVENT_CHANNEL, PORT_MAX)
         self._mapped = self.runtime.grants.map(self.frontend, GrantRef(ref))
-        self._ring = BackRing(self._mapped.view, self.REQUEST_SIZE, self.RESPONSE_SIZE)
+        checked = untrusted_keys.get(RING_CHECKS) == "1"
+        self._ring = BackRing(self._mapped.view, self.REQUEST_SIZE, self.RESPONSE_SIZE, checked=checked)
         self._port, self._endpoint = self.runtime.bind_interdomain(self.frontend, Port(port), self.guarded(self._serve))
         self.runtime.waiter.attach_ring(self._port, self._ring)
         return {}

@@ -74,8 +74,10 @@ class Ring:
 class FrontRing(Ring):
     """The end that pushes requests and pops responses. Begins attached at index 0."""
 
-    def __init__(self, memory: Buffer, request_size: int, response_size: int, slot_size: int = 0) -> None:
-        """`slot_size` is sizeof(union) with its padding; 0: the larger of the two sizes."""
+    def __init__(
+        self, memory: Buffer, request_size: int, response_size: int, slot_size: int = 0, checked: bool = False
+    ) -> None:
+        """`slot_size` is sizeof(union) with its padding; 0: the larger of both. `checked`: both ends keep checks."""
 
     def init(self) -> None:
         """Writes an empty ring and begins at 0. Only before the memory is shared."""
@@ -84,8 +86,10 @@ class FrontRing(Ring):
 class BackRing(Ring):
     """The end that pops requests and pushes responses. Begins attached at index 0."""
 
-    def __init__(self, memory: Buffer, request_size: int, response_size: int, slot_size: int = 0) -> None:
-        """`slot_size` is sizeof(union) with its padding; 0: the larger of the two sizes."""
+    def __init__(
+        self, memory: Buffer, request_size: int, response_size: int, slot_size: int = 0, checked: bool = False
+    ) -> None:
+        """`slot_size` is sizeof(union) with its padding; 0: the larger of both. `checked`: both ends keep checks."""
 
 @final
 class EndpointStatistics:

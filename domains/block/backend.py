@@ -31,7 +31,7 @@ from hvd.transport.protocols.block import (
     Operation,
     Status,
 )
-from hvd.transport.rings import BackRing
+from hvd.transport.rings import RING_CHECKS, BackRing
 
 BATCH = 32
 """Requests carried out before the other devices of this domain have their turn."""
@@ -63,6 +63,7 @@ class BlockBackend(Backend):
             "feature-persistent": "1",
             "feature-max-indirect-segments": str(INDIRECT_SEGMENTS_MAX),
             "max-ring-page-order": str(RING_PAGE_ORDER_MAX),
+            RING_CHECKS: "1",
         }
 
     def _medium(self) -> int:
@@ -118,7 +119,8 @@ class Connection:
         refs = ring_refs(untrusted_keys)
         self._persistent = untrusted_keys.get("feature-persistent") == "1"
         self._ring_pages = self._runtime.grants.gather(self._frontend, refs)
-        self._ring = BackRing(self._ring_pages.view, REQUEST_SIZE, RESPONSE_SIZE)
+        checked = untrusted_keys.get(RING_CHECKS) == "1"
+        self._ring = BackRing(self._ring_pages.view, REQUEST_SIZE, RESPONSE_SIZE, checked=checked)
         self._ring.name_messages_by(REQUEST_ID_OFFSET, RESPONSE_ID_OFFSET)
         port = Port(_number(untrusted_keys, "event-channel"))
         handler = self._backend.guarded(self.serve)

@@ -30,7 +30,7 @@ from hvd.transport.protocols.block import (
     SECTOR_SIZE,
     SECTORS_MAX,
 )
-from hvd.transport.rings import FrontRing
+from hvd.transport.rings import RING_CHECKS, FrontRing
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -72,10 +72,13 @@ class BlockFrontend(Frontend):
 
     def publish(self, backend_keys: Keys) -> Keys:
         self._ring.close()
-        self._ring = FrontRing(self._ring_pages.view, REQUEST_SIZE, RESPONSE_SIZE)  # what a backend broke stays so
+        checked = backend_keys.get(RING_CHECKS) == "1"
+        # another one: what a backend broke stays so
+        self._ring = FrontRing(self._ring_pages.view, REQUEST_SIZE, RESPONSE_SIZE, checked=checked)
         self._ring.name_messages_by(REQUEST_ID_OFFSET, RESPONSE_ID_OFFSET)
         self._ring.init()
         keys = {"event-channel": str(self._port), "protocol": PROTOCOL, "feature-persistent": "1"}
+        keys[RING_CHECKS] = str(int(checked))
         if self._order == 0:
             return keys | {"ring-ref": str(self._ring_pages.ref)}
         refs = {f"ring-ref{i}": str(self._ring_pages.ref + i) for i in range(1 << self._order)}

@@ -191,14 +191,14 @@ class Link:
         else:
             raise Silence
         self._ring_page[READY_AT] = 0
-        ring = FrontRing(self._ring_page, len(MESSAGE), len(MESSAGE))
+        ring = FrontRing(self._ring_page, len(MESSAGE), len(MESSAGE), checked=True)
         ring.init()
         return ring, self._waiter(ring)
 
     def _back(self) -> tuple[BackRing, Waiter]:
         """At index 0 of an empty ring, as the front that waits for us will be."""
         self._ring_page[:RING_HEADER_SIZE] = bytes(RING_HEADER_SIZE)
-        ring = BackRing(self._ring_page, len(MESSAGE), len(MESSAGE))
+        ring = BackRing(self._ring_page, len(MESSAGE), len(MESSAGE), checked=True)
         waiter = self._waiter(ring)
         self._ring_page[READY_AT] = 1
         return ring, waiter

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from hvd.domains.device import Frontend, Keys
 from hvd.domains.drivers import find_driver
 from hvd.domains.guest import Guest
-from hvd.transport.rings import FrontRing
+from hvd.transport.rings import RING_CHECKS, FrontRing
 from hvd.transport.xenbus_state import XenbusState
 
 AUTO_READY = False
@@ -72,6 +72,7 @@ class Subject:
         ours: Keys = {
             "ring-ref": str(self._ring_pages.ref),
             "event-channel": str(port),
+            RING_CHECKS: "0",
             "hvd-session": f"{self._runtime.incarnation}.ring",
             "state": str(int(XenbusState.INITIALISED)),
         }

@@ -15,6 +15,7 @@ from hvd.broker.errors import Refused
 from hvd.broker.store import StoreError
 from hvd.transport.faults import ControlWord
 from hvd.transport.ids import DOM0, GRANT_REF_CONSOLE, ExtentId, GrantRef
+from hvd.transport.rings import RING_CHECKS
 
 if TYPE_CHECKING:
     from hvd.broker.domain import Domain
@@ -23,23 +24,26 @@ if TYPE_CHECKING:
 
 Bit = tuple[ExtentId, int, int]
 """Extent, byte in it, bit of that byte."""
+RingPlace = tuple[ExtentId, int, bool]
+"""Extent and page of a ring's control words, and whether its ends keep checks of them."""
 PAGE_BYTES = 4096
 BITS_MOST = 4096
 SLOTS_BITS = 12
-"""No ring has as many slots: an index that differs in a higher bit from what it was is out of bounds."""
+"""No ring has as many slots: an index that differs in a higher bit from what it was is out of bounds. In a lower one it
+may be right, and only checks tell that it is not."""
 INDEX_BITS = 32
 RING_KEYS = ("ring-ref", "ring-ref0")
 """The first page of a ring has the words."""
 
 
 def ring(h: Lives, domain: Domain, word: int, chosen: Random) -> list[Bit]:
-    """One bit of a control word of one of its devices' rings, high enough for no index to bear it. ENOENT: no ring."""
+    """One bit of a control word of one of its devices' rings, which somebody can find wrong. ENOENT: no ring."""
     rings = sorted(_rings(h, domain))
     if not rings:
         raise Refused(errno.ENOENT, f"domain {domain.name} has no device with a ring")
-    extent, page = chosen.choice(rings)
+    extent, page, checked = chosen.choice(rings)
     control = chosen.choice(list(ControlWord)) if word == 0 else _word(word)
-    bit = chosen.randrange(SLOTS_BITS, INDEX_BITS)
+    bit = chosen.randrange(0 if checked else SLOTS_BITS, INDEX_BITS)
     return [(extent, page * PAGE_BYTES + control.offset + bit // 8, bit % 8)]
 
 
@@ -47,7 +51,7 @@ def pages(h: Lives, domain: Domain, count: int, chosen: Random) -> list[Bit]:
     """`count` bits of the pages that it grants to others and that are no rings. ENOENT: it grants none."""
     if not 1 <= count <= BITS_MOST:
         raise Refused(errno.EINVAL, f"{count} bits; expected 1 to {BITS_MOST}")
-    rings = {extent for extent, _ in _rings(h, domain)}
+    rings = {extent for extent, _, _ in _rings(h, domain)}
     console = h.grants.tables[domain.domid].refs[GRANT_REF_CONSOLE].id
     extents = [e for e in _granted(h, domain) if e.id not in rings | {console}]
     if not extents:
@@ -61,17 +65,17 @@ def _granted(h: Lives, domain: Domain) -> list[Extent]:
     return [extent for extent in h.grants.tables[domain.domid].extents.values() if extent.runs]
 
 
-def _rings(h: Lives, domain: Domain) -> Iterator[tuple[ExtentId, int]]:
-    """(extent, page) of each ring's control words."""
+def _rings(h: Lives, domain: Domain) -> Iterator[RingPlace]:
     refs = h.grants.tables[domain.domid].refs
     for device, _ in h.own_devices(domain):
+        home = f"/local/domain/{domain.domid}/device/{device.kind}/{device.devid}"
+        checked = _number(h, f"{home}/{RING_CHECKS}") == 1
         for key in RING_KEYS:
-            path = f"/local/domain/{domain.domid}/device/{device.kind}/{device.devid}/{key}"
-            ref = GrantRef(_number(h, path))
+            ref = GrantRef(_number(h, f"{home}/{key}"))
             extent = refs.get(ref)
             if extent is not None:
                 run = next(run for run in extent.runs if run.ref <= ref < run.ref + run.count)
-                yield extent.id, run.first_page + ref - run.ref
+                yield extent.id, run.first_page + ref - run.ref, checked
 
 
 def _number(h: Lives, path: str) -> int:

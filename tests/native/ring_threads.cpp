@@ -36,8 +36,8 @@ std::array<std::uint64_t, words> message_of(std::uint64_t number) {
     return message;
 }
 
-void serve(Memory& memory, std::uint32_t start) {
-    Ring back(RingEnd::back, memory.span(), shape);
+void serve(Memory& memory, std::uint32_t start, bool checked) {
+    Ring back(RingEnd::back, memory.span(), shape, checked);
     back.attach(start);
     std::array<std::uint64_t, 8> request;
     for (std::uint64_t served = 0; served < rounds;) {
@@ -51,12 +51,12 @@ void serve(Memory& memory, std::uint32_t start) {
     }
 }
 
-void two_threads_see_every_message_whole_and_in_order() {
+void two_threads_see_every_message_whole_and_in_order(bool checked) {
     constexpr std::uint32_t start = 0xFFFF'F000;
     Memory memory(64 + 8 * shape.slot_size);
-    memory.header() = {start, start + 1, start, start + 1, {}, {}};
-    std::thread server(serve, std::ref(memory), start);
-    Ring front(RingEnd::front, memory.span(), shape);
+    memory.header() = {start, start + 1, start, start + 1, {}, ~start, ~start, {}};
+    std::thread server(serve, std::ref(memory), start, checked);
+    Ring front(RingEnd::front, memory.span(), shape, checked);
     front.attach(start);
     std::uint64_t asked = 0;
     std::uint64_t collected = 0;
@@ -87,7 +87,7 @@ void any_words_keep_within_bounds() {
         ring.attach(start);
         for (int step = 0; step < 8; ++step) {
             const auto word = [&] { return random() % 2 == 0 ? random() : start + random() % 16 - 8; };
-            memory.header() = {word(), word(), word(), word(), {}, {}};
+            memory.header() = {word(), word(), word(), word(), {}, word(), word(), {}};
             try {
                 EXPECT(ring.pop_many(taken.data(), 64) <= ring.size());
                 ring.push_many(taken.data(), random() % 8);
@@ -125,7 +125,8 @@ void odd_sizes_copy_every_byte_and_none_beside() {
 
 int main() {
     start_watchdog();
-    two_threads_see_every_message_whole_and_in_order();
+    two_threads_see_every_message_whole_and_in_order(false);
+    two_threads_see_every_message_whole_and_in_order(true);
     any_words_keep_within_bounds();
     odd_sizes_copy_every_byte_and_none_beside();
     return 0;

@@ -19,11 +19,12 @@ STEPS = st.lists(
 )
 
 
-def ring_pair(start):
+def ring_pair(start, *, checked=False):
     memory = bytearray(RING_HEADER_SIZE + SLOTS * REQUEST_SIZE)
-    struct.pack_into("<4I", memory, 0, start, (start + 1) % 2**32, start, (start + 1) % 2**32)
-    front = FrontRing(memory, REQUEST_SIZE, RESPONSE_SIZE)
-    back = BackRing(memory, REQUEST_SIZE, RESPONSE_SIZE)
+    after, check = (start + 1) % 2**32, 2**32 - 1 - start
+    struct.pack_into("<4I4x2I", memory, 0, start, after, start, after, check, check)
+    front = FrontRing(memory, REQUEST_SIZE, RESPONSE_SIZE, checked=checked)
+    back = BackRing(memory, REQUEST_SIZE, RESPONSE_SIZE, checked=checked)
     front.attach(start)
     back.attach(start)
     return memory, front, back
@@ -59,10 +60,10 @@ def numbered(direction, count, size):
     return [(direction.pushed + n).to_bytes(size, "big") for n in range(count)]
 
 
-@given(START, STEPS)
+@given(START, st.booleans(), STEPS)
 @settings(max_examples=300)
-def test_a_ring_is_two_queues_whatever_the_interleaving(start, steps):
-    _, front, back = ring_pair(start)
+def test_a_ring_is_two_queues_whatever_the_interleaving(start, checked, steps):
+    _, front, back = ring_pair(start, checked=checked)
     requests, responses = Direction(), Direction()
     for verb, count in steps:
         match verb:

@@ -11,9 +11,10 @@ namespace {
 /// A ring and the Python memory it lives in.
 class BoundRing : public Ring {
 public:
-    BoundRing(RingEnd end, nb::handle memory, std::size_t request_size, std::size_t response_size, std::size_t slot_size)
+    BoundRing(RingEnd end, nb::handle memory, std::size_t request_size, std::size_t response_size, std::size_t slot_size, bool checked)
         : BoundRing(end, std::make_unique<Buffer>(memory, Buffer::Access::write),
-                    RingShape{request_size, response_size, slot_size != 0 ? slot_size : std::max(request_size, response_size)}) {}
+                    RingShape{request_size, response_size, slot_size != 0 ? slot_size : std::max(request_size, response_size)},
+                    checked) {}
 
     void release() {
         if (attached_to_waiter) {
@@ -24,20 +25,20 @@ public:
     }
 
 private:
-    BoundRing(RingEnd end, std::unique_ptr<Buffer> memory, const RingShape& shape)
-        : Ring(end, memory->bytes(), shape), memory_(std::move(memory)) {}
+    BoundRing(RingEnd end, std::unique_ptr<Buffer> memory, const RingShape& shape, bool checked)
+        : Ring(end, memory->bytes(), shape, checked), memory_(std::move(memory)) {}
 
     std::unique_ptr<Buffer> memory_;
 };
 
 struct BoundFront : BoundRing {
-    BoundFront(nb::handle memory, std::size_t request_size, std::size_t response_size, std::size_t slot_size)
-        : BoundRing(RingEnd::front, memory, request_size, response_size, slot_size) {}
+    BoundFront(nb::handle memory, std::size_t request_size, std::size_t response_size, std::size_t slot_size, bool checked)
+        : BoundRing(RingEnd::front, memory, request_size, response_size, slot_size, checked) {}
 };
 
 struct BoundBack : BoundRing {
-    BoundBack(nb::handle memory, std::size_t request_size, std::size_t response_size, std::size_t slot_size)
-        : BoundRing(RingEnd::back, memory, request_size, response_size, slot_size) {}
+    BoundBack(nb::handle memory, std::size_t request_size, std::size_t response_size, std::size_t slot_size, bool checked)
+        : BoundRing(RingEnd::back, memory, request_size, response_size, slot_size, checked) {}
 };
 
 nb::object new_bytes(std::size_t size) {
@@ -106,12 +107,12 @@ void bind_rings(nb::module_& m) {
         .def_prop_ro("free", &BoundRing::free)
         .def_prop_ro("unconsumed", &BoundRing::unconsumed);
     nb::class_<BoundFront, BoundRing>(m, "FrontRing")
-        .def(nb::init<nb::handle, std::size_t, std::size_t, std::size_t>(), nb::arg("memory"), nb::arg("request_size"),
-             nb::arg("response_size"), nb::arg("slot_size") = 0)
+        .def(nb::init<nb::handle, std::size_t, std::size_t, std::size_t, bool>(), nb::arg("memory"), nb::arg("request_size"),
+             nb::arg("response_size"), nb::arg("slot_size") = 0, nb::arg("checked") = false)
         .def("init", &BoundFront::init);
     nb::class_<BoundBack, BoundRing>(m, "BackRing")
-        .def(nb::init<nb::handle, std::size_t, std::size_t, std::size_t>(), nb::arg("memory"), nb::arg("request_size"),
-             nb::arg("response_size"), nb::arg("slot_size") = 0);
+        .def(nb::init<nb::handle, std::size_t, std::size_t, std::size_t, bool>(), nb::arg("memory"), nb::arg("request_size"),
+             nb::arg("response_size"), nb::arg("slot_size") = 0, nb::arg("checked") = false);
 }
 
 }  // namespace hvd

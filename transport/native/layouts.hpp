@@ -15,18 +15,22 @@ static_assert(std::atomic_ref<std::uint32_t>::is_always_lock_free, "a lock would
 
 inline constexpr std::size_t page_size = 4096;
 
-/// The head of a shared ring, as Xen's public/io/ring.h lays it out; the slots follow it.
+/// The head of a shared ring, as Xen's public/io/ring.h lays it out; the slots follow it. The checks lie in its padding:
+/// where both ends keep them, each is the complement of its index, written before it.
 struct RingHeader {
     std::uint32_t req_prod;
     std::uint32_t req_event;
     std::uint32_t rsp_prod;
     std::uint32_t rsp_event;
     std::uint8_t pvt[4];
-    std::uint8_t pad[44];
+    std::uint32_t req_check;
+    std::uint32_t rsp_check;
+    std::uint8_t pad[36];
 };
 static_assert(sizeof(RingHeader) == 64);
 static_assert(offsetof(RingHeader, req_event) == 4 && offsetof(RingHeader, rsp_prod) == 8);
 static_assert(offsetof(RingHeader, rsp_event) == 12 && offsetof(RingHeader, pvt) == 16);
+static_assert(offsetof(RingHeader, req_check) == 20 && offsetof(RingHeader, rsp_check) == 24);
 
 /// One direction of an event channel, written by its sender (pending, closed, sent) and its receiver (waiting, cpu).
 /// Two cache lines wide, because adjacent lines are prefetched in pairs.

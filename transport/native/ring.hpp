@@ -7,6 +7,10 @@
 // (size a power of two), and slots are addressed by `cursor & (size - 1)` of a private cursor. A value read from shared
 // memory never becomes an address: it is compared with what the protocol allows at most, and a value beyond it is the
 // peer's fault and closes the ring.
+//
+// An index that is wrong and possible would go unnoticed. Where both ends keep checks, the producer writes the complement
+// of its index ahead of it, so that what the consumer reads behind the index is as new, or newer: an index that has been
+// raised is ahead of its check. And each end looks whether its own index is still what it has published.
 #pragma once
 
 #include <algorithm>
@@ -56,8 +60,8 @@ inline void copy_out_once(std::byte* to, const std::byte* from, std::size_t byte
 
 class Ring {
 public:
-    Ring(RingEnd end, std::span<std::byte> memory, const RingShape& shape)
-        : end_(end), slot_size_(shape.slot_size), out_size_(shape.request_size), in_size_(shape.response_size) {
+    Ring(RingEnd end, std::span<std::byte> memory, const RingShape& shape, bool checked = false)
+        : end_(end), checked_(checked), slot_size_(shape.slot_size), out_size_(shape.request_size), in_size_(shape.response_size) {
         if (shape.request_size == 0 || shape.response_size == 0 ||
             shape.slot_size < std::max(shape.request_size, shape.response_size)) {
             throw LocalError("a ring slot must hold a request and a response of at least one byte each");
@@ -88,7 +92,8 @@ public:
             throw LocalError("only the front initialises a ring; the back attaches to it");
         }
         std::memset(slots_, 0, size_ * slot_size_);
-        *header_ = RingHeader{0, 1, 0, 1, {}, {}};
+        const std::uint32_t check = checked_ ? ~0U : 0U;
+        *header_ = RingHeader{0, 1, 0, 1, {}, check, check, {}};
         attach(0);
     }
 
@@ -131,11 +136,15 @@ public:
     /// The previous index is our own copy, not the shared word, which the peer may have changed.
     bool publish() {
         check_usable();
+        check_own();
         const std::uint32_t old = published_;
         if (trace::on()) [[unlikely]] {
             trace_out(old);
         }
         published_ = produced_;
+        if (checked_) {
+            store_relaxed(out_check(), ~produced_);
+        }
         store_fenced(out_prod(), produced_);
         const std::uint32_t event = load_fenced(out_event());
         return produced_ - event < produced_ - old;
@@ -160,13 +169,20 @@ public:
         return {fits, fits != 0 && publish()};
     }
 
-    /// Messages of the peer not yet consumed; raises PeerFault if it claims more than can be.
+    /// Messages of the peer not yet consumed; raises PeerFault if it claims more than can be, or an index fails its check.
     std::uint32_t unconsumed() {
         check_usable();
+        check_own();
         const std::uint32_t untrusted_prod = load_acquire(in_prod());
         const std::uint32_t ready = untrusted_prod - consumed_;
         if (ready > due_at_most()) {
-            break_ring(untrusted_prod);
+            break_ahead(untrusted_prod);
+        }
+        if (checked_ && ready != 0) {
+            const std::uint32_t untrusted_check = ~load_relaxed(in_check()) - consumed_;
+            if (untrusted_check < ready || untrusted_check > due_at_most()) [[unlikely]] {
+                break_unlike(untrusted_prod, untrusted_check + consumed_);
+            }
         }
         return ready;
     }
@@ -201,7 +217,9 @@ public:
     }
 
     /// Whether a pop would return something or raise: cheap enough to be polled.
-    bool has_work() noexcept { return usable_ && load_fenced(in_prod()) != consumed_; }
+    bool has_work() noexcept {
+        return usable_ && (load_fenced(in_prod()) != consumed_ || (checked_ && load_relaxed(out_prod()) != published_));
+    }
 
     /// Where messages carry an id of eight bytes: with one, responses may come in any order and records still tell which
     /// request each answers; without, they are told apart by their index in the ring.
@@ -219,7 +237,7 @@ public:
     RingHeader untrusted_header() {
         check_usable();
         return {load_acquire(header_->req_prod),  load_acquire(header_->req_event), load_acquire(header_->rsp_prod),
-                load_acquire(header_->rsp_event), {},                               {}};
+                load_acquire(header_->rsp_event), {}, 0, 0, {}};
     }
 
     /// Forgets the memory; every later use is a LocalError.
@@ -266,9 +284,13 @@ private:
     std::uint32_t& out_prod() { return end_ == RingEnd::front ? header_->req_prod : header_->rsp_prod; }
     std::uint32_t& out_event() { return end_ == RingEnd::front ? header_->req_event : header_->rsp_event; }
     std::uint32_t& in_prod() { return end_ == RingEnd::front ? header_->rsp_prod : header_->req_prod; }
+    std::uint32_t& out_check() { return end_ == RingEnd::front ? header_->req_check : header_->rsp_check; }
+    std::uint32_t& in_check() { return end_ == RingEnd::front ? header_->rsp_check : header_->req_check; }
     std::uint32_t& in_event() { return end_ == RingEnd::front ? header_->rsp_event : header_->req_event; }
     std::byte* slot_at(std::uint32_t cursor) { return slots_ + (cursor & (size_ - 1)) * slot_size_; }
     std::string name() const { return end_ == RingEnd::front ? "front ring" : "back ring"; }
+    std::string in_name() const { return end_ == RingEnd::front ? "rsp_prod" : "req_prod"; }
+    std::string out_name() const { return end_ == RingEnd::front ? "req_prod" : "rsp_prod"; }
 
     /// The front can be owed only what it asked for; the back only what fits beside its unanswered requests.
     std::uint32_t due_at_most() const {
@@ -284,17 +306,37 @@ private:
         }
     }
 
-    [[noreturn]] void break_ring(std::uint32_t untrusted_prod) {
+    /// Nobody else writes our index: one that is not as published has been changed behind our back.
+    void check_own() {
+        if (checked_) {
+            const std::uint32_t untrusted_own = load_relaxed(out_prod());
+            if (untrusted_own != published_) [[unlikely]] {
+                break_ring(out_name() + " is " + std::to_string(untrusted_own) + ", but was published as " +
+                           std::to_string(published_));
+            }
+        }
+    }
+
+    [[noreturn]] void break_ahead(std::uint32_t untrusted_prod) {
         const bool front = end_ == RingEnd::front;
-        fault_ = name() + " closed by the peer's fault: " + (front ? "rsp_prod " : "req_prod ") +
-                 std::to_string(untrusted_prod) + " is " + std::to_string(untrusted_prod - consumed_) + " ahead of " +
-                 (front ? "rsp_cons " : "req_cons ") + std::to_string(consumed_) + ", but at most " +
-                 std::to_string(due_at_most()) + (front ? " responses are due" : " requests fit");
+        break_ring(in_name() + " " + std::to_string(untrusted_prod) + " is " + std::to_string(untrusted_prod - consumed_) +
+                   " ahead of " + (front ? "rsp_cons " : "req_cons ") + std::to_string(consumed_) + ", but at most " +
+                   std::to_string(due_at_most()) + (front ? " responses are due" : " requests fit"));
+    }
+
+    [[noreturn]] void break_unlike(std::uint32_t untrusted_prod, std::uint32_t untrusted_check) {
+        break_ring(in_name() + " " + std::to_string(untrusted_prod) + " and its check, " + std::to_string(untrusted_check) +
+                   ", do not agree");
+    }
+
+    [[noreturn]] void break_ring(const std::string& why) {
+        fault_ = name() + " closed by the peer's fault: " + why;
         usable_ = false;
         throw PeerFault(fault_);
     }
 
     RingEnd end_;
+    bool checked_;
     bool usable_ = true;
     std::uint32_t size_ = 0;
     std::uint32_t produced_ = 0;

@@ -8,7 +8,9 @@ transport/native/blkif.hpp.
 Backend keys    feature-flush-cache feature-discard feature-persistent feature-max-indirect-segments
 max-ring-page-order sectors
                 sector-size physical-sector-size info (4: read-only) mode params hvd-write-log (a file: log writes)
+                hvd-ring-checks (1: this backend keeps a check beside each index of the ring)
 Frontend keys   ring-ref | ring-page-order num-ring-pages ring-ref%u, event-channel, protocol, feature-persistent
+                hvd-ring-checks (1: so does this frontend)
 
 hvd beyond Xen: a frontend outlives its backend. It keeps every request until it is answered, makes the ring empty for
 the next backend (see domains/xenbus.py) and issues again, in the order of their ids, what is open. An id is never

@@ -106,9 +106,10 @@ def _corrupt_pages(order: Order) -> list[Effect]:
 
 CORRUPTION_FAULTS = (
     Fault(
-        str(FaultKind.CORRUPT_RING), "a bit of a ring's control word is flipped, beyond what an index can be",
-        "the other end, in XenStore",
-        "it finds a peer's fault and closes the device, nothing else, until whose word it was has another incarnation",
+        str(FaultKind.CORRUPT_RING),
+        "a bit of a ring's control word is flipped: any, where its ends keep checks, else one beyond any index",
+        "the ends of the device, in XenStore",
+        "one finds a peer's fault and closes the device, nothing else, until the other has another incarnation",
         lambda order: [CorruptRing(order, victim) for victim in order.victims],
         parameters=(Parameter("amount", f"the word: {WORDS}; 0: the seed chooses", 0, 0, len(ControlWord)),),
     ),

@@ -32,7 +32,7 @@ public:
           shape_(shapes[input.below(shapes.size())]),
           end_(input.flag() ? RingEnd::front : RingEnd::back),
           memory_(sizeof(RingHeader) + (1 + input.below(40)) * shape_.slot_size),
-          ring_(end_, memory_.bytes(), shape_),
+          ring_(end_, memory_.bytes(), shape_, input.flag()),
           trace_memory_(trace_memory()) {
         if (end_ == RingEnd::front) {
             ring_.init();

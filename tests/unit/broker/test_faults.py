@@ -16,6 +16,7 @@ from hvd.transport import messages as m
 from hvd.transport.faults import FAMILY, SLOW_PERIOD_MS, ControlWord, Family, FaultKind
 from hvd.transport.ids import DOM0, GRANT_REF_CONSOLE, DomId
 from hvd.transport.limits import EXTENTS_MAX, FAULT_S_MAX, FAULTS_MAX
+from hvd.transport.rings import RING_CHECKS
 
 MS = 1_000_000
 LASTING = [kind for kind in FaultKind if FAMILY[kind] is not Family.MOMENT and kind is not FaultKind.EXIT]
@@ -232,6 +233,15 @@ def test_a_rings_bit_is_one_of_the_word_beyond_any_index(board, disk_user, word)
     assert {extent for extent, _, _ in places} == {ring}
     numbers = {8 * (offset - PAGE_BYTES - word.offset) + bit for _, offset, bit in places}
     assert numbers == set(range(SLOTS_BITS, 32)), "the ring is the second page of its extent"
+
+
+@pytest.mark.parametrize(("told", "bits"), [(b"1", range(32)), (b"0", range(SLOTS_BITS, 32))])
+def test_any_bit_of_a_ring_whose_ends_keep_checks_may_be_flipped(board, disk_user, told, bits):
+    dom, _, _ = disk_user
+    handle(board.h, dom, m.StoreWrite(0, f"device/vbd/51712/{RING_CHECKS}", told), board.now)
+    for seed in range(300):
+        begin(board, dom, FaultKind.CORRUPT_RING, 0, seed=seed, amount=ControlWord.REQ_PROD)
+    assert {8 * (offset - PAGE_BYTES) + bit for each in flipped(board) for _, offset, bit in each} == set(bits)
 
 
 def test_the_seed_alone_decides_which_bits_and_without_a_word_which_word(board, disk_user):

@@ -300,3 +300,66 @@ def test_a_refused_ring_holds_nothing(memory):
     with pytest.raises(LocalError):
         FrontRing(memory, 5000, 4)
     memory.extend(b"x")
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+REQ_CHECK, RSP_CHECK = 20, 24
+
+
+def in_traffic(memory):
+    """Both ends of a checked ring: five requests asked, three taken of them, two answered, one of the answers taken."""
+    front, back = (end(memory, 8, 4, 8, checked=True) for end in (FrontRing, BackRing))
+    front.init()
+    for number in range(5):
+        front.push(bytes([number]))
+    back.pop_many(3)
+    for number in range(2):
+        back.push(bytes([number]))
+    assert front.pop() == bytes(4)
+    return front, back
+
+
+def taken(ring):
+    """What an end gets out of the ring; None when it has found it broken."""
+    try:
+        return ring.pop_many()
+    except PeerFault:
+        return None
+
+
+@pytest.mark.parametrize("bit", range(32))
+@pytest.mark.parametrize("word", [REQ_PROD, RSP_PROD, REQ_CHECK, RSP_CHECK])
+def test_any_bit_of_an_index_is_found_and_nothing_is_taken_that_was_not_sent(memory, word, bit):
+    """A check that seems newer than its index does no harm: it is that of the next publication, until that comes."""
+    front, back = in_traffic(memory)
+    poke(memory, word, struct.unpack_from("<I", memory, word)[0] ^ 1 << bit)
+    requests, responses = taken(back), taken(front)
+    assert None in (requests, responses) or word in (REQ_CHECK, RSP_CHECK)
+    assert requests is None or b"".join(bytes([number, *bytes(7)]) for number in (3, 4)).startswith(requests)
+    assert responses is None or bytes([1, 0, 0, 0]).startswith(responses)
+
+
+def test_an_owner_finds_its_changed_index_when_it_publishes_and_when_it_is_polled(memory):
+    front, _ = in_traffic(memory)
+    poke(memory, REQ_PROD, 4)
+    with pytest.raises(PeerFault, match="req_prod is 4, but was published as 5"):
+        front.push(b"x")
+    with pytest.raises(PeerFault, match="published as 5"):
+        front.pop()
+
+
+def test_a_ring_without_checks_leaves_the_padding_as_xen_does(memory):
+    front, back = fresh(memory)
+    front.push(b"x")
+    back.pop()
+    assert bytes(memory[16:RING_HEADER_SIZE]) == bytes(RING_HEADER_SIZE - 16)
+
+
+def test_an_end_whose_other_keeps_no_checks_takes_nothing_from_it(memory):
+    front = FrontRing(memory, 8, 4, 8)
+    front.init()
+    back = BackRing(memory, 8, 4, 8, checked=True)
+    front.push(b"x")
+    with pytest.raises(PeerFault, match="req_prod 1 and its check, 4294967295, do not agree"):
+        back.pop()
