@@ -172,13 +172,14 @@ public:
     /// Messages of the peer not yet consumed; raises PeerFault if it claims more than can be, or an index fails its check.
     std::uint32_t unconsumed() {
         check_usable();
-        check_own();
         const std::uint32_t untrusted_prod = load_acquire(in_prod());
         const std::uint32_t ready = untrusted_prod - consumed_;
         if (ready > due_at_most()) {
             break_ahead(untrusted_prod);
         }
-        if (checked_ && ready != 0) {
+        if (ready == 0) {
+            check_own();  // before a wait, and before a publication: in between it can wait
+        } else if (checked_) {
             const std::uint32_t untrusted_check = ~load_relaxed(in_check()) - consumed_;
             if (untrusted_check < ready || untrusted_check > due_at_most()) [[unlikely]] {
                 break_unlike(untrusted_prod, untrusted_check + consumed_);
