@@ -173,6 +173,8 @@ class Hypervisor(Aftermath):
         """A new incarnation says how its sandbox has turned out; without what is required of it, it does not run."""
         domain = self.domain(domid)
         self.console.append(sandboxes.take_report(domain, untrusted_lacking))
+        if domain.memory.bound != domain.memory.born:
+            self.hardware.bound_memory(domain, domain.memory.bound)
         if domain.refused:
             self.crash(domid, domain.refused)
 

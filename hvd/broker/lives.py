@@ -247,6 +247,7 @@ class Lives:
         domain.given_up, domain.regroup_at_ns = "", None
         self.deadlines.note(domain)
         domain.clock = Clock(started_ns=now_ns)
+        domain.build_memory()
         try:
             if takes_over:
                 spares.promote(self, domain, now_ns)

@@ -51,7 +51,7 @@ from hvd.transport.faults import FaultKind
 from hvd.transport.hypercalls import HypercallServer
 from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
-from hvd.transport.machine_link import DISOWNED, UP, ZYGOTE_DIED, Inheritance
+from hvd.transport.machine_link import DISOWNED, UNBOUND, UP, ZYGOTE_DIED, Inheritance
 from hvd.transport.messages import BootConfig
 from hvd.transport.pulse import BEAT_EVERY_S
 from hvd.transport.xs_wire import Message
@@ -228,6 +228,8 @@ class Broker:
                     self._command([STARTED, time.monotonic_ns(), domid, incarnation, pid])
                 else:
                     self._disown(domid, incarnation)
+            case [verb, int() as domid, int(), str() as why] if verb == UNBOUND:
+                self._world.publisher.log(f"its bound of memory is not in force: {why}", domid=domid)
             case [verb, str() as how] if verb == ZYGOTE_DIED:
                 self._command([ZYGOTE_DIED, time.monotonic_ns(), how])
             case [verb, int() as domid, int() as incarnation, str() as how, str() as core] if verb == DIED:

@@ -91,6 +91,8 @@ HOOKS: dict[type, Hook] = {
     m.DomctlSetConfig: _about(DOMAIN_CREATE),
     m.DomctlRename: _about(DOMAIN_CREATE),
     m.DomctlTrigger: _about(vector("domain", "kill")),
+    m.DomctlMemSet: _about(DOMAIN_CREATE),
+    m.DomctlMemMax: _about(DOMAIN_CREATE),
     m.DomctlSysrq: _about(vector("domain", "kill")),
     m.DomctlAttach: _about(DOMAIN_CREATE),
     m.DomctlDetach: _about(DOMAIN_CREATE),

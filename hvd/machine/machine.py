@@ -23,10 +23,11 @@ from hvd.machine.processes import fork_process
 from hvd.machine.spawns import PATIENCE_S, Spawn, Spawns
 from hvd.machine.strikes import Strikes
 from hvd.machine.watch import Watches
-from hvd.transport.cgroups import DomainGroups, MachineGroups
+from hvd.transport.cgroups import DomainGroups, MachineGroups, bound_memory
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
 from hvd.transport.errors import PeerFault
 from hvd.transport.machine_link import (
+    BOUND,
     DIED,
     DISOWN,
     DISOWNED,
@@ -40,6 +41,7 @@ from hvd.transport.machine_link import (
     STARTED,
     STOP,
     STRIKE,
+    UNBOUND,
     UP,
     ZYGOTE_DIED,
     Inheritance,
@@ -233,6 +235,10 @@ class Machine:
                 child = self._children.domain(domid, incarnation)
                 if child is not None:
                     self._dumps.order(child, name, fault)
+            case [verb, int() as domid, int() as incarnation, int() as kib] if verb == BOUND:
+                child = self._children.domain(domid, incarnation)
+                if child is not None and (why := bound_memory(self._groups, child.pid, kib)):
+                    self._tell_broker([UNBOUND, domid, incarnation, why])
             case [verb, str() as role, int() as number, int() as for_ms] if verb == STRIKE:
                 for struck in self._children.of(role):
                     self._strikes.strike(struck, number, for_ms / 1000, time.monotonic())

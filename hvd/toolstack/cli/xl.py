@@ -77,6 +77,30 @@ def config_update(
     reconfigure.config_update(name, file, as_json=json)
 
 
+Mem = Annotated[str, typer.Argument(metavar="MEM", help="MiB, or with t, g, m, k or b behind it, as 512m or 1g.")]
+
+
+@command("hvd mem-set ivi 48", "hvd mem-set ivi 48m && hvd events ivi --kind memory --since 0 --no-follow")
+def mem_set(name: Name, mem: Mem, json: AsJson = False) -> None:
+    """Ask a domain to do with so much memory, at most `maxmem`; it keeps what it cannot spare, and its console says so.
+
+    `hvd list` shows what it does with. The target outlives restarts.
+    """
+    from hvd.toolstack.cli import memory
+
+    memory.mem_set(name, mem, as_json=json)
+
+
+@command("hvd mem-max ivi 64m")
+def mem_max(name: Name, mem: Mem, json: AsJson = False) -> None:
+    """Bound what a domain may use of memory until it starts again: no less than it has, and no more than its `maxmem`
+    is of use to it.
+    """
+    from hvd.toolstack.cli import memory
+
+    memory.mem_max(name, mem, as_json=json)
+
+
 @command("hvd trigger ivi power", "hvd trigger ivi nmi")
 def trigger(
     name: Name,

@@ -101,6 +101,12 @@ class DomainInfo:
     """The group that it is restarted with; empty: none."""
     heartbeat_ms: int = 0
     """How often it is looked at whether it hangs; 0: never."""
+    memory_target_kib: int = 0
+    """What it is asked to do with; `memory` is what it does with."""
+    memory_max_kib: int = 0
+    """What it may have at most until it starts again."""
+    memory_static_max_kib: int = 0
+    """What it was built with."""
     heartbeat: str = ""
     """How it was found last: beating, busy, stopped, ...; empty while it does not run, or has none."""
 
@@ -229,6 +235,14 @@ class Domain:
     def sysrq(self, letter: str) -> None:
         """Send its kernel a magic letter, which it hears when it waits: h has it list those it knows."""
         self._cluster.call(m.DomctlSysrq(self.domid, letter))
+
+    def mem_set(self, kib: int) -> None:
+        """Ask it to do with so many KiB; `info().memory` follows when it does. HypercallError EINVAL: too much."""
+        self._cluster.call(m.DomctlMemSet(self.domid, kib))
+
+    def mem_max(self, kib: int) -> None:
+        """As much as it may have until it starts again. HypercallError EINVAL: less than it has, or is to have."""
+        self._cluster.call(m.DomctlMemMax(self.domid, kib))
 
     def attach(self, device: m.DeviceConfig) -> None:
         """Give it one more device, which it takes up when it next waits."""

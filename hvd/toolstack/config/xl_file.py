@@ -22,14 +22,14 @@ from hvd.transport.messages import DomainConfig
 SUFFIX = ".toml"
 """A file with another name is an xl.cfg: those have no suffix of their own."""
 _WORDS = """
-    name kernel memory vcpus cpus disk driver_domain seclabel on_poweroff on_reboot on_crash on_watchdog args after
-    uuid heartbeat_ms
+    name kernel memory maxmem vcpus cpus disk driver_domain seclabel on_poweroff on_reboot on_crash on_watchdog args
+    after uuid heartbeat_ms
 """
 KNOWN = frozenset(_WORDS.split())
 """xl's keys that hvd has too, and the three of hvd's own that make sense in such a file."""
 DEFAULTS: Mapping[str, object] = {"on_watchdog": "destroy", "on_crash": "destroy", "heartbeat_ms": 0}
 """Where xl.cfg(5) has another default than a cluster file; there a domain has no watchdog but its own."""
-NUMBERS = ("memory", "vcpus", "driver_domain", "heartbeat_ms")
+NUMBERS = ("memory", "maxmem", "vcpus", "driver_domain", "heartbeat_ms")
 NUMBER_DIGITS_MAX = 18
 _XEND_PREFIX = re.compile(r"\A\s*(?:file|phy|raw):([^,]*)")
 ARGUMENTS = ("cmdline", "root", "extra")

@@ -57,7 +57,7 @@ def test_what_is_given_beside_a_file_stands_in_its_place(here):
     assert config.driver_domain
     assert config.args == ["console=hvc0", "root=/dev/xvda1", "quiet"]
     assert config.on_crash == "restart"
-    assert {w.split(": ")[1].split()[0] for w in warnings} == {"type", "ramdisk", "maxmem", "pci"}
+    assert {w.split(": ")[1].split()[0] for w in warnings} == {"type", "ramdisk", "pci"}
 
 
 @pytest.mark.parametrize(
