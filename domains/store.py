@@ -40,7 +40,7 @@ class StoreClient:
         self._next_token = 0
 
     def on_toolstack(self, handler: Callable[[str], None]) -> None:
-        """Call `handler(path)` for what the toolstack changes below `device`, `control`, `memory`: a watch from birth."""
+        """Call `handler(path)` for what the toolstack changes below `device`, `control`, `memory`: from birth on."""
         self._watches[TOOLSTACK] = "", handler
 
     def read(self, path: str, tx: int = 0) -> bytes | None:

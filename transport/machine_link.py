@@ -6,6 +6,7 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
                     [signal, domid, incarnation, number]
                     [dump, domid, incarnation, name, fault] stop that process, write cores/NAME.core of it, then kill
                         it; fault: the fields of its FaultNotice, or []. Nothing if it was told so before
+                    [dump live, domid, incarnation, path] write a core of that process, which is to live on
                     [bound, domid, incarnation, kib] that process's group may have so much memory from now on
                     [disown, domid, incarnation] end that process, or the one that is on its way, without a word
                     [strike, role, signal, for_ms]  signal broker or zygote; a SIGSTOP is ended after for_ms
@@ -14,6 +15,7 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
 machine -> broker   [started, domid, incarnation, pid]
                     [died, domid, incarnation, how, core]   core: what became of the core, "" if none was asked for
                     [zygote died, how]          another has taken its place
+                    [dumped, domid, incarnation, said]  what became of the core of one that lives on
                     [unbound, domid, incarnation, why]  the host does not let it
                     [disowned, domid, incarnation]  whatever was said of it before this was said of the disowned one
 machine -> zygote   [spawn, domid, incarnation, name, layers off] + (upcall socket, stdio)
@@ -29,7 +31,7 @@ from dataclasses import dataclass
 from hvd.transport.pulse import Pulse
 
 HOLD, DROP, SPAWN, SIGNAL, DISOWN, UP, STOP = "hold", "drop", "spawn", "signal", "disown", "up", "stop"
-DUMP, STRIKE, BOUND = "dump", "strike", "bound"
+DUMP, DUMP_LIVE, DUMPED, STRIKE, BOUND = "dump", "dump live", "dumped", "strike", "bound"
 STARTED, DIED, DISOWNED, SPAWNED, LOST = "started", "died", "disowned", "spawned", "lost"
 ZYGOTE_DIED, UNBOUND = "zygote died", "unbound"
 

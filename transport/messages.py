@@ -225,7 +225,7 @@ class ConsoleIo:
 @hypercall(0x0C03)
 @dataclass(frozen=True, slots=True)
 class MemoryReservation:
-    """Reply {current, maximum, static_max, used} of the caller in KiB (broker/domain.py, Memory); `used` is measured."""
+    """Reply {current, maximum, static_max, used} of the caller in KiB (broker/domain.py, Memory); `used`: measured."""
 
 
 @hypercall(0x0C80)
@@ -713,6 +713,18 @@ class DomctlTrigger:
 
     dom: DomId
     trigger: Name
+
+
+@hypercall(0x2497)
+@dataclass(frozen=True, slots=True)
+class DomctlDumpCore:
+    """Write an ELF core of a domain, which stands still meanwhile and then goes on, to an absolute path.
+
+    What became of it is announced as "core dumped".
+    """
+
+    dom: DomId
+    path: str
 
 
 @hypercall(0x2496)

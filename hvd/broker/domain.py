@@ -259,6 +259,10 @@ class Domain:
     """VIRQ_TIMER's deadline in system time."""
     watchdogs: dict[int, int | None] = field(default_factory=dict)
     """Watchdog id -> system time at which it bites."""
+    core_to: str = ""
+    """The file that a core of this incarnation is being written to, at somebody's wish; it stands still meanwhile."""
+    runs_after_core: bool = False
+    """It is to go on then: it was not paused, or has been unpaused since."""
     memory: Memory = field(init=False)
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import deque
 
-from hvd.broker import core_dumps, devices, fault_steps, hotplug, sandboxes, services, spares
+from hvd.broker import core_dumps, devices, fault_steps, hotplug, live_dumps, sandboxes, services, spares
 from hvd.broker.birth_ports import bind_birth
 from hvd.broker.deadlines import Deadlines
 from hvd.broker.domain import ALIVE, NEVER_STARTED, Clock, Domain, Event, Life
@@ -337,6 +337,7 @@ class Lives:
         self.hardware.release_domain(dom)
         domain.pid = domain.kill_at_ns = None
         hotplug.domain_died(self, domain)
+        live_dumps.domain_died(self, domain)
         devices.drop_states(self.store, domain, self.own_devices(domain), self.client_devices(domain))
         if dom == DOM0:
             devices.drop_terminals(self.store, self.domains)

@@ -29,6 +29,7 @@ from hvd.broker.state import (
     AUDITED,
     CALL,
     DIED,
+    DUMPED,
     FAULTED,
     HUNG,
     SPARE_REPORTS,
@@ -228,6 +229,8 @@ class Broker:
                     self._command([STARTED, time.monotonic_ns(), domid, incarnation, pid])
                 else:
                     self._disown(domid, incarnation)
+            case [verb, int() as domid, int() as incarnation, str() as said] if verb == DUMPED:
+                self._command([DUMPED, time.monotonic_ns(), domid, incarnation, said])
             case [verb, int() as domid, int(), str() as why] if verb == UNBOUND:
                 self._world.publisher.log(f"its bound of memory is not in force: {why}", domid=domid)
             case [verb, str() as how] if verb == ZYGOTE_DIED:

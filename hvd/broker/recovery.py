@@ -135,6 +135,8 @@ class Recovery:
             world.bound_memory(domain, domain.memory.bound)
         if pid and domain.pid is None:
             self._command([STARTED, time.monotonic_ns(), domain.domid, domain.incarnation, pid])
+        if domain.core_to:
+            world.dump_live_domain(domain)
         if domain.life is Life.DUMPING:
             world.dump_domain(domain)
         else:

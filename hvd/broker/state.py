@@ -9,6 +9,7 @@ from typing import Any
 
 import msgpack
 
+from hvd.broker import live_dumps
 from hvd.broker.dispatch import handle, is_journaled
 from hvd.broker.errors import Refused
 from hvd.broker.hardware import NoHardware
@@ -22,7 +23,7 @@ from hvd.transport.xs_wire import Message
 
 CALL, STARTED, DIED, TICK, FOUND_OPEN = "call", "started", "died", "tick", "found open"
 FAULTED, HUNG, TRACE_OVER, AUDITED = "faulted", "hung", "trace over", "audited"
-RECOVERED, SPARE_REPORTS = "recovered", "spare reports"
+RECOVERED, SPARE_REPORTS, DUMPED = "recovered", "spare reports", "dumped"
 STORE_CALL, STORE_CLOSED, STORE_LOST = "store call", "store closed", "store lost"
 """A request by XenStore's wire protocol, the end of a connection, the end of all: their broker died."""
 STORE_SETTLE = "store settle"
@@ -91,6 +92,8 @@ class State:
                 self.hypervisor.died(DomId(domid), Incarnation(incarnation), how, now_ns, core)
                 self.sessions.forget(domain_session(DomId(domid), Incarnation(incarnation)))
                 self.sessions.forget(store_session(DomId(domid), Incarnation(incarnation)))
+            case ["dumped", int() as now_ns, int() as domid, int() as incarnation, str() as said]:
+                live_dumps.over(self.hypervisor, DomId(domid), Incarnation(incarnation), said, now_ns)
             case ["spare reports", int(), int() as domid, int() as incarnation, dict() as lacking, str() as trouble]:
                 self.hypervisor.spare_reports(DomId(domid), Incarnation(incarnation), lacking, trouble)
             case ["tick", int() as now_ns]:

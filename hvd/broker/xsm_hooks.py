@@ -91,6 +91,7 @@ HOOKS: dict[type, Hook] = {
     m.DomctlSetConfig: _about(DOMAIN_CREATE),
     m.DomctlRename: _about(DOMAIN_CREATE),
     m.DomctlTrigger: _about(vector("domain", "kill")),
+    m.DomctlDumpCore: _about(DOMAIN_CREATE),
     m.DomctlMemSet: _about(DOMAIN_CREATE),
     m.DomctlMemMax: _about(DOMAIN_CREATE),
     m.DomctlSysrq: _about(vector("domain", "kill")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -130,6 +131,15 @@ def signal_from(text: str) -> signal.Signals:
 
 
 SLACK_S = 5.0
+
+
+def dump_core(name: str, file: Path, *, as_json: bool) -> None:
+    """Write a core of a domain, which then goes on."""
+    with Cluster.attach() as cluster, Progress(quiet=as_json) as progress:
+        domain = cluster.domain(name)
+        domain.dump_core(file, tell=progress)
+    if as_json:
+        print_json({"done": "core dumped", "domid": domain.domid, "name": domain.name, "file": os.path.realpath(file)})
 
 
 def _each(names: Iterable[str], action: Callable[[Domain], None], done: str, *, as_json: bool) -> None:

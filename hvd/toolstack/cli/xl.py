@@ -77,6 +77,18 @@ def config_update(
     reconfigure.config_update(name, file, as_json=json)
 
 
+@command("hvd dump-core ivi ivi.core", "hvd dump-core ivi ivi.core && gdb -batch -ex bt .venv/bin/python ivi.core")
+def dump_core(
+    name: Name,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Replaced if it is there, when the core is whole.")],
+    json: AsJson = False,
+) -> None:
+    """Write an ELF core of a domain that runs, for gdb. It stands still meanwhile, and then goes on."""
+    from hvd.toolstack.cli import change
+
+    change.dump_core(name, file, as_json=json)
+
+
 Mem = Annotated[str, typer.Argument(metavar="MEM", help="MiB, or with t, g, m, k or b behind it, as 512m or 1g.")]
 
 

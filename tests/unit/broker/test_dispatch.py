@@ -46,7 +46,7 @@ SELF_CALLS = {m.EvtchnAllocUnbound, m.EvtchnStatus, m.EvtchnReset, m.DomctlShutd
 DOM0_CALLS = {
     m.DomctlCreate, m.DomctlDestroy, m.DomctlPause, m.DomctlUnpause, m.DomctlKill,
     m.DomctlGetConfig, m.DomctlSetConfig, m.DomctlRename, m.DomctlAttach, m.DomctlDetach,
-    m.DomctlTrigger, m.DomctlSysrq, m.DomctlMemSet, m.DomctlMemMax, m.SysctlClearConsole,
+    m.DomctlTrigger, m.DomctlSysrq, m.DomctlMemSet, m.DomctlMemMax, m.DomctlDumpCore, m.SysctlClearConsole,
     m.SysctlEvtchns, m.SysctlGrants, m.SysctlRings,
     m.MachineStop, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas,
     m.SysctlEvents, m.TraceStart, m.TraceStop, m.TraceBuffers, m.TraceRead,

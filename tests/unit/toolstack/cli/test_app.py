@@ -26,7 +26,7 @@ def test_the_commands_are_those_of_the_manual():
         "console", "logs", "dmesg", "doctor", "trace", "bench", "attack", "events", "metrics", "fault",
         "getenforce", "setenforce", "loadpolicy", "vcpu-list", "vm-list", "uptime", "domid", "domname", "rename",
         "man", "chaos", "top", "evtchn", "grants", "ring", "config-update", "trigger", "sysrq", "block-attach",
-        "block-detach", "block-list", "mem-set", "mem-max",
+        "block-detach", "block-list", "mem-set", "mem-max", "dump-core",
     }  # fmt: skip
 
 
