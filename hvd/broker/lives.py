@@ -297,7 +297,9 @@ class Lives:
             self.stop_machine(reboot=False)
 
     def _write_store(self, domain: Domain, console_port: Port) -> None:
-        if not self.store.is_introduced(domain.domid):
+        if self.store.is_introduced(domain.domid):
+            self.store.tell_started_again()
+        else:
             self.store.introduce(domain.domid)
         devices.write_domain(self.store, domain)
         devices.write_console(self.store, domain, console_port)
@@ -332,6 +334,7 @@ class Lives:
         self.media.domain_died(dom)
         if self.store.is_introduced(dom):
             self.store.close_domain(dom)
+            self.store.tell_stopped()
         self.upcalls.pop(dom, None)
         self.tracing.keep(domain, self.hardware)
         self.hardware.release_domain(dom)

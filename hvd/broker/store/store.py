@@ -208,6 +208,14 @@ class Store:
             if connection >= 0:
                 self.close_connection(domid, connection)
 
+    def tell_stopped(self) -> None:
+        """A domain has stopped, whether it keeps its domid or not: @releaseDomain fires, as of one that has shut down."""
+        self._engine.fire_special(RELEASE)
+
+    def tell_started_again(self) -> None:
+        """A domain that stopped runs again under its domid; Xen's would have another: @introduceDomain fires."""
+        self._engine.fire_special(INTRODUCE)
+
     def close_connections(self) -> None:
         """The broker died that all connections by socket or ring were to."""
         for client in self._engine.domains:
