@@ -209,7 +209,7 @@ class Store:
                 self.close_connection(domid, connection)
 
     def tell_stopped(self) -> None:
-        """A domain has stopped, whether it keeps its domid or not: @releaseDomain fires, as of one that has shut down."""
+        """A domain has stopped, and may keep its domid: @releaseDomain fires, as xenstored fires it at a shutdown."""
         self._engine.fire_special(RELEASE)
 
     def tell_started_again(self) -> None:
