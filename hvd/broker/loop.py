@@ -110,9 +110,8 @@ class Broker:
             self._pulse.beat()
             if self._world.stop_requested is not None:
                 self._world.say_goodbye()
-            wait_s = self._wait_s()
-            heard = self._poller.poll(0 if self._is_busy() else wait_s)
-            self._clear_away(idle=not heard and not self._is_busy())
+            idle = not self._hear()
+            self._clear_away(idle=idle)
             self._tick()
             self._serve_late()
             for _ in range(len(self._ready)):
@@ -127,8 +126,14 @@ class Broker:
             self._world.publisher.write_log()
             if self._recovery is not None:
                 self._go_on_recovering(self._recovery)
-            elif not heard:
+            elif idle:
                 self._ledger.tidy(self._state)
+
+    def _hear(self) -> bool:
+        """Hear whoever asks; whether somebody did, something is left to do, or it has not been quiet long enough."""
+        due_s = self._wait_s()
+        wait_s = 0.0 if self._is_busy() else due_s
+        return self._poller.poll(wait_s) or wait_s < QUIET_S
 
     def _is_busy(self) -> bool:
         """Whether there is something to do before anything more has come in."""

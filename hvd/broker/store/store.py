@@ -160,6 +160,7 @@ class Store:
 
     def create_domain(self, domid: DomId) -> None:
         """The domain exists: permissions may name it and it may make calls. Nothing if it is known already."""
+        self._engine.has_to_leave_first(domid)
         self._engine.domains.create(domid)
 
     def introduce(self, domid: DomId) -> None:
@@ -167,6 +168,7 @@ class Store:
 
         For one that is introduced already, this resets the connection and fires nothing.
         """
+        self._engine.has_to_leave_first(domid)
         client = self._engine.domains.create(domid)
         self.reset_watches(domid)
         if not client.introduced:
@@ -231,8 +233,8 @@ class Store:
     def forget_domain(self, domid: DomId) -> None:
         """The domid is gone for good. Nothing if it is not known.
 
-        Nodes that it owned go with all below them (XSA-419); permissions that name it mean nobody, even if the number
-        is used again (XSA-322); @releaseDomain fires if it was still introduced.
+        Nodes that it owned go with all below them (XSA-419), the last of them when this is settled. Permissions that
+        name it mean nobody, even if the number is used again (XSA-322). @releaseDomain fires if it was introduced.
         """
         if domid == DOM0:
             raise StoreError(errno.EINVAL, "dom0 cannot be forgotten")
