@@ -90,7 +90,12 @@ def test_after_calls_per_turn_hypercalls_it_is_the_next_callers_turn(broker):
 
 @pytest.mark.parametrize(
     ("found", "quiet"),
-    [((False, False, 0.5), True), ((True, False, 0.5), False), ((False, True, 0.5), False), ((False, False, 0.001), False)],
+    [
+        ((False, False, 0.5), True),
+        ((True, False, 0.5), False),
+        ((False, True, 0.5), False),
+        ((False, False, 0.001), False),
+    ],
 )
 def test_it_is_quiet_only_when_a_wait_has_passed_in_which_nobody_asked(broker, monkeypatch, found, quiet):
     """What is done then, a snapshot above all, is in nobody's way: not between two turns of one who has said much."""
