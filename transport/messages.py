@@ -742,7 +742,7 @@ class DomctlMemSet:
 @hypercall(0x240B)
 @dataclass(frozen=True, slots=True)
 class DomctlMemMax:
-    """As much as a domain may have until it starts again, in KiB. EINVAL for less than it is asked to do with."""
+    """As much as a domain may have until it starts again, in KiB. EINVAL for less than its target."""
 
     dom: DomId
     kib: U63

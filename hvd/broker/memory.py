@@ -45,9 +45,9 @@ def set_maximum(h: Hypervisor, dom: DomId, kib: int) -> None:
     domain = h.domain(dom)
     if domain.life not in ACTING:
         raise Refused(errno.EINVAL, f"domain {domain.name} is {domain.life.name.lower()}: it has no memory to bound")
-    least = max(domain.memory.target, domain.memory.current)
-    if kib < least:
-        text = f"memory_static_max ({kib} KiB) must be greater than or equal to memory_dynamic_max ({least} KiB)"
+    target = domain.memory.target
+    if kib < target:
+        text = f"memory_static_max ({kib} KiB) must be greater than or equal to memory_dynamic_max ({target} KiB)"
         raise Refused(errno.EINVAL, f"domain {domain.name}: {text}: `hvd mem-set` first")
     domain.memory.maximum = kib
     _tell(h, domain)

@@ -14,7 +14,10 @@ _KIB = {"t": 1 << 30, "g": 1 << 20, "m": 1 << 10, "": 1 << 10, "k": 1}
 
 
 def kib_of(mem: str) -> int:
-    """What xl's parse_mem_size_kb makes of a size: MiB, or what the letter behind it says. ClusterError: it is none."""
+    """What xl's parse_mem_size_kb makes of a size: MiB, or what the letter behind it says. ClusterError: it is none.
+
+    (xl(1) calls KiB the default. xl does not.)
+    """
     found = _SIZE.fullmatch(mem)
     if found is None:
         raise ClusterError(f"invalid memory size: {mem!r}; expected as 512, 512m, 1g, 524288k, 536870912b or 1t")

@@ -105,8 +105,8 @@ def mem_set(name: Name, mem: Mem, json: AsJson = False) -> None:
 
 @command("hvd mem-max ivi 64m")
 def mem_max(name: Name, mem: Mem, json: AsJson = False) -> None:
-    """Bound what a domain may use of memory until it starts again: no less than it has, and no more than its `maxmem`
-    is of use to it.
+    """Bound what a domain may use of memory until it starts again: no less than its target; more than its `maxmem` is
+    of no use to it.
     """
     from hvd.toolstack.cli import memory
 

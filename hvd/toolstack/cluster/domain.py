@@ -268,7 +268,7 @@ class Domain:
         self._cluster.call(m.DomctlMemSet(self.domid, kib))
 
     def mem_max(self, kib: int) -> None:
-        """As much as it may have until it starts again. HypercallError EINVAL: less than it has, or is to have."""
+        """As much as it may have until it starts again. HypercallError EINVAL: less than its target."""
         self._cluster.call(m.DomctlMemMax(self.domid, kib))
 
     def attach(self, device: m.DeviceConfig) -> None:

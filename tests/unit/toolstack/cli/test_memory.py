@@ -1,4 +1,8 @@
-"""Sizes of memory as xl 4.17's parse_mem_size_kb reads them (tools/xl/xl_parse.c)."""
+"""Sizes of memory as xl 4.17 reads them: the golden answers are those of parse_mem_size_kb in Debian's xl, called in gdb.
+
+A number alone is MiB there, whatever xl(1) says. It takes no digits at all for 0, and numbers below 0 for what they are;
+those are refused here, and so is what overflows.
+"""
 
 from __future__ import annotations
 
