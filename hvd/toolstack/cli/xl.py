@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hvd.toolstack.cli.command import AsJson, Name, command
+from hvd.toolstack.cli.command import AsJson, MaybeNames, Name, command
 from hvd.toolstack.cli.completion import domain_names
-
-MaybeNames = Annotated[list[str] | None, typer.Argument(metavar="NAME", autocompletion=domain_names)]
 
 
 @command("hvd vcpu-list", "hvd vcpu-list ivi")
@@ -117,6 +115,7 @@ def mem_max(name: Name, mem: Mem, json: AsJson = False) -> None:
 def trigger(
     name: Name,
     button: Annotated[str, typer.Argument(metavar="power|reset|nmi")],
+    vcpu: Annotated[int, typer.Argument(metavar="VCPU", min=0, help="As in xl; a domain is one process.")] = 0,
     json: AsJson = False,
 ) -> None:
     """Press a domain's button: power asks it to power off, reset boots it again at once, nmi crashes it."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,8 +61,15 @@ def load_xl_cfg(
     said.raise_if_wrong()
     draft = read_domain(Table(report, (), values), Kernels(Path.cwd()), Path.cwd())
     check_relations(report, [draft], running)
-    report.raise_if_wrong()
+    if wrong := report.problems():
+        raise ConfigError(map(partial(_where_it_stands, set(extra.values)), wrong))
     return XlDomain(draft.config, _warnings(path, document))
+
+
+def _where_it_stands(said: set[str], problem: Problem) -> Problem:
+    """A key that was said on the command line is wrong there, and not in the file."""
+    key = re.match(r"\w*", problem.key)
+    return replace(problem, file="command line") if key is not None and key[0] in said else problem
 
 
 def _parsed(source: str, text: str) -> Document:

@@ -1,7 +1,7 @@
-"""Sizes of memory as xl 4.17 reads them: the golden answers are those of parse_mem_size_kb in Debian's xl, called in gdb.
+"""Sizes of memory as xl 4.17 reads them: the golden answers are those of Debian's xl (parse_mem_size_kb, by gdb).
 
-A number alone is MiB there, whatever xl(1) says. It takes no digits at all for 0, and numbers below 0 for what they are;
-those are refused here, and so is what overflows.
+A number alone is MiB there, whatever xl(1) says. For no digits at all it answers 0, and below 0 what it is told; those
+are refused here, and so is what overflows.
 """
 
 from __future__ import annotations
