@@ -103,6 +103,11 @@ def test_it_is_quiet_only_when_a_wait_has_passed_in_which_nobody_asked(broker, m
     heard, left, due_s = found
     monkeypatch.setattr(broker, "_wait_s", lambda: due_s)
     monkeypatch.setattr(broker, "_is_busy", lambda: left)
-    broker._poller = SimpleNamespace(poll=lambda wait_s: waited.append(wait_s) or heard)
+
+    def poll(wait_s: float) -> bool:
+        waited.append(wait_s)
+        return heard
+
+    broker._poller = SimpleNamespace(poll=poll)
     assert broker._hear() is not quiet
     assert waited == [0.0 if left else due_s]
