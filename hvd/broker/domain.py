@@ -177,7 +177,7 @@ class Spare:
 
 @dataclass(slots=True)
 class Memory:
-    """What an incarnation may use, in KiB (libxl's words for the four are in memory.py)."""
+    """What an incarnation may use, in KiB."""
 
     static_max: int
     """What it was built with: it never has more."""

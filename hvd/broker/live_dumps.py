@@ -7,6 +7,7 @@ go on when the machine says that it is over.
 from __future__ import annotations
 
 import errno
+import posixpath
 from typing import TYPE_CHECKING
 
 from hvd.broker.domain import Domain, Life
@@ -22,10 +23,10 @@ ENDED = "no core: it ended before its core was written"
 
 
 def begin(h: Hypervisor, dom: DomId, path: str, now_ns: int) -> None:
-    """EINVAL for a domain that does not run or a path that is not absolute, EBUSY while a core of it is written."""
+    """EINVAL for a domain that does not run or what is no file's path, EBUSY while a core of it is written."""
     domain = h.domain(dom)
-    if not path.startswith("/"):
-        raise Refused(errno.EINVAL, f"the core's path {path!r} is not absolute")
+    if not path.startswith("/") or "\0" in path or posixpath.basename(path) in ("", ".", ".."):
+        raise Refused(errno.EINVAL, f"{path!r} is no absolute path of a file, which a core is to be")
     if domain.core_to:
         raise Refused(errno.EBUSY, f"a core of domain {domain.name} is being written to {domain.core_to}")
     if domain.life not in (Life.RUNNING, Life.PAUSED) or domain.pid is None:

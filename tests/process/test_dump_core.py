@@ -141,6 +141,7 @@ def test_a_file_that_is_there_is_replaced_when_the_core_is_whole(cluster, guest,
     [
         ("missing/guest.core", "No such file or directory"),
         ("directory", "is no regular file"),
+        ("x" * 256, "File name too long"),
         ("file/guest.core", "Not a directory"),
     ],
 )

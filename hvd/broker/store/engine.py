@@ -57,7 +57,8 @@ class Engine:
         return Call(client.who, self.limits(domid), self.generation + 1, self._policy, client.target)
 
     def check(self) -> str:
-        """What is wrong with the accounts; "" when they are what a walk through the tree counts."""
+        """What is wrong with the accounts; "" when they are what a walk through the tree counts, once all is settled."""
+        self.settle_all()
         counted = Accounts(self.root)
         wrong = [client.who.domid for client in self.domains
                  if counted.of(client.who.domid) != self.accounts.of(client.who.domid)]  # fmt: skip

@@ -291,7 +291,7 @@ class Store:
         self._engine.quotas = replace(self._engine.quotas, **{name: value})
 
     def check(self) -> str:
-        """What is wrong with the accounts; "" when they are what a walk through the tree counts."""
+        """What is wrong with the accounts; "" when they are what a walk through the tree counts, once all is settled."""
         return self._engine.check()
 
     def usage(self, domid: DomId) -> DomainStatistics:

@@ -100,7 +100,7 @@ def test_after_calls_per_turn_hypercalls_it_is_the_next_callers_turn(broker):
 def test_it_is_quiet_only_when_a_wait_has_passed_in_which_nobody_asked(broker, monkeypatch, found, quiet):
     """What is done then, a snapshot above all, is in nobody's way: not between two turns of one who has said much."""
     waited: list[float] = []
-    heard, left, due_s = found
+    heard, left, due_s = bool(found[0]), found[1], found[2]
     monkeypatch.setattr(broker, "_wait_s", lambda: due_s)
     monkeypatch.setattr(broker, "_is_busy", lambda: left)
 

@@ -195,3 +195,9 @@ def test_a_domain_that_comes_again_finds_nothing_of_its_predecessors(store: Stor
     assert store.has_unsettled
     store.introduce(FIVE)
     assert not store.has_unsettled and store.usage(FIVE).nodes == 0 and not store.check()
+
+
+def test_a_check_in_the_middle_of_a_removal_raises_no_false_alarm(store: Store) -> None:
+    fill(store, FIVE, "many")
+    store.rm(FIVE, 0, "many")
+    assert store.has_unsettled and store.check() == ""
