@@ -126,6 +126,8 @@ class Broker:
             self._world.publisher.write_log()
             if self._recovery is not None:
                 self._go_on_recovering(self._recovery)
+            elif self._ledger.is_drafting:
+                self._ledger.go_on()
             elif idle:
                 self._ledger.tidy(self._state)
 
@@ -137,7 +139,7 @@ class Broker:
 
     def _is_busy(self) -> bool:
         """Whether there is something to do before anything more has come in."""
-        waiting = bool(self._ready) or self._recovery is not None
+        waiting = bool(self._ready) or self._recovery is not None or self._ledger.is_drafting
         return waiting or self._world.store_doors.has_more or self._state.hypervisor.store.has_unsettled
 
     def _clear_away(self, *, idle: bool) -> None:

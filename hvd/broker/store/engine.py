@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -20,7 +21,19 @@ from hvd.broker.store.permissions import DOM0_ONLY, READ, Permissions, Principal
 from hvd.broker.store.quotas import Quotas
 from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE, Sweep, Sweeps
 from hvd.broker.store.transactions import Transaction, View
-from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, pack, record_bytes, replace, unpack, with_content
+from hvd.broker.store.tree import (
+    Node,
+    Packed,
+    Packing,
+    content_bytes,
+    leaf,
+    lookup,
+    pack,
+    record_bytes,
+    replace,
+    unpack,
+    with_content,
+)
 from hvd.broker.store.watches import Watches
 from hvd.transport.ids import DOM0, DomId
 
@@ -45,6 +58,7 @@ class Engine:
         self.sweeps = Sweeps()
         self.leaving: set[DomId] = set()
         """Domains that are forgotten, and whose nodes are still being removed."""
+        self._trees_follow = False
         self.special_permissions: dict[str, Permissions] = {INTRODUCE: DOM0_ONLY, RELEASE: DOM0_ONLY}
 
     def limits(self, domid: DomId) -> Quotas:
@@ -57,7 +71,7 @@ class Engine:
         return Call(client.who, self.limits(domid), self.generation + 1, self._policy, client.target)
 
     def check(self) -> str:
-        """What is wrong with the accounts; "" when they are what a walk through the tree counts, once all is settled."""
+        """What is wrong with the accounts; "" when they are what a walk through the tree counts. Settles all."""
         self.settle_all()
         counted = Accounts(self.root)
         wrong = [client.who.domid for client in self.domains
@@ -256,20 +270,39 @@ class Engine:
     def _transactions(self) -> list[Transaction]:
         return [transaction for client in self.domains for transaction in client.transactions.values()]
 
-    def __getstate__(self) -> dict[str, Any]:
-        """All trees in one flat table, which knows neither depth nor copies; the accounts follow from the tree."""
+    @contextmanager
+    def without_trees(self) -> Iterator[Packing]:
+        """A pickle that is made in here has none of the trees: they follow in this packing, for `take_trees`."""
         self.settle_all()
-        roots = [self.root, *(root for each in self._transactions() for root in (each.snapshot, each.root))]
-        state = {name: value for name, value in self.__dict__.items() if name not in ("root", "accounts")}
-        return {**state, "packed": pack(roots)}
+        self._trees_follow = True
+        try:
+            yield Packing(self._roots())
+        finally:
+            self._trees_follow = False
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        roots = iter(unpack(state["packed"]))
-        self.__dict__.update({name: value for name, value in state.items() if name != "packed"})
+    def take_trees(self, packed: Packed) -> None:
+        """What a pickle had none of."""
+        roots = iter(unpack(packed))
         self.root = next(roots)
         self.accounts = Accounts(self.root)
         for transaction in self._transactions():
             transaction.snapshot, transaction.root = next(roots), next(roots)
+
+    def _roots(self) -> list[Node]:
+        return [self.root, *(root for each in self._transactions() for root in (each.snapshot, each.root))]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All trees in one flat table, which knows neither depth nor copies; the accounts follow from the tree."""
+        self.settle_all()
+        apart = ("root", "accounts", "_trees_follow")
+        state = {name: value for name, value in self.__dict__.items() if name not in apart}
+        return state if self._trees_follow else {**state, "packed": pack(self._roots())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({name: value for name, value in state.items() if name != "packed"})
+        self._trees_follow = False
+        if "packed" in state:
+            self.take_trees(state["packed"])
 
 
 def _check_parents(root: Node, grown: Iterable[str], limits: Quotas) -> None:

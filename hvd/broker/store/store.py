@@ -10,6 +10,7 @@ node that came or went also to those who may read its parent.
 """
 
 import errno
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from hvd.broker.store import operations, paths
@@ -24,6 +25,7 @@ from hvd.broker.store.permissions import OWNER, Permissions, may, parse, to_text
 from hvd.broker.store.quotas import PRIVILEGED, UNPRIVILEGED, Quotas
 from hvd.broker.store.statistics import DomainStatistics, StoreStatistics
 from hvd.broker.store.transactions import Direct, View
+from hvd.broker.store.tree import Packed, Packing
 from hvd.broker.store.watches import Watch, check_token, size_of
 from hvd.transport.ids import DOM0, DomId
 
@@ -260,6 +262,18 @@ class Store:
         """Let them follow by some nodes more."""
         self._engine.settle_some()
 
+    def without_trees(self) -> AbstractContextManager[Packing]:
+        """Pickles that are made in it have none of the trees; they follow in this packing, for `take_trees`."""
+        return self._engine.without_trees()
+
+    def take_trees(self, packed: Packed) -> None:
+        """What a pickle without trees has none of."""
+        self._engine.take_trees(packed)
+
+    def nodes(self) -> int:
+        """How many there are."""
+        return self._engine.accounts.nodes()
+
     def take_events(self) -> list[WatchEvent]:
         """All watch events since the last call, in firing order; equal ones of one domain came together."""
         return self._engine.events.take()
@@ -291,7 +305,7 @@ class Store:
         self._engine.quotas = replace(self._engine.quotas, **{name: value})
 
     def check(self) -> str:
-        """What is wrong with the accounts; "" when they are what a walk through the tree counts, once all is settled."""
+        """What is wrong with the accounts; "" when they are what a walk through the tree counts. Settles all."""
         return self._engine.check()
 
     def usage(self, domid: DomId) -> DomainStatistics:
