@@ -221,7 +221,7 @@ def resident_kib(arena: Arena) -> int:
 
 
 def memory_kib(pid: int) -> int:
-    """What a process has of memory of its own. Files that it maps, as a broker does its journal, have a size already."""
+    """What a process has of memory of its own. Files that it maps, as a broker its journal, have a size already."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1])
