@@ -47,9 +47,19 @@ class DriverDomain:
         backend = self._backends.get((kind, domid, devid))
         if backend is None or backend.state is XenbusState.INITIALISING:
             return
+        self._clear_away(backend.path)
         if parse_state(self._store.read_text(f"{backend.path}/state")) is XenbusState.INITIALISING:
             del self._backends[kind, domid, devid]
             backend.close()
+
+    def _clear_away(self, path: str) -> None:
+        """A device that was removed in the very moment of an answer of ours: that has made its directory anew."""
+
+        def body(tx: int) -> None:
+            if self._store.read(f"{path}/frontend", tx) is None:
+                self._store.remove(path, tx)
+
+        self._store.transaction(body)
 
     def scan(self) -> None:
         """Make what is new, unmake what is gone."""

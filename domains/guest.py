@@ -59,6 +59,7 @@ class Guest:
         self.args = runtime.args
         self._frontends: dict[tuple[str, str], XenbusFrontend] = {}
         self._on_device: Callable[[Frontend, bool], None] | None = None
+        self._on_shrink: Callable[[int], None] | None = None
         self._services: dict[str, Service] = {}
         self._is_ready = False
         signal.signal(signal.SIGTERM, self._on_sigterm)
@@ -107,6 +108,18 @@ class Guest:
         if name not in self._services:
             self._services[name] = Service(self.runtime, name)
         return self._services[name]
+
+    # ---- memory ------------------------------------------------------------------------------------------------------
+
+    def on_shrink(self, handler: Callable[[int], None]) -> None:
+        """Call `handler(kib)` from `wait` when it is to do with less memory than before: it frees what it can spare."""
+        self._on_shrink = handler
+
+    def balloon(self) -> int:
+        """Come as near to memory/target as can be, as is done when that changes; the KiB that it does with now."""
+        from hvd.domains.balloon import balloon  # few guests ever do
+
+        return balloon(self, self._on_shrink)
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
@@ -177,12 +190,15 @@ class Guest:
 
     def _heard_toolstack(self, path: str) -> None:
         """Of one that was not told what it is about because too much happened: everything."""
-        if not path.startswith("control/"):
+        about = path.partition("/")[0]
+        if about in ("device", ""):
             self._look_for_devices()
-        if not path.startswith("device/"):
+        if about in ("control", ""):
             from hvd.domains import sysrq  # few guests ever hear of it
 
             sysrq.heard(self)
+        if about in ("memory", ""):
+            self.balloon()
 
     def _look_for_devices(self) -> None:
         """The toolstack has plugged something in. A device that makes no sense is told to the hypervisor's console."""

@@ -40,7 +40,7 @@ class StoreClient:
         self._next_token = 0
 
     def on_toolstack(self, handler: Callable[[str], None]) -> None:
-        """Call `handler(path)` for what the toolstack changes below `device` or `control`: a watch from birth."""
+        """Call `handler(path)` for what the toolstack changes below `device`, `control`, `memory`: from birth on."""
         self._watches[TOOLSTACK] = "", handler
 
     def read(self, path: str, tx: int = 0) -> bytes | None:
@@ -67,10 +67,10 @@ class StoreClient:
     def write(self, path: str, value: str | bytes | int, tx: int = 0) -> None:
         self._call(m.StoreWrite(tx, path, value if isinstance(value, bytes) else str(value).encode()))
 
-    def remove(self, path: str) -> None:
+    def remove(self, path: str, tx: int = 0) -> None:
         """Remove a node and all below; a missing one is fine."""
         try:
-            self._call(m.StoreRm(0, path))
+            self._call(m.StoreRm(tx, path))
         except HypercallError as error:
             if error.errno != errno.ENOENT:
                 raise

@@ -179,7 +179,7 @@ SANDBOX = [
           "EAGAIN", f"{SANDBOX_TESTS}::test_a_program_domain_has_so_many_processes_and_no_more"),
     Bound("domains.sandbox.limits", "FILE_BYTES_MAX", "bytes of a file that a guest writes by itself", "EFBIG",
           f"{SANDBOX_TESTS}::test_a_file_that_a_guest_writes_has_an_end"),
-    Bound("domains.sandbox.limits", "RESERVED_MIB", "MiB of private memory of a process beside its `memory`", "ENOMEM",
+    Bound("transport.sandbox", "RESERVED_KIB", "KiB of private memory of a process beside its `memory`", "ENOMEM",
           STOPPED),
 ]  # fmt: skip
 RESTART_TESTS = {

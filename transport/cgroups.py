@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hvd.transport.run_dir import lives, start_time
+from hvd.transport.sandbox import RESERVED_KIB
 
 CPU = "cpu"
 CONTROLLERS = ("memory", "pids", CPU, "blkio", "io")
@@ -168,6 +169,21 @@ class DomainGroups:
     def remove(self, pid: int) -> None:
         """The process is gone. Nothing if it had no group, or has left something that still runs."""
         _remove(f"{self.directory}/{pid}")
+
+
+def bound_memory(groups: Iterable[DomainGroups], pid: int, kib: int) -> str:
+    """Hold a domain that runs to another bound, the reserve beside it; why the host refuses, or "".
+
+    Version 1 refuses what is less than the group has. A domain that is in no group is held by nothing here.
+    """
+    for group in groups:
+        try:
+            group.bound(pid, {"memory": (kib + RESERVED_KIB) * 1024})
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return f"its control group: {error.strerror}"
+    return ""
 
 
 def _upwards(hierarchy: Hierarchy) -> Iterator[str]:

@@ -6,6 +6,8 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
                     [signal, domid, incarnation, number]
                     [dump, domid, incarnation, name, fault] stop that process, write cores/NAME.core of it, then kill
                         it; fault: the fields of its FaultNotice, or []. Nothing if it was told so before
+                    [dump live, domid, incarnation, path] write a core of that process, which is to live on
+                    [bound, domid, incarnation, kib] that process's group may have so much memory from now on
                     [disown, domid, incarnation] end that process, or the one that is on its way, without a word
                     [strike, role, signal, for_ms]  signal broker or zygote; a SIGSTOP is ended after for_ms
                     [up]                        tables are recovered, the toolstack's endpoint is bound
@@ -13,6 +15,8 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
 machine -> broker   [started, domid, incarnation, pid]
                     [died, domid, incarnation, how, core]   core: what became of the core, "" if none was asked for
                     [zygote died, how]          another has taken its place
+                    [dumped, domid, incarnation, said]  what became of the core of one that lives on
+                    [unbound, domid, incarnation, why]  the host does not let it
                     [disowned, domid, incarnation]  whatever was said of it before this was said of the disowned one
 machine -> zygote   [spawn, domid, incarnation, name, layers off] + (upcall socket, stdio)
 zygote -> machine   [spawned, domid, incarnation, pid], a reason in the pid's place when it could not
@@ -27,9 +31,9 @@ from dataclasses import dataclass
 from hvd.transport.pulse import Pulse
 
 HOLD, DROP, SPAWN, SIGNAL, DISOWN, UP, STOP = "hold", "drop", "spawn", "signal", "disown", "up", "stop"
-DUMP, STRIKE = "dump", "strike"
+DUMP, DUMP_LIVE, DUMPED, STRIKE, BOUND = "dump", "dump live", "dumped", "strike", "bound"
 STARTED, DIED, DISOWNED, SPAWNED, LOST = "started", "died", "disowned", "spawned", "lost"
-ZYGOTE_DIED = "zygote died"
+ZYGOTE_DIED, UNBOUND = "zygote died", "unbound"
 
 
 @dataclass(frozen=True, slots=True)

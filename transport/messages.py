@@ -122,6 +122,8 @@ class DomainConfig:
     """Layers without which it is not run."""
     uuid: Name = ""
     """Its UUID as text; empty: one that the machine makes for its domid."""
+    maxmem: U32 = 0
+    """MiB: as much as `mem-set` may give it while it runs; at least `memory`, which 0 stands for."""
 
 
 # ---- what a machine boots from ---------------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ class Multicall:
     calls: Annotated[list[bytes], Most(64)]
 
 
-# ---- sched_op (29), set_timer (15), console_io (18), xen_version (17) ------------------------------------------------
+# ---- sched_op (29), set_timer (15), memory_op (12), console_io (18), xen_version (17) --------------------------------
 
 
 @hypercall(0x1D02)
@@ -218,6 +220,23 @@ class ConsoleIo:
     """Write text to the hypervisor's console (`hvd dmesg`), each line marked with the domid."""
 
     text: str
+
+
+@hypercall(0x0C03)
+@dataclass(frozen=True, slots=True)
+class MemoryReservation:
+    """Reply {current, maximum, static_max, used} of the caller in KiB (broker/domain.py, Memory); `used`: measured."""
+
+
+@hypercall(0x0C80)
+@dataclass(frozen=True, slots=True)
+class MemorySetReservation:
+    """The caller does with so many KiB from now on: XENMEM_decrease_reservation and populate_physmap in one.
+
+    EINVAL for more than its maximum. What it uses beyond is its own affair: it is not asked again.
+    """
+
+    kib: U63
 
 
 @hypercall(0x1100)
@@ -694,6 +713,39 @@ class DomctlTrigger:
 
     dom: DomId
     trigger: Name
+
+
+@hypercall(0x2497)
+@dataclass(frozen=True, slots=True)
+class DomctlDumpCore:
+    """Write an ELF core of a domain, which stands still meanwhile and then goes on, to an absolute path.
+
+    What became of it is announced as "core dumped".
+    """
+
+    dom: DomId
+    path: str
+
+
+@hypercall(0x2496)
+@dataclass(frozen=True, slots=True)
+class DomctlMemSet:
+    """Ask a domain to do with so many KiB, by memory/target; it gets no more than that either. Kept for its next start.
+
+    EINVAL for more than it was built with (`maxmem`). Less is in force when the domain has said that it does with it.
+    """
+
+    dom: DomId
+    kib: U63
+
+
+@hypercall(0x240B)
+@dataclass(frozen=True, slots=True)
+class DomctlMemMax:
+    """As much as a domain may have until it starts again, in KiB. EINVAL for less than its target."""
+
+    dom: DomId
+    kib: U63
 
 
 @hypercall(0x2495)

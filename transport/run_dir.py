@@ -6,6 +6,7 @@ import fcntl
 import os
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgpack
 
@@ -30,6 +31,8 @@ CORES = "cores"
 """Cores of domains, NAME.INCARNATION.core; they live as long as the logs."""
 PART = ".part"
 """Ends the name of a core that is being written."""
+EXTENT_LABEL = "hvd-extent-"
+"""Begins the name of a memfd of granted pages; behind it stands its owner's domid, for /proc/PID/maps."""
 LOCK = "machine.lock"
 """Locked by the machine for as long as it lives; its text is `PID START_TIME`, for those who come after a power cut."""
 NAMES = (CONTROL, EVENTS, DOMAINS, XENSTORED, LOG, CORES, LOCK)
@@ -111,3 +114,8 @@ def _stat(pid: int) -> list[bytes]:
             return stat.read().rpartition(b")")[2].split()
     except OSError:
         return []
+
+
+def part_of(path: Path, domid: int, incarnation: int) -> Path:
+    """Where a live domain's core is written before it is whole: beside its place, a name of its own."""
+    return path.with_name(f"{path.name}.{domid}.{incarnation}{PART}")

@@ -38,6 +38,8 @@ LAYERS = {
 """In the order they are put on, each with what it stops."""
 ACTIONS = ("kill", "eperm")
 """What a system call that seccomp does not allow leads to: the domain's end, or EPERM for whoever looks for it."""
+RESERVED_KIB = 256 << 10
+"""Beside a domain's `memory`: what stacks, arenas and libraries take of the address space and mostly never touch."""
 WRITABLE = ":w"
 """Ends a path that a domain may write."""
 

@@ -6,7 +6,7 @@ import mmap
 import os
 import resource
 
-from hvd.transport.sandbox import Kind
+from hvd.transport.sandbox import RESERVED_KIB, Kind
 
 MIB = 1 << 20
 DESCRIPTORS_MAX = 4096
@@ -14,8 +14,6 @@ PROCESSES_MAX, PROGRAM_PROCESSES_MAX = 64, 512
 """Threads count too; the second for a domain that starts programs."""
 FILE_BYTES_MAX = 1024 * MIB
 """Of a file that a domain writes by itself; a driver domain's images are as large as they are."""
-RESERVED_MIB = 256
-"""Beside a domain's `memory`: what stacks, arenas and libraries take of the address space and mostly never touch."""
 
 
 def private_bytes() -> int:
@@ -27,13 +25,12 @@ def private_bytes() -> int:
         os.close(descriptor)
 
 
-def apply(kind: Kind, *, memory_mib: int, used_bytes: int, own_user: bool) -> None:
-    """Set the limits; none is raised. `own_user`: nobody else's processes count for ours."""
-    limits = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_DATA: used_bytes + (memory_mib + RESERVED_MIB) * MIB,
-        resource.RLIMIT_MSGQUEUE: 0,
-    }
+def apply(kind: Kind, *, memory_kib: int, maxmem_kib: int, used_bytes: int, own_user: bool) -> None:
+    """Set the limits; none is raised. `own_user`: nobody else's processes count for ours.
+
+    Of memory the soft limit moves while we run (`keep_to`): it counts from the hard one.
+    """
+    limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_MSGQUEUE: 0}
     if kind in (Kind.GUEST, Kind.PROGRAM):
         limits[resource.RLIMIT_FSIZE] = FILE_BYTES_MAX
         limits[resource.RLIMIT_NOFILE] = DESCRIPTORS_MAX
@@ -44,13 +41,26 @@ def apply(kind: Kind, *, memory_mib: int, used_bytes: int, own_user: bool) -> No
     if hard != resource.RLIM_INFINITY:
         limits[resource.RLIMIT_NOFILE] = min(limits.get(resource.RLIMIT_NOFILE, hard), hard // 2)
     for what, most in limits.items():
-        soft, hard = (most if now == resource.RLIM_INFINITY else min(now, most) for now in resource.getrlimit(what))
-        resource.setrlimit(what, (soft, hard))
+        _lower(what, most, most)
+    _lower(resource.RLIMIT_DATA, *(used_bytes + (kib + RESERVED_KIB) * 1024 for kib in (memory_kib, maxmem_kib)))
 
 
-def of_all_processes(kind: Kind, *, memory_mib: int) -> dict[str, int]:
+def keep_to(*, memory_kib: int, maxmem_kib: int) -> None:
+    """Move the soft limit of a process that was born with so much for `maxmem`; nothing where that layer is off."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_DATA, (max(0, hard - (maxmem_kib - memory_kib) * 1024), hard))
+
+
+def _lower(what: int, soft_most: int, hard_most: int) -> None:
+    now = zip(resource.getrlimit(what), (soft_most, hard_most), strict=True)
+    soft, hard = (most if limit == resource.RLIM_INFINITY else min(limit, most) for limit, most in now)
+    resource.setrlimit(what, (soft, hard))
+
+
+def of_all_processes(kind: Kind, *, memory_kib: int) -> dict[str, int]:
     """What a domain's processes may take together, by cgroup controller: bytes, number."""
-    return {"memory": (memory_mib + RESERVED_MIB) * MIB, "pids": _processes(kind)}
+    return {"memory": (memory_kib + RESERVED_KIB) * 1024, "pids": _processes(kind)}
 
 
 def _processes(kind: Kind) -> int:

@@ -64,7 +64,7 @@ class Sandbox:
         kind = Kind(settings["kind"])
         for name in settings["off"]:
             self.lacking[name] = HOSTS_NETWORK if (kind, name) == (Kind.NETWORK, "network") else OFF
-        self._try("cgroups", lambda: self._bound_groups(kind, settings["memory"]))
+        self._try("cgroups", lambda: self._bound_groups(kind, settings["memory_kib"]))
         needs = Needs(certificate, kind)
         _make_files(needs.writable)
         address = self._enter_root(needs)
@@ -75,7 +75,8 @@ class Sandbox:
         self._try("uid", lambda: identity.take_uid(self._person.uid, needs.checked))
         own_user = not {"user", "uid"} <= self.lacking.keys()
         self._try("limits", lambda: limits.apply(
-            kind, memory_mib=settings["memory"], used_bytes=self._used_bytes, own_user=own_user))
+            kind, memory_kib=settings["memory_kib"], maxmem_kib=settings["maxmem_kib"],
+            used_bytes=self._used_bytes, own_user=own_user))
         if "root" in self.lacking:
             self.lacking.setdefault("opaque", "its endpoint is reached through /proc, which shuts out who is opaque")
         if certificate["traceable"] and "uid" in self.lacking:
@@ -92,11 +93,11 @@ class Sandbox:
             if not group.shares_cpus:
                 group.enter(self._pid)
 
-    def _bound_groups(self, kind: Kind, memory_mib: int) -> None:
+    def _bound_groups(self, kind: Kind, memory_kib: int) -> None:
         for group in self._groups:
             if group.shares_cpus and kind is Kind.PROGRAM:
                 group.enter(self._pid)
-            group.bound(self._pid, limits.of_all_processes(kind, memory_mib=memory_mib))
+            group.bound(self._pid, limits.of_all_processes(kind, memory_kib=memory_kib))
 
     def _begin_root(self) -> None:
         self._root = Root(self._person.owners)

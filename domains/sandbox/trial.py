@@ -60,7 +60,8 @@ def _fork_guest(write: int, run_dir: str, groups: list[DomainGroups]) -> NoRetur
 
 
 def _certificate(run_dir: str) -> dict[str, Any]:
-    settings = {"kind": str(Kind.GUEST), "off": [], "seccomp": "kill", "paths": [], "memory": 64}
+    settings = {"kind": str(Kind.GUEST), "off": [], "seccomp": "kill", "paths": [],
+                "memory_kib": 64 << 10, "maxmem_kib": 64 << 10}  # fmt: skip
     return {"domid": DOMID, "name": "trial", "kernel": "hvd:idle", "run_dir": run_dir, "endpoint": "endpoint",
             "traceable": False,
             "sandbox": settings}  # fmt: skip

@@ -53,6 +53,7 @@ def set_config(h: Lives, dom: DomId, config: DomainConfig) -> None:
         raise Refused(errno.EPERM, "what Domain-0 is made of is said when the machine is started")
     h.check_config(config)
     domain.config = config
+    domain.memory.asked = None
     spares.renew(h, domain)
     h.announce("configured", domain, "from its next start on")
 

@@ -36,7 +36,8 @@ def write_domain(store: Store, domain: Domain) -> None:
     facts = {
         "name": domain.name,
         "domid": str(domain.domid),
-        "memory/target": str(domain.config.memory * 1024),
+        "memory/static-max": str(domain.memory.static_max),
+        "memory/target": str(domain.memory.target),
         "incarnation": str(domain.incarnation),
     }
     for key, value in facts.items():

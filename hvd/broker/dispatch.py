@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from hvd.broker import changes, hotplug, listing, sysctl, usage
+from hvd.broker import changes, hotplug, listing, live_dumps, memory, sysctl, usage
 from hvd.broker.domain import subject
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL
@@ -327,6 +327,11 @@ TABLE: dict[type, Entry] = {
     m.DomctlSetConfig: Entry(DOM0_ONLY, True, lambda h, c, x, now: changes.set_config(h, x.dom, x.config)),
     m.DomctlRename: Entry(DOM0_ONLY, True, lambda h, c, x, now: changes.rename(h, x.dom, x.name)),
     m.DomctlTrigger: Entry(DOM0_ONLY, True, lambda h, c, x, now: changes.trigger(h, x.dom, x.trigger, now)),
+    m.DomctlMemSet: Entry(DOM0_ONLY, True, lambda h, c, x, now: memory.set_target(h, x.dom, x.kib)),
+    m.DomctlMemMax: Entry(DOM0_ONLY, True, lambda h, c, x, now: memory.set_maximum(h, x.dom, x.kib)),
+    m.MemoryReservation: Entry(ANY, False, lambda h, c, x, now: memory.reservation(h, c)),
+    m.MemorySetReservation: Entry(ANY, True, lambda h, c, x, now: memory.set_reservation(h, c, x.kib)),
+    m.DomctlDumpCore: Entry(DOM0_ONLY, True, lambda h, c, x, now: live_dumps.begin(h, x.dom, x.path, now)),
     m.DomctlSysrq: Entry(DOM0_ONLY, True, lambda h, c, x, now: changes.sysrq(h, x.dom, x.letter)),
     m.DomctlAttach: Entry(DOM0_ONLY, True, lambda h, c, x, now: hotplug.attach(h, x.dom, x.device)),
     m.DomctlDetach: Entry(DOM0_ONLY, True, lambda h, c, x, now: hotplug.detach(

@@ -176,6 +176,29 @@ class Spare:
 
 
 @dataclass(slots=True)
+class Memory:
+    """What an incarnation may use, in KiB."""
+
+    static_max: int
+    """What it was built with: it never has more."""
+    target: int
+    """What it is asked to do with."""
+    maximum: int
+    """What it may have at most, until it starts again."""
+    current: int
+    """What it has last said that it does with."""
+    born: int
+    """What the process was told with its birth."""
+    asked: int | None = None
+    """The target that it was given while it ran, which outlives the incarnation; None: what its configuration says."""
+
+    @property
+    def bound(self) -> int:
+        """What the kernel is to hold it to."""
+        return min(max(self.maximum, self.current), self.static_max)
+
+
+@dataclass(slots=True)
 class Domain:
     """Everything kept about one domid, across the incarnations of its process."""
 
@@ -236,6 +259,29 @@ class Domain:
     """VIRQ_TIMER's deadline in system time."""
     watchdogs: dict[int, int | None] = field(default_factory=dict)
     """Watchdog id -> system time at which it bites."""
+    core_to: str = ""
+    """The file that a core of this incarnation is being written to, at somebody's wish; it stands still meanwhile."""
+    runs_after_core: bool = False
+    """It is to go on then: it was not paused, or has been unpaused since."""
+    memory: Memory = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.memory = Memory(0, 0, 0, 0, 0)
+        self.build_memory()
+
+    def built_with_kib(self) -> int:
+        """What its next incarnation never has more of."""
+        return max(self.config.memory, self.config.maxmem) * 1024
+
+    def next_target_kib(self) -> int:
+        """What its next incarnation is to do with."""
+        asked = self.memory.asked
+        return min(self.config.memory * 1024 if asked is None else asked, self.built_with_kib())
+
+    def build_memory(self) -> None:
+        """For a new incarnation: it begins with what it is to do with."""
+        target = self.next_target_kib()
+        self.memory = Memory(self.built_with_kib(), target, target, target, target, self.memory.asked)
 
     @property
     def serves(self) -> bool:

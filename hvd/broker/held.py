@@ -16,6 +16,7 @@ from hvd.transport.ids import DomId, ExtentId, Incarnation
 from hvd.transport.limits import DESCRIPTORS_SPARED
 from hvd.transport.machine_link import DROP, HOLD
 from hvd.transport.pages import create_extent, open_read_only, seal_future_writes, seal_seals
+from hvd.transport.run_dir import EXTENT_LABEL
 from hvd.transport.trace import create_trace_buffer
 
 # Places in the lists, by kind of key.
@@ -150,9 +151,9 @@ class HeldDescriptors:
             self._endpoints[channel, side] = endpoint
         return endpoint
 
-    def create_extent(self, extent: ExtentId, pages: int, *, readonly: bool) -> None:
+    def create_extent(self, extent: ExtentId, owner: DomId, pages: int, *, readonly: bool) -> None:
         """Nobody who is handed a writable one can seal it: that would lock its other holders out, us among them."""
-        descriptors = [create_extent(pages, "hvd-extent")]
+        descriptors = [create_extent(pages, f"{EXTENT_LABEL}{owner}")]
         try:
             if readonly:
                 descriptors.append(open_read_only(descriptors[WRITABLE]))

@@ -49,6 +49,9 @@ class Hypervisor(Aftermath):
 
     def pause(self, domid: DomId, now_ns: int) -> None:
         domain = self.domain(domid)
+        if domain.core_to and domain.runs_after_core:
+            domain.runs_after_core = False
+            return
         domain.move(Event.PAUSE)
         domain.clock.pause(now_ns)
         if domain.released:  # else it waits by itself
@@ -56,7 +59,11 @@ class Hypervisor(Aftermath):
         self.announce("paused", domain, "")
 
     def unpause(self, domid: DomId, now_ns: int) -> None:
+        """While a core of it is written: when that is over."""
         domain = self.domain(domid)
+        if domain.core_to and domain.life is Life.PAUSED:
+            domain.runs_after_core = True
+            return
         domain.move(Event.UNPAUSE)
         domain.clock.unpause(now_ns)
         self.hardware.update_shared_info(domain)
@@ -173,6 +180,8 @@ class Hypervisor(Aftermath):
         """A new incarnation says how its sandbox has turned out; without what is required of it, it does not run."""
         domain = self.domain(domid)
         self.console.append(sandboxes.take_report(domain, untrusted_lacking))
+        if domain.memory.bound != domain.memory.born:
+            self.hardware.bound_memory(domain, domain.memory.bound)
         if domain.refused:
             self.crash(domid, domain.refused)
 

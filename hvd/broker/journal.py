@@ -13,7 +13,7 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 MAGIC = 0x6A647668  # "hvdj"
@@ -24,6 +24,8 @@ INTENT_SESSION_AT, SESSION_BYTES_MAX = 80, 64
 RECORD = struct.Struct("<II")
 RECORDS_AT = 4096
 CAPACITY = 8 << 20
+RECORDS_PER_PART = 500
+"""More than a turn of the broker's loop brings, so that a snapshot in parts comes to an end."""
 
 
 class JournalFull(Exception):
@@ -73,6 +75,32 @@ class Journal:
         journal.append(snapshot)
         return journal
 
+    @classmethod
+    def of(
+        cls, parts: Iterable[bytes], since: Callable[[], list[bytes]], capacity: int = CAPACITY
+    ) -> Generator[Journal | None, None, None]:
+        """A new journal of a snapshot's parts, one a step: None, and at last the journal. Nothing if closed before.
+
+        Behind them come the records that were written `since`: that returns each once, and a few at a time, which is a
+        step as well. The step that finds fewer than RECORDS_PER_PART is the last.
+        """
+        descriptor, end, made = os.memfd_create("hvd-journal", os.MFD_CLOEXEC), RECORDS_AT, False
+        try:
+            for part in parts:
+                end += _put(descriptor, [part], end)
+                yield None
+            while len(records := since()) == RECORDS_PER_PART:
+                end += _put(descriptor, records, end)
+                yield None
+            end += _put(descriptor, records, end)
+            os.ftruncate(descriptor, end + capacity)
+            os.pwrite(descriptor, struct.pack("<QQ", IDENTITY, end), 0)
+            journal, made = cls(descriptor), True
+            yield journal
+        finally:
+            if not made:
+                os.close(descriptor)
+
     def append(self, payload: bytes) -> None:
         """Add a record; it counts when this returns. JournalFull leaves everything as it was."""
         start = self._end + RECORD.size
@@ -120,6 +148,11 @@ class Journal:
         self._words.release()
         self._header.release()
         self._map.close()
+
+
+def _put(descriptor: int, records: list[bytes], at: int) -> int:
+    data = b"".join(RECORD.pack(len(payload), _checksum(payload)) + payload for payload in records)
+    return os.pwrite(descriptor, data, at)
 
 
 def _checksum(payload: bytes) -> int:

@@ -3,16 +3,21 @@
 A full journal would take seconds to replay, and a successor that replays answers nobody. So a snapshot is taken when
 nobody has asked for anything for a while, and under load when what has been carried out since the last one took several
 times as long as a snapshot takes.
+
+That of a large store is taken in parts, between which everybody is served. What is carried out meanwhile is in the old
+journal, which counts until the new one is whole, and behind the snapshot in the new one.
 """
 
 from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Generator
+from itertools import chain
 from typing import Any
 
 from hvd.broker.held import HeldDescriptors
-from hvd.broker.journal import Journal, JournalFull
+from hvd.broker.journal import RECORDS_PER_PART, Journal, JournalFull
 from hvd.broker.state import State
 
 JOURNAL = "journal"
@@ -21,6 +26,8 @@ REPLAY_NS = 10_000_000
 """So much work is always replayed rather than kept by a snapshot..."""
 SNAPSHOTS_WORTH = 5
 """...and so many times what a snapshot takes: then snapshots take a sixth of the broker's time at most."""
+NODES_AT_ONCE = 200
+"""A store of more than these is taken in parts."""
 IDLE_RECORDS = 16
 """Fewer records than these are no reason for a snapshot while nobody asks for anything."""
 
@@ -36,6 +43,10 @@ class Ledger:
         self.journal: Journal | None = None if inherited is None else Journal(inherited[0])
         self._records = 0
         self._spent_ns = self._snapshot_ns = 0
+        self._draft: Generator[Journal | None, None, None] | None = None
+        self._since: list[bytes] = []
+        """What was carried out since the snapshot that is being taken."""
+        self._draft_ns = 0
 
     def record(self, state: State, command: list[Any], began_ns: int) -> None:
         """This command, begun at that time, has been applied: it counts when this returns."""
@@ -43,30 +54,83 @@ class Ledger:
         self._records += 1
         self._spent_ns += time.monotonic_ns() - began_ns
         record = state.record(command)
-        if self._spent_ns > max(REPLAY_NS, SNAPSHOTS_WORTH * self._snapshot_ns):
-            self.take_snapshot(state)
+        drafting, due = self.is_drafting, self._spent_ns > max(REPLAY_NS, SNAPSHOTS_WORTH * self._snapshot_ns)
+        if due and not drafting and self._begin(state):
             return
         try:
             self.journal.append(record)
         except JournalFull:
             self.take_snapshot(state)
+            return
+        if drafting:
+            self._since.append(record)
 
     def tidy(self, state: State) -> None:
         """Nobody asks for anything: a good moment for a snapshot."""
-        if self._records >= IDLE_RECORDS:
+        if self._records >= IDLE_RECORDS and not self.is_drafting:
+            gc.collect()
+            self._begin(state)
+
+    @property
+    def is_drafting(self) -> bool:
+        """Whether a snapshot is being taken: `go_on` with it."""
+        return self._draft is not None
+
+    def _begin(self, state: State) -> bool:
+        """A snapshot of the state as it is now; whether it has been taken. That of a large store is only begun.
+
+        And not before all that is under way in it is settled.
+        """
+        store = state.hypervisor.store
+        if store.nodes() <= NODES_AT_ONCE:
             self.take_snapshot(state)
+            return True
+        if store.has_unsettled:
+            return False
+        began_ns = time.monotonic_ns()
+        tables, parts = state.begin_snapshot()
+        self._since = []
+        self._draft = Journal.of(chain((tables,), parts), self._taken)
+        self._records = self._spent_ns = 0
+        self._draft_ns = time.monotonic_ns() - began_ns
+        return False
+
+    def _taken(self) -> list[bytes]:
+        some = self._since[:RECORDS_PER_PART]
+        del self._since[: len(some)]
+        return some
+
+    def go_on(self) -> None:
+        """By one part; behind the last, the new journal takes the place of the old."""
+        assert self._draft is not None
+        began_ns = time.monotonic_ns()
+        journal = next(self._draft)
+        self._draft_ns += time.monotonic_ns() - began_ns
+        if journal is not None:
+            self._draft, self._since = None, []
+            self._snapshot_ns = self._draft_ns
+            self._replace(journal)
+
+    def drop_draft(self) -> None:
+        """Nothing if none is being taken."""
+        if self._draft is not None:
+            self._draft.close()
+        self._draft, self._since = None, []
 
     def take_snapshot(self, state: State) -> None:
         """A new journal in the old one's place; the machine's copy is swapped in one message."""
         began_ns = time.monotonic_ns()
+        self.drop_draft()
         gc.collect()
-        journal = Journal.create(state.snapshot())
+        self._replace(Journal.create(state.snapshot()))
+        self._records = self._spent_ns = 0
+        self._snapshot_ns = time.monotonic_ns() - began_ns
+
+    def _replace(self, journal: Journal) -> None:
         self._held.hold(JOURNAL, [journal.descriptor])
         if self.journal is not None:
             self.journal.close()
         self.journal = journal
-        self._records = self._spent_ns = 0
-        self._snapshot_ns = time.monotonic_ns() - began_ns
 
     def open_intent(self, session: str, sequence: int) -> None:
         """This hypercall is being carried out."""

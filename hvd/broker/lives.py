@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import deque
 
-from hvd.broker import core_dumps, devices, fault_steps, hotplug, sandboxes, services, spares
+from hvd.broker import core_dumps, devices, fault_steps, hotplug, live_dumps, sandboxes, services, spares
 from hvd.broker.birth_ports import bind_birth
 from hvd.broker.deadlines import Deadlines
 from hvd.broker.domain import ALIVE, NEVER_STARTED, Clock, Domain, Event, Life
@@ -247,6 +247,7 @@ class Lives:
         domain.given_up, domain.regroup_at_ns = "", None
         self.deadlines.note(domain)
         domain.clock = Clock(started_ns=now_ns)
+        domain.build_memory()
         try:
             if takes_over:
                 spares.promote(self, domain, now_ns)
@@ -296,7 +297,9 @@ class Lives:
             self.stop_machine(reboot=False)
 
     def _write_store(self, domain: Domain, console_port: Port) -> None:
-        if not self.store.is_introduced(domain.domid):
+        if self.store.is_introduced(domain.domid):
+            self.store.tell_started_again()
+        else:
             self.store.introduce(domain.domid)
         devices.write_domain(self.store, domain)
         devices.write_console(self.store, domain, console_port)
@@ -331,11 +334,13 @@ class Lives:
         self.media.domain_died(dom)
         if self.store.is_introduced(dom):
             self.store.close_domain(dom)
+            self.store.tell_stopped()
         self.upcalls.pop(dom, None)
         self.tracing.keep(domain, self.hardware)
         self.hardware.release_domain(dom)
         domain.pid = domain.kill_at_ns = None
         hotplug.domain_died(self, domain)
+        live_dumps.domain_died(self, domain)
         devices.drop_states(self.store, domain, self.own_devices(domain), self.client_devices(domain))
         if dom == DOM0:
             devices.drop_terminals(self.store, self.domains)

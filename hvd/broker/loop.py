@@ -29,6 +29,7 @@ from hvd.broker.state import (
     AUDITED,
     CALL,
     DIED,
+    DUMPED,
     FAULTED,
     HUNG,
     SPARE_REPORTS,
@@ -51,7 +52,7 @@ from hvd.transport.faults import FaultKind
 from hvd.transport.hypercalls import HypercallServer
 from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
-from hvd.transport.machine_link import DISOWNED, UP, ZYGOTE_DIED, Inheritance
+from hvd.transport.machine_link import DISOWNED, UNBOUND, UP, ZYGOTE_DIED, Inheritance
 from hvd.transport.messages import BootConfig
 from hvd.transport.pulse import BEAT_EVERY_S
 from hvd.transport.xs_wire import Message
@@ -109,9 +110,8 @@ class Broker:
             self._pulse.beat()
             if self._world.stop_requested is not None:
                 self._world.say_goodbye()
-            wait_s = self._wait_s()
-            heard = self._poller.poll(0 if self._is_busy() else wait_s)
-            self._clear_away(idle=not heard and not self._is_busy())
+            idle = not self._hear()
+            self._clear_away(idle=idle)
             self._tick()
             self._serve_late()
             for _ in range(len(self._ready)):
@@ -126,12 +126,20 @@ class Broker:
             self._world.publisher.write_log()
             if self._recovery is not None:
                 self._go_on_recovering(self._recovery)
-            elif not heard:
+            elif self._ledger.is_drafting:
+                self._ledger.go_on()
+            elif idle:
                 self._ledger.tidy(self._state)
+
+    def _hear(self) -> bool:
+        """Hear whoever asks; whether somebody did, something is left to do, or it has not been quiet long enough."""
+        due_s = self._wait_s()
+        wait_s = 0.0 if self._is_busy() else due_s
+        return self._poller.poll(wait_s) or wait_s < QUIET_S
 
     def _is_busy(self) -> bool:
         """Whether there is something to do before anything more has come in."""
-        waiting = bool(self._ready) or self._recovery is not None
+        waiting = bool(self._ready) or self._recovery is not None or self._ledger.is_drafting
         return waiting or self._world.store_doors.has_more or self._state.hypervisor.store.has_unsettled
 
     def _clear_away(self, *, idle: bool) -> None:
@@ -228,6 +236,10 @@ class Broker:
                     self._command([STARTED, time.monotonic_ns(), domid, incarnation, pid])
                 else:
                     self._disown(domid, incarnation)
+            case [verb, int() as domid, int() as incarnation, str() as said] if verb == DUMPED:
+                self._command([DUMPED, time.monotonic_ns(), domid, incarnation, said])
+            case [verb, int() as domid, int(), str() as why] if verb == UNBOUND:
+                self._world.publisher.log(f"its bound of memory is not in force: {why}", domid=domid)
             case [verb, str() as how] if verb == ZYGOTE_DIED:
                 self._command([ZYGOTE_DIED, time.monotonic_ns(), how])
             case [verb, int() as domid, int() as incarnation, str() as how, str() as core] if verb == DIED:

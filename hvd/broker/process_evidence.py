@@ -15,6 +15,7 @@ from pathlib import Path
 from hvd.broker.heartbeats import Doing
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+PAGE_KIB = os.sysconf("SC_PAGESIZE") // 1024
 STAT_BYTES_MAX = 1024
 """52 numbers and a name of 15 bytes."""
 STATES = {"R": Doing.RUNNABLE, "T": Doing.STOPPED, "t": Doing.TRACED, "D": Doing.IN_KERNEL, "S": Doing.ASLEEP}
@@ -68,6 +69,15 @@ class Process:
         main = self._tasks / self._root.name
         waits_in = _text(main / "wchan")
         return waits_in in HIDDEN or "nanosleep" in waits_in or bool(_text(main / "children"))
+
+
+def private_resident_kib(pid: int) -> int:
+    """What a process has in memory of its own, what it shares since its fork included; 0 if it cannot be seen."""
+    try:
+        _, resident, shared = (Path(f"/proc/{pid}/statm").read_bytes().split())[:3]
+    except (OSError, ValueError):
+        return 0
+    return (int(resident) - int(shared)) * PAGE_KIB
 
 
 def _parse(stat: bytes) -> tuple[Doing, int]:

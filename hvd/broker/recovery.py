@@ -131,8 +131,12 @@ class Recovery:
         world.open_endpoint(domain)
         if (ring := self._hypervisor.store_ring_of(domain)) is not None:
             world.store_rings.attach(domain.domid, *ring, new=False)
+        if domain.sandbox_lacking is not None:
+            world.bound_memory(domain, domain.memory.bound)
         if pid and domain.pid is None:
             self._command([STARTED, time.monotonic_ns(), domain.domid, domain.incarnation, pid])
+        if domain.core_to:
+            world.dump_live_domain(domain)
         if domain.life is Life.DUMPING:
             world.dump_domain(domain)
         else:

@@ -47,7 +47,8 @@ def settings(domain: Domain) -> dict[str, Any]:
     config = domain.config
     return {
         "kind": str(kind_of(domain)), "off": layers_off(domain), "seccomp": config.seccomp, "paths": config.paths,
-        "memory": config.memory, "require": config.sandbox_require,
+        "memory_kib": domain.next_target_kib(), "maxmem_kib": domain.built_with_kib(),
+        "require": config.sandbox_require,
     }  # fmt: skip
 
 

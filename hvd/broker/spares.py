@@ -137,6 +137,7 @@ def takes_over(domain: Domain) -> bool:
 
 def _renew_store(lives: Lives, domain: Domain) -> None:
     """It finds what it would find if it had been started, and offered what its predecessor did."""
+    lives.store.tell_started_again()
     devices.offer_again(lives.store, domain, lives.client_devices(domain))
     devices.renew_domain(lives.store, domain)
     for device, backend in lives.own_devices(domain):

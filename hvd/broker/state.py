@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import msgpack
 
+from hvd.broker import live_dumps
 from hvd.broker.dispatch import handle, is_journaled
 from hvd.broker.errors import Refused
 from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.sessions import Reply, Sessions, domain_session, store_session
+from hvd.broker.store.tree import Packed, Packing, Row
 from hvd.broker.xenstored import requests
 from hvd.transport.codec import unpack_request
 from hvd.transport.fault_notice import FaultNotice
@@ -22,11 +25,15 @@ from hvd.transport.xs_wire import Message
 
 CALL, STARTED, DIED, TICK, FOUND_OPEN = "call", "started", "died", "tick", "found open"
 FAULTED, HUNG, TRACE_OVER, AUDITED = "faulted", "hung", "trace over", "audited"
-RECOVERED, SPARE_REPORTS = "recovered", "spare reports"
+RECOVERED, SPARE_REPORTS, DUMPED = "recovered", "spare reports", "dumped"
 STORE_CALL, STORE_CLOSED, STORE_LOST = "store call", "store closed", "store lost"
 """A request by XenStore's wire protocol, the end of a connection, the end of all: their broker died."""
 STORE_SETTLE = "store settle"
 """Accounts and watches follow a change of many nodes by some more."""
+PART = b"\x80"
+"""Begins a pickle, which is a part of the snapshot, and no command, which is a list in msgpack."""
+ROWS_PER_PART = 100
+"""About half a millisecond."""
 CRASHES_MAX = 2
 """Brokers that may crash over one hypercall before it is refused and its sender taken down."""
 FOUND_OPEN_MAX = 5
@@ -49,17 +56,26 @@ class State:
         finally:
             self.hypervisor.attach(hardware)
 
+    def begin_snapshot(self) -> tuple[bytes, Iterator[bytes]]:
+        """The same in parts: all but the store's trees as they are now, then those, some rows at a time."""
+        with self.hypervisor.store.without_trees() as packing:
+            return self.snapshot(), _in_parts(packing)
+
     @classmethod
     def restore(cls, records: Iterable[bytes], at_work: Callable[[], None] = lambda: None) -> State:
         """From a journal's records: the snapshot, then every command again, with no effect outside.
 
         `at_work` is called for each record: a long journal takes a while.
         """
-        snapshot, *commands = records
-        hypervisor, sessions = pickle.loads(snapshot)
+        rest = iter(records)
+        hypervisor, sessions = pickle.loads(next(rest))
         state = cls(hypervisor, sessions)
-        for record in commands:
+        rows: list[Row] = []
+        for record in rest:
             at_work()
+            if record.startswith(PART):
+                _take_part(hypervisor, rows, pickle.loads(record))
+                continue
             *command, refusals = msgpack.unpackb(record)
             hypervisor.hardware.refusals = refusals
             state.apply(command)
@@ -91,6 +107,8 @@ class State:
                 self.hypervisor.died(DomId(domid), Incarnation(incarnation), how, now_ns, core)
                 self.sessions.forget(domain_session(DomId(domid), Incarnation(incarnation)))
                 self.sessions.forget(store_session(DomId(domid), Incarnation(incarnation)))
+            case ["dumped", int() as now_ns, int() as domid, int() as incarnation, str() as said]:
+                live_dumps.over(self.hypervisor, DomId(domid), Incarnation(incarnation), said, now_ns)
             case ["spare reports", int(), int() as domid, int() as incarnation, dict() as lacking, str() as trouble]:
                 self.hypervisor.spare_reports(DomId(domid), Incarnation(incarnation), lacking, trouble)
             case ["tick", int() as now_ns]:
@@ -177,3 +195,18 @@ class State:
 
 def _notice(fields: list[int]) -> FaultNotice | None:
     return FaultNotice(*fields) if fields else None
+
+
+def _in_parts(packing: Packing) -> Iterator[bytes]:
+    """Pickles of lists of rows, and at last of where the roots are among them."""
+    rows = iter(packing)
+    while part := list(islice(rows, ROWS_PER_PART)):
+        yield pickle.dumps(part, pickle.HIGHEST_PROTOCOL)
+    yield pickle.dumps(tuple(packing.positions()), pickle.HIGHEST_PROTOCOL)
+
+
+def _take_part(hypervisor: Hypervisor, rows: list[Row], part: list[Row] | tuple[int, ...]) -> None:
+    if isinstance(part, list):
+        rows += part
+    else:
+        hypervisor.store.take_trees(Packed(rows, list(part)))

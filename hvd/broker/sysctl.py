@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from hvd.broker import sandboxes, services, spares
-from hvd.broker.domain import Domain
+from hvd.broker.domain import ALIVE, Domain
 from hvd.broker.errors import Refused
 from hvd.transport import messages as m
 from hvd.transport.ids import DOM0, DomId, Incarnation
@@ -33,7 +33,10 @@ def describe(h: Hypervisor, domain: Domain, now_ns: int) -> dict[str, Any]:
         "restarts": domain.restarts,
         "spare": spares.describe(domain),
         "service": services.describe(h, domain),
-        "memory": domain.config.memory,
+        "memory": (domain.memory.current if domain.life in ALIVE else domain.next_target_kib()) // 1024,
+        "memory_target_kib": domain.memory.target,
+        "memory_max_kib": domain.memory.maximum,
+        "memory_static_max_kib": domain.memory.static_max,
         "vcpus": domain.config.vcpus,
         "driver_domain": domain.config.driver_domain,
         "kernel": domain.config.kernel,

@@ -39,6 +39,7 @@ from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.listeners import Listeners
 from hvd.broker.lives import SIGKILL
 from hvd.broker.poller import Poller
+from hvd.broker.process_evidence import private_resident_kib
 from hvd.broker.publisher import Publisher
 from hvd.broker.spare_hardware import SpareHardware
 from hvd.broker.spare_processes import SpareProcesses
@@ -52,7 +53,7 @@ from hvd.broker.xenstored.sockets import HOST, StoreSockets
 from hvd.transport.channels import events_sent
 from hvd.transport.descriptors import send_message
 from hvd.transport.ids import DOM0, DOMID_XEN, DomId, ExtentId, Incarnation, Port
-from hvd.transport.machine_link import DISOWN, DUMP, SIGNAL, SPAWN, STOP, STRIKE, Inheritance
+from hvd.transport.machine_link import BOUND, DISOWN, DUMP, DUMP_LIVE, SIGNAL, SPAWN, STOP, STRIKE, Inheritance
 from hvd.transport.run_dir import STORE_SOCKET, XENSTORED
 from hvd.transport.shared_info import TimeInfo, write_time_info
 from hvd.transport.upcalls import BIRTH, RUN
@@ -145,7 +146,7 @@ class World(SpareHardware):
     def create_extent(self, extent: ExtentId, owner: DomId, pages: int, *, readonly: bool) -> None:
         with self.noting_refusal("extent", extent):
             self._keep_to_part(owner)
-            self.held.create_extent(extent, pages, readonly=readonly)
+            self.held.create_extent(extent, owner, pages, readonly=readonly)
 
     def _keep_to_part(self, owner: DomId) -> None:
         """Half of our descriptors go to whoever asks, of the other half each domain has its part. OSError past it."""
@@ -271,6 +272,17 @@ class World(SpareHardware):
         fault = domain.fault.as_list() if domain.fault is not None else []
         message = [DUMP, domain.domid, domain.incarnation, core_dumps.core_name(domain), fault]
         self.unsettled.append(lambda: self.tell_machine(message))
+
+    def dump_live_domain(self, domain: Domain) -> None:
+        message = [DUMP_LIVE, domain.domid, domain.incarnation, domain.core_to]
+        self.unsettled.append(lambda: self.tell_machine(message))
+
+    def bound_memory(self, domain: Domain, kib: int) -> None:
+        message = [BOUND, domain.domid, domain.incarnation, kib]
+        self.unsettled.append(lambda: self.tell_machine(message))
+
+    def memory_used_kib(self, domain: Domain) -> int:
+        return private_resident_kib(domain.pid) if domain.pid is not None else 0
 
     def settle(self) -> None:
         """The command is in the journal: do what cannot be taken back."""

@@ -1,7 +1,8 @@
 """The dumper process: writes the ELF core of another process, which stands still meanwhile.
 
 What goes in is what the kernel's own cores hold (core(5), filter 0x33): all memory but pages of files that were never
-written to. Pages of zeros are holes. When the rest is too much the largest mappings end early.
+written to, and but those that other domains have granted it, as Xen leaves foreign pages out. Pages of zeros are holes.
+When the rest is too much the largest mappings end early.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from hvd.machine import elf_core
@@ -21,7 +23,7 @@ from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.run_dir import PART
 
 CORE_BYTES_MAX = 256 << 20
-"""Bytes of memory in one core, holes not counted."""
+"""Bytes of memory in the core of a domain that dies, holes not counted; one that somebody asks for has no such end."""
 CORES_KEPT_MAX = 3
 """Cores of one domain's name that are kept; the oldest go."""
 SUFFIX = ".core"
@@ -30,31 +32,54 @@ _ZEROS = bytes(PAGE)
 _SIGINFO_BYTES = 128
 
 
-def dump(pid: int, directory: Path, name: str, fault: FaultNotice | None) -> str:
-    """Write `directory`/`name`.core; what became of it, in words. A core that cannot be finished leaves nothing.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a core is to be, and under which name it is written before it is whole."""
 
-    The calling thread traces the process from here on, until it ends: this is for a process of its own.
-    """
+    path: Path
+    part: Path
+    bytes_max: int
+    """Of memory, holes not counted."""
+
+
+def dump_dying(process: tuple[int, int], directory: Path, name: str, fault: FaultNotice | None) -> str:
+    """`dump` to `directory`/`name`.core, the directory made if need be; the oldest cores of that domain go."""
     path = directory / (name + SUFFIX)
-    part = path.with_name(path.name + PART)
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
-        part.unlink(missing_ok=True)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        return f"no core: {error.strerror}"
+    said = dump(process, Target(path, path.with_name(path.name + PART), CORE_BYTES_MAX), fault)
+    with contextlib.suppress(OSError):
+        prune(directory, name)
+    return said
+
+
+def dump(process: tuple[int, int], target: Target, fault: FaultNotice | None = None) -> str:
+    """Write the core of (pid, domid); what became of it, in words. A core that cannot be finished leaves nothing.
+
+    What is at its place before is replaced, if it is a file. The calling thread traces the process from here on, until
+    it ends: this is for a process of its own.
+    """
+    pid, domid = process
+    try:
+        if target.path.exists() and not target.path.is_file():
+            raise NoCore(f"{target.path} is no regular file")
+        target.part.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(target.part, flags, 0o600)
         try:
-            whole = write_core(TracedProcess(pid), descriptor, fault)
+            whole = write_core(TracedProcess(pid), descriptor, fault, domid=domid, bytes_max=target.bytes_max)
         finally:
             os.close(descriptor)
-        part.replace(path)
+        target.part.replace(target.path)
     except (OSError, NoCore) as error:
         with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+            target.part.unlink(missing_ok=True)
         if isinstance(error, ProcessLookupError):
             error = NoCore(GONE)
         return f"no core: {error if isinstance(error, NoCore) else error.strerror}"
-    with contextlib.suppress(OSError):
-        prune(directory, name)
-    return f"core: {path}" if whole else f"core: {path} (cut off at {CORE_BYTES_MAX >> 20} MiB)"
+    return f"core: {target.path}" if whole else f"core: {target.path} (cut off at {target.bytes_max >> 20} MiB)"
 
 
 def prune(directory: Path, name: str) -> None:
@@ -65,13 +90,15 @@ def prune(directory: Path, name: str) -> None:
         old.unlink()
 
 
-def write_core(process: TracedProcess, descriptor: int, fault: FaultNotice | None) -> bool:
+def write_core(
+    process: TracedProcess, descriptor: int, fault: FaultNotice | None, *, domid: int, bytes_max: int
+) -> bool:
     """The whole core; False if it was cut off. OSError when the file cannot take it, NoCore when the process dies."""
-    mappings = process.mappings()[: elf_core.SEGMENTS_MAX]
+    mappings = [each for each in process.mappings() if not each.is_foreign(domid)][: elf_core.SEGMENTS_MAX]
     notes = b"".join(_notes(process, mappings, fault))
     planned = [Segment(m.start, m.end, m.flags, m.bytes_wanted()) for m in mappings]
     offsets = elf_core.offsets_of(notes, planned)
-    copier = _Copier(process, descriptor)
+    copier = _Copier(process, descriptor, bytes_max)
     smallest_first = sorted(zip(planned, mappings, offsets[:-1], strict=True), key=lambda plan: plan[0].held)
     held = {segment: copier.copy(segment, mapping, offset) for segment, mapping, offset in smallest_first}
     segments = [Segment(s.start, s.end, s.flags, held[s]) for s in planned]
@@ -112,10 +139,10 @@ def _process_notes(
 class _Copier:
     """Copies memory into the file until that has as many bytes as it may have."""
 
-    def __init__(self, process: TracedProcess, descriptor: int) -> None:
+    def __init__(self, process: TracedProcess, descriptor: int, bytes_max: int) -> None:
         self._process = process
         self._descriptor = descriptor
-        self._left = CORE_BYTES_MAX
+        self._left = bytes_max
         self.whole = True
         """Nothing was cut off so far."""
 

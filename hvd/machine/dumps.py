@@ -1,7 +1,8 @@
 """The cores that the machine was told to have written: who waits, who is being dumped, until when, and how it ended.
 
 A dumper is a fork of the machine that reads the stopped process from outside; the machine waits for neither. When it
-ends, however it ends, the process is killed. One that dies before gets no core, and its dumper is killed.
+ends, however it ends, the process is killed, or lives on if that was the order. One that dies before gets no core, and
+its dumper is killed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,12 +19,12 @@ from pathlib import Path
 from hvd.machine.children import Child
 from hvd.machine.processes import fork_process
 from hvd.transport.fault_notice import FaultNotice
-from hvd.transport.run_dir import CORES, PART
+from hvd.transport.run_dir import CORES, PART, part_of
 
 DUMPS_AT_A_TIME = 4
 """Dumpers that run at a time; whoever is to be dumped beside them stands still and waits."""
-PATIENCE_S = 30.0
-"""How long one may take; then it and what it dumps are killed."""
+PATIENCE_S, LIVE_PATIENCE_S = 30.0, 300.0
+"""How long one may take; then it is killed, and what it dumps as well, unless that is to live on."""
 OUTCOME_BYTES_MAX = 4096
 ENDED_BEFORE = "it ended before its core was written"
 
@@ -32,8 +34,13 @@ class Dump:
     """One order."""
 
     domain: Child
-    name: str
+    path: Path
+    part: Path
     fault: list[int]
+    lives_on: bool = False
+    """Its process is not killed for it: `tell` is told in place of that."""
+    then: Dump | None = None
+    """The domain has ended meanwhile: its last core is to be taken when this one is over."""
     dumper: Child | None = None
     deadline: float = 0.0
     outcome: int = -1
@@ -50,25 +57,49 @@ class Dump:
         except BlockingIOError:
             return ""
 
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.domain.domid, self.domain.incarnation
+
+    @property
+    def patience_s(self) -> float:
+        return LIVE_PATIENCE_S if self.lives_on else PATIENCE_S
+
 
 class Dumps:
     """All orders by (domid, incarnation), in order."""
 
-    def __init__(self, run_dir: str, adopt: Callable[[Child], None]) -> None:
-        """`adopt` has the machine reap a new child."""
+    def __init__(
+        self, run_dir: str, adopt: Callable[[Child], None], tell: Callable[[Child, str], None]
+    ) -> None:
+        """`adopt` has the machine reap a new child; `tell` says what became of a live domain's core."""
         self._cores = Path(run_dir) / CORES
         self._adopt = adopt
+        self._tell = tell
         self._orders: dict[tuple[int, int], Dump] = {}
         self._outcomes: dict[tuple[int, int], str] = {}
         """Of those that are over, until their process's death is reported."""
 
     def order(self, domain: Child, name: str, fault: list[int]) -> None:
         """Stop it now, dump it when it is its turn, then kill it. Nothing if it was ordered before."""
-        key = domain.domid, domain.incarnation
-        if key in self._orders or key in self._outcomes:
-            return
-        domain.signal(signal.SIGSTOP)
-        self._orders[key] = Dump(domain, Path(name).name, fault)
+        path = self._cores / f"{Path(name).name}.core"
+        dump = Dump(domain, path, path.with_name(path.name + PART), fault)
+        before = self._orders.get(dump.key)
+        if before is not None and before.lives_on:
+            before.then = dump
+            self.abandon(domain, "the domain has ended")
+        elif before is None and dump.key not in self._outcomes:
+            domain.signal(signal.SIGSTOP)
+            self._take(dump)
+
+    def order_live(self, domain: Child, path: Path) -> None:
+        """Dump it to that file when it is its turn. Nothing if a core of it was ordered before."""
+        dump = Dump(domain, path, part_of(path, domain.domid, domain.incarnation), [], lives_on=True)
+        if dump.key not in self._orders and dump.key not in self._outcomes:
+            self._take(dump)
+
+    def _take(self, dump: Dump) -> None:
+        self._orders[dump.key] = dump
         self._begin()
 
     def abandon(self, domain: Child, why: str) -> None:
@@ -100,7 +131,11 @@ class Dumps:
         said = dump.said() if dump.dumper is not None else ""
         self.abandon(domain, ENDED_BEFORE)
         self._discard_part(dump)  # its dumper may be reaped a moment later
-        return said or f"no core: {dump.abandoned}"
+        said = said or f"no core: {dump.abandoned}"
+        if dump.lives_on:
+            self._tell(domain, said)
+            return "" if dump.then is None else f"no core: {ENDED_BEFORE}"
+        return said
 
     def deadline(self) -> float | None:
         """When `expire` has something to do."""
@@ -110,7 +145,7 @@ class Dumps:
         """Kill the dumpers that take too long."""
         for dump in list(self._running()):
             if dump.deadline <= now:
-                self.abandon(dump.domain, f"it was not written within {PATIENCE_S:g} s")
+                self.abandon(dump.domain, f"it was not written within {dump.patience_s:g} s")
 
     def clear(self) -> None:
         """Every process is dead: nothing half written stays."""
@@ -143,25 +178,38 @@ class Dumps:
         finally:
             os.close(write)
         dump.dumper = dumper
-        dump.deadline = time.monotonic() + PATIENCE_S
+        dump.deadline = time.monotonic() + dump.patience_s
         self._adopt(dumper)
 
     def _be_dumper(self, dump: Dump, outcome: int) -> None:
         """Loaded here, since most machines never dump: it would be part of every boot."""
-        from hvd.machine.dumper import dump as write_core
+        from hvd.machine import dumper
 
-        notice = FaultNotice(*dump.fault) if dump.fault else None
-        said = write_core(dump.domain.pid, self._cores, dump.name, notice)
+        process = dump.domain.pid, dump.domain.domid
+        if dump.lives_on:
+            said = dumper.dump(process, dumper.Target(dump.path, dump.part, bytes_max=sys.maxsize))
+        else:
+            notice = FaultNotice(*dump.fault) if dump.fault else None
+            said = dumper.dump_dying(process, self._cores, dump.path.stem, notice)
         os.write(outcome, said.encode()[:OUTCOME_BYTES_MAX])
 
     def _finish(self, dump: Dump, said: str) -> None:
-        key = dump.domain.domid, dump.domain.incarnation
-        del self._orders[key]
+        del self._orders[dump.key]
         if not dump.domain_gone:
-            self._outcomes[key] = said
-            dump.domain.signal(signal.SIGKILL)
+            self._hand_back(dump, said)
         self._begin()
+
+    def _hand_back(self, dump: Dump, said: str) -> None:
+        """Its process is whoever's turn it is."""
+        if not dump.lives_on:
+            self._outcomes[dump.key] = said
+            dump.domain.signal(signal.SIGKILL)
+            return
+        self._tell(dump.domain, said)
+        if dump.then is not None:
+            dump.domain.signal(signal.SIGSTOP)
+            self._orders[dump.key] = dump.then
 
     def _discard_part(self, dump: Dump) -> None:
         with contextlib.suppress(OSError):  # whatever somebody has made of that directory
-            (self._cores / f"{dump.name}.core{PART}").unlink(missing_ok=True)
+            dump.part.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hvd.machine.broker_line import OUTBOX_MAX, BrokerLine
@@ -23,15 +24,18 @@ from hvd.machine.processes import fork_process
 from hvd.machine.spawns import PATIENCE_S, Spawn, Spawns
 from hvd.machine.strikes import Strikes
 from hvd.machine.watch import Watches
-from hvd.transport.cgroups import DomainGroups, MachineGroups
+from hvd.transport.cgroups import DomainGroups, MachineGroups, bound_memory
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
 from hvd.transport.errors import PeerFault
 from hvd.transport.machine_link import (
+    BOUND,
     DIED,
     DISOWN,
     DISOWNED,
     DROP,
     DUMP,
+    DUMP_LIVE,
+    DUMPED,
     HOLD,
     LOST,
     SIGNAL,
@@ -40,6 +44,7 @@ from hvd.transport.machine_link import (
     STARTED,
     STOP,
     STRIKE,
+    UNBOUND,
     UP,
     ZYGOTE_DIED,
     Inheritance,
@@ -84,7 +89,7 @@ class Machine:
         self._broker_end = ""
         self._epoll = select.epoll()
         self._children = Children(self._epoll)
-        self._dumps = Dumps(run_dir, self._children.add)
+        self._dumps = Dumps(run_dir, self._children.add, self._report_live_core)
         self._watches = Watches(self._children)
         self._strikes = Strikes()
         self._brokers = 0
@@ -233,6 +238,14 @@ class Machine:
                 child = self._children.domain(domid, incarnation)
                 if child is not None:
                     self._dumps.order(child, name, fault)
+            case [verb, int() as domid, int() as incarnation, str() as path] if verb == DUMP_LIVE:
+                child = self._children.domain(domid, incarnation)
+                if child is not None:
+                    self._dumps.order_live(child, Path(path))
+            case [verb, int() as domid, int() as incarnation, int() as kib] if verb == BOUND:
+                child = self._children.domain(domid, incarnation)
+                if child is not None and (why := bound_memory(self._groups, child.pid, kib)):
+                    self._tell_broker([UNBOUND, domid, incarnation, why])
             case [verb, str() as role, int() as number, int() as for_ms] if verb == STRIKE:
                 for struck in self._children.of(role):
                     self._strikes.strike(struck, number, for_ms / 1000, time.monotonic())
@@ -282,6 +295,9 @@ class Machine:
         for process in ended[:-ENDED_MAX]:
             del self._ended[process]
         self._tell_broker([DIED, domid, incarnation, how, core])
+
+    def _report_live_core(self, domain: Child, said: str) -> None:
+        self._tell_broker([DUMPED, domain.domid, domain.incarnation, said])
 
     def _reap(self, child: Child) -> None:
         """Nothing if it lives: its descriptor may have the number of one that was closed while this was on its way."""

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hvd.machine.elf_core import PAGE, PF_R, PF_W, PF_X
+from hvd.transport.run_dir import EXTENT_LABEL
 
 _MAPPING = re.compile(
     rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-])([w-])([x-])([sp]) ([0-9a-f]{1,16}) \S+ (\d{1,20}) *(.*)"
 )
+_EXTENT = re.compile(rb"/memfd:" + EXTENT_LABEL.encode() + rb"(\d{1,9})(?!\d)")
 _AMOUNT = re.compile(rb"(Rss|Swap|Anonymous): +(\d{1,18}) kB")
 _ADDRESS_MAX = 1 << 63
 """Beyond is x86's vsyscall page, which cannot be read."""
@@ -33,6 +35,11 @@ class Mapping:
     """Of a private mapping of a file: how much has been written to."""
     excluded: bool = False
     """madvise(MADV_DONTDUMP), or a device's memory."""
+
+    def is_foreign(self, domid: int) -> bool:
+        """Whether these are pages that another domain has granted, so that they are its memory."""
+        label = _EXTENT.match(self.path)
+        return self.shared and label is not None and int(label[1]) != domid
 
     @property
     def anonymous(self) -> bool:

@@ -19,7 +19,10 @@ from hvd.transport.fault_notice import FaultNotice
 _PAGEMAP_TOUCHED = 0x40
 """The last byte of a page's eight says whether it is present or swapped out in its two highest bits."""
 GONE = "it ended before its core was written"
-_REFUSED = "the host does not let it be traced (is it being debugged, or is kernel.yama.ptrace_scope above 1?)"
+_REFUSED = (
+    "the host does not let it be traced (is it being debugged, or is kernel.yama.ptrace_scope above 1? Where the "
+    "machine is not root's only a domain with a coredump action in its configuration lets itself be)"
+)
 
 Status = dict[bytes, bytes]
 """The lines of /proc/PID/task/TID/status."""

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from hvd.domains.sandbox.limits import FILE_BYTES_MAX, PROGRAM_PROCESSES_MAX, RESERVED_MIB
+from hvd.domains.sandbox.limits import FILE_BYTES_MAX, PROGRAM_PROCESSES_MAX
 from hvd.toolstack.cluster import Cluster, Domain, DomainState, StartFailed
 from hvd.toolstack.cluster.sandbox_trial import lacking_here
 from hvd.transport import messages as m
 from hvd.transport.messages import DomainConfig, RestartPolicy
-from hvd.transport.sandbox import LAYERS
+from hvd.transport.sandbox import LAYERS, RESERVED_KIB
 
 DEADLINE_S = 60.0
 IS_ROOT = os.geteuid() == 0
@@ -256,7 +256,7 @@ def test_what_no_limit_of_a_process_counts_its_control_group_does(run: Callable[
     """Pages of a shared mapping are no process's own data, and what each of many may have is not what all may have."""
     if "cgroups" in HERE:
         pytest.skip(f"no control groups: {HERE['cgroups']}")
-    fill = f"""pages = mmap.mmap(-1, {RESERVED_MIB + 200} << 20)
+    fill = f"""pages = mmap.mmap(-1, {(RESERVED_KIB >> 10) + 200} << 20)
     for page in range(0, len(pages), 4096):
         pages[page] = 1"""
     assert run(fill, "", (), memory=64) == "stopped: killed by SIGKILL"

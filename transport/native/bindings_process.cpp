@@ -43,6 +43,7 @@ void bind_process(nb::module_& m) {
     m.def(
         "report_fatal_signals", [](int descriptor) { checked(report_fatal_signals(descriptor)); }, nb::arg("descriptor"));
     m.def("allow_tracing", allow_tracing);
+    m.def("trim_memory", trim_memory);
 }
 
 }  // namespace hvd

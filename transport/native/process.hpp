@@ -2,6 +2,7 @@
 #pragma once
 
 #include <linux/sched.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -22,6 +23,9 @@ inline long clone_sibling(std::uint64_t namespaces) {
 
 /// The kernel kills us when the thread that is our parent ends.
 inline int die_with_parent() { return prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 ? 0 : -errno; }
+
+/// Gives the pages of freed memory back, of all arenas of the allocator's. Whether there were any.
+inline bool trim_memory() { return malloc_trim(0) != 0; }
 
 inline int set_process_name(const char* name) { return prctl(PR_SET_NAME, name) == 0 ? 0 : -errno; }
 

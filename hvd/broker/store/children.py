@@ -7,6 +7,7 @@ in a directory of 100,000 a new name costs some microseconds, and so does findin
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ class WideChildren(Mapping[str, "Node"]):
 
     def __len__(self) -> int:
         return self._count
+
+    def nodes(self) -> Iterator[Node]:
+        """The values, in one pass where `values` looks each up."""
+        return chain.from_iterable(chunk.values() for chunk in self._chunks)
 
     def set(self, name: str, node: Node) -> WideChildren:
         """With another node of this name, or a new name at the end."""
@@ -91,6 +96,11 @@ class WideChildren(Mapping[str, "Node"]):
 
 Children = dict[str, "Node"] | WideChildren
 NO_CHILDREN: Children = {}
+
+
+def nodes_of(children: Children) -> Iterator[Node]:
+    """Every child, in order."""
+    return children.nodes() if isinstance(children, WideChildren) else iter(children.values())
 
 
 def with_child(children: Children, name: str, node: Node) -> Children:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from hvd.broker.store import mandatory, operations, paths
@@ -16,9 +19,21 @@ from hvd.broker.store.merge import merge
 from hvd.broker.store.operations import Call
 from hvd.broker.store.permissions import DOM0_ONLY, READ, Permissions, Principal, given_to_dom0, may
 from hvd.broker.store.quotas import Quotas
-from hvd.broker.store.sweeps import Sweep, Sweeps
-from hvd.broker.store.transactions import Direct, Transaction, View
-from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, pack, record_bytes, replace, unpack, with_content
+from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE, Sweep, Sweeps
+from hvd.broker.store.transactions import Transaction, View
+from hvd.broker.store.tree import (
+    Node,
+    Packed,
+    Packing,
+    content_bytes,
+    leaf,
+    lookup,
+    pack,
+    record_bytes,
+    replace,
+    unpack,
+    with_content,
+)
 from hvd.broker.store.watches import Watches
 from hvd.transport.ids import DOM0, DomId
 
@@ -41,6 +56,9 @@ class Engine:
         self.watches = Watches()
         self.events = Events()
         self.sweeps = Sweeps()
+        self.leaving: set[DomId] = set()
+        """Domains that are forgotten, and whose nodes are still being removed."""
+        self._trees_follow = False
         self.special_permissions: dict[str, Permissions] = {INTRODUCE: DOM0_ONLY, RELEASE: DOM0_ONLY}
 
     def limits(self, domid: DomId) -> Quotas:
@@ -53,7 +71,8 @@ class Engine:
         return Call(client.who, self.limits(domid), self.generation + 1, self._policy, client.target)
 
     def check(self) -> str:
-        """What is wrong with the accounts; "" when they are what a walk through the tree counts."""
+        """What is wrong with the accounts; "" when they are what a walk through the tree counts. Settles all."""
+        self.settle_all()
         counted = Accounts(self.root)
         wrong = [client.who.domid for client in self.domains
                  if counted.of(client.who.domid) != self.accounts.of(client.who.domid)]  # fmt: skip
@@ -69,6 +88,10 @@ class Engine:
             self._settle(call.who.domid, replace(self.root, change.path, None, call.generation), change.edits)
             self.generation = call.generation
             return
+        if change.node is None and isinstance(view, Transaction):
+            self._take_away(call, view, change)
+            self.generation = call.generation
+            return
         growth = growth_of(change.edits)
         if isinstance(view, Transaction):
             self._check_nodes(growth, view.growth, call.limits)
@@ -82,8 +105,21 @@ class Engine:
             self._settle(call.who.domid, root, change.edits, growth)
         self.generation = call.generation
 
+    def _take_away(self, call: Call, view: Transaction, change: Change) -> None:
+        """A removal in a transaction. ENOSPC if that depends on too many nodes, as far as the first slice shows."""
+        edits = iter(change.edits)
+        first = list(islice(edits, EDITS_PER_SLICE))
+        view.depend_on(first)
+        view.take_away(change.path, first, call.generation)
+        if len(first) == EDITS_PER_SLICE:
+            self.sweeps.add(Sweep(call.who.domid, edits, view.depend_on_removed))
+
     def commit(self, call: Call, transaction: Transaction) -> None:
         """Make all changes of a transaction that is over. EAGAIN, ENOSPC, ENOMEM: none of them is made."""
+        if self.sweeps.is_for(call.who.domid):  # its removals were in the same multicall
+            self.settle_all()
+        if transaction.doomed:
+            raise StoreError(errno.ENOSPC, transaction.doomed)
         if transaction.snapshot is not self.root and (path := transaction.conflict_with(self.root)) is not None:
             raise StoreError(errno.EAGAIN, f"{path} has changed since the transaction began")
         if transaction.root is transaction.snapshot:
@@ -100,20 +136,35 @@ class Engine:
         self._settle(call.who.domid, root, transaction.edits(), transaction.growth)
 
     def remove_all_of(self, who: Principal) -> None:
-        """A domain is about to be forgotten: what it owned goes with all below, but the root goes to dom0."""
-        self.settle_all()
+        """A domain is forgotten: what it owned goes with all below, but the root goes to dom0. It takes its time."""
+        self.leaving.add(who.domid)
+        follow = partial(self._follow, self.root, counted=False)
+        finish = partial(self._has_left, who.domid)
+        sweep = Sweep(DOM0, self._removals_of(who), follow, finish, REMOVALS_PER_SLICE)
+        self._begin(sweep, now=not self.sweeps)  # some of what is under way may be about its nodes
+
+    def _has_left(self, domid: DomId) -> None:
+        self.accounts.forget(domid)
+        self.leaving.remove(domid)
+
+    def has_to_leave_first(self, domid: DomId) -> None:
+        """A domain is to be made whose predecessor of that number still has nodes: not any more."""
+        if domid in self.leaving:
+            self.settle_all()
+
+    def _removals_of(self, who: Principal) -> Iterator[Edit]:
+        """Makes each removal when it comes to it."""
         for path in self.accounts.owned_by(who.domid):
             node = lookup(self.root, path)
-            if node is not None:  # else it went with a node above it
+            if node is not None and node.permissions[0].who == who:  # else it went with a node above it
                 change = self._without(path, node)
-                self._settle(DOM0, replace(self.root, path, change.node, self.generation), change.edits)
-                self.settle_all()
-        self.accounts.forget(who.domid)
+                self.root = replace(self.root, path, change.node, self.generation)
+                yield from change.edits
 
     def _without(self, path: str, node: Node) -> Change:
         self.generation += 1
         if path != "/":
-            return operations.removal(Direct(self.root), path, node)
+            return operations.removal(path, node)
         after = with_content(node, node.value, given_to_dom0(node.permissions), self.generation)
         return Change(path, after, [Edit(path, node, after, Fires.ON_IT_AND_ABOVE)])
 
@@ -122,29 +173,34 @@ class Engine:
 
         Without its `growth` it takes away only, and who owns how much follows as well.
         """
-        sweep = Sweep(caller, self.root, iter(edits), counted=growth is not None)
+        counted = growth is not None
+        sweep = Sweep(caller, iter(edits), partial(self._follow, self.root, counted=counted))
         self.root = root
         if growth is not None:
             self.accounts.count(growth)
-        if growth is not None or not self.sweeps.is_for(caller):
-            self._advance(sweep)
+        self._begin(sweep, now=counted or not self.sweeps.is_for(caller))
+
+    def _begin(self, sweep: Sweep, *, now: bool) -> None:
+        """`now`: its first slice. The others in turn."""
+        if now:
+            sweep.advance()
         if not sweep.done:
             self.sweeps.add(sweep)
 
-    def _advance(self, sweep: Sweep) -> None:
-        edits = sweep.next_slice()
-        if not sweep.counted:
+    def _follow(self, root_before: Node, edits: list[Edit], *, counted: bool) -> None:
+        """Accounts and watches hear of these edits; `counted`: who owns how much has been settled already."""
+        if not counted:
             self.accounts.count(growth_of(edits))
         self.accounts.note(edits, self.root)
         for edit in edits:
             if edit.fires:
-                self._fire(sweep.root_before, edit)
+                self._fire(root_before, edit)
 
     def settle_some(self) -> None:
         """Go on with what is under way."""
         sweep = self.sweeps.oldest()
         if sweep is not None:
-            self._advance(sweep)
+            sweep.advance()
 
     def settle_all(self) -> None:
         """Nothing is under way any more."""
@@ -214,20 +270,39 @@ class Engine:
     def _transactions(self) -> list[Transaction]:
         return [transaction for client in self.domains for transaction in client.transactions.values()]
 
-    def __getstate__(self) -> dict[str, Any]:
-        """All trees in one flat table, which knows neither depth nor copies; the accounts follow from the tree."""
+    @contextmanager
+    def without_trees(self) -> Iterator[Packing]:
+        """A pickle that is made in here has none of the trees: they follow in this packing, for `take_trees`."""
         self.settle_all()
-        roots = [self.root, *(root for each in self._transactions() for root in (each.snapshot, each.root))]
-        state = {name: value for name, value in self.__dict__.items() if name not in ("root", "accounts")}
-        return {**state, "packed": pack(roots)}
+        self._trees_follow = True
+        try:
+            yield Packing(self._roots())
+        finally:
+            self._trees_follow = False
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        roots = iter(unpack(state["packed"]))
-        self.__dict__.update({name: value for name, value in state.items() if name != "packed"})
+    def take_trees(self, packed: Packed) -> None:
+        """What a pickle had none of."""
+        roots = iter(unpack(packed))
         self.root = next(roots)
         self.accounts = Accounts(self.root)
         for transaction in self._transactions():
             transaction.snapshot, transaction.root = next(roots), next(roots)
+
+    def _roots(self) -> list[Node]:
+        return [self.root, *(root for each in self._transactions() for root in (each.snapshot, each.root))]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All trees in one flat table, which knows neither depth nor copies; the accounts follow from the tree."""
+        self.settle_all()
+        apart = ("root", "accounts", "_trees_follow")
+        state = {name: value for name, value in self.__dict__.items() if name not in apart}
+        return state if self._trees_follow else {**state, "packed": pack(self._roots())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({name: value for name, value in state.items() if name != "packed"})
+        self._trees_follow = False
+        if "packed" in state:
+            self.take_trees(state["packed"])
 
 
 def _check_parents(root: Node, grown: Iterable[str], limits: Quotas) -> None:

@@ -14,7 +14,7 @@ from hvd.broker.store.children import names_at
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.permissions import OWNER, READ, WRITE, Permissions, Principal, access_of, inherited, may
 from hvd.broker.store.quotas import PAYLOAD_BYTES_MAX, Quotas
-from hvd.broker.store.transactions import Transaction, View
+from hvd.broker.store.transactions import View
 from hvd.broker.store.tree import Node, above, leaf, lookup, nearest, record_bytes, with_content
 from hvd.transport.ids import DOM0
 
@@ -122,16 +122,12 @@ def rm(view: View, call: Call, path: str) -> Change | None:
         return None
     if path == "/":
         raise StoreError(errno.EINVAL, "the root cannot be removed")
-    return removal(view, path, node)
+    return removal(path, node)
 
 
-def removal(view: View, path: str, node: Node) -> Change:
+def removal(path: str, node: Node) -> Change:
     """A change without a node and all below."""
-    edits = Removal(path, node)
-    if isinstance(view, Transaction):
-        for edit in edits:
-            view.touch(edit.path, listed=True)
-    return Change(path, None, edits)
+    return Change(path, None, Removal(path, node))
 
 
 def set_perms(view: View, call: Call, path: str, permissions: Permissions) -> Change:

@@ -10,6 +10,7 @@ node that came or went also to those who may read its parent.
 """
 
 import errno
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from hvd.broker.store import operations, paths
@@ -24,6 +25,7 @@ from hvd.broker.store.permissions import OWNER, Permissions, may, parse, to_text
 from hvd.broker.store.quotas import PRIVILEGED, UNPRIVILEGED, Quotas
 from hvd.broker.store.statistics import DomainStatistics, StoreStatistics
 from hvd.broker.store.transactions import Direct, View
+from hvd.broker.store.tree import Packed, Packing
 from hvd.broker.store.watches import Watch, check_token, size_of
 from hvd.transport.ids import DOM0, DomId
 
@@ -160,6 +162,7 @@ class Store:
 
     def create_domain(self, domid: DomId) -> None:
         """The domain exists: permissions may name it and it may make calls. Nothing if it is known already."""
+        self._engine.has_to_leave_first(domid)
         self._engine.domains.create(domid)
 
     def introduce(self, domid: DomId) -> None:
@@ -167,6 +170,7 @@ class Store:
 
         For one that is introduced already, this resets the connection and fires nothing.
         """
+        self._engine.has_to_leave_first(domid)
         client = self._engine.domains.create(domid)
         self.reset_watches(domid)
         if not client.introduced:
@@ -208,6 +212,14 @@ class Store:
             if connection >= 0:
                 self.close_connection(domid, connection)
 
+    def tell_stopped(self) -> None:
+        """A domain has stopped, and may keep its domid: @releaseDomain fires, as xenstored fires it at a shutdown."""
+        self._engine.fire_special(RELEASE)
+
+    def tell_started_again(self) -> None:
+        """A domain that stopped runs again under its domid; Xen's would have another: @introduceDomain fires."""
+        self._engine.fire_special(INTRODUCE)
+
     def close_connections(self) -> None:
         """The broker died that all connections by socket or ring were to."""
         for client in self._engine.domains:
@@ -223,8 +235,8 @@ class Store:
     def forget_domain(self, domid: DomId) -> None:
         """The domid is gone for good. Nothing if it is not known.
 
-        Nodes that it owned go with all below them (XSA-419); permissions that name it mean nobody, even if the number
-        is used again (XSA-322); @releaseDomain fires if it was still introduced.
+        Nodes that it owned go with all below them (XSA-419), the last of them when this is settled. Permissions that
+        name it mean nobody, even if the number is used again (XSA-322). @releaseDomain fires if it was introduced.
         """
         if domid == DOM0:
             raise StoreError(errno.EINVAL, "dom0 cannot be forgotten")
@@ -249,6 +261,18 @@ class Store:
     def settle(self) -> None:
         """Let them follow by some nodes more."""
         self._engine.settle_some()
+
+    def without_trees(self) -> AbstractContextManager[Packing]:
+        """Pickles that are made in it have none of the trees; they follow in this packing, for `take_trees`."""
+        return self._engine.without_trees()
+
+    def take_trees(self, packed: Packed) -> None:
+        """What a pickle without trees has none of."""
+        self._engine.take_trees(packed)
+
+    def nodes(self) -> int:
+        """How many there are."""
+        return self._engine.accounts.nodes()
 
     def take_events(self) -> list[WatchEvent]:
         """All watch events since the last call, in firing order; equal ones of one domain came together."""
@@ -281,7 +305,7 @@ class Store:
         self._engine.quotas = replace(self._engine.quotas, **{name: value})
 
     def check(self) -> str:
-        """What is wrong with the accounts; "" when they are what a walk through the tree counts."""
+        """What is wrong with the accounts; "" when they are what a walk through the tree counts. Settles all."""
         return self._engine.check()
 
     def usage(self, domid: DomId) -> DomainStatistics:

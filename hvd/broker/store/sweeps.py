@@ -1,22 +1,23 @@
-"""Changes of many nodes at once: the tree has changed already, accounts and watches follow a few nodes at a time.
+"""Changes of many nodes at once: the tree has changed already, all that follows does so a few nodes at a time.
 
 A removal or a commit of thousands of nodes would hold up everybody else. Whoever made it waits for the rest of it (the
-broker does not serve that domain meanwhile), the others do not.
+broker does not serve that domain meanwhile), the others do not. What follows are accounts and watches; for a removal
+inside a transaction, what the transaction depends on.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 from hvd.broker.store.changes import Edit
-from hvd.broker.store.tree import Node
 from hvd.transport.ids import DomId
 
 EDITS_PER_SLICE = 100
-"""About half a millisecond."""
+REMOVALS_PER_SLICE = 25
+"""Where each edit may be a change of the tree by itself. About half a millisecond, as the other."""
 
 
 @dataclass(slots=True)
@@ -24,17 +25,21 @@ class Sweep:
     """What is still to be told of one change."""
 
     caller: DomId
-    root_before: Node
     edits: Iterator[Edit]
-    counted: bool
-    """Who owns how much has been settled already: only what is taken away may wait for that."""
+    follow: Callable[[list[Edit]], None]
+    """Does for some edits what they ask for."""
+    finish: Callable[[], None] = lambda: None
+    """Does what has to wait for all of them."""
+    per_slice: int = EDITS_PER_SLICE
     done: bool = False
 
-    def next_slice(self) -> list[Edit]:
-        """The next few edits."""
-        found = list(islice(self.edits, EDITS_PER_SLICE))
-        self.done = len(found) < EDITS_PER_SLICE
-        return found
+    def advance(self) -> None:
+        """By one slice."""
+        found = list(islice(self.edits, self.per_slice))
+        self.follow(found)
+        if len(found) < self.per_slice:
+            self.done = True
+            self.finish()
 
 
 class Sweeps:

@@ -8,7 +8,7 @@ the same parent. So commits are serialisable: what was read is still so when wha
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -56,6 +56,8 @@ class Transaction:
     """The owners of what it has made or changed."""
     grown: dict[str, None] = field(default_factory=dict)
     """The paths of the nodes that it has given children."""
+    doomed: str = ""
+    """Why it cannot commit any more."""
     held_bytes: int = 0
     """Of the paths that it depends on and the nodes that are its own versions; the rest is shared with the snapshot."""
 
@@ -74,8 +76,11 @@ class Transaction:
     def adopt(self, change: Change, generation: int) -> None:
         """Make a change, visible to this transaction only; its paths have been touched."""
         self.root = replace(self.root, change.path, change.node, generation)
-        add(self.growth, growth_of(change.edits))
-        for path, before, after, fires in change.edits:
+        self._note(change.edits)
+
+    def _note(self, edits: Iterable[Edit]) -> None:
+        add(self.growth, growth_of(edits))
+        for path, before, after, fires in edits:
             touched = self.touched[path]
             if touched.changed and before is not None:
                 self.held_bytes -= content_bytes(path, before)
@@ -86,6 +91,25 @@ class Transaction:
                     self.grown[paths.parent(path)] = None
             touched.changed = True
             touched.fires = max(touched.fires, fires)
+
+    def take_away(self, path: str, first: list[Edit], generation: int) -> None:
+        """Without a node and all below from now on; `depend_on_removed` hears of the edits behind the first."""
+        self.root = replace(self.root, path, None, generation)
+        self._note(first)
+
+    def depend_on(self, edits: list[Edit]) -> None:
+        """The commit depends on what these nodes and their lists are. ENOSPC when it would depend on too many."""
+        for edit in edits:
+            self.touch(edit.path, listed=True)
+
+    def depend_on_removed(self, edits: list[Edit]) -> None:
+        """These nodes are gone as well. When that is too many it cannot commit."""
+        try:
+            self.depend_on(edits)
+        except StoreError as error:
+            self.doomed = error.text
+        else:
+            self._note(edits)
 
     def conflict_with(self, current: Node) -> str | None:
         """A path that this transaction depends on and that is not what it was."""

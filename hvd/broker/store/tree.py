@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from hvd.broker.store import paths
-from hvd.broker.store.children import NO_CHILDREN, Children, children_of, with_child, without_child
+from hvd.broker.store.children import NO_CHILDREN, Children, children_of, nodes_of, with_child, without_child
 from hvd.broker.store.permissions import Permissions
 
 HEADER_BYTES = 24
@@ -140,25 +140,39 @@ def subtree(path: str, node: Node) -> Iterator[tuple[str, Node]]:
 
 def pack(roots: Sequence[Node]) -> Packed:
     """The trees as one table; nodes that they share are in it once."""
-    rows: list[Row] = []
-    position: dict[int, int] = {}
-    for root in roots:
-        line = [root]
-        while line:
-            node = line[-1]
-            missing = [] if id(node) in position else [c for c in node.children.values() if id(c) not in position]
-            if missing:
-                line.extend(missing)
-                continue
-            line.pop()
-            if id(node) not in position:
-                position[id(node)] = len(rows)
-                rows.append(_row(node, position))
-    return Packed(rows, [position[id(root)] for root in roots])
+    packing = Packing(roots)
+    return Packed(list(packing), packing.positions())
+
+
+class Packing:
+    """`pack` row by row, for whoever has other things to do meanwhile: no tree ever changes."""
+
+    def __init__(self, roots: Sequence[Node]) -> None:
+        self._roots = roots
+        self._position: dict[int, int] = {}
+
+    def __iter__(self) -> Iterator[Row]:
+        position = self._position
+        for root in self._roots:
+            line = [root]
+            while line:
+                node = line[-1]
+                missing = [] if id(node) in position else [c for c in nodes_of(node.children) if id(c) not in position]
+                if missing:
+                    line.extend(missing)
+                    continue
+                line.pop()
+                if id(node) not in position:
+                    position[id(node)] = len(position)
+                    yield _row(node, position)
+
+    def positions(self) -> list[int]:
+        """Where the roots are, when all rows have been made."""
+        return [self._position[id(root)] for root in self._roots]
 
 
 def _row(node: Node, position: dict[int, int]) -> Row:
-    below = tuple(position[id(child)] for child in node.children.values())
+    below = tuple(position[id(child)] for child in nodes_of(node.children))
     return (node.value, node.permissions, node.generation, node.children_generation, tuple(node.children), below)
 
 

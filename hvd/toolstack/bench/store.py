@@ -8,15 +8,15 @@ from collections.abc import Callable
 from hvd.toolstack.bench.figures import Figure, Goal, absent, ratio
 from hvd.toolstack.bench.run import ROUNDS, Run
 from hvd.toolstack.bench.store_client import StoreClient
-from hvd.toolstack.cluster import Cluster
+from hvd.toolstack.cluster import Cluster, Domain
 from hvd.transport._native import Histogram
-from hvd.transport.messages import DomainConfig
+from hvd.transport.messages import DomainConfig, DomctlDestroy
 from hvd.transport.run_dir import DOMAINS, STORE_SOCKET
 from hvd.transport.xs_wire import Type
 
 BESIDE = "HVD_BENCH_XENSTORED"
 """Names the socket of another daemon to measure in turns; tests/process/xenstored/no_xen.c says how Xen's run here."""
-NODES, WATCHES, REMOVED, IN_FLIGHT = 100_000, 10_000, 10_000, 32
+NODES, WATCHES, REMOVED, OWNED, IN_FLIGHT = 100_000, 10_000, 10_000, 900, 32
 REMOVAL_NS = 50_000_000
 """About how long it takes."""
 NODE = "/bench/node"
@@ -31,7 +31,7 @@ def measure_store(run: Run) -> list[Figure]:
         StoreClient(_socket(many)) as watcher,
     ):  # fmt: skip
         _fill(run, full, watcher)
-        return [*_beside(run, plain), *_full(run, plain, full), _bystander(run, many, full)]
+        return [*_beside(run, plain), *_full(run, plain, full), *_bystanders(run, many, full)]
 
 
 def _socket(cluster: Cluster) -> str:
@@ -108,17 +108,62 @@ def _full(run: Run, plain: StoreClient, full: StoreClient) -> list[Figure]:
     return [alone, beside, ratio("a write's cost beside many / beside nothing", alone, beside, most=1.1, note=many)]
 
 
-def _bystander(run: Run, cluster: Cluster, remover: StoreClient) -> Figure:
-    """What another domain waits for a read while accounts and watches follow a removal."""
+def _bystanders(run: Run, cluster: Cluster, busy: StoreClient) -> list[Figure]:
+    """What another domain waits for a read while much follows one request of somebody else's."""
     domain = cluster.create(DomainConfig("bystander", "hvd:idle"))
     domain.wait_ready()
+    nodes, owned = _scaled(run, REMOVED), _scaled(run, OWNED)
+    moments: dict[str, tuple[str, Callable[[], Callable[[], object]]]] = {
+        "a removal": (f"of {nodes:,} nodes", lambda: _remove(busy, nodes)),
+        "a removal in a transaction": (f"of {nodes:,} nodes", lambda: _remove(busy, nodes, inside=True)),
+        "a commit": (f"of {owned:,} nodes", lambda: _commit(busy, owned)),
+        "a domain's end": (f"which owns {owned:,} nodes", lambda: _forget(cluster, owned)),
+    }
+    with _guests_client(cluster, domain) as bystander:
+        return [_bystander(run, bystander, what, note, begin) for what, (note, begin) in moments.items()]
+
+
+def _guests_client(cluster: Cluster, domain: Domain) -> StoreClient:
+    return StoreClient(f"{cluster.run_dir}/{DOMAINS}/{domain.domid}.1/{STORE_SOCKET}")
+
+
+def _bystander(
+    run: Run, bystander: StoreClient, what: str, note: str, begin: Callable[[], Callable[[], object]]
+) -> Figure:
     times = Histogram()
-    with StoreClient(f"{cluster.run_dir}/{DOMAINS}/{domain.domid}.1/{STORE_SOCKET}") as bystander:
-        for number in range(ROUNDS):
-            run.tell(f"a read while nodes are removed, round {number + 1} of {ROUNDS}")
-            remover.write_all([f"/gone/{each % 50}/{each}" for each in range(_scaled(run, REMOVED))])
-            remover.begin(Type.RM, b"/gone\0")
-            times.add(bystander.times(Type.READ, b"name\0", REMOVAL_NS))
-            remover.end(Type.RM)
-    name, note = "a read of another domain beside a removal", f"of {_scaled(run, REMOVED):,} nodes"
+    for number in range(ROUNDS):
+        run.tell(f"a read beside {what}, round {number + 1} of {ROUNDS}")
+        end = begin()
+        times.add(bystander.times(Type.READ, b"name\0", REMOVAL_NS))
+        end()
+    name = f"a read of another domain beside {what}"
     return Figure.timed(name, times, (Goal("p99", most=1000.0),), wait="woken", note=note)
+
+
+def _transaction(client: StoreClient) -> int:
+    return int(client.call(Type.TRANSACTION_START, b"\0").rstrip(b"\0"))
+
+
+def _remove(busy: StoreClient, count: int, *, inside: bool = False) -> Callable[[], object]:
+    """Begun; the rest of it is returned."""
+    busy.write_all([f"/gone/{each % 50}/{each}" for each in range(count)])
+    tx = _transaction(busy) if inside else 0
+    busy.begin(Type.RM, b"/gone\0", tx)
+    return lambda: (busy.end(Type.RM), tx and busy.call(Type.TRANSACTION_END, b"T\0", tx))
+
+
+def _commit(busy: StoreClient, count: int) -> Callable[[], object]:
+    tx = _transaction(busy)
+    for number in range(count):
+        busy.call(Type.WRITE, f"/committed/{number}\0value".encode(), tx)
+    busy.begin(Type.TRANSACTION_END, b"T\0", tx)
+    return lambda: (busy.end(Type.TRANSACTION_END), busy.call(Type.RM, b"/committed\0"))
+
+
+def _forget(cluster: Cluster, count: int) -> Callable[[], object]:
+    domain = cluster.create(DomainConfig("owner", "hvd:idle"))
+    domain.wait_ready()
+    with _guests_client(cluster, domain) as owner:
+        owner.write_all([f"data/{number}" for number in range(count)])
+    cluster.call(DomctlDestroy(domain.domid))
+    return domain.wait_gone

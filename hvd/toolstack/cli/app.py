@@ -12,7 +12,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hvd.toolstack.cli import watching, xl  # noqa: F401 - they declare more of them
-from hvd.toolstack.cli.command import AsJson, Deadline, Grace, Name, Names, Policy, Require, Wait, app, as_seconds
+from hvd.toolstack.cli.command import (
+    All,
+    AsJson,
+    Deadline,
+    Fallback,
+    Grace,
+    MaybeNames,
+    Name,
+    Names,
+    Policy,
+    Require,
+    Wait,
+    app,
+    as_seconds,
+)
 from hvd.toolstack.cli.command import command as _command
 from hvd.toolstack.cli.completion import domain_names, fault_names, log_names
 from hvd.toolstack.cli.output import BAD_INPUT, FAILED, print_error
@@ -167,6 +181,8 @@ def create(
     seclabel: Annotated[str | None, typer.Option(metavar="LABEL", help="Its label in the security policy.")] = None,
     on_crash: Annotated[str | None, typer.Option(metavar="ACTION", help="destroy, restart, preserve, ...")] = None,
     paused: Annotated[bool, typer.Option("--paused", "-p", help="Do not let it run before `hvd unpause`.")] = False,
+    console: Annotated[bool, typer.Option("-c", help="Then attach to its console.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing when it is done.")] = False,
     wait: Wait = True,
     deadline: Deadline = 30.0,
     path: Annotated[
@@ -192,14 +208,29 @@ def create(
         raise typer.BadParameter("give a FILE or --kernel with its options")
     if file is not None and file.suffix == ".toml" and (given or settings):
         raise typer.BadParameter("a cluster file says everything itself: give either it or options")
-    change.create(
+    created = change.create(
         file, given, settings or [], paused=paused, wait=wait, deadline_s=deadline, require=require_sandbox,
-        as_json=json,
+        quiet=quiet, as_json=json,
     )  # fmt: skip
+    if console:
+        from hvd.toolstack.cli.console import console as attach
+
+        attach(created[-1].name)
+
+
+def _named(names: list[str] | None, *, all_: bool) -> list[str] | None:
+    """The names, None for all guests."""
+    if all_ == bool(names):
+        raise typer.BadParameter("give the NAMEs of domains, or -a for all of them, and not both")
+    return names or None
 
 
 @_command("hvd destroy ivi", "hvd destroy ivi telematics")
-def destroy(names: Names, json: AsJson = False) -> None:
+def destroy(
+    names: Names,
+    force: Annotated[bool, typer.Option("-f", help="As in xl; Domain-0 cannot be destroyed all the same.")] = False,
+    json: AsJson = False,
+) -> None:
     """Kill domains at once and forget them."""
     from hvd.toolstack.cli import change
 
@@ -222,22 +253,26 @@ def unpause(names: Names, json: AsJson = False) -> None:
     change.unpause(names, as_json=json)
 
 
-@_command("hvd reboot ivi", "hvd reboot --no-wait ivi")
+@_command("hvd reboot ivi", "hvd reboot --no-wait ivi", "hvd reboot -a")
 def reboot(
-    names: Names, wait: Wait = True, grace: Grace = 5.0, deadline: Deadline = 30.0, json: AsJson = False
-) -> None:
+    *, names: MaybeNames = None, all_: All = False, fallback: Fallback = False, wait: Wait = True, grace: Grace = 5.0,
+    deadline: Deadline = 30.0, json: AsJson = False,
+) -> None:  # fmt: skip
     """Boot domains again: they keep their domids. One that has failed starts afresh."""
     from hvd.toolstack.cli import change
 
-    change.reboot(names, wait=wait, grace_s=grace, deadline_s=deadline, as_json=json)
+    change.reboot(_named(names, all_=all_), wait=wait, grace_s=grace, deadline_s=deadline, as_json=json)
 
 
-@_command("hvd shutdown ivi", "hvd shutdown --grace 30 ivi")
-def shutdown(names: Names, wait: Wait = True, grace: Grace = 5.0, json: AsJson = False) -> None:
+@_command("hvd shutdown ivi", "hvd shutdown --grace 30 ivi", "hvd shutdown -a")
+def shutdown(
+    *, names: MaybeNames = None, all_: All = False, fallback: Fallback = False, wait: Wait = True, grace: Grace = 5.0,
+    json: AsJson = False,
+) -> None:  # fmt: skip
     """Ask domains to power off; whoever has not after the grace is killed. What follows is its on_poweroff."""
     from hvd.toolstack.cli import change
 
-    change.shutdown(names, wait=wait, grace_s=grace, as_json=json)
+    change.shutdown(_named(names, all_=all_), wait=wait, grace_s=grace, as_json=json)
 
 
 @_command("hvd kill storage", "hvd kill --signal STOP ivi")

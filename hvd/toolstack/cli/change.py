@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from hvd.toolstack.cli.output import print_json, print_line, print_warning
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cluster import Cluster, Domain
+from hvd.toolstack.cluster.domain import ALIVE
 from hvd.toolstack.cluster.sandbox_trial import require_layers
 from hvd.toolstack.config import ClusterConfig, load
 from hvd.toolstack.config.options import domain_from_options
@@ -28,8 +30,9 @@ def create(
     wait: bool,
     deadline_s: float,
     require: str,
+    quiet: bool,
     as_json: bool,
-) -> None:
+) -> list[Domain]:
     """Add the domains of a file, or the one that options describe, to the running cluster."""
     layers = require_layers(require) if require else []
     with Cluster.attach() as cluster:
@@ -45,7 +48,9 @@ def create(
         if wait and not paused:
             with Progress(quiet=as_json) as progress:
                 cluster.wait_ready(deadline_s, domains, tell=progress)
-        _say("created", domains, as_json=as_json)
+        if not quiet:
+            _say("created", domains, as_json=as_json)
+        return domains
 
 
 def _from_file(
@@ -86,7 +91,7 @@ def unpause(names: list[str], *, as_json: bool) -> None:
     _each(names, Domain.unpause, "unpaused", as_json=as_json)
 
 
-def shutdown(names: list[str], *, wait: bool, grace_s: float, as_json: bool) -> None:
+def shutdown(names: list[str] | None, *, wait: bool, grace_s: float, as_json: bool) -> None:
     """Ask domains to power off."""
     if not wait:
         _each(names, lambda domain: domain.shutdown(grace_s), "asked to power off", as_json=as_json)
@@ -102,7 +107,7 @@ def shutdown(names: list[str], *, wait: bool, grace_s: float, as_json: bool) -> 
     _say("powered off", domains, as_json=as_json)
 
 
-def reboot(names: list[str], *, wait: bool, grace_s: float, deadline_s: float, as_json: bool) -> None:
+def reboot(names: list[str] | None, *, wait: bool, grace_s: float, deadline_s: float, as_json: bool) -> None:
     """Ask domains to boot again."""
     with Cluster.attach() as cluster, Progress(quiet=as_json) as progress:
         domains = _named(cluster, names)
@@ -132,7 +137,16 @@ def signal_from(text: str) -> signal.Signals:
 SLACK_S = 5.0
 
 
-def _each(names: Iterable[str], action: Callable[[Domain], None], done: str, *, as_json: bool) -> None:
+def dump_core(name: str, file: Path, *, as_json: bool) -> None:
+    """Write a core of a domain, which then goes on."""
+    with Cluster.attach() as cluster, Progress(quiet=as_json) as progress:
+        domain = cluster.domain(name)
+        domain.dump_core(file, tell=progress)
+    if as_json:
+        print_json({"done": "core dumped", "domid": domain.domid, "name": domain.name, "file": os.path.realpath(file)})
+
+
+def _each(names: Iterable[str] | None, action: Callable[[Domain], None], done: str, *, as_json: bool) -> None:
     """All names are looked up before anything is done to any of them."""
     with Cluster.attach() as cluster, Progress(quiet=as_json) as progress:
         domains = _named(cluster, names)
@@ -142,8 +156,10 @@ def _each(names: Iterable[str], action: Callable[[Domain], None], done: str, *, 
     _say(done, domains, as_json=as_json)
 
 
-def _named(cluster: Cluster, names: Iterable[str]) -> list[Domain]:
-    """Each once, in order, however often and by whichever of its names it was given."""
+def _named(cluster: Cluster, names: Iterable[str] | None) -> list[Domain]:
+    """Each once, in order, however often and by whichever of its names it was given; None: all guests that run."""
+    if names is None:
+        return [cluster.domain(info.name) for info in cluster.infos().values() if info.domid and info.state in ALIVE]
     return list({domain.domid: domain for domain in map(cluster.domain, names)}.values())
 
 

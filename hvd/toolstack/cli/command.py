@@ -48,6 +48,12 @@ Require = Annotated[
     str,
     typer.Option("--require-sandbox", metavar="LAYER,...", help="Refuse where the sandbox lacks one of these layers."),
 ]
+MaybeNames = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="NAME", help="Domains' names or domids.", autocompletion=domain_names),
+]
+All = Annotated[bool, typer.Option("--all", "-a", help="All guests that run, in place of names.")]
+Fallback = Annotated[bool, typer.Option("-F", help="As in xl, which goes on where a guest cannot be asked: always so.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", "-w", help="Return when it is done.")]
 
 Policy = Annotated[

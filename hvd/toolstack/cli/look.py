@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from hvd.toolstack.cli.output import FAILED, on_one_line, print_json, print_line, print_table, seconds
+from hvd.toolstack.cli.output import FAILED, on_one_line, print_json, print_line, print_table, printable, seconds
 from hvd.toolstack.cli.xl_info import xl_info
 from hvd.toolstack.cli.xl_tables import list_lines
 from hvd.toolstack.cluster import BadInput, Cluster, Domain, DomainInfo, NoSuchDomain, NotRunning
@@ -137,7 +137,7 @@ def dmesg(*, clear: bool, as_json: bool) -> None:
         print_json(lines)
     else:
         for line in lines:
-            print_line(line)
+            print_line(printable(line))
 
 
 def logs(name: str, *, follow: bool, as_json: bool) -> None:

@@ -57,10 +57,15 @@ def print_warning(text: str) -> None:
     sys.stderr.flush()
 
 
+def printable(text: str) -> str:
+    """A line that a domain chose: whatever a terminal obeys is spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def on_one_line(text: str) -> str:
     """A text that a domain chose, fit for a table: its first line, cut, and nothing that a terminal obeys."""
     first, *more = text.splitlines() or [""]
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in first)
+    shown = printable(first)
     return shown[:LINE_CHARACTERS_MAX] + ("…" if more or len(shown) > LINE_CHARACTERS_MAX else "")
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hvd.toolstack.cli.output import print_json, print_line, print_warning
 from hvd.toolstack.cluster import Cluster, Domain
+from hvd.toolstack.cluster.errors import ClusterError
 from hvd.toolstack.config.disks import Disk, read_disk
 from hvd.toolstack.config.problems import ConfigError, Problem, Report, shown
 from hvd.toolstack.config.vdev import SYNTAX, device_number
 from hvd.toolstack.config.xl_file import load_xl_cfg
+from hvd.transport.hypercalls import HypercallError
+
+DEVID_MAX = 2**32 - 1
 
 
 def rename(name: str, new_name: str, *, as_json: bool) -> None:
@@ -74,9 +79,14 @@ def block_detach(name: str, vdev: str, *, force: bool, as_json: bool) -> None:
     with Cluster.attach() as cluster:
         domain = cluster.domain(name)
         devid = int(vdev) if vdev.isascii() and vdev.isdecimal() else device_number(vdev)
-        if devid is None:
+        if devid is None or devid > DEVID_MAX:
             raise ConfigError([Problem("command line", "DEVID", f"a number, or {SYNTAX}", shown(vdev))])
-        domain.detach("vbd", devid, force=force)
+        try:
+            domain.detach("vbd", devid, force=force)
+        except HypercallError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            raise ClusterError(f"Error: Device {vdev} not connected.") from None
     _say(f"detached {vdev} from", domain, as_json=as_json, devid=devid)
 
 

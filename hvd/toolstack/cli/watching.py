@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hvd.toolstack.cli.command import AsJson, as_seconds, command
-from hvd.toolstack.cli.xl import MaybeNames
+from hvd.toolstack.cli.command import AsJson, MaybeNames, as_seconds, command
 
 Watched = Annotated[
     float, typer.Option("--duration", "-d", metavar="SECONDS", parser=as_seconds, help="How long to look.")

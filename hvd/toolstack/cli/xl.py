@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hvd.toolstack.cli.command import AsJson, Name, command
+from hvd.toolstack.cli.command import AsJson, MaybeNames, Name, command
 from hvd.toolstack.cli.completion import domain_names
-
-MaybeNames = Annotated[list[str] | None, typer.Argument(metavar="NAME", autocompletion=domain_names)]
 
 
 @command("hvd vcpu-list", "hvd vcpu-list ivi")
@@ -77,10 +75,47 @@ def config_update(
     reconfigure.config_update(name, file, as_json=json)
 
 
+@command("hvd dump-core ivi ivi.core", "hvd dump-core ivi ivi.core && gdb -batch -ex bt .venv/bin/python ivi.core")
+def dump_core(
+    name: Name,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Replaced if it is there, when the core is whole.")],
+    json: AsJson = False,
+) -> None:
+    """Write an ELF core of a domain that runs, for gdb. It stands still meanwhile, and then goes on."""
+    from hvd.toolstack.cli import change
+
+    change.dump_core(name, file, as_json=json)
+
+
+Mem = Annotated[str, typer.Argument(metavar="MEM", help="MiB, or with t, g, m, k or b behind it, as 512m or 1g.")]
+
+
+@command("hvd mem-set ivi 48", "hvd mem-set ivi 48m && hvd events ivi --kind memory --since 0 --no-follow")
+def mem_set(name: Name, mem: Mem, json: AsJson = False) -> None:
+    """Ask a domain to do with so much memory, at most `maxmem`; it keeps what it cannot spare, and its console says so.
+
+    `hvd list` shows what it does with. The target outlives restarts.
+    """
+    from hvd.toolstack.cli import memory
+
+    memory.mem_set(name, mem, as_json=json)
+
+
+@command("hvd mem-max ivi 64m")
+def mem_max(name: Name, mem: Mem, json: AsJson = False) -> None:
+    """Bound what a domain may use of memory until it starts again: no less than its target; more than its `maxmem` is
+    of no use to it.
+    """
+    from hvd.toolstack.cli import memory
+
+    memory.mem_max(name, mem, as_json=json)
+
+
 @command("hvd trigger ivi power", "hvd trigger ivi nmi")
 def trigger(
     name: Name,
     button: Annotated[str, typer.Argument(metavar="power|reset|nmi")],
+    vcpu: Annotated[int, typer.Argument(metavar="VCPU", min=0, help="As in xl; a domain is one process.")] = 0,
     json: AsJson = False,
 ) -> None:
     """Press a domain's button: power asks it to power off, reset boots it again at once, nmi crashes it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -11,10 +12,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hvd.toolstack.cluster.errors import DeviceInUse, NotReached, NotRunning
+from hvd.toolstack.cluster.errors import CoreDumpFailed, DeviceInUse, NotReached, NotRunning
 from hvd.transport import messages as m
 from hvd.transport.codec import decode
 from hvd.transport.ids import DOM0, DomId, Incarnation
+from hvd.transport.run_dir import part_of
 
 if TYPE_CHECKING:
     from hvd.toolstack.cluster.cluster import Cluster
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 DOM0_NAME = "Domain-0"
 BEATING = "beating"
 WAIT_DEADLINE_S = 30.0
+CORE_DEADLINE_S = 330.0
+"""The machine gives up before that."""
+LOOK_EVERY_S = 0.5
 DETACH_DEADLINE_S = 10.0
 """As long as libxl waits for a device (LIBXL_DESTROY_TIMEOUT)."""
 GRACE_S = 5.0
@@ -101,6 +106,12 @@ class DomainInfo:
     """The group that it is restarted with; empty: none."""
     heartbeat_ms: int = 0
     """How often it is looked at whether it hangs; 0: never."""
+    memory_target_kib: int = 0
+    """What it is asked to do with; `memory` is what it does with."""
+    memory_max_kib: int = 0
+    """What it may have at most until it starts again."""
+    memory_static_max_kib: int = 0
+    """What it was built with."""
     heartbeat: str = ""
     """How it was found last: beating, busy, stopped, ...; empty while it does not run, or has none."""
 
@@ -230,6 +241,36 @@ class Domain:
         """Send its kernel a magic letter, which it hears when it waits: h has it list those it knows."""
         self._cluster.call(m.DomctlSysrq(self.domid, letter))
 
+    def dump_core(
+        self, path: str | os.PathLike[str], tell: Callable[[str], None] = lambda _: None,
+        deadline_s: float = CORE_DEADLINE_S,
+    ) -> None:  # fmt: skip
+        """Write an ELF core of it to a file, which is replaced if there is one; it stands still meanwhile.
+
+        Returns when it goes on. CoreDumpFailed says why there is none, and then the file is as it was; HypercallError
+        EBUSY: another one is being written.
+        """
+        target, until = Path(os.path.realpath(path)), time.monotonic() + deadline_s
+        with self._cluster.events() as events:
+            incarnation = self.incarnation
+            self._cluster.call(m.DomctlDumpCore(self.domid, str(target)))
+            while time.monotonic() < until:
+                tell(f"writing the core of {self.name}: {_mib_of(part_of(target, self.domid, incarnation))} MiB")
+                event = events.next_until(min(until, time.monotonic() + LOOK_EVERY_S))
+                if event is not None and (event.event, event.domid) == ("core dumped", self.domid):
+                    if event.detail.startswith("no core"):
+                        raise CoreDumpFailed(f"core dump of {self.name} to {target} failed: {event.detail[9:]}")
+                    return
+        raise NotReached(f"after {deadline_s:g} s the core of domain {self.name} is not written")
+
+    def mem_set(self, kib: int) -> None:
+        """Ask it to do with so many KiB; `info().memory` follows when it does. HypercallError EINVAL: too much."""
+        self._cluster.call(m.DomctlMemSet(self.domid, kib))
+
+    def mem_max(self, kib: int) -> None:
+        """As much as it may have until it starts again. HypercallError EINVAL: less than its target."""
+        self._cluster.call(m.DomctlMemMax(self.domid, kib))
+
     def attach(self, device: m.DeviceConfig) -> None:
         """Give it one more device, which it takes up when it next waits."""
         self._cluster.call(m.DomctlAttach(self.domid, device))
@@ -300,3 +341,11 @@ class Domain:
         """Until it is destroyed."""
         what = f"domain {self.name} (domid {self.domid}) to be gone"
         self._cluster.wait_until(lambda: self.domid not in self._cluster.infos(), what, deadline_s)
+
+
+def _mib_of(part: Path) -> int:
+    """What the disk holds of a file: holes are none of it."""
+    try:
+        return part.stat().st_blocks >> 11
+    except OSError:
+        return 0

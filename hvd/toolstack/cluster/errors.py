@@ -29,6 +29,10 @@ class DeviceInUse(ClusterError):
     """A domain does not let go of a device, and says why."""
 
 
+class CoreDumpFailed(ClusterError):
+    """A core could not be written; the domain goes on."""
+
+
 class BadInput(ClusterError):
     """What was asked for cannot be begun, and nothing was."""
 

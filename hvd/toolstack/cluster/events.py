@@ -26,8 +26,9 @@ __all__ = ["HELLO", "KINDS", "MISSED", "EventStream", "LifecycleEvent"]
 MISSED = "missed"
 KINDS = (
     "created", "starting", "ready", "paused", "unpaused", "shutting down", "signalled", "console", "denied",
-    "renamed", "configured", "attached", "detached", "detach refused", "hangs", "dumping core", "died", "backing off",
-    "failed", "group restarts", "group failed", "destroyed", "spare stands by", "spare died", "spare given up",
+    "renamed", "configured", "memory target", "memory max", "memory", "attached", "detached", "detach refused",
+    "hangs", "dumping core", "core dumped", "died", "backing off", "failed", "group restarts", "group failed",
+    "destroyed", "spare stands by", "spare died", "spare given up",
     "active", "fault injected", "fault over", "booted", "broker restarted", "zygote restarted", MISSED,
 )  # fmt: skip
 """What happens, in the words of `LifecycleEvent.event`; `hello` is no event but a broker's greeting."""

@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from hvd.toolstack.config.disks import Disk, read_disk
 from hvd.toolstack.config.kernels import Kernels
@@ -50,7 +50,7 @@ def read_dom0(table: Table, kernels: Kernels, directory: Path) -> DomainConfig:
         name=DOM0_NAME,
         kernel=_kernel(table, kernels, DOM0_KERNEL),
         args=table.texts("args", "arguments"),
-        memory=table.whole("memory", default.memory, 1, MEMORY_MIB_MAX),
+        **_memory(table, default),
         vcpus=table.whole("vcpus", default.vcpus, 1, VCPUS_MAX),
         cpus=_cpus(table),
         driver_domain=True,
@@ -77,7 +77,7 @@ def read_domain(table: Table, kernels: Kernels, directory: Path) -> Draft:
         name=name,
         kernel=_kernel(table, kernels, None),
         args=table.texts("args", "arguments"),
-        memory=table.whole("memory", default.memory, 1, MEMORY_MIB_MAX),
+        **_memory(table, default),
         vcpus=table.whole("vcpus", default.vcpus, 1, VCPUS_MAX),
         cpus=_cpus(table),
         driver_domain=table.flag("driver_domain", default=default.driver_domain),
@@ -97,6 +97,22 @@ def read_domain(table: Table, kernels: Kernels, directory: Path) -> Draft:
     )
     table.finish()
     return Draft(table.place, config, after, disks, devices)
+
+
+class Memory(TypedDict):
+    """The keys of a domain's memory."""
+
+    memory: int
+    maxmem: int
+
+
+def _memory(table: Table, default: DomainConfig) -> Memory:
+    """MiB. As in xl, `maxmem` alone says what it boots with too."""
+    maxmem = table.whole("maxmem", 0, 1, MEMORY_MIB_MAX)
+    memory = table.whole("memory", maxmem or default.memory, 1, MEMORY_MIB_MAX)
+    if maxmem and maxmem < memory:
+        table.report.wrong(table.at("maxmem"), f"at least memory, which is {memory}", shown(maxmem))
+    return Memory(memory=memory, maxmem=maxmem)
 
 
 def _uuid(table: Table) -> str:

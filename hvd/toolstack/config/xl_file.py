@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,14 +24,14 @@ from hvd.transport.messages import DomainConfig
 SUFFIX = ".toml"
 """A file with another name is an xl.cfg: those have no suffix of their own."""
 _WORDS = """
-    name kernel memory vcpus cpus disk driver_domain seclabel on_poweroff on_reboot on_crash on_watchdog args after
-    uuid heartbeat_ms
+    name kernel memory maxmem vcpus cpus disk driver_domain seclabel on_poweroff on_reboot on_crash on_watchdog args
+    after uuid heartbeat_ms
 """
 KNOWN = frozenset(_WORDS.split())
 """xl's keys that hvd has too, and the three of hvd's own that make sense in such a file."""
 DEFAULTS: Mapping[str, object] = {"on_watchdog": "destroy", "on_crash": "destroy", "heartbeat_ms": 0}
 """Where xl.cfg(5) has another default than a cluster file; there a domain has no watchdog but its own."""
-NUMBERS = ("memory", "vcpus", "driver_domain", "heartbeat_ms")
+NUMBERS = ("memory", "maxmem", "vcpus", "driver_domain", "heartbeat_ms")
 NUMBER_DIGITS_MAX = 18
 _XEND_PREFIX = re.compile(r"\A\s*(?:file|phy|raw):([^,]*)")
 ARGUMENTS = ("cmdline", "root", "extra")
@@ -59,8 +61,15 @@ def load_xl_cfg(
     said.raise_if_wrong()
     draft = read_domain(Table(report, (), values), Kernels(Path.cwd()), Path.cwd())
     check_relations(report, [draft], running)
-    report.raise_if_wrong()
+    if wrong := report.problems():
+        raise ConfigError(map(partial(_where_it_stands, set(extra.values)), wrong))
     return XlDomain(draft.config, _warnings(path, document))
+
+
+def _where_it_stands(said: set[str], problem: Problem) -> Problem:
+    """A key that was said on the command line is wrong there, and not in the file."""
+    key = re.match(r"\w*", problem.key)
+    return replace(problem, file="command line") if key is not None and key[0] in said else problem
 
 
 def _parsed(source: str, text: str) -> Document:

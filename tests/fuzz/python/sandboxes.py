@@ -67,7 +67,7 @@ def _check_settings(domain: Domain) -> None:
     asked = {path: writable for path, writable in map(split_path, domain.config.paths) if writable}
     assert set(needs.writable) - {"/run/hvd/log"} == set(asked), "what is writable was said to be"
     assert all(path.startswith("/") for path in (*needs.writable, *needs.readable))
-    assert all(number > 0 for number in of_all_processes(kind, memory_mib=settings["memory"]).values())
+    assert all(number > 0 for number in of_all_processes(kind, memory_kib=settings["memory_kib"]).values())
 
 
 def _check_report(choices: Choices, domain: Domain) -> None:

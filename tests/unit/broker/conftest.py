@@ -30,6 +30,7 @@ FALLIBLE = {
 }
 ANSWERING = {
     "physinfo", "heartbeat", "read_extent", "trace_clock", "trace_head", "read_trace", "events_sent", "fault_counts",
+    "memory_used_kib",
 }  # fmt: skip
 
 

@@ -46,13 +46,14 @@ SELF_CALLS = {m.EvtchnAllocUnbound, m.EvtchnStatus, m.EvtchnReset, m.DomctlShutd
 DOM0_CALLS = {
     m.DomctlCreate, m.DomctlDestroy, m.DomctlPause, m.DomctlUnpause, m.DomctlKill,
     m.DomctlGetConfig, m.DomctlSetConfig, m.DomctlRename, m.DomctlAttach, m.DomctlDetach,
-    m.DomctlTrigger, m.DomctlSysrq, m.SysctlClearConsole, m.SysctlEvtchns, m.SysctlGrants, m.SysctlRings,
+    m.DomctlTrigger, m.DomctlSysrq, m.DomctlMemSet, m.DomctlMemMax, m.DomctlDumpCore, m.SysctlClearConsole,
+    m.SysctlEvtchns, m.SysctlGrants, m.SysctlRings,
     m.MachineStop, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas,
     m.SysctlEvents, m.TraceStart, m.TraceStop, m.TraceBuffers, m.TraceRead,
     m.FaultBegin, m.FaultEnd, m.FaultList, m.FaultCounts, m.MachineStrike,
 }
 READS = {
-    m.XenVersion, m.EvtchnSend, m.EvtchnStatus, m.StoreDirectory, m.StoreRead, m.StoreReadAll,
+    m.XenVersion, m.MemoryReservation, m.EvtchnSend, m.EvtchnStatus, m.StoreDirectory, m.StoreRead, m.StoreReadAll,
     m.StoreGetPerms,
     m.DomctlList, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas, m.TraceBuffers, m.TraceRead,
     m.DomctlGetConfig, m.SysctlEvtchns, m.SysctlGrants, m.SysctlRings,

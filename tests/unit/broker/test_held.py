@@ -77,8 +77,8 @@ def is_open(descriptor):
 
 def test_what_is_held_is_told_at_once_with_its_descriptors(held, link):
     held.create_channel(7)
-    held.create_extent(ExtentId(3), 2, readonly=False)
-    held.create_extent(ExtentId(4), 2, readonly=True)
+    held.create_extent(ExtentId(3), DomId(1), 2, readonly=False)
+    held.create_extent(ExtentId(4), DomId(1), 2, readonly=True)
     held.create_domain(domain_key(DomId(5)))
     assert link.told() == [
         ("hold", "channel:7", 5), ("hold", "extent:3", 1), ("hold", "extent:4", 2), ("hold", "domain:5", 7),
@@ -193,13 +193,13 @@ def seals_refused(descriptor):
 
 
 def test_a_writable_extent_cannot_be_sealed_by_those_it_is_handed_to(held):
-    held.create_extent(ExtentId(1), 1, readonly=False)
+    held.create_extent(ExtentId(1), DomId(1), 1, readonly=False)
     assert seals_refused(held.extent(ExtentId(1)))
     os.pwrite(held.extent(ExtentId(1)), b"x", 0)
 
 
 def test_a_read_only_extent_is_written_until_it_is_sealed_and_by_nobody_after(held):
-    held.create_extent(ExtentId(1), 1, readonly=True)
+    held.create_extent(ExtentId(1), DomId(1), 1, readonly=True)
     writable, read_only = held.by_key["extent:1"]
     assert held.by_key["extent:1"][WRITABLE] == writable
     os.pwrite(writable, b"x", 0)

@@ -708,3 +708,23 @@ def test_a_request_to_stop_that_comes_before_the_process_is_made_when_it_is_ther
     board.hardware.calls.clear()
     board.started(dom)
     assert signals(board, dom) == [SIGTERM]
+
+
+def special_events(board) -> list[str]:
+    """What the host's watches of the two special paths have heard."""
+    return [call[1].path for call in board.hardware.named("store_event") if call[1].path.startswith("@")]
+
+
+def test_who_watches_domains_come_and_go_hears_of_a_restart_in_place(board):
+    for path in ("@introduceDomain", "@releaseDomain"):
+        board.h.store.watch(DOM0, path, "token", connection=9)
+    board.h.collect_store_events()
+    board.hardware.calls.clear()
+    dom = board.boot("guest", on_crash="restart")
+    assert special_events(board) == ["@introduceDomain"]
+    board.dies(dom)
+    assert special_events(board) == ["@introduceDomain", "@releaseDomain", "@introduceDomain"]
+    assert board.h.store.is_introduced(dom)
+    board.h.destroy(dom, board.now)
+    board.dies(dom)
+    assert special_events(board)[3:] == ["@releaseDomain"], "its end and its removal are one moment"

@@ -10,9 +10,11 @@ import pytest
 
 from hvd.broker import ledger as ledger_module
 from hvd.broker.journal import Journal
-from hvd.broker.ledger import IDLE_RECORDS, JOURNAL, REPLAY_NS, SNAPSHOTS_WORTH, Ledger
+from hvd.broker.ledger import IDLE_RECORDS, JOURNAL, NODES_AT_ONCE, REPLAY_NS, SNAPSHOTS_WORTH, Ledger
 from hvd.broker.sessions import Sessions
-from hvd.broker.state import State
+from hvd.broker.state import ROWS_PER_PART, State
+from hvd.transport.ids import DOM0
+from hvd.transport.xs_wire import Type
 
 RESTARTED = ["recovered", 0, 1, "killed by SIGKILL"]
 
@@ -127,3 +129,111 @@ def test_an_intent_that_is_open_when_a_snapshot_is_taken_is_carried_out_by_then(
     journal = Journal(keeper.held.by_key[JOURNAL][0])
     assert journal.intent() is None
     journal.close()
+
+
+# ---- in parts --------------------------------------------------------------------------------------------------------
+
+MANY = 10 * NODES_AT_ONCE
+
+
+class Large(Bookkeeper):
+    """One with a large store, and a client of it."""
+
+    def __init__(self, board: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(board, monkeypatch)
+        for number in range(MANY):
+            board.h.store.write(DOM0, 0, f"/many/{number % 20}/{number}", b"v")
+        self.tx = board.h.store.transaction_start(DOM0)
+        board.h.store.write(DOM0, self.tx, "/many/open", b"in a transaction")
+        self.ledger.take_snapshot(self.state)
+
+    def call(self, kind: Type, *words: str, took_ns: int = 0) -> None:
+        began_ns = self.now_ns
+        payload = "\0".join(words).encode() + (b"\0" if kind is not Type.WRITE else b"")
+        command = ["store call", began_ns, 0, 5, int(kind), 0, payload]
+        self.state.apply(command)
+        self.now_ns += took_ns
+        self.ledger.record(self.state, command, began_ns)
+
+    def successor(self) -> State:
+        journal = Journal(self.held.by_key[JOURNAL][0])
+        try:
+            return State.restore(journal.records())
+        finally:
+            journal.close()
+
+    def assert_a_successor_has_it_all(self) -> None:
+        live, found = self.state.hypervisor.store, self.successor().hypervisor.store
+        assert tree_of(found) == tree_of(live)
+        assert found.statistics() == live.statistics()
+        assert found.read(DOM0, self.tx, "/many/open") == b"in a transaction"
+        assert not found.check()
+
+
+def tree_of(store: Any, path: str = "") -> dict[str, bytes]:
+    found = {path: store.read(DOM0, 0, path or "/")}
+    for name in store.directory(DOM0, 0, path or "/"):
+        found |= tree_of(store, f"{path}/{name}")
+    return found
+
+
+@pytest.fixture
+def large(board, monkeypatch):
+    made = Large(board, monkeypatch)
+    yield made
+    made.ledger.drop_draft()
+    assert made.ledger.journal is not None
+    made.ledger.journal.close()
+    made.held.close()
+
+
+def test_a_snapshot_of_a_large_store_is_taken_in_parts_and_what_happens_meanwhile_is_behind_it(large):
+    snapshots = large.held.snapshots
+    large.call(Type.WRITE, "/first", "1", took_ns=100 * REPLAY_NS)
+    assert large.ledger.is_drafting and large.held.snapshots == snapshots
+    steps = 0
+    while large.ledger.is_drafting:
+        large.call(Type.WRITE, f"/many/3/{steps}", "changed")
+        large.call(Type.WRITE, f"/new/{steps}", "made")
+        large.call(Type.RM, f"/many/4/{4 + 20 * steps}")
+        if steps % 7 == 0:
+            large.assert_a_successor_has_it_all()
+        large.ledger.go_on()
+        steps += 1
+    assert steps >= MANY // ROWS_PER_PART
+    assert large.held.snapshots == snapshots + 1
+    large.assert_a_successor_has_it_all()
+    large.call(Type.WRITE, "/last", "1")
+    large.assert_a_successor_has_it_all()
+
+
+def test_a_journal_that_is_full_meanwhile_begins_anew_at_once(large):
+    snapshots = large.held.snapshots
+    large.call(Type.WRITE, "/first", "1", took_ns=100 * REPLAY_NS)
+    size = os.fstat(large.held.by_key[JOURNAL][0]).st_size
+    for number in range(2 + size // 3000):
+        large.call(Type.WRITE, f"/full/{number % 3}", "x" * 3000)
+    assert not large.ledger.is_drafting and large.held.snapshots >= snapshots + 1
+    large.assert_a_successor_has_it_all()
+
+
+def test_while_nobody_asks_a_large_store_is_written_in_parts_too(large):
+    for number in range(IDLE_RECORDS):
+        large.call(Type.WRITE, f"/idle/{number}", "x")
+    large.ledger.tidy(large.state)
+    assert large.ledger.is_drafting
+    large.ledger.tidy(large.state)
+    while large.ledger.is_drafting:
+        large.ledger.go_on()
+    large.assert_a_successor_has_it_all()
+
+
+def test_nothing_is_begun_while_a_change_is_under_way(large):
+    large.call(Type.RM, "/many", took_ns=0)
+    assert large.state.hypervisor.store.has_unsettled
+    for _ in range(IDLE_RECORDS):
+        large.call(Type.WRITE, "/x", "x")
+    snapshots = large.held.snapshots
+    large.ledger.tidy(large.state)
+    assert not large.ledger.is_drafting and large.held.snapshots == snapshots
+    large.successor().hypervisor.store.check()

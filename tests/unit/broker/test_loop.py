@@ -86,3 +86,28 @@ def test_after_calls_per_turn_hypercalls_it_is_the_next_callers_turn(broker):
     assert broker.served.index(MODEST) == CALLS_PER_TURN
     assert broker.served.count(FLOOD) == 100
     assert broker.worked_for == broker.served, "it works where they are for whom"
+
+
+@pytest.mark.parametrize(
+    ("found", "quiet"),
+    [
+        ((False, False, 0.5), True),
+        ((True, False, 0.5), False),
+        ((False, True, 0.5), False),
+        ((False, False, 0.001), False),
+    ],
+)
+def test_it_is_quiet_only_when_a_wait_has_passed_in_which_nobody_asked(broker, monkeypatch, found, quiet):
+    """What is done then, a snapshot above all, is in nobody's way: not between two turns of one who has said much."""
+    waited: list[float] = []
+    heard, left, due_s = bool(found[0]), found[1], found[2]
+    monkeypatch.setattr(broker, "_wait_s", lambda: due_s)
+    monkeypatch.setattr(broker, "_is_busy", lambda: left)
+
+    def poll(wait_s: float) -> bool:
+        waited.append(wait_s)
+        return heard
+
+    broker._poller = SimpleNamespace(poll=poll)
+    assert broker._hear() is not quiet
+    assert waited == [0.0 if left else due_s]

@@ -11,6 +11,7 @@ from hvd.domains.driver_domain import DEVICES_MAX, DriverDomain
 from hvd.domains.store import Followed
 from hvd.transport.errors import LocalError
 from hvd.transport.hypercalls import HypercallError
+from hvd.transport.xenbus_state import XenbusState
 
 
 class Directory:
@@ -18,15 +19,29 @@ class Directory:
 
     def __init__(self):
         self.devices = set()
+        self.leftovers = set()
+        """Directories below `backend` that only we have written in."""
         self.watched = []
         self.room = 10_000
 
     def watch(self, path, handler):
-        self.tell = lambda: handler("backend")
+        self.tell = lambda path="backend": handler(path)
+
+    def transaction(self, body):
+        body(7)
+
+    def read(self, path, tx):
+        return b"" if path.removeprefix("backend/").removesuffix("/frontend") in self.devices else None
+
+    def read_text(self, path):
+        return ""
+
+    def remove(self, path, tx):
+        self.leftovers.discard(path.removeprefix("backend/"))
 
     def directory(self, path):
         names = path.split("/")[1:]
-        found = [str(device).split("/") for device in self.devices]
+        found = [str(device).split("/") for device in self.devices | self.leftovers]
         return sorted({parts[len(names)] for parts in found if parts[: len(names)] == names})
 
     def read_directories(self, paths):
@@ -50,6 +65,7 @@ class Backend:
 
     def __init__(self, runtime, kind, domid, found, log):
         self.name, self.closed = f"{kind}/{domid}/{found.devid}", False
+        self.path, self.state = f"backend/{self.name}", XenbusState.CONNECTED
         self._unwatch = partial(runtime.store.unwatch, found.token)
         self.made.append(self)
 
@@ -80,6 +96,15 @@ def test_devices_that_come_and_go_have_a_backend_while_they_are_there(store):
     assert {backend.name for backend in Backend.made} == store.devices
     store.devices = {"vbd/2/768"}
     store.tell()
+    assert {backend.name: backend.closed for backend in Backend.made} == {"vbd/1/768": True, "vbd/2/768": False}
+
+
+def test_what_it_wrote_in_the_moment_in_which_its_device_was_removed_is_cleared_away(store):
+    store.devices = {"vbd/1/768", "vbd/2/768"}
+    serve(store)
+    store.devices, store.leftovers = {"vbd/2/768"}, {"vbd/1/768"}
+    store.tell("backend/vbd/1/768")
+    assert store.leftovers == set()
     assert {backend.name: backend.closed for backend in Backend.made} == {"vbd/1/768": True, "vbd/2/768": False}
 
 

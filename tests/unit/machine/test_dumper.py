@@ -3,10 +3,10 @@
 import os
 import stat
 
-from hvd.machine.dumper import CORES_KEPT_MAX, dump, prune
+from hvd.machine.dumper import CORES_KEPT_MAX, Target, dump, dump_dying, prune
 
-NO_PROCESS = 4_194_304
-"""One more than the largest pid that there can be."""
+NO_PROCESS = 4_194_304, 1
+"""One more than the largest pid that there can be, and a domid."""
 
 
 def names(directory):
@@ -24,7 +24,7 @@ def test_the_oldest_cores_of_a_name_go_and_others_stay(tmp_path):
 
 def test_a_process_that_is_gone_has_no_core_and_leaves_nothing(tmp_path):
     cores = tmp_path / "cores"
-    assert dump(NO_PROCESS, cores, "car.1", None) == "no core: it ended before its core was written"
+    assert dump_dying(NO_PROCESS, cores, "car.1", None) == "no core: it ended before its core was written"
     assert names(cores) == []
     assert stat.S_IMODE(cores.stat().st_mode) == 0o700
 
@@ -32,12 +32,19 @@ def test_a_process_that_is_gone_has_no_core_and_leaves_nothing(tmp_path):
 def test_what_an_earlier_dumper_left_is_no_obstacle(tmp_path):
     (tmp_path / "car.1.core.part").write_bytes(b"half")
     (tmp_path / "car.1.core").write_bytes(b"old")
-    dump(NO_PROCESS, tmp_path, "car.1", None)
+    dump_dying(NO_PROCESS, tmp_path, "car.1", None)
     assert names(tmp_path) == ["car.1.core"]
     assert (tmp_path / "car.1.core").read_bytes() == b"old"
 
 
 def test_a_directory_that_is_none_is_said(tmp_path):
     (tmp_path / "cores").touch()
-    assert dump(NO_PROCESS, tmp_path / "cores", "car.1", None) == "no core: File exists"
+    assert dump_dying(NO_PROCESS, tmp_path / "cores", "car.1", None) == "no core: File exists"
 
+
+
+def test_what_is_no_file_is_not_replaced_by_a_core(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    target = Target(tmp_path / "pipe", tmp_path / "pipe.part", bytes_max=1)
+    assert dump((os.getppid(), 1), target) == f"no core: {tmp_path / 'pipe'} is no regular file"
+    assert names(tmp_path) == ["pipe"]

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from hvd.transport import cgroups
-from hvd.transport.cgroups import PREFIX, Hierarchy, MachineGroups, remove_abandoned
+from hvd.transport.cgroups import PREFIX, DomainGroups, Hierarchy, MachineGroups, bound_memory, remove_abandoned
 from hvd.transport.run_dir import start_time
+from hvd.transport.sandbox import RESERVED_KIB
 
 
 def group(path, *below):
@@ -106,6 +107,21 @@ def test_a_process_enters_its_groups_and_is_bound_there(machine):
         each.remove(pid)
         assert not (Path(each.directory) / str(pid)).exists()
         each.remove(pid)
+
+
+def test_a_domain_that_runs_is_held_to_another_bound(tmp_path: Path):
+    ours, other = DomainGroups(2, ("memory",), str(tmp_path)), DomainGroups(2, ("pids",), str(tmp_path))
+    (tmp_path / "77").mkdir()
+    (tmp_path / "77" / "memory.max").write_text("max")
+    assert bound_memory([other, ours], 77, 40 << 10) == ""
+    assert int((tmp_path / "77" / "memory.max").read_text()) == ((40 << 10) + RESERVED_KIB) * 1024
+    assert bound_memory([ours], 78, 40 << 10) == "", "it is in no group"
+
+
+def test_what_the_host_refuses_of_a_bound_is_said(tmp_path: Path):
+    (tmp_path / "77" / "memory.max").mkdir(parents=True)
+    said = bound_memory([DomainGroups(2, ("memory",), str(tmp_path))], 77, 1)
+    assert said == "its control group: Is a directory"
 
 
 def test_a_group_in_which_something_runs_stays(ours):

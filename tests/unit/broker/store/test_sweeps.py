@@ -2,11 +2,14 @@
 
 import errno
 import pickle
+from collections.abc import Callable
 
 import pytest
 
 from hvd.broker.store import Store, StoreError
-from hvd.broker.store.sweeps import EDITS_PER_SLICE
+from hvd.broker.store.engine import Engine
+from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE
+from hvd.broker.store.transactions import Transaction
 from hvd.transport.ids import DOM0, DomId
 
 FIVE = DomId(5)
@@ -104,4 +107,97 @@ def test_a_domain_can_be_forgotten_in_the_middle_of_its_removal(store: Store) ->
     fill(store, FIVE, "many")
     store.rm(FIVE, 0, "many")
     store.forget_domain(FIVE)
-    assert not store.has_unsettled and not store.check()
+    assert store.is_settling(DOM0)
+    settled(store)
+    assert not store.check() and "5" not in store.directory(DOM0, 0, "/local/domain")
+
+
+@pytest.fixture
+def slices(monkeypatch) -> list[int]:
+    """How many nodes each step of the store's has to do with, besides those that are named by a call."""
+    counted: list[int] = []
+    follow, depend = Engine._follow, Transaction.depend_on
+
+    def following(self, root_before, edits, *, counted: bool) -> None:
+        slices_add(len(edits))
+        follow(self, root_before, edits, counted=counted)
+
+    def depending(self, edits) -> None:
+        slices_add(len(edits))
+        depend(self, edits)
+
+    slices_add = counted.append
+    monkeypatch.setattr(Engine, "_follow", following)
+    monkeypatch.setattr(Transaction, "depend_on", depending)
+    return counted
+
+
+def steps_of(slices: list[int], store: Store, call: Callable[[], object]) -> list[int]:
+    """The sizes of what the call does at once, and of what each slice behind it does."""
+    slices.clear()
+    call()
+    sizes = [sum(slices)]
+    while store.has_unsettled:
+        slices.clear()
+        store.settle()
+        sizes.append(sum(slices))
+    return sizes
+
+
+def test_no_step_has_to_do_with_more_nodes_than_a_slice_has(store: Store, slices: list[int]) -> None:
+    fill(store, FIVE, "many")
+    tx = store.transaction_start(FIVE)
+    removal = steps_of(slices, store, lambda: store.rm(FIVE, tx, "many"))
+    assert max(removal) == EDITS_PER_SLICE and sum(removal) == MANY + 1
+    commit = steps_of(slices, store, lambda: store.transaction_end(FIVE, tx, True))
+    assert max(commit) == EDITS_PER_SLICE and sum(commit) == MANY + 1
+    for number in range(MANY):
+        store.write(DOM0, 0, f"/given/{number}", b"")
+        store.set_perms(DOM0, 0, f"/given/{number}", ["n5"])
+    forgetting = steps_of(slices, store, lambda: store.forget_domain(FIVE))
+    assert max(forgetting) == REMOVALS_PER_SLICE and sum(forgetting) >= MANY
+    assert store.directory(DOM0, 0, "/given") == [] and not store.check()
+
+
+def test_a_commit_that_comes_with_its_removals_depends_on_all_that_they_took(store: Store) -> None:
+    """In one multicall nobody waits between them."""
+    fill(store, FIVE, "many")
+    tx = store.transaction_start(FIVE)
+    store.write(DOM0, 0, f"/local/domain/5/many/{MANY - 1}", b"changed")
+    store.rm(FIVE, tx, "many")
+    with pytest.raises(StoreError) as refused:
+        store.transaction_end(FIVE, tx, True)
+    assert refused.value.errno == errno.EAGAIN
+    assert store.read(FIVE, 0, f"many/{MANY - 1}") == b"changed" and not store.check()
+
+
+def test_a_transaction_that_took_away_more_than_it_may_depend_on_cannot_commit(store: Store) -> None:
+    store.set_limit("transaction_nodes_max", MANY // 2)
+    fill(store, FIVE, "many")
+    tx = store.transaction_start(FIVE)
+    store.rm(FIVE, tx, "many")
+    settled(store)
+    with pytest.raises(StoreError) as refused:
+        store.transaction_end(FIVE, tx, True)
+    assert refused.value.errno == errno.ENOSPC
+    store.set_limit("transaction_nodes_max", 3)
+    fill(store, FIVE, "few", 3)
+    few = store.transaction_start(FIVE)
+    with pytest.raises(StoreError) as refused:
+        store.rm(FIVE, few, "few")
+    assert refused.value.errno == errno.ENOSPC
+    assert store.read(FIVE, few, "few/0") == b""
+
+
+def test_a_domain_that_comes_again_finds_nothing_of_its_predecessors(store: Store) -> None:
+    fill(store, FIVE, "many")
+    store.forget_domain(FIVE)
+    assert store.has_unsettled
+    store.introduce(FIVE)
+    assert not store.has_unsettled and store.usage(FIVE).nodes == 0 and not store.check()
+
+
+def test_a_check_in_the_middle_of_a_removal_raises_no_false_alarm(store: Store) -> None:
+    fill(store, FIVE, "many")
+    store.rm(FIVE, 0, "many")
+    assert store.has_unsettled and store.check() == ""

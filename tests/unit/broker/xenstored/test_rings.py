@@ -44,7 +44,7 @@ class Machine:
     def __init__(self) -> None:
         self.link, self._machine = socket_pair()
         self.held = HeldDescriptors(self.link, {})
-        self.held.create_extent(ExtentId(1), 1, readonly=False)
+        self.held.create_extent(ExtentId(1), DomId(1), 1, readonly=False)
         self.held.create_channel(7)
         self.poller = Poller()
         self.logged: list[str] = []

@@ -26,7 +26,7 @@ def test_the_commands_are_those_of_the_manual():
         "console", "logs", "dmesg", "doctor", "trace", "bench", "attack", "events", "metrics", "fault",
         "getenforce", "setenforce", "loadpolicy", "vcpu-list", "vm-list", "uptime", "domid", "domname", "rename",
         "man", "chaos", "top", "evtchn", "grants", "ring", "config-update", "trigger", "sysrq", "block-attach",
-        "block-detach", "block-list",
+        "block-detach", "block-list", "mem-set", "mem-max", "dump-core",
     }  # fmt: skip
 
 
@@ -123,3 +123,20 @@ def test_looking_loads_nothing_that_reads_cluster_files_or_draws(tmp_path):
         [sys.executable, "-c", script, *modules], capture_output=True, text=True, timeout=60, check=True
     )
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["shutdown"], 2), (["shutdown", "-a", "ivi"], 2), (["reboot"], 2), (["reboot", "--all", "ivi"], 2),
+        (["shutdown", "-a", "-w", "-F"], 1), (["reboot", "-a", "-F"], 1), (["destroy", "-f", "ivi"], 1),
+        (["trigger", "ivi", "nmi", "0"], 1), (["trigger", "ivi", "nmi", "x"], 2),
+    ],
+)  # fmt: skip
+def test_xls_options_are_taken_as_xl_takes_them(tmp_path, words, status):
+    """Where no cluster runs, what is understood fails with 1, and what is not with 2."""
+    environment = {"HVD_RUN_DIR": str(tmp_path / "none"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-m", "hvd", *words], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == status, done.stderr

@@ -8,9 +8,11 @@ import threading
 
 import pytest
 
+from hvd.toolstack.cli import look
 from hvd.toolstack.cli.change import signal_from
 from hvd.toolstack.cli.output import print_error, print_json, print_table, seconds
 from hvd.toolstack.cli.progress import Progress
+from hvd.toolstack.cluster import Cluster
 from hvd.toolstack.config import ConfigError
 
 
@@ -87,3 +89,19 @@ def test_nothing_is_told_to_programs(monkeypatch):
     with Progress(quiet=True) as progress:
         progress("waiting for storage")
     assert said.getvalue() == ""
+
+
+def test_a_line_that_a_domain_chose_moves_no_cursor_and_keeps_its_length(monkeypatch, capsys):
+    class Attached:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def dmesg(self):
+            return ["(d1) \x1b[2J\x9bgone\r" + "x" * 200, "(d2) häuser"]
+
+    monkeypatch.setattr(Cluster, "attach", Attached)
+    look.dmesg(clear=False, as_json=False)
+    assert capsys.readouterr().out == "(d1) \\x1b[2J\\x9bgone\\r" + "x" * 200 + "\n(d2) häuser\n"

@@ -156,6 +156,22 @@ def test_cpus_may_be_written_as_xl_writes_them(
     assert found == (sorted({0, CPU}) if cpus is None else cpus)
 
 
+@pytest.mark.parametrize(
+    ("lines", "memory", "maxmem"),
+    [("", 64, 0), ("memory = 32", 32, 0), ("maxmem = 128", 128, 128), ("memory = 32\nmaxmem = 128", 32, 128)],
+)
+def test_a_domain_boots_with_memory_and_may_be_given_maxmem(
+    cluster: Callable[[str], ClusterConfig], lines: str, memory: int, maxmem: int
+) -> None:
+    found = cluster(DOMAIN + lines + "\n").domain("ivi")
+    assert (found.memory, found.maxmem) == (memory, maxmem)
+
+
+def test_maxmem_is_no_less_than_memory(problem: Callable[[str], Problem]) -> None:
+    told = problem(DOMAIN + "memory = 64\nmaxmem = 63\n")
+    assert (told.key, told.line, told.expected) == ('domain[0] "ivi".maxmem', 5, "at least memory, which is 64")
+
+
 @pytest.mark.parametrize("name", ["a", "A-b_c.d+e", "0x", "x" * 64])
 def test_names_fit_paths_store_and_command_line(cluster: Callable[[str], ClusterConfig], name: str) -> None:
     assert cluster(DOMAIN.replace("ivi", name)).domains[0].name == name
@@ -184,7 +200,7 @@ def test_a_key_that_must_be_there_is_missed_at_its_table(problem: Callable[[str]
         ("on-crash", 'did you mean "on_crash"?'),
         ("disks", 'did you mean "disk"?'),
         ("vif", "xl has this key, hvd does not"),
-        ("maxmem", "xl has this key, hvd does not"),
+        ("maxvcpus", "xl has this key, hvd does not"),
         ("zzzzz", ""),
     ],
 )
