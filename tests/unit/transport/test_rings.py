@@ -309,7 +309,7 @@ REQ_CHECK, RSP_CHECK = 20, 24
 
 def in_traffic(memory):
     """Both ends of a checked ring: five requests asked, three taken of them, two answered, one of the answers taken."""
-    front, back = (end(memory, 8, 4, 8, checked=True) for end in (FrontRing, BackRing))
+    front, back = FrontRing(memory, 8, 4, 8, checked=True), BackRing(memory, 8, 4, 8, checked=True)
     front.init()
     for number in range(5):
         front.push(bytes([number]))
