@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from hvd.broker.hypervisor import Hypervisor
     from hvd.broker.lives import Lives
 
-DUMPED = "core dumped"
 ENDED = "no core: it ended before its core was written"
 
 
@@ -47,14 +46,14 @@ def over(h: Hypervisor, domid: DomId, incarnation: Incarnation, said: str, now_n
     _forget(domain)
     if runs:
         h.unpause(domid, now_ns)
-    h.announce(DUMPED, domain, said)
+    h.announce("core dumped", domain, said)
 
 
 def domain_died(lives: Lives, domain: Domain) -> None:
     """Whoever waits for its core hears that there is none."""
     if domain.core_to:
         _forget(domain)
-        lives.announce(DUMPED, domain, ENDED)
+        lives.announce("core dumped", domain, ENDED)
 
 
 def _forget(domain: Domain) -> None:
