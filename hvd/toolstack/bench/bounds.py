@@ -50,6 +50,27 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
         "them waits for then was not sampled.",
     ),
     (
+        r"death to (suspicion|fence)$",
+        "**From a death to its being known.** A pidfd tells of a process when the kernel has taken its memory apart. Of "
+        "a bare fork of Python that holds nothing it tells 0.65 ms after SIGKILL at the earliest and 0.85 in the median, "
+        "of one with 8 MiB of its own after 2.1 and 2.9, with 32 MiB after 7.3 and 11.5 (60 kills each); namespaces of "
+        "its own make less difference than the noise. A domain has some 4.4 MiB of its own (see below). What the "
+        "kernel does before that, waking who waits for a robust futex, would be a suspicion and no fence: whoever "
+        "shares the page can write the same word.",
+    ),
+    (
+        r"^throughput lost",
+        "**Throughput lost.** Twice a recovery's time is the goal. What is found is the difference of two counts: with "
+        "three kills, one in 10 s, what other work does to the machine in 0.4 s weighs as much as the recovery.",
+    ),
+    (
+        r"/ xenstored's$",
+        "**XenStore over its socket.** The broker makes three system calls a request (`strace -c` over 2,000 reads: "
+        "epoll_wait, recvfrom, sendto), fewer than xenstored does; what it is behind is Python. Outside the wait 42 % of "
+        "a read's time are sendto, 26 % parsing and answering (py-spy); of a write's 45 % the store, 18 % the journal, "
+        "which xenstored has none of. With 32 reads in flight a system call serves several.",
+    ),
+    (
         r"^a pair beside",
         "**A pair beside one that wants everything.** What is left when broker and domain 0 work on the greedy one's "
         "CPU: its calls and the pair's round trips share caches, the kernel's locks and the host's core; the machine "
