@@ -51,8 +51,8 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"death to (suspicion|fence)$",
-        "**From a death to its being known.** A pidfd tells of a process when the kernel has taken its memory apart. Of "
-        "a bare fork of Python that holds nothing it tells 0.65 ms after SIGKILL at the earliest and 0.85 in the median, "
+        "**From a death to its being known.** A pidfd tells of a process when the kernel has taken its memory apart: "
+        "of a bare fork of Python that holds nothing 0.65 ms after SIGKILL at the earliest and 0.85 in the median, "
         "of one with 8 MiB of its own after 2.1 and 2.9, with 32 MiB after 7.3 and 11.5 (60 kills each); namespaces of "
         "its own make less difference than the noise. A domain has some 4.4 MiB of its own (see below). What the "
         "kernel does before that, waking who waits for a robust futex, would be a suspicion and no fence: whoever "
@@ -66,7 +66,7 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     (
         r"/ xenstored's$",
         "**XenStore over its socket.** The broker makes three system calls a request (`strace -c` over 2,000 reads: "
-        "epoll_wait, recvfrom, sendto), fewer than xenstored does; what it is behind is Python. Outside the wait 42 % of "
+        "epoll_wait, recvfrom, sendto); what it is behind by is Python. Outside the wait 42 % of "
         "a read's time are sendto, 26 % parsing and answering (py-spy); of a write's 45 % the store, 18 % the journal, "
         "which xenstored has none of. With 32 reads in flight a system call serves several.",
     ),
