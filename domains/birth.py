@@ -8,8 +8,11 @@ import traceback
 
 from hvd.domains.guest import Guest, GuestShutdown, sendable
 from hvd.domains.kernel import KernelError, load_kernel
+from hvd.domains.program.init import Init
+from hvd.domains.program.launch import Launch
 from hvd.domains.runtime import SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, Runtime
 from hvd.domains.standby import UPCALL, Identity
+from hvd.transport.kernels import is_program
 from hvd.transport.messages import SandboxReport
 from hvd.transport.process import allow_tracing, report_fatal_signals
 from hvd.transport.upcalls import UpcallReceiver
@@ -27,10 +30,11 @@ def live(identity: Identity) -> None:
         report_fatal_signals(UPCALL)
     if certificate["cpus"]:
         os.sched_setaffinity(0, certificate["cpus"])
-    address = identity.sandbox.enter(certificate)
+    launch = Launch(certificate) if is_program(certificate["kernel"]) else None
+    address = identity.sandbox.enter(certificate, None if launch is None else launch.fork)
     runtime = Runtime(certificate, descriptors, upcalls, address)
     guest = Guest(runtime)
-    lacking = identity.sandbox.lacking
+    lacking = identity.sandbox.lacking | ({} if launch is None else launch.hold())
     may_run = not lacking.keys() & certificate["sandbox"]["require"]
     if certificate["spare"] and may_run:
         runtime.stand_by(lacking)
@@ -41,7 +45,7 @@ def live(identity: Identity) -> None:
         upcalls.wait_run()
     reason, text, last_words = SHUTDOWN_POWEROFF, "", ""
     try:
-        guest.run(load_kernel(certificate["kernel"]))
+        guest.run(load_kernel(certificate["kernel"]) if launch is None else Init(launch).main)
     except GuestShutdown:
         reason = guest.requested_reason()
     except KernelError as error:

@@ -86,7 +86,7 @@ class DomainConfig:
 
     name: Name
     kernel: str
-    """A Python file with `main(guest)`, or the name of an entry point in the group `hvd.kernels`."""
+    """A Python file with `main(guest)`, the name of an entry point in the group `hvd.kernels`, or a program's path."""
     args: list[str] = field(default_factory=list)
     memory: U32 = 64
     vcpus: U32 = 1

@@ -72,6 +72,23 @@ class ConsoleFrontend:
                 finally:
                     self._main_writes = False
 
+    def put(self, data: bytes) -> int:
+        """Print without waiting; how much waits for the back then. Past the bound the oldest is lost, as in `write`."""
+        if self._closed:
+            write_raw(data)
+            return 0
+        with self._moved:
+            self._backlog += data
+            self._accepted += len(data)
+            self._push()
+            self._bound_backlog()
+            return len(self._backlog)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were printed and have no room in the ring yet."""
+        return len(self._backlog)
+
     def drain(self, timeout_s: float) -> bool:
         """Wait until the back has taken everything; False when it has not in time."""
         until = _now_s() + timeout_s

@@ -68,10 +68,10 @@ def may_trace_others() -> bool:
     return has_capability(CAP_SYS_PTRACE)
 
 
-def give_up_privileges() -> None:
-    """No capability in any set."""
-    drop_bounding_set()
-    drop_capabilities()
+def give_up_privileges(kept: int = 0) -> None:
+    """No capability in any set, but for those of this mask of 1 << CAP_*."""
+    drop_bounding_set(kept)
+    drop_capabilities(kept)
 
 
 def gain_no_privileges() -> None:

@@ -21,9 +21,12 @@ IOCTL_DEV = 1 << 15  # 5
 FILE_ACCESS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 """What can be allowed on something that is no directory."""
 TCP = 0b11  # bind, connect: 4
-SCOPES = 0b11  # abstract sockets, signals: 6
+ABSTRACT_SOCKETS, SIGNALS = 0b01, 0b10  # 6
+SCOPES = ABSTRACT_SOCKETS | SIGNALS
 READ = READ_FILE | READ_DIR
 WRITE = READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_SYM | REFER | TRUNCATE
+SCRATCH = WRITE | EXECUTE | MAKE_SOCK | MAKE_FIFO
+"""Where a program does as it likes."""
 DEVICE = READ_FILE | READ_DIR | WRITE_FILE | IOCTL_DEV
 NETWORK_SINCE, SCOPES_SINCE = 4, 6
 
@@ -32,7 +35,7 @@ class Unavailable(OSError):
     """The kernel has no Landlock, or it is not switched on."""
 
 
-def restrict(rules: Iterable[tuple[str, int]], *, tcp: bool) -> str:
+def restrict(rules: Iterable[tuple[str, int]], *, tcp: bool, scopes: int = SCOPES) -> str:
     """Allow this access beneath these paths and no other, for good; what the kernel's version leaves open, or nothing.
 
     Paths that are not there are left out. OSError when there is no Landlock. Needs no_new_privs.
@@ -44,7 +47,7 @@ def restrict(rules: Iterable[tuple[str, int]], *, tcp: bool) -> str:
         raise Unavailable(error.errno, missing.get(error.errno or 0, error.strerror)) from None
     known = _known(abi)
     network = TCP if abi >= NETWORK_SINCE and not tcp else 0
-    scopes = SCOPES if abi >= SCOPES_SINCE else 0
+    scopes = scopes if abi >= SCOPES_SINCE else 0
     size = 24 if abi >= SCOPES_SINCE else 16 if abi >= NETWORK_SINCE else 8
     ruleset = landlock_create(known, network, scopes, size)
     try:

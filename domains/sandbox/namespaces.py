@@ -83,6 +83,18 @@ def _names(flags: int) -> str:
 
 def map_own_user(uid: int, gid: int) -> None:
     """In a new user namespace: be who we were."""
-    for file, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        with open(f"/proc/self/{file}", "w", encoding="ascii") as handle:
-            handle.write(line)
+    process = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    map_user(process, (uid, gid), (uid, gid))
+    os.close(process)
+
+
+def map_user(process: int, inside: tuple[int, int], outside: tuple[int, int]) -> None:
+    """In a new user namespace: be this user and group, who outside are those. `process`: our directory in a /proc."""
+    (uid, gid), (outer_uid, outer_gid) = inside, outside
+    lines = {"setgroups": "deny", "uid_map": f"{uid} {outer_uid} 1", "gid_map": f"{gid} {outer_gid} 1"}
+    for file, line in lines.items():
+        descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC, dir_fd=process)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 
 from hvd.transport._native import (
     bind_mount,
     detach_mount,
     enter_root,
     make_mounts_private,
+    mount_new,
+    mount_scratch,
     mount_tmpfs,
     set_mount_attributes,
 )
 
 RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8  # linux/mount.h MOUNT_ATTR_*
 STAGE = "/proc"
+SCRATCH = "/mnt"
+"""Where a tmpfs is mounted until its directories are where they belong."""
 PTMX = "/dev/pts/ptmx"
 SHARED = ("shm", "mqueue", "hugepages")
 """Below /dev, and everybody's."""
@@ -38,20 +43,20 @@ class Root:
         self._given: list[str] = []
         self._hidden: list[str] = []
 
-    def give(self, path: str, *, writable: bool = False, source: str = "") -> None:
+    def give(self, path: str, *, writable: bool = False, source: str = "", translated: bool = True) -> None:
         """Show a file or directory (`source`, or what `path` is on the host), links followed. Nothing if it is not."""
         source = os.path.realpath(source or path)
         if not os.path.lexists(source) or (not writable and self._is_shown(path)):
             return
         self._make_point(path, directory=os.path.isdir(source))
-        self._mount(source, STAGE + path, NOSUID | NODEV | (0 if writable else RDONLY))
+        self._mount(source, STAGE + path, NOSUID | NODEV | (0 if writable else RDONLY), translated=translated)
         if not writable:
             self._given.append(path)
 
-    def give_system(self, path: str) -> None:
-        """As `give`, but a link stays one: /lib leads to usr/lib."""
+    def give_system(self, path: str, *, translated: bool = True) -> None:
+        """As `give`, but a link stays one: /lib leads to usr/lib. `translated`: what is root's there is the domain's."""
         if not os.path.islink(path):
-            self.give(path)
+            self.give(path, translated=translated)
         elif not self._is_shown(path):
             self._make_directory(os.path.dirname(path))
             os.symlink(os.readlink(path), STAGE + path)
@@ -83,6 +88,35 @@ class Root:
         for name in SHARED:
             self.hide(f"/dev/{name}")
 
+    def write(self, path: str, text: str) -> None:
+        """A small file of its own, which cannot be changed later."""
+        self._make_point(path, directory=False)
+        descriptor = os.open(STAGE + path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, text.encode())
+            os.fchmod(descriptor, 0o644)  # whatever the umask
+        finally:
+            os.close(descriptor)
+
+    def mount(self, kind: str, path: str, options: str) -> None:
+        """A file system of its own: proc, devpts."""
+        self._make_point(path, directory=True)
+        mount_new(kind, STAGE + path, options)
+
+    def give_scratch(self, directories: Mapping[str, int], options: str, owner: tuple[int, int]) -> None:
+        """Directories of these modes that can be written, empty, all of them on one tmpfs. `owner`: uid and gid."""
+        self._make_point(SCRATCH, directory=True)
+        mount_scratch(STAGE + SCRATCH, options)
+        for number, (path, mode) in enumerate(directories.items()):
+            made = f"{STAGE}{SCRATCH}/{number}"
+            os.mkdir(made)
+            os.chmod(made, mode)
+            os.chown(made, *owner)
+            self._make_point(path, directory=True)
+            bind_mount(made, STAGE + path, NOSUID | NODEV)
+        detach_mount(STAGE + SCRATCH)
+        os.rmdir(STAGE + SCRATCH)
+
     def hide(self, path: str) -> None:
         """Show an empty directory there, if what was given shows anything."""
         if os.path.isdir(STAGE + path):
@@ -99,8 +133,8 @@ class Root:
         """The host's root stays."""
         detach_mount(STAGE)
 
-    def _mount(self, source: str, target: str, attributes: int) -> None:
-        if self._owners >= 0:
+    def _mount(self, source: str, target: str, attributes: int, *, translated: bool) -> None:
+        if translated and self._owners >= 0:
             try:
                 bind_mount(source, target, attributes, self._owners)
                 return

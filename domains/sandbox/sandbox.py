@@ -48,31 +48,50 @@ class Sandbox:
         self._try("cgroups", self._enter_groups)
         self._used_bytes = limits.private_bytes()
         self._root: Root | None = None
-        self._person = identity.Person(os.geteuid(), -1)
+        self.person = identity.Person(os.geteuid(), -1)
         if os.geteuid() != 0 or self._in_user_namespace:
             self.lacking["uid"] = NO_ROOT if os.geteuid() != 0 else ONE_USER
         else:
-            self._person = identity.new_person(self._pid)
+            self.person = identity.new_person(self._pid)
         if "mount" in self.lacking:
             self.lacking["root"] = "it takes a mount namespace, and there is none"
         else:
             self._try("root", self._begin_root)
 
-    def enter(self, certificate: dict[str, Any]) -> str:
-        """All the rest, for the domain of this birth certificate; the address of its endpoint from here on."""
+    @property
+    def hides_proc(self) -> bool:
+        """Whether a root is under construction where the host's /proc is."""
+        return self._root is not None
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Those that it needs until it is on."""
+        return [self.person.owners] if self.person.owners >= 0 else []
+
+    def enter(self, certificate: dict[str, Any], fork_program: Callable[[Sandbox], None] | None = None) -> str:
+        """All the rest, for the domain of this birth certificate; the address of its endpoint from here on.
+
+        `fork_program`: a process beside ours runs programs, we do not; it is forked when it can still put on a
+        sandbox of its own.
+        """
         settings = certificate["sandbox"]
         kind = Kind(settings["kind"])
         for name in settings["off"]:
             self.lacking[name] = HOSTS_NETWORK if (kind, name) == (Kind.NETWORK, "network") else OFF
         self._try("cgroups", lambda: self._bound_groups(kind, settings["memory_kib"]))
         needs = Needs(certificate, kind)
+        scopes = landlock.SCOPES
+        if fork_program is not None:
+            _make_files(needs.writable)
+            fork_program(self)
+            kind, needs, scopes = Kind.GUEST, Needs(without_files(certificate), Kind.GUEST), landlock.ABSTRACT_SOCKETS
         _make_files(needs.writable)
         address = self._enter_root(needs)
         if "uts" not in self.lacking:
             socket.sethostname(certificate["name"])
         if certificate["traceable"] and "root" in self.lacking and not identity.may_trace_others():
             self.lacking.setdefault("uid", CORE)  # where there is a root, its files are that uid's already
-        self._try("uid", lambda: identity.take_uid(self._person.uid, needs.checked))
+        self._try("uid", lambda: identity.take_uid(self.person.uid, needs.checked))
         own_user = not {"user", "uid"} <= self.lacking.keys()
         self._try("limits", lambda: limits.apply(
             kind, memory_kib=settings["memory_kib"], maxmem_kib=settings["maxmem_kib"],
@@ -84,7 +103,8 @@ class Sandbox:
         identity.be_opaque(opaque="opaque" not in self.lacking)
         self._try("capabilities", identity.give_up_privileges)
         self._try("no-new-privs", identity.gain_no_privileges)
-        self._try("landlock", lambda: landlock.restrict(self._rules(needs, kind), tcp=kind is Kind.NETWORK))
+        self._try("landlock", lambda: landlock.restrict(
+            self._rules(needs, kind), tcp=kind is Kind.NETWORK, scopes=scopes))
         self._try("seccomp", lambda: seccomp.install(seccomp.compiled(kind, settings["seccomp"])))
         return address
 
@@ -100,7 +120,7 @@ class Sandbox:
             group.bound(self._pid, limits.of_all_processes(kind, memory_kib=memory_kib))
 
     def _begin_root(self) -> None:
-        self._root = Root(self._person.owners)
+        self._root = Root(self.person.owners)
         try:
             for path in view.interpreter():
                 self._root.give(path)
@@ -136,8 +156,8 @@ class Sandbox:
         self._root.give(HYPERCALLS, source=needs.endpoint)
         self._root.enter()
         self._root = None
-        if self._person.owners >= 0:
-            os.close(self._person.owners)
+        if self.person.owners >= 0:
+            os.close(self.person.owners)
 
     def _abandon_root(self) -> None:
         if self._root is not None:
@@ -183,6 +203,11 @@ class Needs:
         self.checked += [(path, os.R_OK) for path in view.interpreter()]
         if self.terminals:
             self.checked.append(("/dev/ptmx", os.R_OK | os.W_OK))
+
+
+def without_files(certificate: dict[str, Any]) -> dict[str, Any]:
+    """The certificate of a domain whose own process runs no file and is given none: its program is."""
+    return {**certificate, "kernel": "", "sandbox": {**certificate["sandbox"], "paths": []}}
 
 
 def _make_files(writable: list[str]) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from hvd.domains.sandbox.syscalls import POLICIES, REFUSED, Only
+from hvd.domains.sandbox.syscalls import ALL_BITS, POLICIES, REFUSED, Only
 from hvd.transport._native import seccomp_install
 from hvd.transport.sandbox import ACTIONS, Kind
 
@@ -23,7 +23,10 @@ ABSENT = f"{LIBRARY} is not installed: apt-get install libseccomp2"
 ALLOW, KILL_PROCESS, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000  # SCMP_ACT_*
 EQUAL, MASKED_EQUAL = 4, 7  # enum scmp_compare
 BAD_ARCHITECTURE, OPTIMISE, BINARY_TREE = 2, 8, 2  # enum scmp_filter_attr; CTL_OPTIMIZE's level 2
-ALL_BITS = (1 << 64) - 1
+
+
+PROGRAMS_ACTION = "eperm"
+"""A program that knows nothing of hvd tries what it may not, and goes on without."""
 
 
 class _Comparison(ctypes.Structure):
@@ -58,8 +61,8 @@ def compiled(kind: Kind, action: str) -> bytes:
         for name in sorted(policy.always):
             _add(library, context, name, ALLOW)
         for name, alternatives in policy.only.items():
-            for only in alternatives:
-                _add(library, context, name, ALLOW, only)
+            for alternative in alternatives:
+                _add(library, context, name, ALLOW, *([alternative] if isinstance(alternative, Only) else alternative))
         for name, code in REFUSED.items():
             if default != ERRNO | getattr(errno, code):  # that would be the default's own action, which it refuses
                 _add(library, context, name, ERRNO | getattr(errno, code))
@@ -73,6 +76,8 @@ def compile_filters(kinds: Iterable[Kind]) -> None:
     for kind in kinds:
         with suppress(OSError):  # each domain says so itself
             compiled(kind, ACTIONS[0])
+            if kind is Kind.PROGRAM:
+                compiled(kind, PROGRAMS_ACTION)
 
 
 def install(program: bytes) -> None:
@@ -80,17 +85,17 @@ def install(program: bytes) -> None:
     seccomp_install(program)
 
 
-def _add(library: ctypes.CDLL, context: Any, name: str, action: int, only: Only | None = None) -> None:
+def _add(library: ctypes.CDLL, context: Any, name: str, action: int, *all_of: Only) -> None:
     number = library.seccomp_syscall_resolve_name(name.encode())
     if number < 0:
         return  # not on this architecture, or younger than the library
-    comparisons = (_Comparison * 1)()
-    if only is not None and only.mask == ALL_BITS:
-        comparisons[0] = _Comparison(only.argument, EQUAL, only.value, 0)
-    elif only is not None:
-        comparisons[0] = _Comparison(only.argument, MASKED_EQUAL, only.mask, only.value)
-    count = 0 if only is None else 1
-    _checked(library.seccomp_rule_add_array(context, ctypes.c_uint32(action), number, count, comparisons))
+    comparisons = (_Comparison * max(1, len(all_of)))()
+    for place, only in enumerate(all_of):
+        if only.mask == ALL_BITS:
+            comparisons[place] = _Comparison(only.argument, EQUAL, only.value, 0)
+        else:
+            comparisons[place] = _Comparison(only.argument, MASKED_EQUAL, only.mask, only.value)
+    _checked(library.seccomp_rule_add_array(context, ctypes.c_uint32(action), number, len(all_of), comparisons))
 
 
 def _exported(library: ctypes.CDLL, context: Any) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 from hvd.broker.domain import Domain
 from hvd.broker.errors import Refused
 from hvd.transport.ids import DOM0
+from hvd.transport.kernels import is_program
 from hvd.transport.messages import DomainConfig
 from hvd.transport.sandbox import ACTIONS, LAYERS, Kind, in_force, split_path
 
@@ -25,6 +26,9 @@ def check(config: DomainConfig) -> None:
         for name in getattr(config, key):
             if name not in LAYERS:
                 raise Refused(errno.EINVAL, f"{key} names {name!r}; the layers are {', '.join(LAYERS)}")
+    if is_program(config.kernel) and (config.driver_domain or config.sandbox not in ("", Kind.PROGRAM)):
+        what = "serves no devices" if config.driver_domain else f"is in a sandbox of kind {Kind.PROGRAM}"
+        raise Refused(errno.EINVAL, f"kernel = {config.kernel!r} is a program, which {what}")
     for given in config.paths:
         if not split_path(given)[0].startswith("/"):
             raise Refused(errno.EINVAL, f"paths names {given!r}, which is not absolute")
@@ -32,6 +36,8 @@ def check(config: DomainConfig) -> None:
 
 def kind_of(domain: Domain) -> Kind:
     """What its system calls are chosen by. Domain 0 serves the consoles, whatever else it is."""
+    if is_program(domain.config.kernel):
+        return Kind.PROGRAM
     serves = domain.config.driver_domain or domain.domid == DOM0
     return Kind(domain.config.sandbox or (Kind.DRIVER if serves else Kind.GUEST))
 

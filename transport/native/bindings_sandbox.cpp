@@ -10,6 +10,13 @@ void bind_sandbox(nb::module_& m) {
     m.def("mount_tmpfs", [](const char* where, const char* options) { checked(sandbox::mount_tmpfs(where, options)); },
           "where"_a, "options"_a);
     m.def(
+        "mount_new",
+        [](const char* kind, const char* where, const char* options) { checked(sandbox::mount_new(kind, where, options)); },
+        "kind"_a, "where"_a, "options"_a);
+    m.def("mount_scratch", [](const char* where, const char* options) { checked(sandbox::mount_scratch(where, options)); },
+          "where"_a, "options"_a);
+    m.def("leave_namespaces", [](int flags) { checked(sandbox::leave_namespaces(flags)); }, "flags"_a);
+    m.def(
         "bind_mount",
         [](const char* source, const char* target, std::uint64_t attributes, int userns_fd) {
             checked(sandbox::bind_mount(source, target, attributes, userns_fd));
@@ -24,8 +31,8 @@ void bind_sandbox(nb::module_& m) {
     m.def("make_user_namespace", [](unsigned owner) { return checked(sandbox::make_user_namespace(owner)); }, "owner"_a);
     m.def("no_new_privileges", [] { checked(sandbox::no_new_privileges()); });
     m.def("set_dumpable", [](bool dumpable) { checked(sandbox::set_dumpable(dumpable)); }, "dumpable"_a);
-    m.def("drop_bounding_set", [] { checked(sandbox::drop_bounding_set()); });
-    m.def("drop_capabilities", [] { checked(sandbox::drop_capabilities()); });
+    m.def("drop_bounding_set", [](std::uint64_t kept) { checked(sandbox::drop_bounding_set(kept)); }, "kept"_a = 0);
+    m.def("drop_capabilities", [](std::uint64_t kept) { checked(sandbox::drop_capabilities(kept)); }, "kept"_a = 0);
     m.def("has_capability", [](unsigned number) { return checked(sandbox::has_capability(number)) != 0; }, "number"_a);
     m.def("landlock_abi", [] { return checked(sandbox::landlock_abi()); });
     m.def(

@@ -54,6 +54,19 @@ inline long mount_tmpfs(const char* where, const char* options) {
     return result_of(mount("hvd", where, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options));
 }
 
+/// A new file system of a kind that is no device's: proc, devpts. Which PID namespace a proc shows is the caller's.
+inline long mount_new(const char* kind, const char* where, const char* options) {
+    return result_of(mount(kind, where, kind, MS_NOSUID | MS_NOEXEC, options));
+}
+
+/// A tmpfs in which programs may be written and run.
+inline long mount_scratch(const char* where, const char* options) {
+    return result_of(mount("scratch", where, "tmpfs", MS_NOSUID | MS_NODEV, options));
+}
+
+/// Leave the namespaces of these CLONE_NEW* flags for new ones.
+inline long leave_namespaces(int flags) { return result_of(unshare(flags)); }
+
 /// Mounts `source`, with what is mounted below it, over `target`, with MOUNT_ATTR_* `attributes` from the first moment on.
 /// `userns_fd`: translate owners as that user namespace maps them; -1: not.
 inline long bind_mount(const char* source, const char* target, std::uint64_t attributes, int userns_fd) {
@@ -151,23 +164,34 @@ inline long no_new_privileges() { return result_of(prctl(PR_SET_NO_NEW_PRIVS, 1,
 
 inline long set_dumpable(bool dumpable) { return result_of(prctl(PR_SET_DUMPABLE, dumpable ? 1 : 0, 0, 0, 0)); }
 
-/// No program that is run later can have any capability. Whoever has no privilege now has nothing to drop.
-inline long drop_bounding_set() {
+/// No program that is run later can have any capability but those in `kept`, a mask of 1 << CAP_*. Whoever has no privilege
+/// now has nothing to drop.
+inline long drop_bounding_set(std::uint64_t kept) {
     for (unsigned long capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; ++capability) {
-        if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 && errno != EPERM) {
+        if ((kept >> capability & 1) == 0 && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 && errno != EPERM) {
             return -errno;
         }
     }
     return 0;
 }
 
-inline long drop_capabilities() {
+/// Of the capabilities that this thread has, those in `kept` stay.
+inline long drop_capabilities(std::uint64_t kept) {
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0) {
         return -errno;
     }
     __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-    std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> none{};
-    return result_of(syscall(SYS_capset, &header, none.data()));
+    std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> sets{};
+    if (syscall(SYS_capget, &header, sets.data()) != 0) {
+        return -errno;
+    }
+    for (std::size_t word = 0; word < sets.size(); ++word) {
+        auto& set = sets.at(word);
+        set.permitted &= static_cast<std::uint32_t>(kept >> 32 * word);
+        set.effective = set.permitted;
+        set.inheritable = 0;
+    }
+    return result_of(syscall(SYS_capset, &header, sets.data()));
 }
 
 /// Whether this thread may use a capability: CAP_*.

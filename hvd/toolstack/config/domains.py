@@ -12,8 +12,10 @@ from hvd.toolstack.config.policy_file import LABEL_SYNTAX, is_label
 from hvd.toolstack.config.problems import Place, shown
 from hvd.toolstack.config.sandboxes import read_sandbox
 from hvd.toolstack.config.table import Table
+from hvd.transport.kernels import is_program
 from hvd.transport.limits import HEARTBEAT_MS_LEAST
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
+from hvd.transport.sandbox import Kind
 
 MEMORY_MIB_MAX = 1 << 22
 VCPUS_MAX = 128
@@ -95,6 +97,7 @@ def read_domain(table: Table, kernels: Kernels, directory: Path) -> Draft:
         uuid=_uuid(table),
         **read_sandbox(table, directory),
     )
+    _check_program(table, config)
     table.finish()
     return Draft(table.place, config, after, disks, devices)
 
@@ -113,6 +116,20 @@ def _memory(table: Table, default: DomainConfig) -> Memory:
     if maxmem and maxmem < memory:
         table.report.wrong(table.at("maxmem"), f"at least memory, which is {memory}", shown(maxmem))
     return Memory(memory=memory, maxmem=maxmem)
+
+
+def _check_program(table: Table, config: DomainConfig) -> None:
+    """What a program, which knows nothing of hvd, has no use for; nothing of one that cannot be run anyway."""
+    if not is_program(config.kernel) or not os.access(config.kernel, os.X_OK):
+        return
+    disks = [device for device in config.devices if device.kind == "vbd"]
+    if config.driver_domain:
+        table.report.wrong(table.at("driver_domain"), "false, since its kernel is a program", "true")
+    if config.sandbox not in ("", Kind.PROGRAM):
+        table.report.wrong(table.at("sandbox"), f'"{Kind.PROGRAM}", since its kernel is a program', shown(config.sandbox))
+    if disks:
+        hint = "a program has files: give it some with paths"
+        table.report.wrong(table.at("disk"), "no disk, since its kernel is a program", f"{len(disks)} of them", hint)
 
 
 def _uuid(table: Table) -> str:

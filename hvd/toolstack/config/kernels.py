@@ -1,17 +1,21 @@
-"""Looks at a domain's kernel before anything is started: a Python file with `main(guest)`, or a name that leads to one.
+"""Looks at a domain's kernel before anything is started: a Python file with `main(guest)`, a name that leads to one, or
+a program.
 
 Nothing of the kernel is executed here; whether its imports work is known when its domain starts.
 """
 
 import ast
 import os
+import shutil
 import stat
 import warnings
 from pathlib import Path
 
 from hvd.toolstack.config.problems import Place, Report, nearest, shown
+from hvd.transport.kernels import PYTHON, is_program
 
 KERNEL_BYTES_MAX = 1 << 20
+ELF, SCRIPT = b"\x7fELF", b"#!"
 _GROUP = "hvd.kernels"
 _PROGRAMS = Path(__file__).parents[2] / "domains" / "programs"
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -35,12 +39,13 @@ class Kernels:
 
     def check(self, report: Report, place: Place, kernel: str) -> str:
         """What the wire's `DomainConfig.kernel` is for this value: an absolute path or the name itself."""
-        if "/" not in kernel and not kernel.endswith(".py"):
+        if "/" not in kernel and not kernel.endswith(PYTHON):
             _check_name(report, place, kernel)
             return kernel
         path = self._directory / kernel
         if path not in self._complaints:
-            self._complaints[path] = _complaint_about(path)
+            look = _complaint_about_program if is_program(str(path)) else _complaint_about
+            self._complaints[path] = look(path)
         if complaint := self._complaints[path]:
             report.wrong(place, *complaint)
         return str(path)
@@ -54,9 +59,15 @@ def _check_name(report: Report, place: Place, kernel: str) -> None:
 
     registered = [name for name in entry_points(group=_GROUP).names if ":" in name]
     if kernel not in registered:
-        expected = f"a Python file (….py), {', '.join(ours)}, an entry point of {_GROUP}, or module:function"
-        hint = nearest(kernel, [*ours, *registered]) or ("" if ":" in kernel else f'for a file write "{kernel}.py"')
+        ours_too = f"{', '.join(ours)}, an entry point of {_GROUP}, or module:function"
+        expected = f"a Python file (….py), the path of a program, {ours_too}"
+        hint = nearest(kernel, [*ours, *registered]) or ("" if ":" in kernel else _file_hint(kernel))
         report.wrong(place, expected, shown(kernel), hint)
+
+
+def _file_hint(kernel: str) -> str:
+    program = shutil.which(kernel)
+    return f'for the program write "{program}"' if program else f'for a file write "{kernel}.py"'
 
 
 def _names_a_module(kernel: str) -> bool:
@@ -71,6 +82,26 @@ def _names_a_module(kernel: str) -> bool:
         return find_spec(package) is not None
     except (ImportError, ValueError):
         return False
+
+
+def _complaint_about_program(path: Path) -> Complaint | None:
+    """Whoever runs it may see another file there, or none: then the domain says so."""
+    what = f"a program (a Python file with main(guest) ends in {PYTHON})"
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            start = file.read(len(ELF)) if is_file else b""
+    except PermissionError:
+        start = ELF if os.access(path, os.X_OK) else b""  # one that may be run and not read
+    except OSError as error:
+        return what, f"{shown(str(path))}: {error.strerror}"
+    if not start:
+        return what, f"{shown(str(path))}: it is no regular file, or empty"
+    if not os.access(path, os.X_OK):
+        return what, f"{shown(str(path))}: it is not executable"
+    if start != ELF and not start.startswith(SCRIPT):
+        return what, f"{shown(str(path))}: it is neither an ELF file nor begins with {SCRIPT.decode()}"
+    return None
 
 
 def _complaint_about(path: Path) -> Complaint | None:

@@ -1,0 +1,90 @@
+"""The first process of a domain that is a program: starts it, reaps, has its console, and says how it ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from types import FrameType
+
+from hvd.domains.guest import Guest, GuestShutdown
+from hvd.domains.kernel import KernelError
+from hvd.domains.program.launch import Launch
+from hvd.domains.program.terminal import Terminal
+from hvd.transport.sandbox import LAYERS
+
+AUTO_READY = False
+STATUS_BYTES_MAX = 4096
+IGNORED = re.compile(rb"^SigIgn:\t([0-9a-f]+)$", re.MULTILINE)
+
+
+class ProgramEnded(KernelError):
+    """A program failed, or was killed; the text says which and how."""
+
+
+class Init:
+    """The kernel of such a domain; `main` is called as any kernel's."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self._asked = False
+        self._status: int | None = None
+
+    def main(self, guest: Guest) -> None:
+        """Returns when the program has ended well. ProgramEnded, LaunchError; GuestShutdown when it was asked to stop."""
+        guest.wait(0)  # a spare sleeps here: the program is run by the domain
+        for name, reason in self._launch.lacking.items():
+            if name not in LAYERS:
+                guest.log(f"{guest.name}: its program has no {name}: {reason}")
+        signal.signal(signal.SIGCHLD, self._on_sigchld)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        self._launch.run()
+        terminal = Terminal(guest, self._launch.terminal)
+        guest.ready()
+        while self._status is None:
+            guest.wait(terminal.patience_s())
+            terminal.pump()
+        terminal.finish()
+        if self._asked:
+            raise GuestShutdown
+        if self._status:
+            raise ProgramEnded(f"{self._launch.program} {describe(self._status)}")
+
+    def _on_sigchld(self, number: int, frame: FrameType | None) -> None:
+        """Whoever has lost his parent is ours to reap, beside the program."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self._launch.pid:
+                self._status = os.waitstatus_to_exitcode(status)
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        """The toolstack asks the domain to stop: whoever ignores that, as a shell does, has its terminal hung up.
+
+        It has as long as the toolstack gives it; then the domain is killed.
+        """
+        self._asked = True
+        if self._status is None:
+            signals = (signal.SIGHUP,) if self._ignores(signal.SIGTERM) else (signal.SIGTERM,)
+            for each in (*signals, signal.SIGCONT):  # it may be stopped
+                os.kill(self._launch.pid, each)
+
+    def _ignores(self, number: int) -> bool:
+        if self._launch.status < 0:
+            return False
+        ignored = IGNORED.search(os.pread(self._launch.status, STATUS_BYTES_MAX, 0))
+        return ignored is not None and bool(int(ignored[1], 16) >> (number - 1) & 1)
+
+
+def describe(code: int) -> str:
+    """How a program ended, from its exit code or, negative, the signal that killed it."""
+    if code >= 0:
+        return f"exited with status {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
