@@ -15,7 +15,7 @@ from typing import Any
 
 from hvd.domains.program import network
 from hvd.domains.sandbox import identity, landlock, limits, program_view, seccomp
-from hvd.domains.sandbox.namespaces import map_user
+from hvd.domains.sandbox.namespaces import OFF, map_user
 from hvd.domains.sandbox.root import STAGE, Root
 from hvd.domains.sandbox.sandbox import Needs, Sandbox
 from hvd.transport._native import detach_mount, leave_namespaces, set_dumpable
@@ -58,7 +58,8 @@ class Confinement:
         network.set_up_loopback()
         status = self._open_status(process)
         os.close(process)
-        self._try("capabilities", lambda: identity.give_up_privileges(KEPT))
+        kept = 0 if OWN_USER in self.lacking else KEPT
+        self._try("capabilities", lambda: identity.give_up_privileges(kept))
         self._try("no-new-privs", identity.gain_no_privileges)
         die_with_parent(os.getppid())
         self._try("landlock", lambda: landlock.restrict(self._rules(), tcp=True))
@@ -102,6 +103,9 @@ class Confinement:
 
     def _be_root_at_home(self, process: int) -> None:
         """Root in a user namespace of our own, which the network belongs to unless it is the host's."""
+        if {"user", "uid"} & set(self._settings["off"]):
+            self.lacking[OWN_USER] = OFF
+            return
         outside = os.geteuid(), os.getegid()
         set_dumpable(True)  # else our files in /proc are root's, and root is not who we are
         try:

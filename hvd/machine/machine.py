@@ -19,6 +19,7 @@ from typing import Any
 from hvd.machine.broker_line import OUTBOX_MAX, BrokerLine
 from hvd.machine.children import Child, Children
 from hvd.machine.dumps import ENDED_BEFORE, Dumps
+from hvd.machine.halts import Halts
 from hvd.machine.held import Held
 from hvd.machine.processes import fork_process
 from hvd.machine.spawns import PATIENCE_S, Spawn, Spawns
@@ -90,6 +91,7 @@ class Machine:
         self._epoll = select.epoll()
         self._children = Children(self._epoll)
         self._dumps = Dumps(run_dir, self._children.add, self._report_live_core)
+        self._halts = Halts(self._children.add)
         self._watches = Watches(self._children)
         self._strikes = Strikes()
         self._brokers = 0
@@ -288,6 +290,8 @@ class Machine:
         if number == signal.SIGKILL:
             self._dumps.abandon(child, "it was killed while its core was written")
         child.signal(number)
+        if number in (signal.SIGSTOP, signal.SIGCONT):
+            self._halts.spread(child, number)
 
     def _report_end(self, domid: int, incarnation: int, how: str, core: str) -> None:
         self._ended[domid, incarnation] = how, core
@@ -308,6 +312,7 @@ class Machine:
             return
         self._children.remove(child)
         self._strikes.forget(child)
+        self._halts.forget(child)
         how = self._watches.describe_end(child.role, how)
         match child.role:
             case "domain":
@@ -317,6 +322,8 @@ class Machine:
                 self._ask_zygote()
             case "dumper":
                 self._dumps.ended(child, how)
+            case "halter":
+                self._halts.ended(child, how)
             case role if self._too_many_deaths(role, how):
                 self._stop = False
             case "broker":
@@ -399,6 +406,7 @@ class Machine:
             self._forget_link(link)
         self._spawns.clear()
         self._dumps.clear()
+        self._halts.clear()
         self._strikes = Strikes()
         self._broker_line = None
         self._ended.clear()

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import signal
-import site
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +19,9 @@ from hvd.toolstack.attacks.arena import Arena
 from hvd.toolstack.attacks.attack import Attack, Result, Seen
 from hvd.toolstack.cli.attack import list_attacks
 from hvd.toolstack.config import ConfigError
+from tests.nobody import nobody
 
 ONE_BY_ONE = Path(__file__).with_name("one_by_one.py")
-NOBODY = 1_800_000_000 + os.getpid()
-"""A user of this session's alone, of a number that no distribution gives out. The kernel counts descriptors on their
-way by user: with a higher limit than ours another session's attackers would leave us none ("Too many references")."""
 FEW_DESCRIPTORS = 4096
 """As many as a process has by default on some systems: the broker is not to run out of them sooner than its domains."""
 IS_ROOT = os.geteuid() == 0
@@ -64,50 +59,10 @@ def as_we_are() -> Iterator[Run]:
 
 @pytest.fixture(scope="module")
 def as_nobody() -> Iterator[Run]:
-    """With an interpreter that others may execute: the system's where ours lies in root's home."""
-    home = Path(tempfile.mkdtemp(prefix="hvd-nobody-", dir="/tmp"))
-    try:
-        home.chmod(0o755)
-        (home / "tmp").mkdir()
-        (home / "tmp").chmod(0o777)
-        python = interpreter_for_nobody(home)
-        if python is None:
+    with nobody() as somebody:
+        if somebody is None:
             pytest.skip("no interpreter of this version that other users may execute")
-        numbers = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        environment = {**os.environ, "HOME": str(home / "tmp"), "TMPDIR": str(home / "tmp"),
-                       "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
-        environment.pop("XDG_RUNTIME_DIR", None)
-        yield from attacker(["setpriv", *numbers, python, "-P"], FEW_DESCRIPTORS, environment)
-    finally:
-        shutil.rmtree(home)
-
-
-def interpreter_for_nobody(home: Path) -> str | None:
-    """Ours, or a virtual environment of the system's with our packages; None where neither can be."""
-    if runs_for_nobody(sys.executable):
-        return sys.executable
-    system = "/usr/bin/python3"
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    if not runs_for_nobody(system):
-        return None
-    made = subprocess.run([system, "-m", "venv", "--without-pip", home / "venv"], check=False, capture_output=True)
-    packages = home / "venv" / "lib" / version / "site-packages"
-    if made.returncode or not packages.is_dir():
-        return None
-    line = f"import site; site.addsitedir({site.getsitepackages()[0]!r})\n"
-    (packages / "hvd-tree.pth").write_text(line)
-    python = str(home / "venv" / "bin" / "python")
-    return python if runs_for_nobody(python, "import hvd.toolstack.attacks.suite") else None
-
-
-def runs_for_nobody(python: str, program: str = "") -> bool:
-    """Its children must be able to start it, too."""
-    if shutil.which("setpriv") is None:
-        return False
-    again = f"import subprocess, sys; {program or 'pass'}; subprocess.run([sys.executable, '-c', ''], check=True)"
-    numbers = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-    done = subprocess.run(["setpriv", *numbers, python, "-P", "-c", again], check=False, capture_output=True)
-    return done.returncode == 0
+        yield from attacker([*somebody.python, "-P"], FEW_DESCRIPTORS, somebody.environment)
 
 
 def judge(told: dict[str, Any] | None) -> None:

@@ -1,10 +1,12 @@
-"""What the kernel says of a domain's process: whether it runs or sleeps, on which CPU, and what time it has used."""
+"""What the kernel says of a domain's processes: whether one runs or all sleep, on which CPU, and what time they used."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 _STATE, _UTIME, _CUTIME_END, _PROCESSOR = 0, 11, 15, 36
 """Places in /proc/PID/stat behind the command's name (proc(5))."""
@@ -12,25 +14,40 @@ _STATE, _UTIME, _CUTIME_END, _PROCESSOR = 0, 11, 15, 36
 
 @dataclass(frozen=True, slots=True)
 class ProcessTimes:
-    """Of one process, the children it has waited for among its time."""
+    """Of a process and all that descend from it, those that were waited for among its time."""
 
     running: bool = False
     """On a CPU, or ready for one."""
     cpu: int | None = None
-    """The CPU it was on last."""
+    """The CPU that the first was on last."""
     seconds: float = 0.0
     """User and system time."""
 
 
 def process_times(pid: int | None) -> ProcessTimes:
     """All zero for a process that is gone, or that we may not see."""
-    if pid is None:
+    found = [each for member in family(pid) if (each := _of_one(member)) is not None]
+    if not found:
         return ProcessTimes()
+    return ProcessTimes(any(each.running for each in found), found[0].cpu, sum(each.seconds for each in found))
+
+
+def family(pid: int | None) -> list[int]:
+    """A process and all that descend from it: the whole of a domain, whose first process it is. [] for None."""
+    found = [] if pid is None else [pid]
+    for member in found:  # which grows meanwhile
+        with suppress(OSError):
+            for task in Path(f"/proc/{member}/task").iterdir():
+                found.extend(map(int, (task / "children").read_bytes().split()))
+    return found
+
+
+def _of_one(pid: int) -> ProcessTimes | None:
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
             fields = stat.read().rpartition(")")[2].split()
     except OSError:
-        return ProcessTimes()
+        return None
     ticks = sum(map(int, fields[_UTIME:_CUTIME_END]))
     return ProcessTimes(fields[_STATE] == "R", int(fields[_PROCESSOR]), ticks / _ticks_per_second())
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hvd.toolstack.cluster.process_times import ProcessTimes, process_times
+from hvd.toolstack.cluster.process_times import ProcessTimes, family, process_times
 
 if TYPE_CHECKING:
     from hvd.toolstack.cluster import Cluster, DomainInfo
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What one domain's process has used."""
+    """What one domain's processes have used."""
 
     times: ProcessTimes
     cpu_ns: int
-    """As the scheduler counts it: to the nanosecond, of threads that have not ended."""
+    """As the scheduler counts it: to the nanosecond, of threads that have not ended. Of several processes in ticks of
+    the clock, those that have ended too."""
     resident_kib: int
 
 
@@ -41,7 +42,9 @@ def take(cluster: Cluster) -> Snapshot:
 
 
 def _process(pid: int | None) -> Process:
-    return Process(process_times(pid), _cpu_ns(pid), _resident_kib(pid))
+    times, members = process_times(pid), family(pid)
+    cpu_ns = _cpu_ns(pid) if len(members) < 2 else int(times.seconds * 1e9)
+    return Process(times, cpu_ns, sum(map(_resident_kib, members)))
 
 
 def _cpu_ns(pid: int | None) -> int:
@@ -55,7 +58,7 @@ def _cpu_ns(pid: int | None) -> int:
     return used
 
 
-def _resident_kib(pid: int | None) -> int:
+def _resident_kib(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
