@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -69,9 +70,10 @@ class Init:
         """
         self._asked = True
         if self._status is None:
-            signals = (signal.SIGHUP,) if self._ignores(signal.SIGTERM) else (signal.SIGTERM,)
-            for each in (*signals, signal.SIGCONT):  # it may be stopped
-                os.kill(self._launch.pid, each)
+            last = signal.SIGHUP if self._ignores(signal.SIGTERM) else signal.SIGTERM
+            for each in (signal.SIGCONT, last):  # it may be stopped
+                with contextlib.suppress(ProcessLookupError):  # it ends just now
+                    os.kill(self._launch.pid, each)
 
     def _ignores(self, number: int) -> bool:
         if self._launch.status < 0:

@@ -40,7 +40,7 @@ class Kernels:
     def check(self, report: Report, place: Place, kernel: str) -> str:
         """What the wire's `DomainConfig.kernel` is for this value: an absolute path or the name itself."""
         if "/" not in kernel and not kernel.endswith(PYTHON):
-            _check_name(report, place, kernel)
+            self._check_name(report, place, kernel)
             return kernel
         path = self._directory / kernel
         if path not in self._complaints:
@@ -50,24 +50,24 @@ class Kernels:
             report.wrong(place, *complaint)
         return str(path)
 
+    def _check_name(self, report: Report, place: Place, kernel: str) -> None:
+        ours = shipped()
+        if kernel in ours or _names_a_module(kernel):
+            return
+        from importlib.metadata import entry_points  # slow to import, and rarely needed
 
-def _check_name(report: Report, place: Place, kernel: str) -> None:
-    ours = shipped()
-    if kernel in ours or _names_a_module(kernel):
-        return
-    from importlib.metadata import entry_points  # slow to import, and rarely needed
+        registered = [name for name in entry_points(group=_GROUP).names if ":" in name]
+        if kernel not in registered:
+            ours_too = f"{', '.join(ours)}, an entry point of {_GROUP}, or module:function"
+            expected = f"a Python file (….py), the path of a program, {ours_too}"
+            hint = nearest(kernel, [*ours, *registered]) or ("" if ":" in kernel else self._file_hint(kernel))
+            report.wrong(place, expected, shown(kernel), hint)
 
-    registered = [name for name in entry_points(group=_GROUP).names if ":" in name]
-    if kernel not in registered:
-        ours_too = f"{', '.join(ours)}, an entry point of {_GROUP}, or module:function"
-        expected = f"a Python file (….py), the path of a program, {ours_too}"
-        hint = nearest(kernel, [*ours, *registered]) or ("" if ":" in kernel else _file_hint(kernel))
-        report.wrong(place, expected, shown(kernel), hint)
-
-
-def _file_hint(kernel: str) -> str:
-    program = shutil.which(kernel)
-    return f'for the program write "{program}"' if program else f'for a file write "{kernel}.py"'
+    def _file_hint(self, kernel: str) -> str:
+        if (self._directory / kernel).is_file():
+            return f'for the program here write "./{kernel}"'
+        program = shutil.which(kernel)
+        return f'for the program write "{program}"' if program else f'for a file write "{kernel}.py"'
 
 
 def _names_a_module(kernel: str) -> bool:

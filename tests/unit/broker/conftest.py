@@ -71,7 +71,7 @@ class Board:
         self.pids = 100
 
     def create(self, name: str, **fields: Any) -> DomId:
-        return self.h.create(DomainConfig(name, "hvd:idle", **fields), self.now).domid
+        return self.h.create(DomainConfig(name, **{"kernel": "hvd:idle", **fields}), self.now).domid
 
     def started(self, dom: DomId) -> None:
         self.pids += 1

@@ -26,6 +26,8 @@ def report(board, dom, **lacking):
         ({"sandbox_off": ["rot"]}, "sandbox_off names 'rot'"),
         ({"sandbox_require": ["rot"]}, "sandbox_require names 'rot'"),
         ({"paths": ["relative"]}, "paths names 'relative'"),
+        ({"kernel": "/bin/sh", "driver_domain": True}, "is a program, which serves no devices"),
+        ({"kernel": "/bin/sh", "sandbox": "guest"}, "is a program, which is in a sandbox of kind program"),
     ],
 )
 def test_what_there_is_not_is_refused_and_named(board, fields, named):
@@ -37,7 +39,8 @@ def test_what_there_is_not_is_refused_and_named(board, fields, named):
 
 @pytest.mark.parametrize(
     ("fields", "kind"),
-    [({}, Kind.GUEST), ({"driver_domain": True}, Kind.DRIVER), ({"sandbox": "program"}, Kind.PROGRAM)],
+    [({}, Kind.GUEST), ({"driver_domain": True}, Kind.DRIVER), ({"sandbox": "program"}, Kind.PROGRAM),
+     ({"kernel": "/bin/sh"}, Kind.PROGRAM)],
 )
 def test_a_domain_is_of_the_kind_that_its_config_says(board, fields, kind):
     assert sandboxes.kind_of(board.h.domains[board.create("guest", **fields)]) is kind

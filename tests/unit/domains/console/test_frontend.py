@@ -267,3 +267,19 @@ def test_typing_that_arrives_while_a_write_waits_is_not_missed(line, impatient):
     line.console.write(b"y")
     thread.join()
     assert line.console.read() == b"typed"
+
+
+def test_what_is_put_waits_for_nobody_and_says_how_much_has_no_room(line):
+    assert line.console.put(b"x" * OUT_SIZE) == line.console.waiting == 0
+    assert line.console.put(b"y" * 100) == line.console.waiting == 100
+    assert line.take() == b"x" * OUT_SIZE
+    line.domain.wait(0)
+    assert line.console.waiting == 0
+    assert line.take() == b"y" * 100
+
+
+def test_of_what_is_put_and_never_taken_the_oldest_is_lost(line):
+    for written in LINES:
+        line.console.put(written)
+    assert line.console.waiting <= CONSOLE_BACKLOG_BYTES_MAX
+    assert line.console.undelivered().endswith(LINES[-1])

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from hvd.toolstack.cluster.process_times import ProcessTimes, process_times
+from hvd.toolstack.cluster.process_times import ProcessTimes, family, process_times
 
 
 def test_we_run_on_one_of_our_cpus_and_have_used_time():
@@ -27,3 +27,26 @@ def test_a_process_that_sleeps_does_not_run():
 
 def test_nobody_has_used_nothing():
     assert process_times(None) == process_times(2**22 + 1) == ProcessTimes()
+
+
+SPENDS = """
+import os, time
+os.fork() or os.fork()
+end = time.process_time() + 0.2
+while time.process_time() < end:
+    pass
+print(flush=True)
+time.sleep(1000)
+"""
+
+
+def test_the_time_of_all_that_descend_from_a_process_is_its():
+    with subprocess.Popen([sys.executable, "-c", SPENDS], stdout=-1) as child:
+        assert child.stdout is not None
+        for _ in range(3):
+            child.stdout.readline()
+        members = family(child.pid)
+        assert members[0] == child.pid and len(members) == 3
+        assert process_times(child.pid).seconds >= 0.5
+        for member in members[::-1]:
+            os.kill(member, 9)

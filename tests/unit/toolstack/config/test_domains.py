@@ -290,3 +290,16 @@ def test_what_is_wrong_with_a_sandbox_is_named_with_its_line(
 ) -> None:
     wrong = problem(DOMAIN + line + "\n")
     assert (wrong.line, expected in wrong.expected, found in wrong.found) == (4, True, True), wrong
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("driver_domain = true", "false, since its kernel is a program"),
+        ('sandbox = "guest"', '"program", since its kernel is a program'),
+        ('disk = ["format=raw,vdev=xvda,access=rw,target=a.img"]', "no disk, since its kernel is a program"),
+    ],
+)
+def test_what_a_program_has_no_use_for_is_refused(problem: Callable[[str], Problem], line: str, expected: str) -> None:
+    wrong = problem(f'[[domain]]\nname = "ivi"\nkernel = "/bin/sh"\n{line}\n')
+    assert (wrong.line, wrong.expected) == (4, expected)

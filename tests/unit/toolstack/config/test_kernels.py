@@ -1,5 +1,6 @@
 """Which files and names are kernels, found out without running any."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,47 @@ def test_a_kernel_that_does_not_compile_is_told_with_its_line(
     told = kernel_problem(source)
     assert told.expected == "a Python file that compiles"
     assert found in told.found
+
+
+@pytest.mark.parametrize("source", [b"\x7fELF and more", b"#!/bin/sh\necho hi\n"], ids=["elf", "script"])
+def test_any_program_is_a_kernel(cluster: Callable[[str], ClusterConfig], directory: Path, source: bytes) -> None:
+    (directory / "tool").write_bytes(source)
+    (directory / "tool").chmod(0o755)
+    assert cluster(DOMAIN.format("./tool")).domain("ivi").kernel == str(directory / "tool")
+
+
+@pytest.mark.parametrize(
+    ("source", "mode", "found"),
+    [
+        (b"#!/bin/sh\n", 0o644, "it is not executable"),
+        (b"def main(guest): ...\n", 0o755, "it is neither an ELF file nor begins with #!"),
+        (b"", 0o755, "it is no regular file, or empty"),
+        (None, 0, "No such file or directory"),
+    ],
+)
+def test_what_is_no_program_is_told_with_the_line_and_why(
+    problem: Callable[[str], Problem], directory: Path, source: bytes | None, mode: int, found: str
+) -> None:
+    if source is not None:
+        (directory / "tool").write_bytes(source)
+        (directory / "tool").chmod(mode)
+    told = problem(DOMAIN.format("./tool"))
+    assert (told.key, told.line) == ('domain[0] "ivi".kernel', 3)
+    assert told.expected == "a program (a Python file with main(guest) ends in .py)"
+    assert told.found == f'"{directory / "tool"}": {found}'
+
+
+def test_a_directory_is_no_program(problem: Callable[[str], Problem], directory: Path) -> None:
+    (directory / "tools").mkdir()
+    assert "Is a directory" in problem(DOMAIN.format("./tools")).found
+
+
+def test_a_program_that_is_named_without_its_path_is_told_with_it(
+    problem: Callable[[str], Problem], directory: Path
+) -> None:
+    (directory / "tool").touch()
+    assert problem(DOMAIN.format("tool")).hint == 'for the program here write "./tool"'
+    assert problem(DOMAIN.format("sh")).hint == f'for the program write "{shutil.which("sh")}"'
 
 
 def test_a_kernel_is_looked_at_but_not_run(cluster: Callable[[str], ClusterConfig], directory: Path) -> None:
