@@ -177,6 +177,12 @@ SANDBOX = [
           STOPPED),
     Bound("domains.sandbox.limits", "PROGRAM_PROCESSES_MAX", "processes and threads of one that starts programs",
           "EAGAIN", f"{SANDBOX_TESTS}::test_a_program_domain_has_so_many_processes_and_no_more"),
+    Bound("domains.sandbox.program_view", "SCRATCH_INODES",
+          "files in what is a program's own (and no more bytes than its `memory`)", "ENOSPC",
+          "tests/process/test_programs.py::test_what_is_its_own_is_no_larger_than_its_memory"),
+    Bound("hvd.machine.halts", "TRIES_MAX", "attempts to stop all processes of a domain that is paused",
+          "its first process is stopped, the others run", "tests/unit/machine/test_halts.py::"
+          "test_one_that_fails_is_tried_again_so_often"),
     Bound("domains.sandbox.limits", "FILE_BYTES_MAX", "bytes of a file that a guest writes by itself", "EFBIG",
           f"{SANDBOX_TESTS}::test_a_file_that_a_guest_writes_has_an_end"),
     Bound("transport.sandbox", "RESERVED_KIB", "KiB of private memory of a process beside its `memory`", "ENOMEM",

@@ -1,4 +1,4 @@
-"""Hostile code that is run as a program, by the system's Python, and has nothing of hvd: `program.py FUNCTION ARGUMENT...`.
+"""Hostile code that the system's Python runs as a program, with nothing of hvd: `program.py FUNCTION ARGUMENT...`.
 
 Its last line says what came of it, as that of the other hostile domains does in XenStore.
 """

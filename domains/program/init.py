@@ -32,7 +32,7 @@ class Init:
         self._status: int | None = None
 
     def main(self, guest: Guest) -> None:
-        """Returns when the program has ended well. ProgramEnded, LaunchError; GuestShutdown when it was asked to stop."""
+        """Returns when the program has ended well. ProgramEnded, LaunchError; GuestShutdown if it was asked to stop."""
         guest.wait(0)  # a spare sleeps here: the program is run by the domain
         for name, reason in self._launch.lacking.items():
             if name not in LAYERS:

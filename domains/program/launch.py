@@ -1,4 +1,4 @@
-"""The process that is to be the program: forked while its domain may still make mounts and namespaces, held until it may run.
+"""The process that is to be the program: forked while its domain may still make namespaces, held until it may run.
 
 The domain's first process, init, goes on into the sandbox of any guest, and so can neither fork nor run anything.
 This one builds a sandbox of its own beside that (`confinement.py`), tells init over a socket how that went, with a

@@ -27,7 +27,7 @@ class Terminal:
         self._typed = b""
         """What the terminal did not take yet."""
         self._held_since_ns: int | None = None
-        """When the console stopped taking output; the program's next is not read before it does, or a second is over."""
+        """When the console stopped taking output; the next is not read before it does, or a second is over."""
         self._stalled = False
         self._interest = select.EPOLLIN
         self._events = select.epoll()

@@ -54,7 +54,7 @@ class Root:
             self._given.append(path)
 
     def give_system(self, path: str, *, translated: bool = True) -> None:
-        """As `give`, but a link stays one: /lib leads to usr/lib. `translated`: what is root's there is the domain's."""
+        """As `give`, but a link stays one: /lib leads to usr/lib. `translated`: what is root's is the domain's."""
         if not os.path.islink(path):
             self.give(path, translated=translated)
         elif not self._is_shown(path):

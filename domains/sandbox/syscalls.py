@@ -5,6 +5,7 @@ A name that an architecture or libseccomp does not know is left out. What is not
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,12 +34,16 @@ class Only(NamedTuple):
     mask: int = ALL_BITS
 
 
+Alternative = Only | tuple[Only, ...]
+"""One condition, or several at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Unconditional calls by name; those that depend on arguments, with the alternatives: one `Only`, or several at once."""
+    """Unconditional calls by name; those that depend on arguments, with the alternatives."""
 
     always: frozenset[str]
-    only: dict[str, tuple[Only | tuple[Only, ...], ...]]
+    only: Mapping[str, Sequence[Alternative]]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -126,7 +131,7 @@ _GUEST_ONLY = {
     "prlimit64": _first(0, 0),
     "clone": (Only(0, CLONE_THREAD, CLONE_THREAD),),
 }
-_PROGRAM_ONLY = {
+_PROGRAM_ONLY: dict[str, Sequence[Alternative]] = {
     "clone": (Only(0, 0, NEW_NAMESPACES),),
     "socket": (
         *_first(0, AF_UNIX, AF_INET, AF_INET6, AF_PACKET),

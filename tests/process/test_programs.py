@@ -30,11 +30,12 @@ from hvd.transport.messages import DomainConfig, RestartPolicy, StoreRead
 from tests.nobody import nobody
 
 DEADLINE_S = 60.0
+BASH = Path("/bin/bash")
 PYTHON, SH = "/usr/bin/python3", "/bin/sh"
 NO_RESTART = RestartPolicy(limit=0)
 Start = Callable[..., Domain]
 
-pytestmark = pytest.mark.skipif(not os.path.exists(PYTHON), reason=f"there is no {PYTHON}")
+pytestmark = pytest.mark.skipif(not Path(PYTHON).exists(), reason=f"there is no {PYTHON}")
 
 
 @pytest.fixture
@@ -136,7 +137,8 @@ def test_a_program_that_cannot_be_run_is_told(start: Start, tmp_path: Path) -> N
     (tmp_path / "data").write_text("nothing to run")
     (tmp_path / "data").chmod(0o755)
     tmp_path.chmod(0o755)
-    assert ended(start(str(tmp_path / "data"))) == f"crash: {tmp_path}/data cannot be run: {tmp_path}/data: Exec format error"
+    path = str(tmp_path / "data")
+    assert ended(start(path)) == f"crash: {path} cannot be run: {path}: Exec format error"
 
 
 def test_a_crashed_program_is_run_again_by_the_policy_of_its_domain(cluster: Cluster, start: Start) -> None:
@@ -166,10 +168,11 @@ def test_it_starts_with_clean_descriptors_signals_and_a_session_of_its_own(start
         import os, re
         status = open("/proc/self/status").read()
         signals = {name: int(re.search(rf"{name}:\\t(.*)", status)[1], 16) for name in ("SigBlk", "SigIgn")}
-        print(sorted(os.listdir("/proc/self/fd")), signals["SigBlk"], signals["SigIgn"] & ~(1 << 12 | 1 << 24 | 3 << 31))
+        ignored = signals["SigIgn"] & ~(1 << 12 | 1 << 24 | 3 << 31)  # Python's SIGPIPE, SIGXFSZ; what is libc's own
+        print(sorted(os.listdir("/proc/self/fd")), signals["SigBlk"], ignored)
         print(os.getsid(0) == os.getpid() == os.getpgrp() == os.tcgetpgrp(0), os.ttyname(0), os.getcwd())
         print(*sorted(os.environ))
-    """  # Python itself ignores SIGPIPE and SIGXFSZ, posix_spawn libc's own; descriptor 3 is the directory that is listed
+    """  # descriptor 3 is the directory that is listed
     assert printed(in_python(start, source)) == textwrap.dedent("""\
         ['0', '1', '2', '3'] 0 0
         True /dev/pts/0 /
@@ -289,7 +292,7 @@ def test_a_shutdown_is_a_sigterm_that_it_may_clean_up_at(start: Start) -> None:
 
 
 def test_a_shell_which_ignores_sigterm_is_hung_up(cluster: Cluster, start: Start) -> None:
-    domain = start("/bin/bash", "-i") if os.path.exists("/bin/bash") else start(SH, "-i")
+    domain = start("/bin/bash", "-i") if BASH.exists() else start(SH, "-i")
     domain.wait_ready(DEADLINE_S)
     with Console(cluster, domain) as console:
         console.read_until(r"[$#] $")
@@ -316,13 +319,14 @@ def test_a_reboot_runs_it_again(start: Start) -> None:
 
 @pytest.mark.parametrize("how", ["destroy", "kill"])
 def test_nothing_of_it_is_left_when_its_domain_ends(start: Start, how: str) -> None:
-    domain = start(SH, "-c", "setsid sleep 1000 & (setsid sleep 1000 &) ; sleep 1000 & echo up; wait", on_crash="destroy")
+    script = "setsid sleep 1000 & (setsid sleep 1000 &) ; sleep 1000 & echo up; wait"
+    domain = start(SH, "-c", script, on_crash="destroy")
     domain.wait_ready(DEADLINE_S)
     until(lambda: "up" in domain.console_log() and len(family(domain.pid)) == 5, "all of its processes")
     members = family(domain.pid)
     getattr(domain, how)()
     domain.wait_gone(DEADLINE_S)
-    assert not [pid for pid in members if os.path.exists(f"/proc/{pid}")]
+    assert not [pid for pid in members if Path(f"/proc/{pid}").exists()]
 
 
 # ---- pause -----------------------------------------------------------------------------------------------------------
@@ -424,6 +428,25 @@ def test_it_has_no_more_memory_than_its_domain(start: Start) -> None:
     assert "MemoryError" in domain.console_log()
 
 
+def test_what_is_its_own_is_no_larger_than_its_memory(start: Start) -> None:
+    source = """
+        import itertools
+        try:
+            with open("/tmp/large", "wb") as large:
+                while True:
+                    large.write(bytes(1 << 20))
+        except OSError as error:
+            print(error.strerror)
+        open("/tmp/large", "w").close()
+        try:
+            for number in itertools.count():
+                open(f"/run/{number}", "w").close()
+        except OSError as error:
+            print(error.strerror, number > 60000)
+    """
+    assert printed(in_python(start, source, memory=32)) == "No space left on device\nNo space left on device True\n"
+
+
 # ---- its console -----------------------------------------------------------------------------------------------------
 
 
@@ -498,9 +521,9 @@ def test_all_of_it_holds_without_root() -> None:
     with nobody() as somebody:  # what it leaves behind this session looks for, which may see everybody's processes
         if somebody is None:
             pytest.skip("no interpreter of this version that other users may execute")
+        options = ["-q", "-x", "--noconftest", "-o", f"cache_dir={somebody.home}/cache"]
         done = subprocess.run(
-            [*somebody.python, "-P", "-m", "pytest", "-q", "-x", "--noconftest", "-o", f"cache_dir={somebody.home}/cache",
-             __file__], check=False,
+            [*somebody.python, "-P", "-m", "pytest", *options, __file__], check=False,
             cwd=Path(__file__).parents[2], env=somebody.environment, text=True, capture_output=True, timeout=580,
         )  # fmt: skip
     sys.stdout.write(done.stdout)

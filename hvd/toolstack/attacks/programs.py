@@ -29,9 +29,9 @@ ENOUGH = 20
 
 def _program(arena: Arena, function: str, *args: object, off: tuple[str, ...] = (), **fields: Any) -> Domain:
     """A domain in which this function of domains/hostile/program.py has been run."""
-    code = os.path.realpath(CODE)
+    name, code = f"program-{function.replace('_', '-')}-{next(NUMBERS)}", os.path.realpath(CODE)
     config = DomainConfig(
-        f"program-{function.replace('_', '-')}-{next(NUMBERS)}", PYTHON, args=["-I", code, function, *map(str, args)], paths=[code],
+        name, PYTHON, args=["-I", code, function, *map(str, args)], paths=[code],
         **{"on_crash": "preserve", "on_poweroff": "preserve", "sandbox_off": list(off), **fields},
     )  # fmt: skip
     domain = arena.add(config)
@@ -118,10 +118,10 @@ ATTACKS: list[Attack] = [
     *attacks_on("a program kills its init", ("pid", "landlock"), _kill_init),
     *attacks_on("a program makes a namespace", ("seccomp",),
                 _by_its_own_word("make_user_namespace", "it has a user namespace")),
-    *attacks_on("a program mounts", ("capabilities", "landlock", "seccomp"), _by_its_own_word("mount", "it has mounted"),
-                also_off=("uid",), as_root=True),
+    *attacks_on("a program mounts", ("capabilities", "landlock", "seccomp"),
+                _by_its_own_word("mount", "it has mounted"), also_off=("uid",), as_root=True),
     *attacks_on("a program connects to the host", ("network", "landlock"), _connect),
     *attacks_on("a program's fork bomb", ("limits", "cgroups"), _fork_bomb),
     Attack("a program escapes a pause", "machine", _escape(Domain.pause), _escape(_stop_first),
            "only its init is stopped"),
-] if os.path.exists(PYTHON) else []  # fmt: skip
+] if Path(PYTHON).exists() else []  # fmt: skip

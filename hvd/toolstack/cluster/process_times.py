@@ -1,4 +1,4 @@
-"""What the kernel says of a domain's processes: whether one runs or all sleep, on which CPU, and what time they used."""
+"""What the kernel says of a domain's processes: whether any runs, on which CPU, and what time they have used."""
 
 from __future__ import annotations
 

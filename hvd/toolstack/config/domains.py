@@ -126,7 +126,8 @@ def _check_program(table: Table, config: DomainConfig) -> None:
     if config.driver_domain:
         table.report.wrong(table.at("driver_domain"), "false, since its kernel is a program", "true")
     if config.sandbox not in ("", Kind.PROGRAM):
-        table.report.wrong(table.at("sandbox"), f'"{Kind.PROGRAM}", since its kernel is a program', shown(config.sandbox))
+        expected = f'"{Kind.PROGRAM}", since its kernel is a program'
+        table.report.wrong(table.at("sandbox"), expected, shown(config.sandbox))
     if disks:
         hint = "a program has files: give it some with paths"
         table.report.wrong(table.at("disk"), "no disk, since its kernel is a program", f"{len(disks)} of them", hint)

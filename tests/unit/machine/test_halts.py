@@ -91,7 +91,7 @@ def test_what_a_domain_has_started_is_stopped_and_let_go_on(domain: Child) -> No
         domain.signal(number)
         machine.halts.spread(domain, number)
         machine.reap()
-        until(lambda: state(child) == expected)
+        until(lambda expected=expected: state(child) == expected)  # type: ignore[misc]
     assert not machine.halters
 
 
