@@ -41,6 +41,10 @@ class Confinement:
         self._sandbox = sandbox
         self._needs = Needs(certificate, Kind.PROGRAM)
         self.lacking: dict[str, str] = dict(sandbox.lacking)
+        self.taps: list[int] = []
+        """A TAP for each of the domain's devices, which may be a network interface, in our network namespace."""
+        self.no_taps = ""
+        """Why there are fewer."""
 
     def leave_mounts(self) -> None:
         """What init mounts from here on is not ours, and the reverse."""
@@ -50,12 +54,15 @@ class Confinement:
     def put_on(self) -> tuple[int, int, int]:
         """All of it: (master, slave) of a terminal, and our /proc/PID/status, or -1. OSError when we may not go on."""
         process = self._own_directory()
+        taps = network.Taps(None if {"uid", "mount"} & self.lacking.keys() else (self._uid, self._uid))
         master, slave = self._enter_root()
         self._limit()
         if "uid" not in self.lacking:
             identity.take_uid(self._uid, self._needs.checked)
         self._be_root_at_home(process)
         network.set_up_loopback()
+        self.taps = taps.open(min(len(self._certificate["devices"]), network.TAPS_MAX))
+        self.no_taps = taps.refusal or f"{network.TAPS_MAX} are the most"
         status = self._open_status(process)
         os.close(process)
         kept = 0 if OWN_USER in self.lacking else KEPT

@@ -11,6 +11,7 @@ from types import FrameType
 from hvd.domains.guest import Guest, GuestShutdown
 from hvd.domains.kernel import KernelError
 from hvd.domains.program.launch import Launch
+from hvd.domains.program.network import Pumped
 from hvd.domains.program.terminal import Terminal
 from hvd.transport.sandbox import LAYERS
 
@@ -39,7 +40,10 @@ class Init:
                 guest.log(f"{guest.name}: its program has no {name}: {reason}")
         signal.signal(signal.SIGCHLD, self._on_sigchld)
         signal.signal(signal.SIGTERM, self._on_sigterm)
-        self._launch.run()
+        pumped = [device for device in guest.devices() if isinstance(device, Pumped)]
+        self._launch.run([device.interface for device in pumped])
+        for device, tap in zip(pumped, self._launch.taps, strict=False):
+            device.pump(tap)
         terminal = Terminal(guest, self._launch.terminal)
         guest.ready()
         while self._status is None:

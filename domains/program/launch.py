@@ -8,16 +8,20 @@ terminal's master side and its own /proc/PID/status, and waits for the word to r
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
 import socket
 import sys
 import termios
+from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any, NoReturn
 
 from hvd.domains.kernel import KernelError
 from hvd.domains.program.confinement import Confinement
+from hvd.domains.program.network import Interface, make_tap
 from hvd.domains.sandbox.sandbox import Sandbox
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
 
@@ -48,6 +52,8 @@ class Launch:
         """Its /proc/PID/status, which stays readable when it runs the program; -1 where there is no /proc."""
         self.lacking: dict[str, str] = {}
         """What its own sandbox does without, with the reasons."""
+        self.taps: list[int] = []
+        """TAPs in the program's network namespace, of no device before `run`."""
         self._failure = ""
 
     def fork(self, sandbox: Sandbox) -> None:
@@ -66,20 +72,21 @@ class Launch:
         """Wait until its sandbox is on: what that does without. If it failed, `run` says so."""
         received = receive_message(self._link)
         match received:
-            case ([verb, dict() as lacking], [terminal, *status]) if verb == CONFINED:
+            case ([verb, dict() as lacking, bool() as with_status], [terminal, *others]) if verb == CONFINED:
                 self.lacking, self.terminal = lacking, terminal
-                self.status = status[0] if status else -1
+                self.status = others.pop(0) if with_status else -1
+                self.taps = others
             case ([_, str() as failure], []):
                 self._failure = failure
             case _:
                 self._failure = "whoever was to run it has died"
         return self.lacking
 
-    def run(self) -> None:
-        """Let it run the program; returns when it does. LaunchError when there is no running it."""
+    def run(self, interfaces: Sequence[Interface]) -> None:
+        """Let it make these of the first TAPs, and run the program; returns when it does. LaunchError if it cannot."""
         if not self._failure:
             with contextlib.suppress(BrokenPipeError):  # it is dead, and we shall hear of it
-                send_message(self._link, [RUN])
+                send_message(self._link, [RUN, [list(astuple(interface)) for interface in interfaces]])
             received = receive_message(self._link)
             self._failure = "" if received is None else str(received[0][1])
         self._link.close()
@@ -96,10 +103,12 @@ def _be_the_program(certificate: dict[str, Any], sandbox: Sandbox, link: socket.
         send_message(link, [APART])
         terminal, slave, status = confinement.put_on()
         told = tuple(descriptor for descriptor in (terminal, status) if descriptor >= 0)
-        send_message(link, [CONFINED, confinement.lacking], told)
+        send_message(link, [CONFINED, confinement.lacking, status >= 0], (*told, *confinement.taps))
         for descriptor in told:
             os.close(descriptor)
-        if receive_message(link) is not None:
+        received = receive_message(link)
+        if received is not None:
+            _make_interfaces(confinement, [Interface(*fields) for fields in received[0][1]])
             _take_terminal(slave)
             _forget_signals()
             _keep_only(link.fileno())
@@ -113,6 +122,13 @@ def _be_the_program(certificate: dict[str, Any], sandbox: Sandbox, link: socket.
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(NO_SUCH_COMMAND)
+
+
+def _make_interfaces(confinement: Confinement, interfaces: list[Interface]) -> None:
+    if len(interfaces) > len(confinement.taps):
+        raise OSError(errno.ENODEV, f"its vif takes a TAP device: {confinement.no_taps}; hvd doctor says more")
+    for descriptor, interface in zip(confinement.taps, interfaces, strict=False):
+        make_tap(descriptor, interface)
 
 
 def _keep_only(*descriptors: int) -> None:
