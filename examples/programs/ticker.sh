@@ -3,6 +3,6 @@
 trap 'echo "asked to stop"; exit 0' TERM
 for tick in 1 2 3 4 5; do
     echo "tick $tick of process $$" | tee -a "$(dirname "$0")/notes"
-    sleep 0.2
+    sleep 0.6
 done
 exit 3

@@ -329,6 +329,47 @@ def test_nothing_of_it_is_left_when_its_domain_ends(start: Start, how: str) -> N
     assert not [pid for pid in members if Path(f"/proc/{pid}").exists()]
 
 
+# ---- while others die -----------------------------------------------------------------------------------------------
+
+
+def test_a_brokers_death_is_nothing_to_a_program_that_runs_or_is_paused(cluster: Cluster, start: Start) -> None:
+    domain = start(SH, "-c", "while :; do echo tick; sleep 0.05; done")
+    domain.wait_ready(DEADLINE_S)
+
+    def ticks() -> int:
+        return domain.console_log().count("tick")
+
+    def broker_dies() -> None:
+        with cluster.events() as events:
+            os.kill(cluster.info()["broker_pid"], 9)
+            assert events.next_until(time.monotonic() + DEADLINE_S) is not None
+
+    until(lambda: ticks() > 0, "it to tick")
+    broker_dies()
+    before = ticks()
+    until(lambda: ticks() > before + 3, "it to go on")
+    domain.pause()
+    pid = domain.pid
+    assert pid is not None
+    until(lambda: all_stopped(pid), "it to stop")
+    broker_dies()
+    assert all_stopped(pid) and domain.state is DomainState.PAUSED
+    domain.unpause()
+    before = ticks()
+    until(lambda: ticks() > before + 3, "it to go on")
+    assert domain.incarnation == 1
+
+
+def test_a_spare_of_a_program_runs_it_when_it_takes_over(start: Start) -> None:
+    domain = start(SH, "-c", "echo begun; exec sleep 1000", spare=True, on_crash="restart")
+    domain.wait_until(lambda info: info.ready and info.spare == "stands by", "a spare to stand by", DEADLINE_S)
+    until(lambda: "begun" in domain.console_log(), "its first line")
+    assert domain.console_log().count("begun") == 1
+    domain.kill()
+    domain.wait_until(lambda info: info.incarnation > 1 and info.ready, "its spare to take over", DEADLINE_S)
+    until(lambda: domain.console_log().count("begun") == 2, "its second line")
+
+
 # ---- pause -----------------------------------------------------------------------------------------------------------
 
 

@@ -44,6 +44,12 @@ def test_a_guest_of_ours_is_read_whole(here):
     ]
 
 
+def test_what_a_kernel_gets_on_its_command_line_are_a_programs_arguments(here):
+    (here / "shell.cfg").write_text('name = "shell"\nkernel = "/bin/sh"\ncmdline = "-e"\nextra = "/srv/run fast"\n')
+    config, warnings = load_xl_cfg(here / "shell.cfg", {}, {})
+    assert (config.kernel, config.args, warnings) == ("/bin/sh", ["-e", "/srv/run", "fast"], ())
+
+
 def test_a_kernel_that_cannot_be_booted_is_refused_by_name(here):
     problems = wrong(FILES / "driver-domain.cfg")
     assert [(p.key, p.line) for p in problems] == [("kernel", 4), ("disk[0].target", 13)]
