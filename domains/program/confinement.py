@@ -58,7 +58,7 @@ class Confinement:
         master, slave = self._enter_root()
         self._limit()
         if "uid" not in self.lacking:
-            identity.take_uid(self._uid, self._needs.checked)
+            identity.take_uid(self._uid, self._needs.given)
         self._be_root_at_home(process)
         network.set_up_loopback()
         self.taps = taps.open(min(len(self._certificate["devices"]), network.TAPS_MAX))
@@ -88,10 +88,25 @@ class Confinement:
 
     def _enter_root(self) -> tuple[int, int]:
         """A terminal, in a root of our own or in the host's."""
-        if "root" in self.lacking:
-            return pty.openpty()
-        owner = (self._uid, self._uid if "uid" not in self.lacking else os.getegid())
+        if "root" not in self.lacking:
+            try:
+                return self._make_root()
+            except OSError as error:
+                self.lacking["root"] = str(error.strerror)
+        return pty.openpty()
+
+    def _make_root(self) -> tuple[int, int]:
         root = Root(self._sandbox.person.owners)
+        try:
+            terminal = self._furnish(root)
+            root.enter()
+        except OSError:
+            root.abandon()
+            raise
+        return terminal
+
+    def _furnish(self, root: Root) -> tuple[int, int]:
+        owner = (self._uid, self._uid if "uid" not in self.lacking else os.getegid())
         self.lacking |= program_view.build(root, self._certificate["name"], owner, self._settings["memory"])
         for path in self._needs.readable:
             if not program_view.shows(path):
@@ -99,9 +114,7 @@ class Confinement:
         root.hide(self._needs.run_dir)
         for path in self._needs.writable:
             root.give(path, writable=True)
-        terminal = program_view.open_console(owner)
-        root.enter()
-        return terminal
+        return program_view.open_console(owner)
 
     def _limit(self) -> None:
         own_user = not {"user", "uid"} <= self.lacking.keys()

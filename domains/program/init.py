@@ -40,10 +40,13 @@ class Init:
                 guest.log(f"{guest.name}: its program has no {name}: {reason}")
         signal.signal(signal.SIGCHLD, self._on_sigchld)
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        _ = guest.runtime.hypercalls.connection  # its threads are there before the program takes all there may be
         pumped = [device for device in guest.devices() if isinstance(device, Pumped)]
         self._launch.run([device.interface for device in pumped])
         for device, tap in zip(pumped, self._launch.taps, strict=False):
             device.pump(tap)
+        for unused in self._launch.taps[len(pumped) :]:
+            os.close(unused)
         terminal = Terminal(guest, self._launch.terminal)
         guest.ready()
         while self._status is None:
@@ -82,7 +85,10 @@ class Init:
     def _ignores(self, number: int) -> bool:
         if self._launch.status < 0:
             return False
-        ignored = IGNORED.search(os.pread(self._launch.status, STATUS_BYTES_MAX, 0))
+        try:
+            ignored = IGNORED.search(os.pread(self._launch.status, STATUS_BYTES_MAX, 0))
+        except ProcessLookupError:  # it ends just now
+            return False
         return ignored is not None and bool(int(ignored[1], 16) >> (number - 1) & 1)
 
 

@@ -33,6 +33,8 @@ ENVIRONMENT = {
 }  # fmt: skip
 """What a login on a console has. vt220 is what Debian's getty says of a console whose terminal it does not know."""
 NO_SUCH_COMMAND = 127
+PATIENCE_S = 30.0
+"""How long a step of the process that is to run the program may take."""
 
 
 class LaunchError(KernelError):
@@ -59,27 +61,26 @@ class Launch:
     def fork(self, sandbox: Sandbox) -> None:
         """Called by a sandbox that knows whose it is, and has put on nothing that a child could not."""
         self._link, theirs = socket_pair()
-        for end in (self._link, theirs):
-            end.setblocking(True)
+        self._link.settimeout(PATIENCE_S)
+        theirs.setblocking(True)
         self.pid = os.fork()
         if self.pid == 0:
             self._link.detach()
             _be_the_program(self._certificate, sandbox, theirs)
         theirs.close()
-        receive_message(self._link)  # whoever changes his root changes that of all in his mount namespace
+        self._hear()  # whoever changes his root changes that of all in his mount namespace
 
     def hold(self) -> dict[str, str]:
         """Wait until its sandbox is on: what that does without. If it failed, `run` says so."""
-        received = receive_message(self._link)
-        match received:
+        match self._hear():
             case ([verb, dict() as lacking, bool() as with_status], [terminal, *others]) if verb == CONFINED:
                 self.lacking, self.terminal = lacking, terminal
                 self.status = others.pop(0) if with_status else -1
                 self.taps = others
-            case ([_, str() as failure], []):
-                self._failure = failure
-            case _:
-                self._failure = "whoever was to run it has died"
+            case None:
+                self._failure = self._failure or "whoever was to run it has died"
+            case message, _:
+                self._failure = str(message[1])
         return self.lacking
 
     def run(self, interfaces: Sequence[Interface]) -> None:
@@ -87,11 +88,19 @@ class Launch:
         if not self._failure:
             with contextlib.suppress(BrokenPipeError):  # it is dead, and we shall hear of it
                 send_message(self._link, [RUN, [list(astuple(interface)) for interface in interfaces]])
-            received = receive_message(self._link)
-            self._failure = "" if received is None else str(received[0][1])
+            received = self._hear()
+            self._failure = self._failure if received is None else str(received[0][1])
         self._link.close()
         if self._failure:
             raise LaunchError(f"{self.program} cannot be run: {self._failure}")
+
+    def _hear(self) -> tuple[list[Any], list[int]] | None:
+        """What the other end says next; None when it has closed, as it does by running the program, or hangs."""
+        try:
+            return receive_message(self._link)
+        except TimeoutError:
+            self._failure = f"whoever was to run it has been silent for {PATIENCE_S:g} s"
+            return None
 
 
 def _be_the_program(certificate: dict[str, Any], sandbox: Sandbox, link: socket.socket) -> NoReturn:

@@ -198,9 +198,9 @@ class Needs:
         self.terminals = list(view.TERMINALS) if certificate["domid"] == DOM0 else []
         if certificate["domid"] == DOM0:
             self.writable.append(f"{self.run_dir}/{LOG}")  # the consoles' logs are its daemon's
-        self.checked = [(path, os.R_OK) for path in (*self.readable, *([kernel] if "/" in kernel else []))]
-        self.checked += [(path, os.R_OK | os.W_OK) for path in self.writable]
-        self.checked += [(path, os.R_OK) for path in view.interpreter()]
+        self.given = [(path, os.R_OK) for path in (*self.readable, *([kernel] if "/" in kernel else []))]
+        self.given += [(path, os.R_OK | os.W_OK) for path in self.writable]
+        self.checked = [*self.given, *((path, os.R_OK) for path in view.interpreter())]
         if self.terminals:
             self.checked.append(("/dev/ptmx", os.R_OK | os.W_OK))
 

@@ -26,13 +26,13 @@ from hvd.toolstack.cluster import Domain, DomainState
 from hvd.toolstack.cluster.process_times import family, process_times
 from hvd.toolstack.cluster.sandbox_trial import lacking_here
 from hvd.toolstack.monitor import snapshot
-from hvd.transport.messages import DomainConfig, RestartPolicy, StoreRead
+from hvd.transport.messages import DomainConfig, StoreRead
+from hvd.transport.sandbox import LAYERS
 from tests.nobody import nobody
 
 DEADLINE_S = 60.0
 BASH = Path("/bin/bash")
 PYTHON, SH = "/usr/bin/python3", "/bin/sh"
-NO_RESTART = RestartPolicy(limit=0)
 Start = Callable[..., Domain]
 
 pytestmark = pytest.mark.skipif(not Path(PYTHON).exists(), reason=f"there is no {PYTHON}")
@@ -277,6 +277,13 @@ def test_of_the_kernels_network_it_reaches_no_packet_filter(start: Start) -> Non
               tried(lambda: inet.setsockopt(0, 1, 16)), tried(lambda: inet6.setsockopt(41, 67, 16)))
     """
     assert printed(in_python(start, source)) == "1\n1 1\nNone None None\n"
+
+
+@pytest.mark.parametrize("off", [[layer] for layer in LAYERS] + [list(LAYERS)], ids="-".join)
+def test_it_runs_without_a_layer_and_without_all(start: Start, off: list[str]) -> None:
+    domain = start(SH, "-c", "echo here; tty >/dev/null && exit 9", sandbox_off=off)
+    assert ended(domain) == "crash: /bin/sh exited with status 9"
+    assert domain.console_log().startswith("here\n")
 
 
 # ---- how it is stopped -----------------------------------------------------------------------------------------------
