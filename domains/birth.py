@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from typing import TYPE_CHECKING, Any
 
 from hvd.domains.guest import Guest, GuestShutdown, sendable
 from hvd.domains.kernel import KernelError, load_kernel
-from hvd.domains.program.init import Init
-from hvd.domains.program.launch import Launch
 from hvd.domains.runtime import SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, Runtime
 from hvd.domains.standby import UPCALL, Identity
 from hvd.transport.kernels import is_program
 from hvd.transport.messages import SandboxReport
 from hvd.transport.process import allow_tracing, report_fatal_signals
 from hvd.transport.upcalls import UpcallReceiver
+
+if TYPE_CHECKING:
+    from hvd.domains.program.init import Init
 
 TEXT_MAX = 2000
 
@@ -30,11 +32,11 @@ def live(identity: Identity) -> None:
         report_fatal_signals(UPCALL)
     if certificate["cpus"]:
         os.sched_setaffinity(0, certificate["cpus"])
-    launch = Launch(certificate) if is_program(certificate["kernel"]) else None
-    address = identity.sandbox.enter(certificate, None if launch is None else launch.fork)
+    init = _init(certificate) if is_program(certificate["kernel"]) else None
+    address = identity.sandbox.enter(certificate, None if init is None else init.launch.fork)
     runtime = Runtime(certificate, descriptors, upcalls, address)
     guest = Guest(runtime)
-    lacking = identity.sandbox.lacking | ({} if launch is None else launch.hold())
+    lacking = identity.sandbox.lacking | ({} if init is None else init.launch.hold())
     may_run = not lacking.keys() & certificate["sandbox"]["require"]
     if certificate["spare"] and may_run:
         runtime.stand_by(lacking)
@@ -45,7 +47,7 @@ def live(identity: Identity) -> None:
         upcalls.wait_run()
     reason, text, last_words = SHUTDOWN_POWEROFF, "", ""
     try:
-        guest.run(load_kernel(certificate["kernel"]) if launch is None else Init(launch).main)
+        guest.run(load_kernel(certificate["kernel"]) if init is None else init.main)
     except GuestShutdown:
         reason = guest.requested_reason()
     except KernelError as error:
@@ -59,3 +61,8 @@ def live(identity: Identity) -> None:
         runtime.give_up(text[:TEXT_MAX] or "its kernel ended while it stood by")
     guest.close(reason, text, last_words)
 
+
+def _init(certificate: dict[str, Any]) -> Init:
+    from hvd.domains.program.init import Init  # in the image when domain 0 is up, which does without
+
+    return Init(certificate)

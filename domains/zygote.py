@@ -28,7 +28,7 @@ from hvd.transport.sandbox import Kind
 FIRST = KERNELS["hvd:dom0"]
 FIRST_KIND = Kind.DRIVER
 """What domain 0 runs, and in which sandbox: the whole machine waits for it."""
-REST = (*KERNELS.values(), *DRIVERS.values(), "importlib.metadata")
+REST = (*KERNELS.values(), *DRIVERS.values(), "hvd.domains.program.init", "importlib.metadata")
 """Everything else that domains load: it is in the image because a birth that imports takes milliseconds longer."""
 STANDBYS = 2
 """Processes that wait to become a domain: one that was just taken, and one more while another is made."""

@@ -324,8 +324,8 @@ def mount_scratch(where: str, options: str) -> None: ...
 def leave_namespaces(flags: int) -> None:
     """unshare(2)."""
 
-def enter_namespaces(pidfd: int, flags: int) -> None:
-    """setns(2) of a pidfd."""
+def enter_namespace(descriptor: int, kind: int) -> None:
+    """setns(2), with one CLONE_NEW*."""
 
 def bind_mount(source: str, target: str, attributes: int, userns_fd: int = -1) -> None:
     """`attributes` are MOUNT_ATTR_*; what is mounted below `source` comes with it."""

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from types import FrameType
+from typing import Any
 
 from hvd.domains.guest import Guest, GuestShutdown
 from hvd.domains.kernel import KernelError
@@ -27,27 +28,27 @@ class ProgramEnded(KernelError):
 class Init:
     """The kernel of such a domain; `main` is called as any kernel's."""
 
-    def __init__(self, launch: Launch) -> None:
-        self._launch = launch
+    def __init__(self, certificate: dict[str, Any]) -> None:
+        self.launch = Launch(certificate)
         self._asked = False
         self._status: int | None = None
 
     def main(self, guest: Guest) -> None:
         """Returns when the program has ended well. ProgramEnded, LaunchError; GuestShutdown if it was asked to stop."""
         guest.wait(0)  # a spare sleeps here: the program is run by the domain
-        for name, reason in self._launch.lacking.items():
+        for name, reason in self.launch.lacking.items():
             if name not in LAYERS:
                 guest.log(f"{guest.name}: its program has no {name}: {reason}")
         signal.signal(signal.SIGCHLD, self._on_sigchld)
         signal.signal(signal.SIGTERM, self._on_sigterm)
         _ = guest.runtime.hypercalls.connection  # its threads are there before the program takes all there may be
         pumped = [device for device in guest.devices() if isinstance(device, Pumped)]
-        self._launch.run([device.interface for device in pumped])
-        for device, tap in zip(pumped, self._launch.taps, strict=False):
+        self.launch.run([device.interface for device in pumped])
+        for device, tap in zip(pumped, self.launch.taps, strict=False):
             device.pump(tap)
-        for unused in self._launch.taps[len(pumped) :]:
+        for unused in self.launch.taps[len(pumped) :]:
             os.close(unused)
-        terminal = Terminal(guest, self._launch.terminal)
+        terminal = Terminal(guest, self.launch.terminal)
         guest.ready()
         while self._status is None:
             guest.wait(terminal.patience_s())
@@ -56,7 +57,7 @@ class Init:
         if self._asked:
             raise GuestShutdown
         if self._status:
-            raise ProgramEnded(f"{self._launch.program} {describe(self._status)}")
+            raise ProgramEnded(f"{self.launch.program} {describe(self._status)}")
 
     def _on_sigchld(self, number: int, frame: FrameType | None) -> None:
         """Whoever has lost his parent is ours to reap, beside the program."""
@@ -67,7 +68,7 @@ class Init:
                 return
             if pid == 0:
                 return
-            if pid == self._launch.pid:
+            if pid == self.launch.pid:
                 self._status = os.waitstatus_to_exitcode(status)
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
@@ -80,13 +81,13 @@ class Init:
             last = signal.SIGHUP if self._ignores(signal.SIGTERM) else signal.SIGTERM
             for each in (signal.SIGCONT, last):  # it may be stopped
                 with contextlib.suppress(ProcessLookupError):  # it ends just now
-                    os.kill(self._launch.pid, each)
+                    os.kill(self.launch.pid, each)
 
     def _ignores(self, number: int) -> bool:
-        if self._launch.status < 0:
+        if self.launch.status < 0:
             return False
         try:
-            ignored = IGNORED.search(os.pread(self._launch.status, STATUS_BYTES_MAX, 0))
+            ignored = IGNORED.search(os.pread(self.launch.status, STATUS_BYTES_MAX, 0))
         except ProcessLookupError:  # it ends just now
             return False
         return ignored is not None and bool(int(ignored[1], 16) >> (number - 1) & 1)

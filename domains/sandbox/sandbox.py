@@ -84,7 +84,8 @@ class Sandbox:
         if fork_program is not None:
             _make_files(needs.writable)
             fork_program(self)
-            kind, needs, scopes = Kind.GUEST, Needs(without_files(certificate), Kind.GUEST), landlock.ABSTRACT_SOCKETS
+            kind, needs = Kind.GUEST, Needs(_without_files(certificate), Kind.GUEST)
+            scopes = landlock.ABSTRACT_SOCKETS  # it is to signal its program, which is not in its Landlock domain
         _make_files(needs.writable)
         address = self._enter_root(needs)
         if "uts" not in self.lacking:
@@ -205,7 +206,7 @@ class Needs:
             self.checked.append(("/dev/ptmx", os.R_OK | os.W_OK))
 
 
-def without_files(certificate: dict[str, Any]) -> dict[str, Any]:
+def _without_files(certificate: dict[str, Any]) -> dict[str, Any]:
     """The certificate of a domain whose own process runs no file and is given none: its program is."""
     return {**certificate, "kernel": "", "sandbox": {**certificate["sandbox"], "paths": []}}
 

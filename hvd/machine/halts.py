@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hvd.machine.children import Child
 from hvd.machine.processes import fork_process
-from hvd.transport._native import enter_namespaces
+from hvd.transport._native import enter_namespace
 from hvd.transport.process import CLONE_NEWPID, CLONE_NEWUSER
 
 ROLE = "halter"
@@ -113,8 +113,8 @@ def _signal_all(domain: Child, number: int) -> None:
     namespace = _pid_namespace(domain)
     owner = fcntl.ioctl(namespace, NS_GET_USERNS)
     with contextlib.suppress(OSError):  # root's domains are in its own user namespace, where we are
-        enter_namespaces(owner, CLONE_NEWUSER)
-    enter_namespaces(namespace, CLONE_NEWPID)
+        enter_namespace(owner, CLONE_NEWUSER)
+    enter_namespace(namespace, CLONE_NEWPID)
     pid = os.fork()
     if pid == 0:
         # Our parent is outside, so that we cannot name it: else this would be the host's own PID namespace.

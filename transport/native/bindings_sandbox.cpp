@@ -17,8 +17,8 @@ void bind_sandbox(nb::module_& m) {
           "where"_a, "options"_a);
     m.def("leave_namespaces", [](int flags) { checked(sandbox::leave_namespaces(flags)); }, "flags"_a);
     m.def(
-        "enter_namespaces", [](int pidfd, int flags) { checked(sandbox::enter_namespaces(pidfd, flags)); }, "pidfd"_a,
-        "flags"_a);
+        "enter_namespace", [](int descriptor, int kind) { checked(sandbox::enter_namespace(descriptor, kind)); },
+        "descriptor"_a, "kind"_a);
     m.def(
         "bind_mount",
         [](const char* source, const char* target, std::uint64_t attributes, int userns_fd) {

@@ -67,8 +67,8 @@ inline long mount_scratch(const char* where, const char* options) {
 /// Leave the namespaces of these CLONE_NEW* flags for new ones.
 inline long leave_namespaces(int flags) { return result_of(unshare(flags)); }
 
-/// Go into those namespaces of a process; into a PID namespace only those go whom we fork from here on.
-inline long enter_namespaces(int pidfd, int flags) { return result_of(setns(pidfd, flags)); }
+/// Go into a namespace of this CLONE_NEW* kind; into a PID namespace only those go whom we fork from here on.
+inline long enter_namespace(int descriptor, int kind) { return result_of(setns(descriptor, kind)); }
 
 /// Mounts `source`, with what is mounted below it, over `target`, with MOUNT_ATTR_* `attributes` from the first moment on.
 /// `userns_fd`: translate owners as that user namespace maps them; -1: not.
