@@ -107,7 +107,7 @@ class Confinement:
 
     def _furnish(self, root: Root) -> tuple[int, int]:
         owner = (self._uid, self._uid if "uid" not in self.lacking else os.getegid())
-        self.lacking |= program_view.build(root, self._certificate["name"], owner, self._settings["memory"])
+        self.lacking |= program_view.build(root, self._certificate["name"], owner, self._settings["memory_kib"])
         for path in self._needs.readable:
             if not program_view.shows(path):
                 root.give(path)
@@ -117,9 +117,10 @@ class Confinement:
         return program_view.open_console(owner)
 
     def _limit(self) -> None:
-        own_user = not {"user", "uid"} <= self.lacking.keys()
+        """Of memory as much as it may ever have: nobody moves a limit of its processes. Its control group's moves."""
+        own_user, most = not {"user", "uid"} <= self.lacking.keys(), self._settings["maxmem_kib"]
         self._try("limits", lambda: limits.apply(
-            Kind.PROGRAM, memory_mib=self._settings["memory"], used_bytes=0, own_user=own_user))
+            Kind.PROGRAM, memory_kib=most, maxmem_kib=most, used_bytes=0, own_user=own_user))
 
     def _be_root_at_home(self, process: int) -> None:
         """Root in a user namespace of our own, which the network belongs to unless it is the host's."""

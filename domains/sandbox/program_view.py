@@ -39,7 +39,7 @@ TIOCSPTLCK, TIOCGPTPEER = 0x40045431, 0x5441
 CONSOLE = "/dev/console"
 
 
-def build(root: Root, name: str, owner: tuple[int, int], memory_mib: int) -> dict[str, str]:
+def build(root: Root, name: str, owner: tuple[int, int], memory_kib: int) -> dict[str, str]:
     """Everything but what one domain is given besides; what there cannot be of it, each with the reason.
 
     `owner`: uid and gid of the program. OSError when there can be no root at all.
@@ -55,7 +55,7 @@ def build(root: Root, name: str, owner: tuple[int, int], memory_mib: int) -> dic
         root.write(path, text)
     root.write("/etc/hostname", f"{name}\n")
     root.write("/etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {name}\n::1 localhost ip6-localhost ip6-loopback\n")
-    root.give_scratch(SCRATCH, f"mode=0755,size={memory_mib}m,nr_inodes={SCRATCH_INODES}", owner)
+    root.give_scratch(SCRATCH, f"mode=0755,size={memory_kib}k,nr_inodes={SCRATCH_INODES}", owner)
     root.link("/var/run", "/run")
     _copy_resolvers(owner)
     try:

@@ -51,6 +51,7 @@ from hvd.broker.xenstored.doors import CarryOut, StoreDoors
 from hvd.broker.xenstored.rings import StoreRings
 from hvd.broker.xenstored.sockets import HOST, StoreSockets
 from hvd.transport.channels import events_sent
+from hvd.transport.descendants import family
 from hvd.transport.descriptors import send_message
 from hvd.transport.ids import DOM0, DOMID_XEN, DomId, ExtentId, Incarnation, Port
 from hvd.transport.machine_link import BOUND, DISOWN, DUMP, DUMP_LIVE, SIGNAL, SPAWN, STOP, STRIKE, Inheritance
@@ -282,7 +283,7 @@ class World(SpareHardware):
         self.unsettled.append(lambda: self.tell_machine(message))
 
     def memory_used_kib(self, domain: Domain) -> int:
-        return private_resident_kib(domain.pid) if domain.pid is not None else 0
+        return sum(map(private_resident_kib, family(domain.pid)))
 
     def settle(self) -> None:
         """The command is in the journal: do what cannot be taken back."""

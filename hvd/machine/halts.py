@@ -14,11 +14,11 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from hvd.machine.children import Child
 from hvd.machine.processes import fork_process
 from hvd.transport._native import enter_namespace
+from hvd.transport.descendants import children
 from hvd.transport.process import CLONE_NEWPID, CLONE_NEWUSER
 
 ROLE = "halter"
@@ -93,12 +93,6 @@ class Halts:
 
 
 WELL = "exited with status 0"
-
-
-def children(pid: int) -> list[int]:
-    """Those that a process has started and nobody has reaped. OSError when it is gone, or the kernel does not say."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_bytes().split()]
 
 
 def _has_children(pid: int) -> bool:

@@ -23,9 +23,10 @@ import pytest
 from hvd import Cluster
 from hvd.domains.sandbox.limits import PROGRAM_PROCESSES_MAX
 from hvd.toolstack.cluster import Domain, DomainState
-from hvd.toolstack.cluster.process_times import family, process_times
+from hvd.toolstack.cluster.process_times import process_times
 from hvd.toolstack.cluster.sandbox_trial import lacking_here
 from hvd.toolstack.monitor import snapshot
+from hvd.transport.descendants import family
 from hvd.transport.messages import DomainConfig, StoreRead
 from hvd.transport.sandbox import LAYERS
 from tests.nobody import nobody

@@ -13,7 +13,7 @@ from hvd.toolstack.attacks.arena import Arena, harm, harmless
 from hvd.toolstack.attacks.attack import Attack, Seen
 from hvd.toolstack.attacks.layers import IS_ROOT, Act, attacks_on
 from hvd.toolstack.cluster import Domain
-from hvd.toolstack.cluster.process_times import family
+from hvd.transport.descendants import family
 from hvd.transport.messages import DomainConfig
 
 PYTHON = "/usr/bin/python3"

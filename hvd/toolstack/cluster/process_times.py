@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+
+from hvd.transport.descendants import family
 
 _STATE, _UTIME, _CUTIME_END, _PROCESSOR = 0, 11, 15, 36
 """Places in /proc/PID/stat behind the command's name (proc(5))."""
@@ -30,16 +30,6 @@ def process_times(pid: int | None) -> ProcessTimes:
     if not found:
         return ProcessTimes()
     return ProcessTimes(any(each.running for each in found), found[0].cpu, sum(each.seconds for each in found))
-
-
-def family(pid: int | None) -> list[int]:
-    """A process and all that descend from it: the whole of a domain, whose first process it is. [] for None."""
-    found = [] if pid is None else [pid]
-    for member in found:  # which grows meanwhile
-        with suppress(OSError):
-            for task in Path(f"/proc/{member}/task").iterdir():
-                found.extend(map(int, (task / "children").read_bytes().split()))
-    return found
 
 
 def _of_one(pid: int) -> ProcessTimes | None:

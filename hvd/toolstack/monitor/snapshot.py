@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hvd.toolstack.cluster.process_times import ProcessTimes, family, process_times
+from hvd.toolstack.cluster.process_times import ProcessTimes, process_times
+from hvd.transport.descendants import family
 
 if TYPE_CHECKING:
     from hvd.toolstack.cluster import Cluster, DomainInfo

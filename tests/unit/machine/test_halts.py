@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from hvd.machine.children import Child
-from hvd.machine.halts import TRIES_MAX, Halts, children
+from hvd.machine.halts import TRIES_MAX, Halts
+from hvd.transport.descendants import children
 from hvd.transport.process import CLONE_NEWPID, CLONE_NEWUSER, fork_sibling
 
 DEADLINE_S = 20.0

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 
-from hvd.toolstack.cluster.process_times import ProcessTimes, family, process_times
+from hvd.toolstack.cluster.process_times import ProcessTimes, process_times
+from hvd.transport.descendants import family
 
 
 def test_we_run_on_one_of_our_cpus_and_have_used_time():
