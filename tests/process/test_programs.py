@@ -22,12 +22,13 @@ import pytest
 
 from hvd import Cluster
 from hvd.domains.sandbox.limits import PROGRAM_PROCESSES_MAX
+from hvd.toolstack.cli.console import terminal_path
 from hvd.toolstack.cluster import Domain, DomainState
 from hvd.toolstack.cluster.process_times import process_times
 from hvd.toolstack.cluster.sandbox_trial import lacking_here
 from hvd.toolstack.monitor import snapshot
 from hvd.transport.descendants import family
-from hvd.transport.messages import DomainConfig, StoreRead
+from hvd.transport.messages import DomainConfig
 from hvd.transport.sandbox import LAYERS
 from tests.nobody import nobody
 
@@ -92,8 +93,7 @@ class Console:
     """Somebody attached to a domain's console."""
 
     def __init__(self, cluster: Cluster, domain: Domain) -> None:
-        path = cluster.call(StoreRead(0, f"/local/domain/{domain.domid}/console/tty")).decode()
-        self._descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        self._descriptor = os.open(terminal_path(cluster, domain), os.O_RDWR | os.O_NOCTTY)
         self._seen = b""
 
     def __enter__(self) -> Console:
