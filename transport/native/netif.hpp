@@ -9,9 +9,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "layouts.hpp"
+
 namespace hvd::netif {
 
-inline constexpr std::size_t page_size = 4096;
+using hvd::page_size;
 inline constexpr std::size_t tx_request_size = 12;
 inline constexpr std::size_t tx_response_size = 4;
 inline constexpr std::size_t rx_request_size = 8;
@@ -20,9 +22,11 @@ inline constexpr std::uint32_t ring_slots = 256;   // of either ring, in its one
 inline constexpr std::uint32_t slots_per_packet_max = 18;  // XEN_NETIF_NR_SLOTS_MIN: what every backend takes, and no frontend exceeds
 inline constexpr std::uint32_t packet_bytes_max = 0xffff;  // XEN_NETIF_MAX_TX_SIZE
 
-enum TxFlag : std::uint16_t { tx_csum_blank = 1, tx_data_validated = 2, tx_more_data = 4, tx_extra_info = 8 };
-/// The first two are not in the order of a TxFlag's.
-enum RxFlag : std::uint16_t { rx_data_validated = 1, rx_csum_blank = 2, rx_more_data = 4, rx_extra_info = 8 };
+inline constexpr std::uint16_t tx_csum_blank = 1, tx_data_validated = 2, tx_more_data = 4, tx_extra_info = 8;
+/// The first two are the other way round than in a request.
+inline constexpr std::uint16_t rx_data_validated = 1, rx_csum_blank = 2, rx_more_data = 4, rx_extra_info = 8;
+/// The flag, if it is to be set.
+constexpr std::uint16_t when(bool set, std::uint16_t flag) { return set ? flag : std::uint16_t{0}; }
 enum Status : std::int16_t { dropped = -2, error = -1, okay = 0, null = 1 };
 enum ExtraType : std::uint8_t { extra_none = 0, extra_gso = 1, extra_mcast_add = 2, extra_mcast_del = 3, extra_hash = 4 };
 inline constexpr std::uint8_t extra_flag_more = 1;
