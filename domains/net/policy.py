@@ -1,8 +1,7 @@
 """A network's rules as a driver domain finds them in a vif's keys, and as the table that its switch forwards by.
 
-Keys: `hvd-default` (allow, or deny), `hvd-rule0`, `hvd-rule1`, ...: lines as in transport/net_rules.py. Every vif of
-a network has all of them. A packet passes when the rules of both its ends let it: those are the same, unless a vif
-was plugged in under others.
+Every vif of a network has all of its rules (transport/net_rules.py). A packet passes when those of both its ends let
+it: they are the same, unless a vif was plugged in under others.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from hvd.domains.device import Keys
 from hvd.transport._native import NetRules
-from hvd.transport.net_rules import RULES_MAX, Rule, parse_rule
+from hvd.transport.net_rules import Rule, parse_rule, unpack_rules
 
 _RECORD = struct.Struct("<BBBBHHHHHHHBB6s6sBB16s16s")
 """struct Rule of native/packet_filter.hpp."""
@@ -29,16 +28,9 @@ class Policy:
 
 
 def policy_in(keys: Keys) -> Policy | None:
-    """The policy in a vif's keys; None: it has none. ValueError naming the key that makes no sense."""
-    lines: list[str] = []
-    while (line := keys.get(f"hvd-rule{len(lines)}")) is not None and len(lines) < RULES_MAX:
-        lines.append(line)
-    default = keys.get("hvd-default")
-    if default is None and not lines:
-        return None
-    if default not in (None, "allow", "deny"):
-        raise ValueError(f"hvd-default is {default[:40]!r}, neither allow nor deny")
-    return Policy(tuple(parse_rule(line) for line in lines), default != "deny")
+    """The policy in a vif's keys; None: it has none. ValueError saying what makes no sense."""
+    found = unpack_rules(keys)
+    return None if found is None else Policy(tuple(parse_rule(line) for line in found[0]), found[1])
 
 
 def compile_policy(policy: Policy, party: Callable[[str], int]) -> NetRules:

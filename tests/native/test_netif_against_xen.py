@@ -162,7 +162,8 @@ class BackEnds:
         endpoints = [Endpoint(mmap.mmap(-1, 4096), 0, -1, -1) for _ in range(2)]
         self.switch = switch or NetSwitch()
         self.port = NetPort(
-            switch=self.switch, ends=[(tx, rx, endpoints[0], endpoints[1])], network=0, party=1, mac=mac, mtu=9000, vlan=0, trunk=[],
+            switch=self.switch, ends=[(tx, rx, endpoints[0], endpoints[1])], network=0, party=1, mac=mac, mtu=9000,
+            vlan=0, trunk=[],
             rate_bytes=0, rate_interval_us=0, guarded=False, addresses=[], rules=None, accepts=[True] * 5 + [False],
         )  # fmt: skip
         self.port.add(FIRST_REF, self.pool, True)
