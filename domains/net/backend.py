@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from hvd.domains.device import NUMBER_DIGITS_MAX, Backend, Keys, number_in
 from hvd.domains.grants import GatheredPages, MappedPages
-from hvd.domains.net.settings import VifSettings, settings_in
+from hvd.domains.net.settings import VifSettings, link_up, settings_in
 from hvd.domains.net.switch import VifSwitch, switch_of
 from hvd.domains.runtime import Runtime
 from hvd.transport._native import NetEnd, NetPort, NetTurn
@@ -20,6 +21,7 @@ from hvd.transport.errors import PeerFault
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import GRANT_REF_MAX, DomId, GrantRef, Port
 from hvd.transport.protocols.net import (
+    LINK_KEY,
     QUEUES_MAX,
     RX_REQUEST_SIZE,
     RX_RESPONSE_SIZE,
@@ -39,6 +41,8 @@ FEATURES = (
 
 class NetBackend(Backend):
     """One vif."""
+
+    CHANGING = frozenset({LINK_KEY})
 
     def __init__(self, runtime: Runtime, frontend: DomId, keys: Keys) -> None:
         super().__init__(runtime, frontend, keys)
@@ -61,6 +65,16 @@ class NetBackend(Backend):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def changed(self, name: str, value: str) -> None:
+        """Its link goes up or down, and the frontend is told."""
+        if self._settings is None or link_up(value) == self._settings.link_up:
+            return
+        self._settings = replace(self._settings, link_up=link_up(value))
+        if self._connection is not None:
+            self._connection.set_link(up=self._settings.link_up)
+        back = f"backend/vif/{self.frontend}/{self.keys['frontend'].rpartition('/')[2]}"
+        self.runtime.store.write(f"{back}/carrier", int(self._settings.link_up))
 
     def counters(self) -> dict[str, int]:
         """What became of packets from and for it since it attached."""
@@ -185,6 +199,10 @@ class Connection:
 
     def counters(self) -> dict[str, int]:
         return self._port.counters() if self._port is not None else {}
+
+    def set_link(self, *, up: bool) -> None:
+        if self._port is not None:
+            self._port.link_up = up
 
     # ---- turns -------------------------------------------------------------------------------------------------------
 

@@ -98,6 +98,7 @@ class NetFrontend(Frontend):
         self.mtu = int(keys.get("mtu", MTU))
         """Bytes behind the Ethernet header of what may be sent."""
         self.link_up = True
+        """Whether packets are carried. What is sent while they are not is lost, as with a cable that is out."""
         self.on_receive: Callable[[], None] | None = None
         """Called from `wait` when packets have arrived, in the place of a `receive`."""
         self.on_room: Callable[[], None] | None = None
@@ -114,6 +115,8 @@ class NetFrontend(Frontend):
         self.queues = [self._make_queue(number) for number in range(queues)]
         memories = [queue.memory[RING_PAGES * PAGE_SIZE :] for queue in self.queues]
         self.front: NetFront | None = NetFront(memories, [queue.ref + RING_PAGES for queue in self.queues])
+        self._carrier = f"{keys['backend']}/carrier"
+        self._token = runtime.store.watch(self._carrier, self._look_at_link)
 
     def _make_queue(self, number: int) -> Queue:
         first = number * QUEUE_PAGES
@@ -168,9 +171,14 @@ class NetFrontend(Frontend):
                 self.runtime.waiter.detach_ring(queue.rx_port, queue.rx)
             self.front.detach()
 
+    def _look_at_link(self, _: str) -> None:
+        """netif.h: what does not say otherwise is up."""
+        self.link_up = self.runtime.store.read_text(self._carrier) != "0"
+
     def close(self) -> None:
         self.backend_gone()
         self.front = None
+        self.runtime.store.unwatch(self._token)
         for queue in self.queues:
             queue.close_rings()
             for port in {queue.rx_port, queue.tx_port}:

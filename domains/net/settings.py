@@ -16,7 +16,7 @@ from ipaddress import ip_address
 
 from hvd.domains.device import Keys
 from hvd.domains.net.policy import Policy, policy_in
-from hvd.transport.protocols.net import BRIDGE, MTU, MTU_MAX, MTU_MIN, chosen_mac, parse_mac
+from hvd.transport.protocols.net import BRIDGE, LINK_KEY, MTU, MTU_MAX, MTU_MIN, chosen_mac, parse_mac
 
 VLAN_MAX = 4094
 _RATE = re.compile(r"(\d{1,15}),(\d{1,10})", re.ASCII)
@@ -57,8 +57,13 @@ def settings_in(keys: Keys, frontend: int) -> VifSettings:
         guarded=keys.get("hvd-guard", "1") != "0",
         addresses=[ip_address(text).packed for text in keys.get("ip", "").split()],
         policy=policy_in(keys),
-        link_up=keys.get("hvd-link", "up") != "down",
+        link_up=link_up(keys.get(LINK_KEY, "")),
     )
+
+
+def link_up(text: str) -> bool:
+    """What `hvd-link` says; nothing, and nonsense, is up."""
+    return text != "down"
 
 
 def _rate(text: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import pytest
 
 from hvd.toolstack.cli import inspect, reconfigure
 from hvd.toolstack.cluster import Cluster
+from hvd.toolstack.config.problems import ConfigError
 from hvd.transport.errors import HvdError
 
 pytestmark = pytest.mark.timeout(120)
@@ -143,5 +144,25 @@ def test_vifs_come_and_go_by_number_and_by_address_and_leave_nothing(cluster, ca
     reconfigure.network_attach("ivi", ["bridge=cabin", "backend=net"], as_json=False)
     wait_for(cluster, "answered vif1 by 00:16:3e:00:00:02", 3)
     assert {name: cluster.info()[name] for name in facts} == with_it
+    with pytest.raises(ConfigError, match=r"which has 0 .*, 1 .*, found \"7\""):
+        reconfigure.network_link("ivi", "7", "down", as_json=False)
     reconfigure.network_detach("ivi", "1", force=True, as_json=False)
     wait_for(cluster, ANSWERED, 3)
+
+
+def test_a_cable_that_is_out_carries_nothing_until_it_is_in_and_stays_out_over_a_death(cluster):
+    wait_for(cluster, ANSWERED)
+    for change in (lambda: None, lambda: cluster.domain("net").kill()):
+        reconfigure.network_link("web", "0", "down", as_json=False)
+        change()
+        cluster.domain("net").wait_ready()
+        reconfigure.network_attach("ivi", ["bridge=other", "backend=net"], as_json=False)
+        reconfigure.network_attach("web", ["bridge=other", "backend=net"], as_json=False)
+        wait_for(cluster, "answered vif1", 2)
+        before = count(cluster, ANSWERED)
+        wait_for(cluster, "answered vif1", 3)
+        assert count(cluster, ANSWERED) == before
+        for name in ("ivi", "web"):
+            reconfigure.network_detach(name, "1", force=False, as_json=False)
+        reconfigure.network_link("web", "00:16:3e:00:00:02", "up", as_json=False)
+        wait_for(cluster, ANSWERED, 2)

@@ -48,6 +48,8 @@ QUEUES_MAX: Final = 4
 MAC_BYTES: Final = 6
 XEN_PREFIX: Final = bytes((0x00, 0x16, 0x3E))
 """Of MAC addresses that nobody has chosen: Xen's own."""
+LINK_KEY: Final = "hvd-link"
+"""Of a backend: up or down, which may change at any time."""
 BRIDGE: Final = "xenbr0"
 """The network of who names none."""
 

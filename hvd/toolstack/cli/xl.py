@@ -204,3 +204,16 @@ def network_list(
     from hvd.toolstack.cli import inspect
 
     inspect.network_list(names, as_json=json)
+
+
+@command("hvd network-link ivi 0 down", "hvd network-link ivi 0 up")
+def network_link(
+    name: Name,
+    devid: Annotated[str, typer.Argument(metavar="DEVID", help="The vif's number or MAC address.")],
+    state: Annotated[str, typer.Argument(metavar="up|down")],
+    json: AsJson = False,
+) -> None:
+    """Pull the cable out of a domain's vif, or put it in: both ends see it, and packets are lost meanwhile."""
+    from hvd.toolstack.cli import reconfigure
+
+    reconfigure.network_link(name, devid, state, as_json=json)

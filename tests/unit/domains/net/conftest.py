@@ -116,9 +116,10 @@ class Vif:
 
     def __init__(self, machine, domid, back_keys, front_keys):
         self.machine = machine
+        self.path = f"/local/domain/{DRIVER}/backend/vif/{domid}/0"
         guest: Any = Domain(machine, domid)
         self.guest = guest
-        self.front = NetFrontend(guest, DRIVER, {"handle": "0", **front_keys})
+        self.front = NetFrontend(guest, DRIVER, {"handle": "0", "backend": self.path, **front_keys})
         base = {"frontend": f"/local/domain/{domid}/device/vif/0", "domain": f"guest{domid}", "hvd-guard": "0"}
         self.back_keys = base | back_keys
         self.faults: list[PeerFault] = []
@@ -159,6 +160,8 @@ class Machine:
         self.channels = {}
         self.endpoints = []
         self.nodes = {}
+        self.watches = {}
+        self.texts = {}
         self.driver: Any = Domain(self, DRIVER)
         self.vifs = []
 
@@ -170,6 +173,24 @@ class Machine:
 
     def read_all(self, path):
         return self.nodes.get(path, {})
+
+    def watch(self, path, handler):
+        self.watches[path] = handler
+        handler(path)
+        return path
+
+    def unwatch(self, token):
+        del self.watches[token]
+
+    def read_text(self, path):
+        return self.texts.get(path, "")
+
+    def write(self, path, value):
+        """By the driver domain, relative to its home."""
+        path = f"/local/domain/{DRIVER}/{path}"
+        self.texts[path] = str(value)
+        if path in self.watches:
+            self.watches[path](path)
 
     def vif(self, domid, *, connect=True, front=None, **back):
         keys = {key.replace("_", "-"): value for key, value in back.items()}

@@ -204,3 +204,20 @@ def test_keys_that_make_no_sense_are_the_frontends_fault(machine, keys, error):
     with pytest.raises(PeerFault, match=error):
         vif.back.attach(good | keys)
     vif.back.detach()
+
+
+def test_a_link_goes_down_and_up_and_its_guest_hears_of_it(machine, pair):
+    one, two = pair
+    for value, up in (("down", False), ("down", False), ("up", True), ("", True)):
+        two.back.changed("hvd-link", value)
+        assert two.front.link_up is up and one.front.link_up
+        one.front.send(frame(two.mac, one.mac))
+        machine.run()
+        assert len(two.front.receive_many()) == up
+    two.back.changed("hvd-link", "down")
+    two.back_keys["hvd-link"] = "down"
+    two.kill_backend()  # its successor finds it in the keys
+    two.connect()
+    one.front.send(frame(two.mac, one.mac))
+    machine.run()
+    assert two.front.receive_many() == [] and two.features["carrier"] == "0"
