@@ -5,15 +5,15 @@ Packets go through transport/native/net_switch.hpp, a bounded number at a time, 
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from hvd.domains.device import NUMBER_DIGITS_MAX, Backend, Keys, number_in
-from hvd.domains.grants import GatheredPages, MappedPages
+from hvd.domains.grants import GatheredPages
 from hvd.domains.net.settings import VifSettings, link_up, settings_in
 from hvd.domains.net.switch import VifSwitch, switch_of
+from hvd.domains.peer_runs import PeerRuns
 from hvd.domains.runtime import Runtime
 from hvd.transport._native import NetEnd, NetPort, NetTurn
 from hvd.transport.channels import Endpoint
@@ -153,7 +153,7 @@ class Connection:
         self._settings = settings
         self._switch: VifSwitch = switch_of(backend.runtime)
         self._queues: list[Queue] = []
-        self._mapped: list[MappedPages] = []
+        self._runs: PeerRuns | None = None
         self._port: NetPort | None = None
 
     def open(self, untrusted_keys: Keys) -> None:
@@ -172,6 +172,7 @@ class Connection:
             guarded=settings.guarded, addresses=settings.addresses, rules=switch.table(settings.policy),
             accepts=accepted(untrusted_keys),
         )  # fmt: skip
+        self._runs = PeerRuns(self._runtime.grants, self._frontend, MAPPINGS_MAX, self._port.add)
         self._port.link_up = settings.link_up
         switch.own(self._port.number, self._look_after)
 
@@ -194,8 +195,8 @@ class Connection:
         for queue in self._queues:
             queue.close()
         self._queues.clear()
-        while self._mapped:
-            self._runtime.grants.unmap(self._mapped.pop())
+        if self._runs is not None:
+            self._runs.unmap()
 
     def counters(self) -> dict[str, int]:
         return self._port.counters() if self._port is not None else {}
@@ -218,7 +219,7 @@ class Connection:
         try:
             turn = port.serve(number)
             while turn.end is NetEnd.UNMAPPED:
-                self._map(port, turn.missing)
+                self._map(turn.missing)
                 turn = port.serve(number)
             self._end_turn(number, turn)
             if self._queues[number].asks:
@@ -246,7 +247,7 @@ class Connection:
         if port is None:
             return
         while (turn := port.drain()).end is NetEnd.UNMAPPED:
-            self._map(port, turn.missing)
+            self._map(turn.missing)
         for number, queue in enumerate(self._queues):
             queue.ask(asks=port.waits(number))
 
@@ -264,23 +265,15 @@ class Connection:
         except PeerFault as fault:
             self._backend.on_fault(fault)
 
-    def _map(self, port: NetPort, ref: int) -> None:
+    def _map(self, ref: int) -> None:
         """Map the run that a ref belongs to; PeerFault when that is refused."""
-        if len(self._mapped) >= MAPPINGS_MAX:
+        assert self._runs is not None
+        if self._runs.full:
             raise PeerFault(f"its packets lie in more than {MAPPINGS_MAX} runs of grants")
-        mapped, writable = self._mapped_run(GrantRef(ref))
-        self._mapped.append(mapped)
-        port.add(mapped.ref, mapped.view, writable)
-
-    def _mapped_run(self, ref: GrantRef) -> tuple[MappedPages, bool]:
-        """For writing, if that is granted: what is only sent from need not be."""
-        for writable in (True, False):
-            try:
-                return self._runtime.grants.map(self._frontend, ref, 0, writable=writable), writable
-            except (HypercallError, OSError) as error:
-                if not (writable and isinstance(error, HypercallError) and error.errno == errno.EACCES):
-                    raise PeerFault(f"a packet names ref {ref}, which cannot be mapped: {error}") from None
-        raise AssertionError("a grant is writable or not")
+        try:
+            self._runs.map(ref)
+        except (HypercallError, OSError) as error:
+            raise PeerFault(f"a packet names ref {ref}, which cannot be mapped: {error}") from None
 
 
 def accepted(untrusted_keys: Keys) -> list[bool]:
