@@ -100,7 +100,7 @@ class NetFrontend(Frontend):
         self.link_up = True
         """Whether packets are carried. What is sent while they are not is lost, as with a cable that is out."""
         self.on_receive: Callable[[], None] | None = None
-        """Called from `wait` when packets have arrived, in the place of a `receive`."""
+        """Called from `wait` when more packets have arrived, in the place of a `receive`; those before stay there."""
         self.on_room: Callable[[], None] | None = None
         """Called after `watch_answers` when the backend has answered, or another one is there."""
         self.offload = keys.get("hvd-offload") == "1"
