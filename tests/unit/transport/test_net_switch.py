@@ -7,8 +7,10 @@ from ipaddress import ip_address
 
 import pytest
 
+from hvd.domains.net.policy import Policy, compile_policy
 from hvd.transport._native import NetEnd, NetRules, NetSwitch
 from hvd.transport.errors import LocalError, PeerFault
+from hvd.transport.net_rules import parse_rule
 
 from .net_ends import (
     EVERYTHING,
@@ -417,3 +419,75 @@ def test_groups_that_a_frontend_joins_have_an_end(make):
         one.send(frame(b"\x01\0\0\0\0" + bytes([number]), one.mac))
     assert [packet[5] for packet, _, _ in choosy.received()] == [0, 63]
 
+
+
+# ---- rules, at their edges -------------------------------------------------------------------------------------------
+
+
+def ip(text):
+    return ip_address(text).packed
+
+
+def udp4(source="10.0.0.1", to="10.0.0.2", ports=(1000, 2000), protocol=17, fragment=0):
+    head = ipv4(ip(source), protocol, ports, fragment=fragment)
+    return b"\x08\x00", head[:16] + ip(to) + head[20:]
+
+
+def udp6(source="fd00::1", to="fd00::2", ports=(1000, 2000)):
+    return b"\x86\xdd", ipv6(ip(source), 17, struct.pack(">HHHH", *ports, 8, 0), ip(to))
+
+
+OTHER = (b"\x88\xcc", b"")
+EDGES = [
+    ("", OTHER, True),
+    ("ether=0x88cc", OTHER, True), ("ether=0x88cd", OTHER, False),
+    ("ether=ipv4", udp4(), True), ("ether=ipv4", udp6(), False),
+    ("ip=10.0.0.0/8", udp4("10.255.255.255"), True), ("ip=10.0.0.0/8", udp4("11.0.0.0"), False),
+    ("ip=10.0.0.0/9", udp4("10.127.0.0"), True), ("ip=10.0.0.0/9", udp4("10.128.0.0"), False),
+    ("ip=10.0.0.1", udp4("10.0.0.1"), True), ("ip=10.0.0.1", udp4("10.0.0.0"), False),
+    ("to-ip=10.0.0.2/31", udp4(to="10.0.0.3"), True), ("to-ip=10.0.0.2/31", udp4(to="10.0.0.4"), False),
+    ("to-ip=10.0.0.2/31", udp4(to="10.0.0.1"), False),
+    ("ip=0.0.0.0/0", udp4(), True), ("ip=0.0.0.0/0", udp6(), False),
+    ("ip=0.0.0.0/0", OTHER, False),
+    ("to-ip=fd00::/127", udp6(to="fd00::1"), True), ("to-ip=fd00::/127", udp6(to="fd00::2"), False),
+    ("ip=fd00::/15", udp6("fd01::"), True), ("ip=fd00::/15", udp6("fd02::"), False), ("ip=fd00::1", udp6(), True),
+    ("proto=udp", udp4(), True), ("proto=tcp", udp4(), False), ("proto=udp", udp6(), True),
+    ("proto=17", OTHER, False),
+    ("proto=udp port=1000", udp4(), True), ("proto=udp port=999", udp4(), False),
+    ("proto=udp port=1001", udp4(), False),
+    ("proto=udp port=1000-1001", udp4(), True), ("proto=udp port=999-1000", udp4(), True),
+    ("proto=udp to-port=2000-3000", udp4(), True), ("proto=udp to-port=1000-2000", udp4(), True),
+    ("proto=udp to-port=1000-1999", udp4(), False), ("proto=udp to-port=2001-3000", udp4(), False),
+    ("proto=udp port=1000 to-port=2001", udp4(), False), ("proto=udp port=1001 to-port=2000", udp4(), False),
+    ("proto=udp to-port=2000", udp6(), True), ("proto=udp port=1-65535", udp4(fragment=5), False),
+    ("proto=udp", udp4(fragment=5), True), ("proto=udp port=1000", udp4(fragment=0x2000), True),
+    ("mac=00:16:3e:00:00:01", OTHER, True), ("mac=00:16:3e:00:00:02", OTHER, False),
+    ("to-mac=00:16:3e:00:00:02", OTHER, True), ("to-mac=00:16:3e:00:00:03", OTHER, False),
+    ("from=one", OTHER, True), ("from=two", OTHER, False), ("to=two", OTHER, True), ("to=one", OTHER, False),
+    ("from=one to=two mac=00:16:3e:00:00:01 proto=udp to-port=2000 ip=10.0.0.1", udp4(), True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "packet", "fits"), EDGES)
+def test_a_rule_fits_what_it_says_and_nothing_beside_it(make, words, packet, fits):
+    parties = {"one": 1, "two": 2}
+    table = compile_policy(Policy((parse_rule(f"allow {words}"),), False), parties.__getitem__)
+    one, two = make(1, rules=table), make(2, rules=table)
+    one.send(frame(two.mac, one.mac, packet[1], packet[0]))
+    assert bool(two.received()) is fits
+
+
+def test_the_first_rule_that_fits_decides_and_both_ends_must_let_it(make):
+    def table(*lines, allow):
+        return compile_policy(Policy(tuple(map(parse_rule, lines)), allow), {}.__getitem__)
+
+    first = table("deny ether=0x88cc", "allow", allow=False)
+    open_, closed = table(allow=True), table(allow=False)
+    cases = [(first, first, False), (open_, closed, False), (closed, open_, False), (open_, open_, True),
+             (None, closed, False), (None, None, True)]  # fmt: skip
+    for number, (own, others, passes) in enumerate(cases):
+        one, two = make(1, rules=own, network=number), make(2, rules=others, network=number)
+        one.send(frame(two.mac, one.mac, *OTHER[::-1]))
+        assert bool(two.received()) is passes
+        one.send(frame(two.mac, one.mac))
+        assert bool(two.received()) is (passes or own is first)
