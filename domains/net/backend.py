@@ -129,9 +129,10 @@ class Queue:
             change(self._ports[-1][0], self._rings[1])
 
     def throttle(self, *, throttled: bool) -> None:
-        """Hear nothing of what was sent, or again."""
+        """Leave what was sent in its ring, or no longer."""
         self.throttled = throttled
-        (self._runtime.waiter.mask if throttled else self._runtime.waiter.unmask)(self.tx_port)
+        change = self._runtime.waiter.detach_ring if throttled else self._runtime.waiter.attach_ring
+        change(self.tx_port, self._rings[0])
 
     def close(self) -> None:
         for port, _ in self._ports:
@@ -214,7 +215,10 @@ class Connection:
     def _serve(self, number: int) -> None:
         """Forward a bounded amount of what one queue has sent; then see to whom that needs."""
         port = self._port
-        if port is None or self._queues[number].throttled:
+        if port is None:
+            return
+        if self._queues[number].throttled:
+            self._drain()  # its one channel may have told of buffers
             return
         try:
             turn = port.serve(number)

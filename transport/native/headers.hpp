@@ -14,7 +14,7 @@
 
 namespace hvd::netif {
 
-inline constexpr std::uint16_t type_ipv4 = 0x0800, type_arp = 0x0806, type_vlan = 0x8100, type_ipv6 = 0x86dd, type_loopback = 0x9000;
+inline constexpr std::uint16_t type_ipv4 = 0x0800, type_arp = 0x0806, type_vlan = 0x8100, type_service_vlan = 0x88a8, type_ipv6 = 0x86dd, type_loopback = 0x9000;
 inline constexpr std::uint8_t protocol_tcp = 6, protocol_udp = 17, protocol_icmpv6 = 58;
 inline constexpr std::size_t ethernet_bytes = 14, vlan_tag_bytes = 4;
 
@@ -155,6 +155,8 @@ inline Headers parse_ethernet(std::span<const std::byte> head) {
         out.type = out.malformed ? std::uint16_t{0} : word_at(head, 16);
         out.network += vlan_tag_bytes;
     }
+    // A second tag would hide from rules what its receiver's kernel takes off.
+    out.malformed |= out.type == type_service_vlan || (out.tagged && out.type == type_vlan);
     return out;
 }
 

@@ -491,3 +491,11 @@ def test_the_first_rule_that_fits_decides_and_both_ends_must_let_it(make):
         assert bool(two.received()) is passes
         one.send(frame(two.mac, one.mac))
         assert bool(two.received()) is (passes or own is first)
+
+
+@pytest.mark.parametrize("tags", ["8100 0000 8100 0000", "88a8 0000", "8100 0001 88a8 0000", "8100 0000 8100 0001"])
+def test_what_hides_behind_a_second_tag_is_delivered_to_nobody(make, tags):
+    one, two = make(1, trunk=[1]), make(2, trunk=[1])
+    kind, packet = udp4()
+    one.send(frame(two.mac, one.mac, kind + packet, bytes.fromhex(tags)))
+    assert two.received() == [] and one.port.counters()["malformed"] == 1

@@ -221,3 +221,28 @@ def test_a_link_goes_down_and_up_and_its_guest_hears_of_it(machine, pair):
     one.front.send(frame(two.mac, one.mac))
     machine.run()
     assert two.front.receive_many() == [] and two.features["carrier"] == "0"
+
+
+@pytest.mark.parametrize("channels", ["split", "shared"])
+def test_who_has_to_wait_for_its_rate_loses_nothing_and_receives_meanwhile(machine, channels):
+    slow = machine.vif(2, front={"hvd-channels": channels}, rate="2000,10000")
+    two = machine.vif(3)
+    packets = [two.mac + slow.mac + TEST_TYPE + bytes([number]) * 1000 for number in range(10)]
+    slow.front.send_many(packets)
+    machine.run()
+    assert len(two.front.receive_many()) < 10
+    sent = [frame(slow.mac, two.mac, number.to_bytes(2, "big")) for number in range(600)]  # more than it has buffers
+    for start in range(0, 600, 200):
+        two.front.send_many(sent[start : start + 200])
+        machine.run()
+    received = []
+    while some := slow.front.receive_many():
+        received += some
+        machine.run()
+    assert received == sent
+    arrived = two.front.receive_many()
+    while slow.back.counters()["received"] < 10:
+        machine.driver.wait(0.1)
+        machine.run()
+    arrived += two.front.receive_many()
+    assert arrived == packets[-len(arrived) :] and slow.back.counters()["throttled"] > 0
