@@ -479,7 +479,7 @@ def test_a_rule_fits_what_it_says_and_nothing_beside_it(make, words, packet, fit
 
 def test_the_first_rule_that_fits_decides_and_both_ends_must_let_it(make):
     def table(*lines, allow):
-        return compile_policy(Policy(tuple(map(parse_rule, lines)), allow), {}.__getitem__)
+        return compile_policy(Policy(tuple(map(parse_rule, lines)), allow), lambda name: 0)
 
     first = table("deny ether=0x88cc", "allow", allow=False)
     open_, closed = table(allow=True), table(allow=False)
