@@ -107,6 +107,8 @@ class NetFrontend(Frontend):
         """Whether packets may come with blank checksums, and larger than the MTU: for what passes them on as they
         are."""
         self._groups: set[bytes] = set()
+        self._fresh = False
+        """Whether the rings are empty and nobody was attached to them: those of a backend that has gone are not."""
         self._watches = False
         """Whether the Tx rings are attached to our waiter."""
         self._split = keys.get("hvd-channels", "split") == "split"
@@ -130,6 +132,7 @@ class NetFrontend(Frontend):
     def publish(self, backend_keys: Keys) -> Keys:
         for queue in self.queues:
             queue.make_rings()
+        self._fresh = True
         blank = "0" if self.offload else "1"
         keys = {
             "request-rx-copy": "1",
@@ -152,8 +155,9 @@ class NetFrontend(Frontend):
             self.connected(backend_keys)
 
     def connected(self, backend_keys: Keys) -> None:
-        if self.front is None or self.front.attached:
+        if self.front is None or not self._fresh:
             return
+        self._fresh = False
         for queue in self.queues:
             self.runtime.waiter.attach_ring(queue.rx_port, queue.rx)
         self.front.attach([(q.tx, q.rx, q.tx_endpoint, q.rx_endpoint) for q in self.queues])

@@ -246,3 +246,16 @@ def test_who_has_to_wait_for_its_rate_loses_nothing_and_receives_meanwhile(machi
         machine.run()
     arrived += two.front.receive_many()
     assert arrived == packets[-len(arrived) :] and slow.back.counters()["throttled"] > 0
+
+
+def test_rings_that_a_backend_has_let_go_of_are_not_used_again(machine, pair):
+    one, two = pair
+    one.front.send(frame(two.mac, one.mac))
+    one.front.backend_gone()
+    one.front.connected(one.features)  # a backend that changes its mind, and the rings are as it left them
+    assert not one.front.front.attached
+    one.back.detach()
+    one.offer()
+    one.connect()
+    machine.run()
+    assert two.front.receive_many()[-1:] == [frame(two.mac, one.mac)]
