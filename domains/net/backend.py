@@ -28,7 +28,7 @@ from hvd.transport.protocols.net import (
     TX_REQUEST_SIZE,
     TX_RESPONSE_SIZE,
 )
-from hvd.transport.rings import BackRing
+from hvd.transport.rings import RING_CHECKS, BackRing
 
 PORT_MAX = 131_071
 MAPPINGS_MAX = 64
@@ -51,7 +51,7 @@ class NetBackend(Backend):
 
     def features(self) -> Keys:
         self._settings = settings_in(self.keys, self.frontend)
-        offer = dict.fromkeys(FEATURES, "1") | {"feature-dynamic-multicast-control": "0"}
+        offer = dict.fromkeys((*FEATURES, RING_CHECKS), "1") | {"feature-dynamic-multicast-control": "0"}
         return offer | {"multi-queue-max-queues": str(QUEUES_MAX), "carrier": str(int(self._settings.link_up))}
 
     def attach(self, untrusted_keys: Keys) -> Keys:
@@ -94,13 +94,15 @@ class Queue:
         """Whether its frontend's new buffers wake us."""
         self.throttled = False
 
-    def open(self, untrusted_keys: Keys, on_tx: Callable[..., None], on_rx: Callable[..., None]) -> None:
+    def open(
+        self, untrusted_keys: Keys, on_tx: Callable[..., None], on_rx: Callable[..., None], *, checked: bool
+    ) -> None:
         """Map the rings and bind the channels; what fails leaves what was done to `close`."""
         shapes = (("tx", TX_REQUEST_SIZE, TX_RESPONSE_SIZE), ("rx", RX_REQUEST_SIZE, RX_RESPONSE_SIZE))
         for name, request_size, response_size in shapes:
             ref = GrantRef(number_in(untrusted_keys, f"{name}-ring-ref", GRANT_REF_MAX))
             self._pages.append(self._runtime.grants.gather(self._frontend, [ref]))
-            self._rings.append(BackRing(self._pages[-1].view, request_size, response_size))
+            self._rings.append(BackRing(self._pages[-1].view, request_size, response_size, checked=checked))
         if "event-channel" in untrusted_keys:
             self._bind(untrusted_keys, "event-channel", on_tx)
         else:
@@ -164,7 +166,7 @@ class Connection:
         for number, keys in enumerate(self._keys_of_queues(untrusted_keys)):
             self._queues.append(Queue(self._runtime, self._frontend))
             handlers = (partial(self._guarded, self._serve, number), partial(self._guarded, self._drain))
-            self._queues[-1].open(keys, *handlers)
+            self._queues[-1].open(keys, *handlers, checked=untrusted_keys.get(RING_CHECKS) == "1")
         settings, switch = self._settings, self._switch
         self._port = NetPort(
             switch=switch.native, ends=[queue.end for queue in self._queues], network=switch.network(settings.network),

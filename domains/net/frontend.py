@@ -30,7 +30,7 @@ from hvd.transport.protocols.net import (
     chosen_mac,
     parse_mac,
 )
-from hvd.transport.rings import FrontRing
+from hvd.transport.rings import RING_CHECKS, FrontRing
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -56,10 +56,10 @@ class Queue:
     tx: FrontRing
     rx: FrontRing
 
-    def make_rings(self) -> None:
+    def make_rings(self, *, checked: bool) -> None:
         """Anew: what a backend broke stays so."""
         self.close_rings()
-        self.tx, self.rx = rings(self.memory)
+        self.tx, self.rx = rings(self.memory, checked=checked)
         self.tx.init()
         self.rx.init()
 
@@ -75,11 +75,11 @@ class Queue:
         return keys | {"event-channel-tx": str(self.tx_port), "event-channel-rx": str(self.rx_port)}
 
 
-def rings(memory: memoryview) -> tuple[FrontRing, FrontRing]:
+def rings(memory: memoryview, *, checked: bool = False) -> tuple[FrontRing, FrontRing]:
     """Tx and Rx, on a queue's first pages."""
     return (
-        FrontRing(memory[:PAGE_SIZE], TX_REQUEST_SIZE, TX_RESPONSE_SIZE),
-        FrontRing(memory[PAGE_SIZE : 2 * PAGE_SIZE], RX_REQUEST_SIZE, RX_RESPONSE_SIZE),
+        FrontRing(memory[:PAGE_SIZE], TX_REQUEST_SIZE, TX_RESPONSE_SIZE, checked=checked),
+        FrontRing(memory[PAGE_SIZE : 2 * PAGE_SIZE], RX_REQUEST_SIZE, RX_RESPONSE_SIZE, checked=checked),
     )
 
 
@@ -130,8 +130,9 @@ class NetFrontend(Frontend):
     # ---- the handshake (see Frontend) --------------------------------------------------------------------------------
 
     def publish(self, backend_keys: Keys) -> Keys:
+        checked = backend_keys.get(RING_CHECKS) == "1"
         for queue in self.queues:
-            queue.make_rings()
+            queue.make_rings(checked=checked)
         self._fresh = True
         blank = "0" if self.offload else "1"
         keys = {
@@ -139,6 +140,7 @@ class NetFrontend(Frontend):
             "feature-rx-notify": "1",
             "feature-sg": "1",
             "feature-no-csum-offload": blank,
+            RING_CHECKS: str(int(checked)),
         }
         if self.offload:
             keys |= dict.fromkeys(("feature-gso-tcpv4", "feature-gso-tcpv6", "feature-ipv6-csum-offload"), "1")

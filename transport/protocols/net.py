@@ -13,7 +13,7 @@ Backend keys    feature-rx-copy feature-rx-notify feature-sg feature-gso-tcpv4 f
 Frontend keys   tx-ring-ref rx-ring-ref, event-channel | event-channel-tx event-channel-rx; with more than one queue
                 these below queue-%u/, and multi-queue-num-queues; request-rx-copy feature-rx-notify feature-sg
                 feature-gso-tcpv4 feature-gso-tcpv6 feature-no-csum-offload feature-ipv6-csum-offload
-                request-multicast-control
+                request-multicast-control hvd-ring-checks (1: a check beside each index, as offered)
     from the toolstack  mac mtu; hvd's own: hvd-offload (1: it takes what is checksummed and cut up later) hvd-queues
                 hvd-channels (shared: one for both rings) hvd-multicast-control (1: only groups that it joins)
 
