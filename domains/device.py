@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hvd.transport.errors import PeerFault
 from hvd.transport.ids import DomId
@@ -91,6 +91,9 @@ class Frontend(DeviceEnd, ABC):
 class Backend(DeviceEnd, ABC):
     """A driver domain's end for one frontend. Everything it reads from the frontend is untrusted."""
 
+    CHANGING: ClassVar[frozenset[str]] = frozenset()
+    """Keys of the toolstack's that may change while the device is there."""
+
     def __init__(self, runtime: Runtime, frontend: DomId, keys: Keys) -> None:
         """`keys` are what the toolstack wrote into the backend's directory."""
         self.runtime = runtime
@@ -108,6 +111,9 @@ class Backend(DeviceEnd, ABC):
     @abstractmethod
     def detach(self) -> None:
         """Let go of everything shared, whatever state it is in. Called once for each attach, also one that raised."""
+
+    def changed(self, name: str, value: str) -> None:
+        """The toolstack has written another value for one of the keys in CHANGING."""
 
     def close(self) -> None:
         """The device goes away: let go of what `features` opened."""

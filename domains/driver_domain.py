@@ -38,6 +38,15 @@ class DriverDomain:
         if path.count("/") <= LEVELS or path.endswith("/frontend"):
             self._drop_replaced(path)
             self.scan()
+        elif path.count("/") == LEVELS + 1:
+            self._tell(path)
+
+    def _tell(self, path: str) -> None:
+        """A key of one device has changed; most are written by the device itself, and by nobody else."""
+        _, kind, domid, devid, name = path.split("/")
+        backend = self._backends.get((kind, domid, devid))
+        if backend is not None and name in backend.device.CHANGING:
+            backend.device.changed(name, self._store.read_text(path))
 
     def _drop_replaced(self, path: str) -> None:
         """One that was taken away and plugged in again before we looked is another one: nothing is offered there."""

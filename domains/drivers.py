@@ -11,6 +11,7 @@ from hvd.transport.errors import LocalError
 SHIPPED: dict[str, str] = {
     "vbd": "hvd.domains.block:DRIVER",
     "echo": "hvd.domains.echo:DRIVER",
+    "vif": "hvd.domains.net:DRIVER",
 }
 GROUP = "hvd.drivers"
 

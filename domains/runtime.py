@@ -145,11 +145,24 @@ class Runtime:
                 raise WaitTimeout(f"domain {self.name}: {what} did not happen within {timeout_s:g} s")
             self.wait(left)
 
-    def watch_fd(self, descriptor: int, handler: Callable[[], None]) -> None:
-        """Run the handler from `wait` while the descriptor is readable. It stays the caller's, and open."""
+    def watch_fd(self, descriptor: int, handler: Callable[[], None]) -> int:
+        """Run the handler from `wait` while the descriptor is readable. It stays the caller's, and open.
+
+        The number by which `unwatch_fd` knows it.
+        """
         token = min(0, *self._handlers) - 1
         self.waiter.watch_fd(token, descriptor)
         self._handlers[token] = handler
+        return token
+
+    def unwatch_fd(self, token: int) -> None:
+        """No longer."""
+        self.waiter.unwatch_fd(token)
+        del self._handlers[token]
+
+    def raise_again(self, port: Port) -> None:
+        """Run the port's handler from the next `wait` too, others' first: it has done a part of its work."""
+        self._raised.add(port)
 
     # ---- event channels ----------------------------------------------------------------------------------------------
 

@@ -207,9 +207,12 @@ class Waiter:
     def remove(self, port: int) -> None: ...
     def attach_ring(self, port: int, ring: Ring) -> None:
         """Unconsumed work on the ring makes the port ready too, so that the peer need not ring while we are awake.
-        Before sleeping the ring is armed with its final check. One ring a port; what is not popped is ready again."""
+        Before sleeping the ring is armed with its final check. Two rings a port at most; what is not popped is ready
+        again."""
 
-    def detach_ring(self, port: int) -> None: ...
+    def detach_ring(self, port: int, ring: Ring | None = None) -> None:
+        """One of the port's rings, or all."""
+
     def attach_console(self, port: int, console: ConsoleRing) -> None:
         """The console is looked at now and then, in case that a notification of it was lost. `remove` detaches it."""
 
@@ -286,6 +289,10 @@ def exit_on_fatal_signals() -> None: ...
 def report_fatal_signals(descriptor: int) -> None: ...
 def allow_tracing() -> None: ...
 def trim_memory() -> bool: ...
+def timer_descriptor() -> int:
+    """A descriptor that `arm_timer` makes readable at a time of CLOCK_MONOTONIC; it does not block."""
+
+def arm_timer(fd: int, at_ns: int) -> None: ...
 
 class CpuFollower:
     """Keeps this process's threads on the CPUs of those whom it mostly works for; see native/cpu_follower.hpp."""
@@ -428,6 +435,157 @@ class BlkBack:
 
     def answer(self, status: int) -> BlkHeld | None:
         """Answers the held request and goes on with those behind it."""
+
+@final
+class NetFront:
+    """A network frontend's queues: packets sent and received, across the deaths of backends (native/netfront.hpp)."""
+
+    def __init__(self, memories: list[memoryview], first_refs: list[int]) -> None:
+        """Of each queue 512 granted pages: those of the Tx ids, then those of the Rx buffers."""
+
+    def attach(self, ends: list[tuple[FrontRing, FrontRing, Endpoint, Endpoint]]) -> None:
+        """A backend serves these empty rings, Tx and Rx of each queue: what was not answered is sent again."""
+
+    def detach(self) -> None:
+        """The backend is dead and fenced."""
+
+    @property
+    def attached(self) -> bool: ...
+    def collect(self) -> None:
+        """Takes in answers and packets; PeerFault when the backend broke the protocol."""
+
+    def send(self, packet: Buffer) -> bool:
+        """Copies a packet of 14 to 65,535 bytes; False: there is no room. PeerFault as above."""
+
+    def send_many(self, packets: Sequence[Buffer], first: int = 0) -> int:
+        """From index `first` on as many as there is room for, with one notification; how many."""
+
+    def send_run(self, packets: Buffer, size: int, first: int = 0) -> int:
+        """The same of packets of `size` bytes each, one after the other in one buffer."""
+
+    def change_group(self, group: bytes, joins: bool) -> bool:
+        """Joins or leaves a multicast group; False: there is no room."""
+
+    def receive_many(self, limit: int) -> list[bytes]:
+        """The packets that have arrived, so many at most; their buffers go back to the backend."""
+
+    def discard(self) -> int:
+        """Drops what has arrived; how many packets."""
+
+    @property
+    def has_arrived(self) -> bool: ...
+    @property
+    def in_flight(self) -> int:
+        """Packets that no backend has answered."""
+
+class TapEnd(Enum):
+    """Why `TapPump.to_network` ended."""
+
+    DRY = ...
+    """The device has nothing to send."""
+    MORE = ...
+    NO_ROOM = ...
+
+class TapCounters:
+    to_network: int
+    to_tap: int
+    not_sent: int
+    not_written: int
+
+@final
+class TapPump:
+    """Between one queue of a frontend and a TAP descriptor with vnet headers (native/net_tap.hpp)."""
+
+    def __init__(self, front: NetFront, queue: int, fd: int, header_bytes: int) -> None:
+        """The descriptor does not block, and stays the caller's."""
+
+    def to_network(self) -> TapEnd:
+        """A bounded number of the device's packets. PeerFault when the backend broke the protocol."""
+
+    def to_tap(self) -> bool:
+        """A bounded number of those that have arrived, likewise; whether there are more."""
+
+    def counters(self) -> TapCounters: ...
+
+class NetEnd(Enum):
+    """How a port's turn ended."""
+
+    DONE = ...
+    MORE = ...
+    """Others have their turn first."""
+    UNMAPPED = ...
+    """`missing` is a ref to be mapped, and added."""
+    THROTTLED = ...
+    """Its rate lets it go on in `ready_in_ns`."""
+
+class NetTurn:
+    end: NetEnd
+    missing: int
+    ready_in_ns: int
+
+@final
+class NetRules:
+    """A compiled table of rules (native/packet_filter.hpp)."""
+
+    def __init__(self, packed: bytes, allow_by_default: bool) -> None:
+        """Records of 66 bytes, 256 at most."""
+
+@final
+class NetSwitch:
+    """A learning switch (native/net_switch.hpp)."""
+
+    def __init__(self) -> None: ...
+    def take_attention(self) -> int | None:
+        """The number of a port that is to be looked after: a `fault`, or `drain` has something to do; once each."""
+
+@final
+class NetPort:
+    """A vif's backend rings as a port of a switch, from now to `close`."""
+
+    def __init__(
+        self,
+        *,
+        switch: NetSwitch,
+        ends: list[tuple[BackRing, BackRing, Endpoint, Endpoint]],
+        network: int,
+        party: int,
+        mac: bytes,
+        mtu: int,
+        vlan: int,
+        trunk: list[int],
+        rate_bytes: int,
+        rate_interval_us: int,
+        guarded: bool,
+        addresses: list[bytes],
+        rules: NetRules | None,
+        accepts: list[bool],
+    ) -> None:
+        """`ends`: Tx and Rx of each queue. `rate_bytes` 0: no limit. `accepts`: scattered packets, blank IPv4 and IPv6
+        checksums, IPv4 and IPv6 to be cut up, chosen groups only. LocalError: another vif of the network has the
+        MAC."""
+
+    link_up: bool
+    @property
+    def number(self) -> int: ...
+    @property
+    def fault(self) -> str:
+        """What the frontend broke while others sent to it; empty: nothing."""
+
+    def add(self, ref: int, memory: Buffer, writable: bool) -> None:
+        """Pages of `memory` are refs `ref`, `ref` + 1, ...; the memory cannot be unmapped until `close`."""
+
+    def serve(self, queue: int) -> NetTurn:
+        """Forwards what was sent, a bounded amount. PeerFault when the frontend broke the protocol."""
+
+    def drain(self) -> NetTurn:
+        """Goes on with what waits for buffers; likewise."""
+
+    def waits(self, queue: int) -> bool:
+        """Whether something waits for buffers."""
+
+    def counters(self) -> dict[str, int]: ...
+    def close(self) -> None:
+        """Idempotent."""
 
 class Completion(NamedTuple):
     """How a submitted request ended: `errno` 0, EIO or EOPNOTSUPP; `data` is what a read without a buffer brought."""

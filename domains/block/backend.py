@@ -11,7 +11,8 @@ from typing import assert_never
 
 from hvd.domains.block.image import Image
 from hvd.domains.device import Backend, Keys
-from hvd.domains.grants import GatheredPages, MappedPages
+from hvd.domains.grants import GatheredPages
+from hvd.domains.peer_runs import PeerRuns
 from hvd.domains.runtime import Runtime
 from hvd.transport._native import BlkBack, BlkHeld, BlkNeed
 from hvd.transport.channels import Endpoint
@@ -104,7 +105,7 @@ class Connection:
         self._backend = backend
         self._image = image
         self._readonly = readonly
-        self._mapped: list[MappedPages] = []
+        self._runs: PeerRuns | None = None
         self._ring_pages: GatheredPages | None = None
         self._ring: BackRing | None = None
         self._port: Port | None = None
@@ -129,6 +130,7 @@ class Connection:
             self._ring, self._endpoint, self._image.descriptor, self._image.sectors, self._readonly,
             INDIRECT_SEGMENTS_MAX, self._persistent, self._image.log,
         )  # fmt: skip
+        self._runs = PeerRuns(self._runtime.grants, self._frontend, MAPPINGS_MAX, self._back.add)
         self._runtime.waiter.attach_ring(self._port, self._ring)
 
     def close(self) -> None:
@@ -137,29 +139,27 @@ class Connection:
             self._runtime.close_port(self._port)
         if self._ring is not None:
             self._ring.close()
-        if self._back is not None:
-            self._back.clear()
-        for mapped in self._mapped:
-            self._runtime.grants.unmap(mapped)
+        if self._back is not None and self._runs is not None:
+            self._unmap_data(self._back, self._runs)
         if self._ring_pages is not None:
             self._runtime.grants.release(self._ring_pages)
 
     def serve(self) -> None:
         """Carry out at most a batch; what is left makes the port ready again."""
-        back = self._back
-        if back is None:
+        back, runs = self._back, self._runs
+        if back is None or runs is None:
             return
-        if len(self._mapped) >= MAPPINGS_MAX:
-            self._unmap_data(back)
+        if runs.full:
+            self._unmap_data(back, runs)
         held = back.serve(BATCH)
         while held is not None:
-            held = self._go_on(back, held)
+            held = self._go_on(back, runs, held)
 
-    def _go_on(self, back: BlkBack, held: BlkHeld) -> BlkHeld | None:
+    def _go_on(self, back: BlkBack, runs: PeerRuns, held: BlkHeld) -> BlkHeld | None:
         """Do what the held request needs; the next one that is held."""
         match held.need:
             case BlkNeed.MAP:
-                if self._map(back, held.missing):
+                if self._map(runs, held.missing):
                     return back.resume()
                 status = Status.ERROR
             case BlkNeed.CONTROL:
@@ -171,30 +171,22 @@ class Connection:
             case _:
                 assert_never(held.need)
         if not self._persistent:  # such a frontend may end its grants when it has the answer
-            self._unmap_data(back)
+            self._unmap_data(back, runs)
         return back.answer(status)
 
-    def _map(self, back: BlkBack, ref: int) -> bool:
+    def _map(self, runs: PeerRuns, ref: int) -> bool:
         """Map the run a ref belongs to (without persistent grants: just the page); False if that is refused."""
-        if len(self._mapped) >= MAPPINGS_MAX and self._persistent:
+        if runs.full and self._persistent:
             return False
-        count = 0 if self._persistent else 1
-        for writable in (True, False):
-            try:
-                mapped = self._runtime.grants.map(self._frontend, GrantRef(ref), count, writable=writable)
-            except (HypercallError, OSError) as error:
-                if error.errno == errno.EACCES and writable and isinstance(error, HypercallError):
-                    continue
-                return False
-            self._mapped.append(mapped)
-            back.add(mapped.ref, mapped.view, writable)
-            return True
-        return False
+        try:
+            runs.map(ref, whole=self._persistent)
+        except (HypercallError, OSError):
+            return False
+        return True
 
-    def _unmap_data(self, back: BlkBack) -> None:
+    def _unmap_data(self, back: BlkBack, runs: PeerRuns) -> None:
         back.clear()
-        while self._mapped:
-            self._runtime.grants.unmap(self._mapped.pop())
+        runs.unmap()
 
     def _control(self, held: BlkHeld) -> Status:
         """Everything but READ and WRITE."""

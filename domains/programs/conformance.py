@@ -4,8 +4,8 @@ Arguments: the device's kind. A line `NUMBER COMMAND` is answered by `#NUMBER: d
 
     exercise      a round of the device's own traffic, as its driver supplies it
     undeclared    the keys that the two ends have written and the driver's prose does not name
-    ring          publish an empty ring of the suite's own instead of the frontend's
-    jump          let that ring's producer index claim more requests than there is room for
+    ring          publish empty rings of the suite's own instead of the frontend's
+    jump          let those rings' producer indices claim more requests than there is room for
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from collections.abc import Callable
 
 from hvd.domains.device import Frontend, Keys
 from hvd.domains.drivers import find_driver
+from hvd.domains.grants import SharedPages
 from hvd.domains.guest import Guest
+from hvd.transport.channels import Endpoint
 from hvd.transport.rings import RING_CHECKS, FrontRing
 from hvd.transport.xenbus_state import XenbusState
 
@@ -44,6 +46,8 @@ class Subject:
         self._path = f"device/{kind}/{devid}"
         self._backend_path = self._store.read_text(f"{self._path}/backend")
         self._given = set(self._frontend.keys)
+        self._pages: list[SharedPages] = []
+        self._endpoints: list[Endpoint] = []
         self.commands: dict[str, Callable[[], str]] = {
             "exercise": self._exercise, "undeclared": self._undeclared, "ring": self._ring, "jump": self._jump,
         }  # fmt: skip
@@ -64,14 +68,20 @@ class Subject:
     def _ring(self) -> str:
         """Not the frontend's own ring, so that the frontend itself keeps its word."""
         keys = self._store.read_all(self._path)
-        if not {"ring-ref", "event-channel"} <= keys.keys():
+        refs = [key for key in keys if key.endswith("ring-ref")]
+        channels = [key for key in keys if key.startswith("event-channel")]
+        if not refs or not channels:
             return "no ring-ref and event-channel"
-        self._ring_pages = self._runtime.grants.share(self._frontend.backend, 1)
-        FrontRing(self._ring_pages.view, SLOT, SLOT).init()
-        port, self._endpoint = self._runtime.alloc_unbound(self._frontend.backend, lambda: None)
-        ours: Keys = {
-            "ring-ref": str(self._ring_pages.ref),
-            "event-channel": str(port),
+        ours: Keys = {}
+        for key in refs:
+            self._pages.append(self._runtime.grants.share(self._frontend.backend, 1))
+            FrontRing(self._pages[-1].view, SLOT, SLOT).init()
+            ours[key] = str(self._pages[-1].ref)
+        for key in channels:
+            port, endpoint = self._runtime.alloc_unbound(self._frontend.backend, lambda: None)
+            self._endpoints.append(endpoint)
+            ours[key] = str(port)
+        ours |= {
             RING_CHECKS: "0",
             "hvd-session": f"{self._runtime.incarnation}.ring",
             "state": str(int(XenbusState.INITIALISED)),
@@ -80,8 +90,10 @@ class Subject:
         return DONE
 
     def _jump(self) -> str:
-        self._ring_pages.view[: len(JUMPED)] = JUMPED
-        self._endpoint.notify()
+        for pages in self._pages:
+            pages.view[: len(JUMPED)] = JUMPED
+        for endpoint in self._endpoints:
+            endpoint.notify()
         return DONE
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from hvd.domains.guest import Guest
 from hvd.domains.measuring.channels import ManyChannels
 from hvd.domains.measuring.link import Link
+from hvd.domains.measuring.packets import Packets
 from hvd.domains.measuring.work import Disk, Hypercalls, RingDevice, Work
 from hvd.domains.store import StoreClient
 
@@ -23,7 +24,8 @@ CHUNK = 1500
 def main(guest: Guest) -> None:
     store, orders = guest.runtime.store, [""]
     answers: dict[str, Any] = {}
-    for player in (Link(guest), ManyChannels(guest), RingDevice(guest), Disk(guest), Hypercalls(guest), Work()):
+    devices = (RingDevice(guest), Disk(guest), Packets(guest))
+    for player in (Link(guest), ManyChannels(guest), *devices, Hypercalls(guest), Work()):
         answers |= {name: getattr(player, name) for name in player.ORDERS}
     store.watch("data/order", lambda _: orders.append(store.read_text("data/order")))
     carried_out = 0

@@ -47,7 +47,7 @@ def test_a_driver_that_breaks_a_promise_fails_the_test_of_that_promise(kind, ins
 
 def test_a_kind_that_nobody_registered_is_named_with_those_there_are():
     result = run_suite("--hvd-device", "barometer", "-x")
-    assert "no driver for device kind 'barometer'; there are vbd, echo" in result.stdout
+    assert "no driver for device kind 'barometer'; there are vbd, echo, vif" in result.stdout
 
 
 def test_the_suite_asks_for_a_device():

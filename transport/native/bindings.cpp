@@ -43,6 +43,8 @@ NB_MODULE(_native, m) {
     hvd::bind_console(m);
     hvd::bind_blkback(m);
     hvd::bind_blkfront(m);
+    hvd::bind_netback(m);
+    hvd::bind_netfront(m);
     hvd::bind_trace(m);
     hvd::bind_bench(m);
 }

@@ -80,6 +80,8 @@ void bind_sandbox(nb::module_& m);
 void bind_console(nb::module_& m);
 void bind_blkback(nb::module_& m);
 void bind_blkfront(nb::module_& m);
+void bind_netback(nb::module_& m);
+void bind_netfront(nb::module_& m);
 void bind_trace(nb::module_& m);
 void bind_bench(nb::module_& m);
 

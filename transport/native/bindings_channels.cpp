@@ -63,7 +63,7 @@ struct BoundWaiter {
     explicit BoundWaiter(std::int64_t spin_limit_ns) : waiter(spin_limit_ns) {}
 
     std::unordered_map<std::int64_t, nb::object> endpoints;
-    std::unordered_map<std::int64_t, nb::object> rings;
+    std::unordered_multimap<std::int64_t, nb::object> rings;
     std::unordered_map<std::int64_t, nb::object> consoles;
     Waiter waiter;
 
@@ -84,9 +84,19 @@ struct BoundWaiter {
         rings.emplace(port, std::move(ring));
     }
 
-    void detach_ring(std::int64_t port) {
-        waiter.detach_ring(port);
-        rings.erase(port);
+    void detach_ring(std::int64_t port, nb::handle ring) {
+        if (ring.is_none()) {
+            waiter.detach_rings(port);
+            rings.erase(port);
+            return;
+        }
+        waiter.detach_ring(port, nb::cast<Ring&>(ring));
+        for (auto [at, end] = rings.equal_range(port); at != end; ++at) {
+            if (at->second.is(ring)) {
+                rings.erase(at);
+                return;
+            }
+        }
     }
 
     void attach_console(std::int64_t port, nb::object console) {
@@ -166,7 +176,7 @@ void bind_channels(nb::module_& m) {
         .def("add", &BoundWaiter::add, nb::arg("port"), nb::arg("endpoint"))
         .def("remove", &BoundWaiter::remove, nb::arg("port"))
         .def("attach_ring", &BoundWaiter::attach_ring, nb::arg("port"), nb::arg("ring"))
-        .def("detach_ring", &BoundWaiter::detach_ring, nb::arg("port"))
+        .def("detach_ring", &BoundWaiter::detach_ring, nb::arg("port"), nb::arg("ring") = nb::none())
         .def("attach_console", &BoundWaiter::attach_console, nb::arg("port"), nb::arg("console"))
         .def("detach_console", &BoundWaiter::detach_console, nb::arg("port"))
         .def("mask", [](BoundWaiter& self, std::int64_t port) { return self.waiter.mask(port); }, nb::arg("port"))

@@ -5,6 +5,7 @@
 #include "cpu_follower.hpp"
 #include "fault_report.hpp"
 #include "process.hpp"
+#include "timer.hpp"
 
 namespace {
 
@@ -44,6 +45,8 @@ void bind_process(nb::module_& m) {
         "report_fatal_signals", [](int descriptor) { checked(report_fatal_signals(descriptor)); }, nb::arg("descriptor"));
     m.def("allow_tracing", allow_tracing);
     m.def("trim_memory", trim_memory);
+    m.def("timer_descriptor", [] { return checked(timer_descriptor()); });
+    m.def("arm_timer", [](int fd, std::int64_t at_ns) { checked(arm_timer(fd, at_ns)); }, nb::arg("fd"), nb::arg("at_ns"));
 }
 
 }  // namespace hvd

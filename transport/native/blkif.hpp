@@ -8,15 +8,19 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "faults.hpp"
+#include "grant_map.hpp"
+#include "layouts.hpp"
 
 namespace hvd::blkif {
+
+using hvd::GrantMap;
+using hvd::page_size;
 
 enum Operation : std::uint8_t { read = 0, write = 1, write_barrier = 2, flush = 3, discard = 5, indirect = 6 };
 enum Status : std::int16_t { okay = 0, error = -1, unsupported = -2 };
@@ -26,7 +30,6 @@ inline constexpr std::size_t response_size = 16;
 inline constexpr unsigned direct_segments_max = 11;
 inline constexpr unsigned indirect_pages_max = 8;
 inline constexpr unsigned segments_per_page = 512;
-inline constexpr std::size_t page_size = 4096;
 inline constexpr std::size_t sector_size = 512;
 inline constexpr unsigned sectors_per_page = 8;
 
@@ -82,37 +85,6 @@ struct Response {
     std::uint32_t pad2;
 };
 static_assert(sizeof(Response) == response_size && offsetof(Response, status) == 10);
-
-/// Memory in this process that a frontend may name by grant ref.
-class GrantMap {
-public:
-    /// Pages from `memory` on are refs `ref`, `ref` + 1, ...; the caller keeps the memory mapped until `remove`.
-    void add(std::uint32_t ref, std::span<std::byte> memory, bool writable) { runs_[ref] = {memory, writable}; }
-    void remove(std::uint32_t ref) { runs_.erase(ref); }
-    void clear() { runs_.clear(); }
-
-    /// The page of a ref, if it is mapped (and writable, where that is needed).
-    std::optional<std::byte*> page(std::uint32_t ref, bool for_writing, bool& forbidden) const {
-        auto run = runs_.upper_bound(ref);
-        if (run == runs_.begin()) {
-            return std::nullopt;
-        }
-        --run;
-        const std::size_t offset = static_cast<std::size_t>(ref - run->first) * page_size;
-        if (offset + page_size > run->second.memory.size()) {
-            return std::nullopt;
-        }
-        forbidden = for_writing && !run->second.writable;
-        return run->second.memory.data() + offset;  // in bounds: the whole page lies inside the run
-    }
-
-private:
-    struct Run {
-        std::span<std::byte> memory;
-        bool writable;
-    };
-    std::map<std::uint32_t, Run> runs_;
-};
 
 /// A request as the backend may carry it out; `status` other than okay: answer that and do nothing.
 struct Checked {

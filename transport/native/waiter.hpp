@@ -16,6 +16,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "console_ring.hpp"
@@ -73,7 +74,7 @@ public:
     void remove(std::int64_t port) {
         check_idle();
         Slot& slot = at(port);
-        detach_ring(port);
+        detach_rings(port);
         detach_console(port);
         leave_polled(slot);
         slot.bell.disarm(current_cpu());
@@ -82,15 +83,16 @@ public:
         slots_.erase(port);
     }
 
-    /// Unconsumed work on the ring makes the port ready too; the ring must outlive the attachment.
+    /// Unconsumed work on the ring makes the port ready too; the ring must outlive the attachment. A port may have two: of a device
+    /// with one channel for both.
     void attach_ring(std::int64_t port, Ring& ring) {
         check_idle();
         Slot& slot = at(port);
-        if (slot.ring != nullptr || ring.attached_to_waiter) {
+        if (slot.second != nullptr || ring.attached_to_waiter) {
             throw LocalError("port " + std::to_string(port) + ": " +
-                             (slot.ring != nullptr ? "it has a ring already" : "the ring is attached to a port already"));
+                             (slot.second != nullptr ? "it has two rings already" : "the ring is attached to a port already"));
         }
-        slot.ring = &ring;
+        (slot.ring == nullptr ? slot.ring : slot.second) = &ring;
         ++rings_;
         ring.attached_to_waiter = true;
         ring.trace_port = static_cast<std::uint32_t>(port);
@@ -99,14 +101,24 @@ public:
         }
     }
 
-    void detach_ring(std::int64_t port) {
+    /// One ring of the port, if it is attached there.
+    void detach_ring(std::int64_t port, const Ring& ring) {
         check_idle();
         Slot& slot = at(port);
-        if (slot.ring != nullptr) {
-            slot.ring->attached_to_waiter = false;
-            slot.ring = nullptr;
-            --rings_;
+        if (slot.second == &ring) {
+            let_go(slot.second);
+        } else if (slot.ring == &ring) {
+            let_go(slot.ring);
+            slot.ring = std::exchange(slot.second, nullptr);
         }
+    }
+
+    /// Every ring of the port.
+    void detach_rings(std::int64_t port) {
+        check_idle();
+        Slot& slot = at(port);
+        let_go(slot.second);
+        let_go(slot.ring);
     }
 
     /// Bytes, not requests: it is notified of each, so it is looked at only where a notification may have been lost.
@@ -260,6 +272,7 @@ private:
         std::int64_t port;
         Doorbell& bell;
         Ring* ring = nullptr;
+        Ring* second = nullptr;  // only beside the first
         ConsoleRing* console = nullptr;
         State state = State::armed;
         int quiet_sleeps = 0;
@@ -311,8 +324,20 @@ private:
         }
     }
 
+    static bool has_work(const Slot& slot) {
+        return slot.ring != nullptr && (slot.ring->has_work() || (slot.second != nullptr && slot.second->has_work()));
+    }
+
+    void let_go(Ring*& ring) {
+        if (ring != nullptr) {
+            ring->attached_to_waiter = false;
+            ring = nullptr;
+            --rings_;
+        }
+    }
+
     static bool is_due(const Slot& slot) {
-        return slot.bell.pending() || (slot.ring != nullptr && slot.ring->has_work()) ||
+        return slot.bell.pending() || has_work(slot) ||
                (slot.bell.hung_up() && !slot.hang_up_delivered);
     }
 
@@ -368,8 +393,10 @@ private:
     Wake sleep(std::int64_t deadline_ns) {
         for (Slot* slot : polled_) {
             slot->bell.arm();
-            if (slot->ring != nullptr) {
-                slot->ring->arm();
+            for (Ring* ring : {slot->ring, slot->second}) {
+                if (ring != nullptr) {
+                    ring->arm();
+                }
             }
         }
         woken_by_polled_ = true;
@@ -406,9 +433,8 @@ private:
         std::uint64_t found = 0;
         for (auto& [port, slot] : slots_) {
             const bool told = slot->state == State::masked || (slot->state == State::polled && !slept) || slot->bell.pending();
-            const bool has_work = slot->ring != nullptr && slot->ring->has_work();
             const bool has_news = slot->console != nullptr && slot->console->has_news();
-            if (!told && (has_work || has_news)) {
+            if (!told && (has_work(*slot) || has_news)) {
                 if (slot->state == State::armed) {
                     poll_again(*slot);
                 }

@@ -8,7 +8,19 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from typing import Self
 
-from hvd.toolstack.attacks import broker, channels, disks, exhaustion, host, pairs, policy, processes, programs, store
+from hvd.toolstack.attacks import (
+    broker,
+    channels,
+    disks,
+    exhaustion,
+    host,
+    pairs,
+    policy,
+    processes,
+    programs,
+    store,
+    vifs,
+)
 from hvd.toolstack.attacks.arena import DEFAULT_POLICY, Arena
 from hvd.toolstack.attacks.attack import Attack, Result, Seen
 from hvd.toolstack.cluster.sandbox_trial import lacking_here
@@ -16,7 +28,7 @@ from hvd.toolstack.config import ConfigError
 from hvd.toolstack.config.problems import Problem, nearest
 from hvd.transport.errors import HvdError
 
-FAMILIES = (processes, programs, host, exhaustion, broker, pairs, channels, store, disks, policy)
+FAMILIES = (processes, programs, host, exhaustion, broker, pairs, channels, store, disks, vifs, policy)
 ATTACKS: dict[str, Attack] = {attack.name: attack for family in FAMILIES for attack in family.ATTACKS}
 
 

@@ -56,6 +56,12 @@ def _block(run: Run) -> tuple[list[Figure], None]:
         return measure_block(cluster, Path(name), max(int(run.duration_s / BLOCK_REQUEST_S), 100)), None
 
 
+def _net(run: Run) -> tuple[list[Figure], None]:
+    from hvd.toolstack.bench.net import measure_net
+
+    return measure_net(run), None
+
+
 def _boot(run: Run) -> tuple[list[Figure], None]:
     from hvd.toolstack.bench.boot import measure_boot
 
@@ -104,6 +110,7 @@ BENCHES: dict[str, Bench] = {
     "ipc": Bench("the event channel beside every other way between two processes, and what a domain costs", 40, _ipc),
     "ring": Bench("the ring: round trips, throughput, pages handed over", 20, _ring),
     "block": Bench("a guest's disk beside the same system calls in one process", 10, _block),
+    "net": Bench("packets through a driver domain's switch: how many, round trips, rates, deaths", 30, _net),
     "boot": Bench("the machine, dom0, eight domains, one more, and the order of starts", 60, _boot),
     "recovery": Bench("driver domain and broker killed under load, and what it costs whom", 90, _recovery),
     "scale": Bench("200 domains and 1,000 channels", 15, _scale),

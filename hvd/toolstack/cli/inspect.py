@@ -67,6 +67,49 @@ def block_list(names: list[str], *, as_json: bool) -> None:
         _print(xl_tables.block_lines(disks))
 
 
+def network_list(names: Sequence[str], *, as_json: bool) -> None:
+    """The vifs of these domains."""
+    with Cluster.attach() as cluster:
+        domids = [cluster.domain(name).domid for name in names]
+        infos = cluster.infos()
+        nics = [nic for domid in domids for nic in nics_of(cluster, infos[domid], infos.values())]
+    if as_json:
+        print_json([nic._asdict() for nic in nics])
+    else:
+        _print(xl_tables.network_lines(nics))
+
+
+def nics_of(cluster: Cluster, info: DomainInfo, infos: Sequence[DomainInfo] | Any) -> list[xl_tables.Nic]:
+    """A domain's vifs, as xl tells them."""
+    numbers = {other.name: int(other.domid) for other in infos}
+    return [
+        _nic(cluster, int(info.domid), device["devid"], numbers.get(device["backend"], -1))
+        for device in info.devices
+        if device["kind"] == "vif"
+    ]
+
+
+def _nic(cluster: Cluster, domid: int, devid: int, backend: int) -> xl_tables.Nic:
+    keys = _read_all(cluster, f"/local/domain/{domid}/device/vif/{devid}")
+    port = _number(keys.get("event-channel") or keys.get("event-channel-rx"))
+    state, tx, rx = (_number(keys.get(key)) for key in ("state", "tx-ring-ref", "rx-ring-ref"))
+    path = keys.get("backend", f"/local/domain/{backend}/backend/vif/{domid}/{devid}")
+    mac = keys.get("mac") or _read_all(cluster, path).get("mac", "")
+    return xl_tables.Nic(devid, backend, mac, state, port, tx, rx, path)
+
+
+def vifs_of(cluster: Cluster, backend: str) -> list[dict[str, str]]:
+    """The keys of every vif that a domain serves."""
+    infos = cluster.infos()
+    numbers = {info.name: int(info.domid) for info in infos.values()}
+    return [
+        _read_all(cluster, f"/local/domain/{numbers[backend]}/backend/vif/{domid}/{device['devid']}")
+        for domid, info in infos.items()
+        for device in info.devices
+        if device["kind"] == "vif" and device["backend"] == backend and backend in numbers
+    ]
+
+
 def _disks(cluster: Cluster, info: DomainInfo, infos: Sequence[DomainInfo] | Any) -> list[xl_tables.Disk]:
     numbers = {other.name: int(other.domid) for other in infos}
     return [

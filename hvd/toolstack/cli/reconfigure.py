@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hvd.toolstack.cli.inspect import nics_of, vifs_of
 from hvd.toolstack.cli.output import print_json, print_line, print_warning
+from hvd.toolstack.cli.xl_tables import Nic
 from hvd.toolstack.cluster import Cluster, Domain
 from hvd.toolstack.cluster.errors import ClusterError
 from hvd.toolstack.config.disks import Disk, read_disk
 from hvd.toolstack.config.problems import ConfigError, Problem, Report, shown
 from hvd.toolstack.config.vdev import SYNTAX, device_number
+from hvd.toolstack.config.vifs import Owner, read_vif
 from hvd.toolstack.config.xl_file import load_xl_cfg
+from hvd.transport import messages as m
+from hvd.transport.errors import HvdError
 from hvd.transport.hypercalls import HypercallError
+from hvd.transport.net_rules import DEFAULT_KEY, RULES_KEY
+from hvd.transport.protocols.net import LINK_KEY
 
 DEVID_MAX = 2**32 - 1
 
@@ -88,6 +96,67 @@ def block_detach(name: str, vdev: str, *, force: bool, as_json: bool) -> None:
                 raise
             raise ClusterError(f"Error: Device {vdev} not connected.") from None
     _say(f"detached {vdev} from", domain, as_json=as_json, devid=devid)
+
+
+def network_attach(name: str, spec: Sequence[str], *, as_json: bool) -> None:
+    """One more vif for a domain that runs; what it does not say is as its network's other vifs have it."""
+    with Cluster.attach() as cluster:
+        domain = cluster.domain(name)
+        taken = {device["devid"] for device in domain.info().devices if device["kind"] == "vif"}
+        free = next(devid for devid in itertools.count() if devid not in taken)
+        config = _joining(cluster, _vif(",".join(spec), domain.name, free))
+        domain.attach(config)
+    _say(f"attached vif {config.devid} to", domain, as_json=as_json, devid=config.devid, mac=config.backend_keys["mac"])
+
+
+def _vif(line: str, owner: str, devid: int) -> m.DeviceConfig:
+    report = Report("command line", "")
+    vif = read_vif(report, ("VIF",), line, Owner(owner, devid), {})
+    report.raise_if_wrong()
+    assert vif is not None  # else something was wrong
+    return vif.config
+
+
+def _joining(cluster: Cluster, config: m.DeviceConfig) -> m.DeviceConfig:
+    """The vif under the rules of its network, if that has any vif; HvdError if its address is taken there."""
+    others = [keys for keys in vifs_of(cluster, config.backend) if keys.get("bridge") == config.backend_keys["bridge"]]
+    if any(keys.get("mac") == config.backend_keys["mac"] for keys in others):
+        raise HvdError(f"another vif of network {config.backend_keys['bridge']} has the address "
+                       f"{config.backend_keys['mac']}: give this one mac=")  # fmt: skip
+    theirs = others[0] if others else {}
+    rules = {key: value for key, value in theirs.items() if key.startswith((RULES_KEY, DEFAULT_KEY))}
+    return replace(config, backend_keys=config.backend_keys | rules)
+
+
+def network_detach(name: str, which: str, *, force: bool, as_json: bool) -> None:
+    """One vif less, by its number or its MAC address."""
+    with Cluster.attach() as cluster:
+        domain = cluster.domain(name)
+        nic = _nic(cluster, domain, which)
+        domain.detach("vif", nic.devid, force=force)
+    _say(f"detached vif {nic.devid} from", domain, as_json=as_json, devid=nic.devid)
+
+
+def network_link(name: str, which: str, state: str, *, as_json: bool) -> None:
+    """A vif's link up or down."""
+    if state not in ("up", "down"):
+        raise ConfigError([Problem("command line", "up|down", "up or down", shown(state))])
+    with Cluster.attach() as cluster:
+        domain = cluster.domain(name)
+        nic = _nic(cluster, domain, which)
+        cluster.call(m.StoreWrite(0, f"{nic.path}/{LINK_KEY}", state.encode()))
+    _say(f"link {state} of vif {nic.devid} of", domain, as_json=as_json, devid=nic.devid, link=state)
+
+
+def _nic(cluster: Cluster, domain: Domain, which: str) -> Nic:
+    """A domain's vif by its number or MAC address; ConfigError naming those it has."""
+    nics = nics_of(cluster, domain.info(), cluster.infos().values())
+    found = [nic for nic in nics if which.lower() in (str(nic.devid), nic.mac)]
+    if not found:
+        have = ", ".join(f"{nic.devid} ({nic.mac})" for nic in nics) or "none"
+        expected = f"the number or MAC address of a vif of {domain.name}, which has {have}"
+        raise ConfigError([Problem("command line", "DEVID", expected, shown(which))])
+    return found[0]
 
 
 def _say(done: str, domain: Domain, *, as_json: bool, **more: object) -> None:

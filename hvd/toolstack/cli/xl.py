@@ -169,3 +169,51 @@ def block_list(
     from hvd.toolstack.cli import inspect
 
     inspect.block_list(names, as_json=json)
+
+
+@command("hvd network-attach ivi bridge=cabin", "hvd network-attach ivi mac=00:16:3e:01:02:03 bridge=cabin rate=10Mb/s")
+def network_attach(
+    name: Name,
+    spec: Annotated[list[str], typer.Argument(metavar="VIF", help="As in xl's `vif`; several parts are joined.")],
+    json: AsJson = False,
+) -> None:
+    """Give a domain one more vif while it runs, under the rules of the network that it joins."""
+    from hvd.toolstack.cli import reconfigure
+
+    reconfigure.network_attach(name, spec, as_json=json)
+
+
+@command("hvd network-detach ivi 0", "hvd network-detach --force ivi 00:16:3e:01:02:03")
+def network_detach(
+    name: Name,
+    devid: Annotated[str, typer.Argument(metavar="DEVID", help="The vif's number or MAC address.")],
+    force: Annotated[bool, typer.Option("--force", "-f", help="Without asking: what still uses it fails.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Take a vif from a domain."""
+    from hvd.toolstack.cli import reconfigure
+
+    reconfigure.network_detach(name, devid, force=force, as_json=json)
+
+
+@command("hvd network-list ivi")
+def network_list(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=domain_names)], json: AsJson = False
+) -> None:
+    """Show domains' vifs: number, backend, MAC address, state, event channel, rings."""
+    from hvd.toolstack.cli import inspect
+
+    inspect.network_list(names, as_json=json)
+
+
+@command("hvd network-link ivi 0 down", "hvd network-link ivi 0 up")
+def network_link(
+    name: Name,
+    devid: Annotated[str, typer.Argument(metavar="DEVID", help="The vif's number or MAC address.")],
+    state: Annotated[str, typer.Argument(metavar="up|down")],
+    json: AsJson = False,
+) -> None:
+    """Pull the cable out of a domain's vif, or put it in: both ends see it, and packets are lost meanwhile."""
+    from hvd.toolstack.cli import reconfigure
+
+    reconfigure.network_link(name, devid, state, as_json=json)

@@ -127,6 +127,29 @@ class Disk(NamedTuple):
     path: str
 
 
+class Nic(NamedTuple):
+    """One line of `xl network-list`; -1 stands where there is no number yet, as in xl."""
+
+    devid: int
+    backend: int
+    mac: str
+    state: int
+    port: int
+    tx_ref: int
+    rx_ref: int
+    path: str
+
+
+def network_lines(nics: Iterable[Nic]) -> list[str]:
+    """`xl network-list`. xl's columns do not stand below its heading, and scripts split them at spaces."""
+    lines = [f"{'Idx':<3} {'BE':<2} {'Mac Addr.':<17} {'handle':<6} {'state':<5} {'evt-ch':<6} "
+             f"{'tx-':>5}/{'rx-ring-ref':<5} {'BE-path':<30}"]  # fmt: skip
+    for n in nics:
+        refs = f"{n.tx_ref:>5}/{n.rx_ref:<11}"
+        lines.append(f"{n.devid:<3} {n.backend:<2} {n.mac}{n.devid:>6} {n.state:>5} {n.port:>6} {refs} {n.path:<30}")
+    return lines
+
+
 def block_lines(disks: Iterable[Disk]) -> list[str]:
     """`xl block-list`."""
     lines = [f"{'Vdev':<5} {'BE':<3} {'handle':<6} {'state':<5} {'evt-ch':<6} {'ring-ref':<8} {'BE-path':<30}"]

@@ -84,7 +84,7 @@ def _draft(config: DomainConfig, index: int, kernels: Kernels, report: Report) -
     devices: list[tuple[Place, DeviceConfig]] = [
         ((*place, "devices", n), device) for n, device in enumerate(config.devices)
     ]
-    return Draft(place, config, after, [], devices)
+    return Draft(place, config, after, [], [], devices)
 
 
 def _held_back(config: ClusterConfig) -> frozenset[str]:

@@ -10,6 +10,7 @@ from hvd.toolstack.config.domains import DOM0_KERNEL, Draft, read_dom0, read_dom
 from hvd.toolstack.config.groups import read_group
 from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.names import DOM0_NAME, name_from
+from hvd.toolstack.config.networks import read_networks
 from hvd.toolstack.config.policy_file import expected_policy, path_of, read_policy, shipped
 from hvd.toolstack.config.problems import Place, Report, nearest, shown
 from hvd.toolstack.config.relations import Running, check_relations, start_order
@@ -72,13 +73,14 @@ def _read(root: Table, file: Path, running: Running | None, override: Policy | N
     dom0_place: Place = ("dom0",)
     dom0 = _subtable(root, "dom0")
     dom0_config = read_dom0(dom0 or Table(root.report, dom0_place, {}), kernels, file.parent)
-    drafts = [read_domain(table, kernels, file.parent) for table in root.tables("domain", "domain")]
+    networks = read_networks(root)
+    drafts = [read_domain(table, kernels, file.parent, networks) for table in root.tables("domain", "domain")]
     groups = [read_group(table) for table in root.tables("group", "group")]
     policy = _policy(root, file.parent, override)
     mode = root.choice("flask", "enforcing", MODES)
     root.finish()
     _check_sizes(root.report, drafts)
-    check_relations(root.report, drafts, running or {}, groups)
+    check_relations(root.report, drafts, running or {}, groups, networks.values())
     if running is None:  # else the machine that runs has a policy already, and says itself what it lacks
         check_labels(root.report, policy, [(dom0_place, dom0_config), *((each.place, each.config) for each in drafts)])
     root.report.raise_if_wrong()

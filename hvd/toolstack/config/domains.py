@@ -2,16 +2,19 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from hvd.toolstack.config.disks import Disk, read_disk
 from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES, NAME_BYTES_MAX, NAME_SYNTAX, full_name, is_name
+from hvd.toolstack.config.networks import Network
 from hvd.toolstack.config.policy_file import LABEL_SYNTAX, is_label
 from hvd.toolstack.config.problems import Place, shown
 from hvd.toolstack.config.sandboxes import read_sandbox
 from hvd.toolstack.config.table import Table
+from hvd.toolstack.config.vifs import Owner, Vif, read_vif
 from hvd.transport.kernels import is_program
 from hvd.transport.limits import HEARTBEAT_MS_LEAST
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
@@ -41,8 +44,9 @@ class Draft(NamedTuple):
     config: DomainConfig
     after: list[tuple[Place, str]]
     disks: list[Disk]
+    vifs: list[Vif]
     devices: list[tuple[Place, DeviceConfig]]
-    """Disks included."""
+    """Disks and vifs included."""
 
 
 def read_dom0(table: Table, kernels: Kernels, directory: Path) -> DomainConfig:
@@ -64,8 +68,13 @@ def read_dom0(table: Table, kernels: Kernels, directory: Path) -> DomainConfig:
     return config
 
 
-def read_domain(table: Table, kernels: Kernels, directory: Path) -> Draft:
-    """One `[[domain]]`; whatever is wrong in it is reported and replaced by something that can be read on."""
+def read_domain(
+    table: Table, kernels: Kernels, directory: Path, networks: Mapping[str, Network] | None = None
+) -> Draft:
+    """One `[[domain]]`; whatever is wrong in it is reported and replaced by something that can be read on.
+
+    Its vifs are in `networks`; without any, in one of whatever name.
+    """
     name = table.name("name")
     table.report.label(table.place, name)
     if name in DOM0_NAMES:
@@ -73,7 +82,9 @@ def read_domain(table: Table, kernels: Kernels, directory: Path) -> Draft:
         table.report.wrong(table.at("name"), "a name of its own", shown(name), hint)
     after = [(table.at("after", index), full_name(other)) for index, other in enumerate(table.texts("after", "names"))]
     disks = _disks(table, directory)
-    devices = [(disk.place, disk.config) for disk in disks] + _devices(table)
+    vifs = _vifs(table, name, networks or {})
+    own = [(disk.place, disk.config) for disk in disks] + [(vif.place, vif.config) for vif in vifs]
+    devices = own + _devices(table)
     default = DomainConfig("", "")
     config = DomainConfig(
         name=name,
@@ -99,7 +110,7 @@ def read_domain(table: Table, kernels: Kernels, directory: Path) -> Draft:
     )
     _check_program(table, config)
     table.finish()
-    return Draft(table.place, config, after, disks, devices)
+    return Draft(table.place, config, after, disks, vifs, devices)
 
 
 class Memory(TypedDict):
@@ -234,6 +245,15 @@ def _disks(table: Table, directory: Path) -> list[Disk]:
     return [disk for disk in found if disk is not None]
 
 
+def _vifs(table: Table, owner: str, networks: Mapping[str, Network]) -> list[Vif]:
+    """A list of lines as xl's, or `[[domain.vif]]`."""
+    found = [
+        read_vif(table.report, table.at("vif", index), item, Owner(owner, index), networks)
+        for index, item in enumerate(table.items("vif", "vifs"))
+    ]
+    return [vif for vif in found if vif is not None]
+
+
 def _devices(table: Table) -> list[tuple[Place, DeviceConfig]]:
     counts: dict[str, int] = {}
     devices = []
@@ -248,8 +268,9 @@ def _devices(table: Table) -> list[tuple[Place, DeviceConfig]]:
 
 def _kind(table: Table) -> str:
     kind = table.text("type", None)
-    if kind == "vbd":
-        table.report.wrong(table.at("type"), "a device other than a disk", shown(kind), "write it as disk = [...]")
+    if kind in ("vbd", "vif"):
+        what, key = ("a disk", "disk") if kind == "vbd" else ("a vif", "vif")
+        table.report.wrong(table.at("type"), f"a device other than {what}", shown(kind), f"write it as {key} = [...]")
     elif kind and not _KIND.fullmatch(kind):
         expected = "1 to 32 small letters, digits, _ -, the first a letter"
         table.report.wrong(table.at("type"), expected, shown(kind))

@@ -1,6 +1,6 @@
 """What must hold between the domains of a cluster file: names, backends, shared images, an order to start in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -8,7 +8,9 @@ from hvd.toolstack.config.disks import WRITE_LOG, Disk
 from hvd.toolstack.config.domains import Draft
 from hvd.toolstack.config.groups import GroupDraft, check_groups, starts_behind
 from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES
-from hvd.toolstack.config.problems import Report, nearest, shown
+from hvd.toolstack.config.networks import Network
+from hvd.toolstack.config.problems import Place, Report, nearest, shown
+from hvd.toolstack.config.vifs import Vif
 from hvd.transport.sandbox import WRITABLE, split_path
 
 Running = Mapping[str, bool]
@@ -16,9 +18,10 @@ Running = Mapping[str, bool]
 
 
 def check_relations(
-    report: Report, drafts: list[Draft], running: Running, groups: Sequence[GroupDraft] = ()
+    report: Report, drafts: list[Draft], running: Running, groups: Sequence[GroupDraft] = (),
+    networks: Iterable[Network] = (),
 ) -> None:
-    """Report every relation that does not hold, among these domains and groups and with those that are running."""
+    """Report every relation that does not hold, among these domains, groups, networks, and with what is running."""
     by_name = _named(report, drafts, running)
     check_groups(report, list(groups), {name: draft.place for name, draft in by_name.items()})
     for draft in drafts:
@@ -26,6 +29,9 @@ def check_relations(
         _check_device_numbers(report, draft)
         _check_logs(report, draft, by_name)
     _check_writers(report, [disk for draft in drafts for disk in draft.disks])
+    _check_addresses(report, [vif for draft in drafts for vif in draft.vifs])
+    for network in networks:
+        _check_network(report, network, by_name, running)
     if not _check_cycles(report, by_name):
         _check_group_order(report, by_name, list(groups))
 
@@ -104,6 +110,34 @@ def _check_logs(report: Report, draft: Draft, by_name: dict[str, Draft]) -> None
         if not any(path in (Path(log), *Path(log).parents) for path in given):
             hint = f'give {report.spell(host.place)} paths = ["{log}{WRITABLE}"]'
             report.wrong((*disk.place, "write_log"), "a file that its backend may write", shown(log), hint)
+
+
+def _check_addresses(report: Report, vifs: list[Vif]) -> None:
+    """A switch knows a station by its address."""
+    first: dict[tuple[str, str, str], Vif] = {}
+    for vif in vifs:
+        other = first.setdefault(vif.address, vif)
+        if other is not vif:
+            _, bridge, mac = vif.address
+            found = f"{shown(mac)}, as in {report.spell(other.place)}, in the same network {bridge}"
+            report.wrong((*vif.place, "mac"), "an address of its own", found, "give one of them mac=")
+
+
+def _check_network(report: Report, network: Network, by_name: dict[str, Draft], running: Running) -> None:
+    """Its switch is in a driver domain, and its rules name domains that there are."""
+    known = [DOM0_NAME, *by_name, *running]
+    for place, name in [((*network.place, "backend"), network.backend), *_named_in(network)]:
+        if name not in known:
+            report.wrong(place, "the name of a domain", shown(name), nearest(name, known))
+    host = by_name.get(network.backend)
+    if host and not host.config.driver_domain:
+        hint = f"give {report.spell(host.place)} driver_domain = true"
+        report.wrong((*network.place, "backend"), "a driver domain", f"{shown(network.backend)}, which is none", hint)
+
+
+def _named_in(network: Network) -> list[tuple[Place, str]]:
+    parties = [(place, party) for place, rule in network.rules for party in (rule.from_party, rule.to_party)]
+    return [(place, party) for place, party in parties if party is not None]
 
 
 def _check_writers(report: Report, disks: list[Disk]) -> None:

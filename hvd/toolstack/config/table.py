@@ -6,7 +6,7 @@ from hvd.transport.limits import LIST_ITEMS_MAX, TEXT_BYTES_MAX
 
 _XL_WORDS = """
     type pool maxvcpus cpus_soft cpu_weight cap period slice latency extratime ramdisk cmdline root extra
-    on_soft_reset device_tree max_event_channels max_grant_frames max_maptrack_frames max_grant_version vif vtpm p9
+    on_soft_reset device_tree max_event_channels max_grant_frames max_maptrack_frames max_grant_version vtpm p9
     pvcalls vfb channel usbctrl usbdev vdispl vsnd vkb virtio pci nomigrate bootloader builder devtype
     script backendtype cdrom discard no-discard direct-io-safe removable colo
 """

@@ -24,8 +24,8 @@ from hvd.transport.messages import DomainConfig
 SUFFIX = ".toml"
 """A file with another name is an xl.cfg: those have no suffix of their own."""
 _WORDS = """
-    name kernel memory maxmem vcpus cpus disk driver_domain seclabel on_poweroff on_reboot on_crash on_watchdog args
-    after uuid heartbeat_ms
+    name kernel memory maxmem vcpus cpus disk vif driver_domain seclabel on_poweroff on_reboot on_crash on_watchdog
+    args after uuid heartbeat_ms
 """
 KNOWN = frozenset(_WORDS.split())
 """xl's keys that hvd has too, and the three of hvd's own that make sense in such a file."""

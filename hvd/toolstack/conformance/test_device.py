@@ -12,7 +12,9 @@ from hvd.transport.xenbus_state import XenbusState
 KILLS = 20
 CONSOLE_MAPPINGS = 1
 """Domain 0's mapping of a guest's console."""
-ESSENTIAL = frozenset({"ring-ref", "event-channel"})
+ESSENTIAL = frozenset({
+    "ring-ref", "event-channel", "tx-ring-ref", "rx-ring-ref", "event-channel-tx", "event-channel-rx",
+})
 NO_RING = "no ring-ref and event-channel"
 GARBAGE = ("", "nonsense", "-1", "0", "4095", "18446744073709551616", "9" * 4000, "\N{SUPERSCRIPT TWO}")
 

@@ -120,7 +120,7 @@ private:
             case 13: waiter_.attach_ring(port, *channel.ring); break;
             case 14: waiter_.mask(port); break;
             case 15: waiter_.unmask(port); break;
-            case 16: waiter_.detach_ring(port); break;
+            case 16: input_.flag() ? waiter_.detach_rings(port) : waiter_.detach_ring(port, *channel.ring); break;
             default: wait();
         }
     }

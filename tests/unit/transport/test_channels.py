@@ -703,8 +703,6 @@ def test_a_ring_belongs_to_one_port_and_is_not_closed_under_it(bound, waiter, ri
     ring = FrontRing(ring_memory, 8, 8)
     other = FrontRing(ring_memory, 8, 8)
     waiter.attach_ring(10, ring)
-    with pytest.raises(LocalError, match="has a ring"):
-        waiter.attach_ring(10, other)
     with pytest.raises(LocalError, match="attached to a port"):
         waiter.attach_ring(11, ring)
     with pytest.raises(LocalError, match="detach it first"):
@@ -714,6 +712,30 @@ def test_a_ring_belongs_to_one_port_and_is_not_closed_under_it(bound, waiter, ri
     waiter.attach_ring(11, other)
     waiter.close()
     other.close()
+
+
+def test_a_port_may_have_two_rings_and_each_goes_by_itself(bound, waiter):
+    memories = [bytearray(4096) for _ in range(3)]
+    fronts, backs = [FrontRing(memory, 8, 8) for memory in memories], [BackRing(memory, 8, 8) for memory in memories]
+    for front, back in zip(fronts[:2], backs, strict=False):
+        front.init()
+        waiter.attach_ring(10, back)
+    with pytest.raises(LocalError, match="two rings already"):
+        waiter.attach_ring(10, backs[2])
+    waiter.wait(0)
+    for front, back in zip(fronts[:2], backs, strict=False):
+        front.push(b"x")
+        assert waiter.wait(0) == (10,)
+        back.pop()
+        assert waiter.wait(0) == ()
+    fronts[1].push(b"y")
+    waiter.detach_ring(10, backs[0])
+    assert waiter.wait(0) == (10,)
+    waiter.detach_ring(10, backs[0])
+    waiter.detach_ring(10, backs[1])
+    assert waiter.wait(0) == ()
+    for back in backs:
+        back.close()
 
 
 @pytest.mark.parametrize("junk", [1, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFE, 0xFFFF_FFFF])

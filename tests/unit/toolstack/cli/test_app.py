@@ -27,6 +27,7 @@ def test_the_commands_are_those_of_the_manual():
         "getenforce", "setenforce", "loadpolicy", "vcpu-list", "vm-list", "uptime", "domid", "domname", "rename",
         "man", "chaos", "top", "evtchn", "grants", "ring", "config-update", "trigger", "sysrq", "block-attach",
         "block-detach", "block-list", "mem-set", "mem-max", "dump-core",
+        "network-attach", "network-detach", "network-list", "network-link",
     }  # fmt: skip
 
 
@@ -66,6 +67,8 @@ def test_a_command_line_that_makes_no_sense_is_bad_input(tmp_path, words):
      ["config-update", "a", "a.cfg"], ["trigger", "a", "nmi"], ["sysrq", "a", "h"],
      ["top", "-b"], ["evtchn"], ["grants"], ["ring"],
      ["block-attach", "a", "b"], ["block-detach", "a", "xvdb"], ["block-list", "a"],
+     ["network-attach", "a", "bridge=b"], ["network-detach", "a", "0"], ["network-list", "a"],
+     ["network-link", "a", "0", "down"],
      ["console", "a"], ["shutdown", "a"], ["kill", "a"], ["create", "--kernel", "hvd:idle", "--name", "a"]],
     ids=lambda words: words[0],
 )  # fmt: skip

@@ -75,6 +75,12 @@ def test_block_list():
     assert xl_tables.block_lines([connected, waiting]) == golden("block-list")
 
 
+def test_network_list():
+    connected = xl_tables.Nic(0, 1, "00:16:3e:00:00:01", 4, 15, 768, 769, "/local/domain/1/backend/vif/2/0")
+    waiting = xl_tables.Nic(1, 0, "00:16:3e:00:00:02", 1, -1, -1, -1, "/local/domain/0/backend/vif/2/1")
+    assert xl_tables.network_lines([connected, waiting]) == golden("network-list")
+
+
 @pytest.mark.parametrize(
     ("fields", "running", "expected"),
     [

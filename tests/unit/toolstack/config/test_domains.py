@@ -199,7 +199,7 @@ def test_a_key_that_must_be_there_is_missed_at_its_table(problem: Callable[[str]
         ("kernal", 'did you mean "kernel"?'),
         ("on-crash", 'did you mean "on_crash"?'),
         ("disks", 'did you mean "disk"?'),
-        ("vif", "xl has this key, hvd does not"),
+        ("vtpm", "xl has this key, hvd does not"),
         ("maxvcpus", "xl has this key, hvd does not"),
         ("zzzzz", ""),
     ],

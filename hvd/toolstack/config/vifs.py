@@ -1,0 +1,162 @@
+"""Reads one vif of a domain, as xl's vif line or as a TOML table, into the device that the wire carries."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from hvd.toolstack.config.names import DOM0_NAME, full_name
+from hvd.toolstack.config.networks import Network
+from hvd.toolstack.config.problems import Place, Report, nearest, shown
+from hvd.toolstack.config.table import Table, text_in
+from hvd.transport.limits import TEXT_BYTES_MAX
+from hvd.transport.messages import DeviceConfig
+from hvd.transport.protocols.net import BRIDGE, MTU, MTU_MAX, MTU_MIN, QUEUES_MAX, XEN_PREFIX, parse_mac, spell_mac
+
+VLAN_MAX = 4094
+DEVID_MAX = 1023
+ADDRESSES_MAX = 16
+INTERVAL_US = 50_000
+RATE_BYTES_MAX = (1 << 32) - 1
+WRITTEN_DOWN = ("type", "model", "script", "vifname", "gatewaydev")
+"""xl's keys that stand in XenStore for whoever looks, and change nothing here."""
+_BRIDGE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,62})(?:\.(\d{1,4}))?((?::\d{1,4})*)", re.ASCII)
+_RATE = re.compile(r"(\d{1,12})([GMK]?)([Bb])/s(?:@(\d{1,9})(us|ms|s))?", re.ASCII)
+_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}
+_INTERVALS = {"us": 1, "ms": 1000, "s": 1_000_000}
+
+
+class Vif(NamedTuple):
+    """A vif as read, with what is compared between vifs."""
+
+    place: Place
+    config: DeviceConfig
+
+    @property
+    def address(self) -> tuple[str, str, str]:
+        """Where its MAC address may be but once."""
+        keys = self.config.backend_keys
+        return self.config.backend, keys["bridge"], keys["mac"]
+
+
+class Owner(NamedTuple):
+    """Whose vif it is to be: the domain's name, and the number that the vif has unless it says another."""
+
+    name: str
+    number: int
+
+
+def read_vif(
+    report: Report, place: Place, untrusted: object, owner: Owner, networks: Mapping[str, Network]
+) -> Vif | None:
+    """One vif of a domain; None if it cannot be told what is meant. Without `networks` every bridge is one."""
+    if isinstance(untrusted, dict):
+        table = Table(report, place, untrusted)
+    elif isinstance(untrusted, str) and (not untrusted or text_in(report, place, untrusted, TEXT_BYTES_MAX)):
+        table = Table(report, place, vif_line(report, place, untrusted))
+    else:
+        if not isinstance(untrusted, str):
+            report.wrong(place, "a vif line as xl's, or a table", shown(untrusted))
+        return None
+    devid = table.whole("devid", owner.number, 0, DEVID_MAX)
+    bridge, vlans = _bridge(table, networks)
+    network = networks.get(bridge)
+    backend = full_name(table.text("backend", network.backend if network else DOM0_NAME))
+    if network and backend != network.backend:
+        table.report.wrong(table.at("backend"), f"{network.backend}, which has the network {bridge}", shown(backend))
+    mac, mtu = _mac(table, owner.name, devid), _mtu(table, network)
+    queues = table.whole("queues", 1, 1, QUEUES_MAX)
+    guard = table.flag("antispoof", default=network.antispoof if network else True)
+    backend_keys = {
+        "mac": mac, "bridge": bridge, "handle": str(devid), "mtu": str(mtu), **vlans, **_rate(table), **_ips(table),
+        **({} if guard else {"hvd-guard": "0"}), **(network.keys if network else {}),
+        **{key: text for key in WRITTEN_DOWN if (text := table.text(key, ""))},
+    }  # fmt: skip
+    table.finish()
+    front = {"mac": mac, "mtu": str(mtu), **({"hvd-queues": str(queues)} if queues > 1 else {})}
+    return Vif(place, DeviceConfig("vif", devid, backend, backend_keys, front))
+
+
+def vif_line(report: Report, place: Place, line: str) -> dict[str, object]:
+    """The keys of xl's vif line (xl-network-configuration(5)): key=value, with commas between."""
+    values: dict[str, object] = {}
+    for word in filter(None, (part.strip() for part in line.split(","))):
+        key, equals, value = (part.strip() for part in word.partition("="))
+        if not equals or not key:
+            report.wrong(place, "key=value", shown(word))
+        elif key in values:
+            report.wrong(place, f"{key} once", f"{key} again, {shown(value)}")
+        else:
+            values[key] = _as_meant(key, value)
+    return values
+
+
+def _as_meant(key: str, value: str) -> object:
+    if key in ("devid", "mtu", "queues") and value.isascii() and value.isdecimal() and len(value) < 10:
+        return int(value)
+    return value in ("1", "true") if key == "antispoof" and value in ("0", "1", "true", "false") else value
+
+
+def _bridge(table: Table, networks: Mapping[str, Network]) -> tuple[str, dict[str, str]]:
+    """The network's name, and the VLANs behind it: NAME[.VLAN][:VLAN...], those with colons tagged."""
+    text = table.text("bridge", next(iter(networks)) if len(networks) == 1 else BRIDGE)
+    found = _BRIDGE.fullmatch(text)
+    vlans = [int(each) for each in found[3].split(":")[1:]] if found else []
+    if not found or not all(1 <= vlan <= VLAN_MAX for vlan in (*vlans, int(found[2] or 1))):
+        expected = f"a network, .VLAN for frames without a tag, :VLAN for each that is tagged (1 to {VLAN_MAX})"
+        table.report.wrong(table.at("bridge"), expected, shown(text))
+        return BRIDGE, {}
+    name = found[1]
+    if networks and name not in networks:
+        expected = "a [[network]] of this file"
+        table.report.wrong(table.at("bridge"), expected, shown(name), nearest(name, sorted(networks)))
+    keys = {"hvd-vlan": found[2]} if found[2] else {}
+    return name, keys | ({"hvd-trunk": ":".join(map(str, vlans))} if vlans else {})
+
+
+def _mac(table: Table, owner: str, devid: int) -> str:
+    """The address that is given, or one of Xen's own that the domain's name and the device's number come to."""
+    text = table.text("mac", "")
+    if not text:
+        digest = hashlib.sha256(f"{owner}\0{devid}".encode()).digest()
+        return spell_mac(XEN_PREFIX + bytes((digest[0] & 0x7F, *digest[1:3])))
+    try:
+        return spell_mac(parse_mac(text))
+    except ValueError:
+        table.report.wrong(table.at("mac"), "the MAC address of a station, as 00:16:3e:01:02:03", shown(text))
+        return text
+
+
+def _mtu(table: Table, network: Network | None) -> int:
+    return table.whole("mtu", network.mtu if network else MTU, MTU_MIN, MTU_MAX)
+
+
+def _rate(table: Table) -> dict[str, str]:
+    """xl's rate as libxl writes it: bytes in each interval, microseconds of it."""
+    text = table.text("rate", "")
+    if not text:
+        return {}
+    found = _RATE.fullmatch(text)
+    if found:
+        per_second = int(found[1]) * _UNITS[found[2]] // (8 if found[3] == "b" else 1)
+        interval_us = int(found[4]) * _INTERVALS[found[5]] if found[4] else INTERVAL_US
+        per_interval = per_second * interval_us // 1_000_000
+        if 0 < per_interval <= RATE_BYTES_MAX and 0 < interval_us <= RATE_BYTES_MAX:
+            return {"rate": f"{per_interval},{interval_us}"}
+    expected = f"a rate as 10Mb/s or 250KB/s@20ms, of 1 to {RATE_BYTES_MAX} bytes in each interval (if unsaid, 50ms)"
+    table.report.wrong(table.at("rate"), expected, shown(text))
+    return {}
+
+
+def _ips(table: Table) -> dict[str, str]:
+    text = table.text("ip", "")
+    try:
+        addresses = [str(ip_address(word)) for word in text.split()]
+    except ValueError:
+        addresses = [""] * (ADDRESSES_MAX + 1)
+    if len(addresses) > ADDRESSES_MAX:
+        expected = f"at most {ADDRESSES_MAX} IPv4 or IPv6 addresses with spaces between"
+        table.report.wrong(table.at("ip"), expected, shown(text))
+        return {}
+    return {"ip": " ".join(addresses)} if addresses else {}

@@ -1,0 +1,184 @@
+"""A vif and a real TAP device as one: what programs send in one network namespace arrives in another."""
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+import threading
+from pathlib import Path
+
+import pytest
+
+from hvd.domains.net.tap import TapLink
+from hvd.transport.errors import LocalError
+
+CLONE_NEWNET = 0x40000000
+TUNSETIFF, TUNSETOFFLOAD, SIOCSIFADDR, SIOCSIFFLAGS, SIOCSIFHWADDR, SIOCSIFNETMASK, SIOCSIFMTU = (
+    0x400454CA, 0x400454D0, 0x8916, 0x8914, 0x8924, 0x891C, 0x8922,
+)  # fmt: skip
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 = 1, 2, 4
+IFF_UP_RUNNING = 0x41
+DEADLINE_S = 20
+
+
+def in_namespace(act):
+    """Run `act` in a thread, and so a network namespace, of its own; what it returns."""
+    outcome = []
+
+    def run():
+        try:
+            if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), "unshare")
+            outcome.append(act())
+        except OSError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(DEADLINE_S)
+    return outcome[0]
+
+
+class Station:
+    """A network namespace with a TAP device: its descriptor, and sockets made in it."""
+
+    def __init__(self, mac, address, mtu, offload):
+        def make():
+            self.tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            fcntl.ioctl(self.tap, TUNSETIFF, struct.pack("16sH14x", b"eth0", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+            fcntl.ioctl(self.tap, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 if offload else 0)
+            with socket.socket() as control:
+                for request, value in (
+                    (SIOCSIFHWADDR, struct.pack("H6s8x", 1, mac)),
+                    (SIOCSIFADDR, struct.pack("HH4s8x", socket.AF_INET, 0, socket.inet_aton(address))),
+                    (SIOCSIFNETMASK, struct.pack("HH4s8x", socket.AF_INET, 0, socket.inet_aton("255.255.255.0"))),
+                    (SIOCSIFMTU, struct.pack("i12x", mtu)),
+                    (SIOCSIFFLAGS, struct.pack("H14x", IFF_UP_RUNNING)),
+                ):
+                    fcntl.ioctl(control, request, struct.pack("16s16s", b"eth0", value))
+            self.tcp, self.udp = socket.socket(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            for each in (self.tcp, self.udp):
+                each.bind((address, 7000))
+            return True
+
+        made = in_namespace(make)
+        if isinstance(made, OSError):
+            pytest.skip(f"no TAP device in a namespace of its own: {made}")
+
+    def close(self):
+        for each in (self.tcp, self.udp):
+            each.close()
+        os.close(self.tap)
+
+
+class Stations:
+    """Two of them, linked to two vifs of one network, and a thread of theirs that exchanges data."""
+
+    def __init__(self, machine, mtu, offload, back):
+        self._machine = machine
+        self.stations, self.links, self.vifs = [], [], []
+        for number in (2, 3):
+            front = {"mtu": str(mtu), "hvd-offload": "1" if offload[number - 2] else "0"}
+            vif = machine.vif(number, front=front, mtu=str(mtu), **back)
+            station = Station(vif.mac, f"10.9.0.{number}", mtu, offload[number - 2])
+            self.vifs.append(vif)
+            self.stations.append(station)
+            self.links.append(TapLink(vif.front, [station.tap]))
+
+    def exchange(self, act, meanwhile=lambda: None):
+        """Forward packets until `act` has come back in its thread; its result."""
+        outcome = []
+        thread = threading.Thread(target=lambda: outcome.append(act(*self.stations)), daemon=True)
+        thread.start()
+        turns = 0
+        while thread.is_alive():
+            self._machine.run()
+            turns += 1
+            if turns % 50 == 0:
+                meanwhile()
+        thread.join()
+        return outcome[0]
+
+    def close(self):
+        for link in self.links:
+            link.close()
+        for station in self.stations:
+            station.close()
+
+
+@pytest.fixture
+def stations(machine):
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("there is no /dev/net/tun")
+    made = []
+
+    def make(mtu=1500, offload=(True, True), **back):
+        made.append(Stations(machine, mtu, offload, back))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+DATA = bytes(range(256)) * 8192
+
+
+def transfer(one, two):
+    """A megabyte or two over TCP; what arrived."""
+    two.tcp.listen()
+    one.tcp.settimeout(DEADLINE_S)
+    two.tcp.settimeout(DEADLINE_S)
+    one.tcp.connect(two.tcp.getsockname())
+    accepted, _ = two.tcp.accept()
+    accepted.settimeout(DEADLINE_S)
+    sender = threading.Thread(target=lambda: (one.tcp.sendall(DATA), one.tcp.shutdown(socket.SHUT_WR)))
+    sender.start()
+    received = b"".join(iter(lambda: accepted.recv(1 << 16), b""))
+    sender.join()
+    accepted.close()
+    return received
+
+
+@pytest.mark.parametrize("offload", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("mtu", [1500, 9000])
+def test_tcp_arrives_whole_whatever_either_end_leaves_to_the_other(stations, mtu, offload):
+    both = stations(mtu, offload)
+    assert both.exchange(transfer) == DATA
+    counters = [link.counters()[0] for link in both.links]
+    assert all(each.not_written == 0 and each.not_sent == 0 for each in counters)
+    if offload == (True, True):
+        assert counters[1].to_tap < len(DATA) / mtu / 2, "what TCP sends is not cut up"
+
+
+def test_udp_checksums_are_filled_in_for_who_takes_no_blank_ones(stations):
+    both = stations(offload=(True, False))
+
+    def talk(one, two):
+        two.udp.settimeout(DEADLINE_S)
+        one.udp.sendto(b"hello", two.udp.getsockname())
+        return two.udp.recv(100)
+
+    assert both.exchange(talk) == b"hello"
+
+
+def test_tcp_goes_on_over_the_deaths_of_backends(stations):
+    both = stations()
+    deaths = []
+
+    def kill():
+        for vif in both.vifs:
+            vif.kill_backend()
+            vif.connect()
+        deaths.append(1)
+
+    assert both.exchange(transfer, kill) == DATA
+    assert deaths
+
+
+def test_a_link_has_a_descriptor_for_each_queue(machine):
+    vif = machine.vif(2, front={"hvd-queues": "2"})
+    with pytest.raises(LocalError, match="2 queues, and as many descriptors: not 1"):
+        TapLink(vif.front, [0])

@@ -1,0 +1,137 @@
+"""xl's vif line, its TOML twin, and the device that either becomes; networks, and what vifs take from them."""
+
+import re
+
+import pytest
+
+from hvd.toolstack.config.problems import Report
+from hvd.toolstack.config.vifs import Owner, read_vif, vif_line
+from hvd.transport.net_rules import unpack_rules
+from hvd.transport.protocols.net import parse_mac
+
+GUEST = '[[domain]]\nname = "ivi"\nkernel = "guest.py"\n'
+SWITCH = '[[domain]]\nname = "net"\nkernel = "hvd:driver_domain"\ndriver_domain = true\n'
+CABIN = '[[network]]\nname = "cabin"\nbackend = "net"\n'
+
+
+def read(text, index=0):
+    report = Report("test", "")
+    vif = read_vif(report, ("vif", index), text, Owner("ivi", index), {})
+    return vif, [f"{told.key}: expected {told.expected}, found {told.found}" for told in report.problems()]
+
+
+def device(text, index=0):
+    vif, problems = read(text, index)
+    assert not problems, problems
+    return vif.config
+
+
+@pytest.mark.parametrize(
+    ("line", "keys"),
+    [
+        ("", {}),
+        ("mac=00:16:3e:01:02:03,bridge=cabin", {"mac": "00:16:3e:01:02:03", "bridge": "cabin"}),
+        ("ip=10.0.0.11 ,mac=00:16:3E:4A:21:07, bridge=xenbr0 ",
+         {"ip": "10.0.0.11", "mac": "00:16:3E:4A:21:07", "bridge": "xenbr0"}),
+        ("devid=7,mtu=9000,antispoof=0", {"devid": 7, "mtu": 9000, "antispoof": False}),
+    ],
+)  # fmt: skip
+def test_a_line_is_its_keys(line, keys):
+    report = Report("test", "")
+    assert vif_line(report, (), line) == keys
+    assert not report.problems()
+
+
+def test_a_vif_is_written_as_xl_writes_it():
+    config = device("mac=00:16:3E:1:2:3,bridge=cabin,rate=10Mb/s@20ms,ip=10.0.0.1 fe80::1,vifname=v,script=vif-bridge")
+    assert (config.kind, config.devid, config.backend) == ("vif", 0, "Domain-0")
+    assert config.backend_keys == {
+        "mac": "00:16:3e:01:02:03", "bridge": "cabin", "handle": "0", "mtu": "1500", "rate": "25000,20000",
+        "ip": "10.0.0.1 fe80::1", "vifname": "v", "script": "vif-bridge",
+    }  # fmt: skip
+    assert config.frontend_keys == {"mac": "00:16:3e:01:02:03", "mtu": "1500"}
+
+
+@pytest.mark.parametrize(
+    ("rate", "written"),
+    [
+        ("10Mb/s", "62500,50000"), ("250KB/s", "12500,50000"), ("1MB/s@20ms", "20000,20000"),
+        ("1GB/s@1s", "1000000000,1000000"),
+        ("800b/s@1s", "100,1000000"), ("1000Mb/s@500us", "62500,500"),
+    ],
+)  # fmt: skip
+def test_a_rate_is_bytes_in_each_interval(rate, written):
+    assert device(f"rate={rate}").backend_keys["rate"] == written
+
+
+def test_who_is_given_no_address_has_one_of_xens_that_stays_the_same():
+    macs = [device("", index).backend_keys["mac"] for index in (0, 1, 0)]
+    assert macs[0] == macs[2] != macs[1]
+    assert all(mac.startswith("00:16:3e:") and parse_mac(mac)[3] < 0x80 for mac in macs)
+
+
+def test_vlans_stand_behind_the_bridge_as_in_xls_open_vswitch_script():
+    assert device("bridge=cabin.7").backend_keys["hvd-vlan"] == "7"
+    keys = device("bridge=cabin:10:20").backend_keys
+    assert keys["bridge"] == "cabin" and keys["hvd-trunk"] == "10:20" and "hvd-vlan" not in keys
+    assert device("bridge=cabin.1:10").backend_keys["hvd-trunk"] == "10"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("mac=01:00:5e:00:00:01", "mac: expected the MAC address of a station"),
+        ("mac=00:16:3e", "mac: expected the MAC address of a station"),
+        ("rate=10MB", "rate: expected a rate as 10Mb/s"), ("rate=1Mb/s@0ms", "rate: expected a rate"),
+        ("rate=9999GB/s@999s", "of 1 to 4294967295 bytes in each interval"),
+        ("bridge=a.4095", "bridge: expected a network"), ("bridge=a.0", "bridge: expected a network"),
+        ("ip=10.0.0.300", "ip: expected at most 16"), ("mtu=9001", "mtu: expected a whole number from 68 to 9000"),
+        ("devid=-1", "devid: expected a whole number"), ("colour=red", "colour"), ("nonsense", "expected key=value"),
+        ("mac=00:16:3e:00:00:01,mac=00:16:3e:00:00:02", "expected mac once"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_what_was_expected(line, said):
+    _, problems = read(line)
+    assert len(problems) == 1 and said in problems[0], problems
+
+
+def test_a_domains_vifs_are_lines_or_tables(cluster):
+    lines = cluster(SWITCH + GUEST + 'vif = ["bridge=a,backend=net", ""]\n').domain("ivi")
+    tables = cluster(SWITCH + GUEST + '[[domain.vif]]\nbridge = "a"\nbackend = "net"\n[[domain.vif]]\n').domain("ivi")
+    assert lines.devices == tables.devices
+    assert [(each.devid, each.backend) for each in lines.devices] == [(0, "net"), (1, "Domain-0")]
+    assert cluster(SWITCH + GUEST + 'vif = ["backend=net"]\n').start_order == ("net", "ivi")
+
+
+def test_a_vif_has_its_networks_rules_mtu_and_switch(cluster):
+    rules = 'mtu = 9000\ndefault = "deny"\nrules = ["allow  ether=arp", "deny from=ivi proto=tcp to-port=22"]\n'
+    (vif,) = cluster(CABIN + rules + SWITCH + GUEST + 'vif = [""]\n').domain("ivi").devices
+    assert vif.backend == "net" and vif.backend_keys["mtu"] == vif.frontend_keys["mtu"] == "9000"
+    assert unpack_rules(vif.backend_keys) == (["allow ether=arp", "deny from=ivi proto=tcp to-port=22"], False)
+
+
+def test_two_hundred_rules_fit_a_vif(cluster):
+    rules = [f"allow from=ivi to=net ip=10.0.0.0/8 to-ip=10.1.{number}.0/24 proto=tcp to-port={number + 1}-9999"
+             for number in range(200)]  # fmt: skip
+    (vif,) = cluster(CABIN + f"rules = {rules}\n" + SWITCH + GUEST + 'vif = [""]\n').domain("ivi").devices
+    assert unpack_rules(vif.backend_keys) == (rules, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "found"),
+    [
+        (CABIN + SWITCH + GUEST + 'vif = ["bridge=cabn"]\n', "domain[1].vif[0].bridge", "cabn"),
+        (CABIN + SWITCH + GUEST + 'vif = ["backend=dom0"]\n', "domain[1].vif[0].backend", "Domain-0"),
+        (CABIN + CABIN + SWITCH, "network[1].name", "cabin"),
+        (CABIN + 'rules = ["permit"]\n' + SWITCH, "network[0].rules[0]", "begins with allow or deny"),
+        (CABIN + 'rules = ["deny from=nobody"]\n' + SWITCH, "network[0].rules[0]", "nobody"),
+        (CABIN + 'default = "drop"\n' + SWITCH, "network[0].default", "drop"),
+        (CABIN, "network[0].backend", "net"),
+        (CABIN + GUEST.replace("ivi", "net"), "network[0].backend", "net"),
+        (SWITCH + GUEST + 'vif = ["mac=0:16:3e:0:0:1", "mac=0:16:3e:0:0:1"]\n', "domain[1].vif[1].mac", "00:01"),
+        (GUEST + '[[domain.device]]\ntype = "vif"\n', "domain[0].device[0].type", "vif"),
+    ],
+)  # fmt: skip
+def test_what_does_not_hold_together_is_named_at_its_place(problem, text, key, found):
+    told = problem(text)
+    assert re.sub(r' "\w+"', "", told.key).startswith(key) and found in f"{told.found} {told.hint}", told
