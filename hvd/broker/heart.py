@@ -103,6 +103,7 @@ class Heart:
         why = ""
         if taken:
             beat.pulse = judge(beat.pulse, None)
+            beat.close()
         elif in_time:
             beat.pulse = judge(beat.pulse, self._evidence(beat))
             why = hangs(beat.pulse, beat.interval_ns, serves=beat.domain.ready and self._bells.serves(beat.domain))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,8 @@ LASTING = ("hvd-broker", "hvd-zygote")
 """The machine's children whose descriptors are counted: domains' come and go with what they do."""
 STANDBY = "hvd:standby"
 """Processes that have no domain yet: they are made anew when there is time for it."""
+KEPT = ("mnt:", "anon_inode:[pidfd]")
+"""What a zygote keeps of the domains that it has made (domains/mounts.py); the next one has nothing of theirs."""
 PROC = Path("/proc")
 
 
@@ -43,7 +47,7 @@ def census(cluster: Cluster) -> Census:
     counts["processes"] = sum(_name(pid) != STANDBY for pid in family)
     named = {name.removeprefix("hvd-"): pid for pid in family if (name := _name(pid)) in LASTING}
     for name, pid in {"machine": machine, **named}.items():
-        counts[f"descriptors of the {name}"] = _descriptors(pid)
+        counts[f"descriptors of the {name}"] = _descriptors(pid, KEPT if name == "zygote" else ())
     shared = [memory for pid in (machine, *family) for memory in _shared_memory(pid)]
     counts["shared memory objects"] = len(set(shared))
     return Census(counts)
@@ -85,34 +89,38 @@ def _name(pid: int) -> str:
         return ""
 
 
-def _descriptors(pid: int) -> int:
-    """How many a process has; 0 for one that has gone.
+def _descriptors(pid: int, without: tuple[str, ...]) -> int:
+    """How many a process has, but for these; 0 for one that has gone.
 
     An end of a pipe counts once: a broker holds both ends of each channel's pipes, and opens one once more when it
     first rings that bell (held.py), which says who was rung and nothing else.
     """
     found = 0
     ends = set()
-    try:
-        for entry in (PROC / str(pid) / "fd").iterdir():
-            if (link := str(entry.readlink())).startswith("pipe:"):
+    for link, entry in _links(pid):
+        if link.startswith("pipe:"):
+            with suppress(FileNotFoundError):
                 ends.add((link, entry.lstat().st_mode))
-            else:
-                found += 1
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
+        else:
+            found += not link.startswith(without)
     return found + len(ends)
 
 
 def _shared_memory(pid: int) -> set[tuple[int, int]]:
     """Memfds that a process holds, as device and inode."""
     found = set()
-    try:
-        for entry in (PROC / str(pid) / "fd").iterdir():
-            if str(entry.readlink()).startswith("/memfd:"):
+    for link, entry in _links(pid):
+        if link.startswith("/memfd:"):
+            with suppress(FileNotFoundError):
                 status = entry.stat()
                 found.add((status.st_dev, status.st_ino))
-    except (FileNotFoundError, ProcessLookupError):
-        return found
     return found
+
+
+def _links(pid: int) -> Iterator[tuple[str, Path]]:
+    """What each descriptor of a process is, and where that stands; those that are closed meanwhile are left out."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for entry in (PROC / str(pid) / "fd").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                yield str(entry.readlink()), entry
 

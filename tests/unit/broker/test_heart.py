@@ -137,6 +137,15 @@ def test_who_does_not_run_is_not_judged_and_begins_anew_when_it_does(heart, ends
     assert len(beat(heart, 1)) == 1
 
 
+def test_of_one_that_takes_its_beats_again_nothing_is_kept_open(heart, ends):
+    ends.deaf.add(1)
+    heart.begin(running(1), 0)
+    beat(heart, 2)
+    ends.deaf.clear()
+    beat(heart, 1)
+    assert (ends.opened, ends.closed, heart.verdict(1)) == ([1001], [1001], "beating")
+
+
 def test_a_heartbeat_of_0_is_none(heart):
     heart.begin(running(1, 0), 0)
     assert (heart.next_ns(), heart.verdict(1)) == (None, "")
