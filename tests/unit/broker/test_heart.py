@@ -141,7 +141,7 @@ def test_of_one_that_takes_its_beats_again_nothing_is_kept_open(heart, ends):
     ends.deaf.add(1)
     heart.begin(running(1), 0)
     beat(heart, 2)
-    ends.deaf.clear()
+    ends.untaken.clear()
     beat(heart, 1)
     assert (ends.opened, ends.closed, heart.verdict(1)) == ([1001], [1001], "beating")
 
