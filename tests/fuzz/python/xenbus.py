@@ -50,8 +50,11 @@ class _Counted:
 class Front(Frontend, _Counted):
     """Reads of its backend's keys what a disk's frontend does."""
 
+    published_to = False
+
     def publish(self, backend_keys: Keys) -> Keys:
         assert not self.attached
+        self.published_to = True
         return {"ring-ref": "8", "event-channel": "3"}
 
     def connected(self, backend_keys: Keys) -> None:
@@ -59,11 +62,13 @@ class Front(Frontend, _Counted):
         number_in(backend_keys, "sectors", 2**40)
 
     def backend_gone(self) -> None:
-        self.let_go()
+        """Also of one that was published to, and never connected: what was asked may wait in its ring already."""
+        assert self.attached or self.published_to
+        self.attached = self.published_to = False
 
     def close(self) -> None:
         """The device is taken away, whoever has it."""
-        self.attached = False
+        self.attached = self.published_to = False
 
 
 class Back(Backend, _Counted):
