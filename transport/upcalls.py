@@ -29,6 +29,14 @@ class UpcallTimeout(HvdError):
     """What the broker announced did not arrive in time."""
 
 
+class UpcallsBroken(BaseException):
+    """What the hypervisor sent could not be taken: most likely this domain had no descriptor left for it.
+
+    It cannot know any more what it holds, and it is no fault of whichever peer it was about. So nobody on the way
+    catches this: the domain ends, and what it held is taken back.
+    """
+
+
 class ReplyTooLarge(HvdError):
     """A hypercall was carried out, and its reply waits at the endpoint for whoever asks again."""
 
@@ -60,13 +68,19 @@ class UpcallReceiver:
         """Take in everything that is there now."""
         while True:
             try:
-                received = receive_message(self._socket)
+                received = self._receive()
             except BlockingIOError:
                 return
             if received is None:
                 self._ended = True
                 return
             self._sort(*received)
+
+    def _receive(self) -> tuple[list[Any], list[int]] | None:
+        try:
+            return receive_message(self._socket)
+        except PeerFault as fault:
+            raise UpcallsBroken(f"the hypervisor's message could not be taken: {fault}") from None
 
     def wait_birth(self) -> tuple[dict[str, Any], list[int]]:
         """Block until the broker says who we are; EOFError if it cannot."""
@@ -89,7 +103,7 @@ class UpcallReceiver:
         self._take_in(what)
 
     def _take_in(self, what: str) -> None:
-        received = receive_message(self._socket)
+        received = self._receive()
         if received is None:
             raise EOFError(f"the upcall socket closed before {what}")
         self._sort(*received)
@@ -138,7 +152,7 @@ class UpcallReceiver:
         if len(descriptors) != count:
             for descriptor in descriptors:
                 os.close(descriptor)
-            raise PeerFault(f"hypercall {sequence} promised {count} descriptors, {len(descriptors)} came")
+            raise UpcallsBroken(f"hypercall {sequence} promised {count} descriptors, {len(descriptors)} came")
         return descriptors
 
     def next_event(self) -> tuple[str, str] | None:

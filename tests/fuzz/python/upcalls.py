@@ -1,4 +1,4 @@
-"""What arrives on a descriptor socket: any datagram, with any descriptors, is sorted or is a PeerFault, and none
+"""What arrives on a descriptor socket: any datagram, with any descriptors, is sorted, or is told to be broken, and none
 of them leaks."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import msgpack
 
 from hvd.transport.descriptors import receive_message, socket_pair
 from hvd.transport.errors import PeerFault
-from hvd.transport.upcalls import UpcallReceiver, UpcallTimeout
+from hvd.transport.upcalls import UpcallReceiver, UpcallsBroken, UpcallTimeout
 from tests.fuzz.python.choices import Choices
 from tests.fuzz.python.open_descriptors import open_descriptors
 
@@ -72,7 +72,7 @@ def _receive(choices: Choices, receiver: UpcallReceiver, sock: socket.socket) ->
                 assert reply is None or len(reply) == 3
             case _:
                 receiver.read_all()
-    except (PeerFault, UpcallTimeout, BlockingIOError, EOFError):
+    except (PeerFault, UpcallsBroken, UpcallTimeout, BlockingIOError, EOFError):
         return
 
 
@@ -82,7 +82,7 @@ def _close_all(receiver: UpcallReceiver, sock: socket.socket) -> None:
         try:
             receiver.read_all()
             break
-        except PeerFault:
+        except UpcallsBroken:
             continue
     kept = list(receiver._descriptors.values()) + ([receiver._birth[1]] if receiver._birth is not None else [])
     for descriptors in kept:

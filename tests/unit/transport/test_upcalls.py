@@ -1,14 +1,14 @@
 """A domain's end of the upcall socket: descriptors find their hypercall, events come once and in order."""
 
 import os
+import resource
 import threading
 from pathlib import Path
 
 import pytest
 
 from hvd.transport.descriptors import send_message, socket_pair
-from hvd.transport.errors import PeerFault
-from hvd.transport.upcalls import UpcallReceiver, UpcallTimeout
+from hvd.transport.upcalls import UpcallReceiver, UpcallsBroken, UpcallTimeout
 
 DEADLINE_S = 30.0
 DESCRIPTORS = Path("/proc/self/fd")
@@ -91,7 +91,7 @@ def test_descriptors_that_cannot_come_any_more_are_not_waited_for(ends):
 
 def test_another_number_of_descriptors_than_promised_is_a_fault_and_closes_them(ends):
     ends.descriptors(1, 2)
-    with pytest.raises(PeerFault, match="promised 3 descriptors, 2 came"):
+    with pytest.raises(UpcallsBroken, match="promised 3 descriptors, 2 came"):
         ends.receiver.take_descriptors(1, 3, DEADLINE_S)
 
 
@@ -208,3 +208,16 @@ def test_a_domain_that_is_never_born_ends(ends):
 def test_a_message_that_is_none_of_ours_is_dropped_and_its_descriptors_closed(ends, message):
     send_message(ends.broker, message, ends.pipe)
     assert ends.events() == []
+
+
+def test_a_message_whose_descriptors_find_no_room_ends_the_domain_and_blames_no_peer(ends):
+    ends.descriptors(1, 2)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.dup(0)
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, before[1]))  # the lowest free number is beyond it
+    try:
+        with pytest.raises(UpcallsBroken, match="cut short"):
+            ends.receiver.take_descriptors(1, 2, DEADLINE_S)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
