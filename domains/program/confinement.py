@@ -106,7 +106,7 @@ class Confinement:
         return terminal
 
     def _furnish(self, root: Root) -> tuple[int, int]:
-        owner = (self._uid, self._uid if "uid" not in self.lacking else os.getegid())
+        owner = (self._uid, self._uid) if "uid" not in self.lacking else (os.geteuid(), os.getegid())
         self.lacking |= program_view.build(root, self._certificate["name"], owner, self._settings["memory_kib"])
         for path in self._needs.readable:
             if not program_view.shows(path):

@@ -18,6 +18,8 @@ from hvd.transport.sandbox import LAYERS
 
 AUTO_READY = False
 STATUS_BYTES_MAX = 4096
+REAPED_MAX = 64
+"""In one turn: a storm of deaths does not keep init from all else."""
 IGNORED = re.compile(rb"^SigIgn:\t([0-9a-f]+)$", re.MULTILINE)
 
 
@@ -39,7 +41,7 @@ class Init:
         for name, reason in self.launch.lacking.items():
             if name not in LAYERS:
                 guest.log(f"{guest.name}: its program has no {name}: {reason}")
-        signal.signal(signal.SIGCHLD, self._on_sigchld)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # it ends our sleep: a handler that reaps would interrupt itself
         signal.signal(signal.SIGTERM, self._on_sigterm)
         _ = guest.runtime.hypercalls.connection  # its threads are there before the program takes all there may be
         pumped = [device for device in guest.devices() if isinstance(device, Pumped)]
@@ -51,7 +53,7 @@ class Init:
         terminal = Terminal(guest, self.launch.terminal)
         guest.ready()
         while self._status is None:
-            guest.wait(terminal.patience_s())
+            guest.wait(0 if self._reap() else terminal.patience_s())
             terminal.pump()
         terminal.finish()
         if self._asked:
@@ -59,17 +61,18 @@ class Init:
         if self._status:
             raise ProgramEnded(f"{self.launch.program} {describe(self._status)}")
 
-    def _on_sigchld(self, number: int, frame: FrameType | None) -> None:
-        """Whoever has lost his parent is ours to reap, beside the program."""
-        while True:
+    def _reap(self) -> bool:
+        """Whoever has lost his parent is ours to reap, beside the program; whether there may be more."""
+        for _ in range(REAPED_MAX):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return False
             if pid == 0:
-                return
+                return False
             if pid == self.launch.pid:
                 self._status = os.waitstatus_to_exitcode(status)
+        return True
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         """The toolstack asks the domain to stop: whoever ignores that, as a shell does, has its terminal hung up.

@@ -13,6 +13,8 @@ from hvd.domains.console.frontend import STALL_S
 from hvd.domains.guest import Guest
 
 CHUNK_BYTES = 4096
+LAST_WORDS_BYTES_MAX = 1 << 20
+"""More than a terminal holds: what is read behind that is printed by those who have survived the program."""
 
 
 class Terminal:
@@ -51,8 +53,9 @@ class Terminal:
 
     def finish(self) -> None:
         """The program has ended: print what it had printed."""
-        while self._take_output():
-            pass
+        left = LAST_WORDS_BYTES_MAX
+        while left > 0 and (taken := self._take_output()):
+            left -= taken
 
     def _on_event(self) -> None:
         for _, ready in self._events.poll(0):
@@ -62,15 +65,15 @@ class Terminal:
                 self._give_input()
         self._listen()
 
-    def _take_output(self) -> bool:
-        """A part of it; whether there was any."""
+    def _take_output(self) -> int:
+        """A part of it; how many bytes, 0 when there are none."""
         try:
             printed = os.read(self._master, CHUNK_BYTES)
         except OSError:  # nothing there, or nobody left who could print
-            return False
+            return 0
         if self._console.put(printed) and not self._stalled and self._held_since_ns is None:
             self._held_since_ns = self._now_ns()
-        return bool(printed)
+        return len(printed)
 
     def _give_input(self) -> None:
         while typed := self._typed or self._console.read(0):

@@ -42,7 +42,8 @@ CONSOLE = "/dev/console"
 def build(root: Root, name: str, owner: tuple[int, int], memory_kib: int) -> dict[str, str]:
     """Everything but what one domain is given besides; what there cannot be of it, each with the reason.
 
-    `owner`: uid and gid of the program. OSError when there can be no root at all.
+    `owner`: uid and gid of the program. For root it is a /proc that cannot be written: the host's settings
+    in it are his. OSError when there can be no root at all.
     """
     lacking = {}
     for path in SYSTEM:
@@ -59,7 +60,7 @@ def build(root: Root, name: str, owner: tuple[int, int], memory_kib: int) -> dic
     root.link("/var/run", "/run")
     _copy_resolvers(owner)
     try:
-        root.mount("proc", "/proc", "")
+        root.mount("proc", "/proc", "", writable=owner[0] != 0)
     except OSError as error:  # in a container that hides parts of its own /proc
         lacking["/proc"] = str(error.strerror)
     root.mount("devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620")

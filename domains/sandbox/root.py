@@ -98,10 +98,12 @@ class Root:
         finally:
             os.close(descriptor)
 
-    def mount(self, kind: str, path: str, options: str) -> None:
+    def mount(self, kind: str, path: str, options: str, *, writable: bool = True) -> None:
         """A file system of its own: proc, devpts."""
         self._make_point(path, directory=True)
         mount_new(kind, STAGE + path, options)
+        if not writable:
+            set_mount_attributes(STAGE + path, RDONLY)
 
     def give_scratch(self, directories: Mapping[str, int], options: str, owner: tuple[int, int]) -> None:
         """Directories of these modes that can be written, empty, all of them on one tmpfs. `owner`: uid and gid."""

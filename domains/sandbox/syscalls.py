@@ -57,7 +57,7 @@ def _first(argument: int, *values: int) -> tuple[Only, ...]:
 IO = _words("""
     read write readv writev
     pread64 pwrite64 preadv pwritev preadv2 pwritev2 sendfile splice copy_file_range lseek _llseek
-    close close_range dup dup2 dup3 pipe pipe2 fcntl fcntl64 flock fsync fdatasync ftruncate ftruncate64
+    close close_range dup dup2 dup3 pipe pipe2 flock fsync fdatasync ftruncate ftruncate64
     poll ppoll ppoll_time64 select _newselect pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait
     epoll_pwait2 eventfd eventfd2 timerfd_create timerfd_settime timerfd_gettime signalfd4 inotify_init1
 """)
@@ -76,8 +76,7 @@ THREADS = _words("""
 """sched_setscheduler: libzmq aborts where it is refused by seccomp; the kernel itself refuses to raise anything."""
 SIGNALS = _words("""
     rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend rt_sigqueueinfo sigaltstack
-    pause kill tkill tgkill alarm getitimer setitimer timer_create timer_settime timer_gettime timer_delete
-    timer_getoverrun wait4 waitid
+    pause kill tkill tgkill alarm getitimer setitimer wait4 waitid
 """)
 """kill reaches nobody but the domain's own: that is the layers pid and landlock."""
 FACTS = _words("""
@@ -123,7 +122,14 @@ PRCTL = (1, 2, 3, 15, 16, 21, 23, 29, 30, 38, 39, 0x53564D41)
 """(G|S)ET_PDEATHSIG, GET_DUMPABLE, (S|G)ET_NAME, GET_SECCOMP, CAPBSET_READ, (S|G)ET_TIMERSLACK, (S|G)ET_NO_NEW_PRIVS,
 SET_VMA, which glibc names its memory with."""
 
+_FCNTL = (
+    *(Only(1, first, INT & ~(count - 1)) for first, count in ((0, 8), (8, 2), (12, 4), (16, 2), (36, 2), (1024, 32))),
+    *_first(1, 11, 38),
+)
+"""All but F_SETSIG, with which the kernel sends SIGCONT to whoever asks for it: that is the end of a pause."""
 _GUEST_ONLY = {
+    "fcntl": _FCNTL,
+    "fcntl64": _FCNTL,
     "socket": _first(0, AF_UNIX),
     "socketpair": _first(0, AF_UNIX),
     "ioctl": _first(1, *TERMINAL_FACTS),
@@ -132,6 +138,8 @@ _GUEST_ONLY = {
     "clone": (Only(0, CLONE_THREAD, CLONE_THREAD),),
 }
 _PROGRAM_ONLY: dict[str, Sequence[Alternative]] = {
+    "fcntl": _FCNTL,
+    "fcntl64": _FCNTL,
     "clone": (Only(0, 0, NEW_NAMESPACES),),
     "socket": (
         *_first(0, AF_UNIX, AF_INET, AF_INET6, AF_PACKET),
@@ -167,8 +175,10 @@ REFUSED = {
     "fchmodat2": "ENOSYS",
     "mseal": "ENOSYS",
     "pkey_alloc": "ENOSYS",
+    "timer_create": "ENOSYS",
     "sched_setaffinity": "EPERM",
     "set_mempolicy": "EPERM",
     "mbind": "EPERM",
 }
-"""Never fatal, because libraries try them and do without: glibc falls back from clone3 to clone at ENOSYS."""
+"""Never fatal, because libraries try them and do without: glibc falls back from clone3 to clone at ENOSYS.
+A timer of timer_create could send its process SIGCONT, and so end a pause: timerfd and setitimer cannot."""

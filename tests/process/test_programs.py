@@ -287,6 +287,19 @@ def test_it_runs_without_a_layer_and_without_all(start: Start, off: list[str]) -
     assert domain.console_log().startswith("here\n")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="nobody's programs are not the host's root")
+def test_one_that_is_the_hosts_root_changes_no_setting_of_the_host(start: Start) -> None:
+    source = """
+        import os
+        open("/root/mine", "w").close()
+        try:
+            os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY)
+        except OSError as error:
+            print(error.strerror)
+    """
+    assert printed(in_python(start, source, sandbox_off=["uid", "landlock"])) == "Read-only file system\n"
+
+
 # ---- how it is stopped -----------------------------------------------------------------------------------------------
 
 
@@ -431,6 +444,53 @@ def test_a_storm_of_forks_does_not_escape_a_pause(start: Start) -> None:
         until(lambda: "T" not in states(pid).values(), "it to go on")
     domain.destroy()
     domain.wait_gone(DEADLINE_S)
+
+
+def armed(wake: str) -> str:
+    """A program that has its kernel wake it with SIGCONT again and again, so far as that is let."""
+    return f"""
+        import ctypes, fcntl, os, signal, socket
+        signal.signal(signal.SIGCONT, lambda *_: None)
+        try:
+            {wake}
+        except OSError:
+            pass
+        print("armed", flush=True)
+        while True:
+            pass
+    """
+
+
+BY_TIMER = """libc = ctypes.CDLL(None)
+            event, timer = (ctypes.c_int * 16)(0, 0, signal.SIGCONT), ctypes.c_void_p()
+            if libc.timer_create(1, event, ctypes.byref(timer)) == 0:
+                libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 20_000_000, 0, 20_000_000), None)"""
+BY_SOCKET = """server = socket.create_server(("127.0.0.1", 0))
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+            client = socket.create_connection(server.getsockname())
+            ours = server.accept()[0]
+            fcntl.fcntl(ours, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(ours, fcntl.F_SETFL, os.O_ASYNC)
+            client.setsockopt(socket.SOL_SOCKET, 47, 20_000)  # SO_MAX_PACING_RATE: the kernel sends on
+            client.setblocking(False)
+            fcntl.fcntl(ours, fcntl.F_SETSIG, signal.SIGCONT)
+            while True:
+                client.send(bytes(1000))"""
+
+
+@pytest.mark.skipif("seccomp" in lacking_here(), reason="no seccomp here")
+@pytest.mark.parametrize("wake", [BY_TIMER, BY_SOCKET], ids=["timer", "socket"])
+def test_no_signal_of_the_kernels_ends_a_pause(start: Start, wake: str) -> None:
+    domain = in_python(start, armed(wake))
+    domain.wait_ready(DEADLINE_S)
+    until(lambda: "armed" in domain.console_log(), "it to be armed")
+    pid = domain.pid
+    assert pid is not None
+    domain.pause()
+    until(lambda: all_stopped(pid), "it to stop")
+    used = process_times(pid).seconds
+    time.sleep(0.5)
+    assert all_stopped(pid) and process_times(pid).seconds == used
 
 
 # ---- what is counted -------------------------------------------------------------------------------------------------

@@ -74,6 +74,13 @@ def machine():
     assert not list(Path("/sys/fs/cgroup").glob(f"*/{PREFIX}{os.getpid()}.*"))
 
 
+def test_domains_that_share_a_group_weigh_together_what_one_process_on_each_cpu_does(machine):
+    files = [Path(group.directory, "cpu.shares") for group in machine.make() if group.shares_cpus]
+    if not files:
+        pytest.skip("no CPU time to share out: that takes root, and version 1")
+    assert files[0].read_text().strip() == str(1024 * (os.cpu_count() or 1))
+
+
 def test_a_process_enters_its_groups_and_is_bound_there(machine):
     groups = machine.make()
     if not groups:
