@@ -566,7 +566,7 @@ class NetPort:
 
     link_up: bool
     credit: tuple[float, int]
-    """What is left of its rate: bytes, and since when in nanoseconds; for the next port of the same vif to go on with."""
+    """What is left of its rate: bytes, and since when in nanoseconds; for the next port of the same vif."""
 
     @property
     def number(self) -> int: ...
