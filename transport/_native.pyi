@@ -565,6 +565,9 @@ class NetPort:
         MAC."""
 
     link_up: bool
+    credit: tuple[float, int]
+    """What is left of its rate: bytes, and since when in nanoseconds; for the next port of the same vif."""
+
     @property
     def number(self) -> int: ...
     @property

@@ -26,10 +26,12 @@ from hvd.transport.protocols.net import MAC_BYTES
 
 RULES_MAX = 256
 RULE_BYTES_MAX = 512
+VLAN_TYPES = frozenset({0x8100, 0x88A8})
 ETHER_TYPES = {"arp": 0x0806, "ipv4": 0x0800, "ipv6": 0x86DD}
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58}
 _WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
+_NUMBER = re.compile(r"0|[1-9]\d{0,4}|0x[0-9a-fA-F]{1,4}", re.ASCII)
 
 RULES_KEY, DEFAULT_KEY = "hvd-rules", "hvd-default"
 KEY_BYTES_MAX = 1536
@@ -145,10 +147,7 @@ def _ports(key: str, value: str) -> Ports:
 
 
 def _number(key: str, value: str, names: dict[str, int], most: int) -> int:
-    try:
-        number = int(value, 0)
-    except ValueError:
-        number = -1
+    number = int(value, 0) if _NUMBER.fullmatch(value) else -1
     if not 0 <= number <= most or (key == "ether" and number == 0):
         raise BadRule(f"{key} is one of {', '.join(names)}, or a number up to {most:#x}, not {value!r}")
     return number
@@ -157,6 +156,8 @@ def _number(key: str, value: str, names: dict[str, int], most: int) -> int:
 def _consistent(rule: Rule) -> Rule:
     """Whether one packet could fit it at all."""
     versions = {network.version for network in (rule.ip, rule.to_ip) if network is not None}
+    if rule.ether in VLAN_TYPES:
+        raise BadRule("ether is the type behind the VLAN tag; VLANs are told apart by each vif's bridge=NAME.VLAN")
     if len(versions) > 1:
         raise BadRule("ip and to-ip are of different versions")
     if (rule.port or rule.to_port) and rule.protocol not in _WITH_PORTS:

@@ -48,6 +48,8 @@ class NetBackend(Backend):
         super().__init__(runtime, frontend, keys)
         self._settings: VifSettings | None = None
         self._connection: Connection | None = None
+        self.credit: tuple[float, int] | None = None
+        """What its frontend's last connection has left of its rate: whoever attaches again has no more."""
 
     def features(self) -> Keys:
         self._settings = settings_in(self.keys, self.frontend)
@@ -177,6 +179,8 @@ class Connection:
         )  # fmt: skip
         self._runs = PeerRuns(self._runtime.grants, self._frontend, MAPPINGS_MAX, self._port.add)
         self._port.link_up = settings.link_up
+        if self._backend.credit is not None:
+            self._port.credit = self._backend.credit
         switch.own(self._port.number, self._look_after)
 
     def _keys_of_queues(self, untrusted_keys: Keys) -> list[Keys]:
@@ -193,6 +197,7 @@ class Connection:
     def close(self) -> None:
         if self._port is not None:
             self._switch.disown(self._port.number)
+            self._backend.credit = self._port.credit
             self._port.close()
             self._port = None
         for queue in self._queues:

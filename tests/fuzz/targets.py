@@ -51,6 +51,7 @@ TARGETS = {
         Target("blkif", 900, native=True),
         Target("blkback", 600, native=True),
         Target("blkfront", 600, native=True),
+        Target("net_switch", 700, native=True),
         Target("histogram", 200, native=True),
         Target("hypercall_bytes", 400),
         Target("hypercalls", 400),

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAMS = (
     "ring_threads.cpp", "doorbell_threads.cpp", "console_threads.cpp", "blkif_slots.cpp", "blkif_threads.cpp",
-    "netif_threads.cpp",
+    "netif_threads.cpp", "forwarding_table.cpp",
     "trace_threads.cpp", "cpu_follower_threads.cpp",
 )  # fmt: skip
 # Two compilers, so that the headers are warning-free under both.

@@ -153,6 +153,14 @@ void bind_netback(nb::module_& m) {
         .def("waits", &NetPort::waits, nb::arg("queue"))
         .def("close", &NetPort::close)
         .def("counters", &counters_of)
+        .def_prop_rw("credit",
+                     [](NetPort& self) {
+                         const auto credit = self.port().bucket.credit();
+                         return nb::make_tuple(credit.bytes, credit.since_ns);
+                     },
+                     [](NetPort& self, nb::tuple credit) {
+                         self.port().bucket.go_on_with({nb::cast<double>(credit[0]), nb::cast<std::int64_t>(credit[1])});
+                     })
         .def_prop_ro("number", [](NetPort& self) { return self.port().number; })
         .def_prop_ro("fault", [](NetPort& self) { return self.port().fault; })
         .def_prop_rw("link_up", [](NetPort& self) { return self.port().link_up; }, [](NetPort& self, bool up) { self.port().link_up = up; });

@@ -122,7 +122,10 @@ private:
     void take(Entry& place, const Entry& now) {
         if (place.port != now.port || place.key != now.key || place.network != now.network) {
             if (learned_[now.port] >= learned_per_port_max && place.port != now.port) {
-                return;
+                expire(now.seen_s);
+                if (learned_[now.port] >= learned_per_port_max) {
+                    return;
+                }
             }
             learned_[now.port] += 1;
             if (place.port != none) {
@@ -132,9 +135,24 @@ private:
         place = now;
     }
 
+    /// Those that have been silent for too long count for nobody. They are looked for once a second at most.
+    void expire(std::int64_t now_s) {
+        if (now_s == expired_s_) {
+            return;
+        }
+        expired_s_ = now_s;
+        for (Entry& entry : entries_) {
+            if (entry.port != none && now_s - entry.seen_s > age_max_s) {
+                learned_[entry.port] -= 1;
+                entry = Entry{};
+            }
+        }
+    }
+
     std::unordered_map<Named, std::uint32_t, Hash> pinned_;
     std::array<Entry, sets * ways> entries_{};
     std::vector<std::uint32_t> learned_;  // by port: how many
+    std::int64_t expired_s_ = -1;
 };
 
 }  // namespace hvd::netif

@@ -79,7 +79,7 @@ public:
                     now_ = frame_.parts_[next_++];
                 }
                 const std::size_t taken = std::min(bytes, now_.size());
-                std::memcpy(to, now_.data(), taken);
+                std::memmove(to, now_.data(), taken);  // a frontend may name one page for both
                 now_ = now_.subspan(taken);
                 to += taken;
                 bytes -= taken;

@@ -4,6 +4,7 @@
 // hides its ports behind more than `Frame::head_max` bytes of headers, is `malformed`: nobody who filters lets it pass.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -94,7 +95,7 @@ inline void parse_ipv4(Headers& out, std::span<const std::byte> head, std::size_
     parse_ports(out, head);
 }
 
-/// Follows the extension headers; false when they do not end within the head.
+/// Follows the extension headers; false when they do not end within the head, which has nothing from behind the packet.
 inline bool skip_extensions(Headers& out, std::span<const std::byte> head) {
     constexpr std::uint8_t hop_by_hop = 0, routing = 43, fragment = 44, authentication = 51, destination = 60;
     constexpr int extensions_max = 8;
@@ -114,6 +115,9 @@ inline bool skip_extensions(Headers& out, std::span<const std::byte> head) {
         }
         out.protocol = static_cast<std::uint8_t>(head[out.transport]);
         out.transport += kind == fragment ? 8 : kind == authentication ? (length + 2) * 4 : (length + 1) * 8;
+        if (out.transport > out.network + out.network_bytes) {
+            return false;
+        }
         if (out.later_fragment) {
             return true;
         }
@@ -133,11 +137,17 @@ inline void parse_ipv6(Headers& out, std::span<const std::byte> head, std::size_
     std::memcpy(out.to.data(), &head[at + 24], 16);
     out.protocol = static_cast<std::uint8_t>(head[at + 6]);
     out.transport = at + 40;
-    if (at + out.network_bytes > frame_bytes || !skip_extensions(out, head)) {
+    if (at + out.network_bytes > frame_bytes) {
         out.malformed = true;
         return;
     }
-    parse_ports(out, head);
+    // What the frame has behind the packet must not stand for headers that another fragment brings.
+    const auto own = head.first(std::min(head.size(), at + out.network_bytes));
+    if (!skip_extensions(out, own)) {
+        out.malformed = true;
+        return;
+    }
+    parse_ports(out, own);
 }
 
 }  // namespace detail

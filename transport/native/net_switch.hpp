@@ -2,7 +2,7 @@
 //
 // Several networks, of which no packet leaves; in each, VLANs, of which neither. A packet goes to the port that its address is behind,
 // or to all that are in its VLAN. Whoever has no buffers has a queue; whoever's is full loses packets, and delays nobody. Work per event
-// is bounded by packets and by bytes copied, whichever comes first.
+// is bounded by packets and by bytes copied or looked at, whichever comes first.
 //
 // A port whose frontend breaks the protocol ends its own turn with a PeerFault; one that does so while others send to it is noted, and
 // told to its owner with what else needs Python: `attention`.
@@ -221,16 +221,15 @@ private:
         if (offload.gso_type == gso_none) {
             return !offload.csum_blank || checksum_place(packet);
         }
-        return offload.csum_blank && packet.protocol == protocol_tcp && packet.version == (offload.gso_type == gso_tcpv4 ? 4 : 6) && checksum_place(packet);
+        return offload.csum_blank && packet.version == (offload.gso_type == gso_tcpv4 ? 4 : 6) && payload_place(packet, frame_.head());
     }
 
-    /// A packet that is to be cut up may be as large as it likes; its segments may not.
+    /// A packet that is to be cut up, which is as it says, may be as large as it likes; its segments may not.
     bool is_oversize(const Port& from, const Headers& packet) const {
         if (frame_.offload.gso_type == gso_none) {
             return frame_.size() > ethernet_bytes + from.config.mtu;
         }
-        constexpr std::size_t tcp_bytes_least = 20;
-        return packet.transport + tcp_bytes_least - packet.network + frame_.offload.gso_size > from.config.mtu;
+        return *payload_place(packet, frame_.head()) - packet.network + frame_.offload.gso_size > from.config.mtu;
     }
 
     /// Delivers, if both may.
@@ -238,6 +237,7 @@ private:
         if (&to == &from || !to.is_member(tag & 0x0fff)) {
             return;
         }
+        copied_ += Frame::head_max;
         const bool allowed = (from.rules == nullptr || from.rules->allows(packet, from.config.party, to.config.party)) &&
                              (to.rules == nullptr || to.rules == from.rules || to.rules->allows(packet, from.config.party, to.config.party));
         if (!allowed) {
@@ -263,6 +263,7 @@ private:
             give(to, frame_, tag, flow);
             return;
         }
+        copied_ += frame_.size();
         if (!finisher_.finish(frame_, packet, cut, [&](Frame& finished) { give(to, finished, tag, flow); })) {
             ++to.counters.malformed;
         }

@@ -52,6 +52,18 @@ inline std::optional<std::size_t> checksum_place(const Headers& packet) {
     return least <= packet.network + packet.network_bytes && least <= Frame::head_max ? std::optional(at) : std::nullopt;
 }
 
+/// Where the payload of a TCP segment begins; nothing if its header is not whole.
+inline std::optional<std::size_t> payload_place(const Headers& packet, std::span<const std::byte> bytes) {
+    constexpr std::size_t offset_at = 12, header_bytes_least = 20;
+    if (!checksum_place(packet) || packet.protocol != protocol_tcp || packet.transport + offset_at >= bytes.size()) {
+        return std::nullopt;
+    }
+    const std::size_t header_bytes = (static_cast<std::size_t>(bytes[packet.transport + offset_at]) >> 4) * 4;
+    const std::size_t at = packet.transport + header_bytes;
+    const bool whole = header_bytes >= header_bytes_least && at <= Frame::head_max && at <= packet.network + packet.network_bytes;
+    return whole ? std::optional(at) : std::nullopt;
+}
+
 /// Fills in the checksum of a whole packet, laid out as `packet` says, whose transport part ends with it.
 inline void write_checksum(std::span<std::byte> bytes, const Headers& packet, std::size_t place) {
     const std::size_t end = packet.network + packet.network_bytes;
@@ -100,13 +112,12 @@ private:
 
     template <class To>
     bool segment(std::span<const std::byte> whole, const Headers& packet, std::size_t place, std::size_t size, To&& to) {
-        const std::size_t tcp_bytes = (static_cast<std::size_t>(whole[packet.transport + 12]) >> 4) * 4;
-        const std::size_t header = packet.transport + tcp_bytes;
+        const auto payload_at = payload_place(packet, whole);
         const std::size_t end = packet.network + packet.network_bytes;
-        if (packet.protocol != protocol_tcp || tcp_bytes < 20 || header > Frame::head_max || header > end || size == 0 ||
-            (end - header) / size >= segments_max) {
+        if (!payload_at || size == 0 || (end - *payload_at) / size >= segments_max) {
             return false;
         }
+        const std::size_t header = *payload_at;
         std::uint32_t number = 0;
         for (std::size_t at = header;; at += size, ++number) {
             const std::size_t payload = std::min(size, end - at);

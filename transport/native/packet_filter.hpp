@@ -165,7 +165,7 @@ private:
         if (packet.protocol != protocol_icmpv6 || packet.later_fragment) {
             return !unspecified && may_use(6, packet.from);
         }
-        if (packet.transport + 4 > head.size()) {
+        if (packet.transport + 4 > std::min(head.size(), packet.network + packet.network_bytes)) {
             return false;
         }
         const auto kind = static_cast<std::uint8_t>(head[packet.transport]);

@@ -29,6 +29,17 @@ public:
 
     void use(std::uint32_t bytes) { credit_ -= bytes; }
 
+    /// What is left, and since when: for another bucket of the same rate to go on with.
+    struct Credit {
+        double bytes;
+        std::int64_t since_ns;
+    };
+    Credit credit() const { return {credit_, last_ns_}; }
+    void go_on_with(const Credit& credit) {
+        credit_ = credit.bytes;
+        last_ns_ = credit.since_ns;
+    }
+
 private:
     static constexpr std::int64_t pause_most_ns = 500'000;
 

@@ -29,6 +29,7 @@ network; one whose backend died behind its answer may be lost.
 
 from __future__ import annotations
 
+import string
 from typing import Final
 
 TX_REQUEST_SIZE: Final = 12
@@ -48,6 +49,7 @@ QUEUES_MAX: Final = 4
 MAC_BYTES: Final = 6
 XEN_PREFIX: Final = bytes((0x00, 0x16, 0x3E))
 """Of MAC addresses that nobody has chosen: Xen's own."""
+HEX_DIGITS: Final = frozenset(string.hexdigits)
 LINK_KEY: Final = "hvd-link"
 """Of a backend: up or down, which may change at any time."""
 BRIDGE: Final = "xenbr0"
@@ -57,7 +59,7 @@ BRIDGE: Final = "xenbr0"
 def parse_mac(text: str) -> bytes:
     """Six bytes; ValueError, saying why, when it is no address of a station."""
     parts = text.split(":")
-    if len(parts) != MAC_BYTES or not all(1 <= len(part) <= 2 and part.isascii() for part in parts):
+    if len(parts) != MAC_BYTES or not all(1 <= len(part) <= 2 and HEX_DIGITS.issuperset(part) for part in parts):
         raise ValueError(f"{text[:40]!r} is no MAC address: six pairs of hexadecimal digits, with colons between")
     mac = bytes(int(part, 16) for part in parts)
     if mac[0] & 1 or not any(mac):

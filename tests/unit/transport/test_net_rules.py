@@ -31,7 +31,9 @@ def test_a_line_says_what_a_packet_must_be():
         ("allow proto=tcp port=0", "from 1 to 65535"), ("allow proto=tcp port=9-8", "from 1 to 65535"),
         ("allow ip=10.0.0.1 to-ip=fe80::1", "different versions"), ("allow ether=arp proto=tcp", "another type"),
         ("allow ether=ipv6 ip=10.0.0.1", "another type"), ("allow ; deny", "no semicolon"),
-        ("allow " + "x" * 600, "512"),
+        ("allow " + "x" * 600, "512"), ("allow proto=1_0", "up to 0xff"), ("allow proto=+6", "up to 0xff"),
+        ("allow ether=0x8_8cc", "up to 0xffff"), ("allow ether=0x8100", "behind the VLAN tag"),
+        ("allow ether=0x88a8", "behind the VLAN tag"),
     ],
 )  # fmt: skip
 def test_what_is_no_rule_is_told_what_was_expected(line, said):

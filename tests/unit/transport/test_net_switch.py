@@ -243,6 +243,31 @@ def test_without_addresses_of_its_own_a_guarded_vif_may_use_any_but_no_others_ma
     assert two.received() == []
 
 
+FRAGMENT = bytes.fromhex("3c00000100000007")  # the first of more, of what begins with destination options
+OPTIONS, PAST_IT = bytes.fromhex("3a00010400000000"), bytes.fromhex("3b00010400000000")
+ECHO = bytes.fromhex("80000000")
+
+
+@pytest.mark.parametrize(
+    ("fragment", "behind_it"),
+    [
+        # Options that another fragment goes on with; what the frame has behind the packet says that nothing follows.
+        (FRAGMENT + bytes.fromhex("3c00010400000000"), PAST_IT),
+        (FRAGMENT + bytes.fromhex("3c01010400000000"), bytes(8) + PAST_IT),
+        # ICMPv6 that is wholly in the next fragment, and an echo behind the packet.
+        (FRAGMENT + OPTIONS, ECHO),
+    ],
+)  # fmt: skip
+def test_what_lies_behind_an_ipv6_packet_says_nothing_of_it(make, fragment, behind_it):
+    one, two = make(1, guarded=True, addresses=[V6]), make(2)
+    packet = ipv6(V6, 44, fragment)
+    one.send(frame(two.mac, one.mac, packet + behind_it, b"\x86\xdd"))
+    assert two.received() == []
+    whole = ipv6(V6, 44, fragment + behind_it)
+    one.send(frame(two.mac, one.mac, whole, b"\x86\xdd"))
+    assert len(two.received()) == 1, "the same bytes in the packet"
+
+
 # ---- what a receiver cannot take -------------------------------------------------------------------------------------
 
 
@@ -345,6 +370,59 @@ def test_packets_of_more_than_the_mtu_are_delivered_to_nobody(make):
     assert two.received() == [] and one.port.counters()["oversize"] == 2
     one.send(tcp(one, two, 4, bytes(5000)), TX_CSUM_BLANK, gso(1460))
     assert len(two.received()) == 1
+
+
+@pytest.mark.parametrize("words", range(5, 16))
+def test_a_segment_counts_with_its_tcp_options(make, words):
+    one, two = make(1), make(2)
+    options = 4 * words - 20
+    packet = bytearray(tcp(one, two, 4, bytes(5000)))
+    packet[46] = words << 4
+    one.send(bytes(packet), TX_CSUM_BLANK, gso(1461 - options))
+    assert two.received() == [] and one.port.counters()["oversize"] == 1
+    one.send(bytes(packet), TX_CSUM_BLANK, gso(1460 - options))
+    assert len(two.received()) == 1
+
+
+@pytest.mark.parametrize(("words", "payload"), [(0, 100), (4, 100), (6, 0), (15, 39)])
+def test_what_has_no_whole_tcp_header_is_cut_up_for_nobody(make, words, payload):
+    one, two, plain = make(1), make(2), make(3, accepts=PLAIN)
+    for receiver in (two, plain):
+        packet = bytearray(tcp(one, receiver, 4, bytes(payload)))
+        packet[46] = words << 4
+        one.send(bytes(packet), TX_CSUM_BLANK, gso(1000))
+        assert receiver.received() == []
+    assert one.port.counters()["malformed"] == 2
+
+
+def test_packets_that_cannot_be_cut_up_use_up_a_turn_as_others_do(make):
+    one = make(1)
+    plain = [make(number, post=0, accepts=PLAIN) for number in range(2, 7)]
+    packet = tcp(one, plain[0], 4, bytes(65000)).replace(plain[0].mac, b"\xff" * 6, 1)
+    pieces = [packet[at : at + 4096] for at in range(0, len(packet), 4096)]
+    for index, piece in enumerate(pieces):
+        one.pool[index * 4096 : index * 4096 + len(piece)] = piece
+    for _ in range(4):
+        for index, piece in enumerate(pieces):
+            first, last = index == 0, index == len(pieces) - 1
+            flags = (0 if last else TX_MORE) | (TX_CSUM_BLANK | TX_EXTRA if first else 0)
+            one.tx.push(tx(FIRST_REF + index, flags=flags, size=len(packet) if first else len(piece)))
+            if first:
+                one.tx.push(gso(1))
+    assert one.port.serve(0).end is NetEnd.MORE
+    assert one.port.counters()["received"] == 1 and all(each.port.counters()["malformed"] == 1 for each in plain)
+
+
+def test_packets_that_rules_keep_from_many_use_up_a_turn_as_others_do(make):
+    table = compile_policy(Policy((), False), lambda name: 0)
+    one = make(1, rules=table)
+    for number in range(2, 102):
+        make(number, post=0)
+    one.pool[:60] = frame(b"\xff" * 6, one.mac)
+    for _ in range(64):
+        one.tx.push(tx())
+    assert one.port.serve(0).end is NetEnd.MORE
+    assert one.port.counters()["received"] <= 16
 
 
 def test_cut_too_small_it_is_delivered_to_nobody(make):

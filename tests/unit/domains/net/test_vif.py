@@ -259,3 +259,16 @@ def test_rings_that_a_backend_has_let_go_of_are_not_used_again(machine, pair):
     one.connect()
     machine.run()
     assert two.front.receive_many()[-1:] == [frame(two.mac, one.mac)]
+
+
+def test_who_attaches_again_has_the_rate_that_he_had(machine):
+    slow, two = machine.vif(2, rate="3000,1000000000"), machine.vif(3)
+    packet = two.mac + slow.mac + TEST_TYPE + bytes(1000)
+    for _ in range(5):
+        slow.front.send_many([packet] * 5)
+        machine.run()
+        slow.front.backend_gone()
+        slow.back.detach()
+        slow.connect()
+    machine.run()
+    assert len(two.front.receive_many()) == 3

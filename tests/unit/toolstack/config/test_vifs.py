@@ -82,6 +82,7 @@ def test_vlans_stand_behind_the_bridge_as_in_xls_open_vswitch_script():
     [
         ("mac=01:00:5e:00:00:01", "mac: expected the MAC address of a station"),
         ("mac=00:16:3e", "mac: expected the MAC address of a station"),
+        ("mac=00:16:3e:+1:00:01", "mac: expected the MAC address of a station"),
         ("rate=10MB", "rate: expected a rate as 10Mb/s"), ("rate=1Mb/s@0ms", "rate: expected a rate"),
         ("rate=9999GB/s@999s", "of 1 to 4294967295 bytes in each interval"),
         ("bridge=a.4095", "bridge: expected a network"), ("bridge=a.0", "bridge: expected a network"),
