@@ -1,9 +1,9 @@
 #!/bin/sh
-# Asks for the page every second, with the second's number.
-second=0
+# Asks for the page every second, and numbers what comes.
+number=0
 while :; do
-    second=$((second + 1))
-    printf '%s: ' "$second"
+    number=$((number + 1))
+    printf '%s: ' "$number"
     curl -sS --connect-timeout 5 --retry 5 --retry-connrefused http://10.0.0.2/ || echo
     sleep 1
 done

@@ -66,6 +66,15 @@ COUNT = textwrap.dedent("""
             print("part", seen >> 22, flush=True)
     print(seen, digest.hexdigest(), flush=True)
 """)
+BEAT = textwrap.dedent("""
+    import socket, time
+    everybody = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    everybody.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    while True:
+        everybody.sendto(b"beat", ("10.0.0.255", 9))
+        print("beat")
+        time.sleep(0.01)
+""")
 LEASE = """#!/bin/sh
 [ "$1" = bound ] || exit 0
 ip addr add "$ip/$mask" dev "$interface"
@@ -165,6 +174,19 @@ def test_a_program_that_runs_is_given_no_more_vifs(lan: Lan) -> None:
     with pytest.raises(ClusterError, match="one is a program, whose interfaces are made as it starts"):
         reconfigure.network_attach("one", ["bridge=lan", "backend=net"], as_json=False)
     assert len(cluster.domain("one").info().devices) == 1
+
+
+def test_a_program_whose_vif_is_taken_away_runs_on_without(lan: Lan) -> None:
+    beat = lan.file("beat.py", BEAT.encode())
+    lan.add("one", f"exec python3 -u {beat}", "ip=10.0.0.7", paths=[beat])
+    cluster = lan.start()
+    one = cluster.domain("one")
+    for beats in (20, 40):  # each of which the interface has to carry
+        until(lambda beats=beats: one.console_log().count("beat") >= beats, "its beats")  # type: ignore[misc]
+        if one.info().devices:
+            reconfigure.network_detach("one", "0", force=False, as_json=False)
+            one.wait_until(lambda info: not info.devices, "to have no vif", DEADLINE_S)
+    assert one.state is DomainState.RUNNING and one.incarnation == 1
 
 
 @needs("curl")

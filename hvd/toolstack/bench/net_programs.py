@@ -93,7 +93,7 @@ def _bridged() -> Iterator[Callable[[int], float]]:
                             f"ip link set v{number} master br0 up")  # fmt: skip
             _within(pid, f"ip addr add {address}/24 dev eth0 && ip link set eth0 up")
         server, client = ends
-        running.enter_context(_process(_command(server, "exec iperf3 -s")))
+        running.enter_context(_process(_command(server, "exec iperf3 -s >/dev/null")))
         yield lambda _: _received(_within(client, ASK), "it ended")
 
 
@@ -109,6 +109,8 @@ def _namespace() -> Iterator[int]:
 
 @contextlib.contextmanager
 def _process(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """Until the end of the block, or of us."""
+    command = ["setpriv", "--pdeathsig", "KILL", *command]
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
             yield process
@@ -121,7 +123,11 @@ def _command(pid: int, script: str) -> list[str]:
 
 
 def _within(pid: int, script: str) -> str:
-    done = subprocess.run(_command(pid, script), text=True, capture_output=True, timeout=DEADLINE_S, check=False)
+    command = _command(pid, script)
+    try:
+        done = subprocess.run(command, text=True, capture_output=True, timeout=DEADLINE_S, check=False)
+    except subprocess.TimeoutExpired as late:
+        raise HvdError(str(late)) from None
     if done.returncode:
         raise HvdError(done.stderr.strip() or f"{script} ended with status {done.returncode}")
     return done.stdout
