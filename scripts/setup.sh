@@ -18,6 +18,12 @@ HVD_PACKAGES=(
     "optional|libseccomp2|has_libseccomp|compiles the domains' system call filters; without it the layer seccomp is lacking"
     "optional|libxen-dev|has_xen_headers|Xen's ring.h: without it the tests that compare our rings with Xen's are skipped"
     "optional|xenstore-utils|has_xenstore_tools|Xen's store clients: without them the tests that use them on our store are skipped"
+    "optional|curl|has_curl|a client of tests in which real programs are guests; without any one of these its tests are skipped"
+    "optional|iputils-ping|has_ping|the same"
+    "optional|iperf3|has_iperf3|the same"
+    "optional|tcpdump|has_tcpdump|the same"
+    "optional|dnsmasq-base|has_dnsmasq|the same, a DHCP server"
+    "optional|udhcpc|has_udhcpc|the same, a DHCP client"
     "fuzz|clang|has_clang|compiles the native fuzz targets; only scripts/fuzz.sh asks for it"
     "fuzz|libclang-rt-dev|has_libfuzzer|libFuzzer and clang's sanitizers; only scripts/fuzz.sh asks for it"
 )
@@ -28,6 +34,13 @@ has_python_headers() { has_python && [[ $HVD_BASE_PYTHON_LACKS != *dev* ]]; }
 has_compiler() { command -v g++ >/dev/null; }
 has_libseccomp() { "$HVD_BASE_PYTHON" -SEc 'import ctypes; ctypes.CDLL("libseccomp.so.2")' 2>/dev/null; }
 has_xen_headers() { [ -e /usr/include/xen/io/ring.h ]; }
+has_curl() { command -v curl >/dev/null; }
+has_ping() { command -v ping >/dev/null; }
+has_iperf3() { command -v iperf3 >/dev/null; }
+has_tcpdump() { has_in_sbin tcpdump; }
+has_dnsmasq() { has_in_sbin dnsmasq; }
+has_udhcpc() { has_in_sbin udhcpc; }
+has_in_sbin() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null; } # a user's PATH may be without
 has_clang() { compgen -c clang++ | grep -q '^clang++\(-[0-9]*\)\?$'; }
 has_libfuzzer() { compgen -G '/usr/lib/llvm-*/lib/clang/*/lib/*/libclang_rt.fuzzer*' >/dev/null; }
 has_xenstore_tools() { command -v xenstore-ls >/dev/null; }

@@ -13,10 +13,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 NOBODY = 1_800_000_000 + os.getpid()
 """A user of this session's alone, of a number that no distribution gives out. The kernel counts descriptors on their
 way by user: with a higher limit than ours another session's attackers would leave us none ("Too many references")."""
 BECOME = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+
+
+WITH_TAP = [
+    "unshare", "--mount", "sh", "-c",
+    'mount -t tmpfs hvd /dev/net && mknod -m 666 /dev/net/tun c 10 200 && chmod 755 /dev/net && exec "$@"', "sh",
+]  # fmt: skip
+"""A command line in front of another: there everybody may make a TAP device, as on most hosts."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,23 @@ def nobody() -> Iterator[Somebody | None]:
         yield None if python is None else Somebody([*BECOME, python], environment, own)
     finally:
         shutil.rmtree(home)
+
+
+def passes_as_nobody_with_tap(file: Path, timeout_s: float) -> str:
+    """A file of tests, once more as nobody, who may make TAP devices: what it printed. It is skipped where none may."""
+    if subprocess.run([*WITH_TAP, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no mount namespaces here")
+    with nobody() as somebody:
+        if somebody is None:
+            pytest.skip("no interpreter of this version that other users may execute")
+        options = ["-q", "-x", "--noconftest", "-o", f"cache_dir={somebody.home}/cache"]
+        done = subprocess.run(
+            [*WITH_TAP, *somebody.python, "-P", "-m", "pytest", *options, file], check=False,
+            cwd=Path(__file__).parents[1], env=somebody.environment, text=True, capture_output=True, timeout=timeout_s,
+        )  # fmt: skip
+    sys.stdout.write(done.stdout)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    return done.stdout
 
 
 def _interpreter(home: Path) -> str | None:

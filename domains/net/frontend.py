@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hvd.domains.device import Frontend, Keys
+from hvd.domains.net.tap import TapLink
+from hvd.domains.program.network import Interface
 from hvd.domains.runtime import Runtime
 from hvd.transport._native import NetFront
 from hvd.transport.channels import Endpoint
@@ -92,9 +94,9 @@ class NetFrontend(Frontend):
 
     def __init__(self, runtime: Runtime, backend: DomId, keys: Keys) -> None:
         super().__init__(runtime, backend, keys)
-        devid = int(keys.get("handle", "0"))
-        self.name = f"vif{devid}"
-        self.mac = parse_mac(keys["mac"]) if "mac" in keys else chosen_mac(runtime.domid, devid)
+        self.devid = int(keys.get("handle", "0"))
+        self.name = f"vif{self.devid}"
+        self.mac = parse_mac(keys["mac"]) if "mac" in keys else chosen_mac(runtime.domid, self.devid)
         self.mtu = int(keys.get("mtu", MTU))
         """Bytes behind the Ethernet header of what may be sent."""
         self.link_up = True
@@ -192,6 +194,17 @@ class NetFrontend(Frontend):
             queue.memory.release()
         self.queues = []
         self.runtime.grants.give_back(self._pages)
+
+    # ---- what a guest that is a program has of it (see domains/program/network.py) -----------------------------------
+
+    @property
+    def interface(self) -> Interface:
+        """eth0 of vif 0, with the addresses that the toolstack gave it."""
+        return Interface(f"eth{self.devid}", self.mac, self.mtu, self.keys.get("ip", "").split(), self.offload)
+
+    def pump(self, descriptor: int) -> None:
+        """Join it to a TAP device, for good: one queue's, with a virtio header of 10 bytes. LocalError of several."""
+        TapLink(self, [descriptor])
 
     # ---- what a guest does -------------------------------------------------------------------------------------------
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-from hvd.domains.net.frontend import NetFrontend
 from hvd.transport._native import TapCounters, TapEnd, TapPump
 from hvd.transport.errors import LocalError
+
+if TYPE_CHECKING:
+    from hvd.domains.net.frontend import NetFrontend
 
 VNET_HEADER_BYTES = 10
 """What a TAP device has unless TUNSETVNETHDRSZ said otherwise."""

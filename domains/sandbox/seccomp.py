@@ -63,6 +63,8 @@ def compiled(kind: Kind, action: str) -> bytes:
         for name, alternatives in policy.only.items():
             for alternative in alternatives:
                 _add(library, context, name, ALLOW, *([alternative] if isinstance(alternative, Only) else alternative))
+        for name in sorted(policy.feigned):
+            _add(library, context, name, ERRNO)
         for name, code in REFUSED.items():
             if default != ERRNO | getattr(errno, code):  # that would be the default's own action, which it refuses
                 _add(library, context, name, ERRNO | getattr(errno, code))

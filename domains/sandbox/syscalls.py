@@ -44,6 +44,8 @@ class Policy:
 
     always: frozenset[str]
     only: Mapping[str, Sequence[Alternative]]
+    feigned: frozenset[str] = frozenset()
+    """Calls that do nothing, and say that they did."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -92,7 +94,7 @@ PROGRAMS = _words("""
     fallocate sync syncfs sync_file_range readahead mknod mknodat symlink symlinkat chroot memfd_create personality
     chmod fchmod fchmodat chown fchown lchown fchownat utime utimes futimesat tee vmsplice
     setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr llistxattr flistxattr
-    setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset
+    setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid capset
     sched_setparam sched_setattr setpriority ioprio_get ioprio_set pidfd_open pidfd_send_signal
     inotify_init inotify_add_watch inotify_rm_watch signalfd mlock2 mlockall munlockall process_madvise
     shmget shmat shmdt shmctl semget semop semtimedop semctl msgget msgsnd msgrcv msgctl
@@ -137,6 +139,9 @@ _GUEST_ONLY = {
     "prlimit64": _first(0, 0),
     "clone": (Only(0, CLONE_THREAD, CLONE_THREAD),),
 }
+FEIGNED = _words("setgroups")
+"""Who lets go of groups before his work, as tcpdump and most daemons do, ends if he may not, and the kernel lets nobody
+in a user namespace that one user made. There is one group in it, and nothing to let go of."""
 _PROGRAM_ONLY: dict[str, Sequence[Alternative]] = {
     "fcntl": _FCNTL,
     "fcntl64": _FCNTL,
@@ -167,7 +172,7 @@ POLICIES = {
             "ioctl": _first(1, *TERMINAL_FACTS, *TERMINALS, *DISKS, *TUN),
         },
     ),
-    Kind.PROGRAM: Policy((GUEST | PROGRAMS) - _PROGRAM_ONLY.keys(), _PROGRAM_ONLY),
+    Kind.PROGRAM: Policy((GUEST | PROGRAMS) - _PROGRAM_ONLY.keys(), _PROGRAM_ONLY, FEIGNED),
 }
 REFUSED = {
     "clone3": "ENOSYS",

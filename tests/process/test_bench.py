@@ -1,15 +1,19 @@
 """`hvd bench`: every bench runs, prints what it should, and ends with the right status; stalls are not hidden."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from statistics import median
 
 import pytest
 
 from hvd.toolstack.bench.measured import Pair
+from hvd.toolstack.bench.net_programs import measure_net_programs
 from hvd.toolstack.bench.run import Run, cpus_from
 from hvd.toolstack.bench.scale import measure_scale
 from hvd.toolstack.bench.suite import BENCHES
@@ -62,6 +66,25 @@ def test_an_absent_peer_is_said_to_be_absent_and_fails_nothing(tmp_path):
         assert row["n"] == 0
         assert "not installed in this test" in row["note"]
     assert not [goal for goal in told["goals"] if "iceoryx2" in goal["name"]]
+
+
+@pytest.mark.skipif(shutil.which("iperf3") is None, reason="not on this machine: iperf3")
+@pytest.mark.skipif(not os.access("/dev/net/tun", os.R_OK | os.W_OK), reason="there is no /dev/net/tun for us")
+def test_tcp_between_programs_is_measured_in_turns_with_a_bridge():
+    guests, bridged, *ratios = measure_net_programs(Run(1, 15, cpus_from(None), lambda _: None))
+    assert guests.n >= 2 and min(guests.samples) > 0.01
+    assert [goal["goal"] for goal in guests.goals_as_dicts()] == [5.0]
+    if os.geteuid() == 0 and not bridged.note:
+        times = median(guests.samples) / median(bridged.samples)
+        assert bridged.n == guests.n and ratios[0].p50 == pytest.approx(times, abs=0.001)
+    else:
+        assert bridged.note.startswith("absent: ") and not ratios
+
+
+def test_without_iperf3_no_tcp_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (figure,) = measure_net_programs(Run(1, 1, cpus_from(None), lambda _: None))
+    assert figure.note == "absent: iperf3 is not installed" and not figure.goals
 
 
 def test_check_ends_with_1_exactly_when_a_goal_is_missed_and_names_it():

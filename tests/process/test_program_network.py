@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +18,7 @@ from hvd import Cluster
 from hvd.domains.program.network import TAPS_MAX
 from hvd.toolstack.cluster import DomainState
 from hvd.transport.messages import DeviceConfig, DomainConfig
-from tests.nobody import nobody
+from tests.nobody import passes_as_nobody_with_tap
 
 DEADLINE_S = 60.0
 PYTHON = "/usr/bin/python3"
@@ -143,24 +141,7 @@ def test_where_the_host_has_no_tap_for_us_that_is_told(cluster: Cluster) -> None
                      wired(cluster, ""))  # fmt: skip
 
 
-OPEN_TO_ALL = 'mount -t tmpfs hvd /dev/net && mknod -m 666 /dev/net/tun c 10 200 && chmod 755 /dev/net && exec "$@"'
-"""As on most hosts, and on this one for nobody else."""
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="everything else here is as nobody already")
 @needs_tun
 def test_all_of_it_holds_without_root() -> None:
-    privately = ["unshare", "--mount", "sh", "-c", OPEN_TO_ALL, "sh"]
-    if subprocess.run([*privately, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("no mount namespaces here")
-    with nobody() as somebody:
-        if somebody is None:
-            pytest.skip("no interpreter of this version that other users may execute")
-        options = ["-q", "-x", "--noconftest", "-o", f"cache_dir={somebody.home}/cache"]
-        done = subprocess.run(
-            [*privately, *somebody.python, "-P", "-m", "pytest", *options, __file__], check=False,
-            cwd=Path(__file__).parents[2], env=somebody.environment, text=True, capture_output=True, timeout=100,
-        )  # fmt: skip
-    sys.stdout.write(done.stdout)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert "4 passed" in done.stdout
+    assert "4 passed" in passes_as_nobody_with_tap(Path(__file__), timeout_s=100)

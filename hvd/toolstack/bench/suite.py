@@ -58,8 +58,9 @@ def _block(run: Run) -> tuple[list[Figure], None]:
 
 def _net(run: Run) -> tuple[list[Figure], None]:
     from hvd.toolstack.bench.net import measure_net
+    from hvd.toolstack.bench.net_programs import measure_net_programs
 
-    return measure_net(run), None
+    return [*measure_net(run), *measure_net_programs(run)], None
 
 
 def _boot(run: Run) -> tuple[list[Figure], None]:

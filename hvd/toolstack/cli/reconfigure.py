@@ -21,6 +21,7 @@ from hvd.toolstack.config.xl_file import load_xl_cfg
 from hvd.transport import messages as m
 from hvd.transport.errors import HvdError
 from hvd.transport.hypercalls import HypercallError
+from hvd.transport.kernels import is_program
 from hvd.transport.net_rules import DEFAULT_KEY, RULES_KEY
 from hvd.transport.protocols.net import LINK_KEY
 
@@ -102,6 +103,9 @@ def network_attach(name: str, spec: Sequence[str], *, as_json: bool) -> None:
     """One more vif for a domain that runs; what it does not say is as its network's other vifs have it."""
     with Cluster.attach() as cluster:
         domain = cluster.domain(name)
+        if is_program(domain.info().kernel):
+            raise ClusterError(f"{domain.name} is a program, whose interfaces are made as it starts: "
+                               "say the vif in its configuration")  # fmt: skip
         taken = {device["devid"] for device in domain.info().devices if device["kind"] == "vif"}
         free = next(devid for devid in itertools.count() if devid not in taken)
         config = _joining(cluster, _vif(",".join(spec), domain.name, free))

@@ -81,14 +81,15 @@ def read_domain(
         hint = "dom0 is always there; a table [dom0] says what it gets"
         table.report.wrong(table.at("name"), "a name of its own", shown(name), hint)
     after = [(table.at("after", index), full_name(other)) for index, other in enumerate(table.texts("after", "names"))]
+    kernel = _kernel(table, kernels, None)
     disks = _disks(table, directory)
-    vifs = _vifs(table, name, networks or {})
+    vifs = _vifs(table, name, networks or {}, program=is_program(kernel))
     own = [(disk.place, disk.config) for disk in disks] + [(vif.place, vif.config) for vif in vifs]
     devices = own + _devices(table)
     default = DomainConfig("", "")
     config = DomainConfig(
         name=name,
-        kernel=_kernel(table, kernels, None),
+        kernel=kernel,
         args=table.texts("args", "arguments"),
         **_memory(table, default),
         vcpus=table.whole("vcpus", default.vcpus, 1, VCPUS_MAX),
@@ -245,10 +246,10 @@ def _disks(table: Table, directory: Path) -> list[Disk]:
     return [disk for disk in found if disk is not None]
 
 
-def _vifs(table: Table, owner: str, networks: Mapping[str, Network]) -> list[Vif]:
+def _vifs(table: Table, owner: str, networks: Mapping[str, Network], *, program: bool) -> list[Vif]:
     """A list of lines as xl's, or `[[domain.vif]]`."""
     found = [
-        read_vif(table.report, table.at("vif", index), item, Owner(owner, index), networks)
+        read_vif(table.report, table.at("vif", index), item, Owner(owner, index, program), networks)
         for index, item in enumerate(table.items("vif", "vifs"))
     ]
     return [vif for vif in found if vif is not None]

@@ -45,6 +45,8 @@ class Owner(NamedTuple):
 
     name: str
     number: int
+    program: bool = False
+    """Whether it is a program, and the vif an interface that the host's kernel has."""
 
 
 def read_vif(
@@ -66,15 +68,19 @@ def read_vif(
     if network and backend != network.backend:
         table.report.wrong(table.at("backend"), f"{network.backend}, which has the network {bridge}", shown(backend))
     mac, mtu = _mac(table, owner.name, devid), _mtu(table, network)
-    queues = table.whole("queues", 1, 1, QUEUES_MAX)
+    queues = table.whole("queues", 1, 1, 1 if owner.program else QUEUES_MAX)
     guard = table.flag("antispoof", default=network.antispoof if network else True)
+    offload, addresses = table.flag("offload", default=owner.program), _ips(table)
     backend_keys = {
-        "mac": mac, "bridge": bridge, "handle": str(devid), "mtu": str(mtu), **vlans, **_rate(table), **_ips(table),
+        "mac": mac, "bridge": bridge, "handle": str(devid), "mtu": str(mtu), **vlans, **_rate(table), **addresses,
         **({} if guard else {"hvd-guard": "0"}), **(network.keys if network else {}),
         **{key: text for key in WRITTEN_DOWN if (text := table.text(key, ""))},
     }  # fmt: skip
     table.finish()
-    front = {"mac": mac, "mtu": str(mtu), **({"hvd-queues": str(queues)} if queues > 1 else {})}
+    front = {
+        "mac": mac, "mtu": str(mtu), **({"hvd-queues": str(queues)} if queues > 1 else {}),
+        **({"hvd-offload": "1"} if offload else {}), **addresses,
+    }  # fmt: skip
     return Vif(place, DeviceConfig("vif", devid, backend, backend_keys, front))
 
 
@@ -95,7 +101,7 @@ def vif_line(report: Report, place: Place, line: str) -> dict[str, object]:
 def _as_meant(key: str, value: str) -> object:
     if key in ("devid", "mtu", "queues") and value.isascii() and value.isdecimal() and len(value) < 10:
         return int(value)
-    return value in ("1", "true") if key == "antispoof" and value in ("0", "1", "true", "false") else value
+    return value in ("1", "true") if key in ("antispoof", "offload") and value in ("0", "1", "true", "false") else value
 
 
 def _bridge(table: Table, networks: Mapping[str, Network]) -> tuple[str, dict[str, str]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hvd.domains.net.tap import TapLink
+from hvd.domains.program.network import Interface, Pumped
 from hvd.transport.errors import LocalError
 
 CLONE_NEWNET = 0x40000000
@@ -182,3 +183,16 @@ def test_a_link_has_a_descriptor_for_each_queue(machine):
     vif = machine.vif(2, front={"hvd-queues": "2"})
     with pytest.raises(LocalError, match="2 queues, and as many descriptors: not 1"):
         TapLink(vif.front, [0])
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_program_is_given_an_interface_as_the_toolstack_wrote_it(machine, offload):
+    front = {"handle": "3", "mac": "00:16:3e:00:00:07", "mtu": "1400", "ip": "10.0.0.7 fd00::7"}
+    vif = machine.vif(2, front=front | ({"hvd-offload": "1"} if offload else {}))
+    assert isinstance(vif.front, Pumped)
+    mac = bytes.fromhex("00163e000007")
+    assert vif.front.interface == Interface("eth3", mac, 1400, ["10.0.0.7", "fd00::7"], offload)
+
+
+def test_a_vif_without_addresses_makes_an_interface_without(machine):
+    assert machine.vif(2).front.interface.addresses == []

@@ -14,14 +14,14 @@ SWITCH = '[[domain]]\nname = "net"\nkernel = "hvd:driver_domain"\ndriver_domain 
 CABIN = '[[network]]\nname = "cabin"\nbackend = "net"\n'
 
 
-def read(text, index=0):
+def read(text, index=0, *, program=False):
     report = Report("test", "")
-    vif = read_vif(report, ("vif", index), text, Owner("ivi", index), {})
+    vif = read_vif(report, ("vif", index), text, Owner("ivi", index, program), {})
     return vif, [f"{told.key}: expected {told.expected}, found {told.found}" for told in report.problems()]
 
 
-def device(text, index=0):
-    vif, problems = read(text, index)
+def device(text, index=0, *, program=False):
+    vif, problems = read(text, index, program=program)
     assert not problems, problems
     return vif.config
 
@@ -49,7 +49,25 @@ def test_a_vif_is_written_as_xl_writes_it():
         "mac": "00:16:3e:01:02:03", "bridge": "cabin", "handle": "0", "mtu": "1500", "rate": "25000,20000",
         "ip": "10.0.0.1 fe80::1", "vifname": "v", "script": "vif-bridge",
     }  # fmt: skip
-    assert config.frontend_keys == {"mac": "00:16:3e:01:02:03", "mtu": "1500"}
+    assert config.frontend_keys == {"mac": "00:16:3e:01:02:03", "mtu": "1500", "ip": "10.0.0.1 fe80::1"}
+
+
+@pytest.mark.parametrize(("line", "program", "written"), [
+    ("", True, "1"), ("", False, None), ("offload=0", True, None), ("offload=1", False, "1"),
+])  # fmt: skip
+def test_checksums_and_segments_are_left_to_others_by_programs_unless_told(line, program, written):
+    assert device(line, program=program).frontend_keys.get("hvd-offload") == written
+
+
+def test_a_program_has_one_queue():
+    assert read("queues=2")[1] == []
+    assert read("queues=2", program=True)[1] == ["vif[0].queues: expected a whole number from 1 to 1, found 2"]
+
+
+def test_whether_a_guest_is_a_program_its_kernel_says(cluster):
+    program = GUEST.replace("guest.py", "/bin/sh")
+    keys = [cluster(text + 'vif = [""]\n').domain("ivi").devices[0].frontend_keys for text in (GUEST, program)]
+    assert ["hvd-offload" in each for each in keys] == [False, True]
 
 
 @pytest.mark.parametrize(

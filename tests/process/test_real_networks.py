@@ -1,0 +1,288 @@
+"""Real programs on a cluster's networks: web server, ping, iperf3, DHCP and packet capture, each as Debian ships it.
+
+Run as root, all of it is run once more as nobody. A test whose program is not on the machine is skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import shutil
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hvd import Cluster
+from hvd.toolstack.cli import reconfigure
+from hvd.toolstack.cluster import Domain, DomainState
+from hvd.toolstack.cluster.errors import ClusterError, NotReached
+from hvd.toolstack.cluster.sandbox_trial import lacking_here
+from tests.nobody import passes_as_nobody_with_tap
+
+DEADLINE_S = 60.0
+PYTHON, SH = "/usr/bin/python3", "/bin/sh"
+SWITCH = """
+[[network]]
+name = "lan"
+backend = "net"
+{network}
+
+[[domain]]
+name = "net"
+kernel = "hvd:driver_domain"
+driver_domain = true
+restart_limit = 0
+restart_delay_ms = 1
+"""
+PROGRAM = """
+[[domain]]
+name = "{name}"
+kernel = "/bin/sh"
+args = ["-c", '''{script}''']
+paths = {paths}
+after = {after}
+on_poweroff = "preserve"
+on_crash = "preserve"
+vif = ["{vif}"]
+"""
+WEB = "exec python3 -m http.server 80 --bind :: --directory {directory}"
+"""Of both families."""
+GET = "curl -sS --retry 30 --retry-connrefused --retry-max-time 50"
+"""A program is ready when it runs, which is before it listens."""
+CONTENT_BYTES = 24 << 20
+MARK_BYTES = 4 << 20
+COUNT = textwrap.dedent("""
+    import hashlib, sys
+    digest, seen = hashlib.sha256(), 0
+    while part := sys.stdin.buffer.read1(1 << 16):
+        digest.update(part)
+        seen, before = seen + len(part), seen
+        if seen >> 22 != before >> 22:
+            print("part", seen >> 22, flush=True)
+    print(seen, digest.hexdigest(), flush=True)
+""")
+BEAT = textwrap.dedent("""
+    import socket, time
+    everybody = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    everybody.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    while True:
+        everybody.sendto(b"beat", ("10.0.0.255", 9))
+        print("beat")
+        time.sleep(0.01)
+""")
+LEASE = """#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip addr add "$ip/$mask" dev "$interface"
+echo "lease of $ip by $serverid"
+"""
+
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(not Path(PYTHON).exists(), reason=f"there is no {PYTHON}"),
+    pytest.mark.skipif(not os.access("/dev/net/tun", os.R_OK | os.W_OK), reason="there is no /dev/net/tun for us"),
+]
+
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    lacking = [program for program in programs if shutil.which(program, path=path) is None]
+    return pytest.mark.skipif(bool(lacking), reason=f"not on this machine: {', '.join(lacking)}")
+
+
+class Lan:
+    """A cluster file of programs on one network, and the cluster that it makes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.chmod(0o755)
+        self._domains: list[str] = []
+        self._clusters: list[Cluster] = []
+
+    def add(self, name: str, script: str, vif: str, *, paths: list[Path] | None = None, after: str = "") -> None:
+        shown, behind = [str(path) for path in paths or []], [after] if after else []
+        self._domains.append(PROGRAM.format(name=name, script=script, vif=vif, paths=shown, after=behind))
+
+    def start(self, network: str = "") -> Cluster:
+        file = self.directory / "lan.toml"
+        file.write_text(SWITCH.format(network=network) + "".join(self._domains))
+        self._clusters.append(Cluster.load(file, run_dir=self.directory / "run"))
+        return self._clusters[0].__enter__()
+
+    def stop(self) -> None:
+        for cluster in self._clusters:
+            cluster.__exit__(None, None, None)
+
+    def file(self, name: str, content: bytes, mode: int = 0o644) -> Path:
+        path = self.directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(mode)
+        return path
+
+
+@pytest.fixture
+def lan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lan]:
+    monkeypatch.setenv("HVD_RUN_DIR", str(tmp_path / "run"))
+    made = Lan(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def known(lan: Lan) -> bytes:
+    """What lies in the directory srv as the file known."""
+    content = random.Random(7).randbytes(CONTENT_BYTES)
+    lan.file("srv/known", content)
+    return content
+
+
+def printed(domain: Domain) -> str:
+    """What a program that ends well has printed."""
+    try:
+        death = domain.wait_state(DomainState.PRESERVED, deadline_s=DEADLINE_S).last_death
+    except NotReached as late:
+        death = str(late)
+    assert death == "poweroff", domain.console_log()
+    return domain.console_log()
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """For what no event announces."""
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen"
+        time.sleep(0.002)
+
+
+@needs("ip")
+def test_a_programs_interface_is_its_domains_vif(lan: Lan) -> None:
+    lan.add("one", "ip -o link show eth0; ip -o addr show eth0", "mac=00:16:3e:00:00:07,mtu=1400,ip=10.0.0.7 fd00::7")
+    cluster = lan.start()
+    told = printed(cluster.domain("one"))
+    assert "mtu 1400" in told and "00:16:3e:00:00:07" in told and ",UP,LOWER_UP" in told
+    assert re.findall(r"inet6? (\S+) .*scope global", told) == ["10.0.0.7/24", "fd00::7/64"]
+
+
+def test_a_program_that_runs_is_given_no_more_vifs(lan: Lan) -> None:
+    lan.add("one", "exec sleep 1000", "")
+    cluster = lan.start()
+    with pytest.raises(ClusterError, match="one is a program, whose interfaces are made as it starts"):
+        reconfigure.network_attach("one", ["bridge=lan", "backend=net"], as_json=False)
+    assert len(cluster.domain("one").info().devices) == 1
+
+
+def test_a_program_whose_vif_is_taken_away_runs_on_without(lan: Lan) -> None:
+    beat = lan.file("beat.py", BEAT.encode())
+    lan.add("one", f"exec python3 -u {beat}", "ip=10.0.0.7", paths=[beat])
+    cluster = lan.start()
+    one = cluster.domain("one")
+    for beats in (20, 40):  # each of which the interface has to carry
+        until(lambda beats=beats: one.console_log().count("beat") >= beats, "its beats")  # type: ignore[misc]
+        if one.info().devices:
+            reconfigure.network_detach("one", "0", force=False, as_json=False)
+            one.wait_until(lambda info: not info.devices, "to have no vif", DEADLINE_S)
+    assert one.state is DomainState.RUNNING and one.incarnation == 1
+
+
+@needs("curl")
+def test_curl_gets_from_a_web_server_in_another_domain_what_lies_there(lan: Lan, known: bytes) -> None:
+    lan.add("web", WEB.format(directory=lan.directory / "srv"), "ip=10.0.0.2 fd00::2", paths=[lan.directory / "srv"])
+    lan.add("client", f"for host in 10.0.0.2 [fd00::2]; do {GET} http://$host/known | sha256sum; done",
+            "ip=10.0.0.3 fd00::3", after="web")  # fmt: skip
+    cluster = lan.start()
+    told = printed(cluster.domain("client"))
+    assert re.findall(r"^(\w{64})  -", told, re.MULTILINE) == [hashlib.sha256(known).hexdigest()] * 2
+
+
+@needs("curl")
+def test_a_rule_of_the_network_holds_for_programs(lan: Lan, known: bytes) -> None:
+    lan.add("web", WEB.format(directory=lan.directory / "srv"), "ip=10.0.0.2", paths=[lan.directory / "srv"])
+    lan.add("client", f"{GET} -I http://10.0.0.2/known | head -n 1", "ip=10.0.0.3", after="web")
+    lan.add("other", "curl -sS --connect-timeout 3 http://10.0.0.2 || echo refused", "ip=10.0.0.4", after="client")
+    cluster = lan.start('rules = ["deny from=other proto=tcp to-port=80"]')
+    assert "200 OK" in printed(cluster.domain("client"))
+    assert "refused" in printed(cluster.domain("other"))
+
+
+@needs("ping")
+def test_ping_is_answered_in_both_families_and_with_large_packets(lan: Lan) -> None:
+    lan.add("there", "exec sleep 1000", "ip=10.0.0.2 fd00::2,mtu=9000")
+    each = "for host in 10.0.0.2 fd00::2; do ping -c 3 -i 0.2 -W 20 -s $size $host || exit; done"
+    lan.add("here", f"for size in 56 8000; do {each}; done", "ip=10.0.0.3 fd00::3,mtu=9000", after="there")
+    told = printed(lan.start("mtu = 9000").domain("here"))
+    assert told.count("3 packets transmitted, 3 received, 0% packet loss") == 4
+
+
+@needs("iperf3")
+def test_iperf3_measures_either_way(lan: Lan) -> None:
+    """Again while nobody listens yet, or the server has not done with the one before."""
+    lan.add("server", "exec iperf3 -s", "ip=10.0.0.2")
+    script = """
+        for way in "" -R; do
+            for try in $(seq 100); do iperf3 -c 10.0.0.2 -n 32M -P 2 $way && break; sleep 0.1; done
+        done
+    """
+    lan.add("client", script, "ip=10.0.0.3", after="server")
+    told = printed(lan.start().domain("client"))
+    assert len(re.findall(r"\[SUM\].*bits/sec +receiver", told)) == 2, told
+
+
+@needs("dnsmasq", "udhcpc", "ping")
+def test_a_program_gets_its_address_by_dhcp(lan: Lan) -> None:
+    lan.add("router", "exec dnsmasq -d -p 0 -i eth0 -F 10.0.0.50,10.0.0.50,1h --dhcp-authoritative -l /tmp/leases",
+            "ip=10.0.0.1")  # fmt: skip
+    script = lan.file("lease", LEASE.encode(), 0o755)
+    lan.add("client", f"udhcpc -i eth0 -f -q -n -t 10 -s {script} && ping -c 1 -W 20 10.0.0.1", "mac=00:16:3e:00:00:09",
+            paths=[script], after="router")  # fmt: skip
+    cluster = lan.start()
+    told = printed(cluster.domain("client"))
+    assert "lease of 10.0.0.50 by 10.0.0.1" in told and " 0% packet loss" in told
+    assert "DHCPACK(eth0) 10.0.0.50 00:16:3e:00:00:09" in cluster.domain("router").console_log()
+
+
+@needs("tcpdump", "curl")
+@pytest.mark.skipif("seccomp" in lacking_here(), reason="no seccomp here: no setgroups for tcpdump")
+def test_tcpdump_sees_right_checksums_where_the_vif_leaves_none_to_others(lan: Lan, known: bytes) -> None:
+    """The server leaves checksums and segmentation to whoever is last: here that is the switch."""
+    lan.add("web", WEB.format(directory=lan.directory / "srv"), "ip=10.0.0.2", paths=[lan.directory / "srv"])
+    script = f"""
+        tcpdump -Z root -i eth0 -nn -v -c 400 tcp or udp >/tmp/seen 2>/tmp/words &
+        until grep -q listening /tmp/words; do sleep 0.05; done
+        {GET} http://10.0.0.2/known | sha256sum
+        wait
+        echo right $(grep -c "(correct)" /tmp/seen) wrong $(grep -c "incorrect" /tmp/seen)
+        echo longest $(grep -o "length [0-9]*" /tmp/seen | sort -k 2 -n | tail -n 1)
+    """
+    lan.add("client", script, "ip=10.0.0.3,offload=0", after="web")
+    told = printed(lan.start().domain("client"))
+    assert hashlib.sha256(known).hexdigest() in told and "right 400 wrong 0" in told
+    assert "longest length 1500" in told, told
+
+
+@needs("curl")
+def test_a_transfer_survives_deaths_of_the_network_driver_domain(lan: Lan, known: bytes) -> None:
+    count = lan.file("count.py", COUNT.encode())
+    lan.add("web", WEB.format(directory=lan.directory / "srv"), "ip=10.0.0.2,rate=200Mb/s",
+            paths=[lan.directory / "srv"])  # fmt: skip
+    lan.add("client", f"{GET} -N http://10.0.0.2/known | python3 {count}", "ip=10.0.0.3", paths=[count], after="web")
+    cluster = lan.start()
+    client, net = cluster.domain("client"), cluster.domain("net")
+    for part in range(1, CONTENT_BYTES // MARK_BYTES):
+        until(lambda part=part: f"part {part}\n" in client.console_log(), f"part {part}")  # type: ignore[misc]
+        assert str(CONTENT_BYTES) not in client.console_log(), "it was over before the driver domain died"
+        net.kill()
+        net.wait_ready()
+    assert printed(client).endswith(f"{CONTENT_BYTES} {hashlib.sha256(known).hexdigest()}\n")
+    assert net.incarnation == CONTENT_BYTES // MARK_BYTES
+    assert client.incarnation == cluster.domain("web").incarnation == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="everything else here is as nobody already")
+def test_all_of_it_holds_without_root() -> None:
+    told = passes_as_nobody_with_tap(Path(__file__), timeout_s=170)
+    assert "passed" in told and "failed" not in told
