@@ -169,12 +169,12 @@ def test_a_file_can_be_added_to_a_running_cluster(hvd, tmp_path):
 
 
 def test_an_xl_cfg_is_added_to_a_running_cluster(hvd, tmp_path):
-    (tmp_path / "web.cfg").write_text("name = 'web'\nkernel = '/boot/vmlinuz'\nmemory = '32'\nvif = [ '' ]\n")
+    (tmp_path / "web.cfg").write_text("name = 'web'\nkernel = '/boot/vmlinuz'\nmemory = '32'\nvfb = [ '' ]\n")
     hvd("up", "-d")
     refused = hvd("create", "web.cfg", status=2)
-    assert "web.cfg:2: kernel: expected a Python file" in refused.stderr
+    assert "web.cfg:2: kernel: expected a program" in refused.stderr
     created = hvd("create", "web.cfg", "--kernel", "guest.py", "--json")
-    assert "warning: web.cfg:4: vif is left out: xl has it, hvd does not" in created.stderr
+    assert "warning: web.cfg:4: vfb is left out: xl has it, hvd does not" in created.stderr
     assert json.loads(created.stdout) == [{"done": "created", "domid": 1, "name": "web"}]
     assert listed(hvd)["web"]["memory"] == 32
 

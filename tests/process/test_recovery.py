@@ -30,13 +30,13 @@ class Load:
     """A cluster whose guest exercises its disk, and the checker that follows it."""
 
     def __init__(self, directory: Path, *, driver: str = "hvd:driver_domain", driver_args: tuple[str, ...] = (),
-                 options: tuple[str, ...] = (), keys: dict[str, str] | None = None) -> None:  # fmt: skip
+                 options: tuple[str, ...] = (PACE,), keys: dict[str, str] | None = None) -> None:  # fmt: skip
         image, acks = directory / "disk.img", directory / "acks"
         image.touch()
         os.truncate(image, IMAGE_BYTES)
         disk = DeviceConfig("vbd", 51712, "driver", {"params": str(image), "mode": "w", "dev": "xvda"}, keys or {})
         self._guest = DomainConfig(
-            "guest", "hvd:disk_exerciser", args=[f"acks={acks}", f"seed={SEED}", PACE, *options], devices=[disk],
+            "guest", "hvd:disk_exerciser", args=[f"acks={acks}", f"seed={SEED}", *options], devices=[disk],
             on_poweroff="preserve", restart=FOREVER, paths=[f"{acks}:w"],
         )  # fmt: skip
         self._driver = DomainConfig("driver", driver, args=list(driver_args), driver_domain=True, restart=FOREVER)

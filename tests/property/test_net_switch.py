@@ -252,6 +252,7 @@ def test_bytes_that_only_look_like_ip_are_parsed_within_their_bounds(tail, kind)
     frame = MACS["b"] + MACS["a"] + kind + tail
     one.front.send(frame)
     one.run()
-    assert two.received() in ([], [frame])
+    untagged = frame[:12] + frame[16:]  # a tag of VLAN 0 is none, and comes off
+    assert two.received() in ([], [frame], [untagged] if kind.startswith(b"\x81") else [])
     for each in (one, two):
         each.port.close()

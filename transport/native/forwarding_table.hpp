@@ -46,8 +46,8 @@ public:
 
     /// A port number that may learn from now on.
     void expect(std::uint32_t port) {
-        if (port >= learned_.size()) {
-            learned_.resize(port + 1, 0);
+        while (port >= learned_.size()) {
+            learned_.push_back(0);
         }
     }
 

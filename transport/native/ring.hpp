@@ -136,11 +136,11 @@ public:
     /// The previous index is our own copy, not the shared word, which the peer may have changed.
     bool publish() {
         check_usable();
+        if (trace::on()) [[unlikely]] {
+            trace_out(published_);
+        }
         check_own();
         const std::uint32_t old = published_;
-        if (trace::on()) [[unlikely]] {
-            trace_out(old);
-        }
         published_ = produced_;
         if (checked_) {
             store_relaxed(out_check(), ~produced_);
@@ -177,13 +177,8 @@ public:
         if (ready > due_at_most()) {
             break_ahead(untrusted_prod);
         }
-        if (ready == 0) {
-            check_own();  // before a wait, and before a publication: in between it can wait
-        } else if (checked_) {
-            const std::uint32_t untrusted_check = ~load_relaxed(in_check()) - consumed_;
-            if (untrusted_check < ready || untrusted_check > due_at_most()) [[unlikely]] {
-                break_unlike(untrusted_prod, untrusted_check + consumed_);
-            }
+        if (checked_) {
+            check(untrusted_prod, ready);
         }
         return ready;
     }
@@ -307,30 +302,45 @@ private:
         }
     }
 
+    /// What is ready must agree with its check; when nothing is, before a wait, our own index is looked at.
+    void check(std::uint32_t untrusted_prod, std::uint32_t ready) {
+        if (ready == 0) {
+            check_own();
+            return;
+        }
+        const std::uint32_t untrusted_check = ~load_relaxed(in_check()) - consumed_;
+        if (untrusted_check < ready || untrusted_check > due_at_most()) [[unlikely]] {
+            break_unlike(untrusted_prod, untrusted_check + consumed_);
+        }
+    }
+
     /// Nobody else writes our index: one that is not as published has been changed behind our back.
     void check_own() {
         if (checked_) {
             const std::uint32_t untrusted_own = load_relaxed(out_prod());
             if (untrusted_own != published_) [[unlikely]] {
-                break_ring(out_name() + " is " + std::to_string(untrusted_own) + ", but was published as " +
-                           std::to_string(published_));
+                break_changed(untrusted_own);
             }
         }
     }
 
-    [[noreturn]] void break_ahead(std::uint32_t untrusted_prod) {
+    [[noreturn, gnu::noinline, gnu::cold]] void break_changed(std::uint32_t untrusted_own) {
+        break_ring(out_name() + " is " + std::to_string(untrusted_own) + ", but was published as " + std::to_string(published_));
+    }
+
+    [[noreturn, gnu::noinline, gnu::cold]] void break_ahead(std::uint32_t untrusted_prod) {
         const bool front = end_ == RingEnd::front;
         break_ring(in_name() + " " + std::to_string(untrusted_prod) + " is " + std::to_string(untrusted_prod - consumed_) +
                    " ahead of " + (front ? "rsp_cons " : "req_cons ") + std::to_string(consumed_) + ", but at most " +
                    std::to_string(due_at_most()) + (front ? " responses are due" : " requests fit"));
     }
 
-    [[noreturn]] void break_unlike(std::uint32_t untrusted_prod, std::uint32_t untrusted_check) {
+    [[noreturn, gnu::noinline, gnu::cold]] void break_unlike(std::uint32_t untrusted_prod, std::uint32_t untrusted_check) {
         break_ring(in_name() + " " + std::to_string(untrusted_prod) + " and its check, " + std::to_string(untrusted_check) +
                    ", do not agree");
     }
 
-    [[noreturn]] void break_ring(const std::string& why) {
+    [[noreturn, gnu::noinline, gnu::cold]] void break_ring(const std::string& why) {
         fault_ = name() + " closed by the peer's fault: " + why;
         usable_ = false;
         throw PeerFault(fault_);

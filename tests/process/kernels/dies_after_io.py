@@ -6,7 +6,8 @@ It exits without a word: a SIGKILL from inside is nothing to the first process o
 import os
 import random
 
-from hvd.domains.block.backend import Connection
+from hvd.domains.block.backend import MAPPINGS_MAX, Connection
+from hvd.domains.peer_runs import PeerRuns
 from hvd.domains.programs import driver_domain
 from hvd.transport._native import BlkBack
 from hvd.transport.protocols.block import INDIRECT_SEGMENTS_MAX, REQUEST_SIZE, RESPONSE_SIZE
@@ -30,6 +31,8 @@ def main(guest):
             BackRing(memory, REQUEST_SIZE, RESPONSE_SIZE), connection._endpoint, connection._image.descriptor,
             connection._image.sectors, False, INDIRECT_SEGMENTS_MAX, connection._persistent,
         )  # fmt: skip
+        grants, frontend = connection._runtime.grants, connection._frontend
+        connection._runs = PeerRuns(grants, frontend, MAPPINGS_MAX, connection._back.add)
 
     def serve_and_perhaps_die(connection):
         slot = connection._ring.pop()
