@@ -21,7 +21,13 @@ from hvd.domains.sandbox.namespaces import Namespaces, map_own_user
 from hvd.transport.cgroups import DomainGroups
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
 from hvd.transport.hypercalls import warm_up
-from hvd.transport.process import CLONE_NEWUSER, die_with_parent, exit_on_fatal_signals, set_process_name
+from hvd.transport.process import (
+    CLONE_NEWUSER,
+    die_with_parent,
+    exit_on_fatal_signals,
+    set_process_name,
+    write_file,
+)
 
 OOM_SCORE_ADJ = "500"
 """When memory runs out a domain is killed, and started again; never the broker, let alone the machine."""
@@ -131,7 +137,7 @@ def _leave_the_zygote(flags: int, link: int) -> None:
         map_own_user(*OUTSIDE_IDS)
     die_with_parent(os.getppid())
     with contextlib.suppress(OSError):  # no /proc: then the kernel chooses among all alike
-        _write("/proc/self/oom_score_adj", OOM_SCORE_ADJ)
+        write_file("/proc/self/oom_score_adj", OOM_SCORE_ADJ)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(link, UPCALL, inheritable=False)
@@ -139,12 +145,3 @@ def _leave_the_zygote(flags: int, link: int) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     exit_on_fatal_signals()
     faulthandler.enable(2)
-
-
-def _write(path: str, text: str) -> None:
-    """By system calls alone: pathlib would cost each domain 1.2 MiB of pages that are the zygote's until then."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)

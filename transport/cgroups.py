@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hvd.transport.process import write_file
 from hvd.transport.run_dir import lives, start_time
 from hvd.transport.sandbox import RESERVED_KIB
 
@@ -159,14 +160,14 @@ class DomainGroups:
         """
         path = f"{self.directory}/{pid}"
         os.makedirs(path, exist_ok=True)  # noqa: PTH103 - pathlib costs each domain a MiB of pages of its own
-        _write(f"{path}/{THREADS if self.version == 1 else PROCESSES}", "0")
+        write_file(f"{path}/{THREADS if self.version == 1 else PROCESSES}", "0")
 
     def bound(self, pid: int, bounds: dict[str, int]) -> None:
         """Set what the group may have: by controller, bytes of memory and number of processes."""
         for controller in self.controllers:
             name = BOUNDS.get((controller, self.version))
             if name is not None and controller in bounds:
-                _write(f"{self.directory}/{pid}/{name}", str(bounds[controller]))
+                write_file(f"{self.directory}/{pid}/{name}", str(bounds[controller]))
 
     def remove(self, pid: int) -> None:
         """The process is gone. Nothing if it had no group, or has left something that still runs."""
@@ -227,18 +228,10 @@ def _remove(path: str) -> None:
 
 def _try_write(path: str, text: str) -> bool:
     try:
-        _write(path, text)
+        write_file(path, text)
     except OSError:
         return False
     return True
-
-
-def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
 
 
 def _read(path: str) -> str:

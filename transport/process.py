@@ -30,6 +30,18 @@ def parent_of(pid: int) -> int | None:
         return None
 
 
+def write_file(path: str, text: str, directory: int | None = None) -> None:
+    """Into a file that is there, below an open directory if one is given. OSError.
+
+    By system calls alone: pathlib would cost each domain 1.2 MiB of pages that are the zygote's until then.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
 def set_process_name(name: str) -> None:
     """What `ps -e` and `top` show (15 bytes of it)."""
     _native.set_process_name(name)

@@ -10,16 +10,16 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
-from collections.abc import Callable
 from typing import Any
 
 from hvd.domains.program import network
 from hvd.domains.sandbox import identity, landlock, limits, program_view, seccomp
+from hvd.domains.sandbox.layered import Layered
 from hvd.domains.sandbox.namespaces import OFF, map_user
 from hvd.domains.sandbox.root import STAGE, Root
 from hvd.domains.sandbox.sandbox import Needs, Sandbox
 from hvd.transport._native import detach_mount, leave_namespaces, set_dumpable
-from hvd.transport.process import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, die_with_parent
+from hvd.transport.process import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, die_with_parent, write_file
 from hvd.transport.sandbox import Kind
 
 CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW = 10, 12, 13
@@ -32,7 +32,7 @@ OWN_USER = "own user"
 """Not a layer: without it a program has no privilege in its own network."""
 
 
-class Confinement:
+class Confinement(Layered):
     """Of the calling process, which has one thread and was forked from init for this."""
 
     def __init__(self, certificate: dict[str, Any], sandbox: Sandbox) -> None:
@@ -83,7 +83,7 @@ class Confinement:
             detach_mount(STAGE)
         process = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with contextlib.suppress(OSError):
-            _write(process, "oom_score_adj", OOM_SCORE_ADJ)
+            write_file("oom_score_adj", OOM_SCORE_ADJ, process)
         return process
 
     def _enter_root(self) -> tuple[int, int]:
@@ -149,19 +149,3 @@ class Confinement:
             shown += [(path, landlock.SCRATCH) for path in program_view.SCRATCH]
         shown += [(path, landlock.DEVICE) for path in (*program_view.DEVICES, "/dev/pts", program_view.CONSOLE)]
         return shown + [(path, landlock.SCRATCH) for path in self._needs.writable]
-
-    def _try(self, layer: str, act: Callable[[], object]) -> None:
-        if layer in self.lacking:
-            return
-        try:
-            act()
-        except OSError as error:
-            self.lacking[layer] = str(error.strerror)
-
-
-def _write(directory: int, name: str, text: str) -> None:
-    descriptor = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hvd.domains.sandbox import identity, landlock, limits, seccomp, view
+from hvd.domains.sandbox.layered import Layered
 from hvd.domains.sandbox.namespaces import OFF
 from hvd.domains.sandbox.root import Root
 from hvd.transport.cgroups import DomainGroups
@@ -31,7 +32,7 @@ NO_ROOT = "the machine was not started by root"
 ONE_USER = "in its user namespace there is one user"
 
 
-class Sandbox:
+class Sandbox(Layered):
     """One process's. Not for a process with a second thread: capabilities and Landlock are a thread's."""
 
     def __init__(self, lacking: dict[str, str], groups: list[DomainGroups], *, in_user_namespace: bool) -> None:
@@ -172,15 +173,6 @@ class Sandbox:
         rules = [(path, read) for path in shown]
         rules += [(path, landlock.DEVICE) for path in (*view.DEVICES, *needs.terminals)]
         return rules + [(path, landlock.WRITE) for path in needs.writable]
-
-    def _try(self, layer: str, act: Callable[[], object]) -> None:
-        """Nothing if the layer is lacking already."""
-        if layer in self.lacking:
-            return
-        try:
-            act()
-        except OSError as error:
-            self.lacking[layer] = str(error.strerror)
 
 
 class Needs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hvd.broker.domain import Domain
-from hvd.broker.store import Store, StoreError
+from hvd.broker.store import Store
 from hvd.transport.ids import DOM0, GRANT_REF_CONSOLE, DomId, Port
 from hvd.transport.messages import DeviceConfig
 from hvd.transport.xenbus_state import XenbusState
@@ -27,7 +27,7 @@ def backend_path(backend: DomId, dom: DomId, device: DeviceConfig) -> str:
 def write_domain(store: Store, domain: Domain) -> None:
     """The domain's home, afresh for a new incarnation: what an older one wrote is gone."""
     home = f"/local/domain/{domain.domid}"
-    if _exists(store, home):
+    if store.exists(home):
         for child in store.directory(DOM0, 0, home):
             if child not in ("backend", "console"):  # these are not of its own writing
                 store.rm(DOM0, 0, f"{home}/{child}")
@@ -77,11 +77,11 @@ def write_device(store: Store, domain: Domain, device: DeviceConfig, backend: Do
     dom = domain.domid
     front, back = frontend_path(dom, device), backend_path(backend, dom, device)
     front_perms, back_perms = [f"n{dom}", f"r{backend}"], [f"n{backend}", f"r{dom}"]
-    if not _exists(store, back):
+    if not store.exists(back):
         fields = {"frontend": front, "frontend-id": str(dom), "online": "1", "domain": domain.name}
         _make(store, back, fields | device.backend_keys, back_perms)
         _write(store, f"{back}/state", str(int(XenbusState.INITIALISING)))
-    if _exists(store, front):
+    if store.exists(front):
         store.rm(DOM0, 0, front)
     fields = {"backend": back, "backend-id": str(backend), "handle": str(device.devid), **device.frontend_keys}
     _make(store, front, fields, front_perms)
@@ -105,7 +105,7 @@ def offer_again(store: Store, domain: Domain, clients: list[tuple[Domain, Device
     """
     for client, device in clients:
         path = backend_path(domain.domid, client.domid, device)
-        if _exists(store, f"{path}/hvd-incarnation"):
+        if store.exists(f"{path}/hvd-incarnation"):
             _write(store, f"{path}/hvd-incarnation", str(domain.incarnation))
             _write(store, f"{path}/state", str(int(XenbusState.INIT_WAIT)))
 
@@ -113,7 +113,7 @@ def offer_again(store: Store, domain: Domain, clients: list[tuple[Domain, Device
 def served(store: Store, domain: Domain, clients: list[tuple[Domain, DeviceConfig]]) -> list[list[str]]:
     """[kind, domid, devid] of the devices whose directories it finds below its `backend`."""
     paths = [(client, device, backend_path(domain.domid, client.domid, device)) for client, device in clients]
-    return [[d.kind, str(c.domid), str(d.devid)] for c, d, path in paths if _exists(store, f"{path}/frontend")]
+    return [[d.kind, str(c.domid), str(d.devid)] for c, d, path in paths if store.exists(f"{path}/frontend")]
 
 
 def drop_terminals(store: Store, domids: Iterable[DomId]) -> None:
@@ -142,13 +142,5 @@ def _write(store: Store, path: str, value: str) -> None:
 
 
 def _remove(store: Store, path: str) -> None:
-    if _exists(store, path):
+    if store.exists(path):
         store.rm(DOM0, 0, path)
-
-
-def _exists(store: Store, path: str) -> bool:
-    try:
-        store.read(DOM0, 0, path)
-    except StoreError:
-        return False
-    return True

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hvd.broker.domain import Domain
-from hvd.broker.store import Store, StoreError
+from hvd.broker.store import Store
 from hvd.transport.ids import DOM0, DomId
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _elect(lives: Lives, name: str, service: Service) -> None:
 
 def _write(store: Store, home: str, domain: Domain | None, epoch: int) -> None:
     """The data's owner first, who is active last: whoever reads that finds all else."""
-    if not _exists(store, f"{home}/data"):
+    if not store.exists(f"{home}/data"):
         store.mkdir(DOM0, 0, f"{home}/data")
         store.set_perms(DOM0, 0, home, ["r0"])
     _give(store, f"{home}/data", DOM0 if domain is None else domain.domid)
@@ -99,11 +99,3 @@ def _give(store: Store, path: str, owner: DomId) -> None:
         node = waiting.pop()
         store.set_perms(DOM0, 0, node, [f"r{owner}"])
         waiting += [f"{node}/{name}" for name in store.directory(DOM0, 0, node)]
-
-
-def _exists(store: Store, path: str) -> bool:
-    try:
-        store.read(DOM0, 0, path)
-    except StoreError:
-        return False
-    return True

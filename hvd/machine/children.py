@@ -77,9 +77,16 @@ class Children:
         for child in self.of(role):
             child.signal(number)
 
-    def strangers(self) -> set[int]:
-        """Pids of children that are none of these: domains that a zygote forked and did not live to report."""
-        return child_pids() - {child.pid for child in self._by_pidfd.values()}
+    def end_strangers(self) -> None:
+        """Kill those that are none of these: domains that a zygote forked and did not live to report."""
+        for pid in child_pids() - {child.pid for child in self._by_pidfd.values()}:
+            self.end_stray(pid)
+
+    def end_stray(self, pid: int) -> None:
+        """Kill one of them, and wait for its end as for any other's."""
+        stray = Child("stray", pid)
+        self.add(stray)
+        stray.signal(signal.SIGKILL)
 
     def kill_all(self, until: float) -> None:
         """SIGKILL every one, and wait until it is gone or the monotonic clock has reached `until`."""

@@ -265,12 +265,12 @@ class Machine:
                     self._children.add(Child("domain", pid, domid, incarnation))
                     self._tell_broker([STARTED, domid, incarnation, pid])
                 else:
-                    self._end_stray(pid)
+                    self._children.end_stray(pid)
             case [verb, int() as domid, int() as incarnation, str() as reason] if verb == SPAWNED:
                 if self._spawns.answered(domid, incarnation, time.monotonic()):
                     self._report_end(domid, incarnation, f"never started: {reason}", "")
             case [verb, int() as pid] if verb == LOST:
-                self._end_stray(pid)
+                self._children.end_stray(pid)
         self._ask_zygote()
 
     def _disown(self, domid: int, incarnation: int) -> None:
@@ -356,19 +356,10 @@ class Machine:
             self._read_link("zygote", self._zygote)
             self._forget_link(self._zygote)
         if self._stop is None:
-            self._end_strays()
+            self._children.end_strangers()
             self._fork_zygote()
             self._spawns.forget_asked()
             self._ask_zygote()
-
-    def _end_strays(self) -> None:
-        for pid in self._children.strangers():
-            self._end_stray(pid)
-
-    def _end_stray(self, pid: int) -> None:
-        stray = Child("stray", pid)
-        self._children.add(stray)
-        stray.signal(signal.SIGKILL)
 
     def _check_zygote(self) -> None:
         """A zygote that does not answer is replaced; what was asked of it is asked again."""
@@ -400,7 +391,7 @@ class Machine:
     def _kill_all(self) -> None:
         """Kill every process and wait until each is gone; drop every descriptor."""
         self._children.kill_all(time.monotonic() + POWER_OFF_DEADLINE_S)
-        self._end_strays()  # only now, since the zygote forks no more
+        self._children.end_strangers()  # only now, since the zygote forks no more
         self._children.kill_all(time.monotonic() + POWER_OFF_DEADLINE_S)
         for _, link in list(self._links.values()):
             self._forget_link(link)

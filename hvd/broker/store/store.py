@@ -49,6 +49,14 @@ class Store:
         """The value of a node."""
         return operations.read(*self._prepare(domid, tx, path))
 
+    def exists(self, path: str) -> bool:
+        """Whether domain 0 finds a node there, outside any transaction."""
+        try:
+            self.read(DOM0, 0, path)
+        except StoreError:
+            return False
+        return True
+
     def directory(self, domid: DomId, tx: int, path: str) -> list[str]:
         """The names of a node's children, in the order of their creation."""
         return list(operations.directory(*self._prepare(domid, tx, path)).children)

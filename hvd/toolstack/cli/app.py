@@ -318,56 +318,6 @@ def dmesg(
     look.dmesg(clear=clear, as_json=json)
 
 
-@_command(
-    "hvd events",
-    "hvd events storage --kind died,ready --json",
-    "hvd events --since 5m --no-follow | jq -r 'select(.event == \"died\") | .detail'",
-)
-def events(
-    *,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Only these domains.", autocompletion=domain_names)
-    ] = None,
-    kind: Annotated[str, typer.Option(metavar="KIND,...", help="Only these kinds, as died or broker-restarted.")] = "",
-    since: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER|TIME",
-            help="Begin behind the event of that number (0: with the oldest that is kept), or 30s, 5m, 2h ago.",
-        ),
-    ] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow/--no-follow", help="Go on until the machine ends, or print what there is.")
-    ] = True,
-    json: Annotated[
-        bool | None, typer.Option("--json/--no-json", help="JSON lines or text; else text on a terminal only.")
-    ] = None,
-) -> None:
-    """Tell what happens: lives, deaths and faults, each event once and with its number, whatever brokers die.
-
-    Ctrl-C ends it, and so does the machine's end, both with status 0.
-    """
-    from hvd.toolstack.cli.events import events as tell
-
-    tell(names or [], [each for each in kind.split(",") if each], since, follow=follow, as_json=json)
-
-
-@_command("hvd metrics --port 9750", "curl -s http://127.0.0.1:9750/metrics | grep restarts_total")
-def metrics(
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Of 127.0.0.1, where Prometheus scrapes; 0: one that is free.")
-    ] = 9750,
-    json: AsJson = False,
-) -> None:
-    """Serve the cluster's metrics to Prometheus until Ctrl-C or the machine's end.
-
-    Restarts, recovery times, denials, events of channels, requests of rings, quotas. Nobody but this host can ask.
-    """
-    from hvd.toolstack.cli.metrics import metrics as serve
-
-    serve(port, as_json=json)
-
-
 @_command("hvd getenforce", "hvd getenforce --json")
 def getenforce(json: AsJson = False) -> None:
     """Show whether what the security policy denies is refused (Enforcing) or only logged (Permissive)."""

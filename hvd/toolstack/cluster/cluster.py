@@ -15,13 +15,14 @@ from hvd.toolstack.cluster.connection import Connection
 from hvd.toolstack.cluster.domain import WAIT_DEADLINE_S, Domain, DomainInfo, full_name
 from hvd.toolstack.cluster.errors import ClusterError, NoSuchDomain, NotReached, NotRunning, StartFailed
 from hvd.toolstack.cluster.events import HELLO, EventStream, LifecycleEvent
+from hvd.toolstack.cluster.listings import Listings
 from hvd.toolstack.cluster.machine_process import MachineProcess
 from hvd.toolstack.cluster.power_off import GRACE_S, power_off, stop_guests
 from hvd.toolstack.cluster.readiness import Readiness
 from hvd.toolstack.cluster.run_dirs import check_run_dir, default_run_dir, make_private_dir
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallTimeout
-from hvd.transport.ids import DOM0, DomId, Incarnation
+from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.run_dir import AUDIT_LOG, Order
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ ALREADY = 0.0
 UP_DEADLINE_S = 30.0
 
 
-class Cluster:
+class Cluster(Listings):
     """A cluster that this program starts, and ends with it, or (`attach`) one that runs already.
 
     with Cluster.load("cockpit.toml") as cluster:
@@ -249,47 +250,6 @@ class Cluster:
             if wanted in (info.name, str(info.domid)):
                 return Domain(self, info.domid, info.name)
         raise NoSuchDomain(f"no domain {name!r} in {self.run_dir}; there are: {', '.join(i.name for i in infos)}")
-
-    def info(self) -> dict[str, Any]:
-        """The machine: cpus, memory, uptime, counts of what is in use, pids of broker and machine."""
-        return dict(self.call(m.SysctlPhysinfo()))
-
-    def quotas(self) -> list[dict[str, Any]]:
-        """What each domain has of what it may have: {domid, name, quotas}, the last {name: [in use, at most]}."""
-        return list(self.call(m.SysctlQuotas()))
-
-    def sandboxes(self) -> list[dict[str, Any]]:
-        """Each domain's sandbox: {domid, name, kind, in_force, lacking}, the last with the reasons."""
-        return list(self.call(m.SysctlSandboxes()))
-
-    def event_channels(self) -> list[dict[str, Any]]:
-        """Every port of every domain: {domid, port, status, remote_domid, remote_port, virq}."""
-        return self._listing(m.SysctlEvtchns)
-
-    def grants(self) -> list[dict[str, Any]]:
-        """Every extent: {domid, peer, extent, pages, readonly, refs, mapped}, runs of refs and who has mapped them."""
-        return self._listing(m.SysctlGrants)
-
-    def rings(self) -> list[dict[str, Any]]:
-        """Every device with its ring's counters: {domid, kind, devid, name, backend, state, port, ring_ref, ...}."""
-        return self._listing(m.SysctlRings)
-
-    def _listing(self, message: Callable[[DomId], Any]) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        first: DomId | None = DOM0
-        while first is not None:
-            part = self.call(message(first))
-            rows += part["rows"]
-            first = part["next"]
-        return rows
-
-    def dmesg(self) -> list[str]:
-        """The lines of the hypervisor's console."""
-        return list(self.call(m.SysctlReadConsole()))
-
-    def clear_dmesg(self) -> None:
-        """Forget them."""
-        self.call(m.SysctlClearConsole())
 
     def events(self, after: int | None = None) -> EventStream:
         """Lifecycle events from now on, or behind the one of that number (0: all that are kept).

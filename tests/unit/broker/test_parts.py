@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from hvd.broker.held import channel_key, extent_key
-from hvd.broker.world import PART_LEAST, World
+from hvd.broker.held_hardware import PART_LEAST
+from hvd.broker.world import World
 from hvd.transport.ids import DOM0, DomId, ExtentId
 
 MOST = 1000
