@@ -13,6 +13,7 @@ import pytest
 from hvd.toolstack.cluster import Cluster, Domain, DomainState
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy, StoreRead, StoreWrite
+from tests.waiting import wait_for
 
 KERNELS = Path(__file__).with_name("kernels")
 USER = str(KERNELS / "disk_user.py")
@@ -65,14 +66,6 @@ def boot(cluster: Cluster, tmp_path: Path) -> Iterator[Boot]:
 def counts(cluster: Cluster) -> dict[str, int]:
     info = cluster.info()
     return {name: info[name] for name in COUNTED}
-
-
-def wait_for(condition: Callable[[], bool], what: Callable[[], str]) -> None:
-    """For what no event announces: a mapping given back, a node written."""
-    until = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < until, f"not within {DEADLINE_S:g} s: {what()}"
-        time.sleep(0.002)
 
 
 def has_node(cluster: Cluster, path: str) -> bool:

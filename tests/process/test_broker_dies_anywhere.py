@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,6 +19,7 @@ from hvd.toolstack.cluster import Cluster, Domain, DomainState, NoSuchDomain
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.messages import DomainConfig, RestartPolicy
+from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
 DEADLY = Path(__file__).parent / "deadly"
@@ -88,7 +87,7 @@ class Fate:
 
     def lines(self) -> int:
         """Of what has come to its end."""
-        until_true(self._plan.with_suffix(".lines").exists, "a function that comes to its end")
+        wait_for(self._plan.with_suffix(".lines").exists, "a function that comes to its end")
         text = ""
         while not text:
             text = self._plan.with_suffix(".lines").read_text()
@@ -110,13 +109,6 @@ def cluster(fate: Fate) -> Iterator[Cluster]:
         yield made
 
 
-def until_true(condition: Callable[[], Any], what: str) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, f"waited {DEADLINE_S:g} s for {what}"
-        time.sleep(0.001)
-
-
 def restarts(cluster: Cluster) -> int:
     return int(cluster.info()["broker_restarts"])
 
@@ -135,14 +127,14 @@ def die_everywhere(
     for number in range(3):
         fate.decide(function, NEVER, message)
         act(-number)
-        until_true(lambda: fate.met, "the function to be called")
+        wait_for(lambda: fate.met, "the function to be called")
         lengths.append(fate.lines())
     deaths = 0
     for line in points(min(lengths)):
         before = restarts(cluster)
         fate.decide(function, line, message)
         act(line)
-        until_true(lambda: fate.met, "the function to be called")
+        wait_for(lambda: fate.met, "the function to be called")
         deaths += (died := not fate.escaped)
         assert restarts(cluster) == before + died, f"line {line}"
     assert deaths >= POINTS - 2
@@ -180,7 +172,7 @@ def node(cluster: Cluster, domain: Domain, name: str) -> str:
 def test_wherever_it_dies_in_a_create_there_is_one_domain_and_one_process(cluster: Cluster, fate: Fate) -> None:
     def create(line: int) -> None:
         domain = cluster.create(DomainConfig(f"at{line}", "hvd:idle"))
-        until_true(lambda: domain.ready, f"{domain.name} to be ready")
+        wait_for(lambda: domain.ready, f"{domain.name} to be ready")
         assert domain.incarnation == 1
         assert running(cluster, domain.name) == [domain.pid]
 
@@ -196,22 +188,22 @@ def test_wherever_it_dies_in_a_destroy_the_domain_is_gone_and_nothing_of_it_is_l
 
     def destroy(line: int) -> None:
         domain = cluster.create(DomainConfig(f"at{line}", "hvd:idle"))
-        until_true(lambda: domain.ready, f"{domain.name} to be ready")
+        wait_for(lambda: domain.ready, f"{domain.name} to be ready")
         domain.destroy()
-        until_true(lambda: domain.domid not in cluster.infos(), f"{domain.name} to be gone")
+        wait_for(lambda: domain.domid not in cluster.infos(), f"{domain.name} to be gone")
         with pytest.raises(NoSuchDomain):
             cluster.domain(domain.name)
         assert running(cluster, domain.name) == []
 
     die_everywhere(cluster, fate, "Broker._answer", destroy, m.DomctlDestroy)
-    until_true(lambda: {key: cluster.info()[key] for key in before} == before, "what the domains held to be given back")
+    wait_for(lambda: {key: cluster.info()[key] for key in before} == before, "what the domains held to be given back")
 
 
 def test_wherever_it_dies_in_a_commit_it_is_committed_once_and_the_watch_fires_once(
     cluster: Cluster, fate: Fate, tmp_path: Path
 ) -> None:
     guest = boot(cluster, tmp_path / "counting.py", COUNTING)
-    until_true(lambda: node(cluster, guest, "fired") == "1", "the watch to be set")
+    wait_for(lambda: node(cluster, guest, "fired") == "1", "the watch to be set")
     commits, last = 0, cluster.call(m.StoreTransactionStart())
     cluster.call(m.StoreTransactionEnd(last, commit=False))
 
@@ -223,7 +215,7 @@ def test_wherever_it_dies_in_a_commit_it_is_committed_once_and_the_watch_fires_o
         cluster.call(m.StoreWrite(tx, f"/local/domain/{guest.domid}/data/ping", str(line).encode()))
         cluster.call(m.StoreTransactionEnd(tx, commit=True))
         assert node(cluster, guest, "ping") == str(line)
-        until_true(lambda: node(cluster, guest, "fired") == str(1 + commits), "the watch to fire")
+        wait_for(lambda: node(cluster, guest, "fired") == str(1 + commits), "the watch to fire")
 
     die_everywhere(cluster, fate, "Broker._answer", commit, m.StoreTransactionEnd)
     assert node(cluster, guest, "fired") == str(1 + commits)
@@ -239,7 +231,7 @@ def test_wherever_it_dies_in_handing_out_descriptors_the_domain_gets_one_port_an
         nonlocal asked
         asked += 1
         cluster.call(m.StoreWrite(0, f"/local/domain/{guest.domid}/data/ask", str(asked).encode()))
-        until_true(lambda: node(cluster, guest, "got") == f"{asked} {asked + 2} 3", f"port {asked + 2}")
+        wait_for(lambda: node(cluster, guest, "got") == f"{asked} {asked + 2} 3", f"port {asked + 2}")
         assert guest.info().state is DomainState.RUNNING
 
     die_everywhere(cluster, fate, "Broker._answer", ask, m.EvtchnAllocUnbound)
@@ -276,8 +268,8 @@ def test_wherever_it_dies_over_the_news_of_a_death_the_domain_comes_back_once(cl
         pid = domain.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        until_true(lambda: (domain.incarnation, domain.ready) == (1 + deaths, True), "the next incarnation")
-        until_true(lambda: domain.pid, "its process to be told of")  # a domain may say that it is ready first
+        wait_for(lambda: (domain.incarnation, domain.ready) == (1 + deaths, True), "the next incarnation")
+        wait_for(lambda: domain.pid, "its process to be told of")  # a domain may say that it is ready first
         assert running(cluster, "restless") == [domain.pid]
 
     die_everywhere(cluster, fate, "Broker._read_link", die)
@@ -296,11 +288,11 @@ def test_wherever_it_dies_in_its_own_recovery_the_next_has_everything(
         nonlocal killed
         killed += 1
         os.kill(cluster.info()["broker_pid"], signal.SIGKILL)
-        until_true(lambda: fate.met, "the successor")
+        wait_for(lambda: fate.met, "the successor")
         at_work = cluster.create(DomainConfig(f"new-{killed}", "hvd:idle"))
-        until_true(lambda: at_work.ready, "a new domain to be ready")
+        wait_for(lambda: at_work.ready, "a new domain to be ready")
         at_work.destroy()
-        until_true(lambda: at_work.domid not in cluster.infos(), "it to be gone")
+        wait_for(lambda: at_work.domid not in cluster.infos(), "it to be gone")
         assert [(i.name, i.pid, i.incarnation, i.state) for i in cluster.infos().values()] == before
 
     fate.decide(function, NEVER)

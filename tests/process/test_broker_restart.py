@@ -24,6 +24,7 @@ from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DOM0, DomId, Port
 from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
+from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
 FOREVER = RestartPolicy(limit=0)
@@ -151,16 +152,8 @@ def kill_broker(cluster: Cluster, number: int = signal.SIGKILL) -> int:
     """End the broker; the pid of the next one."""
     pid = cluster.info()["broker_pid"]
     os.kill(pid, number)
-    until(lambda: cluster.info()["broker_pid"] != pid, "another broker")
+    wait_for(lambda: cluster.info()["broker_pid"] != pid, "another broker")
     return int(cluster.info()["broker_pid"])
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Ask again and again, with a deadline: the broker that could tell of it is the one that dies."""
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, f"waited {DEADLINE_S:g} s for {what}"
-        time.sleep(0.001)
 
 
 def read(cluster: Cluster, domain: Any, node: str) -> str | None:
@@ -182,7 +175,7 @@ def report_of(cluster: Cluster, domain: Any, node: str = "data/report") -> str:
         assert info.state is DomainState.RUNNING, info.last_death
         return read(cluster, domain, node) is not None
 
-    until(told, f"{node} of {domain.name}")
+    wait_for(told, f"{node} of {domain.name}")
     return read(cluster, domain, node) or ""
 
 
@@ -280,7 +273,7 @@ def test_every_hypercall_of_guests_and_programs_is_carried_out_once_whenever_the
     path = kernel(text)
     guests = [cluster.create(DomainConfig(f"busy-{n}", path, on_crash="preserve")) for n in range(2)]
     for guest in guests:
-        until(lambda guest=guest: read(cluster, guest, "data/rounds") is not None, "a first round")  # type: ignore[misc]
+        wait_for(lambda guest=guest: read(cluster, guest, "data/rounds") is not None, "a first round")  # type: ignore[misc]
     typist = Typist(cluster.run_dir)
     typist.start()
     dice = random.Random(5)
@@ -300,7 +293,7 @@ def test_every_hypercall_of_guests_and_programs_is_carried_out_once_whenever_the
     told = [line.removeprefix("(d0) line ") for line in cluster.dmesg() if line.startswith("(d0) line ")]
     assert told == [str(n) for n in range(lines)][-len(told) :]
     consoles = 1 + len(guests)
-    until(lambda: cluster.info()["mappings"] == consoles, "each console to be mapped, and nothing else")
+    wait_for(lambda: cluster.info()["mappings"] == consoles, "each console to be mapped, and nothing else")
     assert cluster.info()["granted_pages"] == consoles
 
 
@@ -309,7 +302,7 @@ def test_watch_events_go_on_arriving(cluster: Cluster, kernel: Callable[[str], s
     for n in range(15):
         write(cluster, guest, "data/ping", str(n))
         kill_broker(cluster)
-        until(lambda n=n: read(cluster, guest, "data/pong") == str(n), f"the answer to {n}")  # type: ignore[misc]
+        wait_for(lambda n=n: read(cluster, guest, "data/pong") == str(n), f"the answer to {n}")  # type: ignore[misc]
         assert guest.info().incarnation == 1
 
 
@@ -352,7 +345,7 @@ def test_a_domain_and_the_broker_that_die_together_come_back_each_once(cluster: 
         os.kill(pid, signal.SIGKILL)
         time.sleep(dice.uniform(0, 0.012))  # somewhere between the death and the next incarnation's first words
         os.kill(broker, signal.SIGKILL)
-        until(lambda n=n: (driver.info().incarnation, driver.ready) == (n + 2, True), "the next")  # type: ignore[misc]
+        wait_for(lambda n=n: (driver.info().incarnation, driver.ready) == (n + 2, True), "the next")  # type: ignore[misc]
         assert processes_named("hvd:restless") == [driver.pid]
 
 
@@ -371,7 +364,7 @@ def test_domains_created_while_brokers_die_run_once_each(cluster: Cluster) -> No
     try:
         domains = [cluster.create(DomainConfig(f"made-{n}", "hvd:idle")) for n in range(12)]
         for domain in domains:
-            until(lambda domain=domain: domain.ready, f"{domain.name} to be ready")  # type: ignore[misc]
+            wait_for(lambda domain=domain: domain.ready, f"{domain.name} to be ready")  # type: ignore[misc]
     finally:
         broker_dies.set()
         thread.join(DEADLINE_S)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from hvd.toolstack.faults.processes import Watched
 from hvd.transport import messages as m
 from hvd.transport.faults import ControlWord
 from hvd.transport.hypercalls import HypercallError
+from tests.waiting import wait_for
 
 KERNELS = Path(__file__).with_name("kernels")
 DEADLINE_S = 30.0
@@ -84,14 +85,6 @@ class Load:
     def at_rest(self) -> dict[str, int]:
         info = self.cluster.info()
         return {name: info[name] for name in COUNTED}
-
-
-def wait_for(condition: Callable[[], bool], what: Callable[[], str]) -> None:
-    """For what no event announces."""
-    until = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < until, f"not within {DEADLINE_S:g} s: {what()}"
-        time.sleep(0.002)
 
 
 @pytest.fixture(scope="module")

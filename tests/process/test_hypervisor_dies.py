@@ -11,9 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,6 +20,7 @@ from hvd.machine.watch import LOOK_EVERY_S, SILENT_MAX
 from hvd.toolstack.cluster import Cluster, Domain
 from hvd.transport import messages as m
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
+from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
 PATIENCE_S = LOOK_EVERY_S * SILENT_MAX
@@ -42,13 +42,6 @@ def cluster() -> Iterator[Cluster]:
     """A machine with dom0 alone."""
     with Cluster.build() as made:
         yield made
-
-
-def until(condition: Callable[[], Any], what: str) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, f"waited {DEADLINE_S:g} s for {what}"
-        time.sleep(0.005)
 
 
 def ended(pid: int) -> bool:
@@ -82,7 +75,7 @@ def zygote_of(cluster: Cluster) -> int:
         named[:] = [pid for pid, name in children(machine).items() if name == "hvd-zygote"]
         return len(named) == 1
 
-    until(alone, "one zygote")
+    wait_for(alone, "one zygote")
     return named[0]
 
 
@@ -94,7 +87,7 @@ class Terminal:
 
     def __init__(self, cluster: Cluster, domain: Domain) -> None:
         node = f"/local/domain/{domain.domid}/console/tty"
-        until(lambda: "tty" in cluster.call(m.StoreDirectory(0, node.rpartition("/")[0])), "a terminal")
+        wait_for(lambda: "tty" in cluster.call(m.StoreDirectory(0, node.rpartition("/")[0])), "a terminal")
         self._terminal = os.open(cluster.call(m.StoreRead(0, node)).decode(), os.O_RDWR | os.O_NOCTTY)
 
     def say(self, line: str) -> None:
@@ -126,7 +119,7 @@ def test_block_and_console_io_go_on_while_there_is_no_broker_at_all(cluster: Clu
     info = cluster.info()
     os.kill(info["machine_pid"], signal.SIGSTOP)
     os.kill(info["broker_pid"], signal.SIGKILL)
-    until(lambda: info["broker_pid"] not in children(info["machine_pid"]), "the broker to be dead")
+    wait_for(lambda: info["broker_pid"] not in children(info["machine_pid"]), "the broker to be dead")
     for number in range(200):
         terminal.say(f"round {number}")
         terminal.hear(f"<round {number}>")

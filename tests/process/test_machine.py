@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from hvd.domains.standby import NAME as STANDBY
 from hvd.domains.zygote import STANDBYS
 from hvd.toolstack.cluster import Cluster, DomainState
 from hvd.transport.messages import DomainConfig, RestartPolicy
+from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
 
@@ -651,16 +652,8 @@ def named(name: str, machine: int) -> list[int]:
 
 def zygote_of(cluster: Cluster) -> int:
     machine = cluster.info()["machine_pid"]
-    wait_until(lambda: len(named("hvd-zygote", machine)) == 1)
+    wait_for(lambda: len(named("hvd-zygote", machine)) == 1)
     return named("hvd-zygote", machine)[0]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """For what no event tells of."""
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("how", ["kill", "destroy"])
@@ -668,7 +661,7 @@ def test_what_a_domain_has_started_is_gone_when_its_death_is_heard(cluster: Clus
     (tmp_path / "parent.py").write_text(PARENT)
     domain = cluster.create(DomainConfig("parent", str(tmp_path / "parent.py"), on_crash="preserve", sandbox="program"))
     domain.wait_ready(DEADLINE_S)
-    wait_until(lambda: len(descendants(domain.pid)) == 3)
+    wait_for(lambda: len(descendants(domain.pid)) == 3)
     family = descendants(domain.pid)
     if how == "kill":
         domain.kill()
@@ -692,7 +685,7 @@ def test_domains_are_created_whatever_becomes_of_the_zygote(cluster: Cluster) ->
 def standbys_of(cluster: Cluster) -> list[int]:
     """The processes that stand by, once there are as many as there should be."""
     machine = cluster.info()["machine_pid"]
-    wait_until(lambda: len(named(STANDBY, machine)) == STANDBYS)
+    wait_for(lambda: len(named(STANDBY, machine)) == STANDBYS)
     return named(STANDBY, machine)
 
 
@@ -708,7 +701,7 @@ def test_who_stands_by_and_dies_is_missed_by_nobody(cluster: Cluster) -> None:
     waiting = standbys_of(cluster)
     for pid in waiting:
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda pid=pid: not running(pid))  # type: ignore[misc]
+        wait_for(lambda pid=pid: not running(pid))  # type: ignore[misc]
     domain = cluster.create(DomainConfig("guest", "hvd:idle"))
     domain.wait_ready(DEADLINE_S)
     assert domain.incarnation == 1

@@ -31,6 +31,7 @@ from hvd.transport.descendants import family
 from hvd.transport.messages import DomainConfig
 from hvd.transport.sandbox import LAYERS
 from tests.nobody import nobody
+from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
 BASH = Path("/bin/bash")
@@ -70,14 +71,6 @@ def printed(domain: Domain) -> str:
 
 def in_python(start: Start, source: str, **fields: Any) -> Domain:
     return start(PYTHON, "-c", textwrap.dedent(source), **fields)
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """For what no event announces."""
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not happen"
-        time.sleep(0.005)
 
 
 def states(pid: int) -> dict[int, str]:
@@ -155,10 +148,10 @@ def test_a_crashed_program_is_run_again_by_the_policy_of_its_domain(cluster: Clu
 def test_processes_that_lost_their_parent_are_reaped_by_init(start: Start) -> None:
     domain = start(SH, "-c", "for i in 1 2 3 4 5 6 7 8; do (true &); done; echo made; exec sleep 1000")
     domain.wait_ready(DEADLINE_S)
-    until(lambda: "made" in domain.console_log(), "the last of them")
+    wait_for(lambda: "made" in domain.console_log(), "the last of them")
     pid = domain.pid
     assert pid is not None
-    until(lambda: len(family(pid)) == 2, "only init and the program to be left")
+    wait_for(lambda: len(family(pid)) == 2, "only init and the program to be left")
 
 
 # ---- what it is started with -----------------------------------------------------------------------------------------
@@ -208,11 +201,11 @@ def test_it_sees_the_hosts_programs_and_may_write_nowhere_but_in_what_is_its_own
 def test_what_it_writes_is_gone_with_the_incarnation(start: Start) -> None:
     domain = start(SH, "-c", "ls /tmp /root; echo end; touch /tmp/mine /root/mine; sleep 1000", on_reboot="restart")
     domain.wait_ready(DEADLINE_S)
-    until(lambda: "end" in domain.console_log(), "its list")
+    wait_for(lambda: "end" in domain.console_log(), "its list")
     domain.kill()
     domain.wait_state(DomainState.PRESERVED, deadline_s=DEADLINE_S)
     domain.reboot()
-    until(lambda: domain.console_log().count("end") == 2, "its second list")
+    wait_for(lambda: domain.console_log().count("end") == 2, "its second list")
     assert "mine" not in domain.console_log()
 
 
@@ -306,7 +299,7 @@ def test_one_that_is_the_hosts_root_changes_no_setting_of_the_host(start: Start)
 def test_a_shutdown_is_a_sigterm_that_it_may_clean_up_at(start: Start) -> None:
     domain = start(SH, "-c", 'trap "echo cleaned; exit 3" TERM; echo up; while :; do sleep 0.05; done')
     domain.wait_ready(DEADLINE_S)
-    until(lambda: "up" in domain.console_log(), "its trap")
+    wait_for(lambda: "up" in domain.console_log(), "its trap")
     domain.shutdown(grace_s=DEADLINE_S)
     assert ended(domain) == "poweroff"
     assert domain.console_log().endswith("cleaned\n")
@@ -324,18 +317,18 @@ def test_a_shell_which_ignores_sigterm_is_hung_up(cluster: Cluster, start: Start
 def test_one_that_does_not_stop_is_killed_when_its_grace_is_over(start: Start) -> None:
     domain = start(SH, "-c", 'trap "" TERM HUP; echo up; while :; do sleep 0.05; done')
     domain.wait_ready(DEADLINE_S)
-    until(lambda: "up" in domain.console_log(), "its trap")
+    wait_for(lambda: "up" in domain.console_log(), "its trap")
     domain.shutdown(grace_s=0.2)
     assert ended(domain) == "poweroff"
 
 
 def test_a_reboot_runs_it_again(start: Start) -> None:
     domain = start(SH, "-c", "echo up; exec sleep 1000")
-    until(lambda: "up" in domain.console_log(), "its first line")
+    wait_for(lambda: "up" in domain.console_log(), "its first line")
     domain.reboot()
     domain.wait_ready(DEADLINE_S)
     assert (domain.incarnation, domain.ready) == (2, True)
-    until(lambda: domain.console_log().count("up") == 2, "its second line")
+    wait_for(lambda: domain.console_log().count("up") == 2, "its second line")
 
 
 @pytest.mark.parametrize("how", ["destroy", "kill"])
@@ -343,7 +336,7 @@ def test_nothing_of_it_is_left_when_its_domain_ends(start: Start, how: str) -> N
     script = "setsid sleep 1000 & (setsid sleep 1000 &) ; sleep 1000 & echo up; wait"
     domain = start(SH, "-c", script, on_crash="destroy")
     domain.wait_ready(DEADLINE_S)
-    until(lambda: "up" in domain.console_log() and len(family(domain.pid)) == 5, "all of its processes")
+    wait_for(lambda: "up" in domain.console_log() and len(family(domain.pid)) == 5, "all of its processes")
     members = family(domain.pid)
     getattr(domain, how)()
     domain.wait_gone(DEADLINE_S)
@@ -365,30 +358,30 @@ def test_a_brokers_death_is_nothing_to_a_program_that_runs_or_is_paused(cluster:
             os.kill(cluster.info()["broker_pid"], 9)
             assert events.next_until(time.monotonic() + DEADLINE_S) is not None
 
-    until(lambda: ticks() > 0, "it to tick")
+    wait_for(lambda: ticks() > 0, "it to tick")
     broker_dies()
     before = ticks()
-    until(lambda: ticks() > before + 3, "it to go on")
+    wait_for(lambda: ticks() > before + 3, "it to go on")
     domain.pause()
     pid = domain.pid
     assert pid is not None
-    until(lambda: all_stopped(pid), "it to stop")
+    wait_for(lambda: all_stopped(pid), "it to stop")
     broker_dies()
     assert all_stopped(pid) and domain.state is DomainState.PAUSED
     domain.unpause()
     before = ticks()
-    until(lambda: ticks() > before + 3, "it to go on")
+    wait_for(lambda: ticks() > before + 3, "it to go on")
     assert domain.incarnation == 1
 
 
 def test_a_spare_of_a_program_runs_it_when_it_takes_over(start: Start) -> None:
     domain = start(SH, "-c", "echo begun; exec sleep 1000", spare=True, on_crash="restart")
     domain.wait_until(lambda info: info.ready and info.spare == "stands by", "a spare to stand by", DEADLINE_S)
-    until(lambda: "begun" in domain.console_log(), "its first line")
+    wait_for(lambda: "begun" in domain.console_log(), "its first line")
     assert domain.console_log().count("begun") == 1
     domain.kill()
     domain.wait_until(lambda info: info.incarnation > 1 and info.ready, "its spare to take over", DEADLINE_S)
-    until(lambda: domain.console_log().count("begun") == 2, "its second line")
+    wait_for(lambda: domain.console_log().count("begun") == 2, "its second line")
 
 
 # ---- pause -----------------------------------------------------------------------------------------------------------
@@ -405,14 +398,14 @@ def test_a_pause_stops_every_process_and_its_end_lets_them_go_on(start: Start) -
     domain.wait_ready(DEADLINE_S)
     pid = domain.pid
     assert pid is not None
-    until(lambda: len(family(pid)) >= 3, "its processes")
+    wait_for(lambda: len(family(pid)) >= 3, "its processes")
     domain.pause()
-    until(lambda: all_stopped(pid), "all to stop")
+    wait_for(lambda: all_stopped(pid), "all to stop")
     used = process_times(pid).seconds
     time.sleep(0.2)
     assert all_stopped(pid) and process_times(pid).seconds == used
     domain.unpause()
-    until(lambda: process_times(pid).seconds > used + 0.05 and "T" not in states(pid).values(), "them to go on")
+    wait_for(lambda: process_times(pid).seconds > used + 0.05 and "T" not in states(pid).values(), "them to go on")
 
 
 def test_a_storm_of_forks_does_not_escape_a_pause(start: Start) -> None:
@@ -434,14 +427,14 @@ def test_a_storm_of_forks_does_not_escape_a_pause(start: Start) -> None:
     pid = domain.pid
     assert pid is not None
     for _ in range(5):
-        until(lambda: len(family(pid)) > 5, "the storm")
+        wait_for(lambda: len(family(pid)) > 5, "the storm")
         domain.pause()
-        until(lambda: all_stopped(pid), "the storm to stand still")
+        wait_for(lambda: all_stopped(pid), "the storm to stand still")
         before = set(family(pid))
         time.sleep(0.05)
         assert set(family(pid)) == before
         domain.unpause()
-        until(lambda: "T" not in states(pid).values(), "it to go on")
+        wait_for(lambda: "T" not in states(pid).values(), "it to go on")
     domain.destroy()
     domain.wait_gone(DEADLINE_S)
 
@@ -483,11 +476,11 @@ BY_SOCKET = """server = socket.create_server(("127.0.0.1", 0))
 def test_no_signal_of_the_kernels_ends_a_pause(start: Start, wake: str) -> None:
     domain = in_python(start, armed(wake))
     domain.wait_ready(DEADLINE_S)
-    until(lambda: "armed" in domain.console_log(), "it to be armed")
+    wait_for(lambda: "armed" in domain.console_log(), "it to be armed")
     pid = domain.pid
     assert pid is not None
     domain.pause()
-    until(lambda: all_stopped(pid), "it to stop")
+    wait_for(lambda: all_stopped(pid), "it to stop")
     used = process_times(pid).seconds
     time.sleep(0.5)
     assert all_stopped(pid) and process_times(pid).seconds == used
@@ -509,7 +502,7 @@ def test_time_and_memory_of_all_its_processes_are_the_domains(cluster: Cluster, 
     """
     domain = in_python(start, source, memory=256)
     domain.wait_ready(DEADLINE_S)
-    until(lambda: "used" in domain.console_log(), "half a second of CPU time")
+    wait_for(lambda: "used" in domain.console_log(), "half a second of CPU time")
     (process,) = [process for info, process in snapshot.take(cluster).domains if info.name == "prog"]
     assert process.times.seconds >= 0.45 and process.cpu_ns >= 0.45e9
     assert process.resident_kib > 60 * 1024
@@ -616,7 +609,7 @@ def test_a_domain_whose_console_nobody_serves_goes_on(cluster: Cluster, start: S
     script = "echo up; sleep 0.2; i=0; while [ $i -lt 3000 ]; do echo line $i of a long text; i=$((i + 1)); done"
     domain = start(SH, "-c", script)
     domain.wait_ready(DEADLINE_S)
-    until(lambda: "up" in domain.console_log(), "its first line")
+    wait_for(lambda: "up" in domain.console_log(), "its first line")
     with cluster.fault("hang", "Domain-0", for_s=4):
         assert ended(domain) == "poweroff"
 

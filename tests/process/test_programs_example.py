@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hvd import Cluster
 from hvd.toolstack.cluster import DomainState
+from tests.waiting import wait_for
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "programs"
 DEADLINE_S = 60.0
@@ -31,23 +31,16 @@ def cluster(home: Path) -> Iterator[Cluster]:
         yield started
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 def test_a_script_that_fails_is_run_again_and_its_notes_outlive_it(cluster: Cluster, home: Path) -> None:
     ticker = cluster.domain("ticker")
-    until(lambda: (home / "notes").read_text().count("tick 5") >= 2)
+    wait_for(lambda: (home / "notes").read_text().count("tick 5") >= 2)
     assert ticker.last_death.endswith("/ticker.sh exited with status 3")
     assert ticker.restarts >= 1
 
 
 def test_a_script_that_is_asked_to_stop_says_so(cluster: Cluster) -> None:
     ticker = cluster.domain("ticker")
-    until(lambda: "tick 1" in ticker.console_log())
+    wait_for(lambda: "tick 1" in ticker.console_log())
     ticker.shutdown(grace_s=DEADLINE_S)
     ticker.wait_gone(DEADLINE_S)
     assert ticker.console_log().endswith("asked to stop\n")

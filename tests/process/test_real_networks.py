@@ -11,8 +11,7 @@ import random
 import re
 import shutil
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from hvd.toolstack.cluster import Domain, DomainState
 from hvd.toolstack.cluster.errors import ClusterError, NotReached
 from hvd.toolstack.cluster.sandbox_trial import lacking_here
 from tests.nobody import passes_as_nobody_with_tap
+from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
 PYTHON, SH = "/usr/bin/python3", "/bin/sh"
@@ -151,14 +151,6 @@ def printed(domain: Domain) -> str:
     return domain.console_log()
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    """For what no event announces."""
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not happen"
-        time.sleep(0.002)
-
-
 @needs("ip")
 def test_a_programs_interface_is_its_domains_vif(lan: Lan) -> None:
     lan.add("one", "ip -o link show eth0; ip -o addr show eth0", "mac=00:16:3e:00:00:07,mtu=1400,ip=10.0.0.7 fd00::7")
@@ -182,7 +174,7 @@ def test_a_program_whose_vif_is_taken_away_runs_on_without(lan: Lan) -> None:
     cluster = lan.start()
     one = cluster.domain("one")
     for beats in (20, 40):  # each of which the interface has to carry
-        until(lambda beats=beats: one.console_log().count("beat") >= beats, "its beats")  # type: ignore[misc]
+        wait_for(lambda beats=beats: one.console_log().count("beat") >= beats, "its beats")  # type: ignore[misc]
         if one.info().devices:
             reconfigure.network_detach("one", "0", force=False, as_json=False)
             one.wait_until(lambda info: not info.devices, "to have no vif", DEADLINE_S)
@@ -273,7 +265,7 @@ def test_a_transfer_survives_deaths_of_the_network_driver_domain(lan: Lan, known
     cluster = lan.start()
     client, net = cluster.domain("client"), cluster.domain("net")
     for part in range(1, CONTENT_BYTES // MARK_BYTES):
-        until(lambda part=part: f"part {part}\n" in client.console_log(), f"part {part}")  # type: ignore[misc]
+        wait_for(lambda part=part: f"part {part}\n" in client.console_log(), f"part {part}")  # type: ignore[misc]
         assert str(CONTENT_BYTES) not in client.console_log(), "it was over before the driver domain died"
         net.kill()
         net.wait_ready()

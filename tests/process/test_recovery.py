@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import random
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from hvd.toolstack.cluster import Cluster, Domain, DomainState
 from hvd.toolstack.faults.checker import Checker
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy, StoreWrite
+from tests.waiting import wait_for
 
 KERNELS = Path(__file__).with_name("kernels")
 DEADLINE_S = 25.0
@@ -82,14 +81,6 @@ class Load:
         verdict = self.checker.check()
         assert verdict.intact, verdict
         assert verdict.failed == 0, verdict
-
-
-def wait_for(condition: Callable[[], bool], what: Callable[[], str]) -> None:
-    """For what no event announces: the acknowledgement log grows in silence."""
-    until = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < until, f"not within {DEADLINE_S:g} s: {what()}"
-        time.sleep(0.001)
 
 
 # ---- kills from outside, at random points ----------------------------------------------------------------------------

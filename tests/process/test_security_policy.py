@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId
 from hvd.transport.limits import AVC_BURST_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig
+from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
 AGENT = '''
@@ -79,14 +79,6 @@ def agent(tmp_path: Path) -> Callable[..., DomainConfig]:
     return config
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Ask again and again, with a deadline: nothing tells a toolstack of a node."""
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, f"waited {DEADLINE_S:g} s for {what}"
-        time.sleep(0.002)
-
-
 def tell(domain: Domain, expression: str) -> Any:
     """Have a domain evaluate an expression; the name of the errno if a hypercall in it was refused."""
     number = next(NUMBERS)
@@ -104,7 +96,7 @@ def tell(domain: Domain, expression: str) -> Any:
             assert error.errno == errno.ENOENT
         return bool(found)
 
-    until(answered, f"{domain.name} to evaluate {expression}")
+    wait_for(answered, f"{domain.name} to evaluate {expression}")
     return ast.literal_eval(found[0].decode())
 
 
@@ -176,7 +168,7 @@ def running(domains: list[DomainConfig], policy: str) -> Iterator[tuple[Cluster,
 def kill_broker(cluster: Cluster) -> None:
     before = cluster.info()["broker_pid"]
     os.kill(before, signal.SIGKILL)
-    until(lambda: cluster.info()["broker_pid"] != before, "another broker")
+    wait_for(lambda: cluster.info()["broker_pid"] != before, "another broker")
 
 
 def test_under_the_default_policy_domains_meet_as_they_let_each_other(agent):
@@ -319,7 +311,7 @@ def test_a_domain_that_is_denied_without_end_fills_neither_log_nor_console(agent
         assert denials(cluster, domid=other.domid, target=one.domid)
         one.kill()
         one.wait_state(DomainState.PRESERVED)
-        until(lambda: any("were not logged" in line for line in cluster.audit_log()), "the count")
+        wait_for(lambda: any("were not logged" in line for line in cluster.audit_log()), "the count")
         assert len([line for line in cluster.dmesg() if f"domid={one.domid} " in line]) < asked / 4
 
 

@@ -16,6 +16,7 @@ from hvd.toolstack.cluster import Cluster, Domain, DomainState, EventStream
 from hvd.toolstack.faults.checker import Checker
 from hvd.transport import messages as m
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
+from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
 FOREVER = RestartPolicy(limit=0)
@@ -86,13 +87,6 @@ def _comm(pid: str) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
-
-
-def wait_for(condition: Callable[[], bool], what: Callable[[], str]) -> None:
-    until = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < until, f"not within {DEADLINE_S:g} s: {what()}"
-        time.sleep(0.002)
 
 
 def wait_gone(pid: int) -> None:

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from hvd.broker.heartbeats import Doing
 from hvd.broker.process_evidence import HIDDEN, Process
+from tests.waiting import wait_for
 
 PRELUDE = "import sys, time, threading, subprocess\nprint(flush=True)\n"
 
@@ -35,34 +35,27 @@ def running(code: str) -> Iterator[tuple[subprocess.Popen[bytes], Process]]:
         child.communicate()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
 def test_one_that_computes_is_runnable_and_its_cpu_time_grows():
     with running("while True: pass") as (_, process):
-        until(lambda: process.look()[0] is Doing.RUNNABLE)
+        wait_for(lambda: process.look()[0] is Doing.RUNNABLE)
         first = process.look()[1]
-        until(lambda: process.look()[1] > first)
+        wait_for(lambda: process.look()[1] > first)
 
 
 def test_a_thread_that_computes_is_enough():
     with running("threading.Thread(target=lambda: any(iter(int, 1)), daemon=True).start()\nsys.stdin.read()") as (_, p):
-        until(lambda: p.look()[0] is Doing.RUNNABLE)
+        wait_for(lambda: p.look()[0] is Doing.RUNNABLE)
 
 
 def test_one_that_is_stopped_does_nothing_and_has_run_when_it_goes_on():
     with running("while True: pass") as (child, process):
         child.send_signal(signal.SIGSTOP)
-        until(lambda: process.look()[0] is Doing.STOPPED)
+        wait_for(lambda: process.look()[0] is Doing.STOPPED)
         first = process.look()
         assert process.look() == first
         child.send_signal(signal.SIGCONT)
         child.send_signal(signal.SIGSTOP)
-        until(lambda: process.look()[2] > first[2])
+        wait_for(lambda: process.look()[2] > first[2])
 
 
 @pytest.mark.parametrize(
@@ -70,7 +63,7 @@ def test_one_that_is_stopped_does_nothing_and_has_run_when_it_goes_on():
 )
 def test_one_that_sleeps_by_its_own_clock_or_for_its_program_naps(code):
     with running(code) as (child, process):
-        until(lambda: process.look()[0] is Doing.NAPPING)
+        wait_for(lambda: process.look()[0] is Doing.NAPPING)
         for number in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split():
             os.kill(int(number), signal.SIGKILL)
 
@@ -78,7 +71,7 @@ def test_one_that_sleeps_by_its_own_clock_or_for_its_program_naps(code):
 def test_one_that_waits_for_a_lock_or_its_input_is_asleep_where_that_may_be_seen():
     for code in ("lock = threading.Lock(); lock.acquire(); lock.acquire()", "sys.stdin.read()"):
         with running(code) as (child, process):
-            until(lambda process=process: process.look()[0] in (Doing.ASLEEP, Doing.NAPPING))  # type: ignore[misc]
+            wait_for(lambda process=process: process.look()[0] in (Doing.ASLEEP, Doing.NAPPING))  # type: ignore[misc]
             hidden = Path(f"/proc/{child.pid}/wchan").read_text() in HIDDEN
             assert process.look()[0] is (Doing.NAPPING if hidden else Doing.ASLEEP)
             assert process.look() == process.look()
@@ -86,7 +79,7 @@ def test_one_that_waits_for_a_lock_or_its_input_is_asleep_where_that_may_be_seen
 
 def test_one_that_may_not_be_seen_into_counts_as_napping(monkeypatch):
     with running("sys.stdin.read()") as (_, process):
-        until(lambda: process.look()[0] in (Doing.ASLEEP, Doing.NAPPING))
+        wait_for(lambda: process.look()[0] in (Doing.ASLEEP, Doing.NAPPING))
         monkeypatch.setattr("hvd.broker.process_evidence._text", lambda path: "0" if path.name == "wchan" else "")
         assert process.look()[0] is Doing.NAPPING
 
@@ -96,8 +89,8 @@ def test_one_with_a_debugger_is_traced_whatever_it_does():
     with running("time.sleep(1000)") as (child, process):
         code = f"from hvd.transport import _native; _native.ptrace_stop({child.pid})"
         with running(f"{code}\nsys.stdin.read()"):  # whoever it traces is let go when it ends
-            until(lambda: process.look()[0] is Doing.TRACED)
-        until(lambda: process.look()[0] is not Doing.TRACED)
+            wait_for(lambda: process.look()[0] is Doing.TRACED)
+        wait_for(lambda: process.look()[0] is not Doing.TRACED)
 
 
 def test_one_that_is_gone_is_unknown_even_if_its_number_was_given_away():

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from hvd.machine.children import Child
 from hvd.machine.halts import TRIES_MAX, Halts
 from hvd.transport.descendants import children
 from hvd.transport.process import CLONE_NEWPID, CLONE_NEWUSER, fork_sibling
+from tests.waiting import wait_for
 
 DEADLINE_S = 20.0
 FAILED = "exited with status 1"
@@ -23,13 +23,6 @@ FAILED = "exited with status 1"
 
 def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def domain_with_a_child(flags: int) -> Child:
@@ -92,7 +85,7 @@ def test_what_a_domain_has_started_is_stopped_and_let_go_on(domain: Child) -> No
         domain.signal(number)
         machine.halts.spread(domain, number)
         machine.reap()
-        until(lambda expected=expected: state(child) == expected)  # type: ignore[misc]
+        wait_for(lambda expected=expected: state(child) == expected)  # type: ignore[misc]
     assert not machine.halters
 
 
@@ -103,7 +96,7 @@ def test_the_last_of_several_orders_is_what_comes_of_them(domain: Child) -> None
         machine.halts.spread(domain, number)
     while machine.halters:
         machine.reap()
-    until(lambda: state(child) == "S")
+    wait_for(lambda: state(child) == "S")
 
 
 def test_one_that_fails_is_tried_again_so_often(domain: Child) -> None:

@@ -1,0 +1,18 @@
+"""Waiting for what no event announces: asked again and again, with a deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+DEADLINE_S = 60.0
+BETWEEN_S = 0.002
+
+
+def wait_for(condition: Callable[[], object], what: str | Callable[[], str] = "what the test waits for") -> None:
+    """Until it holds; past the deadline the test fails and says what was waited for, as it is by then."""
+    until = time.monotonic() + DEADLINE_S
+    while not condition():
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {DEADLINE_S:g} s: {what if isinstance(what, str) else what()}")
+        time.sleep(BETWEEN_S)
