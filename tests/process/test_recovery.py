@@ -3,53 +3,31 @@
 from __future__ import annotations
 
 import errno
-import os
 import random
 from pathlib import Path
 
 import pytest
 
-from hvd.toolstack.cluster import Cluster, Domain, DomainState
-from hvd.toolstack.faults.checker import Checker
+from hvd.toolstack.cluster import Domain
 from hvd.transport.hypercalls import HypercallError
-from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy, StoreWrite
+from hvd.transport.messages import DomainConfig
+from tests.process.disk_load import FOREVER, DiskLoad
 from tests.waiting import wait_for
 
 KERNELS = Path(__file__).with_name("kernels")
 DEADLINE_S = 25.0
 PACE = "pace_ms=3"
 """On a machine that has other work too, checking what was written takes longer than writing it."""
-FOREVER = RestartPolicy(limit=0)
-IMAGE_BYTES = 32 << 20
-SEED = 7
 COUNTED = ("ports", "granted_pages", "mappings", "extents", "descriptors", "domains")
 
 
-class Load:
-    """A cluster whose guest exercises its disk, and the checker that follows it."""
+class Load(DiskLoad):
+    """With a driver domain that may die as often as anybody likes."""
 
     def __init__(self, directory: Path, *, driver: str = "hvd:driver_domain", driver_args: tuple[str, ...] = (),
                  options: tuple[str, ...] = (PACE,), keys: dict[str, str] | None = None) -> None:  # fmt: skip
-        image, acks = directory / "disk.img", directory / "acks"
-        image.touch()
-        os.truncate(image, IMAGE_BYTES)
-        disk = DeviceConfig("vbd", 51712, "driver", {"params": str(image), "mode": "w", "dev": "xvda"}, keys or {})
-        self._guest = DomainConfig(
-            "guest", "hvd:disk_exerciser", args=[f"acks={acks}", f"seed={SEED}", *options], devices=[disk],
-            on_poweroff="preserve", restart=FOREVER, paths=[f"{acks}:w"],
-        )  # fmt: skip
-        self._driver = DomainConfig("driver", driver, args=list(driver_args), driver_domain=True, restart=FOREVER)
-        self.checker = Checker(str(image), str(acks), SEED)
-        self.cluster = Cluster.build([self._driver])
-
-    def __enter__(self) -> Load:
-        self.cluster.start()
-        self.driver = self.cluster.domain("driver")
-        self.guest = self.cluster.create(self._guest)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cluster.down(grace_s=0)
+        config = DomainConfig("driver", driver, args=list(driver_args), driver_domain=True, restart=FOREVER)
+        super().__init__(directory, config, options, keys)
 
     def wait_progress(self, operations: int) -> None:
         """Until so many more operations have been acknowledged."""
@@ -69,18 +47,6 @@ class Load:
     def wait_counts(self, expected: dict[str, int]) -> None:
         """Everything that the dead held has been given back."""
         wait_for(lambda: self.counts() == expected, lambda: f"{expected}, found {self.counts()}")
-
-    def finish(self) -> None:
-        """The guest ends when all that it asked for is answered; then nothing acknowledged may be missing."""
-        self.cluster.call(StoreWrite(0, f"/local/domain/{self.guest.domid}/data/finish", b"1"))
-        self.assert_finished()
-
-    def assert_finished(self) -> None:
-        info = self.guest.wait_state(DomainState.PRESERVED, deadline_s=DEADLINE_S)
-        assert info.last_death == "poweroff"
-        verdict = self.checker.check()
-        assert verdict.intact, verdict
-        assert verdict.failed == 0, verdict
 
 
 # ---- kills from outside, at random points ----------------------------------------------------------------------------

@@ -13,41 +13,20 @@ from pathlib import Path
 import pytest
 
 from hvd.toolstack.cluster import Cluster, Domain, DomainState, EventStream
-from hvd.toolstack.faults.checker import Checker
 from hvd.transport import messages as m
-from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
+from hvd.transport.messages import DomainConfig
+from tests.process.disk_load import FOREVER, DiskLoad
 from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
-FOREVER = RestartPolicy(limit=0)
-IMAGE_BYTES = 16 << 20
-SEED = 11
 
 
-class Load:
-    """A driver domain with a spare, and a guest that exercises the disk on it."""
+class Load(DiskLoad):
+    """With a driver domain that has a spare."""
 
     def __init__(self, directory: Path) -> None:
-        image, acks = directory / "disk.img", directory / "acks"
-        image.touch()
-        os.truncate(image, IMAGE_BYTES)
-        disk = DeviceConfig("vbd", 51712, "driver", {"params": str(image), "mode": "w", "dev": "xvda"})
         driver = DomainConfig("driver", "hvd:driver_domain", driver_domain=True, spare=True, restart=FOREVER)
-        self._guest = DomainConfig(
-            "guest", "hvd:disk_exerciser", args=[f"acks={acks}", f"seed={SEED}", "blocks=1024", "largest=16"],
-            devices=[disk], on_poweroff="preserve", restart=FOREVER, paths=[f"{acks}:w"],
-        )  # fmt: skip
-        self.checker = Checker(str(image), str(acks), SEED)
-        self.cluster = Cluster.build([driver])
-
-    def __enter__(self) -> Load:
-        self.cluster.start()
-        self.driver = self.cluster.domain("driver")
-        self.guest = self.cluster.create(self._guest)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cluster.down(grace_s=0)
+        super().__init__(directory, driver, ("blocks=1024", "largest=16"))
 
     def progress(self, operations: int = 50) -> None:
         """Until so many more operations are acknowledged; the guest is stopped while we check: it writes faster."""
@@ -67,12 +46,6 @@ class Load:
     def spare_pid(self) -> int:
         """The process of the domain's next incarnation, by the name it has and what it is not."""
         return next(pid for pid in processes(self.cluster, "driver") if pid != self.driver.pid)
-
-    def finish(self) -> None:
-        self.cluster.call(m.StoreWrite(0, f"/local/domain/{self.guest.domid}/data/finish", b"1"))
-        self.guest.wait_state(DomainState.PRESERVED, deadline_s=DEADLINE_S)
-        verdict = self.checker.check()
-        assert verdict.intact and not verdict.failed, verdict
 
 
 def processes(cluster: Cluster, name: str) -> list[int]:
