@@ -73,8 +73,8 @@ WIRE = [
 BROKER_LIFE = [
     Bound("hvd.broker.loop", "CALLS_PER_TURN", "hypercalls of one caller before the next caller has its turn",
           "the rest waits", f"{BROKER}/test_loop.py::test_after_calls_per_turn_hypercalls_it_is_the_next_callers_turn"),
-    Bound("hvd.broker.world", "PART_LEAST", "descriptors that a domain may hold when half of them are in use (or the "
-          "other half divided by the domains, where that is more)", "EMFILE from the call that would take one",
+    Bound("hvd.broker.held_hardware", "PART_LEAST", "descriptors that a domain may hold when half of them are in use "
+          "(or the other half divided by the domains, where that is more)", "EMFILE from the call that would take one",
           "tests/process/test_fairness.py::test_whoever_wants_every_descriptor_leaves_others_theirs"),
     Bound("hvd.broker.upcall_sockets", "POSTS_PER_TURN", "hypercalls of a domain that is not ready, down its upcall "
           "socket, before the next caller has its turn", "the rest waits for the next turn",
@@ -83,7 +83,9 @@ BROKER_LIFE = [
           "tests/unit/broker/test_endpoints.py::test_who_connects_without_end_has_no_endpoint_any_more"),
     Bound("hvd.broker.upcall_sockets", "OUTBOX_MAX", "messages that wait for a domain to read its upcall socket",
           "it is killed", "tests/process/test_hostile_guests.py::"
-          "test_a_domain_that_never_reads_its_upcall_socket_is_killed_before_what_waits_for_it_grows"),
+          "test_a_domain_that_never_reads_is_killed_before_what_waits_for_it_grows"),
+    Bound("hvd.broker.upcall_sockets", "OUTBOX_DESCRIPTORS_MAX", "descriptors with them", "it is killed",
+          f"{BROKER}/test_upcall_sockets.py::test_whoever_lets_more_descriptors_wait_than_it_may_is_killed"),
     Bound("hvd.broker.dispatch", "READ_ALL_MAX", "children of a directory that one hypercall reads",
           "those that were made first are read",
           f"{BROKER}/test_dispatch.py::test_reading_all_children_of_a_directory_stops_at_read_all_max"),

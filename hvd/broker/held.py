@@ -98,6 +98,24 @@ class HeldDescriptors:
         self.used += cost
         self.by_key[key] = descriptors
 
+    def lend(self, descriptors: Iterable[int]) -> list[int]:
+        """Copies, which count as in use until they are taken back. OSError, and there is none: too few are left."""
+        own: list[int] = []
+        try:
+            for descriptor in descriptors:
+                if self.used >= self.most:
+                    raise OSError(errno.EMFILE, f"{self.used} of {self._limit} descriptors are in use")
+                own.append(os.dup(descriptor))
+                self.used += 1
+        except OSError:
+            self.take_back(own)
+            raise
+        return own
+
+    def take_back(self, lent: list[int]) -> None:
+        self.used -= len(lent)
+        _close(lent)
+
     def cost(self, keys: Iterable[str]) -> int:
         """How many descriptors are in use for what these keys name."""
         return sum(_cost(key, self.by_key[key]) for key in keys if key in self.by_key)

@@ -10,6 +10,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from hvd.broker import core_dumps
@@ -17,7 +18,7 @@ from hvd.broker.domain import Domain
 from hvd.broker.held import UPCALL, HeldDescriptors, domain_key
 from hvd.broker.poller import Poller
 from hvd.broker.upcalls import UpcallQueue
-from hvd.transport.descriptors import send_message
+from hvd.transport.descriptors import DESCRIPTORS_PER_MESSAGE, send_message
 from hvd.transport.errors import PeerFault
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DomId
@@ -27,6 +28,47 @@ from hvd.transport.upcalls import DESCRIPTORS, EVENT, REPLY, REPLY_BYTES_MAX, TO
 POSTS_PER_TURN = 8
 OUTBOX_MAX = 64
 """Messages that may wait for a domain to read its upcall socket; past it the domain is killed."""
+OUTBOX_DESCRIPTORS_MAX = 2 * DESCRIPTORS_PER_MESSAGE
+"""Descriptors with them, of two hypercalls that bring as many as may be; past it the domain is killed."""
+
+
+class Outbox:
+    """What waits for one domain to read: messages with descriptors of their own.
+
+    What the broker holds may be closed meanwhile, and its number be another domain's pages.
+    """
+
+    def __init__(self, held: HeldDescriptors) -> None:
+        self._held = held
+        self._waiting: deque[tuple[list[Any], list[int]]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def overflows(self, descriptors: tuple[int, ...]) -> str:
+        """What there would be too much of with one more message; empty: nothing."""
+        if len(self._waiting) >= OUTBOX_MAX:
+            return f"{OUTBOX_MAX} messages wait"
+        waiting = sum(len(own) for _, own in self._waiting)
+        if descriptors and waiting + len(descriptors) > OUTBOX_DESCRIPTORS_MAX:
+            return f"{waiting} descriptors (at most {OUTBOX_DESCRIPTORS_MAX}) wait"
+        return ""
+
+    def add(self, message: list[Any], descriptors: tuple[int, ...]) -> None:
+        """OSError, and nothing is added, when the broker can have no more descriptors."""
+        self._waiting.append((message, self._held.lend(descriptors)))
+
+    def send_all(self, send: Callable[[list[Any], tuple[int, ...]], None]) -> None:
+        """In order; whatever `send` raises leaves what it was raised for, and what is behind that."""
+        while self._waiting:
+            message, own = self._waiting[0]
+            send(message, tuple(own))
+            self._waiting.popleft()
+            self._held.take_back(own)
+
+    def clear(self) -> None:
+        while self._waiting:
+            self._held.take_back(self._waiting.popleft()[1])
 
 
 class UpcallSockets:
@@ -50,7 +92,7 @@ class UpcallSockets:
         self._on_fault = on_fault
         self._on_post = on_post
         self._queues: dict[DomId, UpcallQueue] = {}
-        self._outboxes: dict[DomId, deque[tuple[list[Any], tuple[int, ...]]]] = {}
+        self._outboxes: dict[DomId, Outbox] = {}
         self._answered: dict[DomId, int] = {}
         """The last hypercall whose descriptors this broker has sent."""
         self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -66,7 +108,7 @@ class UpcallSockets:
 
     def forget(self, domid: DomId) -> None:
         """This incarnation is over; its socket is about to be dropped."""
-        self._outboxes.pop(domid, None)
+        self._forget_waiting(domid)
         self._answered.pop(domid, None)
         if domain_key(domid) in self._held.by_key:
             self._poller.unwatch(self._socket(domid))
@@ -139,13 +181,24 @@ class UpcallSockets:
 
     def tell(self, domid: DomId, message: list[Any], descriptors: tuple[int, ...] = ()) -> None:
         """Say something unasked, now or when the socket takes it; whoever lets too much wait is killed."""
-        outbox = self._outboxes.setdefault(domid, deque())
-        if len(outbox) >= OUTBOX_MAX:
-            self._log(f"{OUTBOX_MAX} messages wait on its upcall socket, which it does not read: killed", domid=domid)
+        outbox = self._outboxes.setdefault(domid, Outbox(self._held))
+        if overflow := outbox.overflows(descriptors):
+            self._log(f"{overflow} on its upcall socket, which it does not read: killed", domid=domid)
             self._kill(domid)
             return
-        outbox.append((message, descriptors))
+        try:
+            self._send_or_keep(outbox, domid, message, descriptors)
+        except OSError as error:
+            self._end(domid, error)
+            return
         self.flush(domid)
+
+    def _send_or_keep(self, outbox: Outbox, domid: DomId, message: list[Any], descriptors: tuple[int, ...]) -> None:
+        with suppress(BlockingIOError):
+            if not len(outbox):
+                self._send(self._socket(domid), message, descriptors)
+                return
+        outbox.add(message, descriptors)
 
     def flush(self, domid: DomId) -> None:
         """Send what waits, descriptors first, until the socket is full; then wait for it to become writable."""
@@ -155,17 +208,25 @@ class UpcallSockets:
         except BlockingIOError:
             self._poller.watch_writable(sock, lambda: self.flush(domid))
             return
-        except OSError:
-            # The process is dying, or has shut its socket: it will hear nothing any more, so it goes.
-            self._outboxes.pop(domid, None)
-            self._kill(domid)
+        except OSError as error:
+            self._end(domid, error)
         self._poller.watch_writable(sock, None)
 
+    def _end(self, domid: DomId, error: OSError) -> None:
+        """It is dying, or has shut its socket, or what waits cannot be kept: it hears no more, so it goes."""
+        self._log(f"its upcall socket cannot be written: {error.strerror}: killed", domid=domid)
+        self._forget_waiting(domid)
+        self._kill(domid)
+
+    def _forget_waiting(self, domid: DomId) -> None:
+        outbox = self._outboxes.pop(domid, None)
+        if outbox is not None:
+            outbox.clear()
+
     def _send_all(self, domid: DomId, sock: int) -> None:
-        outbox, queue = self._outboxes.get(domid, deque()), self._queues.get(domid)
-        while outbox:
-            self._send(sock, *outbox[0])
-            outbox.popleft()
+        outbox, queue = self._outboxes.get(domid), self._queues.get(domid)
+        if outbox is not None:
+            outbox.send_all(lambda message, descriptors: self._send(sock, message, descriptors))
         while queue is not None and (event := queue.take()) is not None:
             try:
                 self._send(sock, [EVENT, *event], ())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hvd import Cluster
-from hvd.broker.upcall_sockets import OUTBOX_MAX
+from hvd.broker.upcall_sockets import OUTBOX_DESCRIPTORS_MAX, OUTBOX_MAX
 from hvd.transport.messages import DomainConfig
 
 DEADLINE_S = 40.0
@@ -39,7 +39,7 @@ def main(guest):
 """
 
 
-DEAF = """
+DEAF_TO_DESCRIPTORS = """
 from hvd.transport import messages as m
 from hvd.transport.ids import DomId
 
@@ -58,6 +58,21 @@ def main(guest):
         extent, _ = hypercalls.call(m.GnttabAllocate(DomId(0), 1, False))
         hypercalls.call(m.GnttabFree(extent))
 """
+DEAF_AT_BIRTH = """
+from hvd.transport import messages as m
+from hvd.transport.ids import DOMID_SELF
+
+AUTO_READY = False
+
+
+def main(guest):
+    hypercalls = guest.runtime.hypercalls
+    while True:
+        try:
+            hypercalls.post(m.EvtchnStatus(DOMID_SELF, 1))
+        except BlockingIOError:  # the broker has not heard the last ones yet
+            pass
+"""
 
 
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS.keys())
@@ -74,15 +89,21 @@ def test_a_guest_that_asks_for(tmp_path, ask):
         assert (cluster.info()["broker_pid"], cluster.info()["broker_restarts"]) == (before, 0)
 
 
-def test_a_domain_that_never_reads_its_upcall_socket_is_killed_before_what_waits_for_it_grows(tmp_path):
+@pytest.mark.parametrize(
+    ("deaf", "waits"),
+    [(DEAF_AT_BIRTH, f"{OUTBOX_MAX} messages"),
+     (DEAF_TO_DESCRIPTORS, f"{OUTBOX_DESCRIPTORS_MAX} descriptors (at most {OUTBOX_DESCRIPTORS_MAX})")],
+    ids=["a reply", "a descriptor"],
+)  # fmt: skip
+def test_a_domain_that_never_reads_is_killed_before_what_waits_for_it_grows(tmp_path, deaf, waits):
     kernel = tmp_path / "deaf.py"
-    kernel.write_text(DEAF)
+    kernel.write_text(deaf)
     with Cluster.build() as cluster:
         before = cluster.info()
         cluster.create(DomainConfig("deaf", str(kernel), on_crash="destroy")).wait_gone(DEADLINE_S)
         cluster.create(DomainConfig("second", "hvd:idle")).wait_ready(DEADLINE_S)
         log = (cluster.run_dir / "log" / "broker.log").read_text()
-        assert f"{OUTBOX_MAX} messages wait on its upcall socket, which it does not read: killed" in log
+        assert f"{waits} wait on its upcall socket, which it does not read: killed" in log
         assert cluster.info()["broker_pid"] == before["broker_pid"]
 
 

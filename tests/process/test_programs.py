@@ -569,8 +569,8 @@ def test_what_is_typed_is_run_and_echoed(shell: Console) -> None:
 
 
 def test_control_c_reaches_the_foreground_job_and_not_the_shell(shell: Console) -> None:
-    shell.type("sleep 1000\n")
-    shell.read_until("sleep 1000\r\n")
+    shell.type("sh -c 'echo begun; exec sleep 1000'\n")
+    shell.read_until("\nbegun\r\n")  # before that the shell may still be in the foreground
     shell.type("jobs; echo typed ahead\n\x03")
     shell.read_until(r"\^C.*now> ")
     shell.type("echo still here\n")

@@ -19,6 +19,8 @@ from hvd.transport.messages import DomainConfig
 PYTHON = "/usr/bin/python3"
 """The program: it has to be one that domains are shown."""
 CODE = Path(__file__).parents[2] / "domains" / "hostile" / "program.py"
+INITS_OWN = "/domains/program/init.py"
+"""A path that its init has in its memory as long as it lives; the program is not told it."""
 OUTCOME = "outcome: "
 PROCESSES = 600
 NUMBERS = itertools.count()
@@ -50,8 +52,7 @@ def _outcome(domain: Domain) -> str:
 
 def _read_init(arena: Arena, off: tuple[str, ...]) -> Seen:
     told = _outcome(_program(arena, "read_init", off=off))
-    secret = str(arena.cluster.run_dir)
-    return harm("it knows what is in its init's memory") if secret in told else harmless(told[:200])
+    return harm("it knows what is in its init's memory") if INITS_OWN in told else harmless(told[:200])
 
 
 def _kill_init(arena: Arena, off: tuple[str, ...]) -> Seen:

@@ -13,6 +13,8 @@ from hvd.transport.faults import FaultKind
 
 MIB = 1 << 20
 EXTENTS = "extents"
+TRIES = 16
+"""To take what room there is, of which others take some at the same time."""
 
 
 def soft_limit(name: str) -> Witness:
@@ -60,8 +62,10 @@ class FullDisk:
             text = f"{self._path} has {room // MIB} MiB free; expected at most {most // MIB} (parameter most) to fill"
             raise BadFault(text)
         self._file = os.open(self._path, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        with suppress(OSError):  # what there was is taken by others meanwhile
-            os.posix_fallocate(self._file, 0, max(1, room - leave))
+        for _ in range(TRIES):
+            with suppress(OSError):  # others have taken some of it meanwhile, and the kernel gave none
+                os.posix_fallocate(self._file, 0, max(1, _room(self._path) - leave))
+                break
 
     def look(self) -> Seen:
         room = _room(self._path)

@@ -4,7 +4,10 @@ import signal
 
 from hvd.transport.faults import ORDER_SIGNAL
 
+AUTO_READY = False
+
 
 def main(guest):
     signal.signal(ORDER_SIGNAL, signal.SIG_IGN)
+    guest.ready()
     guest.run_forever()

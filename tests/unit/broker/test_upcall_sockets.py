@@ -1,23 +1,25 @@
 """What a domain writes to its upcall socket, hypercalls as it comes to life and a fault notice; and what it is told."""
 
+import contextlib
+import os
 import select
 import socket
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hvd.broker.domain import Domain
-from hvd.broker.held import UPCALL, domain_key
+from hvd.broker.held import UPCALL, HeldDescriptors, domain_key
 from hvd.broker.poller import Poller
-from hvd.broker.upcall_sockets import OUTBOX_MAX, POSTS_PER_TURN, UpcallSockets
+from hvd.broker.upcall_sockets import OUTBOX_DESCRIPTORS_MAX, OUTBOX_MAX, POSTS_PER_TURN, UpcallSockets
 from hvd.broker.upcalls import UpcallQueue
 from hvd.transport.codec import pack_request
-from hvd.transport.descriptors import receive_message
+from hvd.transport.descriptors import DESCRIPTORS_PER_MESSAGE, receive_message
 from hvd.transport.fault_notice import NOTICE
 from hvd.transport.ids import DomId
 from hvd.transport.messages import DomainConfig, DomainReady
-from hvd.transport.upcalls import EVENT
+from hvd.transport.upcalls import DESCRIPTORS, EVENT
 
 DOM = DomId(1)
 POST = pack_request(DomainReady(), 1, 0, 0)
@@ -38,11 +40,12 @@ class Ends:
         self.killed: list[DomId] = []
         descriptors = [-1, -1]
         descriptors[UPCALL] = ours.fileno()
-        self.by_key = {domain_key(DOM): descriptors}
-        held: Any = SimpleNamespace(by_key=self.by_key)
+        self.link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.held = HeldDescriptors(self.link[0], {domain_key(DOM): descriptors})
+        self.by_key = self.held.by_key
         self.poller, self.queue = Poller(), UpcallQueue()
         self.sockets = UpcallSockets(
-            held, self.poller, lambda *_, **__: None, kill=self.killed.append,
+            self.held, self.poller, lambda *_, **__: None, kill=self.killed.append,
             on_fault=lambda domain, notice: self.faults.append(notice), on_post=self.post,
         )  # fmt: skip
         self.sockets.connect({DOM: self.queue})
@@ -63,8 +66,8 @@ class Ends:
 
     def close(self):
         self.poller.unwatch(self.ours.fileno())
-        self.ours.close()
-        self.theirs.close()
+        for each in (self.ours, self.theirs, *self.link):
+            each.close()
 
 
 @pytest.fixture
@@ -203,3 +206,88 @@ def test_an_event_that_the_socket_did_not_take_is_not_lost(ends):
     assert ends.killed == [DOM]
     ends.queue.send_again()
     assert ends.queue.take() == (1, "data/x", "token")
+
+
+# ---- descriptors that wait -------------------------------------------------------------------------------------------
+
+
+def memfd(name: str) -> int:
+    return os.memfd_create(name)
+
+
+def descriptors_in_use() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def fill(ends) -> None:
+    """Whatever is told from here on waits."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            ends.ours.send(b"\x91\xa1x")
+
+
+def drained(ends) -> list[Any]:
+    """(sequence, what each descriptor is) of all that was sent with descriptors."""
+    ends.theirs.setblocking(False)
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            message, descriptors = receive_message(ends.theirs) or ([], [])
+            if message[0] == DESCRIPTORS:
+                found.append((message[1], [str(Path(f"/proc/self/fd/{each}").readlink()) for each in descriptors]))
+            for descriptor in descriptors:
+                os.close(descriptor)
+            ends.sockets.flush(DOM)
+    return found
+
+
+def test_a_descriptor_that_waits_is_what_it_was_whoever_has_its_number_by_then(ends):
+    """Else whoever reads late, having freed what it was sent, would be handed another domain's pages."""
+    ends.by_key["extent:1"] = [memfd("its-own")]
+    fill(ends)
+    ends.sockets.send_descriptors(DOM, 1, (("extent:1", 0),))
+    (number,) = ends.by_key.pop("extent:1")
+    os.close(number)
+    others = memfd("anothers")
+    assert others == number
+    assert drained(ends) == [(1, ["/memfd:its-own (deleted)"])]
+    os.close(others)
+
+
+def test_descriptors_that_waited_for_a_domain_that_ends_are_closed(ends):
+    ends.by_key["extent:1"] = [memfd("its-own")]
+    fill(ends)
+    before, used = descriptors_in_use(), ends.held.used
+    ends.sockets.send_descriptors(DOM, 1, (("extent:1", 0),))
+    assert (descriptors_in_use(), ends.held.used) == (before + 1, used + 1)
+    ends.sockets.forget(DOM)
+    assert (descriptors_in_use(), ends.held.used) == (before, used)
+    ends.poller.watch(ends.ours.fileno(), lambda: None)
+    os.close(ends.by_key["extent:1"][0])
+
+
+def test_whoever_lets_more_descriptors_wait_than_it_may_is_killed(ends):
+    ends.by_key["extent:1"] = [memfd("its-own")]
+    fill(ends)
+    before = descriptors_in_use()
+    as_many_as_may_be = (("extent:1", 0),) * DESCRIPTORS_PER_MESSAGE
+    for sequence in range(OUTBOX_DESCRIPTORS_MAX // DESCRIPTORS_PER_MESSAGE):
+        ends.sockets.send_descriptors(DOM, sequence, as_many_as_may_be)
+    assert not ends.killed
+    assert descriptors_in_use() == before + OUTBOX_DESCRIPTORS_MAX
+    ends.sockets.send_descriptors(DOM, 99, as_many_as_may_be)
+    assert ends.killed == [DOM]
+    ends.sockets.forget(DOM)
+    assert descriptors_in_use() == before
+    ends.poller.watch(ends.ours.fileno(), lambda: None)
+    os.close(ends.by_key["extent:1"][0])
+
+
+def test_a_broker_without_descriptors_ends_who_does_not_read_and_holds_none_for_it(ends):
+    ends.by_key["extent:1"] = [memfd("its-own")]
+    fill(ends)
+    ends.held.most, before = ends.held.used + 1, descriptors_in_use()
+    ends.sockets.send_descriptors(DOM, 1, (("extent:1", 0),) * 2)
+    assert ends.killed == [DOM]
+    assert (descriptors_in_use(), ends.held.used) == (before, ends.held.most - 1)
+    os.close(ends.by_key["extent:1"][0])
