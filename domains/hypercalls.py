@@ -63,11 +63,12 @@ class Hypercalls:
     def ready(self) -> None:
         """Say that the domain does what it is for, and connect: from here on nothing is read from the upcall socket.
 
-        libzmq ends a process that can have no thread, or no descriptor, for its connection: so it is not put off.
+        libzmq ends a process that can have no thread, or no descriptor, for its connection: so it is not put off. And
+        who is ready has all its threads: the machine sees its end by them.
         """
+        _ = self.connection
         self.post(DomainReady())
         self._is_ready = True
-        _ = self.connection
 
     def _ask(self, packed: bytes, name: str) -> tuple[int, Any, int]:
         """Until there is an answer; HypercallTimeout past the deadline."""

@@ -107,7 +107,7 @@ BROKER_LIFE = [
           f"{BROKER}/test_journal.py::test_there_is_room_for_the_capacity_beside_the_snapshot_and_not_for_a_byte_more"),
 ]  # fmt: skip
 MACHINE_LIFE = [
-    Bound("hvd.machine.machine", "DEATHS_MAX", "brokers in a row that die before they are up, and zygotes that die "
+    Bound("hvd.machine.ends", "DEATHS_MAX", "brokers in a row that die before they are up, and zygotes that die "
           "before they fork", "the machine powers off",
           f"{MACHINE}::test_a_broker_that_dies_before_it_is_up_is_not_forked_for_ever"),
     Bound("hvd.machine.broker_line", "OUTBOX_MAX", "messages that wait for a broker", "it is replaced",

@@ -4,6 +4,7 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
                     [drop, key]
                     [spawn, domid, incarnation, name, layers of its sandbox that are off] + (upcall socket, stdio)
                     [signal, domid, incarnation, number]
+                    [ready, domid, incarnation] that process has the threads that it will have
                     [dump, domid, incarnation, name, fault] stop that process, write cores/NAME.core of it, then kill
                         it; fault: the fields of its FaultNotice, or []. Nothing if it was told so before
                     [dump live, domid, incarnation, path] write a core of that process, which is to live on
@@ -31,7 +32,7 @@ from dataclasses import dataclass
 from hvd.transport.pulse import Pulse
 
 HOLD, DROP, SPAWN, SIGNAL, DISOWN, UP, STOP = "hold", "drop", "spawn", "signal", "disown", "up", "stop"
-DUMP, DUMP_LIVE, DUMPED, STRIKE, BOUND = "dump", "dump live", "dumped", "strike", "bound"
+DUMP, DUMP_LIVE, DUMPED, STRIKE, BOUND, READY = "dump", "dump live", "dumped", "strike", "bound", "ready"
 STARTED, DIED, DISOWNED, SPAWNED, LOST = "started", "died", "disowned", "spawned", "lost"
 ZYGOTE_DIED, UNBOUND = "zygote died", "unbound"
 

@@ -12,6 +12,8 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+PIDFD_THREAD = os.O_EXCL
+"""Of pidfd_open(2): a descriptor of one thread; EINVAL before Linux 6.9."""
 
 
 def die_with_parent(parent_pid: int) -> None:

@@ -194,6 +194,7 @@ class Hypervisor(Aftermath):
         domain.ready_unseen = domain.pid is None
         if not domain.ready and not domain.ready_unseen:
             domain.ready = True
+            self.hardware.watch_end(domain)
             self.announce("ready", domain, "")
             services.stands(self, domain)
             self.collect_store_events()

@@ -51,7 +51,7 @@ from hvd.broker.xenstored.sockets import HOST, StoreSockets
 from hvd.transport.descendants import family
 from hvd.transport.descriptors import send_message
 from hvd.transport.ids import DOMID_XEN, DomId, ExtentId, Incarnation, Port
-from hvd.transport.machine_link import BOUND, DISOWN, DUMP, DUMP_LIVE, SIGNAL, SPAWN, STOP, STRIKE, Inheritance
+from hvd.transport.machine_link import BOUND, DISOWN, DUMP, DUMP_LIVE, READY, SIGNAL, SPAWN, STOP, STRIKE, Inheritance
 from hvd.transport.run_dir import STORE_SOCKET, XENSTORED
 from hvd.transport.shared_info import TimeInfo, write_time_info
 from hvd.transport.upcalls import BIRTH, RUN
@@ -200,6 +200,9 @@ class World(HeldHardware, SpareHardware):
     def signal_domain(self, domain: Domain, number: int) -> None:
         message = [SIGNAL, domain.domid, domain.incarnation, number]
         self.unsettled.append(lambda: self.tell_machine(message))
+
+    def watch_end(self, domain: Domain) -> None:
+        self.tell_machine([READY, domain.domid, domain.incarnation])
 
     def dump_domain(self, domain: Domain) -> None:
         fault = domain.fault.as_list() if domain.fault is not None else []

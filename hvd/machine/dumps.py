@@ -121,6 +121,11 @@ class Dumps:
         self._discard_part(dump)
         self._finish(dump, said or f"no core: {dump.abandoned or f'its dumper died: {how}'}")
 
+    def concern(self, domain: Child) -> bool:
+        """Whether a core of it was ordered."""
+        key = domain.domid, domain.incarnation
+        return key in self._orders or key in self._outcomes
+
     def died(self, domain: Child) -> str:
         """A domain's process was reaped: what became of its core; "" if none was ordered."""
         key = domain.domid, domain.incarnation

@@ -19,6 +19,8 @@ from typing import Any
 from hvd.machine.broker_line import OUTBOX_MAX, BrokerLine
 from hvd.machine.children import Child, Children
 from hvd.machine.dumps import ENDED_BEFORE, Dumps
+from hvd.machine.ends import DEATHS_MAX, Ends, Vitality
+from hvd.machine.exits import Exits, how_it_ended
 from hvd.machine.halts import Halts
 from hvd.machine.held import Held
 from hvd.machine.processes import fork_process
@@ -39,6 +41,7 @@ from hvd.transport.machine_link import (
     DUMPED,
     HOLD,
     LOST,
+    READY,
     SIGNAL,
     SPAWN,
     SPAWNED,
@@ -52,12 +55,11 @@ from hvd.transport.machine_link import (
 )
 from hvd.transport.pulse import Pulse
 
-DEATHS_MAX = 5
-"""Brokers in a row that may die before they say `up`, zygotes before they fork; then the machine powers off."""
 POWER_OFF_DEADLINE_S = 10.0
-ENDED_MAX = 4
-"""Ends of a domid's processes that are remembered: of the domain and its spare, and of those that a broker asked for
-and did not live to record."""
+OF_DOMAINS = frozenset({SIGNAL, READY, DUMP, DUMP_LIVE, BOUND})
+"""What a broker says of one process that lives; of another it says it in vain."""
+REMAINS = "remains"
+"""The role of a process whose end is known and told, until it is reaped."""
 
 
 class Machine:
@@ -85,17 +87,17 @@ class Machine:
         self._broker_line: BrokerLine | None = None
         self._zygote: socket.socket | None = None
         self._spawns = Spawns()
-        self._ended: dict[tuple[int, int], tuple[str, str]] = {}
-        """How each domid's last processes ended, and their cores: for a broker that was not there."""
+        self._ends = Ends()
         self._broker_end = ""
         self._epoll = select.epoll()
         self._children = Children(self._epoll)
+        self._exits = Exits(self._epoll)
         self._dumps = Dumps(run_dir, self._children.add, self._report_live_core)
         self._halts = Halts(self._children.add)
         self._watches = Watches(self._children)
         self._strikes = Strikes()
         self._brokers = 0
-        self._deaths = {"broker": 0, "zygote": 0}
+        self._vitality = Vitality()
         self._stop: bool | None = None
         """None: run on; False: power off; True: reboot."""
 
@@ -151,7 +153,7 @@ class Machine:
             configuration=self._configuration,
             held=self._held.by_key,
             alive=alive,
-            ended=dict(self._ended),
+            ended=dict(self._ends.known),
             machine_pid=os.getpid(),
             brokers_before=self._brokers,
             predecessor_end=self._broker_end,
@@ -192,6 +194,8 @@ class Machine:
         child = self._children.get(descriptor)
         if child is not None:
             self._reap(child)
+        elif (ending := self._exits.take(descriptor)) is not None:
+            self._see_end(ending)
         elif descriptor in self._links:
             role, link = self._links[descriptor]
             if role == "broker" and self._broker_line is not None:
@@ -226,41 +230,44 @@ class Machine:
             case [verb, str() as key] if verb == DROP:
                 self._held.drop(key)
             case [verb, int() as domid, int() as incarnation, str(), list()] if verb == SPAWN:
-                self._ended.pop((domid, incarnation), None)
+                self._ends.forget(domid, incarnation)
                 self._spawns.add(Spawn(domid, incarnation, message, descriptors))
                 self._ask_zygote()
             case [verb, int() as domid, int() as incarnation] if verb == DISOWN:
                 self._disown(domid, incarnation)
                 self._tell_broker([DISOWNED, domid, incarnation])
-            case [verb, int() as domid, int() as incarnation, int() as number] if verb == SIGNAL:
+            case [verb, int() as domid, int() as incarnation, *rest] if verb in OF_DOMAINS:
                 child = self._children.domain(domid, incarnation)
                 if child is not None:
-                    self._signal(child, number)
-            case [verb, int() as domid, int() as incarnation, str() as name, list() as fault] if verb == DUMP:
-                child = self._children.domain(domid, incarnation)
-                if child is not None:
-                    self._dumps.order(child, name, fault)
-            case [verb, int() as domid, int() as incarnation, str() as path] if verb == DUMP_LIVE:
-                child = self._children.domain(domid, incarnation)
-                if child is not None:
-                    self._dumps.order_live(child, Path(path))
-            case [verb, int() as domid, int() as incarnation, int() as kib] if verb == BOUND:
-                child = self._children.domain(domid, incarnation)
-                if child is not None and (why := bound_memory(self._groups, child.pid, kib)):
-                    self._tell_broker([UNBOUND, domid, incarnation, why])
+                    self._from_broker_of(child, [verb, *rest])
             case [verb, str() as role, int() as number, int() as for_ms] if verb == STRIKE:
                 for struck in self._children.of(role):
                     self._strikes.strike(struck, number, for_ms / 1000, time.monotonic())
             case [verb] if verb == UP:
-                self._deaths["broker"] = 0
+                self._vitality.proved("broker")
+                for broker in self._children.of("broker"):
+                    self._exits.follow(broker)
                 self._report("up")
             case [verb, bool() as reboot] if verb == STOP:
                 self._stop = reboot
 
+    def _from_broker_of(self, child: Child, message: list[Any]) -> None:
+        match message:
+            case [verb, int() as number] if verb == SIGNAL:
+                self._signal(child, number)
+            case [verb] if verb == READY:
+                self._exits.follow(child)
+            case [verb, str() as name, list() as fault] if verb == DUMP:
+                self._dumps.order(child, name, fault)
+            case [verb, str() as path] if verb == DUMP_LIVE:
+                self._dumps.order_live(child, Path(path))
+            case [verb, int() as kib] if verb == BOUND and (why := bound_memory(self._groups, child.pid, kib)):
+                self._tell_broker([UNBOUND, child.domid, child.incarnation, why])
+
     def _from_zygote(self, message: list[Any]) -> None:
         match message:
             case [verb, int() as domid, int() as incarnation, int() as pid] if verb == SPAWNED:
-                self._deaths["zygote"] = 0
+                self._vitality.proved("zygote")
                 if self._spawns.answered(domid, incarnation, time.monotonic()):
                     self._children.add(Child("domain", pid, domid, incarnation))
                     self._tell_broker([STARTED, domid, incarnation, pid])
@@ -294,10 +301,7 @@ class Machine:
             self._halts.spread(child, number)
 
     def _report_end(self, domid: int, incarnation: int, how: str, core: str) -> None:
-        self._ended[domid, incarnation] = how, core
-        ended = [process for process in self._ended if process[0] == domid]
-        for process in ended[:-ENDED_MAX]:
-            del self._ended[process]
+        self._ends.note(domid, incarnation, how, core)
         self._tell_broker([DIED, domid, incarnation, how, core])
 
     def _report_live_core(self, domain: Child, said: str) -> None:
@@ -311,6 +315,22 @@ class Machine:
                 self._dumps.abandon(child, ENDED_BEFORE)
             return
         self._children.remove(child)
+        self._exits.forget(child)
+        if child.role != REMAINS:
+            self._ended_so(child, how)
+        for group in self._groups:  # only now: somebody waits for the word of a death
+            group.remove(child.pid)
+
+    def _see_end(self, child: Child) -> None:
+        """A thread of it has gone: if all are past their program, it has ended, and its remains are to be reaped."""
+        if child.role == REMAINS or self._dumps.concern(child):
+            return
+        if (how := how_it_ended(child)) is not None:
+            self._ended_so(child, how)
+            child.role = REMAINS
+
+    def _ended_so(self, child: Child, how: str) -> None:
+        """What follows from an end, told once."""
         self._strikes.forget(child)
         self._halts.forget(child)
         how = self._watches.describe_end(child.role, how)
@@ -332,13 +352,10 @@ class Machine:
             case _:
                 self._tell_broker([ZYGOTE_DIED, how])
                 self._zygote_died()
-        for group in self._groups:  # only now: somebody waits for the word of a death
-            group.remove(child.pid)
 
     def _too_many_deaths(self, role: str, how: str) -> bool:
-        """A process that cannot live is not forked for ever."""
-        self._deaths[role] += 1
-        if self._deaths[role] <= DEATHS_MAX:
+        """Then the machine powers off."""
+        if not self._vitality.spent(role):
             return False
         self._report(f"{DEATHS_MAX} {role}s in a row died before they did anything (the last: {how}); powering off")
         return True
@@ -400,7 +417,7 @@ class Machine:
         self._halts.clear()
         self._strikes = Strikes()
         self._broker_line = None
-        self._ended.clear()
+        self._ends = Ends()
         self._broker_end = ""
         self._watches.forget()
         self._held.drop_all()

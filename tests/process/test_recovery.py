@@ -109,7 +109,7 @@ def test_25_kills_at_random_points_lose_tear_misplace_and_duplicate_nothing(tmp_
     source = random.Random(seed)
     kinds = [kind for kind, weight in KILLS.items() for _ in range(weight)]
     kinds = source.sample(kinds + kinds, 25)
-    with Load(tmp_path, options=("depth=8", "blocks=2048", "largest=256")) as load:
+    with Load(tmp_path, options=("depth=8", "blocks=2048", "largest=256", "pace_ms=1")) as load:
         load.wait_progress(100)
         before = load.counts()
         for number, kind in enumerate(kinds):
