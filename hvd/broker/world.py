@@ -53,6 +53,7 @@ from hvd.transport.descriptors import send_message
 from hvd.transport.ids import DOMID_XEN, DomId, ExtentId, Incarnation, Port
 from hvd.transport.machine_link import BOUND, DISOWN, DUMP, DUMP_LIVE, READY, SIGNAL, SPAWN, STOP, STRIKE, Inheritance
 from hvd.transport.run_dir import STORE_SOCKET, XENSTORED
+from hvd.transport.sandbox import Kind
 from hvd.transport.shared_info import TimeInfo, write_time_info
 from hvd.transport.upcalls import BIRTH, RUN
 
@@ -202,7 +203,9 @@ class World(HeldHardware, SpareHardware):
         self.unsettled.append(lambda: self.tell_machine(message))
 
     def watch_end(self, domain: Domain) -> None:
-        self.tell_machine([READY, domain.domid, domain.incarnation])
+        """Not of one that may make asynchronous I/O: the kernel writes for it until it has taken its memory apart."""
+        if domain.config.sandbox != Kind.PROGRAM and "seccomp" not in domain.config.sandbox_off:
+            self.tell_machine([READY, domain.domid, domain.incarnation])
 
     def dump_domain(self, domain: Domain) -> None:
         fault = domain.fault.as_list() if domain.fault is not None else []

@@ -217,7 +217,7 @@ def memfd(name: str) -> int:
 
 def descriptors_in_use() -> int:
     """Those of the domain's pages; others of this process may go at any time."""
-    links = [os.readlink(each) for each in Path("/proc/self/fd").iterdir() if os.path.lexists(each)]
+    links = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if os.path.lexists(each)]
     return sum(link == "/memfd:its-own (deleted)" for link in links)
 
 
