@@ -72,7 +72,7 @@ class _Run:
             self._outcome.calm_until_ns = time.monotonic_ns()
             self._outcome.started_ns = self._outcome.calm_until_ns - int(CALM_S * 1e9)
             self._wanted = {info.name for info in self._cluster.infos().values() if info.ready}
-            self._before = settled(self._cluster)
+            self._before = settled(self._cluster, self._load.follow)
             try:
                 for step in schedule(self._plan, self._outcome.seed):
                     self._step(step, events)
@@ -171,6 +171,7 @@ class _Run:
                 told = (f"{name} {was} -> {now}" for name, (was, now) in changed.items())
                 return [f"not conserved: {', '.join(told)}"]
             time.sleep(CENSUS_TICK_S)
+            self._load.follow()
         return []
 
     def _create_one(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +53,12 @@ def census(cluster: Cluster) -> Census:
     return Census(counts)
 
 
-def settled(cluster: Cluster) -> Census:
+def settled(cluster: Cluster, meanwhile: Callable[[], None] = lambda: None) -> Census:
     """What there is when the machine has caught up with what it does for later: so many looks in a row agree."""
     before, agreed = census(cluster), 0
     for _ in range(LOOKS):
         time.sleep(BETWEEN_LOOKS_S)
+        meanwhile()
         now = census(cluster)
         agreed = 0 if now.difference(before) else agreed + 1
         if agreed == AGREEING:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from hvd.toolstack.faults.history import History, Verdict
 from hvd.transport.history import Kind, Phase
 from hvd.transport.stamped_lines import pieces, whole_lines
+
+TAIL_BYTES = 4096
 
 
 class ConsoleChecker:
@@ -74,35 +75,41 @@ class ConsoleChecker:
 
 
 class LogFollower:
-    """A log that is rotated (transport/log_file.py), read on from where it was read to."""
+    """A log that is rotated (transport/log_file.py), read on from where it was read to: looked at once a file."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._inode = 0
+        self._path, self._old = path, path.with_suffix(".log.1")
+        self._tail = b""
+        """What was read last: its lines are in no other file, while the number of an inode may be given again."""
         self._offset = 0
 
     def read(self) -> str:
         """What was appended since the last call."""
-        data = b""
-        for path in (self._path.with_suffix(".log.1"), self._path):
-            try:
-                with path.open("rb") as file:
-                    data += self._read(os.fstat(file.fileno()).st_ino, file.read())
-            except FileNotFoundError:
-                continue
+        old, new = self._both()
+        if self._is_read(new):
+            data = new[self._offset :]
+        elif self._is_read(old):
+            data = old[self._offset :] + new
+        else:
+            data = old + new
+        if new:
+            self._tail, self._offset = new[-TAIL_BYTES:], len(new)
         return data.decode("utf-8", "replace")
 
-    def _read(self, inode: int, content: bytes) -> bytes:
-        if inode != self._inode:
-            if self._inode and content and self._is_older(inode):
-                return b""
-            self._inode, self._offset = inode, 0
-        new, self._offset = content[self._offset :], len(content)
-        return new
+    def _is_read(self, content: bytes) -> bool:
+        """Whether it is the file that was read last."""
+        return self._tail != b"" and content[: self._offset].endswith(self._tail)
 
-    def _is_older(self, inode: int) -> bool:
-        """A rotated file that was read to its end before the one that is read now was begun."""
-        try:
-            return self._path.stat().st_ino == self._inode != inode
-        except FileNotFoundError:
-            return False
+    def _both(self) -> tuple[bytes, bytes]:
+        """The old file and the new one, of one moment: not the one from before a rotation and the other from behind."""
+        while True:
+            before, old, new = _content(self._path), _content(self._old), _content(self._path)
+            if new.startswith(before):
+                return (b"" if old and new.startswith(old) else old), new  # half-way through one they are one file
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""

@@ -2,6 +2,7 @@
 
 import pytest
 
+from hvd.toolstack.faults import console_checker
 from hvd.toolstack.faults.console_checker import ConsoleChecker, LogFollower
 from hvd.transport import log_file
 from hvd.transport.history import INCARNATION_SHIFT, Kind, Phase
@@ -75,6 +76,42 @@ def test_a_log_that_is_rotated_is_read_to_its_end_and_on(log):
             read += follower.read()
     read += follower.read()
     assert [int(each.split()[0]) for each in read.splitlines()] == list(range(3 * CONSOLE_LOG_BYTES_MAX // 1000))
+
+
+def test_a_log_whose_inode_is_that_of_one_read_before_is_another(log):
+    """Two rotations between two looks: what is in neither file is gone, what is in one of them is read."""
+    follower = LogFollower(log)
+    log.write_bytes(b"1\n" * 100)
+    assert follower.read() == "1\n" * 100
+    log.with_suffix(".log.1").write_bytes(b"2\n" * 100)
+    log.write_bytes(b"3\n" * 200)
+    assert follower.read() == "2\n" * 100 + "3\n" * 200
+
+
+def test_a_log_whose_writer_died_half_way_through_a_rotation_is_read_once(log):
+    follower = LogFollower(log)
+    log.write_bytes(b"1\n" * 100)
+    assert follower.read() == "1\n" * 100
+    log.with_suffix(".log.1").hardlink_to(log)
+    assert follower.read() == ""
+    log_file.append(log, b"2\n")
+    assert follower.read() == "2\n"
+
+
+def test_a_log_that_is_rotated_between_the_looks_at_its_two_files_is_read_whole(log, monkeypatch):
+    follower, real, rotations = LogFollower(log), console_checker._content, [b"2\n", b"3\n"]
+    log.write_bytes(b"1\n" * 100)
+    follower.read()
+
+    def rotated_meanwhile(path):
+        content = real(path)
+        if path == log and rotations:
+            log_file._rotate(log, rotations.pop(0))
+        return content
+
+    log_file.append(log, b"tail\n")
+    monkeypatch.setattr(console_checker, "_content", rotated_meanwhile)
+    assert follower.read().endswith("2\n3\n")
 
 
 def test_a_whole_line_says_so_itself():
