@@ -115,7 +115,8 @@ MACHINE_LIFE = [
     Bound("hvd.machine.watch", "SILENT_MAX", "looks, one a second, at a broker or zygote that does not come back to "
           "its loop though it could", "it is replaced",
           f"{MACHINE}::test_a_broker_whose_pulse_stands_still_is_replaced_and_the_next_is_told_why"),
-    Bound("hvd.machine.exits", "THREADS_MAX", "threads of a process whose ends are watched", "the end of all tells the rest",
+    Bound("hvd.machine.exits", "THREADS_MAX", "threads of a process whose ends are watched",
+          "the end of all tells the rest",
           "tests/unit/machine/test_exits.py::"
           "test_so_many_threads_are_watched_once_and_forgotten_with_their_process"),
     Bound("hvd.machine.spawns", "ASKED_MAX", "domains that the zygote is asked for at a time", "the rest waits",
