@@ -39,7 +39,7 @@ def test_all_threads_but_the_one_that_looks_are_where_the_work_comes_from_and_go
     run("""
 until(lambda: affinities() == {frozenset(CPUS[:1]), frozenset(CPUS)}, lambda: follower.worked_for(first))
 until(lambda: affinities() == {frozenset(CPUS)}, lambda: time.sleep(0.001))
-assert follower.moves == 2
+assert follower.moves == 2 or follower.starved, follower.moves
 """)
 
 
