@@ -164,6 +164,8 @@ DEVICES = [
     Bound("transport/native/frame_queue.hpp", "queue_bytes_max", "bytes of packets that wait for a vif's buffers",
           "more for it is dropped, and counted", "tests/unit/domains/net/test_vif.py::"
           "test_who_never_receives_loses_packets_and_delays_nobody"),
+    Bound("transport.packed_rules", "RULES_BYTES_MAX", "bytes of a network's rules", "`hvd` names the line",
+          "tests/unit/toolstack/config/test_vifs.py::test_what_does_not_hold_together_is_named_at_its_place"),
     Bound("transport/native/packet_filter.hpp", "rules_max", "rules of a network", "`hvd` names the line",
           "tests/unit/transport/test_net_switch.py::test_a_table_has_256_rules_and_no_more"),
     Bound("transport/native/forwarding_table.hpp", "learned_per_port_max", "MAC addresses that are learned of one vif",

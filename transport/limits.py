@@ -108,5 +108,7 @@ FAULT_S_MAX = _limit("fault_s_max", 3600, "seconds of an injected fault", "EINVA
                      "tests/unit/broker/test_faults.py")
 LABELS_MAX = _limit("labels_max", 32, "labels of a security policy", "EBADMSG naming the field; `hvd` names the line",
                     "tests/unit/broker/test_xsm.py")
+NETWORKS_MAX = _limit("networks_max", 256, "networks of a cluster", "`hvd` names the line",
+                      "tests/unit/toolstack/config/test_vifs.py")
 AVC_BURST_MAX = _limit("avc_burst_max", 32, "denials of one domain that are logged at once; then one more a second",
                        "the others are counted, and the count is logged", "tests/unit/broker/test_audit.py")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from hvd.transport.faults import RATE_MOST
 from hvd.transport.ids import DomId, ExtentId, GrantRef, Handle, Port
-from hvd.transport.limits import COPY_SEGMENTS_MAX, DOMAINS_MAX, EXTENT_PAGES_MAX, LABELS_MAX
+from hvd.transport.limits import COPY_SEGMENTS_MAX, DOMAINS_MAX, EXTENT_PAGES_MAX, LABELS_MAX, NETWORKS_MAX
 
 if TYPE_CHECKING:
     from dataclasses import dataclass
@@ -161,6 +161,22 @@ class GroupConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """What holds for every vif that names it as its `bridge` (docs/networks.md)."""
+
+    name: Name
+    backend: Name
+    """The domain whose switch it is in."""
+    mtu: U32
+    antispoof: bool
+    """Of a vif that does not say."""
+    allow_by_default: bool
+    """What becomes of a packet that no rule fits."""
+    rules: list[str]
+    """Lines of transport/net_rules.py."""
+
+
+@dataclass(frozen=True, slots=True)
 class BootConfig:
     """All that a machine boots from, and boots from again."""
 
@@ -169,6 +185,7 @@ class BootConfig:
     domains: Annotated[list[DomainConfig], Most(DOMAINS_MAX)]
     """dom0 first, each behind those it needs."""
     groups: Annotated[list[GroupConfig], Most(DOMAINS_MAX)] = field(default_factory=list)
+    networks: Annotated[list[NetworkConfig], Most(NETWORKS_MAX)] = field(default_factory=list)
 
 
 # ---- multicall (13) --------------------------------------------------------------------------------------------------
@@ -872,6 +889,12 @@ class SysctlRings:
     """Reply {rows, next} of devices' rings, with their counters."""
 
     first: DomId
+
+
+@hypercall(0x238F)
+@dataclass(frozen=True, slots=True)
+class SysctlNetworks:
+    """Reply {name: backend} of the cluster's networks, in the order of its file: what a vif may name as its bridge."""
 
 
 @hypercall(0x238E)

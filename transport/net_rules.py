@@ -18,7 +18,6 @@ rule that names any.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
@@ -32,10 +31,6 @@ PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58}
 _WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
 _NUMBER = re.compile(r"0|[1-9]\d{0,4}|0x[0-9a-fA-F]{1,4}", re.ASCII)
-
-RULES_KEY, DEFAULT_KEY = "hvd-rules", "hvd-default"
-KEY_BYTES_MAX = 1536
-"""Of rules in one XenStore node."""
 
 Ports = tuple[int, int]
 
@@ -59,33 +54,6 @@ class Rule:
     protocol: int | None = None
     port: Ports | None = None
     to_port: Ports | None = None
-
-
-def pack_rules(lines: Sequence[str], *, allow_by_default: bool) -> dict[str, str]:
-    """The keys of a vif's backend that hold its network's rules: `hvd-default`, as many `hvd-rules%u` as it takes."""
-    chunks: list[str] = []
-    for line in lines:
-        if chunks and len(chunks[-1].encode()) + len(line.encode()) + 2 <= KEY_BYTES_MAX:
-            chunks[-1] += f"; {line}"
-        else:
-            chunks.append(line)
-    packed = {f"{RULES_KEY}{number}": chunk for number, chunk in enumerate(chunks)}
-    return {DEFAULT_KEY: "allow" if allow_by_default else "deny", **packed}
-
-
-def unpack_rules(keys: Mapping[str, str]) -> tuple[list[str], bool] | None:
-    """The lines, and whether what none fits is allowed; None: there are none. ValueError on what was never packed."""
-    lines: list[str] = []
-    number = 0
-    while (chunk := keys.get(f"{RULES_KEY}{number}")) is not None and len(lines) <= RULES_MAX:
-        lines += [line for line in chunk.split("; ") if line]
-        number += 1
-    default = keys.get(DEFAULT_KEY)
-    if default is None and not lines:
-        return None
-    if default not in (None, "allow", "deny") or len(lines) > RULES_MAX:
-        raise ValueError(f"{DEFAULT_KEY} {default!r} and {len(lines)} rules: it is allow or deny, they are {RULES_MAX}")
-    return lines, default != "deny"
 
 
 KEYS = {"from": "from_party", "to": "to_party", "mac": "mac", "to-mac": "to_mac", "ether": "ether", "ip": "ip",

@@ -1,7 +1,7 @@
 """A network's rules as a driver domain finds them in a vif's keys, and as the table that its switch forwards by.
 
 Every vif of a network has all of its rules (transport/net_rules.py). A packet passes when those of both its ends let
-it: they are the same, unless a vif was plugged in under others.
+it: they are the same where the cluster has networks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from ipaddress import IPv4Network, IPv6Network
 
 from hvd.domains.device import Keys
 from hvd.transport._native import NetRules
-from hvd.transport.net_rules import Rule, parse_rule, unpack_rules
+from hvd.transport.net_rules import Rule, parse_rule
+from hvd.transport.packed_rules import unpack_rules
 
 _RECORD = struct.Struct("<BBBBHHHHHHHBB6s6sBB16s16s")
 """struct Rule of native/packet_filter.hpp."""

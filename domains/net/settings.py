@@ -4,7 +4,7 @@
     mtu         of its network        ip         its own addresses, with spaces between
     hvd-vlan    of frames without a tag; 0: none                            hvd-trunk  VLANs of tagged frames, with
     colons hvd-guard   0: it may claim to be anybody (else its MAC address, and `ip` if there is one, are held to)
-    hvd-default, hvd-rules0, hvd-rules1, ...: its network's rules (transport/net_rules.py)
+    hvd-default, hvd-rules0, hvd-rules1, ...: its network's rules (transport/packed_rules.py)
     hvd-link    down: as if its cable were out
 """
 

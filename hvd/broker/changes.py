@@ -27,15 +27,19 @@ SYSRQ = "control/sysrq"
 
 
 def rename(h: Lives, dom: DomId, name: str) -> None:
-    """Another name, and the same domain. EINVAL or EEXIST change nothing."""
+    """Another name, and the same domain. EINVAL, EEXIST or EBUSY change nothing."""
     domain = h.domain(dom)
     if dom == DOM0:
         raise Refused(errno.EPERM, "Domain-0 keeps its name")
     h.check_name(name)
+    for each in (domain.name, name):
+        if (network := h.networks.naming(each)) is not None:
+            raise Refused(errno.EBUSY, f"a rule of network {network} names {each}: {domain.name} keeps its name")
     old, domain.name, domain.config = domain.name, name, replace(domain.config, name=name)
     for other in h.domains.values():
         _name_anew(other, old, name)
     h.groups.rename(old, name)
+    h.networks.rename_backend(old, name)
     spares.renew(h, domain)
     if h.store.is_introduced(dom):
         _write_name(h, domain)

@@ -356,6 +356,7 @@ TABLE: dict[type, Entry] = {
     m.SysctlEvtchns: Entry(DOM0_ONLY, False, lambda h, c, x, now: listing.event_channels(h, x.first)),
     m.SysctlGrants: Entry(DOM0_ONLY, False, lambda h, c, x, now: listing.grants(h, x.first)),
     m.SysctlRings: Entry(DOM0_ONLY, False, lambda h, c, x, now: listing.rings(h, x.first)),
+    m.SysctlNetworks: Entry(DOM0_ONLY, False, lambda h, c, x, now: h.networks.backends()),
     m.SysctlPhysinfo: Entry(DOM0_ONLY, False, sysctl.physinfo),
     m.SysctlSandboxes: Entry(DOM0_ONLY, False, sysctl.list_sandboxes),
     m.SysctlQuotas: Entry(DOM0_ONLY, False, lambda h, c, x, now: usage.describe(h)),

@@ -42,6 +42,7 @@ def attach(h: Lives, dom: DomId, device: DeviceConfig) -> None:
         raise Refused(errno.ENOSPC, f"domain {domain.name} has {DEVICES_MAX} devices, which is the most")
     if backend is None or backend is domain:
         raise Refused(errno.EINVAL, f"{label} names {device.backend!r} as its backend, which is no other domain")
+    h.networks.check(domain.name, device, domain.config.devices, h.domains.values())
     if domain.life in ALIVE:
         _write(h, domain, device, backend.domid)
     domain.config = replace(domain.config, devices=[*domain.config.devices, device])
@@ -99,7 +100,7 @@ def _asked(h: Lives) -> Iterator[tuple[DomId, Domain, DeviceConfig, DomId]]:
 
 def _write(h: Lives, domain: Domain, device: DeviceConfig, backend: DomId) -> None:
     try:
-        devices.write_device(h.store, domain, device, backend)
+        h.write_device(domain, device, backend)
     except StoreError as error:
         _remove_directories(h.store, domain, device, backend)
         raise Refused(error.errno, f"{device.kind} {device.devid}: {error.text}") from None

@@ -23,6 +23,7 @@ from hvd.broker.grant_tables import GrantTables
 from hvd.broker.groups import Groups
 from hvd.broker.hardware import Hardware, NoHardware
 from hvd.broker.media import Media
+from hvd.broker.networks import Networks
 from hvd.broker.restarts import Action
 from hvd.broker.store import Store, StoreError
 from hvd.broker.tracing import Tracing
@@ -57,6 +58,7 @@ class Lives:
         *,
         wall_base_ns: int = 0,
         groups: Groups | None = None,
+        networks: Networks | None = None,
     ) -> None:
         """`wall_base_ns`: the wall clock at the host's time 0, for events."""
         self.secret = secret
@@ -72,6 +74,7 @@ class Lives:
         self.store_log = False
         """Whether requests to the store by socket or ring are logged: xenstore-control's `log on`."""
         self.groups = groups or Groups()
+        self.networks = networks or Networks()
         self.tracing = Tracing()
         self.events = EventLog(now_ns, wall_base_ns)
         self.faults = Faults()
@@ -185,6 +188,8 @@ class Lives:
         if config.service and not NAME.fullmatch(config.service):
             text = f"service = {config.service!r} is no name: 1 to 64 letters, digits and _.+-"
             raise Refused(errno.EINVAL, text)
+        for number, device in enumerate(config.devices):
+            self.networks.check(config.name, device, config.devices[:number], self.domains.values())
         sandboxes.check(config)
         for key in ("on_poweroff", "on_reboot", "on_crash", "on_watchdog"):
             if getattr(config, key) not in set(Action):
@@ -304,8 +309,12 @@ class Lives:
         devices.write_domain(self.store, domain)
         devices.write_console(self.store, domain, console_port)
         for device, backend in self.own_devices(domain):
-            devices.write_device(self.store, domain, device, backend)
+            self.write_device(domain, device, backend)
         self.collect_store_events()
+
+    def write_device(self, domain: Domain, device: DeviceConfig, backend: DomId) -> None:
+        """Its directories, where driver domain and domain find it: a vif's say what its network has for it."""
+        devices.write_device(self.store, domain, self.networks.joined(device), backend)
 
     def _end(self, domain: Domain) -> None:
         """Kill it, after its core is written if one is wanted; nothing more if that is under way."""

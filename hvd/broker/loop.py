@@ -22,6 +22,7 @@ from hvd.broker.ledger import Ledger
 from hvd.broker.listeners import Listeners
 from hvd.broker.lives import SIGKILL
 from hvd.broker.message_faults import MessageFault, Request
+from hvd.broker.networks import Networks
 from hvd.broker.poller import Poller
 from hvd.broker.recovery import Recovery
 from hvd.broker.sessions import Reply, Sessions, domain_session, store_session, toolstack_session
@@ -159,8 +160,9 @@ class Broker:
         boot = decode(BootConfig, msgpack.unpackb(inheritance.configuration), "configuration")
         policy, wall_base_ns = Xsm(boot.policy, enforcing=boot.enforcing), time.time_ns() - now
         hypervisor = Hypervisor(
-            os.urandom(32), now, xsm=policy, wall_base_ns=wall_base_ns, groups=Groups(boot.groups)
-        )
+            os.urandom(32), now, xsm=policy, wall_base_ns=wall_base_ns, groups=Groups(boot.groups),
+            networks=Networks(boot.networks),
+        )  # fmt: skip
         self._world.connect(hypervisor)
         self._world.listen_for_host()
         hypervisor.announce("booted", None, "")

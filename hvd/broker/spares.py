@@ -141,7 +141,7 @@ def _renew_store(lives: Lives, domain: Domain) -> None:
     devices.offer_again(lives.store, domain, lives.client_devices(domain))
     devices.renew_domain(lives.store, domain)
     for device, backend in lives.own_devices(domain):
-        devices.write_device(lives.store, domain, device, backend)
+        lives.write_device(domain, device, backend)
 
 
 def renew(lives: Lives, domain: Domain) -> None:

@@ -11,46 +11,19 @@ from hvd.toolstack.cli import inspect, reconfigure
 from hvd.toolstack.cluster import Cluster
 from hvd.toolstack.config.problems import ConfigError
 from hvd.transport.errors import HvdError
+from tests.process.stations import STATION
 
 pytestmark = pytest.mark.timeout(120)
 
-STATION = '''
-import sys
-AUTO_READY = False
-KIND = b"\\x88\\xb5"
-BROADCAST = b"\\xff" * 6
-
-def answer(vif):
-    """Send whatever comes back to whoever sent it."""
-    for packet in vif.receive_many():
-        vif.send(packet[6:12] + vif.mac + packet[12:])
-
-def main(guest):
-    if guest.args[0] == "answers":
-        for vif in [device for device in guest.devices()]:
-            vif.on_receive = lambda vif=vif: answer(vif)
-        guest.on_device(lambda vif, here: setattr(vif, "on_receive", (lambda: answer(vif)) if here else None))
-        guest.ready()
-        guest.run_forever()
-    vifs = guest.devices()
-    guest.on_device(lambda vif, here: vifs.append(vif) if here else vifs.remove(vif))
-    guest.ready()
-    number = 0
-    while True:
-        guest.sleep(0.005)
-        for vif in list(vifs):
-            number += 1
-            mark = number.to_bytes(4, "big")
-            vif.send((BROADCAST + vif.mac + KIND + mark).ljust(60, b"."))
-            back = vif.receive(0.05)
-            if back is not None:
-                print("answered", vif.name, "by", back[6:12].hex(":"), "up" if vif.link_up else "down", flush=True)
-'''
 CLUSTER = '''
 [[network]]
 name = "cabin"
 backend = "net"
 {network}
+
+[[network]]
+name = "other"
+backend = "net"
 
 [[domain]]
 name = "net"
@@ -63,14 +36,14 @@ restart_delay_ms = 1
 name = "web"
 kernel = "station.py"
 args = ["answers"]
-vif = ["mac=00:16:3e:00:00:02"]
+vif = ["bridge=cabin,mac=00:16:3e:00:00:02"]
 
 [[domain]]
 name = "ivi"
 kernel = "station.py"
 args = ["asks"]
 after = ["web"]
-vif = ["mac=00:16:3e:00:00:01"]
+vif = ["bridge=cabin,mac=00:16:3e:00:00:01"]
 '''
 
 
@@ -119,9 +92,9 @@ def test_either_guest_is_killed_and_packets_go_on(cluster):
 @pytest.mark.parametrize("cluster", ['rules = ["deny from=web to=ivi"]'], indirect=True)
 def test_what_a_rule_forbids_does_not_arrive_and_neither_does_it_by_a_vif_plugged_in_later(cluster, capsys):
     web = cluster.domain("web")
-    reconfigure.network_attach("web", ["bridge=cabin", "backend=net", "mac=00:16:3e:00:00:03"], as_json=False)
-    reconfigure.network_attach("ivi", ["bridge=other", "backend=net"], as_json=False)
-    reconfigure.network_attach("web", ["bridge=other", "backend=net", "mac=00:16:3e:00:00:04"], as_json=False)
+    reconfigure.network_attach("web", ["bridge=cabin", "mac=00:16:3e:00:00:03"], as_json=False)
+    reconfigure.network_attach("ivi", ["bridge=other"], as_json=False)
+    reconfigure.network_attach("web", ["bridge=other", "mac=00:16:3e:00:00:04"], as_json=False)
     wait_for(cluster, "answered vif1 by 00:16:3e:00:00:04", 3)  # of another network: nothing is forbidden there
     assert count(cluster, "answered vif0") == 0
     assert [device["devid"] for device in web.info().devices] == [0, 1, 2]
@@ -129,19 +102,19 @@ def test_what_a_rule_forbids_does_not_arrive_and_neither_does_it_by_a_vif_plugge
 
 def test_vifs_come_and_go_by_number_and_by_address_and_leave_nothing(cluster, capsys):
     wait_for(cluster, ANSWERED)
-    reconfigure.network_attach("ivi", ["bridge=cabin", "backend=net", "rate=10Mb/s"], as_json=False)
+    reconfigure.network_attach("ivi", ["bridge=cabin", "rate=10Mb/s"], as_json=False)
     wait_for(cluster, "answered vif1 by 00:16:3e:00:00:02", 3)
     inspect.network_list(["ivi"], as_json=False)
     out = capsys.readouterr().out
     mac = out.splitlines()[-1].split()[2]
     assert "/local/domain/1/backend/vif/3/1" in out and mac.startswith("00:16:3e:")
     with pytest.raises(HvdError, match="has the address"):
-        reconfigure.network_attach("web", ["bridge=cabin", "backend=net", f"mac={mac}"], as_json=False)
+        reconfigure.network_attach("web", ["bridge=cabin", f"mac={mac}"], as_json=False)
     facts = ("ports", "granted_pages", "mappings", "extents")
     with_it = {name: cluster.info()[name] for name in facts}
     reconfigure.network_detach("ivi", mac, force=False, as_json=False)
     assert [device["devid"] for device in cluster.domain("ivi").info().devices] == [0]
-    reconfigure.network_attach("ivi", ["bridge=cabin", "backend=net"], as_json=False)
+    reconfigure.network_attach("ivi", ["bridge=cabin"], as_json=False)
     wait_for(cluster, "answered vif1 by 00:16:3e:00:00:02", 3)
     assert {name: cluster.info()[name] for name in facts} == with_it
     with pytest.raises(ConfigError, match=r"which has 0 .*, 1 .*, found \"7\""):
@@ -156,8 +129,8 @@ def test_a_cable_that_is_out_carries_nothing_until_it_is_in_and_stays_out_over_a
         reconfigure.network_link("web", "0", "down", as_json=False)
         change()
         cluster.domain("net").wait_ready()
-        reconfigure.network_attach("ivi", ["bridge=other", "backend=net"], as_json=False)
-        reconfigure.network_attach("web", ["bridge=other", "backend=net"], as_json=False)
+        reconfigure.network_attach("ivi", ["bridge=other"], as_json=False)
+        reconfigure.network_attach("web", ["bridge=other"], as_json=False)
         wait_for(cluster, "answered vif1", 2)
         before = count(cluster, ANSWERED)
         wait_for(cluster, "answered vif1", 3)

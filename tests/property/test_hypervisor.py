@@ -20,12 +20,15 @@ from hvd.broker.domain import ALIVE, Life
 from hvd.broker.groups import Groups
 from hvd.broker.hardware import Hardware, NoHardware
 from hvd.broker.hypervisor import Hypervisor
+from hvd.broker.networks import Networks
 from hvd.broker.sessions import Sessions, domain_session
 from hvd.broker.state import State
+from hvd.broker.store import StoreError
 from hvd.broker.upcalls import UpcallQueue
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call, pack_request, unpack_request
 from hvd.transport.ids import DOM0, DomId, ExtentId, GrantRef, Handle, Port
+from hvd.transport.packed_rules import unpack_rules
 from hvd.transport.sandbox import LAYERS
 from hvd.transport.xsm import EVERY_SECURITY, EVERYTHING, LABELS, OPEN_POLICY, vector
 
@@ -34,6 +37,10 @@ ACTIONS = ["destroy", "restart", "rename-restart", "preserve", "coredump-restart
 GROUPS = [
     m.GroupConfig("inner", ["drv", "ivi"], strategy="rest_for_one", limit=1, escalate="parent"),
     m.GroupConfig("outer", ["inner", "ic"], strategy="one_for_all", limit=2),
+]
+NETWORKS = [
+    m.NetworkConfig("cabin", "drv", 9000, antispoof=True, allow_by_default=False, rules=["allow from=ivi"]),
+    m.NetworkConfig("lan", "Domain-0", 1500, antispoof=False, allow_by_default=True, rules=[]),
 ]
 PATHS = ["data/a", "data/a/b", "/local/domain/1/data", "/tool/x", "name", "no//path", "@releaseDomain"]
 TOOLSTACK = "t:aa"
@@ -85,6 +92,16 @@ def records(kind: Any) -> st.SearchStrategy[Any]:
     return st.builds(kind, **{field.name: values(hints[field.name]) for field in fields(kind)})
 
 
+VIFS = st.builds(
+    m.DeviceConfig,
+    kind=st.just("vif"),
+    devid=st.integers(0, 1),
+    backend=st.sampled_from(["drv", "Domain-0"]),
+    backend_keys=st.fixed_dictionaries(
+        {"bridge": st.sampled_from(["cabin", "lan", "lan", "none"])},
+        optional={"hvd-default": st.just("allow 0"), "hvd-rules0": st.just("allow"), "mac": st.just("0:16:3e:0:0:1")},
+    ),
+)
 CONFIGS = st.builds(
     m.DomainConfig,
     name=st.sampled_from(NAMES),
@@ -96,7 +113,7 @@ CONFIGS = st.builds(
     after=st.lists(st.sampled_from(NAMES), max_size=1),
     devices=st.lists(
         st.builds(m.DeviceConfig, kind=st.sampled_from(["vbd", "bad//kind"]), devid=st.integers(0, 1),
-                  backend=st.sampled_from(["Domain-0", "drv"])),
+                  backend=st.sampled_from(["Domain-0", "drv"])) | VIFS,
         max_size=2,
     ),
     paused=st.booleans(),
@@ -120,6 +137,8 @@ PERMS = st.lists(st.sampled_from(["n0", "n1", "r2", "b1", "w99", "x"]), min_size
 STORE_CALLS = [kind for kind in m.HYPERCALLS.values() if kind.__name__.startswith("Store")]
 SPECIAL: dict[type, st.SearchStrategy[Any]] = {
     m.DomctlCreate: st.builds(m.DomctlCreate, CONFIGS),
+    m.DomctlAttach: records(m.DomctlAttach) | st.builds(m.DomctlAttach, BY_ID[DomId], VIFS),
+    m.DomctlRename: records(m.DomctlRename) | st.builds(m.DomctlRename, BY_ID[DomId], st.sampled_from([*NAMES, "new"])),
     m.XsmLoad: st.builds(m.XsmLoad, POLICIES | st.just(OPEN_POLICY) | records(m.Policy)),
     m.StoreSetPerms: st.builds(m.StoreSetPerms, st.sampled_from([0, 1]), st.sampled_from(PATHS), PERMS),
     m.SetTimer: st.builds(m.SetTimer, st.sampled_from([0, 10**6, 10**9])),
@@ -185,7 +204,7 @@ class Replay(RuleBasedStateMachine):
         self.now = 1
         self.sequences: dict[str, int] = {}
         self.pid = 100
-        hypervisor = Hypervisor(b"secret", 0, self.hardware, groups=Groups(GROUPS))
+        hypervisor = Hypervisor(b"secret", 0, self.hardware, groups=Groups(GROUPS), networks=Networks(NETWORKS))
         hypervisor.create(m.DomainConfig("Domain-0", "hvd:dom0"), 0)
         self.state = State(hypervisor, Sessions())
         self.records = [self.state.snapshot()]
@@ -235,6 +254,10 @@ class Replay(RuleBasedStateMachine):
     @rule(config=CONFIGS)
     def a_domain_is_created(self, config: m.DomainConfig) -> None:
         self.hypercall(DOM0, TOOLSTACK, m.DomctlCreate(config))
+
+    @rule(number=GUESTS, vif=VIFS)
+    def a_vif_is_attached(self, number: int, vif: m.DeviceConfig) -> None:
+        self.hypercall(DOM0, TOOLSTACK, m.DomctlAttach(self.domain(number).domid, vif))
 
     @rule(ready=st.booleans())
     def processes_start(self, ready: bool) -> None:
@@ -299,6 +322,31 @@ class Replay(RuleBasedStateMachine):
             assert len(members) == len(set(members))
             assert all(hypervisor.domains[domid].serves for domid in members)
             assert service.active is not None or not service.standing
+
+    @invariant()
+    def every_vif_stands_under_the_rules_of_its_network(self) -> None:
+        """Where a driver domain finds it, whatever its domain was created with, attached, renamed or restarted as."""
+        rules = {config.name: (config.rules, config.allow_by_default) for config in NETWORKS}
+        for path in self.vifs():
+            keys = {name: self.read(f"{path}/{name}") for name in self.names(path)}
+            if "bridge" in keys:  # else what is left of it when it was removed by whoever may
+                assert unpack_rules(keys) == rules[keys["bridge"]]
+
+    def vifs(self) -> list[str]:
+        """Directories that backends of vifs find."""
+        found = [f"/local/domain/{dom}/backend/vif" for dom in self.state.hypervisor.domains]
+        for _ in range(2):
+            found = [f"{path}/{name}" for path in found for name in self.names(path)]
+        return found
+
+    def names(self, path: str) -> list[str]:
+        try:
+            return self.state.hypervisor.store.directory(DOM0, 0, path)
+        except StoreError:
+            return []
+
+    def read(self, path: str) -> str:
+        return self.state.hypervisor.store.read(DOM0, 0, path).decode()
 
     @rule(number=GUESTS, stale=st.booleans(), notice=st.sampled_from([[], [11, 1, 4096, 8192]]))
     def a_domain_faults(self, number: int, stale: bool, notice: list[int]) -> None:

@@ -9,7 +9,7 @@ Backend keys    feature-rx-copy feature-rx-notify feature-sg feature-gso-tcpv4 f
                 feature-ipv6-csum-offload feature-split-event-channels feature-multicast-control
                 feature-dynamic-multicast-control (0) multi-queue-max-queues carrier (0: the link is down)
     from the toolstack  mac bridge rate (bytes,microseconds) mtu ip vifname script handle type; hvd's own: hvd-vlan
-                hvd-trunk hvd-guard hvd-default hvd-rules%u (see domains/net/settings.py) hvd-link (down)
+                hvd-trunk hvd-guard hvd-link (down), and its network's hvd-default hvd-rules%u (domains/net/settings.py)
 Frontend keys   tx-ring-ref rx-ring-ref, event-channel | event-channel-tx event-channel-rx; with more than one queue
                 these below queue-%u/, and multi-queue-num-queues; request-rx-copy feature-rx-notify feature-sg
                 feature-gso-tcpv4 feature-gso-tcpv6 feature-no-csum-offload feature-ipv6-csum-offload

@@ -6,7 +6,7 @@ from hvd.toolstack.attacks.arena import DEADLINE_S, Arena, harm, harmless
 from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
 from hvd.toolstack.attacks.pairs import NAIVE, on_ring
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
-from hvd.transport.net_rules import pack_rules
+from hvd.transport.packed_rules import pack_rules
 
 FOREVER = RestartPolicy(limit=0)
 DENIED = pack_rules(["deny ether=0x88b6"], allow_by_default=True)

@@ -10,7 +10,7 @@ from hvd.toolstack.bench.measured import MeasuredDomain
 from hvd.toolstack.bench.run import ROUNDS, Run
 from hvd.toolstack.cluster import Cluster
 from hvd.transport.messages import DeviceConfig
-from hvd.transport.net_rules import pack_rules
+from hvd.transport.packed_rules import pack_rules
 
 SWITCH, SENDER, RECEIVER = "bench-switch", "bench-sender", "bench-receiver"
 DEADLINE_S = 60.0

@@ -38,9 +38,9 @@ def create(
     with Cluster.attach() as cluster:
         running = {info.name: info.driver_domain for info in cluster.infos().values() if info.domid}
         if file is None:
-            configs = [domain_from_options(options, Path.cwd(), running)]
+            configs = [domain_from_options(options, Path.cwd(), running, cluster.networks())]
         else:
-            configs = _from_file(file, running, options, settings)
+            configs = _from_file(file, running, cluster.networks(), options, settings)
         domains = [
             cluster.create(replace(config, paused=paused, sandbox_require=[*config.sandbox_require, *layers]))
             for config in configs
@@ -54,14 +54,14 @@ def create(
 
 
 def _from_file(
-    file: Path, running: dict[str, bool], options: dict[str, object], settings: list[str]
+    file: Path, running: dict[str, bool], networks: dict[str, str], options: dict[str, object], settings: list[str]
 ) -> list[DomainConfig]:
     if file.suffix != SUFFIX:
-        domain = load_xl_cfg(file, running, options, settings)
+        domain = load_xl_cfg(file, running, networks, options, settings)
         for warning in domain.warnings:
             print_warning(warning)
         return [domain.config]
-    config = load(file, running)
+    config = load(file, running, networks=networks)
     if config.dom0 != ClusterConfig().dom0:
         expected = "domains to add to a cluster that is running"
         raise ConfigError([Problem(str(file), "dom0", expected, "what dom0 is to be", "use `hvd up` to start it so")])
@@ -70,9 +70,10 @@ def _from_file(
         hint = "use `hvd loadpolicy` and `hvd setenforce`"
         expected = "domains to add to a cluster that is running"
         raise ConfigError([Problem(str(file), key, expected, "what the security policy is to be", hint)])
-    if config.groups:
-        expected = "domains to add to a cluster that is running"
-        raise ConfigError([Problem(str(file), "group", expected, "a group", "groups are made by `hvd up`")])
+    for key, found in (("group", config.groups), ("network", config.networks)):
+        if found:
+            expected = "domains to add to a cluster that is running"
+            raise ConfigError([Problem(str(file), key, expected, f"a {key}", f"{key}s are made by `hvd up`")])
     return [config.domain(name) for name in config.start_order]
 
 

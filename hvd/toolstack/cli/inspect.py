@@ -98,18 +98,6 @@ def _nic(cluster: Cluster, domid: int, devid: int, backend: int) -> xl_tables.Ni
     return xl_tables.Nic(devid, backend, mac, state, port, tx, rx, path)
 
 
-def vifs_of(cluster: Cluster, backend: str) -> list[dict[str, str]]:
-    """The keys of every vif that a domain serves."""
-    infos = cluster.infos()
-    numbers = {info.name: int(info.domid) for info in infos.values()}
-    return [
-        _read_all(cluster, f"/local/domain/{numbers[backend]}/backend/vif/{domid}/{device['devid']}")
-        for domid, info in infos.items()
-        for device in info.devices
-        if device["kind"] == "vif" and device["backend"] == backend and backend in numbers
-    ]
-
-
 def _disks(cluster: Cluster, info: DomainInfo, infos: Sequence[DomainInfo] | Any) -> list[xl_tables.Disk]:
     numbers = {other.name: int(other.domid) for other in infos}
     return [

@@ -8,21 +8,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hvd.toolstack.cli.inspect import nics_of, vifs_of
+from hvd.toolstack.cli.inspect import nics_of
 from hvd.toolstack.cli.output import print_json, print_line, print_warning
 from hvd.toolstack.cli.xl_tables import Nic
 from hvd.toolstack.cluster import Cluster, Domain
 from hvd.toolstack.cluster.errors import ClusterError
 from hvd.toolstack.config.disks import Disk, read_disk
+from hvd.toolstack.config.networks import Backends
 from hvd.toolstack.config.problems import ConfigError, Problem, Report, shown
 from hvd.toolstack.config.vdev import SYNTAX, device_number
 from hvd.toolstack.config.vifs import Owner, read_vif
 from hvd.toolstack.config.xl_file import load_xl_cfg
 from hvd.transport import messages as m
-from hvd.transport.errors import HvdError
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.kernels import is_program
-from hvd.transport.net_rules import DEFAULT_KEY, RULES_KEY
 from hvd.transport.protocols.net import LINK_KEY
 
 DEVID_MAX = 2**32 - 1
@@ -59,7 +58,7 @@ def config_update(name: str, file: Path, *, as_json: bool) -> None:
     with Cluster.attach() as cluster:
         domain = cluster.domain(name)
         running = {info.name: info.driver_domain for info in cluster.infos().values() if info.domid != domain.domid}
-        loaded = load_xl_cfg(file, running, {"name": domain.name})
+        loaded = load_xl_cfg(file, running, cluster.networks(), {"name": domain.name})
         for warning in loaded.warnings:
             print_warning(warning)
         domain.set_config(replace(loaded.config, uuid=loaded.config.uuid or domain.info().uuid))
@@ -100,7 +99,7 @@ def block_detach(name: str, vdev: str, *, force: bool, as_json: bool) -> None:
 
 
 def network_attach(name: str, spec: Sequence[str], *, as_json: bool) -> None:
-    """One more vif for a domain that runs; what it does not say is as its network's other vifs have it."""
+    """One more vif for a domain that runs; what it does not say is as its network has it."""
     with Cluster.attach() as cluster:
         domain = cluster.domain(name)
         if is_program(domain.info().kernel):
@@ -108,28 +107,17 @@ def network_attach(name: str, spec: Sequence[str], *, as_json: bool) -> None:
                                "say the vif in its configuration")  # fmt: skip
         taken = {device["devid"] for device in domain.info().devices if device["kind"] == "vif"}
         free = next(devid for devid in itertools.count() if devid not in taken)
-        config = _joining(cluster, _vif(",".join(spec), domain.name, free))
+        config = _vif(",".join(spec), Owner(domain.name, free), cluster.networks())
         domain.attach(config)
     _say(f"attached vif {config.devid} to", domain, as_json=as_json, devid=config.devid, mac=config.backend_keys["mac"])
 
 
-def _vif(line: str, owner: str, devid: int) -> m.DeviceConfig:
+def _vif(line: str, owner: Owner, networks: Backends) -> m.DeviceConfig:
     report = Report("command line", "")
-    vif = read_vif(report, ("VIF",), line, Owner(owner, devid), {})
+    vif = read_vif(report, ("VIF",), line, owner, networks)
     report.raise_if_wrong()
     assert vif is not None  # else something was wrong
     return vif.config
-
-
-def _joining(cluster: Cluster, config: m.DeviceConfig) -> m.DeviceConfig:
-    """The vif under the rules of its network, if that has any vif; HvdError if its address is taken there."""
-    others = [keys for keys in vifs_of(cluster, config.backend) if keys.get("bridge") == config.backend_keys["bridge"]]
-    if any(keys.get("mac") == config.backend_keys["mac"] for keys in others):
-        raise HvdError(f"another vif of network {config.backend_keys['bridge']} has the address "
-                       f"{config.backend_keys['mac']}: give this one mac=")  # fmt: skip
-    theirs = others[0] if others else {}
-    rules = {key: value for key, value in theirs.items() if key.startswith((RULES_KEY, DEFAULT_KEY))}
-    return replace(config, backend_keys=config.backend_keys | rules)
 
 
 def network_detach(name: str, which: str, *, force: bool, as_json: bool) -> None:

@@ -30,7 +30,7 @@ def plan_of(config: ClusterConfig, require: Sequence[str] = ()) -> BootPlan:
         replace(domain, sandbox_require=[*dict.fromkeys([*domain.sandbox_require, *require])])
         for domain in (config.dom0, *(config.domain(name) for name in config.start_order))
     ]
-    boot = BootConfig(config.policy, config.enforcing, ordered, list(config.groups))
+    boot = BootConfig(config.policy, config.enforcing, ordered, list(config.groups), list(config.networks))
     return BootPlan(config.name, msgpack.packb(encode(boot)), _held_back(config))
 
 
@@ -64,7 +64,7 @@ def plan_from_domains(
     dom0 = replace(given_dom0[0], name=DOM0_NAME) if given_dom0 else ClusterConfig().dom0
     configs = tuple(draft.config for draft in guests)
     order, kept = start_order(guests, supervised), tuple(group.config for group in supervised)
-    return plan_of(ClusterConfig(name, None, dom0, configs, order, kept, policy), require)
+    return plan_of(ClusterConfig(name, None, dom0, configs, order, kept, policy=policy), require)
 
 
 def _draft(config: DomainConfig, index: int, kernels: Kernels, report: Report) -> Draft:

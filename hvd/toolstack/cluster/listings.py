@@ -21,6 +21,10 @@ class Listings(ABC):
         """The machine: cpus, memory, uptime, counts of what is in use, pids of broker and machine."""
         return dict(self.call(m.SysctlPhysinfo()))
 
+    def networks(self) -> dict[str, str]:
+        """The cluster's networks, by name: the domain whose switch each is in. Empty: a vif may name any."""
+        return dict(self.call(m.SysctlNetworks()))
+
     def quotas(self) -> list[dict[str, Any]]:
         """What each domain has of what it may have: {domid, name, quotas}, the last {name: [in use, at most]}."""
         return list(self.call(m.SysctlQuotas()))

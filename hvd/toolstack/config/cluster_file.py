@@ -10,13 +10,13 @@ from hvd.toolstack.config.domains import DOM0_KERNEL, Draft, read_dom0, read_dom
 from hvd.toolstack.config.groups import read_group
 from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.names import DOM0_NAME, name_from
-from hvd.toolstack.config.networks import read_networks
+from hvd.toolstack.config.networks import Backends, read_networks
 from hvd.toolstack.config.policy_file import expected_policy, path_of, read_policy, shipped
 from hvd.toolstack.config.problems import Place, Report, nearest, shown
 from hvd.toolstack.config.relations import Running, check_relations, start_order
 from hvd.toolstack.config.table import Table, table_in
 from hvd.transport.limits import DOMAINS_MAX, MESSAGE_BYTES_MAX
-from hvd.transport.messages import DomainConfig, GroupConfig, Policy
+from hvd.transport.messages import DomainConfig, GroupConfig, NetworkConfig, Policy
 from hvd.transport.xsm import OPEN_POLICY
 
 MODES = ("enforcing", "permissive")
@@ -37,6 +37,7 @@ class ClusterConfig:
     start_order: tuple[str, ...] = ()
     """Their names, each behind the domains it comes `after`, those that host its backends, and earlier members."""
     groups: tuple[GroupConfig, ...] = ()
+    networks: tuple[NetworkConfig, ...] = ()
     policy: Policy = OPEN_POLICY
     enforcing: bool = True
 
@@ -49,22 +50,28 @@ class ClusterConfig:
 
 
 def load(
-    path: str | os.PathLike[str], running: Running | None = None, policy: Policy | None = None
+    path: str | os.PathLike[str],
+    running: Running | None = None,
+    policy: Policy | None = None,
+    networks: Backends | None = None,
 ) -> ClusterConfig:
     """The cluster described by the file at `path`; ConfigError names everything that is wrong with it.
 
     Kernels and images are found from the file's own directory, and looked at but not run or changed. With `running` the
-    domains are to join those, and may name them. `policy` stands in the place of the one that the file names.
+    domains are to join those, and may name them, as their vifs may `networks`. `policy` stands in the place of the one
+    that the file names.
     """
     text = text_of(path)
     report = Report(os.fspath(path), text)
     file = Path(path).absolute()
-    config = _read(Table(report, (), document_of(path, text)), file, running, policy)
+    config = _read(Table(report, (), document_of(path, text)), file, running, policy, networks or {})
     report.raise_if_wrong()
     return config
 
 
-def _read(root: Table, file: Path, running: Running | None, override: Policy | None) -> ClusterConfig:
+def _read(
+    root: Table, file: Path, running: Running | None, override: Policy | None, joined: Backends
+) -> ClusterConfig:
     kernels = Kernels(file.parent)
     cluster = _subtable(root, "cluster")
     name = cluster.name("name") if cluster and "name" in cluster.rest() else name_from(file)
@@ -74,7 +81,8 @@ def _read(root: Table, file: Path, running: Running | None, override: Policy | N
     dom0 = _subtable(root, "dom0")
     dom0_config = read_dom0(dom0 or Table(root.report, dom0_place, {}), kernels, file.parent)
     networks = read_networks(root)
-    drafts = [read_domain(table, kernels, file.parent, networks) for table in root.tables("domain", "domain")]
+    backends = {**joined, **{name: network.config.backend for name, network in networks.items()}}
+    drafts = [read_domain(table, kernels, file.parent, backends) for table in root.tables("domain", "domain")]
     groups = [read_group(table) for table in root.tables("group", "group")]
     policy = _policy(root, file.parent, override)
     mode = root.choice("flask", "enforcing", MODES)
@@ -86,7 +94,8 @@ def _read(root: Table, file: Path, running: Running | None, override: Policy | N
     root.report.raise_if_wrong()
     domains = tuple(draft.config for draft in drafts)
     order, supervised = start_order(drafts, groups), tuple(group.config for group in groups)
-    return ClusterConfig(name, file, dom0_config, domains, order, supervised, policy, mode == "enforcing")
+    made = tuple(network.config for network in networks.values())
+    return ClusterConfig(name, file, dom0_config, domains, order, supervised, made, policy, mode == "enforcing")
 
 
 def _subtable(root: Table, key: str) -> Table | None:

@@ -2,14 +2,13 @@
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from hvd.toolstack.config.disks import Disk, read_disk
 from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES, NAME_BYTES_MAX, NAME_SYNTAX, full_name, is_name
-from hvd.toolstack.config.networks import Network
+from hvd.toolstack.config.networks import Backends
 from hvd.toolstack.config.policy_file import LABEL_SYNTAX, is_label
 from hvd.toolstack.config.problems import Place, shown
 from hvd.toolstack.config.sandboxes import read_sandbox
@@ -69,7 +68,7 @@ def read_dom0(table: Table, kernels: Kernels, directory: Path) -> DomainConfig:
 
 
 def read_domain(
-    table: Table, kernels: Kernels, directory: Path, networks: Mapping[str, Network] | None = None
+    table: Table, kernels: Kernels, directory: Path, networks: Backends
 ) -> Draft:
     """One `[[domain]]`; whatever is wrong in it is reported and replaced by something that can be read on.
 
@@ -83,7 +82,7 @@ def read_domain(
     after = [(table.at("after", index), full_name(other)) for index, other in enumerate(table.texts("after", "names"))]
     kernel = _kernel(table, kernels, None)
     disks = _disks(table, directory)
-    vifs = _vifs(table, name, networks or {}, program=is_program(kernel))
+    vifs = _vifs(table, name, networks, program=is_program(kernel))
     own = [(disk.place, disk.config) for disk in disks] + [(vif.place, vif.config) for vif in vifs]
     devices = own + _devices(table)
     default = DomainConfig("", "")
@@ -246,7 +245,7 @@ def _disks(table: Table, directory: Path) -> list[Disk]:
     return [disk for disk in found if disk is not None]
 
 
-def _vifs(table: Table, owner: str, networks: Mapping[str, Network], *, program: bool) -> list[Vif]:
+def _vifs(table: Table, owner: str, networks: Backends, *, program: bool) -> list[Vif]:
     """A list of lines as xl's, or `[[domain.vif]]`."""
     found = [
         read_vif(table.report, table.at("vif", index), item, Owner(owner, index, program), networks)

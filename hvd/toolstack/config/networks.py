@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from hvd.toolstack.config.names import DOM0_NAME, full_name
 from hvd.toolstack.config.problems import Place, shown
 from hvd.toolstack.config.table import Table, text_in
-from hvd.transport.net_rules import RULE_BYTES_MAX, RULES_MAX, BadRule, Rule, pack_rules, parse_rule
+from hvd.transport.limits import NETWORKS_MAX
+from hvd.transport.messages import NetworkConfig
+from hvd.transport.net_rules import RULE_BYTES_MAX, RULES_MAX, BadRule, Rule, parse_rule
+from hvd.transport.packed_rules import RULES_BYTES_MAX
 from hvd.transport.protocols.net import MTU, MTU_MAX, MTU_MIN
+
+Backends = Mapping[str, str]
+"""The networks that vifs may be of, by name: the domain whose switch each is in."""
 
 
 class Network(NamedTuple):
     """A network as read."""
 
     place: Place
-    name: str
-    backend: str
-    """The domain whose switch it is in."""
-    mtu: int
-    antispoof: bool
+    config: NetworkConfig
     rules: list[tuple[Place, Rule]]
-    keys: dict[str, str]
-    """What its vifs' backends are told of its rules; nothing, if it has none and lets everything pass."""
 
 
 def read_network(table: Table) -> Network:
@@ -35,18 +36,21 @@ def read_network(table: Table) -> Network:
     allow = table.choice("default", "allow", ("allow", "deny")) == "allow"
     lines, rules = _rules(table)
     table.finish()
-    keys = {} if allow and not lines else pack_rules(lines, allow_by_default=allow)
-    return Network(table.place, name, backend, mtu, antispoof, rules, keys)
+    return Network(table.place, NetworkConfig(name, backend, mtu, antispoof, allow, lines), rules)
 
 
 def read_networks(root: Table) -> dict[str, Network]:
     """Every network of a cluster file by its name."""
     networks: dict[str, Network] = {}
-    for network in (read_network(table) for table in root.tables("network", "network")):
-        if network.name in networks:
-            found = f"{shown(network.name)}, the name of {root.report.spell(networks[network.name].place)}"
+    tables = root.tables("network", "network")
+    if len(tables) > NETWORKS_MAX:
+        root.report.wrong(root.at("network"), f"at most {NETWORKS_MAX} networks", str(len(tables)))
+    for network in map(read_network, tables):
+        name = network.config.name
+        if name in networks:
+            found = f"{shown(name)}, the name of {root.report.spell(networks[name].place)}"
             root.report.wrong((*network.place, "name"), "a name of its own", found)
-        networks[network.name] = network
+        networks[name] = network
     return networks
 
 
@@ -65,4 +69,7 @@ def _rules(table: Table) -> tuple[list[str], list[tuple[Place, Rule]]]:
             table.report.wrong(place, "a rule of a network", str(error))
     if len(rules) > RULES_MAX:
         table.report.wrong(table.at("rules"), f"at most {RULES_MAX} rules", str(len(rules)))
+    size = sum(len(line.encode()) for line in lines)
+    if size > RULES_BYTES_MAX:
+        table.report.wrong(table.at("rules"), f"rules of at most {RULES_BYTES_MAX} bytes in all", str(size))
     return lines, rules

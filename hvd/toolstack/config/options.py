@@ -4,19 +4,22 @@ from pathlib import Path
 
 from hvd.toolstack.config.domains import read_domain
 from hvd.toolstack.config.kernels import Kernels
+from hvd.toolstack.config.networks import Backends
 from hvd.toolstack.config.problems import Report
 from hvd.toolstack.config.relations import Running, check_relations
 from hvd.toolstack.config.table import Table
 from hvd.transport.messages import DomainConfig
 
 
-def domain_from_options(options: dict[str, object], directory: Path, running: Running) -> DomainConfig:
-    """A domain that is to join `running`; the keys are a `[[domain]]`'s. ConfigError names everything that is wrong.
+def domain_from_options(
+    options: dict[str, object], directory: Path, running: Running, networks: Backends
+) -> DomainConfig:
+    """A domain that is to join `running`, its vifs `networks`; the keys are a `[[domain]]`'s.
 
-    Relative paths are meant from `directory`.
+    ConfigError names everything that is wrong. Relative paths are meant from `directory`.
     """
     report = Report("command line", "")
-    draft = read_domain(Table(report, (), options), Kernels(directory), directory)
+    draft = read_domain(Table(report, (), options), Kernels(directory), directory, networks)
     check_relations(report, [draft], running)
     report.raise_if_wrong()
     return draft.config

@@ -125,14 +125,14 @@ def _check_addresses(report: Report, vifs: list[Vif]) -> None:
 
 def _check_network(report: Report, network: Network, by_name: dict[str, Draft], running: Running) -> None:
     """Its switch is in a driver domain, and its rules name domains that there are."""
-    known = [DOM0_NAME, *by_name, *running]
-    for place, name in [((*network.place, "backend"), network.backend), *_named_in(network)]:
+    known, backend = [DOM0_NAME, *by_name, *running], network.config.backend
+    for place, name in [((*network.place, "backend"), backend), *_named_in(network)]:
         if name not in known:
             report.wrong(place, "the name of a domain", shown(name), nearest(name, known))
-    host = by_name.get(network.backend)
+    host = by_name.get(backend)
     if host and not host.config.driver_domain:
         hint = f"give {report.spell(host.place)} driver_domain = true"
-        report.wrong((*network.place, "backend"), "a driver domain", f"{shown(network.backend)}, which is none", hint)
+        report.wrong((*network.place, "backend"), "a driver domain", f"{shown(backend)}, which is none", hint)
 
 
 def _named_in(network: Network) -> list[tuple[Place, str]]:

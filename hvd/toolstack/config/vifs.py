@@ -2,17 +2,16 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
 
 from hvd.toolstack.config.names import DOM0_NAME, full_name
-from hvd.toolstack.config.networks import Network
+from hvd.toolstack.config.networks import Backends
 from hvd.toolstack.config.problems import Place, Report, nearest, shown
 from hvd.toolstack.config.table import Table, text_in
 from hvd.transport.limits import TEXT_BYTES_MAX
 from hvd.transport.messages import DeviceConfig
-from hvd.transport.protocols.net import BRIDGE, MTU, MTU_MAX, MTU_MIN, QUEUES_MAX, XEN_PREFIX, parse_mac, spell_mac
+from hvd.transport.protocols.net import BRIDGE, MTU_MAX, MTU_MIN, QUEUES_MAX, XEN_PREFIX, parse_mac, spell_mac
 
 VLAN_MAX = 4094
 DEVID_MAX = 1023
@@ -50,9 +49,12 @@ class Owner(NamedTuple):
 
 
 def read_vif(
-    report: Report, place: Place, untrusted: object, owner: Owner, networks: Mapping[str, Network]
+    report: Report, place: Place, untrusted: object, owner: Owner, networks: Backends
 ) -> Vif | None:
-    """One vif of a domain; None if it cannot be told what is meant. Without `networks` every bridge is one."""
+    """One vif of a domain; None if it cannot be told what is meant. Without `networks` every bridge is one.
+
+    What it does not say is its network's, of which the hypervisor knows more than the name (hvd/broker/networks.py).
+    """
     if isinstance(untrusted, dict):
         table = Table(report, place, untrusted)
     elif isinstance(untrusted, str) and (not untrusted or text_in(report, place, untrusted, TEXT_BYTES_MAX)):
@@ -63,22 +65,20 @@ def read_vif(
         return None
     devid = table.whole("devid", owner.number, 0, DEVID_MAX)
     bridge, vlans = _bridge(table, networks)
-    network = networks.get(bridge)
-    backend = full_name(table.text("backend", network.backend if network else DOM0_NAME))
-    if network and backend != network.backend:
-        table.report.wrong(table.at("backend"), f"{network.backend}, which has the network {bridge}", shown(backend))
-    mac, mtu = _mac(table, owner.name, devid), _mtu(table, network)
+    switch = networks.get(bridge, DOM0_NAME)
+    backend = full_name(table.text("backend", switch))
+    if bridge in networks and backend != switch:
+        table.report.wrong(table.at("backend"), f"{switch}, which has the network {bridge}", shown(backend))
+    mac, mtu, guard = _mac(table, owner.name, devid), _mtu(table), _guard(table)
     queues = table.whole("queues", 1, 1, 1 if owner.program else QUEUES_MAX)
-    guard = table.flag("antispoof", default=network.antispoof if network else True)
     offload, addresses = table.flag("offload", default=owner.program), _ips(table)
     backend_keys = {
-        "mac": mac, "bridge": bridge, "handle": str(devid), "mtu": str(mtu), **vlans, **_rate(table), **addresses,
-        **({} if guard else {"hvd-guard": "0"}), **(network.keys if network else {}),
+        "mac": mac, "bridge": bridge, "handle": str(devid), **mtu, **vlans, **_rate(table), **addresses, **guard,
         **{key: text for key in WRITTEN_DOWN if (text := table.text(key, ""))},
     }  # fmt: skip
     table.finish()
     front = {
-        "mac": mac, "mtu": str(mtu), **({"hvd-queues": str(queues)} if queues > 1 else {}),
+        "mac": mac, **mtu, **({"hvd-queues": str(queues)} if queues > 1 else {}),
         **({"hvd-offload": "1"} if offload else {}), **addresses,
     }  # fmt: skip
     return Vif(place, DeviceConfig("vif", devid, backend, backend_keys, front))
@@ -104,7 +104,7 @@ def _as_meant(key: str, value: str) -> object:
     return value in ("1", "true") if key in ("antispoof", "offload") and value in ("0", "1", "true", "false") else value
 
 
-def _bridge(table: Table, networks: Mapping[str, Network]) -> tuple[str, dict[str, str]]:
+def _bridge(table: Table, networks: Backends) -> tuple[str, dict[str, str]]:
     """The network's name, and the VLANs behind it: NAME[.VLAN][:VLAN...], those with colons tagged."""
     text = table.text("bridge", next(iter(networks)) if len(networks) == 1 else BRIDGE)
     found = _BRIDGE.fullmatch(text)
@@ -115,7 +115,7 @@ def _bridge(table: Table, networks: Mapping[str, Network]) -> tuple[str, dict[st
         return BRIDGE, {}
     name = found[1]
     if networks and name not in networks:
-        expected = "a [[network]] of this file"
+        expected = f"a network of the cluster ({', '.join(networks)})"
         table.report.wrong(table.at("bridge"), expected, shown(name), nearest(name, sorted(networks)))
     keys = {"hvd-vlan": found[2]} if found[2] else {}
     return name, keys | ({"hvd-trunk": ":".join(map(str, vlans))} if vlans else {})
@@ -134,8 +134,14 @@ def _mac(table: Table, owner: str, devid: int) -> str:
         return text
 
 
-def _mtu(table: Table, network: Network | None) -> int:
-    return table.whole("mtu", network.mtu if network else MTU, MTU_MIN, MTU_MAX)
+def _mtu(table: Table) -> dict[str, str]:
+    mtu = table.whole("mtu", 0, MTU_MIN, MTU_MAX)
+    return {"mtu": str(mtu)} if mtu else {}
+
+
+def _guard(table: Table) -> dict[str, str]:
+    said = table.take("antispoof") is not None
+    return {"hvd-guard": str(int(table.flag("antispoof", default=True)))} if said else {}
 
 
 def _rate(table: Table) -> dict[str, str]:

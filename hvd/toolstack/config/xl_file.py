@@ -15,6 +15,7 @@ from typing import NamedTuple
 from hvd.toolstack.config.document import text_of
 from hvd.toolstack.config.domains import read_domain
 from hvd.toolstack.config.kernels import Kernels
+from hvd.toolstack.config.networks import Backends
 from hvd.toolstack.config.problems import ConfigError, Problem, Report, nearest, shown
 from hvd.toolstack.config.relations import Running, check_relations
 from hvd.toolstack.config.table import XL_KEYS_NOT_HERE, Table
@@ -46,12 +47,12 @@ class XlDomain(NamedTuple):
 
 
 def load_xl_cfg(
-    path: Path, running: Running, given: Mapping[str, object], settings: Sequence[str] = ()
+    path: Path, running: Running, networks: Backends, given: Mapping[str, object], settings: Sequence[str] = ()
 ) -> XlDomain:
     """The domain that an xl.cfg describes; what is `given` stands in the file's place. ConfigError names every mistake.
 
-    `settings` are more lines in the file's syntax, read behind it. Kernels and images are found from the current
-    directory, as by xl.
+    It is to join `running`, its vifs `networks`. `settings` are more lines in the file's syntax, read behind it.
+    Kernels and images are found from the current directory, as by xl.
     """
     text, more = text_of(path), "\n".join(settings)
     document, extra = _parsed(str(path), text), _parsed("command line", more)
@@ -59,7 +60,7 @@ def load_xl_cfg(
     report, said = Report(str(path), text, lines), Report("command line", more, extra.lines)
     values = {**DEFAULTS, **_known(report, document), **_known(said, extra), **given}
     said.raise_if_wrong()
-    draft = read_domain(Table(report, (), values), Kernels(Path.cwd()), Path.cwd())
+    draft = read_domain(Table(report, (), values), Kernels(Path.cwd()), Path.cwd(), networks)
     check_relations(report, [draft], running)
     if wrong := report.problems():
         raise ConfigError(map(partial(_where_it_stands, set(extra.values)), wrong))

@@ -16,7 +16,7 @@ FILE = FileInMemory("guest.cfg")
 def play(data: bytes) -> None:
     _syntax(data.decode(errors="ignore"))
     try:
-        domain = load_xl_cfg(FILE.hold(data), {}, {})
+        domain = load_xl_cfg(FILE.hold(data), {}, {}, {})
     except ConfigError as error:
         assert error.problems
         for problem in error.problems:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from hvd.broker.groups import Groups
 from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import Hypervisor
+from hvd.broker.networks import Networks
 from hvd.transport.ids import DOMID_XEN, DomId
-from hvd.transport.messages import DomainConfig, GroupConfig
+from hvd.transport.messages import DomainConfig, GroupConfig, NetworkConfig
 
 FALLIBLE = {
     "create_channel": "channel",
@@ -64,10 +66,12 @@ class RecordingHardware(NoHardware):
 class Board:
     """A hypervisor with its recording world, and the steps of domains' lives in short words. The clock is `now`."""
 
-    def __init__(self, *groups: GroupConfig) -> None:
+    def __init__(self, *groups: GroupConfig, networks: Sequence[NetworkConfig] = ()) -> None:
         self.hardware = RecordingHardware()
         self.now = 1_000_000_000
-        self.h = Hypervisor(b"secret", self.now, self.hardware, groups=Groups(groups))
+        self.h = Hypervisor(
+            b"secret", self.now, self.hardware, groups=Groups(groups), networks=Networks(networks)
+        )
         self.pids = 100
 
     def create(self, name: str, **fields: Any) -> DomId:

@@ -6,11 +6,14 @@ import pytest
 
 from hvd.toolstack.config.problems import Report
 from hvd.toolstack.config.vifs import Owner, read_vif, vif_line
-from hvd.transport.net_rules import unpack_rules
+from hvd.transport.limits import NETWORKS_MAX
+from hvd.transport.messages import NetworkConfig
 from hvd.transport.protocols.net import parse_mac
 
 GUEST = '[[domain]]\nname = "ivi"\nkernel = "guest.py"\n'
 SWITCH = '[[domain]]\nname = "net"\nkernel = "hvd:driver_domain"\ndriver_domain = true\n'
+LONG = ("deny from=net to=net mac=00:16:3e:00:00:01 to-mac=00:16:3e:00:00:02 ether=ipv6 ip=fd00:1:2:3:4:5:6:7 "
+        "proto=tcp port=10000-20000 to-port=10000-20000")  # fmt: skip
 CABIN = '[[network]]\nname = "cabin"\nbackend = "net"\n'
 
 
@@ -46,10 +49,10 @@ def test_a_vif_is_written_as_xl_writes_it():
     config = device("mac=00:16:3E:1:2:3,bridge=cabin,rate=10Mb/s@20ms,ip=10.0.0.1 fe80::1,vifname=v,script=vif-bridge")
     assert (config.kind, config.devid, config.backend) == ("vif", 0, "Domain-0")
     assert config.backend_keys == {
-        "mac": "00:16:3e:01:02:03", "bridge": "cabin", "handle": "0", "mtu": "1500", "rate": "25000,20000",
+        "mac": "00:16:3e:01:02:03", "bridge": "cabin", "handle": "0", "rate": "25000,20000",
         "ip": "10.0.0.1 fe80::1", "vifname": "v", "script": "vif-bridge",
     }  # fmt: skip
-    assert config.frontend_keys == {"mac": "00:16:3e:01:02:03", "mtu": "1500", "ip": "10.0.0.1 fe80::1"}
+    assert config.frontend_keys == {"mac": "00:16:3e:01:02:03", "ip": "10.0.0.1 fe80::1"}
 
 
 @pytest.mark.parametrize(("line", "program", "written"), [
@@ -122,18 +125,28 @@ def test_a_domains_vifs_are_lines_or_tables(cluster):
     assert cluster(SWITCH + GUEST + 'vif = ["backend=net"]\n').start_order == ("net", "ivi")
 
 
-def test_a_vif_has_its_networks_rules_mtu_and_switch(cluster):
-    rules = 'mtu = 9000\ndefault = "deny"\nrules = ["allow  ether=arp", "deny from=ivi proto=tcp to-port=22"]\n'
-    (vif,) = cluster(CABIN + rules + SWITCH + GUEST + 'vif = [""]\n').domain("ivi").devices
-    assert vif.backend == "net" and vif.backend_keys["mtu"] == vif.frontend_keys["mtu"] == "9000"
-    assert unpack_rules(vif.backend_keys) == (["allow ether=arp", "deny from=ivi proto=tcp to-port=22"], False)
+def test_a_vif_says_what_is_its_own_and_leaves_the_rest_to_its_network():
+    assert {"mtu", "hvd-guard"} & device("").backend_keys.keys() == set()
+    keys = device("mtu=9000,antispoof=1")
+    assert keys.backend_keys["mtu"] == keys.frontend_keys["mtu"] == "9000" and keys.backend_keys["hvd-guard"] == "1"
+    assert device("antispoof=0").backend_keys["hvd-guard"] == "0"
 
 
-def test_two_hundred_rules_fit_a_vif(cluster):
-    rules = [f"allow from=ivi to=net ip=10.0.0.0/8 to-ip=10.1.{number}.0/24 proto=tcp to-port={number + 1}-9999"
-             for number in range(200)]  # fmt: skip
-    (vif,) = cluster(CABIN + f"rules = {rules}\n" + SWITCH + GUEST + 'vif = [""]\n').domain("ivi").devices
-    assert unpack_rules(vif.backend_keys) == (rules, True)
+def test_networks_are_read_for_the_hypervisor_and_a_vif_is_in_its_networks_switch(cluster):
+    said = 'mtu = 9000\ndefault = "deny"\nrules = ["allow  ether=arp", "deny from=ivi proto=tcp to-port=22"]\n'
+    read = cluster(CABIN + said + SWITCH + GUEST + 'vif = [""]\n')
+    rules = ["allow ether=arp", "deny from=ivi proto=tcp to-port=22"]
+    assert read.networks == (NetworkConfig("cabin", "net", 9000, True, False, rules),)
+    (vif,) = read.domain("ivi").devices
+    assert (vif.backend, vif.backend_keys["bridge"]) == ("net", "cabin")
+
+
+def test_a_vif_that_joins_a_cluster_is_of_one_of_its_networks():
+    report = Report("test", "")
+    vif = read_vif(report, (), "bridge=cabin", Owner("ivi", 0), {"cabin": "net", "lan": "Domain-0"})
+    assert vif is not None and vif.config.backend == "net" and not report.problems()
+    read_vif(report, (), "bridge=cabn", Owner("ivi", 0), {"cabin": "net", "lan": "Domain-0"})
+    assert [problem.expected for problem in report.problems()] == ["a network of the cluster (cabin, lan)"]
 
 
 @pytest.mark.parametrize(
@@ -145,6 +158,8 @@ def test_two_hundred_rules_fit_a_vif(cluster):
         (CABIN + 'rules = ["permit"]\n' + SWITCH, "network[0].rules[0]", "begins with allow or deny"),
         (CABIN + 'rules = ["deny from=nobody"]\n' + SWITCH, "network[0].rules[0]", "nobody"),
         (CABIN + 'default = "drop"\n' + SWITCH, "network[0].default", "drop"),
+        (CABIN + f"rules = {[LONG] * 256}\n" + SWITCH, "network[0].rules", str(256 * len(LONG))),
+        ("".join(CABIN.replace("cabin", f"n{n}") for n in range(NETWORKS_MAX + 1)) + SWITCH, "network", "257"),
         (CABIN, "network[0].backend", "net"),
         (CABIN + GUEST.replace("ivi", "net"), "network[0].backend", "net"),
         (SWITCH + GUEST + 'vif = ["mac=0:16:3e:0:0:1", "mac=0:16:3e:0:0:1"]\n', "domain[1].vif[1].mac", "00:01"),

@@ -23,12 +23,12 @@ def here(tmp_path, monkeypatch):
 
 
 def load(name, **given):
-    return load_xl_cfg(FILES / name, {}, given)
+    return load_xl_cfg(FILES / name, {}, {}, given)
 
 
 def wrong(path, **given):
     with pytest.raises(ConfigError) as caught:
-        load_xl_cfg(path, {}, given)
+        load_xl_cfg(path, {}, {}, given)
     return caught.value.problems
 
 
@@ -46,7 +46,7 @@ def test_a_guest_of_ours_is_read_whole(here):
 
 def test_what_a_kernel_gets_on_its_command_line_are_a_programs_arguments(here):
     (here / "shell.cfg").write_text('name = "shell"\nkernel = "/bin/sh"\ncmdline = "-e"\nextra = "/srv/run fast"\n')
-    config, warnings = load_xl_cfg(here / "shell.cfg", {}, {})
+    config, warnings = load_xl_cfg(here / "shell.cfg", {}, {}, {})
     assert (config.kernel, config.args, warnings) == ("/bin/sh", ["-e", "/srv/run", "fast"], ())
 
 
@@ -58,7 +58,7 @@ def test_a_kernel_that_cannot_be_booted_is_refused_by_name(here):
 
 def test_what_is_given_beside_a_file_stands_in_its_place(here):
     (here / "guest.cfg").write_text((FILES / "driver-domain.cfg").read_text().replace("/srv/xen/driver.img", "ivi.img"))
-    config, warnings = load_xl_cfg(here / "guest.cfg", {}, {"kernel": "other.py", "memory": 32})
+    config, warnings = load_xl_cfg(here / "guest.cfg", {}, {}, {"kernel": "other.py", "memory": 32})
     assert (config.name, config.kernel, config.memory) == ("storage", str(here / "other.py"), 32)
     assert config.driver_domain
     assert config.args == ["console=hvc0", "root=/dev/xvda1", "quiet"]
@@ -85,20 +85,20 @@ def test_numbers_may_stand_in_quotes_and_disks_begin_with_xends_word_for_them(he
     (here / "guest.cfg").write_text(
         "name = 'web'\nkernel = 'ivi.py'\nmemory = '512'\nvcpus = '2'\ndisk = ['file:ivi.img,xvda2,w']\n"
     )
-    config, _ = load_xl_cfg(here / "guest.cfg", {}, {})
+    config, _ = load_xl_cfg(here / "guest.cfg", {}, {}, {})
     assert (config.memory, config.vcpus) == (512, 2)
     assert config.devices[0].backend_keys["params"] == str(here / "ivi.img")
 
 
 def test_a_seclabel_is_the_type_of_a_flask_context(here):
     (here / "guest.cfg").write_text('name = "a"\nkernel = "ivi.py"\nseclabel = "system_u:system_r:domU_t"\n')
-    config, warnings = load_xl_cfg(here / "guest.cfg", {}, {})
+    config, warnings = load_xl_cfg(here / "guest.cfg", {}, {}, {})
     assert (config.seclabel, warnings) == ("domU_t", ())
 
 
 def test_a_key_that_nobody_knows_is_a_warning_with_a_guess(here):
     (here / "guest.cfg").write_text('name = "a"\nkernel = "ivi.py"\nmemroy = 64\nwings = 2\n')
-    _, warnings = load_xl_cfg(here / "guest.cfg", {}, {})
+    _, warnings = load_xl_cfg(here / "guest.cfg", {}, {}, {})
     assert [w.partition("cfg:")[2] for w in warnings] == [
         '3: memroy is left out: did you mean "memory"?',
         "4: wings is left out: neither xl nor hvd knows it",
@@ -128,7 +128,8 @@ def test_a_text_that_is_no_xl_cfg_is_told_with_line_and_column(here):
 
 
 def test_lines_of_the_command_line_stand_in_the_place_of_the_files(here):
-    config, _ = load_xl_cfg(FILES / "cockpit-guest.cfg", {}, {}, ["memory=64; on_crash='preserve'", "name = \"maps\""])
+    lines = ["memory=64; on_crash='preserve'", 'name = "maps"']
+    config, _ = load_xl_cfg(FILES / "cockpit-guest.cfg", {}, {}, {}, lines)
     assert (config.name, config.memory, config.on_crash) == ("maps", 64, "preserve")
     assert config.args == ["volume=7", "language=de"]
 
@@ -136,23 +137,23 @@ def test_lines_of_the_command_line_stand_in_the_place_of_the_files(here):
 @pytest.mark.parametrize("line", ["memory=", "memory='lots'", "cmdline=7"])
 def test_a_line_of_the_command_line_that_is_wrong_is_told(here, line):
     with pytest.raises(ConfigError) as caught:
-        load_xl_cfg(FILES / "cockpit-guest.cfg", {}, {}, [line])
+        load_xl_cfg(FILES / "cockpit-guest.cfg", {}, {}, {}, [line])
     (problem,) = caught.value.problems
     assert problem.file == "command line"
 
 
 def test_a_uuid_is_written_as_libxl_writes_it(here):
     given = ["uuid='59E1CF6C6AB9-4879-90e7adc8d1c63bf5'"]
-    config, _ = load_xl_cfg(FILES / "cockpit-guest.cfg", {}, {}, given)
+    config, _ = load_xl_cfg(FILES / "cockpit-guest.cfg", {}, {}, {}, given)
     assert config.uuid == "59e1cf6c-6ab9-4879-90e7-adc8d1c63bf5"
     with pytest.raises(ConfigError, match="32 hexadecimal digits"):
-        load_xl_cfg(FILES / "cockpit-guest.cfg", {}, {}, ["uuid='59e1'"])
+        load_xl_cfg(FILES / "cockpit-guest.cfg", {}, {}, {}, ["uuid='59e1'"])
 
 
 def test_what_is_wrong_on_the_command_line_is_told_of_the_command_line(here):
     (here / "guest.cfg").write_text('name = "ivi"\nkernel = "other.py"\nvcpus = "many"\n')
     with pytest.raises(ConfigError) as raised:
-        load_xl_cfg(here / "guest.cfg", {}, {}, ['memory = "half"', 'disk = ["nonsense"]'])
+        load_xl_cfg(here / "guest.cfg", {}, {}, {}, ['memory = "half"', 'disk = ["nonsense"]'])
     told = {problem.key: (problem.file, problem.line) for problem in raised.value.problems}
     assert told.pop("vcpus") == (str(here / "guest.cfg"), 3)
     assert len(told) == 2 and set(told.values()) == {("command line", None)}

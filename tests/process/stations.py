@@ -1,0 +1,34 @@
+"""Owns the guest that tests of networks run: one station asks everybody on all of its vifs, others answer."""
+
+STATION = '''
+import sys
+AUTO_READY = False
+KIND = b"\\x88\\xb5"
+BROADCAST = b"\\xff" * 6
+
+def answer(vif):
+    """Send whatever comes back to whoever sent it."""
+    for packet in vif.receive_many():
+        vif.send(packet[6:12] + vif.mac + packet[12:])
+
+def main(guest):
+    if guest.args[0] == "answers":
+        for vif in [device for device in guest.devices()]:
+            vif.on_receive = lambda vif=vif: answer(vif)
+        guest.on_device(lambda vif, here: setattr(vif, "on_receive", (lambda: answer(vif)) if here else None))
+        guest.ready()
+        guest.run_forever()
+    vifs = guest.devices()
+    guest.on_device(lambda vif, here: vifs.append(vif) if here else vifs.remove(vif))
+    guest.ready()
+    number = 0
+    while True:
+        guest.sleep(0.005)
+        for vif in list(vifs):
+            number += 1
+            mark = number.to_bytes(4, "big")
+            vif.send((BROADCAST + vif.mac + KIND + mark).ljust(60, b"."))
+            back = vif.receive(0.05)
+            if back is not None:
+                print("answered", vif.name, "by", back[6:12].hex(":"), "up" if vif.link_up else "down", flush=True)
+'''

@@ -1,0 +1,170 @@
+"""Networks in the tables: every vif has its network's rules, however and whenever it comes, or it does not come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hvd.broker.dispatch import handle
+from hvd.broker.errors import Refused
+from hvd.broker.store import StoreError
+from hvd.transport import messages as m
+from hvd.transport.ids import DOM0, DomId
+from hvd.transport.messages import DeviceConfig, DomainConfig, NetworkConfig
+from hvd.transport.packed_rules import unpack_rules
+
+from .conftest import Board
+
+RULES = ["allow ether=arp", "deny from=ivi proto=tcp to-port=22"]
+CABIN = NetworkConfig("cabin", "net", 9000, False, False, RULES)
+LAN = NetworkConfig("lan", "net", 1500, True, True, [])
+NET = DomId(1)
+
+
+def vif(devid=0, bridge="cabin", **keys):
+    mac = {"mac": f"00:16:3e:00:00:{devid + 1:02x}"}
+    return DeviceConfig("vif", devid, "net", {**mac, "bridge": bridge, **keys}, mac)
+
+
+@pytest.fixture
+def board():
+    made = Board(networks=[CABIN, LAN])
+    made.boot("Domain-0")
+    made.boot("net", driver_domain=True)
+    return made
+
+
+def call(board, message):
+    return handle(board.h, DOM0, message, board.now).value
+
+
+def keys_of(board, dom, devid=0, end="backend"):
+    path = f"/local/domain/1/backend/vif/{dom}/{devid}"
+    if end == "frontend":
+        path = f"/local/domain/{dom}/device/vif/{devid}"
+    names = board.h.store.directory(DOM0, 0, path)
+    return {name: board.h.store.read(DOM0, 0, f"{path}/{name}").decode() for name in names}
+
+
+def created(board):
+    return board.boot("guest", devices=[vif()])
+
+
+def attached(board):
+    dom = board.boot("guest")
+    call(board, m.DomctlAttach(dom, vif()))
+    return dom
+
+
+def configured(board):
+    dom = board.boot("guest", on_crash="restart")
+    call(board, m.DomctlSetConfig(dom, DomainConfig("guest", "hvd:idle", devices=[vif()])))
+    board.dies(dom)
+    board.after(10**9)
+    return dom
+
+
+def of_a_spare(board):
+    dom = board.boot("guest", spare=True, devices=[vif()])
+    board.h.store.rm(DOM0, 0, f"/local/domain/1/backend/vif/{dom}")
+    board.after(10**9)
+    spare = board.h.domains[dom].spare
+    board.h.started(dom, spare.incarnation, 999, board.now)
+    board.h.spare_reports(dom, spare.incarnation, {}, "")
+    board.dies(dom)
+    board.after(10**9)
+    assert board.h.domains[dom].incarnation == spare.incarnation
+    return dom
+
+
+@pytest.mark.parametrize("comes", [created, attached, configured, of_a_spare])
+def test_a_vif_has_the_rules_of_its_network_and_what_it_left_unsaid_however_it_comes(board, comes):
+    dom = comes(board)
+    back, front = keys_of(board, dom), keys_of(board, dom, end="frontend")
+    assert unpack_rules(back) == (RULES, False)
+    assert (back["mtu"], front["mtu"], back["hvd-guard"]) == ("9000", "9000", "0")
+
+
+def test_what_a_vif_says_of_itself_stands_but_for_rules(board):
+    forged = {"hvd-default": "allow 0", "hvd-rules0": "allow", "hvd-rules7": "allow"}
+    dom = board.boot("guest", devices=[vif(mtu="1400", **forged, **{"hvd-guard": "1"})])
+    back = keys_of(board, dom)
+    assert (back["mtu"], back["hvd-guard"]) == ("1400", "1")
+    assert unpack_rules(back) == (RULES, False) and "hvd-rules7" not in back
+
+
+def test_a_network_that_lets_everything_pass_says_so(board):
+    assert unpack_rules(keys_of(board, board.boot("guest", devices=[vif(bridge="lan")]))) == ([], True)
+
+
+@pytest.mark.parametrize(
+    ("device", "text"),
+    [
+        (vif(bridge="cabn"), r"vif 0 of domain 'guest' names the network 'cabn', which is none; there are: cabin, lan"),
+        (DeviceConfig("vif", 0, "net"), r"names the network 'xenbr0', which is none"),
+        (replace(vif(), backend="Domain-0"), r"names 'Domain-0' as its backend; network 'cabin' is in 'net'"),
+    ],
+)
+def test_a_vif_of_no_network_or_of_another_switch_is_refused_however_it_comes(board, device, text):
+    dom = board.boot("guest")
+    for message in (
+        m.DomctlAttach(dom, device),
+        m.DomctlSetConfig(dom, DomainConfig("guest", "hvd:idle", devices=[device])),
+        m.DomctlCreate(DomainConfig("other", "hvd:idle", devices=[replace(device)])),
+    ):
+        with pytest.raises(Refused, match=text.replace("'guest'", r"'\w+'")):
+            call(board, message)
+    assert not board.h.domains[dom].config.devices and board.h.by_name("other") is None
+
+
+def test_an_address_is_in_a_network_once(board):
+    created(board)
+    other = board.boot("other")
+    with pytest.raises(Refused, match="another vif of network cabin has the address 00:16:3e:00:00:01"):
+        call(board, m.DomctlAttach(other, vif()))
+    with pytest.raises(Refused, match="has the address"):
+        board.create("third", devices=[vif(1), replace(vif(1), devid=2)])
+    call(board, m.DomctlAttach(other, vif(bridge="lan")))
+
+
+def test_who_takes_the_place_of_one_that_is_kept_as_it_died_has_its_vif(board):
+    dom = board.boot("guest", devices=[vif()], on_crash="rename-restart")
+    board.dies(dom)
+    board.after(10**9)
+    successor = board.h.by_name("guest")
+    assert successor is not None and successor.domid != dom
+    assert unpack_rules(keys_of(board, successor.domid)) == (RULES, False)
+
+
+def test_without_networks_every_bridge_is_one_and_a_vifs_keys_are_its_own():
+    board = Board()
+    board.boot("Domain-0")
+    board.boot("net", driver_domain=True)
+    back = keys_of(board, board.boot("guest", devices=[vif(bridge="any", **{"hvd-default": "deny 0"})]))
+    assert back["bridge"] == "any" and back["hvd-default"] == "deny 0" and "mtu" not in back
+
+
+def test_other_devices_are_of_no_network(board):
+    dom = board.boot("guest", devices=[DeviceConfig("vbd", 0, "net", {"dev": "xvda"})])
+    with pytest.raises(StoreError):
+        keys_of(board, dom)
+    assert [device.kind for device in board.h.domains[dom].config.devices] == ["vbd"]
+
+
+def test_a_renamed_driver_domain_keeps_its_networks(board):
+    call(board, m.DomctlRename(NET, "switch"))
+    assert call(board, m.SysctlNetworks()) == {"cabin": "switch", "lan": "switch"}
+    board.boot("guest", devices=[replace(vif(), backend="switch")])
+
+
+def test_who_is_named_by_a_rule_keeps_his_name_and_nobody_takes_it(board):
+    board.boot("ivi")
+    other = board.boot("other")
+    call(board, m.DomctlRename(other, "ivi2"))
+    with pytest.raises(Refused, match="a rule of network cabin names ivi: ivi keeps its name"):
+        call(board, m.DomctlRename(DomId(2), "cockpit"))
+    call(board, m.DomctlDestroy(DomId(2)))
+    board.dies(DomId(2))
+    with pytest.raises(Refused, match="a rule of network cabin names ivi: ivi2 keeps its name"):
+        call(board, m.DomctlRename(other, "ivi"))
