@@ -213,6 +213,14 @@ class Runtime:
         _, (descriptor,) = self.hypercalls.call(m.PhysdevOpenMedium(frontend, kind, devid))
         return int(descriptor)
 
+    def open_uplink(self, network: str) -> tuple[int, int]:
+        """A descriptor of the TAP device that is the uplink of a network in our switch, ours to close, and its MTU.
+
+        HypercallError when there is none.
+        """
+        mtu, (descriptor,) = self.hypercalls.call(m.PhysdevOpenUplink(network))
+        return int(descriptor), int(mtu)
+
     # ---- upcalls -----------------------------------------------------------------------------------------------------
 
     def _on_upcall(self) -> None:

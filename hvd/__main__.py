@@ -76,7 +76,8 @@ def run_machine() -> None:
     from hvd.broker.loop import run_broker
     from hvd.machine.machine import Machine
     from hvd.machine.run_dir import NoRunDir, RunDirRefused, claim, release
-    from hvd.transport.run_dir import UNUSABLE, Order
+    from hvd.machine.uplinks import UplinkRefused, open_uplinks
+    from hvd.transport.run_dir import NO_UPLINK, UNUSABLE, Order
 
     def report(line: str) -> None:
         try:
@@ -94,9 +95,12 @@ def run_machine() -> None:
         report(f"{UNUSABLE if isinstance(refusal, NoRunDir) else ''}{refusal}")
         return
     try:
+        uplinks = open_uplinks(order.uplinks)
         detach(order.run_dir)
         follow_owner(ORDERS, lifeline=order.lifeline)
-        Machine(order.run_dir, order.configuration, run_broker, _run_zygote, report).run()
+        Machine(order.run_dir, order.configuration, run_broker, _run_zygote, report, uplinks=uplinks).run()
+    except UplinkRefused as refusal:
+        report(f"{NO_UPLINK}{refusal}")
     finally:
         release(order.run_dir, everything=order.temporary)
 

@@ -590,6 +590,24 @@ class NetPort:
     def close(self) -> None:
         """Idempotent."""
 
+@final
+class NetUplink:
+    """A TAP device of the host as a port of a switch, from now to `close` (native/uplink.hpp)."""
+
+    def __init__(
+        self, *, switch: NetSwitch, fd: int, network: int, party: int, mtu: int, rules: NetRules | None
+    ) -> None:
+        """The descriptor stays the caller's; it does not block, and has vnet headers of 10 bytes."""
+
+    def serve(self) -> None:
+        """Forwards what the device has, a bounded amount: the descriptor is ready again while there is more."""
+
+    def counters(self) -> dict[str, int]:
+        """As a NetPort's; `received` is from the host."""
+
+    def close(self) -> None:
+        """Idempotent."""
+
 class Completion(NamedTuple):
     """How a submitted request ended: `errno` 0, EIO or EOPNOTSUPP; `data` is what a read without a buffer brought."""
 

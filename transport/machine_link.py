@@ -38,6 +38,11 @@ STARTED, DIED, DISOWNED, SPAWNED, LOST = "started", "died", "disowned", "spawned
 ZYGOTE_DIED, UNBOUND = "zygote died", "unbound"
 
 
+def uplink_key(tap: str) -> str:
+    """Of a TAP device, which the machine holds from its start to its end, whatever brokers hold and drop."""
+    return f"uplink:{tap}"
+
+
 @dataclass(frozen=True, slots=True)
 class Inheritance:
     """What a broker finds when the machine has forked it."""

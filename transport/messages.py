@@ -174,6 +174,8 @@ class NetworkConfig:
     """What becomes of a packet that no rule fits."""
     rules: list[str]
     """Lines of transport/net_rules.py."""
+    uplink: Name = ""
+    """The host's TAP device that is a port of the switch; empty: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -494,6 +496,14 @@ class PhysdevOpenMedium:
     dom: DomId
     kind: Name
     devid: U32
+
+
+@hypercall(0x2181)
+@dataclass(frozen=True, slots=True)
+class PhysdevOpenUplink:
+    """The TAP device of a network whose switch the caller is. Reply the network's MTU. Descriptor: the device."""
+
+    network: Name
 
 
 # ---- XenStore (io/xs_wire.h numbers under 0x80) ----------------------------------------------------------------------

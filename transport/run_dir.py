@@ -39,6 +39,8 @@ NAMES = (CONTROL, EVENTS, DOMAINS, XENSTORED, LOG, CORES, LOCK)
 """Everything a machine makes in its directory."""
 UNUSABLE = "unusable: "
 """Begins the machine's last words when there can be no such directory: whoever named it has to name another."""
+NO_UPLINK = "no uplink: "
+"""Begins them when a TAP device that it was to open cannot be had."""
 
 _FLOCK = "hhqqi"
 _ORDER_BYTES_MAX = 1 << 26
@@ -53,12 +55,14 @@ class Order:
     """A BootConfig, encoded, as msgpack."""
     temporary: bool
     """Remove the whole directory at the end, logs too."""
+    uplinks: list[tuple[str, int]]
+    """TAP devices of the host that it is to hold, with the MTU of one that it makes."""
     lifeline: bool
     """Power off when the other end of descriptor 0 is closed: the machine's owner is gone."""
 
     def packed(self) -> bytes:
         """The bytes on the pipe: a length and the fields."""
-        body: bytes = msgpack.packb([self.run_dir, self.configuration, self.temporary, self.lifeline])
+        body: bytes = msgpack.packb([self.run_dir, self.configuration, self.temporary, self.uplinks, self.lifeline])
         return len(body).to_bytes(4, "little") + body
 
     @classmethod

@@ -47,7 +47,7 @@ def on_another(guest: Guest, dom: str) -> str:
         m.EvtchnReset(other), m.EvtchnAllocUnbound(other, DOM0), m.EvtchnStatus(other, Port(1)),
         m.DomctlUnpause(other), m.MachineStop(False), m.SysctlReadConsole(), m.SysctlPhysinfo(), m.SysctlSandboxes(),
         m.TraceStart([other]), m.XsmSetenforce(False), m.DomctlCreate(m.DomainConfig("planted", "hvd:idle")),
-        m.SysctlNetworks(),
+        m.SysctlNetworks(), m.PhysdevOpenUplink("cabin"),
         m.GnttabMap(other, GrantRef(0), 1, True), m.GnttabMap(other, GrantRef(8), 1, False),
         m.GnttabMap(other, GrantRef(2**31 - 1), 8192, False), m.GnttabUnmap(Handle(1)), m.GnttabFree(ExtentId(1)),
         m.GnttabShare(ExtentId(1), 0, 1), m.EvtchnBindInterdomain(other, Port(1)),

@@ -170,6 +170,8 @@ class Connection:
             handlers = (partial(self._guarded, self._serve, number), partial(self._guarded, self._drain))
             self._queues[-1].open(keys, *handlers, checked=untrusted_keys.get(RING_CHECKS) == "1")
         settings, switch = self._settings, self._switch
+        if settings.has_uplink:
+            switch.open_uplink(settings.network, settings.policy)
         self._port = NetPort(
             switch=switch.native, ends=[queue.end for queue in self._queues], network=switch.network(settings.network),
             party=switch.party(settings.party), mac=settings.mac, mtu=settings.mtu, vlan=settings.vlan,

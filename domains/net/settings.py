@@ -5,6 +5,7 @@
     hvd-vlan    of frames without a tag; 0: none                            hvd-trunk  VLANs of tagged frames, with
     colons hvd-guard   0: it may claim to be anybody (else its MAC address, and `ip` if there is one, are held to)
     hvd-default, hvd-rules0, hvd-rules1, ...: its network's rules (transport/packed_rules.py)
+    hvd-uplink  the host's TAP device that is in its network too
     hvd-link    down: as if its cable were out
 """
 
@@ -16,7 +17,7 @@ from ipaddress import ip_address
 
 from hvd.domains.device import Keys
 from hvd.domains.net.policy import Policy, policy_in
-from hvd.transport.protocols.net import BRIDGE, LINK_KEY, MTU, MTU_MAX, MTU_MIN, chosen_mac, parse_mac
+from hvd.transport.protocols.net import BRIDGE, LINK_KEY, MTU, MTU_MAX, MTU_MIN, UPLINK_KEY, chosen_mac, parse_mac
 
 VLAN_MAX = 4094
 _RATE = re.compile(r"(\d{1,15}),(\d{1,10})", re.ASCII)
@@ -39,6 +40,8 @@ class VifSettings:
     addresses: list[bytes] = field(default_factory=list)
     policy: Policy | None = None
     link_up: bool = True
+    has_uplink: bool = False
+    """Whether a device of the host is in its network too."""
 
 
 def settings_in(keys: Keys, frontend: int) -> VifSettings:
@@ -58,6 +61,7 @@ def settings_in(keys: Keys, frontend: int) -> VifSettings:
         addresses=[ip_address(text).packed for text in keys.get("ip", "").split()],
         policy=policy_in(keys),
         link_up=link_up(keys.get(LINK_KEY, "")),
+        has_uplink=UPLINK_KEY in keys,
     )
 
 

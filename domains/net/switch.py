@@ -9,6 +9,7 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from hvd.domains.net.policy import Policy, compile_policy
+from hvd.domains.net.uplink import Uplink
 from hvd.domains.runtime import Runtime
 from hvd.domains.timer import Timer
 from hvd.transport._native import NetRules, NetSwitch
@@ -27,7 +28,9 @@ class VifSwitch:
         self._parties: dict[str, int] = {}
         self._tables: dict[Policy, NetRules] = {}
         self._owners: dict[int, Callable[[], None]] = {}
+        self._uplinks: dict[str, Uplink] = {}
         self._timer = Timer(runtime)
+        self._runtime = runtime
 
     def network(self, name: str) -> int:
         """The number of a network."""
@@ -44,6 +47,14 @@ class VifSwitch:
         if policy not in self._tables:
             self._tables[policy] = compile_policy(policy, self.party)
         return self._tables[policy]
+
+    def open_uplink(self, network: str, policy: Policy | None) -> None:
+        """Have a network's uplink as a port, until the domain ends. HypercallError: there is none.
+
+        Nothing if it has one: the rules of a network are the same for all.
+        """
+        if network not in self._uplinks:
+            self._uplinks[network] = Uplink(self._runtime, self, network, policy)
 
     def own(self, number: int, look_after: Callable[[], None]) -> None:
         """Whom to call when the port of this number needs somebody."""

@@ -23,6 +23,7 @@ from hvd.transport import messages as m
 from hvd.transport.codec import BadMessage, encode, unpack_call
 from hvd.transport.ids import DOM0, GRANT_REF_XENSTORE, DomId, Port
 from hvd.transport.limits import WATCHDOGS_MAX
+from hvd.transport.machine_link import uplink_key
 
 READ_ALL_MAX = 64
 """Children of a directory that one hypercall reads: a device has some forty keys."""
@@ -201,6 +202,11 @@ def _open_medium(h: Hypervisor, caller: DomId, msg: m.PhysdevOpenMedium, now: in
     return Answer(None, ((f"medium:{number}", 0),))
 
 
+def _open_uplink(h: Hypervisor, caller: DomId, msg: m.PhysdevOpenUplink, now: int) -> Answer:
+    network = h.networks.uplink(h.domain(caller).name, msg.network)
+    return Answer(network.mtu, ((uplink_key(network.uplink), 0),))
+
+
 # ---- sched, timers, console ------------------------------------------------------------------------------------------
 
 
@@ -302,6 +308,7 @@ TABLE: dict[type, Entry] = {
     m.GnttabShareNotify: Entry(ANY, True, lambda h, c, x, now: h.grants.set_share_notify(c, x.extent, _notify(x))),
     m.GnttabCopy: Entry(ANY, True, _gnttab_copy),
     m.PhysdevOpenMedium: Entry(ANY, True, _open_medium),
+    m.PhysdevOpenUplink: Entry(ANY, True, _open_uplink),
     m.Multicall: Entry(ANY, True, _multicall),
     m.StoreDirectory: Entry(ANY, False, lambda h, c, x, now: h.store.directory(c, x.tx, x.path)),
     m.StoreReadAll: Entry(ANY, False, _read_all),

@@ -174,6 +174,7 @@ class Lives:
             raise Refused(errno.EINVAL, f"{name!r} is no name for a domain: 1 to 64 letters, digits and _.+-")
         if self.by_name(name) is not None:
             raise Refused(errno.EEXIST, f"a domain named {name!r} exists already")
+        self.networks.check_name(name)
         if self.groups.has(name):
             raise Refused(errno.EEXIST, f"{name!r} is a group's name, and members are known by name")
 

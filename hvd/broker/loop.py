@@ -53,7 +53,7 @@ from hvd.transport.faults import FaultKind
 from hvd.transport.hypercalls import HypercallServer
 from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
-from hvd.transport.machine_link import DISOWNED, UNBOUND, UP, ZYGOTE_DIED, Inheritance
+from hvd.transport.machine_link import DISOWNED, UNBOUND, UP, ZYGOTE_DIED, Inheritance, uplink_key
 from hvd.transport.messages import BootConfig
 from hvd.transport.pulse import BEAT_EVERY_S
 from hvd.transport.xs_wire import Message
@@ -154,14 +154,15 @@ class Broker:
     def _boot(self, inheritance: Inheritance) -> State:
         """A machine that was just switched on: dom0 first. What is held, a broker left that died while it did this."""
         now = time.monotonic_ns()
-        self._world.held.drop_unknown(set())
+        boot = decode(BootConfig, msgpack.unpackb(inheritance.configuration), "configuration")
+        networks = Networks(boot.networks)
+        self._world.held.drop_unknown(set(map(uplink_key, networks.uplinks())))
         for domid, incarnation, _ in inheritance.alive:
             self._disown(domid, incarnation)
-        boot = decode(BootConfig, msgpack.unpackb(inheritance.configuration), "configuration")
         policy, wall_base_ns = Xsm(boot.policy, enforcing=boot.enforcing), time.time_ns() - now
         hypervisor = Hypervisor(
             os.urandom(32), now, xsm=policy, wall_base_ns=wall_base_ns, groups=Groups(boot.groups),
-            networks=Networks(boot.networks),
+            networks=networks,
         )  # fmt: skip
         self._world.connect(hypervisor)
         self._world.listen_for_host()

@@ -14,11 +14,11 @@ from itertools import chain
 from hvd.broker.domain import Domain, Life
 from hvd.broker.errors import Refused
 from hvd.transport.messages import DeviceConfig, NetworkConfig
-from hvd.transport.packed_rules import pack_rules
-from hvd.transport.protocols.net import BRIDGE
+from hvd.transport.packed_rules import DEFAULT_KEY, RULES_KEY, pack_rules
+from hvd.transport.protocols.net import BRIDGE, UPLINK, UPLINK_KEY
 
 VIF = "vif"
-RULES = ("hvd-default", "hvd-rules")
+NETWORKS_OWN = (DEFAULT_KEY, RULES_KEY, UPLINK_KEY)
 """Begin the keys that are never a vif's own."""
 
 
@@ -31,6 +31,24 @@ class Networks:
     def backends(self) -> dict[str, str]:
         """Whose switch each is in, by name."""
         return {name: config.backend for name, config in self._by_name.items()}
+
+    def uplinks(self) -> list[str]:
+        """The TAP devices of the host that are uplinks."""
+        return [config.uplink for config in self._by_name.values() if config.uplink]
+
+    def uplink(self, caller: str, name: str) -> NetworkConfig:
+        """A network with an uplink, in the caller's switch. EPERM if it is not there, ENOENT if it has none."""
+        network = self._by_name.get(name)
+        if network is None or network.backend != caller:
+            raise Refused(errno.EPERM, f"network {name!r} is not in the switch of domain {caller!r}")
+        if not network.uplink:
+            raise Refused(errno.ENOENT, f"network {name!r} has no uplink")
+        return network
+
+    def check_name(self, name: str) -> None:
+        """EEXIST: a domain of this name would be what rules call an uplink."""
+        if name == UPLINK and self.uplinks():
+            raise Refused(errno.EEXIST, f"{UPLINK!r} is what rules call a network's uplink")
 
     def check(
         self, owner: str, device: DeviceConfig, own: Iterable[DeviceConfig], domains: Iterable[Domain]
@@ -62,11 +80,11 @@ class Networks:
         if network is None:
             return device
         unsaid = {"mtu": str(network.mtu), "hvd-guard": str(int(network.antispoof))}
-        own = {key: value for key, value in device.backend_keys.items() if not key.startswith(RULES)}
+        uplink = {UPLINK_KEY: network.uplink} if network.uplink else {}
+        own = {key: value for key, value in device.backend_keys.items() if not key.startswith(NETWORKS_OWN)}
         rules = pack_rules(network.rules, allow_by_default=network.allow_by_default)
-        return replace(
-            device, backend_keys=unsaid | own | rules, frontend_keys={"mtu": unsaid["mtu"]} | device.frontend_keys
-        )
+        front = {"mtu": unsaid["mtu"]} | device.frontend_keys
+        return replace(device, backend_keys=unsaid | own | rules | uplink, frontend_keys=front)
 
     def naming(self, domain: str) -> str | None:
         """The first network with a rule that names this domain; None: there is none."""

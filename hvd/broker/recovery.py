@@ -25,7 +25,7 @@ from hvd.broker.tracing import Phase
 from hvd.broker.world import World
 from hvd.broker.xenstored.sockets import HOST
 from hvd.transport.ids import DomId, Incarnation
-from hvd.transport.machine_link import Inheritance
+from hvd.transport.machine_link import Inheritance, uplink_key
 from hvd.transport.trace import HYPERVISOR
 
 KILLED_FROM_OUTSIDE = "killed by SIGKILL"
@@ -160,7 +160,7 @@ class Recovery:
 
 
 def _known_keys(hypervisor: Hypervisor) -> set[str]:
-    keys = {JOURNAL, store_key(HOST)}
+    keys = {JOURNAL, store_key(HOST), *map(uplink_key, hypervisor.networks.uplinks())}
     keys |= {channel_key(b.channel) for ports in hypervisor.channels.ports.values() for b in ports.values()}
     keys |= {extent_key(extent) for extent in hypervisor.grants.extents()}
     keys |= {medium_key(number) for number in hypervisor.media.opened.values()}

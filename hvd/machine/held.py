@@ -6,18 +6,23 @@ import os
 
 
 class Held:
-    """Lists of descriptors under a name the broker chose. A name held again replaces what it named."""
+    """Lists of descriptors under a name the broker chose. A name held again replaces what it named.
 
-    def __init__(self) -> None:
-        self.by_key: dict[str, list[int]] = {}
+    What is `kept` from the beginning no broker drops, and no reboot.
+    """
+
+    def __init__(self, kept: dict[str, list[int]] | None = None) -> None:
+        self.by_key = dict(kept or {})
+        self._kept = frozenset(self.by_key)
 
     def hold(self, key: str, descriptors: list[int]) -> None:
         self.drop(key)
         self.by_key[key] = descriptors
 
     def drop(self, key: str) -> None:
-        for descriptor in self.by_key.pop(key, []):
-            os.close(descriptor)
+        if key not in self._kept:
+            for descriptor in self.by_key.pop(key, []):
+                os.close(descriptor)
 
     def drop_all(self) -> None:
         for key in list(self.by_key):

@@ -72,13 +72,15 @@ class Machine:
         broker: Callable[[Inheritance], None],
         zygote: Callable[[socket.socket, list[DomainGroups], Pulse], None],
         report: Callable[[str], None],
+        *,
+        uplinks: dict[str, list[int]] | None = None,
     ) -> None:
         self._run_dir = run_dir
         self._configuration = configuration
         self._broker_main = broker
         self._zygote_main = zygote
         self._report = report
-        self._held = Held()
+        self._held = Held(uplinks)
         self._machine_groups = MachineGroups()
         self._groups: list[DomainGroups] = []
         self._links: dict[int, tuple[str, socket.socket]] = {}

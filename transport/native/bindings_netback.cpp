@@ -1,4 +1,4 @@
-// Python's view of net_switch.hpp: NetSwitch, its NetPorts, and the NetRules that they obey.
+// Python's view of net_switch.hpp: NetSwitch, its NetPorts and NetUplinks, and the NetRules that they obey.
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -106,7 +106,51 @@ private:
     std::unique_ptr<netif::Port> port_;
 };
 
-nb::dict counters_of(NetPort& self) {
+/// An uplink's port in its switch, from its making to `close`.
+class NetUplink {
+public:
+    NetUplink(nb::object owner, int fd, std::uint32_t network, std::uint16_t party, std::uint32_t mtu, nb::object rules)
+        : owner_(std::move(owner)), rules_(std::move(rules)) {
+        netif::PortConfig config;
+        config.network = network;
+        config.party = party;
+        config.mtu = mtu;
+        const netif::RuleTable* table = rules_.is_none() ? nullptr : &nb::cast<NetRules&>(rules_).table;
+        port_ = std::make_unique<netif::Port>(config, table, netif::Accepts{true, true, true, true, true, false});
+        port_->uplink = std::make_unique<netif::Uplink>(fd);
+        of().add(*port_);
+    }
+
+    ~NetUplink() { close(); }
+    NetUplink(const NetUplink&) = delete;
+    NetUplink& operator=(const NetUplink&) = delete;
+
+    void close() {
+        if (port_) {
+            of().remove(*port_);
+            port_.reset();
+        }
+    }
+
+    void serve() { of().serve_uplink(port()); }
+
+    netif::Port& port() {
+        if (!port_) {
+            throw LocalError("the uplink is closed");
+        }
+        return *port_;
+    }
+
+private:
+    netif::Switch& of() { return nb::cast<netif::Switch&>(owner_); }
+
+    nb::object owner_;
+    nb::object rules_;
+    std::unique_ptr<netif::Port> port_;
+};
+
+template <class Owner>
+nb::dict counters_of(Owner& self) {
     const netif::PortCounters& c = self.port().counters;
     nb::dict all;
     all["received"] = c.received;
@@ -152,7 +196,7 @@ void bind_netback(nb::module_& m) {
         .def("drain", &NetPort::drain)
         .def("waits", &NetPort::waits, nb::arg("queue"))
         .def("close", &NetPort::close)
-        .def("counters", &counters_of)
+        .def("counters", &counters_of<NetPort>)
         .def_prop_rw("credit",
                      [](NetPort& self) {
                          const auto credit = self.port().bucket.credit();
@@ -164,6 +208,12 @@ void bind_netback(nb::module_& m) {
         .def_prop_ro("number", [](NetPort& self) { return self.port().number; })
         .def_prop_ro("fault", [](NetPort& self) { return self.port().fault; })
         .def_prop_rw("link_up", [](NetPort& self) { return self.port().link_up; }, [](NetPort& self, bool up) { self.port().link_up = up; });
+    nb::class_<NetUplink>(m, "NetUplink", nb::is_final())
+        .def(nb::init<nb::object, int, std::uint32_t, std::uint16_t, std::uint32_t, nb::object>(), nb::kw_only(), nb::arg("switch"), nb::arg("fd"),
+             nb::arg("network"), nb::arg("party"), nb::arg("mtu"), nb::arg("rules").none())
+        .def("serve", &NetUplink::serve)
+        .def("counters", &counters_of<NetUplink>)
+        .def("close", &NetUplink::close);
 }
 
 }  // namespace hvd

@@ -4,6 +4,8 @@
 // is copied straight from the sender's pages to the receiver's. A sender that changes it meanwhile changes nothing but its own data.
 #pragma once
 
+#include <sys/uio.h>
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -65,6 +67,17 @@ public:
         std::memmove(head_, head_ + tag_bytes, addresses_bytes);
         const std::uint8_t tag[tag_bytes] = {0x81, 0x00, static_cast<std::uint8_t>(control >> 8), static_cast<std::uint8_t>(control & 0xff)};
         std::memcpy(head_ + addresses_bytes, tag, sizeof tag);
+    }
+
+    /// The packet as it lies there: the head, and what is left of each part; how many.
+    std::size_t pieces(std::span<iovec, slots_per_packet_max + 1> to) const {
+        std::size_t count = 0;
+        to[count++] = {head_, head_size_};
+        for (std::size_t part = first_; part < count_; ++part) {
+            // iovec has no const; nobody writes there.
+            to[count++] = {const_cast<std::byte*>(parts_[part].data()), parts_[part].size()};
+        }
+        return count;
     }
 
     /// Copies the whole packet, piece by piece, in order.

@@ -1,4 +1,4 @@
-// A vif as the switch has it: its queues, its place in the network, what it may send and what it takes.
+// A vif, or an uplink, as the switch has it: its queues, its place in the network, what it may send and what it takes.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 #include "netback.hpp"
 #include "packet_filter.hpp"
 #include "token_bucket.hpp"
+#include "uplink.hpp"
 
 namespace hvd::netif {
 
@@ -100,6 +101,7 @@ public:
     std::optional<Guard> guard;
     GrantMap grants;
     std::vector<std::unique_ptr<BackQueue>> queues;
+    std::unique_ptr<Uplink> uplink;  ///< in place of queues
     PortCounters counters;
     std::uint32_t number = 0;
     bool link_up = true;

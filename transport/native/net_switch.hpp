@@ -60,7 +60,9 @@ public:
             *free = &port;
         }
         table_.expect(port.number);
-        table_.pin(port.config.network, port.config.mac, port.number);
+        if (!port.uplink) {  // whose addresses are learned: there may be many stations behind it
+            table_.pin(port.config.network, port.config.mac, port.number);
+        }
         rebuild();
     }
 
@@ -84,6 +86,24 @@ public:
             publish(queue);
             throw;
         }
+    }
+
+    /// Forwards what an uplink's device has, a bounded amount: its descriptor is ready again while there is more.
+    void serve_uplink(Port& port) {
+        now_s_ = now_ns() / 1'000'000'000;
+        copied_ = 0;
+        for (std::uint32_t count = 0; count < packets_per_turn && copied_ < bytes_per_turn; ++count) {
+            const auto taken = port.uplink->take(frame_);
+            if (taken == Uplink::Taken::dry) {
+                break;
+            }
+            if (taken == Uplink::Taken::packet) {
+                forward(port);
+            } else {
+                ++port.counters.malformed;
+            }
+        }
+        publish_delivered();
     }
 
     /// Goes on with what waits for a port's buffers, which may have come. PeerFault likewise.
@@ -274,9 +294,22 @@ private:
         if (tagged) {
             frame.insert_tag(tag);
         }
-        give_as_is(to, frame, *to.queues[flow % to.queues.size()]);
+        if (to.uplink) {
+            give_uplink(to, frame);
+        } else {
+            give_as_is(to, frame, *to.queues[flow % to.queues.size()]);
+        }
         if (tagged) {
             frame.remove_tag();
+        }
+    }
+
+    void give_uplink(Port& to, const Frame& frame) {
+        copied_ += frame.size();
+        if (to.uplink->put(frame)) {
+            count_sent(to, frame);
+        } else {
+            ++to.counters.link_down;
         }
     }
 
@@ -331,6 +364,11 @@ private:
 
     /// Its own answers last: what is not answered is sent again, if we die. A ring that its frontend broke says nothing more.
     void publish(BackQueue& served) {
+        publish_delivered();
+        served.publish_answers();
+    }
+
+    void publish_delivered() {
         for (Port* port : dirty_) {
             port->dirty = false;
             for (const auto& queue : port->queues) {
@@ -343,7 +381,6 @@ private:
             }
         }
         dirty_.clear();
-        served.publish_answers();
     }
 
     /// The ports of each network: whom packets for everybody are offered to.

@@ -11,25 +11,10 @@
 #include <cstring>
 #include <optional>
 
-#include "headers.hpp"
 #include "netfront.hpp"
-#include "offload.hpp"
+#include "vnet_header.hpp"
 
 namespace hvd::netif {
-
-/// struct virtio_net_hdr_mrg_rxbuf of linux/virtio_net.h, which no C++ compiler reads.
-struct VnetHeader {
-    std::uint8_t flags;
-    std::uint8_t gso_type;
-    std::uint16_t header_bytes;  // Ethernet's to TCP's
-    std::uint16_t gso_size;
-    std::uint16_t csum_start;
-    std::uint16_t csum_offset;
-    std::uint16_t buffers;       // where the header has 12 bytes
-};
-static_assert(sizeof(VnetHeader) == 12);
-inline constexpr std::uint8_t vnet_needs_csum = 1, vnet_data_valid = 2;
-inline constexpr std::uint8_t vnet_gso_none = 0, vnet_gso_tcpv4 = 1, vnet_gso_tcpv6 = 4, vnet_gso_ecn = 0x80;
 
 struct TapCounters {
     std::uint64_t to_network = 0;
@@ -46,7 +31,7 @@ public:
 
     /// `header_bytes` as TUNSETVNETHDRSZ set it: 10, or 12 with the count of buffers, which is 1.
     TapPump(int fd, std::size_t header_bytes) : fd_(fd), header_bytes_(header_bytes) {
-        if (header_bytes != sizeof(VnetHeader) && header_bytes != sizeof(VnetHeader) - sizeof(VnetHeader::buffers)) {
+        if (header_bytes != sizeof(VnetHeader) && header_bytes != vnet_bytes_least) {
             throw LocalError("a vnet header has 10 or 12 bytes, not " + std::to_string(header_bytes));
         }
     }
@@ -92,7 +77,7 @@ private:
             return errno == EINTR ? End::more : End::dry;  // EAGAIN; a device that is gone has nothing more to say
         }
         const auto size = static_cast<std::size_t>(bytes) - std::min(static_cast<std::size_t>(bytes), header_bytes_);
-        const std::optional<Offload> offload = size < ethernet_bytes ? std::nullopt : from_header(header);
+        const std::optional<Offload> offload = size < ethernet_bytes ? std::nullopt : offload_of(header);
         if (!offload) {
             ++counters.not_sent;
             return End::more;
@@ -102,64 +87,21 @@ private:
         return End::more;
     }
 
-    /// Nothing: of a kind of segmentation that was not offered to the device.
-    static std::optional<Offload> from_header(const VnetHeader& header) {
-        Offload offload;
-        offload.csum_blank = (header.flags & vnet_needs_csum) != 0;
-        offload.data_validated = offload.csum_blank || (header.flags & vnet_data_valid) != 0;
-        switch (header.gso_type & ~vnet_gso_ecn) {
-            case vnet_gso_none:
-                return offload;
-            case vnet_gso_tcpv4:
-                offload.gso_type = gso_tcpv4;
-                break;
-            case vnet_gso_tcpv6:
-                offload.gso_type = gso_tcpv6;
-                break;
-            default:
-                return std::nullopt;
-        }
-        offload.gso_size = header.gso_size;
-        return offload.gso_size == 0 ? std::nullopt : std::optional(offload);
-    }
-
     bool write_one(const FrontQueue::Arrived& packet) {
-        VnetHeader header{};
-        header.buffers = 1;
-        if (!to_header(packet, header)) {
+        std::array<std::byte, Frame::head_max> head{};
+        const Headers found = packet.offload.csum_blank ? parse_head(packet, head) : Headers{};
+        auto header = vnet_header(packet.offload, found, head);
+        if (!header) {
             return false;
         }
         std::array<iovec, slots_per_packet_max + 1> parts;
-        parts[0] = {&header, header_bytes_};
+        parts[0] = {&*header, header_bytes_};
         std::copy_n(packet.parts.begin(), packet.count, parts.begin() + 1);
         ssize_t written = 0;
         do {
             written = ::writev(fd_, parts.data(), static_cast<int>(packet.count + 1));
         } while (written < 0 && errno == EINTR);
         return written >= 0;
-    }
-
-    /// The device wants to know where the checksum is to go: netif does not say, so the headers are looked at.
-    static bool to_header(const FrontQueue::Arrived& packet, VnetHeader& header) {
-        if (!packet.offload.csum_blank) {
-            header.flags = packet.offload.data_validated ? vnet_data_valid : std::uint8_t{0};
-            return packet.offload.gso_type == gso_none;
-        }
-        std::array<std::byte, Frame::head_max> head;
-        const Headers found = parse_head(packet, head);
-        const auto place = checksum_place(found);
-        if (!place) {
-            return false;
-        }
-        header.flags = vnet_needs_csum;
-        header.csum_start = static_cast<std::uint16_t>(found.transport);
-        header.csum_offset = static_cast<std::uint16_t>(*place - found.transport);
-        if (packet.offload.gso_type != gso_none) {
-            header.gso_type = packet.offload.gso_type == gso_tcpv4 ? vnet_gso_tcpv4 : vnet_gso_tcpv6;
-            header.gso_size = packet.offload.gso_size;
-            header.header_bytes = static_cast<std::uint16_t>(found.transport + (static_cast<std::size_t>(head[found.transport + 12]) >> 4) * 4);
-        }
-        return true;
     }
 
     /// From a copy of the first bytes: the backend may change them.

@@ -9,7 +9,8 @@ Backend keys    feature-rx-copy feature-rx-notify feature-sg feature-gso-tcpv4 f
                 feature-ipv6-csum-offload feature-split-event-channels feature-multicast-control
                 feature-dynamic-multicast-control (0) multi-queue-max-queues carrier (0: the link is down)
     from the toolstack  mac bridge rate (bytes,microseconds) mtu ip vifname script handle type; hvd's own: hvd-vlan
-                hvd-trunk hvd-guard hvd-link (down), and its network's hvd-default hvd-rules%u (domains/net/settings.py)
+                hvd-trunk hvd-guard hvd-link (down), and its network's hvd-default hvd-rules%u hvd-uplink
+                (see domains/net/settings.py)
 Frontend keys   tx-ring-ref rx-ring-ref, event-channel | event-channel-tx event-channel-rx; with more than one queue
                 these below queue-%u/, and multi-queue-num-queues; request-rx-copy feature-rx-notify feature-sg
                 feature-gso-tcpv4 feature-gso-tcpv6 feature-no-csum-offload feature-ipv6-csum-offload
@@ -52,6 +53,9 @@ XEN_PREFIX: Final = bytes((0x00, 0x16, 0x3E))
 HEX_DIGITS: Final = frozenset(string.hexdigits)
 LINK_KEY: Final = "hvd-link"
 """Of a backend: up or down, which may change at any time."""
+UPLINK_KEY: Final = "hvd-uplink"
+UPLINK: Final = "uplink"
+"""What rules call a network's uplink, as they call a domain by its name."""
 BRIDGE: Final = "xenbr0"
 """The network of who names none."""
 

@@ -23,7 +23,6 @@ from hvd.toolstack.cluster.run_dirs import check_run_dir, default_run_dir
 from hvd.toolstack.cluster.sandbox_trial import require_layers
 from hvd.toolstack.config.policy_file import load_policy
 from hvd.transport.hypercalls import HypercallTimeout
-from hvd.transport.run_dir import Order
 
 if TYPE_CHECKING:
     from hvd.toolstack.cluster import Cluster, LifecycleEvent
@@ -85,7 +84,7 @@ def _switch_on(
         plan = make_plan()
         run_dir = default_run_dir()
         check_run_dir(run_dir)
-        machine.order(Order(str(run_dir), plan.configuration, temporary=False, lifeline=not detach))
+        machine.order(plan.order(run_dir, temporary=False, lifeline=not detach))
         clock.mark("order given")
         from hvd.toolstack.cluster.cluster import Cluster
 

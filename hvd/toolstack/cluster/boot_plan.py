@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from hvd.transport.run_dir import Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,5 +15,11 @@ class BootPlan:
     name: str
     configuration: bytes
     """A BootConfig, encoded, as msgpack: the security policy, and dom0 first, each domain behind those it needs."""
+    uplinks: list[tuple[str, int]]
+    """The TAP devices of the host that its networks have, with their MTU."""
     held_back: frozenset[str]
     """The domains that do not start by themselves: created paused, or behind one that is."""
+
+    def order(self, run_dir: Path, *, temporary: bool, lifeline: bool) -> Order:
+        """What a machine is told that is to boot it there."""
+        return Order(str(run_dir), self.configuration, temporary, self.uplinks, lifeline)

@@ -23,7 +23,7 @@ from hvd.toolstack.cluster.run_dirs import check_run_dir, default_run_dir, make_
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallTimeout
 from hvd.transport.ids import DomId, Incarnation
-from hvd.transport.run_dir import AUDIT_LOG, Order
+from hvd.transport.run_dir import AUDIT_LOG
 
 if TYPE_CHECKING:
     from hvd.toolstack.faults.injection import Injection
@@ -131,7 +131,7 @@ class Cluster(Listings):
             if machine is None:
                 check_run_dir(run_dir)
                 machine = MachineProcess.spawn()
-                machine.order(Order(str(run_dir), self.plan.configuration, self.temporary, lifeline))
+                machine.order(self.plan.order(run_dir, temporary=self.temporary, lifeline=lifeline))
             machine.wait_up(deadline_s)
             self._connection = Connection(run_dir)
         except BaseException:

@@ -31,7 +31,8 @@ def plan_of(config: ClusterConfig, require: Sequence[str] = ()) -> BootPlan:
         for domain in (config.dom0, *(config.domain(name) for name in config.start_order))
     ]
     boot = BootConfig(config.policy, config.enforcing, ordered, list(config.groups), list(config.networks))
-    return BootPlan(config.name, msgpack.packb(encode(boot)), _held_back(config))
+    uplinks = [(network.uplink, network.mtu) for network in config.networks if network.uplink]
+    return BootPlan(config.name, msgpack.packb(encode(boot)), uplinks, _held_back(config))
 
 
 def plan_from_file(

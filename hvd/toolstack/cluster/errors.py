@@ -45,5 +45,9 @@ class BadTraceFile(BadInput):
     """No file can be written there."""
 
 
+class NoUplink(BadInput):
+    """A network's TAP device cannot be had; the text says why, and what would help."""
+
+
 class BadRunDir(BadInput):
     """The directory cannot be a cluster's: not ours, not a directory, or full of other things."""

@@ -9,9 +9,9 @@ import signal
 import sys
 import time
 
-from hvd.toolstack.cluster.errors import BadRunDir, StartFailed
+from hvd.toolstack.cluster.errors import BadInput, BadRunDir, NoUplink, StartFailed
 from hvd.toolstack.cluster.run_dirs import VARIABLE
-from hvd.transport.run_dir import UNUSABLE, Order
+from hvd.transport.run_dir import NO_UPLINK, UNUSABLE, Order
 
 UP = "up"
 REPORT_BYTES_MAX = 65_536
@@ -53,7 +53,7 @@ class MachineProcess:
         return cls(pid, orders_write, reports_read)
 
     def order(self, order: Order) -> None:
-        """Give it its order, once; StartFailed or BadRunDir carries what the machine said if it is gone."""
+        """Give it its order, once; StartFailed or a BadInput carries what the machine said if it is gone."""
         self.ordered = True
         try:
             _write_all(self._orders, order.packed())
@@ -64,17 +64,19 @@ class MachineProcess:
             self._orders = -1
 
     def wait_up(self, deadline_s: float) -> None:
-        """Until the broker is up; StartFailed or BadRunDir carries what the machine said."""
+        """Until the broker is up; StartFailed or a BadInput carries what the machine said."""
         until = time.monotonic() + deadline_s
         while UP not in self._report.splitlines():
             if not self._wait_report(until):
                 late = time.monotonic() >= until
                 raise StartFailed(f"the broker was not up within {deadline_s:g} s") if late else self._end()
 
-    def _end(self) -> StartFailed | BadRunDir:
+    def _end(self) -> StartFailed | BadInput:
         words = self.last_words() or "the machine ended without a word"
         if words.startswith(UNUSABLE):
             return BadRunDir(f"{words.removeprefix(UNUSABLE)}; choose another with {VARIABLE}")
+        if words.startswith(NO_UPLINK):
+            return NoUplink(words.removeprefix(NO_UPLINK))
         return StartFailed(words)
 
     def last_words(self) -> str:

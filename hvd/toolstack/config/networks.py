@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from hvd.transport.net_rules import RULE_BYTES_MAX, RULES_MAX, BadRule, Rule, pa
 from hvd.transport.packed_rules import RULES_BYTES_MAX
 from hvd.transport.protocols.net import MTU, MTU_MAX, MTU_MIN
 
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", re.ASCII)
 Backends = Mapping[str, str]
 """The networks that vifs may be of, by name: the domain whose switch each is in."""
 
@@ -35,8 +37,9 @@ def read_network(table: Table) -> Network:
     antispoof = table.flag("antispoof", default=True)
     allow = table.choice("default", "allow", ("allow", "deny")) == "allow"
     lines, rules = _rules(table)
+    config = NetworkConfig(name, backend, mtu, antispoof, allow, lines, _uplink(table))
     table.finish()
-    return Network(table.place, NetworkConfig(name, backend, mtu, antispoof, allow, lines), rules)
+    return Network(table.place, config, rules)
 
 
 def read_networks(root: Table) -> dict[str, Network]:
@@ -52,6 +55,16 @@ def read_networks(root: Table) -> dict[str, Network]:
             root.report.wrong((*network.place, "name"), "a name of its own", found)
         networks[name] = network
     return networks
+
+
+def _uplink(table: Table) -> str:
+    """The name of a network interface, as the kernel takes them."""
+    tap = table.text("uplink", "")
+    if tap and not _INTERFACE.fullmatch(tap):
+        expected = "the name of a TAP device: 1 to 15 letters, digits, _ - ., the first a letter or digit"
+        table.report.wrong(table.at("uplink"), expected, shown(tap))
+        return ""
+    return tap
 
 
 def _rules(table: Table) -> tuple[list[str], list[tuple[Place, Rule]]]:

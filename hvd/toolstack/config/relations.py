@@ -11,6 +11,7 @@ from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES
 from hvd.toolstack.config.networks import Network
 from hvd.toolstack.config.problems import Place, Report, nearest, shown
 from hvd.toolstack.config.vifs import Vif
+from hvd.transport.protocols.net import UPLINK
 from hvd.transport.sandbox import WRITABLE, split_path
 
 Running = Mapping[str, bool]
@@ -30,8 +31,10 @@ def check_relations(
         _check_logs(report, draft, by_name)
     _check_writers(report, [disk for draft in drafts for disk in draft.disks])
     _check_addresses(report, [vif for draft in drafts for vif in draft.vifs])
-    for network in networks:
+    found = list(networks)
+    for network in found:
         _check_network(report, network, by_name, running)
+    _check_uplinks(report, found, by_name)
     if not _check_cycles(report, by_name):
         _check_group_order(report, by_name, list(groups))
 
@@ -126,13 +129,29 @@ def _check_addresses(report: Report, vifs: list[Vif]) -> None:
 def _check_network(report: Report, network: Network, by_name: dict[str, Draft], running: Running) -> None:
     """Its switch is in a driver domain, and its rules name domains that there are."""
     known, backend = [DOM0_NAME, *by_name, *running], network.config.backend
-    for place, name in [((*network.place, "backend"), backend), *_named_in(network)]:
-        if name not in known:
-            report.wrong(place, "the name of a domain", shown(name), nearest(name, known))
+    parties = [*known, UPLINK] if network.config.uplink else known
+    named = [(place, party, parties) for place, party in _named_in(network)]
+    for place, name, there_are in [((*network.place, "backend"), backend, known), *named]:
+        if name not in there_are:
+            report.wrong(place, "the name of a domain", shown(name), nearest(name, there_are))
     host = by_name.get(backend)
     if host and not host.config.driver_domain:
         hint = f"give {report.spell(host.place)} driver_domain = true"
         report.wrong((*network.place, "backend"), "a driver domain", f"{shown(backend)}, which is none", hint)
+
+
+def _check_uplinks(report: Report, networks: Sequence[Network], by_name: dict[str, Draft]) -> None:
+    """A TAP device is in one network, and rules that name an uplink name no domain."""
+    first: dict[str, Network] = {}
+    for network in networks:
+        tap = network.config.uplink
+        other = first.setdefault(tap, network) if tap else network
+        if other is not network:
+            found = f"{shown(tap)}, the uplink of {report.spell(other.place)}"
+            report.wrong((*network.place, "uplink"), "a TAP device of its own", found)
+    if first and UPLINK in by_name:
+        expected = "another name: rules call the uplink of a network so"
+        report.wrong((*by_name[UPLINK].place, "name"), expected, shown(UPLINK))
 
 
 def _named_in(network: Network) -> list[tuple[Place, str]]:

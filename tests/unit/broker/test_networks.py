@@ -18,7 +18,7 @@ from .conftest import Board
 
 RULES = ["allow ether=arp", "deny from=ivi proto=tcp to-port=22"]
 CABIN = NetworkConfig("cabin", "net", 9000, False, False, RULES)
-LAN = NetworkConfig("lan", "net", 1500, True, True, [])
+LAN = NetworkConfig("lan", "net", 1500, True, True, [], "tap0")
 NET = DomId(1)
 
 
@@ -87,9 +87,10 @@ def test_a_vif_has_the_rules_of_its_network_and_what_it_left_unsaid_however_it_c
 
 
 def test_what_a_vif_says_of_itself_stands_but_for_rules(board):
-    forged = {"hvd-default": "allow 0", "hvd-rules0": "allow", "hvd-rules7": "allow"}
+    forged = {"hvd-default": "allow 0", "hvd-rules0": "allow", "hvd-rules7": "allow", "hvd-uplink": "x"}
     dom = board.boot("guest", devices=[vif(mtu="1400", **forged, **{"hvd-guard": "1"})])
     back = keys_of(board, dom)
+    assert "hvd-uplink" not in back
     assert (back["mtu"], back["hvd-guard"]) == ("1400", "1")
     assert unpack_rules(back) == (RULES, False) and "hvd-rules7" not in back
 
@@ -168,3 +169,30 @@ def test_who_is_named_by_a_rule_keeps_his_name_and_nobody_takes_it(board):
     board.dies(DomId(2))
     with pytest.raises(Refused, match="a rule of network cabin names ivi: ivi2 keeps its name"):
         call(board, m.DomctlRename(other, "ivi"))
+
+
+def opened(board, caller, network):
+    return handle(board.h, caller, m.PhysdevOpenUplink(network), board.now)
+
+
+def test_a_driver_domain_is_handed_the_uplink_of_a_network_in_its_switch_and_nobody_else_is(board):
+    guest = board.boot("guest", devices=[vif(bridge="lan")])
+    assert keys_of(board, guest)["hvd-uplink"] == "tap0"
+    answer = opened(board, NET, "lan")
+    assert (answer.value, answer.descriptors) == (1500, (("uplink:tap0", 0),))
+    for caller, network, text in (
+        (guest, "lan", "not in the switch of domain 'guest'"), (DOM0, "lan", "not in the switch of domain 'Domain-0'"),
+        (NET, "none", "not in the switch"), (NET, "cabin", "network 'cabin' has no uplink"),
+    ):  # fmt: skip
+        with pytest.raises(Refused, match=text):
+            opened(board, caller, network)
+
+
+def test_no_domain_is_called_as_rules_call_an_uplink(board):
+    guest = board.boot("guest")
+    for message in (m.DomctlCreate(DomainConfig("uplink", "hvd:idle")), m.DomctlRename(guest, "uplink")):
+        with pytest.raises(Refused, match="'uplink' is what rules call a network's uplink"):
+            call(board, message)
+    without = Board(networks=[CABIN])
+    without.boot("Domain-0")
+    without.boot("uplink")

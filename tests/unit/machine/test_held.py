@@ -41,3 +41,14 @@ def test_everything_can_be_dropped():
     held.drop_all()
     assert not any(is_open(one) for pipe in pipes for one in pipe)
     assert held.by_key == {}
+
+
+def test_what_is_kept_from_the_beginning_is_dropped_by_nobody():
+    pipe, other = os.pipe(), os.pipe()
+    held = Held({"uplink:tap0": list(pipe)})
+    held.hold("x", list(other))
+    held.drop("uplink:tap0")
+    held.drop_all()
+    assert held.by_key == {"uplink:tap0": list(pipe)} and all(map(is_open, pipe)) and not any(map(is_open, other))
+    for descriptor in pipe:
+        os.close(descriptor)

@@ -1,6 +1,7 @@
 """Guests' vifs and the driver domain of their switch in one process: real pages, doorbells, rings; no hypervisor."""
 
 import os
+import socket
 import time
 from typing import Any
 
@@ -105,6 +106,11 @@ class Domain:
         self.machine.endpoints.append(endpoint)
         return port, endpoint
 
+    def open_uplink(self, network):
+        device, host = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self.machine.uplinks.setdefault(network, []).append((device, host))
+        return device.fileno(), 1500
+
     def close_port(self, port):
         self.waiter.remove(port)
         del self._handlers[port]
@@ -162,6 +168,7 @@ class Machine:
         self.nodes = {}
         self.watches = {}
         self.texts = {}
+        self.uplinks = {}
         self.driver: Any = Domain(self, DRIVER)
         self.vifs = []
 
@@ -213,6 +220,9 @@ class Machine:
                 vif.front.close()
             vif.guest.waiter.close()
         self.driver.waiter.close()
+        for ends in self.uplinks.values():
+            for end in (end for pair in ends for end in pair):
+                end.close()
         for endpoint in self.endpoints:
             endpoint.close()
         for page, ends in self.channels.values():

@@ -12,6 +12,7 @@ from hvd.transport.protocols.net import parse_mac
 
 GUEST = '[[domain]]\nname = "ivi"\nkernel = "guest.py"\n'
 SWITCH = '[[domain]]\nname = "net"\nkernel = "hvd:driver_domain"\ndriver_domain = true\n'
+UPLINK = 'uplink = "tap0"\n'
 LONG = ("deny from=net to=net mac=00:16:3e:00:00:01 to-mac=00:16:3e:00:00:02 ether=ipv6 ip=fd00:1:2:3:4:5:6:7 "
         "proto=tcp port=10000-20000 to-port=10000-20000")  # fmt: skip
 CABIN = '[[network]]\nname = "cabin"\nbackend = "net"\n'
@@ -141,6 +142,12 @@ def test_networks_are_read_for_the_hypervisor_and_a_vif_is_in_its_networks_switc
     assert (vif.backend, vif.backend_keys["bridge"]) == ("net", "cabin")
 
 
+def test_an_uplink_is_a_device_of_the_host_that_rules_may_name(cluster):
+    read = cluster(CABIN + UPLINK + 'rules = ["deny from=uplink to=net", "deny to=uplink"]\n' + SWITCH)
+    assert read.networks[0].uplink == "tap0"
+    assert cluster(GUEST.replace("ivi", "uplink")).domain("uplink")
+
+
 def test_a_vif_that_joins_a_cluster_is_of_one_of_its_networks():
     report = Report("test", "")
     vif = read_vif(report, (), "bridge=cabin", Owner("ivi", 0), {"cabin": "net", "lan": "Domain-0"})
@@ -160,6 +167,12 @@ def test_a_vif_that_joins_a_cluster_is_of_one_of_its_networks():
         (CABIN + 'default = "drop"\n' + SWITCH, "network[0].default", "drop"),
         (CABIN + f"rules = {[LONG] * 256}\n" + SWITCH, "network[0].rules", str(256 * len(LONG))),
         ("".join(CABIN.replace("cabin", f"n{n}") for n in range(NETWORKS_MAX + 1)) + SWITCH, "network", "257"),
+        (CABIN + 'uplink = "a/b"\n' + SWITCH, "network[0].uplink", "a/b"),
+        (CABIN + 'uplink = "sixteen-letters-"\n' + SWITCH, "network[0].uplink", "sixteen"),
+        (CABIN + UPLINK + CABIN.replace("cabin", "lan") + UPLINK + SWITCH, "network[1].uplink", "tap0"),
+        (CABIN + UPLINK + SWITCH + GUEST.replace("ivi", "uplink"), "domain[1].name", "uplink"),
+        (CABIN + 'rules = ["deny from=uplink"]\n' + SWITCH, "network[0].rules[0]", "uplink"),
+        (CABIN.replace('"net"', '"uplink"') + UPLINK + SWITCH, "network[0].backend", "uplink"),
         (CABIN, "network[0].backend", "net"),
         (CABIN + GUEST.replace("ivi", "net"), "network[0].backend", "net"),
         (SWITCH + GUEST + 'vif = ["mac=0:16:3e:0:0:1", "mac=0:16:3e:0:0:1"]\n', "domain[1].vif[1].mac", "00:01"),
