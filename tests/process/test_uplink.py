@@ -24,7 +24,8 @@ from tests.waiting import wait_for
 PYTHON = "/usr/bin/python3"
 TAP = "hvd-tap"
 HOST, WEB = "10.9.0.1", "10.9.0.2"
-CONTENT_BYTES, MARK_BYTES = 24 << 20, 4 << 20
+CONTENT_BYTES, MARK_BYTES = 96 << 20, 16 << 20
+"""More lies between two marks than sockets hold."""
 PATIENT = ("--retry", "50", "--retry-connrefused")
 CLUSTER = """
 [[network]]
@@ -71,11 +72,12 @@ GET = textwrap.dedent("""
     while part := reply.read(1 << 16):
         digest.update(part)
         seen, before = seen + len(part), seen
-        if seen >> 22 != before >> 22:
-            print("part", seen >> 22, flush=True)
+        if seen >> 24 != before >> 24:
+            print("part", seen >> 24, flush=True)
+            sys.stdin.readline()
     print(digest.hexdigest(), flush=True)
 """)
-"""What a host's program gets from a guest, told in parts."""
+"""What a host's program gets from a guest: behind each part that it tells of it waits for a word."""
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -194,15 +196,15 @@ def test_the_host_reaches_a_guest_and_a_guest_the_host(host: Host) -> None:
 def test_a_tcp_transfer_to_the_host_survives_whoever_dies_in_the_middle_of_it(host: Host) -> None:
     cluster = host.up()
     deaths = [kill_driver, kill_broker, kill_both, kill_driver]
-    client = subprocess.Popen(host.line(PYTHON, "-c", GET, f"http://{WEB}/known"), stdout=subprocess.PIPE, text=True)
-    with client:
-        assert client.stdout is not None
-        for number, death in enumerate(deaths, 1):
+    line = host.line(PYTHON, "-c", GET, f"http://{WEB}/known")
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None and client.stdin is not None
+        for number in range(1, CONTENT_BYTES // MARK_BYTES + 1):
             assert client.stdout.readline() == f"part {number}\n"
-            death(cluster)
-        rest = client.stdout.read().splitlines()
-    assert rest[-1] == hashlib.sha256(host.content).hexdigest()
-    assert len(rest) == 1 + CONTENT_BYTES // MARK_BYTES - len(deaths)
+            print(file=client.stdin, flush=True)
+            if number <= len(deaths):
+                deaths[number - 1](cluster)
+        assert client.stdout.read().strip() == hashlib.sha256(host.content).hexdigest()
     assert cluster.domain("net").incarnation == 4 and cluster.domain("web").incarnation == 1
 
 

@@ -65,6 +65,14 @@ def test_the_rules_of_the_network_are_its_rules_and_name_it(machine):
     assert two.front.receive_many() == [frame(BROADCAST, HOST)]
 
 
+def test_its_rules_hold_for_a_vif_that_has_none(machine):
+    machine.vif(2, **FREE, **pack_rules([], allow_by_default=False))
+    two = machine.vif(3, **FREE)
+    host(machine).send(VNET + frame(two.mac, HOST))
+    two.front.send(frame(HOST, two.mac))
+    assert received(machine, host(machine)) == [] and two.front.receive_many() == []
+
+
 def test_it_stays_when_vifs_go_and_come(machine):
     one = machine.vif(2, **FREE)
     one.kill_backend()
