@@ -157,22 +157,22 @@ DEVICES = [
           "tests/unit/transport/test_blkback.py::test_a_batch_is_32_requests_and_the_rest_waits"),
     Bound("transport/native/net_switch.hpp", "ports_max", "vifs of one driver domain's switch",
           "the next is not served, which its `error` says",
-          "tests/unit/transport/test_net_switch.py::test_a_switch_has_1024_ports_and_no_more"),
+          "tests/unit/transport/net/test_switch.py::test_a_switch_has_1024_ports_and_no_more"),
     Bound("transport/native/net_switch.hpp", "packets_per_turn", "packets of a vif before the next one has its turn "
           "(or 256 KiB that were copied)", "the rest has the next turn",
-          "tests/unit/transport/test_net_switch.py::test_a_turn_is_64_packets_and_the_rest_has_the_next"),
+          "tests/unit/transport/net/test_switch.py::test_a_turn_is_64_packets_and_the_rest_has_the_next"),
     Bound("transport/native/frame_queue.hpp", "queue_bytes_max", "bytes of packets that wait for a vif's buffers",
           "more for it is dropped, and counted", "tests/unit/domains/net/test_vif.py::"
           "test_who_never_receives_loses_packets_and_delays_nobody"),
     Bound("transport.packed_rules", "RULES_BYTES_MAX", "bytes of a network's rules", "`hvd` names the line",
           "tests/unit/toolstack/config/test_vifs.py::test_what_does_not_hold_together_is_named_at_its_place"),
     Bound("transport/native/packet_filter.hpp", "rules_max", "rules of a network", "`hvd` names the line",
-          "tests/unit/transport/test_net_switch.py::test_a_table_has_256_rules_and_no_more"),
+          "tests/unit/transport/net/test_rules.py::test_a_table_has_256_rules_and_no_more"),
     Bound("transport/native/forwarding_table.hpp", "learned_per_port_max", "MAC addresses that are learned of one vif",
-          "packets for others are flooded", "tests/unit/transport/test_net_switch.py::"
+          "packets for others are flooded", "tests/unit/transport/net/test_switch.py::"
           "test_who_invents_addresses_takes_no_others_place"),
     Bound("transport/native/net_port.hpp", "groups_max", "multicast groups that a vif joins", "it gets no more groups' "
-          "packets", "tests/unit/transport/test_net_switch.py::test_groups_that_a_frontend_joins_have_an_end"),
+          "packets", "tests/unit/transport/net/test_switch.py::test_groups_that_a_frontend_joins_have_an_end"),
     Bound("transport.protocols.net", "QUEUES_MAX", "queues of one vif", "the backend closes the device",
           "tests/unit/domains/net/test_vif.py::test_keys_that_make_no_sense_are_the_frontends_fault"),
     Bound("transport/native/waiter.hpp", "ports_max", "ports one waiter waits on",

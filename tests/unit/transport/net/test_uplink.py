@@ -10,12 +10,12 @@ import struct
 import pytest
 
 from hvd.domains.net.policy import Policy, compile_policy
-from hvd.transport._native import NetSwitch, NetUplink
+from hvd.transport._native import NetUplink
 from hvd.transport.errors import LocalError
 from hvd.transport.net_rules import parse_rule
 
-from .net_ends import PLAIN, RawPort, gso
-from .test_net_switch import checksum, frame, tcp, transport_is_right
+from .ends import PLAIN, gso
+from .packets import checksum, frame, tcp, transport_is_right
 
 HOST = bytes.fromhex("020000000001")
 BROADCAST = b"\xff" * 6
@@ -58,25 +58,6 @@ class Host:
 
 def header(*, flags=0, gso_type=0, header_bytes=0, gso_size=0, start=0, offset=0):
     return struct.pack("<BBHHHH", flags, gso_type, header_bytes, gso_size, start, offset)
-
-
-@pytest.fixture
-def switch():
-    return NetSwitch()
-
-
-@pytest.fixture
-def make(switch):
-    made = []
-
-    def port(number=1, **settings):
-        made.append(RawPort(switch, number, **settings))
-        made[-1].post(200)
-        return made[-1]
-
-    yield port
-    for each in made:
-        each.port.close()
 
 
 @pytest.fixture
