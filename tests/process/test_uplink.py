@@ -283,7 +283,7 @@ def test_a_device_that_will_not_do_is_told_and_nothing_is_started(host: Host, ma
     if host.run("ip", *made.format(TAP).split(), check=False).returncode:
         pytest.skip(f"this kernel does not {made}")
     status, told = host.hvd("up", "-d", host.file)
-    assert status == 2 and told.startswith(f"hvd: uplink {TAP}: {said}")
+    assert status == 2 and f"hvd: uplink {TAP}: {said}" in told
     assert "no machine runs" in host.hvd("list")[1]
 
 
@@ -291,7 +291,7 @@ def test_a_tap_of_another_cluster_is_not_taken_from_it(host: Host, tmp_path: Pat
     host.up()
     status, told = host.hvd("up", "-d", host.file, run_dir=tmp_path / "run2")
     expected = f"hvd: uplink {TAP}: Device or resource busy: another program has it, or another cluster\n"
-    assert (status, told) == (2, expected)
+    assert status == 2 and told.endswith(expected)
     assert host.pings()
 
 
@@ -303,7 +303,7 @@ def test_without_privilege_it_takes_a_tap_that_is_ours() -> None:
             pytest.skip("no interpreter of this version that other users may execute")
         host, python = Host(somebody.home), [*WITH_TAP, *somebody.python]
         status, told = host.hvd("up", "-d", host.file, python=python)
-        assert status == 2 and told.startswith(f"hvd: uplink {TAP}: Operation not permitted: that takes root, CAP_NET_")
+        assert status == 2 and f"hvd: uplink {TAP}: Operation not permitted: that takes root, CAP_NET_ADMIN" in told
         assert f"`ip tuntap add {TAP} mode tap user NAME`" in told and not host.has_tap()
         host.run("ip", "tuntap", "add", TAP, "mode", "tap", "user", str(NOBODY))
         host.run("ip", "link", "set", TAP, "up")
