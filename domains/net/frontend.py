@@ -22,6 +22,7 @@ from hvd.transport.errors import PeerFault
 from hvd.transport.ids import DomId, GrantRef, Port
 from hvd.transport.pages import PAGE_SIZE
 from hvd.transport.protocols.net import (
+    GATEWAY_KEY,
     MTU,
     QUEUES_MAX,
     RING_SLOTS,
@@ -200,7 +201,8 @@ class NetFrontend(Frontend):
     @property
     def interface(self) -> Interface:
         """eth0 of vif 0, with the addresses that the toolstack gave it."""
-        return Interface(f"eth{self.devid}", self.mac, self.mtu, self.keys.get("ip", "").split(), self.offload)
+        addresses, gateways = (self.keys.get(key, "").split() for key in ("ip", GATEWAY_KEY))
+        return Interface(f"eth{self.devid}", self.mac, self.mtu, addresses, self.offload, gateways)
 
     def pump(self, descriptor: int) -> None:
         """Join it to a TAP device, for good: one queue's, with a virtio header of 10 bytes. LocalError of several."""

@@ -12,33 +12,33 @@ import os
 import socket
 import stat
 import struct
-from dataclasses import dataclass
-from ipaddress import ip_interface
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from hvd.domains.sandbox.root import STAGE
 from hvd.transport._native import detach_mount, mount_new
+from hvd.transport.protocols.net import PREFIXES
 
 TUN_DIRECTORY, TUN = "/dev/net", "tun"
 TUNSETIFF, TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 OFFLOADS = 0x01 | 0x02 | 0x04
 """TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6."""
-RTM_NEWLINK, RTM_NEWADDR = 16, 20
+RTM_NEWLINK, RTM_NEWADDR, RTM_NEWROUTE = 16, 20, 24
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 1, 4, 0x200, 0x400
-IFLA_ADDRESS, IFLA_MTU, IFA_ADDRESS, IFA_LOCAL = 1, 4, 1, 2
+IFLA_ADDRESS, IFLA_MTU, IFA_ADDRESS, IFA_LOCAL, RTA_OIF, RTA_GATEWAY = 1, 4, 1, 2, 4, 5
 IFA_F_NODAD, IFF_UP = 2, 1
 HEADER = struct.Struct("=IHHII")
 """struct nlmsghdr."""
-LINK, ADDRESS = struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
-"""struct ifinfomsg, struct ifaddrmsg."""
+RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST = 254, 4, 0, 1
+LINK, ADDRESS, ROUTE = struct.Struct("=BxHiII"), struct.Struct("=BBBBI"), struct.Struct("=BBBBBBBBI")
+"""struct ifinfomsg, struct ifaddrmsg, struct rtmsg."""
 ATTRIBUTE = struct.Struct("=HH")
 REPLY_BYTES_MAX = 8192
 TAPS_MAX = 8
 """Of one program: its terminal and they go to init in one message."""
-PREFIXES = {4: 24, 6: 64}
-"""Of an address that is given without one, by version: xl's `ip` has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class Interface:
     """With or without a prefix length; none: a DHCP client in the domain sees to it."""
     offloads: bool = True
     """Whether checksums and segmentation may be left to whoever takes the packets (struct virtio_net_hdr)."""
+    gateways: list[str] = field(default_factory=list)
+    """Where what is for nobody in the networks of its addresses goes: one of each version."""
 
 
 @runtime_checkable
@@ -111,7 +113,7 @@ def _own_node(owner: tuple[int, int]) -> int:
 
 
 def make_tap(descriptor: int, interface: Interface) -> None:
-    """Give an open TAP a device, its addresses, and have it up. OSError, naming the interface."""
+    """Give an open TAP a device, its addresses and routes, and have it up. OSError, naming the interface."""
     try:
         name = struct.pack("16sH22x", interface.name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
         fcntl.ioctl(descriptor, TUNSETIFF, name)
@@ -122,6 +124,8 @@ def make_tap(descriptor: int, interface: Interface) -> None:
             _ask(netlink, RTM_NEWLINK, 0, LINK.pack(socket.AF_UNSPEC, 0, index, IFF_UP, IFF_UP) + mac + mtu)
             for address in interface.addresses:
                 _ask(netlink, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, _address(address, index))
+            for gateway in interface.gateways:
+                _ask(netlink, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, _default_route(gateway, index))
     except OSError as error:
         raise OSError(error.errno, error.strerror, interface.name) from None
 
@@ -143,6 +147,14 @@ def _address(text: str, index: int) -> bytes:
     flags = IFA_F_NODAD if given.version == 6 else 0  # nobody else has it, and the program is not to wait
     attributes = _attribute(IFA_LOCAL, given.ip.packed) + _attribute(IFA_ADDRESS, given.ip.packed)
     return ADDRESS.pack(family, given.network.prefixlen, flags, 0, index) + attributes
+
+
+def _default_route(gateway: str, index: int) -> bytes:
+    to = ip_address(gateway)
+    family = socket.AF_INET if to.version == 4 else socket.AF_INET6
+    attributes = _attribute(RTA_GATEWAY, to.packed) + _attribute(RTA_OIF, struct.pack("=I", index))
+    head = ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
+    return head + attributes
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

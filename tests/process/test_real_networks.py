@@ -153,11 +153,14 @@ def printed(domain: Domain) -> str:
 
 @needs("ip")
 def test_a_programs_interface_is_its_domains_vif(lan: Lan) -> None:
-    lan.add("one", "ip -o link show eth0; ip -o addr show eth0", "mac=00:16:3e:00:00:07,mtu=1400,ip=10.0.0.7 fd00::7")
+    show = "ip -o link show eth0; ip -o addr show eth0; ip -o route show default; ip -6 -o route show default"
+    vif = "mac=00:16:3e:00:00:07,mtu=1400,ip=10.0.0.7 10.1.0.7/16 fd00::7,gateway=10.1.9.1 fd00::1"
+    lan.add("one", show, vif)
     cluster = lan.start()
     told = printed(cluster.domain("one"))
     assert "mtu 1400" in told and "00:16:3e:00:00:07" in told and ",UP,LOWER_UP" in told
-    assert re.findall(r"inet6? (\S+) .*scope global", told) == ["10.0.0.7/24", "fd00::7/64"]
+    assert re.findall(r"inet6? (\S+) .*scope global", told) == ["10.0.0.7/24", "10.1.0.7/16", "fd00::7/64"]
+    assert re.findall(r"default via (\S+) dev eth0", told) == ["10.1.9.1", "fd00::1"]
 
 
 def test_a_program_that_runs_is_given_no_more_vifs(lan: Lan) -> None:

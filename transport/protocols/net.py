@@ -15,8 +15,9 @@ Frontend keys   tx-ring-ref rx-ring-ref, event-channel | event-channel-tx event-
                 these below queue-%u/, and multi-queue-num-queues; request-rx-copy feature-rx-notify feature-sg
                 feature-gso-tcpv4 feature-gso-tcpv6 feature-no-csum-offload feature-ipv6-csum-offload
                 request-multicast-control hvd-ring-checks (1: a check beside each index, as offered)
-    from the toolstack  mac mtu; hvd's own: hvd-offload (1: it takes what is checksummed and cut up later) hvd-queues
-                hvd-channels (shared: one for both rings) hvd-multicast-control (1: only groups that it joins)
+    from the toolstack  mac mtu ip; hvd's own: hvd-gateway hvd-offload (1: it takes what is checksummed and cut up
+                later) hvd-queues hvd-channels (shared: one for both rings) hvd-multicast-control (1: only groups that
+                it joins)
 
 A frontend's checksum keys say what it may be given, as Xen has it: unless feature-no-csum-offload is 1, IPv4's TCP and
 UDP checksums may be blank; IPv6's only if feature-ipv6-csum-offload is 1. A packet that its receiver would not take so
@@ -53,6 +54,10 @@ XEN_PREFIX: Final = bytes((0x00, 0x16, 0x3E))
 HEX_DIGITS: Final = frozenset(string.hexdigits)
 LINK_KEY: Final = "hvd-link"
 """Of a backend: up or down, which may change at any time."""
+PREFIXES: Final = {4: 24, 6: 64}
+"""Of an address that is given without one, by version."""
+GATEWAY_KEY: Final = "hvd-gateway"
+"""Of a frontend: the routers, one of each version at most, that an interface of a program is given."""
 UPLINK_KEY: Final = "hvd-uplink"
 UPLINK: Final = "uplink"
 """What rules call a network's uplink, as they call a domain by its name."""

@@ -2,9 +2,9 @@
 
 import hashlib
 import re
-from ipaddress import ip_address
 from typing import NamedTuple
 
+from hvd.toolstack.config.addresses import read_addresses
 from hvd.toolstack.config.names import DOM0_NAME, full_name
 from hvd.toolstack.config.networks import Backends
 from hvd.toolstack.config.problems import Place, Report, nearest, shown
@@ -15,7 +15,6 @@ from hvd.transport.protocols.net import BRIDGE, MTU_MAX, MTU_MIN, QUEUES_MAX, XE
 
 VLAN_MAX = 4094
 DEVID_MAX = 1023
-ADDRESSES_MAX = 16
 INTERVAL_US = 50_000
 RATE_BYTES_MAX = (1 << 32) - 1
 WRITTEN_DOWN = ("type", "model", "script", "vifname", "gatewaydev")
@@ -71,15 +70,15 @@ def read_vif(
         table.report.wrong(table.at("backend"), f"{switch}, which has the network {bridge}", shown(backend))
     mac, mtu, guard = _mac(table, owner.name, devid), _mtu(table), _guard(table)
     queues = table.whole("queues", 1, 1, 1 if owner.program else QUEUES_MAX)
-    offload, addresses = table.flag("offload", default=owner.program), _ips(table)
+    offload, addresses = table.flag("offload", default=owner.program), read_addresses(table)
     backend_keys = {
-        "mac": mac, "bridge": bridge, "handle": str(devid), **mtu, **vlans, **_rate(table), **addresses, **guard,
+        "mac": mac, "bridge": bridge, "handle": str(devid), **mtu, **vlans, **_rate(table), **addresses.back, **guard,
         **{key: text for key in WRITTEN_DOWN if (text := table.text(key, ""))},
     }  # fmt: skip
     table.finish()
     front = {
         "mac": mac, **mtu, **({"hvd-queues": str(queues)} if queues > 1 else {}),
-        **({"hvd-offload": "1"} if offload else {}), **addresses,
+        **({"hvd-offload": "1"} if offload else {}), **addresses.front,
     }  # fmt: skip
     return Vif(place, DeviceConfig("vif", devid, backend, backend_keys, front))
 
@@ -159,16 +158,3 @@ def _rate(table: Table) -> dict[str, str]:
     expected = f"a rate as 10Mb/s or 250KB/s@20ms, of 1 to {RATE_BYTES_MAX} bytes in each interval (if unsaid, 50ms)"
     table.report.wrong(table.at("rate"), expected, shown(text))
     return {}
-
-
-def _ips(table: Table) -> dict[str, str]:
-    text = table.text("ip", "")
-    try:
-        addresses = [str(ip_address(word)) for word in text.split()]
-    except ValueError:
-        addresses = [""] * (ADDRESSES_MAX + 1)
-    if len(addresses) > ADDRESSES_MAX:
-        expected = f"at most {ADDRESSES_MAX} IPv4 or IPv6 addresses with spaces between"
-        table.report.wrong(table.at("ip"), expected, shown(text))
-        return {}
-    return {"ip": " ".join(addresses)} if addresses else {}

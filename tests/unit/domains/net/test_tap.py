@@ -187,11 +187,12 @@ def test_a_link_has_a_descriptor_for_each_queue(machine):
 
 @pytest.mark.parametrize("offload", [False, True])
 def test_a_program_is_given_an_interface_as_the_toolstack_wrote_it(machine, offload):
-    front = {"handle": "3", "mac": "00:16:3e:00:00:07", "mtu": "1400", "ip": "10.0.0.7 fd00::7"}
+    told = {"handle": "3", "mac": "00:16:3e:00:00:07", "mtu": "1400", "ip": "10.0.0.7/16 fd00::7"}
+    front = told | {"hvd-gateway": "10.0.0.1"}
     vif = machine.vif(2, front=front | ({"hvd-offload": "1"} if offload else {}))
     assert isinstance(vif.front, Pumped)
     mac = bytes.fromhex("00163e000007")
-    assert vif.front.interface == Interface("eth3", mac, 1400, ["10.0.0.7", "fd00::7"], offload)
+    assert vif.front.interface == Interface("eth3", mac, 1400, ["10.0.0.7/16", "fd00::7"], offload, ["10.0.0.1"])
 
 
 def test_a_vif_without_addresses_makes_an_interface_without(machine):

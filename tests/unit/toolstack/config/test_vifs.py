@@ -56,6 +56,15 @@ def test_a_vif_is_written_as_xl_writes_it():
     assert config.frontend_keys == {"mac": "00:16:3e:01:02:03", "ip": "10.0.0.1 fe80::1"}
 
 
+def test_an_address_may_have_a_prefix_which_is_an_interfaces_affair_and_a_gateway_beside_it():
+    config = device("ip=10.1.0.2/16  fd00::2/48,gateway=10.1.255.254 fd00::1")
+    assert config.backend_keys["ip"] == "10.1.0.2 fd00::2" and "hvd-gateway" not in config.backend_keys
+    assert config.frontend_keys["ip"] == "10.1.0.2/16 fd00::2/48"
+    assert config.frontend_keys["hvd-gateway"] == "10.1.255.254 fd00::1"
+    assert device("ip=10.0.0.2,gateway=10.0.0.1").frontend_keys["hvd-gateway"] == "10.0.0.1"
+    assert device("gateway=fe80::1").frontend_keys["hvd-gateway"] == "fe80::1"
+
+
 @pytest.mark.parametrize(("line", "program", "written"), [
     ("", True, "1"), ("", False, None), ("offload=0", True, None), ("offload=1", False, "1"),
 ])  # fmt: skip
@@ -108,7 +117,12 @@ def test_vlans_stand_behind_the_bridge_as_in_xls_open_vswitch_script():
         ("rate=10MB", "rate: expected a rate as 10Mb/s"), ("rate=1Mb/s@0ms", "rate: expected a rate"),
         ("rate=9999GB/s@999s", "of 1 to 4294967295 bytes in each interval"),
         ("bridge=a.4095", "bridge: expected a network"), ("bridge=a.0", "bridge: expected a network"),
-        ("ip=10.0.0.300", "ip: expected at most 16"), ("mtu=9001", "mtu: expected a whole number from 68 to 9000"),
+        ("ip=10.0.0.300", "ip: expected at most 16"),
+        ("ip=10.0.0.1/33", "ip: expected at most 16"), ("ip=10.0.0.2,gateway=10.0.1.1", "gateway: expected an IPv4"),
+        ("gateway=10.0.0.1", "gateway: expected an IPv4"), ("ip=10.0.0.2,gateway=10.0.0.2", "gateway: expected an"),
+        ("ip=10.0.0.2,gateway=10.0.0.1 10.0.0.3", "gateway: expected"), ("gateway=router", "gateway: expected an IPv4"),
+        ("ip=" + "10.0.0.1 " * 17, "ip: expected at most 16"),
+        ("mtu=9001", "mtu: expected a whole number from 68 to 9000"),
         ("devid=-1", "devid: expected a whole number"), ("colour=red", "colour"), ("nonsense", "expected key=value"),
         ("mac=00:16:3e:00:00:01,mac=00:16:3e:00:00:02", "expected mac once"),
     ],
