@@ -22,7 +22,7 @@ from hvd.toolstack.cli.durations import seconds_argument
 from hvd.toolstack.cli.look import HEADINGS, row
 from hvd.toolstack.cli.power import Ended, ended_by_signals, tell
 from hvd.toolstack.cli.progress import Progress
-from hvd.toolstack.cluster import BadRunDir, Cluster, NotRunning
+from hvd.toolstack.cluster import BadInput, Cluster, NotRunning
 from hvd.toolstack.config import ConfigError
 from hvd.transport.errors import HvdError
 
@@ -40,7 +40,7 @@ def main() -> int:
         return 0
     except HvdError as error:
         print_error(str(error), as_json=options.json, kind=type(error).__name__)
-        return BAD_INPUT if isinstance(error, ConfigError | BadRunDir) else FAILED
+        return BAD_INPUT if isinstance(error, ConfigError | BadInput) else FAILED
     return 0
 
 

@@ -28,6 +28,7 @@ BEYOND = "192.0.2.1"
 """Of the host, in none of its guests' networks."""
 CONTENT_BYTES, MARK_BYTES = 96 << 20, 16 << 20
 """More lies between two marks than sockets hold."""
+LAUNCH = Path(__file__).parents[2] / "scripts" / "launch_cluster.py"
 PATIENT = ("--retry", "50", "--retry-connrefused")
 CLUSTER = """
 [[network]]
@@ -297,6 +298,8 @@ def test_a_tap_of_another_cluster_is_not_taken_from_it(host: Host, tmp_path: Pat
     status, told = host.hvd("up", "-d", host.file, run_dir=tmp_path / "run2")
     expected = f"hvd: uplink {TAP}: Device or resource busy: another program has it, or another cluster\n"
     assert status == 2 and told.endswith(expected)
+    launched = host.run(sys.executable, LAUNCH, host.file, "--run-dir", tmp_path / "run3", check=False)
+    assert launched.returncode == 2 and expected.removeprefix("hvd: ") in launched.stderr
     assert host.pings()
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         NoSuchDomain,
         NotReached,
         NotRunning,
+        NoUplink,
         StartFailed,
     )
     from hvd.toolstack.cluster.events import EventStream, LifecycleEvent
@@ -39,6 +40,7 @@ __all__ = [
     "LifecycleEvent",
     "MissingPackage",
     "NoSuchDomain",
+    "NoUplink",
     "NotReached",
     "NotRunning",
     "StartFailed",
