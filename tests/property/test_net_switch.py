@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import socket
 import struct
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -11,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvd.domains.net.policy import Policy, compile_policy
-from hvd.transport._native import BackRing, Endpoint, FrontRing, NetEnd, NetFront, NetPort, NetRules, NetSwitch
+from hvd.transport._native import (
+    BackRing,
+    Endpoint,
+    FrontRing,
+    NetEnd,
+    NetFront,
+    NetPort,
+    NetRules,
+    NetSwitch,
+    NetUplink,
+)
 from hvd.transport.net_rules import Rule, parse_rule
 
 REFS, PAGES = 512, 512
@@ -89,6 +100,7 @@ class Vif:
     trunk: list[int]
     up: bool = True
     mtu: int = 1500
+    is_uplink: bool = False
     received: list[bytes] = field(default_factory=list)
 
     def member(self, vlan: int) -> bool:
@@ -107,7 +119,7 @@ class Model:
         size = len(packet.bytes_with(None))
         if not sender.up or packet.source[0] & 1 or not sender.member(vlan) or size > 14 + sender.mtu:
             return
-        pinned = {(vif.network, MACS[vif.name]): vif.name for vif in self.vifs}
+        pinned = {(vif.network, MACS[vif.name]): vif.name for vif in self.vifs if not vif.is_uplink}
         if (sender.network, packet.source) not in pinned:
             self.learned[sender.network, packet.source, vlan] = sender.name
         known = pinned.get((sender.network, packet.destination)) or self.learned.get(
@@ -152,7 +164,8 @@ class Real:
         self.port.add(REFS, self.pool, True)
         self.port.link_up = vif.up
 
-    def run(self) -> None:
+    def send(self, packet: bytes) -> None:
+        assert self.front.send(packet)
         while self.port.serve(0).end is not NetEnd.DONE:
             continue
 
@@ -165,6 +178,37 @@ class Real:
             self.port.drain()
             if not some and not self.port.waits(0):
                 return packets
+
+    def close(self) -> None:
+        self.port.close()
+
+
+class RealUplink:
+    """An uplink of the native switch, whose device is a socket."""
+
+    def __init__(self, switch: NetSwitch, vif: Vif, parties: dict[str, int], rules: NetRules | None) -> None:
+        self.device, self.host = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self.uplink = NetUplink(
+            switch=switch, fd=self.device.fileno(), network=vif.network, party=parties[vif.name], mtu=vif.mtu,
+            rules=rules,
+        )  # fmt: skip
+
+    def send(self, packet: bytes) -> None:
+        self.host.send(bytes(10) + packet)
+        self.uplink.serve()
+
+    def received(self) -> list[bytes]:
+        packets: list[bytes] = []
+        while True:
+            try:
+                packets.append(self.host.recv(1 << 16)[10:])
+            except BlockingIOError:
+                return packets
+
+    def close(self) -> None:
+        self.uplink.close()
+        self.device.close()
+        self.host.close()
 
 
 vlans = st.sampled_from([0, 1, 2])
@@ -205,23 +249,26 @@ policies = st.none() | tables
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(vifs, min_size=2, max_size=4), policies, st.lists(st.tuples(st.integers(0, 3), packets), max_size=30))
-def test_packets_reach_whom_they_may_whole_and_in_order_and_nobody_else(some, policy, sent):
-    for name, vif in zip(NAMES, some, strict=False):
+@given(
+    st.lists(vifs, min_size=2, max_size=4), st.none() | st.integers(0, 3), policies,
+    st.lists(st.tuples(st.integers(0, 3), packets), max_size=30),
+)  # fmt: skip
+def test_packets_reach_whom_they_may_whole_and_in_order_and_nobody_else(some, uplink, policy, sent):
+    for number, (name, vif) in enumerate(zip(NAMES, some, strict=False)):
         vif.name = name
+        if number == uplink:
+            vif.is_uplink, vif.vlan, vif.trunk, vif.up = True, 0, [], True
     parties = {name: number + 1 for number, name in enumerate(NAMES)}
     switch, model = NetSwitch(), Model(some, policy)
     table = None if policy is None else compile_policy(policy, parties.__getitem__)
-    real = [Real(switch, vif, parties, table) for vif in some]
+    real = [(RealUplink if vif.is_uplink else Real)(switch, vif, parties, table) for vif in some]
     for number, packet in sent:
         at = number % len(some)
-        whole = packet.bytes_with(packet.vlan)
-        assert real[at].front.send(whole)
-        real[at].run()
+        real[at].send(packet.bytes_with(packet.vlan))
         model.send(some[at], packet)
     for vif, own in zip(some, real, strict=True):
         assert own.received() == vif.received, vif
-        own.port.close()
+        own.close()
 
 
 # ---- any bytes at all ------------------------------------------------------------------------------------------------
@@ -234,8 +281,7 @@ def test_whatever_bytes_are_sent_nothing_is_delivered_under_a_policy_that_denies
     table = compile_policy(Policy((), False), parties.__getitem__)
     one, two = (Real(switch, Vif(name, 0, 0, [1, 2]), parties, table) for name in ("a", "b"))
     for frame in frames:
-        one.front.send(MACS["b"] + MACS["a"] + frame[12:] if guarded else frame)
-        one.run()
+        one.send(MACS["b"] + MACS["a"] + frame[12:] if guarded else frame)
     assert two.received() == []
     for each in (one, two):
         each.port.close()
@@ -250,8 +296,7 @@ def test_bytes_that_only_look_like_ip_are_parsed_within_their_bounds(tail, kind)
     table = compile_policy(Policy(tuple(map(parse_rule, lines)), True), parties.__getitem__)
     one, two = (Real(switch, Vif(name, 0, 0, [1, 2]), parties, table) for name in ("a", "b"))
     frame = MACS["b"] + MACS["a"] + kind + tail
-    one.front.send(frame)
-    one.run()
+    one.send(frame)
     untagged = frame[:12] + frame[16:]  # a tag of VLAN 0 is none, and comes off
     assert two.received() in ([], [frame], [untagged] if kind.startswith(b"\x81") else [])
     for each in (one, two):
