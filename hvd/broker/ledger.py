@@ -10,7 +10,6 @@ journal, which counts until the new one is whole, and behind the snapshot in the
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Generator
 from itertools import chain
@@ -68,7 +67,6 @@ class Ledger:
     def tidy(self, state: State) -> None:
         """Nobody asks for anything: a good moment for a snapshot."""
         if self._records >= IDLE_RECORDS and not self.is_drafting:
-            gc.collect()
             self._begin(state)
 
     @property
@@ -121,7 +119,6 @@ class Ledger:
         """A new journal in the old one's place; the machine's copy is swapped in one message."""
         began_ns = time.monotonic_ns()
         self.drop_draft()
-        gc.collect()
         self._replace(Journal.create(state.snapshot()))
         self._records = self._spent_ns = 0
         self._snapshot_ns = time.monotonic_ns() - began_ns

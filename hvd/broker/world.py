@@ -225,9 +225,10 @@ class World(HeldHardware, SpareHardware):
 
     def settle(self) -> None:
         """The command is in the journal: do what cannot be taken back."""
-        waiting, self.unsettled = self.unsettled, []
-        for act in waiting:
-            act()
+        if self.unsettled:
+            waiting, self.unsettled = self.unsettled, []
+            for act in waiting:
+                act()
         self.held.settle()
         self.store_doors.flush()
 

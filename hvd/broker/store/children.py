@@ -108,7 +108,9 @@ def with_child(children: Children, name: str, node: Node) -> Children:
     if isinstance(children, WideChildren):
         return children.set(name, node)
     if len(children) < CHUNK_MAX or name in children:
-        return {**children, name: node}
+        more = children.copy()
+        more[name] = node
+        return more
     return WideChildren((children,), (len(_names(children)),), len(children)).set(name, node)
 
 

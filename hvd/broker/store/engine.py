@@ -173,12 +173,14 @@ class Engine:
 
         Without its `growth` it takes away only, and who owns how much follows as well.
         """
-        counted = growth is not None
-        sweep = Sweep(caller, iter(edits), partial(self._follow, self.root, counted=counted))
-        self.root = root
+        before, self.root = self.root, root
         if growth is not None:
             self.accounts.count(growth)
-        self._begin(sweep, now=counted or not self.sweeps.is_for(caller))
+            if isinstance(edits, list) and len(edits) < EDITS_PER_SLICE:
+                self._follow(before, edits, counted=True)
+                return
+        sweep = Sweep(caller, iter(edits), partial(self._follow, before, counted=growth is not None))
+        self._begin(sweep, now=growth is not None or not self.sweeps.is_for(caller))
 
     def _begin(self, sweep: Sweep, *, now: bool) -> None:
         """`now`: its first slice. The others in turn."""

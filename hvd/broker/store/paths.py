@@ -5,7 +5,6 @@ Every function but `resolve` takes a canonical path: absolute, valid, "/" for th
 
 import errno
 import re
-from collections.abc import Iterator
 
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.quotas import ABSOLUTE_PATH_BYTES_MAX, Quotas
@@ -59,16 +58,15 @@ def parent(path: str) -> str:
     return path[: path.rfind("/")] or "/"
 
 
-def at_and_above(path: str) -> Iterator[str]:
+def at_and_above(path: str) -> list[str]:
     """The path and every path above it, from the root down."""
-    yield "/"
-    if path == "/":
-        return
-    end = path.find("/", 1)
+    found, end = ["/"], path.find("/", 1)
     while end > 0:
-        yield path[:end]
+        found.append(path[:end])
         end = path.find("/", end + 1)
-    yield path
+    if path != "/":
+        found.append(path)
+    return found
 
 
 def as_seen_from(domid: DomId, path: str) -> str:

@@ -59,7 +59,7 @@ class Sweeps:
         return self._waiting[0] if self._waiting else None
 
     def __bool__(self) -> bool:
-        return self.oldest() is not None
+        return bool(self._waiting) and self.oldest() is not None
 
     def is_for(self, domid: DomId) -> bool:
         """Whether a change of this domain's is under way."""

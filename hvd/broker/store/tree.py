@@ -105,23 +105,23 @@ def replace(root: Node, path: str, node: Node | None, generation: int) -> Node:
     if not names:
         assert node is not None, "the root cannot be removed"
         return node
-    line = [root]
+    parent, line = root, []
     for name in names[:-1]:
-        line.append(line[-1].children[name])
-    changed = _with_child(line.pop(), names.pop(), node, generation)
+        line.append(parent)
+        parent = parent.children[name]
+    changed = _with_child(parent, names.pop(), node, generation)
     while line:
-        parent = line.pop()
-        value, permissions, children, own, listing, names_bytes = parent
+        value, permissions, children, own, listing, names_bytes = line.pop()
         changed = Node(value, permissions, with_child(children, names.pop(), changed), own, listing, names_bytes)
     return changed
 
 
 def _with_child(parent: Node, name: str, node: Node | None, generation: int) -> Node:
-    old = parent.children
+    value, permissions, old, own, listing, names_bytes = parent
     children = without_child(old, name) if node is None else with_child(old, name, node)
-    growth = (len(children) - len(parent.children)) * (len(name) + 1)
-    listing = generation if growth else parent.children_generation
-    return Node(parent.value, parent.permissions, children, parent.generation, listing, parent.names_bytes + growth)
+    if growth := (len(children) - len(old)) * (len(name) + 1):
+        listing, names_bytes = generation, names_bytes + growth
+    return Node(value, permissions, children, own, listing, names_bytes)
 
 
 def subtree(path: str, node: Node) -> Iterator[tuple[str, Node]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection
 from typing import NamedTuple
 
 from hvd.broker.store import paths
@@ -87,15 +87,18 @@ class Watches:
         if not here:
             del self._at[watch.path]
 
-    def on(self, path: str) -> Iterator[Watch]:
+    def on(self, path: str) -> Collection[Watch]:
         """Those on exactly this path."""
-        yield from self._at.get(path, {}).values()
+        here = self._at.get(path)
+        return () if here is None else here.values()
 
-    def on_or_above(self, path: str) -> Iterator[Watch]:
+    def on_or_above(self, path: str) -> Collection[Watch]:
         """Those on this path and on every path above it, the root's first."""
-        for above in paths.at_and_above(path):
-            if above in self._at:
-                yield from self._at[above].values()
+        at, found = self._at, []
+        for above in paths.at_and_above(path) if at else ():
+            if above in at:
+                found += at[above].values()
+        return found
 
     def count(self, domid: DomId) -> int:
         """How many a domain has."""

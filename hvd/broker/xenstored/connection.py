@@ -41,6 +41,11 @@ class Connection:
         self._inbox = untrusted if self._at == len(self._inbox) else self._inbox[self._at :] + untrusted
         self._at = 0
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is more of its stream: a message, or a part of one."""
+        return self._at < len(self._inbox)
+
     def next_message(self) -> Message | None:
         """The next whole message; None when there is none yet. PeerFault: what it says is no message."""
         if self._at == len(self._inbox):

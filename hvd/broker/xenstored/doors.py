@@ -6,6 +6,7 @@ wait in it until its line takes them; who does not read is first not served any 
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -18,7 +19,9 @@ from hvd.transport.ids import DomId
 from hvd.transport.limits import STORE_BACKLOG_BYTES_MAX
 from hvd.transport.xs_wire import Message, Type
 
-MESSAGES_PER_TURN = 8
+MESSAGES_PER_TURN = 32
+TURN_NS = 200_000
+"""A turn is over behind the message in which it has lasted so long: others wait, and some messages cost more."""
 
 CarryOut = Callable[[Connection, Message], tuple[int, bytes] | None]
 """Has one request carried out: type and payload of the reply, None when its domain is gone."""
@@ -49,10 +52,13 @@ class Line(Protocol):
 class StoreDoors:
     """All connections of one broker."""
 
-    def __init__(self, carry_out: CarryOut, busy: Busy, log: Log) -> None:
+    def __init__(
+        self, carry_out: CarryOut, busy: Busy, log: Log, clock_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
         self._carry_out = carry_out
         self._busy = busy
         self._log = log
+        self._clock_ns = clock_ns
         self._lines: dict[Connection, Line] = {}
         self._by_number: dict[tuple[DomId, int], Connection] = {}
         self._serving: Connection | None = None
@@ -141,21 +147,23 @@ class StoreDoors:
 
     def _take_turn(self, connection: Connection) -> bool:
         """Whether there may be more where these came from."""
+        line, over_ns = self._lines[connection], self._clock_ns() + TURN_NS
         for _ in range(MESSAGES_PER_TURN):
             if connection.is_stalled or self._busy(connection.domid):
                 return True
             message = connection.next_message()
             if message is not None:
                 self._answer(connection, message)
-            elif not self._pull(connection):
+            elif not (line.pulls and self._pull(connection, line)):
                 return False
-            if connection.closed:
+            if connection.closed or not (connection.has_begun or line.pulls):
                 return False
+            if self._clock_ns() >= over_ns:
+                break
         return True
 
-    def _pull(self, connection: Connection) -> bool:
-        line = self._lines[connection]
-        untrusted = line.receive() if line.pulls else b""
+    def _pull(self, connection: Connection, line: Line) -> bool:
+        untrusted = line.receive()
         connection.take_in(untrusted)
         return bool(untrusted)
 
@@ -194,8 +202,9 @@ class StoreDoors:
 
     def flush(self) -> None:
         """Send what events there are."""
-        for connection in self._unflushed - {self._serving}:
-            self._flush(connection)
+        if self._unflushed:
+            for connection in self._unflushed - {self._serving}:
+                self._flush(connection)
 
     def writable(self, connection: Connection) -> None:
         """Its line takes more. Whoever was not served because it did not read is served again."""
