@@ -41,7 +41,9 @@ class Ledger:
         self.is_new = inherited is None
         self.journal: Journal | None = None if inherited is None else Journal(inherited[0])
         self._records = 0
-        self._spent_ns = self._snapshot_ns = 0
+        self._spent_ns = 0
+        self._worth_ns = REPLAY_NS
+        """How much of it is not replayed any more, but kept by a snapshot."""
         self._draft: Generator[Journal | None, None, None] | None = None
         self._since: list[bytes] = []
         """What was carried out since the snapshot that is being taken."""
@@ -53,8 +55,8 @@ class Ledger:
         self._records += 1
         self._spent_ns += time.monotonic_ns() - began_ns
         record = state.record(command)
-        drafting, due = self.is_drafting, self._spent_ns > max(REPLAY_NS, SNAPSHOTS_WORTH * self._snapshot_ns)
-        if due and not drafting and self._begin(state):
+        drafting = self._draft is not None
+        if self._spent_ns > self._worth_ns and not drafting and self._begin(state):
             return
         try:
             self.journal.append(record)
@@ -106,7 +108,7 @@ class Ledger:
         self._draft_ns += time.monotonic_ns() - began_ns
         if journal is not None:
             self._draft, self._since = None, []
-            self._snapshot_ns = self._draft_ns
+            self._has_taken(self._draft_ns)
             self._replace(journal)
 
     def drop_draft(self) -> None:
@@ -121,7 +123,10 @@ class Ledger:
         self.drop_draft()
         self._replace(Journal.create(state.snapshot()))
         self._records = self._spent_ns = 0
-        self._snapshot_ns = time.monotonic_ns() - began_ns
+        self._has_taken(time.monotonic_ns() - began_ns)
+
+    def _has_taken(self, snapshot_ns: int) -> None:
+        self._worth_ns = max(REPLAY_NS, SNAPSHOTS_WORTH * snapshot_ns)
 
     def _replace(self, journal: Journal) -> None:
         self._held.hold(JOURNAL, [journal.descriptor])

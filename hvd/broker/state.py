@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import pickle
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import Any
 
 import msgpack
@@ -16,7 +15,7 @@ from hvd.broker.errors import Refused
 from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.sessions import Reply, Sessions, domain_session, store_session
-from hvd.broker.store.tree import Packed, Packing, Row
+from hvd.broker.store.packing import Packed, Packing, Row
 from hvd.broker.xenstored import requests
 from hvd.transport.codec import unpack_request
 from hvd.transport.fault_notice import FaultNotice
@@ -32,8 +31,9 @@ STORE_SETTLE = "store settle"
 """Accounts and watches follow a change of many nodes by some more."""
 PART = b"\x80"
 """Begins a pickle, which is a part of the snapshot, and no command, which is a list in msgpack."""
-ROWS_PER_PART = 100
-"""About half a millisecond."""
+PART_WEIGHT = 100
+NAMES_PER_WEIGHT = 10
+"""A part of a snapshot is so many rows, and so many of a directory's names count as a row: about half a millisecond."""
 _pack = msgpack.Packer().pack
 """One packer for all records: to make one takes as long as to pack."""
 CRASHES_MAX = 2
@@ -201,9 +201,15 @@ def _notice(fields: list[int]) -> FaultNotice | None:
 
 def _in_parts(packing: Packing) -> Iterator[bytes]:
     """Pickles of lists of rows, and at last of where the roots are among them."""
-    rows = iter(packing)
-    while part := list(islice(rows, ROWS_PER_PART)):
-        yield pickle.dumps(part, pickle.HIGHEST_PROTOCOL)
+    part: list[Row] = []
+    weight = 0
+    for row in packing:
+        part.append(row)
+        weight += 1 + (len(row[0]) // NAMES_PER_WEIGHT if isinstance(row[0], tuple) else 0)
+        if weight >= PART_WEIGHT:
+            yield pickle.dumps(part, pickle.HIGHEST_PROTOCOL)
+            part, weight = [], 0
+    yield pickle.dumps(part, pickle.HIGHEST_PROTOCOL)
     yield pickle.dumps(tuple(packing.positions()), pickle.HIGHEST_PROTOCOL)
 
 

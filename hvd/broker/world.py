@@ -351,7 +351,7 @@ class World(HeldHardware, SpareHardware):
         self.store_rings.reset(domid)
 
     def _is_settling(self, domid: DomId) -> bool:
-        return self.hypervisor.store.has_unsettled and self.hypervisor.store.is_settling(domid)
+        return self.hypervisor.store.is_settling(domid)
 
     def _by_pid(self) -> dict[int, DomId]:
         return {domain.pid: domain.domid for domain in self.hypervisor.domains.values() if domain.pid is not None}

@@ -6,8 +6,7 @@ in a directory of 100,000 a new name costs some microseconds, and so does findin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import chain
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,9 +42,10 @@ class WideChildren(Mapping[str, "Node"]):
     def __len__(self) -> int:
         return self._count
 
-    def nodes(self) -> Iterator[Node]:
-        """The values, in one pass where `values` looks each up."""
-        return chain.from_iterable(chunk.values() for chunk in self._chunks)
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """The dictionaries, in order."""
+        return self._chunks
 
     def set(self, name: str, node: Node) -> WideChildren:
         """With another node of this name, or a new name at the end."""
@@ -98,9 +98,11 @@ Children = dict[str, "Node"] | WideChildren
 NO_CHILDREN: Children = {}
 
 
-def nodes_of(children: Children) -> Iterator[Node]:
-    """Every child, in order."""
-    return children.nodes() if isinstance(children, WideChildren) else iter(children.values())
+def chunks_of(children: Children) -> Sequence[Chunk]:
+    """The dictionaries they are in, none for no children."""
+    if isinstance(children, WideChildren):
+        return children.chunks
+    return (children,) if children else ()
 
 
 def with_child(children: Children, name: str, node: Node) -> Children:
@@ -111,7 +113,7 @@ def with_child(children: Children, name: str, node: Node) -> Children:
         more = children.copy()
         more[name] = node
         return more
-    return WideChildren((children,), (len(_names(children)),), len(children)).set(name, node)
+    return WideChildren((children,), (names_size(children),), len(children)).set(name, node)
 
 
 def without_child(children: Children, name: str) -> Children:
@@ -123,14 +125,11 @@ def without_child(children: Children, name: str) -> Children:
     return rest
 
 
-def children_of(pairs: Mapping[str, Node]) -> Children:
-    """All at once, in this order."""
-    if len(pairs) <= CHUNK_MAX:
-        return dict(pairs)
-    names = list(pairs)
-    parts = [names[at : at + CHUNK_MAX] for at in range(0, len(names), CHUNK_MAX)]
-    chunks = tuple({name: pairs[name] for name in part} for part in parts)
-    return WideChildren(chunks, tuple(len(_names(chunk)) for chunk in chunks), len(names))
+def children_from(chunks: Sequence[Chunk], sizes: Sequence[int]) -> Children:
+    """The reverse of `chunks_of`; `sizes` are the bytes of each chunk's names."""
+    if len(chunks) > 1:
+        return WideChildren(tuple(chunks), tuple(sizes), sum(map(len, chunks)))
+    return chunks[0] if chunks else NO_CHILDREN
 
 
 def names_at(children: Children, offset: int, most: int) -> bytes:
@@ -138,6 +137,11 @@ def names_at(children: Children, offset: int, most: int) -> bytes:
     if isinstance(children, WideChildren):
         return children.names_at(offset, most)
     return _names(children)[offset : offset + most]
+
+
+def names_size(names: Collection[str]) -> int:
+    """Of these names in bytes, each with its NUL."""
+    return sum(map(len, names)) + len(names)
 
 
 def _names(children: Mapping[str, Node]) -> bytes:

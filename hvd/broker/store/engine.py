@@ -17,21 +17,18 @@ from hvd.broker.store.errors import StoreError
 from hvd.broker.store.events import Events
 from hvd.broker.store.merge import merge
 from hvd.broker.store.operations import Call
+from hvd.broker.store.packing import Packed, Packing, pack, unpack
 from hvd.broker.store.permissions import DOM0_ONLY, READ, Permissions, Principal, given_to_dom0, may
 from hvd.broker.store.quotas import Quotas
 from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE, Sweep, Sweeps
 from hvd.broker.store.transactions import Transaction, View
 from hvd.broker.store.tree import (
     Node,
-    Packed,
-    Packing,
     content_bytes,
     leaf,
     lookup,
-    pack,
     record_bytes,
     replace,
-    unpack,
     with_content,
 )
 from hvd.broker.store.watches import Watches

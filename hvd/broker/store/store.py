@@ -21,11 +21,11 @@ from hvd.broker.store.errors import StoreError
 from hvd.broker.store.events import WatchEvent
 from hvd.broker.store.mandatory import Policy
 from hvd.broker.store.operations import Call
+from hvd.broker.store.packing import Packed, Packing
 from hvd.broker.store.permissions import OWNER, Permissions, may, parse, to_texts
 from hvd.broker.store.quotas import PRIVILEGED, UNPRIVILEGED, Quotas
 from hvd.broker.store.statistics import DomainStatistics, StoreStatistics
 from hvd.broker.store.transactions import Direct, View
-from hvd.broker.store.tree import Packed, Packing
 from hvd.broker.store.watches import Watch, check_token, size_of
 from hvd.transport.ids import DOM0, DomId
 

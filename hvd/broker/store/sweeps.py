@@ -63,4 +63,4 @@ class Sweeps:
 
     def is_for(self, domid: DomId) -> bool:
         """Whether a change of this domain's is under way."""
-        return any(sweep.caller == domid and not sweep.done for sweep in self._waiting)
+        return bool(self._waiting) and any(sweep.caller == domid and not sweep.done for sweep in self._waiting)

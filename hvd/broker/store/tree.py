@@ -1,13 +1,13 @@
 """The tree of nodes: immutable, so that a snapshot is one reference and versions share what they have in common.
 
-Paths may be 1,500 names long, so nothing here recurses, and pickling goes through a flat table.
+Paths may be 1,500 names long, so nothing here recurses.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from hvd.broker.store import paths
-from hvd.broker.store.children import NO_CHILDREN, Children, children_of, nodes_of, with_child, without_child
+from hvd.broker.store.children import NO_CHILDREN, Children, with_child, without_child
 from hvd.broker.store.permissions import Permissions
 
 HEADER_BYTES = 24
@@ -28,17 +28,6 @@ class Node(NamedTuple):
     """Unique to the last change of the children's names."""
     names_bytes: int
     """The children's names, each with its NUL."""
-
-
-Row = tuple[bytes, Permissions, int, int, tuple[str, ...], tuple[int, ...]]
-"""A packed node: its children are names and positions of earlier rows."""
-
-
-class Packed(NamedTuple):
-    """Trees without references from node to node."""
-
-    rows: list[Row]
-    roots: list[int]
 
 
 def leaf(value: bytes, permissions: Permissions, generation: int) -> Node:
@@ -136,52 +125,3 @@ def subtree(path: str, node: Node) -> Iterator[tuple[str, Node]]:
         else:
             name, below = following
             line.append((paths.child(path, name), below, iter(below.children.items())))
-
-
-def pack(roots: Sequence[Node]) -> Packed:
-    """The trees as one table; nodes that they share are in it once."""
-    packing = Packing(roots)
-    return Packed(list(packing), packing.positions())
-
-
-class Packing:
-    """`pack` row by row, for whoever has other things to do meanwhile: no tree ever changes."""
-
-    def __init__(self, roots: Sequence[Node]) -> None:
-        self._roots = roots
-        self._position: dict[int, int] = {}
-
-    def __iter__(self) -> Iterator[Row]:
-        position = self._position
-        for root in self._roots:
-            line = [root]
-            while line:
-                node = line[-1]
-                missing = [] if id(node) in position else [c for c in nodes_of(node.children) if id(c) not in position]
-                if missing:
-                    line.extend(missing)
-                    continue
-                line.pop()
-                if id(node) not in position:
-                    position[id(node)] = len(position)
-                    yield _row(node, position)
-
-    def positions(self) -> list[int]:
-        """Where the roots are, when all rows have been made."""
-        return [self._position[id(root)] for root in self._roots]
-
-
-def _row(node: Node, position: dict[int, int]) -> Row:
-    below = tuple(position[id(child)] for child in nodes_of(node.children))
-    return (node.value, node.permissions, node.generation, node.children_generation, tuple(node.children), below)
-
-
-def unpack(packed: Packed) -> list[Node]:
-    """The trees again, sharing what they shared."""
-    nodes: list[Node] = []
-    for value, permissions, generation, children_generation, names, below in packed.rows:
-        pairs = {name: nodes[index] for name, index in zip(names, below, strict=True)}
-        children = children_of(pairs) if names else NO_CHILDREN
-        names_bytes = sum(len(name) + 1 for name in names)
-        nodes.append(Node(value, permissions, children, generation, children_generation, names_bytes))
-    return [nodes[index] for index in packed.roots]

@@ -12,7 +12,7 @@ from hvd.broker import ledger as ledger_module
 from hvd.broker.journal import Journal
 from hvd.broker.ledger import IDLE_RECORDS, JOURNAL, NODES_AT_ONCE, REPLAY_NS, SNAPSHOTS_WORTH, Ledger
 from hvd.broker.sessions import Sessions
-from hvd.broker.state import ROWS_PER_PART, State
+from hvd.broker.state import PART_WEIGHT, State
 from hvd.transport.ids import DOM0
 from hvd.transport.xs_wire import Type
 
@@ -200,7 +200,7 @@ def test_a_snapshot_of_a_large_store_is_taken_in_parts_and_what_happens_meanwhil
             large.assert_a_successor_has_it_all()
         large.ledger.go_on()
         steps += 1
-    assert steps >= MANY // ROWS_PER_PART
+    assert steps >= MANY // PART_WEIGHT
     assert large.held.snapshots == snapshots + 1
     large.assert_a_successor_has_it_all()
     large.call(Type.WRITE, "/last", "1")
