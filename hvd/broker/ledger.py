@@ -25,8 +25,8 @@ REPLAY_NS = 10_000_000
 """So much work is always replayed rather than kept by a snapshot..."""
 SNAPSHOTS_WORTH = 5
 """...and so many times what a snapshot takes: then snapshots take a sixth of the broker's time at most."""
-NODES_AT_ONCE = 200
-"""A store of more than these is taken in parts."""
+AT_ONCE = 200
+"""A store of more nodes and watches is taken in parts."""
 IDLE_RECORDS = 16
 """Fewer records than these are no reason for a snapshot while nobody asks for anything."""
 
@@ -82,7 +82,7 @@ class Ledger:
         And not before all that is under way in it is settled.
         """
         store = state.hypervisor.store
-        if store.nodes() <= NODES_AT_ONCE:
+        if store.nodes_and_watches() <= AT_ONCE:
             self.take_snapshot(state)
             return True
         if store.has_unsettled:

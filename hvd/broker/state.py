@@ -15,7 +15,7 @@ from hvd.broker.errors import Refused
 from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.sessions import Reply, Sessions, domain_session, store_session
-from hvd.broker.store.packing import Packed, Packing, Row
+from hvd.broker.store.parts import Collected
 from hvd.broker.xenstored import requests
 from hvd.transport.codec import unpack_request
 from hvd.transport.fault_notice import FaultNotice
@@ -31,9 +31,6 @@ STORE_SETTLE = "store settle"
 """Accounts and watches follow a change of many nodes by some more."""
 PART = b"\x80"
 """Begins a pickle, which is a part of the snapshot, and no command, which is a list in msgpack."""
-PART_WEIGHT = 100
-NAMES_PER_WEIGHT = 10
-"""A part of a snapshot is so many rows, and so many of a directory's names count as a row: about half a millisecond."""
 _pack = msgpack.Packer().pack
 """One packer for all records: to make one takes as long as to pack."""
 CRASHES_MAX = 2
@@ -59,9 +56,9 @@ class State:
             self.hypervisor.attach(hardware)
 
     def begin_snapshot(self) -> tuple[bytes, Iterator[bytes]]:
-        """The same in parts: all but the store's trees as they are now, then those, some rows at a time."""
-        with self.hypervisor.store.without_trees() as packing:
-            return self.snapshot(), _in_parts(packing)
+        """The same in parts: all but the store's trees and watches as they are now, then those, some at a time."""
+        with self.hypervisor.store.in_parts() as parts:
+            return self.snapshot(), (pickle.dumps(part, pickle.HIGHEST_PROTOCOL) for part in parts)
 
     @classmethod
     def restore(cls, records: Iterable[bytes], at_work: Callable[[], None] = lambda: None) -> State:
@@ -72,11 +69,12 @@ class State:
         rest = iter(records)
         hypervisor, sessions = pickle.loads(next(rest))
         state = cls(hypervisor, sessions)
-        rows: list[Row] = []
+        collected = Collected()
         for record in rest:
             at_work()
             if record.startswith(PART):
-                _take_part(hypervisor, rows, pickle.loads(record))
+                if (trees := collected.add(pickle.loads(record))) is not None:
+                    hypervisor.store.take_parts(trees, collected.watches)
                 continue
             *command, refusals = msgpack.unpackb(record)
             hypervisor.hardware.refusals = refusals
@@ -197,24 +195,3 @@ class State:
 
 def _notice(fields: list[int]) -> FaultNotice | None:
     return FaultNotice(*fields) if fields else None
-
-
-def _in_parts(packing: Packing) -> Iterator[bytes]:
-    """Pickles of lists of rows, and at last of where the roots are among them."""
-    part: list[Row] = []
-    weight = 0
-    for row in packing:
-        part.append(row)
-        weight += 1 + (len(row[0]) // NAMES_PER_WEIGHT if isinstance(row[0], tuple) else 0)
-        if weight >= PART_WEIGHT:
-            yield pickle.dumps(part, pickle.HIGHEST_PROTOCOL)
-            part, weight = [], 0
-    yield pickle.dumps(part, pickle.HIGHEST_PROTOCOL)
-    yield pickle.dumps(tuple(packing.positions()), pickle.HIGHEST_PROTOCOL)
-
-
-def _take_part(hypervisor: Hypervisor, rows: list[Row], part: list[Row] | tuple[int, ...]) -> None:
-    if isinstance(part, list):
-        rows += part
-    else:
-        hypervisor.store.take_trees(Packed(rows, list(part)))

@@ -17,21 +17,14 @@ from hvd.broker.store.errors import StoreError
 from hvd.broker.store.events import Events
 from hvd.broker.store.merge import merge
 from hvd.broker.store.operations import Call
-from hvd.broker.store.packing import Packed, Packing, pack, unpack
+from hvd.broker.store.packing import Packed, pack, unpack
+from hvd.broker.store.parts import Part, in_parts
 from hvd.broker.store.permissions import DOM0_ONLY, READ, Permissions, Principal, given_to_dom0, may
 from hvd.broker.store.quotas import Quotas
 from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE, Sweep, Sweeps
 from hvd.broker.store.transactions import Transaction, View
-from hvd.broker.store.tree import (
-    Node,
-    content_bytes,
-    leaf,
-    lookup,
-    record_bytes,
-    replace,
-    with_content,
-)
-from hvd.broker.store.watches import Watches
+from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, record_bytes, replace, with_content
+from hvd.broker.store.watches import Watch, Watches
 from hvd.transport.ids import DOM0, DomId
 
 INTRODUCE = "@introduceDomain"
@@ -55,7 +48,7 @@ class Engine:
         self.sweeps = Sweeps()
         self.leaving: set[DomId] = set()
         """Domains that are forgotten, and whose nodes are still being removed."""
-        self._trees_follow = False
+        self._parts_follow = False
         self.special_permissions: dict[str, Permissions] = {INTRODUCE: DOM0_ONLY, RELEASE: DOM0_ONLY}
 
     def limits(self, domid: DomId) -> Quotas:
@@ -270,17 +263,23 @@ class Engine:
         return [transaction for client in self.domains for transaction in client.transactions.values()]
 
     @contextmanager
-    def without_trees(self) -> Iterator[Packing]:
-        """A pickle that is made in here has none of the trees: they follow in this packing, for `take_trees`."""
+    def in_parts(self) -> Iterator[Iterator[Part]]:
+        """A pickle that is made in here has neither trees nor watches: they follow in these parts, for `take_parts`."""
         self.settle_all()
-        self._trees_follow = True
+        self._parts_follow = True
         try:
-            yield Packing(self._roots())
+            yield in_parts(self._roots(), self.watches.in_order())
         finally:
-            self._trees_follow = False
+            self._parts_follow = False
 
-    def take_trees(self, packed: Packed) -> None:
+    def take_parts(self, packed: Packed, watches: Iterable[Watch]) -> None:
         """What a pickle had none of."""
+        self.watches = Watches()
+        for watch in watches:
+            self.watches.add(watch)
+        self._take_trees(packed)
+
+    def _take_trees(self, packed: Packed) -> None:
         roots = iter(unpack(packed))
         self.root = next(roots)
         self.accounts = Accounts(self.root)
@@ -293,15 +292,15 @@ class Engine:
     def __getstate__(self) -> dict[str, Any]:
         """All trees in one flat table, which knows neither depth nor copies; the accounts follow from the tree."""
         self.settle_all()
-        apart = ("root", "accounts", "_trees_follow")
+        apart = {"root", "accounts", "_parts_follow"} | ({"watches"} if self._parts_follow else set())
         state = {name: value for name, value in self.__dict__.items() if name not in apart}
-        return state if self._trees_follow else {**state, "packed": pack(self._roots())}
+        return state if self._parts_follow else {**state, "packed": pack(self._roots())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({name: value for name, value in state.items() if name != "packed"})
-        self._trees_follow = False
+        self._parts_follow = False
         if "packed" in state:
-            self.take_trees(state["packed"])
+            self._take_trees(state["packed"])
 
 
 def _check_parents(root: Node, grown: Iterable[str], limits: Quotas) -> None:

@@ -10,6 +10,7 @@ node that came or went also to those who may read its parent.
 """
 
 import errno
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -21,7 +22,8 @@ from hvd.broker.store.errors import StoreError
 from hvd.broker.store.events import WatchEvent
 from hvd.broker.store.mandatory import Policy
 from hvd.broker.store.operations import Call
-from hvd.broker.store.packing import Packed, Packing
+from hvd.broker.store.packing import Packed
+from hvd.broker.store.parts import Part
 from hvd.broker.store.permissions import OWNER, Permissions, may, parse, to_texts
 from hvd.broker.store.quotas import PRIVILEGED, UNPRIVILEGED, Quotas
 from hvd.broker.store.statistics import DomainStatistics, StoreStatistics
@@ -270,13 +272,17 @@ class Store:
         """Let them follow by some nodes more."""
         self._engine.settle_some()
 
-    def without_trees(self) -> AbstractContextManager[Packing]:
-        """Pickles that are made in it have none of the trees; they follow in this packing, for `take_trees`."""
-        return self._engine.without_trees()
+    def in_parts(self) -> AbstractContextManager[Iterator[Part]]:
+        """Pickles that are made in it have neither trees nor watches; they follow in these parts, for `take_parts`."""
+        return self._engine.in_parts()
 
-    def take_trees(self, packed: Packed) -> None:
-        """What a pickle without trees has none of."""
-        self._engine.take_trees(packed)
+    def take_parts(self, packed: Packed, watches: Iterable[Watch]) -> None:
+        """What such a pickle has none of."""
+        self._engine.take_parts(packed, watches)
+
+    def nodes_and_watches(self) -> int:
+        """How many there are: how large a snapshot is."""
+        return self.nodes() + len(self._engine.watches)
 
     def nodes(self) -> int:
         """How many there are."""

@@ -10,9 +10,10 @@ import pytest
 
 from hvd.broker import ledger as ledger_module
 from hvd.broker.journal import Journal
-from hvd.broker.ledger import IDLE_RECORDS, JOURNAL, NODES_AT_ONCE, REPLAY_NS, SNAPSHOTS_WORTH, Ledger
+from hvd.broker.ledger import IDLE_RECORDS, JOURNAL, AT_ONCE, REPLAY_NS, SNAPSHOTS_WORTH, Ledger
 from hvd.broker.sessions import Sessions
-from hvd.broker.state import PART_WEIGHT, State
+from hvd.broker.state import State
+from hvd.broker.store.parts import ROWS_PER_PART
 from hvd.transport.ids import DOM0
 from hvd.transport.xs_wire import Type
 
@@ -133,7 +134,7 @@ def test_an_intent_that_is_open_when_a_snapshot_is_taken_is_carried_out_by_then(
 
 # ---- in parts --------------------------------------------------------------------------------------------------------
 
-MANY = 10 * NODES_AT_ONCE
+MANY = 10 * AT_ONCE
 
 
 class Large(Bookkeeper):
@@ -200,7 +201,7 @@ def test_a_snapshot_of_a_large_store_is_taken_in_parts_and_what_happens_meanwhil
             large.assert_a_successor_has_it_all()
         large.ledger.go_on()
         steps += 1
-    assert steps >= MANY // PART_WEIGHT
+    assert steps >= MANY // ROWS_PER_PART
     assert large.held.snapshots == snapshots + 1
     large.assert_a_successor_has_it_all()
     large.call(Type.WRITE, "/last", "1")
