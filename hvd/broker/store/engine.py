@@ -186,7 +186,7 @@ class Engine:
         self.accounts.note(edits, self.root)
         for edit in edits:
             if edit.fires:
-                self._fire(root_before, edit)
+                self.fire(root_before, edit)
 
     def settle_some(self) -> None:
         """Go on with what is under way."""
@@ -232,7 +232,8 @@ class Engine:
 
     # ---- events ------------------------------------------------------------------------------------------------------
 
-    def _fire(self, root_before: Node, edit: Edit) -> None:
+    def fire(self, root_before: Node, edit: Edit) -> None:
+        """Tell those who watch it, and may know."""
         watches = self.watches.on if edit.fires is Fires.ON_IT else self.watches.on_or_above
         for watch in watches(edit.path):
             if self._may_hear(self.domains[watch.domid].who, root_before, edit):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from hvd.broker.store import operations, paths
+from hvd.broker.store import direct, operations, paths
 from hvd.broker.store.children import names_at
 from hvd.broker.store.domains import Client
 from hvd.broker.store.engine import INTRODUCE, RELEASE, Engine
@@ -49,6 +49,8 @@ class Store:
 
     def read(self, domid: DomId, tx: int, path: str) -> bytes:
         """The value of a node."""
+        if not tx and (node := direct.read(self._engine, domid, path)) is not None:
+            return node.value
         return operations.read(*self._prepare(domid, tx, path))
 
     def exists(self, path: str) -> bool:
@@ -80,6 +82,8 @@ class Store:
 
     def write(self, domid: DomId, tx: int, path: str, value: bytes) -> None:
         """Set a value, creating the node and its parents where they are missing."""
+        if not tx and direct.write(self._engine, domid, path, value):
+            return
         view, call, path = self._prepare(domid, tx, path)
         self._engine.enact(call, view, operations.write(view, call, path, value))
 
