@@ -291,9 +291,10 @@ class Broker:
         if not is_command(message):
             return answer(self._state.hypervisor, connection.domid, connection.number, message)
         connection.left_traces = True
-        who, now = (connection.domid, connection.number), time.monotonic_ns()
-        reply = self._state.store_call(*who, message, now)
-        self._ledger.record(self._state, [STORE_CALL, now, *who, message.type, message.tx_id, message.payload], now)
+        domid, number, now = connection.domid, connection.number, time.monotonic_ns()
+        reply = self._state.store_call(domid, number, message, now)
+        kind, _, tx, payload = message
+        self._ledger.record(self._state, [STORE_CALL, now, domid, number, kind, tx, payload], now)
         self._world.settle()
         return reply
 

@@ -40,14 +40,13 @@ class Spin:
             while now_ns < end_ns:
                 if found := look(0):
                     return found
-                now_ns = self._give_way()
+                now_ns = self._give_way(now_ns)
         found = look(timeout_s)
         self._slept(self._clock_ns() - began_ns)
         return found
 
-    def _give_way(self) -> int:
+    def _give_way(self, before_ns: int) -> int:
         """The time after it."""
-        before_ns = self._clock_ns()
         self._yield_cpu()
         after_ns = self._clock_ns()
         if after_ns - before_ns > TURN_MAX_NS:

@@ -95,19 +95,20 @@ class WideChildren(Mapping[str, "Node"]):
 
 
 Children = dict[str, "Node"] | WideChildren
+"""Ask `isinstance(…, dict)`: to ask for the other, an abstract collection, takes ten times as long."""
 NO_CHILDREN: Children = {}
 
 
 def chunks_of(children: Children) -> Sequence[Chunk]:
     """The dictionaries they are in, none for no children."""
-    if isinstance(children, WideChildren):
+    if not isinstance(children, dict):
         return children.chunks
     return (children,) if children else ()
 
 
 def with_child(children: Children, name: str, node: Node) -> Children:
     """With another node of this name, or a new name at the end."""
-    if isinstance(children, WideChildren):
+    if not isinstance(children, dict):
         return children.set(name, node)
     if len(children) < CHUNK_MAX or name in children:
         more = children.copy()
@@ -118,7 +119,7 @@ def with_child(children: Children, name: str, node: Node) -> Children:
 
 def without_child(children: Children, name: str) -> Children:
     """KeyError if there is none of this name."""
-    if isinstance(children, WideChildren):
+    if not isinstance(children, dict):
         return children.without(name)
     rest = dict(children)
     del rest[name]
@@ -134,7 +135,7 @@ def children_from(chunks: Sequence[Chunk], sizes: Sequence[int]) -> Children:
 
 def names_at(children: Children, offset: int, most: int) -> bytes:
     """At most so many bytes of the list of names, each with its NUL, from a byte offset."""
-    if isinstance(children, WideChildren):
+    if not isinstance(children, dict):
         return children.names_at(offset, most)
     return _names(children)[offset : offset + most]
 

@@ -26,7 +26,7 @@ def resolve(domid: DomId, path: str, limits: Quotas) -> str:
         raise StoreError(errno.EINVAL, f"a path has at most {ABSOLUTE_PATH_BYTES_MAX} bytes, this one {len(absolute)}")
     if not _VALID.fullmatch(absolute):
         raise StoreError(errno.EINVAL, f"not a path: {path[:80]!r} (letters, digits and -_@ between single slashes)")
-    if absolute.count("/") > limits.depth_max:
+    if len(absolute) > limits.depth_max and absolute.count("/") > limits.depth_max:
         raise StoreError(errno.EINVAL, f"a path has at most {limits.depth_max} names: {path[:80]!r}...")
     if len(absolute) > limits.path_bytes_max and _bytes_below_home(absolute) > limits.path_bytes_max:
         raise StoreError(errno.EINVAL, f"a path has at most {limits.path_bytes_max} bytes: {path[:80]!r}...")
