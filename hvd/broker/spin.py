@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 FIRST_NS, LIMIT_NS = 10_000, 80_000
 """The budget, once something has come in time, and what it may grow to."""
-TURN_MAX_NS = 100_000
+TURN_MAX_NS = 5_000
 """To give up the CPU for longer than that is no short look away: somebody else wants it."""
-PAUSE_PER_TURN = 32
+PAUSE_PER_TURN = 200
 """How many times that is slept instead."""
 
 Ready = list[tuple[int, int]]
