@@ -126,6 +126,25 @@ def without_child(children: Children, name: str) -> Children:
     return rest
 
 
+Difference = tuple[str, "Node | None", "Node | None"]
+"""A name, and its node in one and in another; None where there is none."""
+
+
+def apart(one: Children, other: Children) -> int:
+    """How much there is to look at to see where they differ, in dictionaries."""
+    first, second = chunks_of(one), chunks_of(other)
+    return len({id(chunk) for chunk in second} - {id(chunk) for chunk in first}) if first is not second else 0
+
+
+def differing(one: Children, other: Children) -> list[Difference]:
+    """The children that are not the same in both. Dictionaries that both have are not looked into."""
+    first, second = ({id(chunk): chunk for chunk in chunks_of(each)} for each in (one, other))
+    before = {name: node for at, chunk in first.items() if at not in second for name, node in chunk.items()}
+    after = {name: node for at, chunk in second.items() if at not in first for name, node in chunk.items()}
+    found = [(name, before.get(name), node) for name, node in after.items() if before.get(name) is not node]
+    return found + [(name, node, None) for name, node in before.items() if name not in after]
+
+
 def children_from(chunks: Sequence[Chunk], sizes: Sequence[int]) -> Children:
     """The reverse of `chunks_of`; `sizes` are the bytes of each chunk's names."""
     if len(chunks) > 1:

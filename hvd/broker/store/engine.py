@@ -121,7 +121,7 @@ class Engine:
         root = transaction.root
         if transaction.snapshot is not self.root:
             root = merge(transaction.snapshot, transaction.root, self.root, call.generation)
-            _check_parents(root, transaction.grown, call.limits)
+            _check_parents(root, transaction.grown_beside(self.root), call.limits)
             self.generation = call.generation
         self._settle(call.who.domid, root, transaction.edits(), transaction.growth)
 
