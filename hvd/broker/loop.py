@@ -43,6 +43,7 @@ from hvd.broker.state import (
 )
 from hvd.broker.world import World
 from hvd.broker.xenstored.connection import Connection
+from hvd.broker.xenstored.control import NotYet
 from hvd.broker.xenstored.requests import answer, is_command
 from hvd.broker.xsm import Xsm
 from hvd.transport.codec import BadMessage, decode, is_post, unpack_request
@@ -121,6 +122,8 @@ class Broker:
                 self._command([STORE_CLOSED, time.monotonic_ns(), connection.domid, connection.number])
             if self._state.hypervisor.store.has_unsettled:
                 self._command([STORE_SETTLE, time.monotonic_ns()])
+            elif self._state.hypervisor.store.has_remains:
+                self._state.hypervisor.store.let_go()
             self._write_audit()
             self._world.publisher.write_log()
             if self._recovery is not None:
@@ -139,7 +142,8 @@ class Broker:
     def _is_busy(self) -> bool:
         """Whether there is something to do before anything more has come in."""
         waiting = bool(self._ready) or self._recovery is not None or self._ledger.is_drafting
-        return waiting or self._world.store_doors.has_more or self._state.hypervisor.store.has_unsettled
+        store = self._state.hypervisor.store
+        return waiting or self._world.store_doors.has_more or store.has_unsettled or store.has_remains
 
     def _clear_away(self, *, idle: bool) -> None:
         """What is left of the dead and in nobody's way."""
@@ -270,7 +274,7 @@ class Broker:
             self._world.publisher.log("posted hypercall refused", domid=domain.domid, reason=str(reply.value))
 
     def _on_store_request(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
-        """A request by socket or ring; None when its domain does not live any more."""
+        """A request by socket or ring; None when its domain does not live any more. NotYet: ask once more."""
         hypervisor, domid = self._state.hypervisor, connection.domid
         if hypervisor.store_log:
             text = f"store request {message.type} {message.tx_id} {message.payload[:80]!r}"
@@ -283,7 +287,11 @@ class Broker:
         self._hear_first(domid)
         number = zlib.crc32(message.payload, message.type)  # the same request has the same one, by any connection
         self._ledger.open_intent(store_session(domid, domain.incarnation), number)
-        reply = self._carry_out_store(connection, message)
+        try:
+            reply = self._carry_out_store(connection, message)
+        except NotYet:
+            self._ledger.close_intent()
+            raise
         self._ledger.close_intent()
         return reply
 

@@ -126,6 +126,11 @@ def without_child(children: Children, name: str) -> Children:
     return rest
 
 
+def pairs_of(children: Children) -> Iterator[tuple[str, Node]]:
+    """Names and nodes in order, in one pass, where `items` of many looks each up."""
+    return (pair for chunk in chunks_of(children) for pair in chunk.items())
+
+
 Difference = tuple[str, "Node | None", "Node | None"]
 """A name, and its node in one and in another; None where there is none."""
 

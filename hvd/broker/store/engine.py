@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from itertools import islice
 from typing import Any
 
 from hvd.broker.store import mandatory, operations, paths
-from hvd.broker.store.accounts import Accounts, Growth, Tally, growth_of
+from hvd.broker.store.accounts import Accounts, Growth, Tally, add, growth_of
 from hvd.broker.store.changes import Change, Edit, Fires
 from hvd.broker.store.domains import Domains
 from hvd.broker.store.errors import StoreError
@@ -21,12 +22,15 @@ from hvd.broker.store.packing import Packed, pack, unpack
 from hvd.broker.store.parts import Part, in_parts
 from hvd.broker.store.permissions import DOM0_ONLY, READ, Permissions, Principal, given_to_dom0, may
 from hvd.broker.store.quotas import Quotas
+from hvd.broker.store.remains import Remains
 from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE, Sweep, Sweeps
 from hvd.broker.store.transactions import Transaction, View
-from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, record_bytes, replace, with_content
+from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, record_bytes, replace, subtree, with_content
 from hvd.broker.store.watches import Watch, Watches
 from hvd.transport.ids import DOM0, DomId
 
+NODES_CHECKED_AT_ONCE = 200
+"""About a third of a millisecond."""
 INTRODUCE = "@introduceDomain"
 RELEASE = "@releaseDomain"
 
@@ -48,6 +52,8 @@ class Engine:
         self.sweeps = Sweeps()
         self.leaving: set[DomId] = set()
         """Domains that are forgotten, and whose nodes are still being removed."""
+        self.remains = Remains()
+        self._check: Iterator[str | None] | None = None
         self._parts_follow = False
         self.special_permissions: dict[str, Permissions] = {INTRODUCE: DOM0_ONLY, RELEASE: DOM0_ONLY}
 
@@ -60,13 +66,30 @@ class Engine:
         client = self.domains[domid]
         return Call(client.who, self.limits(domid), self.generation + 1, self._policy, client.target)
 
-    def check(self) -> str:
-        """What is wrong with the accounts; "" when they are what a walk through the tree counts. Settles all."""
-        self.settle_all()
-        counted = Accounts(self.root)
-        wrong = [client.who.domid for client in self.domains
-                 if counted.of(client.who.domid) != self.accounts.of(client.who.domid)]  # fmt: skip
-        return f"the accounts of domains {wrong} are wrong" if wrong else ""
+    def check_some(self) -> str | None:
+        """What is wrong with the accounts, "" when they are what a walk through the tree counts; None: ask again.
+
+        It begins when nothing is under way, and is about that moment. It changes nothing.
+        """
+        if self._check is None:
+            if self.sweeps:
+                return None
+            self._check = self._checking()
+        verdict = next(self._check)
+        if verdict is not None:
+            self._check = None
+        return verdict
+
+    def _checking(self) -> Iterator[str | None]:
+        held = {client.who.domid: copy(self.accounts.of(client.who.domid)) for client in self.domains}
+        counted: Growth = {}
+        edits = (Edit(path, None, node, Fires.NOBODY) for path, node in subtree("/", self.root))
+        while some := list(islice(edits, NODES_CHECKED_AT_ONCE)):
+            add(counted, growth_of(some))
+            if len(some) == NODES_CHECKED_AT_ONCE:
+                yield None
+        wrong = [domid for domid, tally in held.items() if counted.get(domid, Tally()) != tally]
+        yield f"the accounts of domains {wrong} are wrong" if wrong else ""
 
     # ---- changes -----------------------------------------------------------------------------------------------------
 
@@ -169,7 +192,8 @@ class Engine:
             if isinstance(edits, list) and len(edits) < EDITS_PER_SLICE:
                 self._follow(before, edits, counted=True)
                 return
-        sweep = Sweep(caller, iter(edits), partial(self._follow, before, counted=growth is not None))
+        follow, finish = partial(self._follow, before, counted=growth is not None), partial(self.remains.add, before)
+        sweep = Sweep(caller, iter(edits), follow, finish)
         self._begin(sweep, now=growth is not None or not self.sweeps.is_for(caller))
 
     def _begin(self, sweep: Sweep, *, now: bool) -> None:
@@ -178,6 +202,13 @@ class Engine:
             sweep.advance()
         if not sweep.done:
             self.sweeps.add(sweep)
+
+    def leave(self, transaction: Transaction) -> None:
+        """It is over: what only it has is let go in time."""
+        self.remains.add_table(transaction.touched)
+        for root in (transaction.snapshot, transaction.root):
+            if root is not self.root:
+                self.remains.add(root)
 
     def _follow(self, root_before: Node, edits: list[Edit], *, counted: bool) -> None:
         """Accounts and watches hear of these edits; `counted`: who owns how much has been settled already."""
@@ -293,12 +324,14 @@ class Engine:
     def __getstate__(self) -> dict[str, Any]:
         """All trees in one flat table, which knows neither depth nor copies; the accounts follow from the tree."""
         self.settle_all()
-        apart = {"root", "accounts", "_parts_follow"} | ({"watches"} if self._parts_follow else set())
+        apart = {"root", "accounts", "remains", "_check", "_parts_follow"} | ({"watches"} if self._parts_follow else set())
         state = {name: value for name, value in self.__dict__.items() if name not in apart}
         return state if self._parts_follow else {**state, "packed": pack(self._roots())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({name: value for name, value in state.items() if name != "packed"})
+        self.remains = Remains()
+        self._check = None
         self._parts_follow = False
         if "packed" in state:
             self._take_trees(state["packed"])

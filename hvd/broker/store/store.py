@@ -123,8 +123,11 @@ class Store:
         EAGAIN: something that it depends on has changed since its start. ENOSPC, ENOMEM: it would exceed a quota.
         """
         transaction = self._engine.domains[domid].end(tx)
-        if commit:
-            self._engine.commit(self._engine.call(domid), transaction)
+        try:
+            if commit:
+                self._engine.commit(self._engine.call(domid), transaction)
+        finally:
+            self._engine.leave(transaction)
 
     # ---- watches -----------------------------------------------------------------------------------------------------
 
@@ -272,6 +275,15 @@ class Store:
         """Whether this domain made that change: until it is settled its next call would be too early."""
         return self._engine.sweeps.is_for(domid)
 
+    @property
+    def has_remains(self) -> bool:
+        """Whether there are nodes that nobody needs any more: `let_go` of some. It is no change."""
+        return bool(self._engine.remains)
+
+    def let_go(self) -> None:
+        """To free many at once would hold everybody up."""
+        self._engine.remains.let_go()
+
     def settle(self) -> None:
         """Let them follow by some nodes more."""
         self._engine.settle_some()
@@ -322,9 +334,16 @@ class Store:
         """Change one of them; who holds more already keeps it."""
         self._engine.quotas = replace(self._engine.quotas, **{name: value})
 
+    def check_some(self) -> str | None:
+        """What is wrong with the accounts; "" when they are what a walk through the tree counts; None: ask again."""
+        return self._engine.check_some()
+
     def check(self) -> str:
-        """What is wrong with the accounts; "" when they are what a walk through the tree counts. Settles all."""
-        return self._engine.check()
+        """The same at once: settles all."""
+        self._engine.settle_all()
+        while (verdict := self._engine.check_some()) is None:
+            pass
+        return verdict
 
     def usage(self, domid: DomId) -> DomainStatistics:
         """What it holds; nothing before it is introduced."""

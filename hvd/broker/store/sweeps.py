@@ -15,7 +15,7 @@ from itertools import islice
 from hvd.broker.store.changes import Edit
 from hvd.transport.ids import DomId
 
-EDITS_PER_SLICE = 100
+EDITS_PER_SLICE = 50
 REMOVALS_PER_SLICE = 25
 """Where each edit may be a change of the tree by itself. About half a millisecond, as the other."""
 

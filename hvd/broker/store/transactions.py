@@ -145,8 +145,9 @@ class Transaction:
         return [path for path in changed if path in self.grown]
 
     def edits(self) -> Iterator[Edit]:
-        """What a commit means, in the order in which the paths were first touched."""
-        for path, touched in self.touched.items():
+        """What a commit means, in the order in which the paths were first touched; each is forgotten as it is told."""
+        for path in list(self.touched):
+            touched = self.touched.pop(path)
             if touched.changed:
                 yield Edit(path, lookup(self.snapshot, path), lookup(self.root, path), touched.fires)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from hvd.broker.store import paths
-from hvd.broker.store.children import NO_CHILDREN, Children, with_child, without_child
+from hvd.broker.store.children import NO_CHILDREN, Children, pairs_of, with_child, without_child
 from hvd.broker.store.permissions import Permissions
 
 _new = tuple.__new__
@@ -142,7 +142,7 @@ def _with_child(parent: Node, name: str, node: Node | None, generation: int) -> 
 
 def subtree(path: str, node: Node) -> Iterator[tuple[str, Node]]:
     """The node and all below it with their paths, children before parents."""
-    line = [(path, node, iter(node.children.items()))]
+    line = [(path, node, pairs_of(node.children))]
     while line:
         path, node, rest = line[-1]
         following = next(rest, None)
@@ -151,4 +151,4 @@ def subtree(path: str, node: Node) -> Iterator[tuple[str, Node]]:
             yield path, node
         else:
             name, below = following
-            line.append((paths.child(path, name), below, iter(below.children.items())))
+            line.append((paths.child(path, name), below, pairs_of(below.children)))

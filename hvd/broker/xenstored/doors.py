@@ -13,6 +13,7 @@ from typing import Protocol
 
 from hvd.broker.store import WatchEvent
 from hvd.broker.xenstored.connection import Connection, TooFarBehind
+from hvd.broker.xenstored.control import NotYet
 from hvd.transport import xs_wire
 from hvd.transport.errors import PeerFault
 from hvd.transport.ids import DomId
@@ -24,7 +25,7 @@ TURN_NS = 200_000
 """A turn is over behind the message in which it has lasted so long: others wait, and some messages cost more."""
 
 CarryOut = Callable[[Connection, Message], tuple[int, bytes] | None]
-"""Has one request carried out: type and payload of the reply, None when its domain is gone."""
+"""Has one request carried out: type and payload of the reply, None when its domain is gone. NotYet: ask once more."""
 Log = Callable[[str, DomId], None]
 Busy = Callable[[DomId], bool]
 """Whether a domain has to wait, as its last request is not quite done."""
@@ -153,7 +154,11 @@ class StoreDoors:
                 return True
             message = connection.next_message()
             if message is not None:
-                self._answer(connection, message)
+                try:
+                    self._answer(connection, message)
+                except NotYet:
+                    connection.take_back()
+                    return True
             elif not (line.pulls and self._pull(connection, line)):
                 return False
             if connection.closed or not (connection.has_begun or line.pulls):

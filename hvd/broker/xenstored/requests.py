@@ -56,7 +56,7 @@ class Entry(NamedTuple):
 
 
 def answer(hypervisor: Hypervisor, domid: DomId, connection: int, message: Message) -> tuple[int, bytes]:
-    """The type and payload of the reply to one request. Refused, it has changed nothing."""
+    """The type and payload of the reply to one request. Refused, it has changed nothing. NotYet: ask once more."""
     entry = TABLE.get(message.type)
     if entry is None:
         return Type.ERROR, xs_wire.error_payload(errno.ENOSYS)
@@ -77,6 +77,8 @@ def answer(hypervisor: Hypervisor, domid: DomId, connection: int, message: Messa
 def is_command(message: Message) -> bool:
     """Whether it may change anything; what is read in a transaction does, as its commit depends on it."""
     entry = TABLE.get(message.type)
+    if message.type == Type.CONTROL:
+        return control.changes(message.payload)
     return entry is not None and (entry.changes or bool(message.tx_id))
 
 
