@@ -11,27 +11,32 @@ from hvd.broker.store import paths
 from hvd.broker.store.accounts import Tally
 from hvd.broker.store.changes import Edit, Fires
 from hvd.broker.store.engine import Engine
-from hvd.broker.store.permissions import WRITE, Permissions
+from hvd.broker.store.permissions import WRITE, Permissions, Principal
 from hvd.broker.store.tree import Node, record_bytes, rewritten, way_to
 from hvd.transport.ids import DOM0, DomId
 
 
 def read(engine: Engine, domid: DomId, path: str) -> Node | None:
     """The node, of which the caller may see all; None: not by this way. EINVAL for a path that no node can have."""
+    client = engine.domains.get(domid)
+    if client is None:
+        return None
     way = way_to(engine.root, paths.resolve(domid, path, engine.limits(domid)))
-    return way[-1] if way is not None and _plainly_may(engine, domid, way[-1].permissions) else None
+    return way[-1] if way is not None and _plainly_may(client.who, way[-1].permissions) else None
 
 
 def write(engine: Engine, domid: DomId, path: str, value: bytes) -> bool:
     """Whether the node has this value now; if not, another way is to be tried. EINVAL, ENOMEM: neither may it."""
-    limits = engine.limits(domid)
+    client, limits = engine.domains.get(domid), engine.limits(domid)
+    if client is None:
+        return False
     path = paths.resolve(domid, path, limits)
     way = way_to(engine.root, path)
     if way is None:
         return False
     node = way[-1]
     growth = len(value) - len(node.value)
-    if record_bytes(node) + growth > limits.node_bytes_max or not _plainly_may(engine, domid, node.permissions):
+    if record_bytes(node) + growth > limits.node_bytes_max or not _plainly_may(client.who, node.permissions):
         return False
     if growth:
         owner = node.permissions[0].who.domid
@@ -45,11 +50,8 @@ def write(engine: Engine, domid: DomId, path: str, value: bytes) -> bool:
     return True
 
 
-def _plainly_may(engine: Engine, domid: DomId, permissions: Permissions) -> bool:
+def _plainly_may(who: Principal, permissions: Permissions) -> bool:
     """dom0 may everything; an owner may if nobody else writes, or else the policy has a word in it (mandatory.py)."""
-    if domid == DOM0:
+    if who.domid == DOM0:
         return True
-    client = engine.domains.get(domid)
-    if client is None or permissions[0].who != client.who:
-        return False
-    return not any(each.access & WRITE for each in permissions)
+    return permissions[0].who == who and not any(each.access & WRITE for each in permissions)
