@@ -43,7 +43,6 @@ from hvd.broker.state import (
 )
 from hvd.broker.world import World
 from hvd.broker.xenstored.connection import Connection
-from hvd.broker.xenstored.control import NotYet
 from hvd.broker.xenstored.requests import answer, is_command
 from hvd.broker.xsm import Xsm
 from hvd.transport.codec import BadMessage, decode, is_post, unpack_request
@@ -274,7 +273,7 @@ class Broker:
             self._world.publisher.log("posted hypercall refused", domid=domain.domid, reason=str(reply.value))
 
     def _on_store_request(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
-        """A request by socket or ring; None when its domain does not live any more. NotYet: ask once more."""
+        """A request by socket or ring; None when its domain does not live any more."""
         hypervisor, domid = self._state.hypervisor, connection.domid
         if hypervisor.store_log:
             text = f"store request {message.type} {message.tx_id} {message.payload[:80]!r}"
@@ -287,11 +286,7 @@ class Broker:
         self._hear_first(domid)
         number = zlib.crc32(message.payload, message.type)  # the same request has the same one, by any connection
         self._ledger.open_intent(store_session(domid, domain.incarnation), number)
-        try:
-            reply = self._carry_out_store(connection, message)
-        except NotYet:
-            self._ledger.close_intent()
-            raise
+        reply = self._carry_out_store(connection, message)
         self._ledger.close_intent()
         return reply
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from hvd.broker.store import WatchEvent
 from hvd.broker.xenstored.connection import Connection, TooFarBehind
-from hvd.broker.xenstored.control import NotYet
 from hvd.transport import xs_wire
 from hvd.transport.errors import PeerFault
 from hvd.transport.ids import DomId
@@ -25,7 +24,9 @@ TURN_NS = 200_000
 """A turn is over behind the message in which it has lasted so long: others wait, and some messages cost more."""
 
 CarryOut = Callable[[Connection, Message], tuple[int, bytes] | None]
-"""Has one request carried out: type and payload of the reply, None when its domain is gone. NotYet: ask once more."""
+"""Has one request carried out: type and payload of the reply, LATER, or None when its domain is gone."""
+LATER: Final = (-1, b"")
+"""The request takes several turns: it is to be asked once more in the next. Nothing has been changed."""
 Log = Callable[[str, DomId], None]
 Busy = Callable[[DomId], bool]
 """Whether a domain has to wait, as its last request is not quite done."""
@@ -154,9 +155,7 @@ class StoreDoors:
                 return True
             message = connection.next_message()
             if message is not None:
-                try:
-                    self._answer(connection, message)
-                except NotYet:
+                if not self._answer(connection, message):
                     connection.take_back()
                     return True
             elif not (line.pulls and self._pull(connection, line)):
@@ -177,17 +176,21 @@ class StoreDoors:
             connection.queued = True
             self._ready.append(connection)
 
-    def _answer(self, connection: Connection, message: Message) -> None:
+    def _answer(self, connection: Connection, message: Message) -> bool:
+        """Whether that is done; else it is to be asked once more."""
         before = connection.waiting
         reply = self._carry_out(connection, message)
+        if reply is LATER:
+            return False
         if connection.closed:
-            return
+            return True
         if reply is None:
             self.close(connection)
-            return
+            return True
         data = xs_wire.pack(reply[0], message.req_id, message.tx_id, reply[1])
         first = message.type == Type.WATCH  # all other replies come behind the events that the request has fired
         connection.add_reply(data, before=before if first else None)
+        return True
 
     # ---- what goes out -----------------------------------------------------------------------------------------------
 

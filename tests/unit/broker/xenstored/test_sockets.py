@@ -14,8 +14,7 @@ from hvd.broker.poller import Poller
 from hvd.broker.store import WatchEvent
 from hvd.broker.xenstored import sockets
 from hvd.broker.xenstored.connection import Connection
-from hvd.broker.xenstored.control import NotYet
-from hvd.broker.xenstored.doors import MESSAGES_PER_TURN, TURN_NS, StoreDoors
+from hvd.broker.xenstored.doors import LATER, MESSAGES_PER_TURN, TURN_NS, StoreDoors
 from hvd.broker.xenstored.sockets import HOST, StoreSockets
 from hvd.transport import xs_wire
 from hvd.transport.descriptors import socket_pair
@@ -50,7 +49,7 @@ class Door:
         self.now_ns += self.takes_ns
         if message.type == Type.CONTROL and self.not_yet:
             self.not_yet -= 1
-            raise NotYet
+            return LATER
         connection.left_traces = message.type == Type.WATCH
         if message.type == Type.WATCH:
             self.fire(connection, b"first")
@@ -150,7 +149,7 @@ def test_a_turn_is_over_behind_the_message_in_which_its_time_is(door: Door) -> N
 def test_what_takes_several_turns_is_asked_again_and_others_are_served_between(door: Door) -> None:
     path, check = door.listen(ONE), xs_wire.pack(Type.CONTROL, 1, 0, b"check\0")
     with door.connect(path) as patient, door.connect(path) as other:
-        door.not_yet = 3
+        door.not_yet = 2
         patient.sendall(check + READ)
         other.sendall(READ)
         door.turn()
