@@ -1,9 +1,8 @@
 """When the broker looks for garbage in cycles: among what is young, so that it takes no time, however much there is.
 
 What has lived through two collections is never looked at again. A store of 100,000 nodes would otherwise hold everybody
-up for tens of milliseconds, and so would the modules that every process of hvd has loaded. Nothing is lost by it: trees,
-tables and connections have no cycles that outlive a call (tests/unit/broker/test_garbage.py), so that their reference
-counts free them.
+up for tens of milliseconds, and so would the modules that every process of hvd has loaded. Nothing is lost by it: no
+tree, table or connection is in a cycle once it is over (tests/unit/broker/test_garbage.py); reference counts free it.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def write(engine: Engine, domid: DomId, path: str, value: bytes) -> bool:
         engine.accounts.count({owner: Tally(bytes=growth)})
     before, engine.generation = way[0], engine.generation + 1
     engine.root, after = rewritten(way, path, value, engine.generation)
-    if engine.watches:
+    if engine.watches.on_or_above(path):
         engine.fire(before, Edit(path, node, after, Fires.ON_IT_AND_ABOVE))
     return True
 

@@ -324,7 +324,9 @@ class Engine:
     def __getstate__(self) -> dict[str, Any]:
         """All trees in one flat table, which knows neither depth nor copies; the accounts follow from the tree."""
         self.settle_all()
-        apart = {"root", "accounts", "remains", "_check", "_parts_follow"} | ({"watches"} if self._parts_follow else set())
+        apart = {"root", "accounts", "remains", "_check", "_parts_follow"}
+        if self._parts_follow:
+            apart.add("watches")
         state = {name: value for name, value in self.__dict__.items() if name not in apart}
         return state if self._parts_follow else {**state, "packed": pack(self._roots())}
 

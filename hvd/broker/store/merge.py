@@ -24,7 +24,7 @@ def differences(one: Node, other: Node) -> Iterator[tuple[str, Node | None, Node
             continue
         yield path, before, after
         first, second = (NO_CHILDREN if node is None else node.children for node in (before, after))
-        line.extend((paths.child(path, name), *pair) for name, *pair in differing(first, second))
+        line.extend((paths.child(path, name), was, has_become) for name, was, has_become in differing(first, second))
 
 
 @dataclass(slots=True)

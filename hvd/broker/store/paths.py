@@ -58,17 +58,6 @@ def parent(path: str) -> str:
     return path[: path.rfind("/")] or "/"
 
 
-def at_and_above(path: str) -> list[str]:
-    """The path and every path above it, from the root down."""
-    found, end = ["/"], path.find("/", 1)
-    while end > 0:
-        found.append(path[:end])
-        end = path.find("/", end + 1)
-    if path != "/":
-        found.append(path)
-    return found
-
-
 def as_seen_from(domid: DomId, path: str) -> str:
     """A path at or below the domain's home, as a relative path."""
     return path[len(home(domid)) + 1 :]

@@ -146,8 +146,9 @@ class Transaction:
 
     def edits(self) -> Iterator[Edit]:
         """What a commit means, in the order in which the paths were first touched; each is forgotten as it is told."""
-        for path in list(self.touched):
-            touched = self.touched.pop(path)
+        touched_at, self.touched = self.touched, {}
+        for path in list(touched_at):
+            touched = touched_at.pop(path)
             if touched.changed:
                 yield Edit(path, lookup(self.snapshot, path), lookup(self.root, path), touched.fires)
 

@@ -104,10 +104,17 @@ class Watches:
 
     def on_or_above(self, path: str) -> Collection[Watch]:
         """Those on this path and on every path above it, the root's first."""
-        at, found = self._at, []
-        for above in paths.at_and_above(path) if at else ():
-            if above in at:
-                found += at[above].values()
+        at = self._at
+        if not at:
+            return ()
+        found = list(at["/"].values()) if "/" in at else []
+        end = path.find("/", 1)
+        while end > 0:
+            if (here := at.get(path[:end])) is not None:
+                found += here.values()
+            end = path.find("/", end + 1)
+        if path != "/" and path in at:
+            found += at[path].values()
         return found
 
     def count(self, domid: DomId) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from hvd.broker import ledger as ledger_module
 from hvd.broker.journal import Journal
-from hvd.broker.ledger import IDLE_RECORDS, JOURNAL, AT_ONCE, REPLAY_NS, SNAPSHOTS_WORTH, Ledger
+from hvd.broker.ledger import AT_ONCE, IDLE_RECORDS, JOURNAL, REPLAY_NS, SNAPSHOTS_WORTH, Ledger
 from hvd.broker.sessions import Sessions
 from hvd.broker.state import State
 from hvd.broker.store.parts import ROWS_PER_PART
