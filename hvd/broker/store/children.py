@@ -136,9 +136,9 @@ Difference = tuple[str, "Node | None", "Node | None"]
 
 
 def apart(one: Children, other: Children) -> int:
-    """How much there is to look at to see where they differ, in dictionaries."""
-    first, second = chunks_of(one), chunks_of(other)
-    return len({id(chunk) for chunk in second} - {id(chunk) for chunk in first}) if first is not second else 0
+    """How many dictionaries of the other there are to be looked into to see where they differ."""
+    known = {id(chunk) for chunk in chunks_of(one)}
+    return sum(id(chunk) not in known for chunk in chunks_of(other))
 
 
 def differing(one: Children, other: Children) -> list[Difference]:
