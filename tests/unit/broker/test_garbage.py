@@ -42,7 +42,7 @@ def test_a_young_cycle_is_found(collector: None) -> None:
     assert gc.get_stats()[0]["collected"] - before > 3 * garbage.YOUNG
 
 
-def test_no_life_of_a_domain_and_no_request_leaves_a_cycle(board, collector):  # type: ignore[no-untyped-def]
+def test_no_life_of_a_domain_and_no_request_leaves_a_cycle(board, collector):
     store = board.h.store
     gc.collect()
     gc.disable()
