@@ -45,7 +45,7 @@ class Deadlines:
 
     def next_ns(self) -> int | None:
         """The host time of the first; None: nothing will ever be due by itself."""
-        return min((at for at, _, _ in self.all()), default=None)
+        return min((at for at, _, _ in self.all()), default=None) if self._domains else None
 
     def all(self) -> Iterator[tuple[int, Due, Domain]]:
         """(host time in ns, what, whose) of every deadline whose time runs."""

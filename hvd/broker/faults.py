@@ -93,7 +93,9 @@ class Faults:
 
     def next_ns(self) -> int | None:
         """When something is to be done about one; None: never."""
-        return min((at for fault in self.active.values() for at in _times(fault)), default=None)
+        if not self.active:
+            return None
+        return min(at for fault in self.active.values() for at in _times(fault))
 
     def due(self, now_ns: int) -> Iterator[Fault]:
         """Those about which something is to be done by now."""

@@ -143,6 +143,8 @@ class HeldDescriptors:
 
     def settle(self) -> None:
         """Let go of what was dropped, here and in the machine."""
+        if not self._dropped:
+            return
         for key, descriptors in self._dropped.items():
             _close(descriptors)
             send_message(self._link, [DROP, key])

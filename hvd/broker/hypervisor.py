@@ -308,8 +308,8 @@ class Hypervisor(Aftermath):
 
     def next_deadline_ns(self) -> int | None:
         """The host time at which `tick` has something to do."""
-        times = (self.deadlines.next_ns(), self.faults.next_ns())
-        return min((at for at in times if at is not None), default=None)
+        one, other = self.deadlines.next_ns(), self.faults.next_ns()
+        return other if one is None else one if other is None else min(one, other)
 
     def tick(self, now_ns: int) -> None:
         """Do what is due."""

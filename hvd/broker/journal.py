@@ -107,7 +107,7 @@ class Journal:
         end = start + len(payload)
         if end > len(self._map):
             raise JournalFull(f"{len(payload)} bytes do not fit behind {self._end}")
-        RECORD.pack_into(self._map, self._end, len(payload), _checksum(payload))
+        RECORD.pack_into(self._map, self._end, len(payload), zlib.crc32(payload, MAGIC))
         self._map[start:end] = payload
         self._words[END_WORD] = self._end = end
 

@@ -10,7 +10,6 @@ journal, which counts until the new one is whole, and behind the snapshot in the
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Generator
 from itertools import chain
@@ -26,8 +25,8 @@ REPLAY_NS = 10_000_000
 """So much work is always replayed rather than kept by a snapshot..."""
 SNAPSHOTS_WORTH = 5
 """...and so many times what a snapshot takes: then snapshots take a sixth of the broker's time at most."""
-NODES_AT_ONCE = 200
-"""A store of more than these is taken in parts."""
+AT_ONCE = 200
+"""A store of more nodes and watches is taken in parts."""
 IDLE_RECORDS = 16
 """Fewer records than these are no reason for a snapshot while nobody asks for anything."""
 
@@ -42,7 +41,9 @@ class Ledger:
         self.is_new = inherited is None
         self.journal: Journal | None = None if inherited is None else Journal(inherited[0])
         self._records = 0
-        self._spent_ns = self._snapshot_ns = 0
+        self._spent_ns = 0
+        self._worth_ns = REPLAY_NS
+        """How much of it is not replayed any more, but kept by a snapshot."""
         self._draft: Generator[Journal | None, None, None] | None = None
         self._since: list[bytes] = []
         """What was carried out since the snapshot that is being taken."""
@@ -54,8 +55,8 @@ class Ledger:
         self._records += 1
         self._spent_ns += time.monotonic_ns() - began_ns
         record = state.record(command)
-        drafting, due = self.is_drafting, self._spent_ns > max(REPLAY_NS, SNAPSHOTS_WORTH * self._snapshot_ns)
-        if due and not drafting and self._begin(state):
+        drafting = self._draft is not None
+        if self._spent_ns > self._worth_ns and not drafting and self._begin(state):
             return
         try:
             self.journal.append(record)
@@ -68,7 +69,6 @@ class Ledger:
     def tidy(self, state: State) -> None:
         """Nobody asks for anything: a good moment for a snapshot."""
         if self._records >= IDLE_RECORDS and not self.is_drafting:
-            gc.collect()
             self._begin(state)
 
     @property
@@ -82,7 +82,7 @@ class Ledger:
         And not before all that is under way in it is settled.
         """
         store = state.hypervisor.store
-        if store.nodes() <= NODES_AT_ONCE:
+        if store.nodes_and_watches() <= AT_ONCE:
             self.take_snapshot(state)
             return True
         if store.has_unsettled:
@@ -108,7 +108,7 @@ class Ledger:
         self._draft_ns += time.monotonic_ns() - began_ns
         if journal is not None:
             self._draft, self._since = None, []
-            self._snapshot_ns = self._draft_ns
+            self._has_taken(self._draft_ns)
             self._replace(journal)
 
     def drop_draft(self) -> None:
@@ -121,10 +121,12 @@ class Ledger:
         """A new journal in the old one's place; the machine's copy is swapped in one message."""
         began_ns = time.monotonic_ns()
         self.drop_draft()
-        gc.collect()
         self._replace(Journal.create(state.snapshot()))
         self._records = self._spent_ns = 0
-        self._snapshot_ns = time.monotonic_ns() - began_ns
+        self._has_taken(time.monotonic_ns() - began_ns)
+
+    def _has_taken(self, snapshot_ns: int) -> None:
+        self._worth_ns = max(REPLAY_NS, SNAPSHOTS_WORTH * snapshot_ns)
 
     def _replace(self, journal: Journal) -> None:
         self._held.hold(JOURNAL, [journal.descriptor])

@@ -381,8 +381,11 @@ class Lives:
 
     def collect_store_events(self) -> None:
         """Queue what the store's changes have fired, and ring those it concerns."""
+        events = self.store.take_events()
+        if not events and not self.leaving:
+            return
         rung = set()
-        for event in self.store.take_events():
+        for event in events:
             if event.connection:
                 self.hardware.store_event(event)
                 continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import resource
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import msgpack
 
+from hvd.broker import garbage
 from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ACTING, Domain
 from hvd.broker.groups import Groups
@@ -58,10 +58,7 @@ from hvd.transport.messages import BootConfig
 from hvd.transport.pulse import BEAT_EVERY_S
 from hvd.transport.xs_wire import Message
 
-YOUNG_ONLY = (700, 10, 1 << 30)
-"""Thresholds of the garbage collector: what has lived through two collections is looked at only when a snapshot takes
-longer anyway. A store of 100,000 nodes would hold everybody up for tens of milliseconds, again and again."""
-QUIET_S = 0.005
+QUIET_NS = 5_000_000
 """Nobody has wanted anything for so long: there is time to clear away."""
 RETIRED_MAX = 16
 """Endpoints of the dead that wait for that."""
@@ -74,7 +71,7 @@ def run_broker(inheritance: Inheritance) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     inheritance.pulse.beat()
-    gc.set_threshold(*YOUNG_ONLY)
+    garbage.look_at_the_young_only()
     Broker(inheritance).run()
 
 
@@ -87,6 +84,7 @@ class Broker:
         self._poller = Poller()
         self._ready: deque[DomId | None] = deque()
         self._due_ns: int | None = None
+        self._first_ns = 0
         self._disowned: set[tuple[int, int]] = set()
         listeners = Listeners(self._on_fault, self._on_post, self._on_spare)
         self._world = World(
@@ -113,8 +111,9 @@ class Broker:
                 self._world.say_goodbye()
             idle = not self._hear()
             self._clear_away(idle=idle)
-            self._tick()
-            self._serve_late()
+            if time.monotonic_ns() >= self._first_ns:
+                self._tick()
+                self._serve_late()
             for _ in range(len(self._ready)):
                 self._serve(self._ready.popleft())
             if self._world.store_doors.has_more:
@@ -123,6 +122,8 @@ class Broker:
                 self._command([STORE_CLOSED, time.monotonic_ns(), connection.domid, connection.number])
             if self._state.hypervisor.store.has_unsettled:
                 self._command([STORE_SETTLE, time.monotonic_ns()])
+            elif self._state.hypervisor.store.has_remains:
+                self._state.hypervisor.store.let_go()
             self._write_audit()
             self._world.publisher.write_log()
             if self._recovery is not None:
@@ -136,12 +137,13 @@ class Broker:
         """Hear whoever asks; whether somebody did, something is left to do, or it has not been quiet long enough."""
         due_s = self._wait_s()
         wait_s = 0.0 if self._is_busy() else due_s
-        return self._poller.poll(wait_s) or wait_s < QUIET_S
+        return self._poller.poll(wait_s) or wait_s * 1e9 < QUIET_NS
 
     def _is_busy(self) -> bool:
         """Whether there is something to do before anything more has come in."""
         waiting = bool(self._ready) or self._recovery is not None or self._ledger.is_drafting
-        return waiting or self._world.store_doors.has_more or self._state.hypervisor.store.has_unsettled
+        store = self._state.hypervisor.store
+        return waiting or self._world.store_doors.has_more or store.has_unsettled or store.has_remains
 
     def _clear_away(self, *, idle: bool) -> None:
         """What is left of the dead and in nobody's way."""
@@ -213,15 +215,20 @@ class Broker:
             self._command([AUDITED, time.monotonic_ns(), *denial])
 
     def _wait_s(self) -> float:
-        due, lease_s = self._state.hypervisor.next_deadline_ns(), self._world.trace.lease_left_s()
-        self._due_ns = due
-        beat = self._world.heart.next_ns()
-        late = (fault.due_ns() for fault in self._world.faults.of_messages.values())
-        waits = [BEAT_EVERY_S]
-        waits += [(at - time.monotonic_ns()) / 1e9 for at in (due, beat, *late) if at is not None]
-        waits += [] if lease_s is None else [lease_s]
-        waits += [QUIET_S] if self._world.endpoints.retired else []
-        return max(0.0, min(waits))
+        """How long nothing is due: in the tables at `_due_ns`, anywhere at `_first_ns`."""
+        world, now_ns = self._world, time.monotonic_ns()
+        self._due_ns = self._state.hypervisor.next_deadline_ns()
+        wait_ns = int(BEAT_EVERY_S * 1e9)
+        late = (fault.due_ns() for fault in world.faults.of_messages.values())
+        for at_ns in (self._due_ns, world.heart.next_ns(), *late):
+            if at_ns is not None and at_ns - now_ns < wait_ns:
+                wait_ns = at_ns - now_ns
+        if (lease_s := world.trace.lease_left_s()) is not None:
+            wait_ns = min(wait_ns, int(lease_s * 1e9))
+        self._first_ns = now_ns + wait_ns
+        if world.endpoints.retired:
+            wait_ns = min(wait_ns, QUIET_NS)
+        return max(0, wait_ns) / 1e9
 
     # ---- what comes in -----------------------------------------------------------------------------------------------
 
@@ -290,9 +297,10 @@ class Broker:
         if not is_command(message):
             return answer(self._state.hypervisor, connection.domid, connection.number, message)
         connection.left_traces = True
-        who, now = (connection.domid, connection.number), time.monotonic_ns()
-        reply = self._state.store_call(*who, message, now)
-        self._ledger.record(self._state, [STORE_CALL, now, *who, message.type, message.tx_id, message.payload], now)
+        domid, number, now = connection.domid, connection.number, time.monotonic_ns()
+        reply = self._state.store_call(domid, number, message, now)
+        kind, _, tx, payload = message
+        self._ledger.record(self._state, [STORE_CALL, now, domid, number, kind, tx, payload], now)
         self._world.settle()
         return reply
 

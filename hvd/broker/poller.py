@@ -5,12 +5,15 @@ from __future__ import annotations
 import select
 from collections.abc import Callable
 
+from hvd.broker.spin import Spin
+
 
 class Poller:
     """Level-triggered; a descriptor has one handler for reading and, while asked for, one for writing."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self._spin = Spin()
         self._readers: dict[int, Callable[[], None]] = {}
         self._writers: dict[int, Callable[[], None]] = {}
 
@@ -42,7 +45,7 @@ class Poller:
 
     def poll(self, timeout_s: float | None) -> bool:
         """Wait and run the handlers of what is ready; whether anything was."""
-        ready = self._epoll.poll(timeout_s)
+        ready = self._spin.wait(self._epoll.poll, timeout_s) if timeout_s else self._epoll.poll(timeout_s)
         for descriptor, events in ready:
             if events & ~select.EPOLLOUT and descriptor in self._readers:
                 self._readers[descriptor]()

@@ -225,9 +225,10 @@ class World(HeldHardware, SpareHardware):
 
     def settle(self) -> None:
         """The command is in the journal: do what cannot be taken back."""
-        waiting, self.unsettled = self.unsettled, []
-        for act in waiting:
-            act()
+        if self.unsettled:
+            waiting, self.unsettled = self.unsettled, []
+            for act in waiting:
+                act()
         self.held.settle()
         self.store_doors.flush()
 
@@ -350,7 +351,7 @@ class World(HeldHardware, SpareHardware):
         self.store_rings.reset(domid)
 
     def _is_settling(self, domid: DomId) -> bool:
-        return self.hypervisor.store.has_unsettled and self.hypervisor.store.is_settling(domid)
+        return self.hypervisor.store.is_settling(domid)
 
     def _by_pid(self) -> dict[int, DomId]:
         return {domain.pid: domain.domid for domain in self.hypervisor.domains.values() if domain.pid is not None}

@@ -25,6 +25,10 @@ def growth_of(edits: Iterable[Edit]) -> Growth:
     """What the edits mean for each owner."""
     growth: Growth = {}
     for path, before, after, _ in edits:
+        if before is not None and after is not None and before.permissions is after.permissions:
+            if more := len(after.value) - len(before.value):
+                growth.setdefault(after.permissions[0].who.domid, Tally()).bytes += more
+            continue
         if before is not None:
             _charge(growth, path, before, -1)
         if after is not None:
@@ -71,6 +75,8 @@ class Accounts:
     def note(self, edits: Iterable[Edit], root: Node) -> None:
         """Who owns which paths; `root` is the tree by now, in which they may have changed once more."""
         for path, before, after, _ in edits:
+            if before is not None and after is not None and before.permissions is after.permissions:
+                continue
             owners = {node.permissions[0].who.domid for node in (before, after) if node is not None} - {DOM0}
             if owners:
                 self._note_owner(path, owners, lookup(root, path))

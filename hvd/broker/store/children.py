@@ -6,8 +6,7 @@ in a directory of 100,000 a new name costs some microseconds, and so does findin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import chain
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,9 +42,10 @@ class WideChildren(Mapping[str, "Node"]):
     def __len__(self) -> int:
         return self._count
 
-    def nodes(self) -> Iterator[Node]:
-        """The values, in one pass where `values` looks each up."""
-        return chain.from_iterable(chunk.values() for chunk in self._chunks)
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """The dictionaries, in order."""
+        return self._chunks
 
     def set(self, name: str, node: Node) -> WideChildren:
         """With another node of this name, or a new name at the end."""
@@ -95,47 +95,78 @@ class WideChildren(Mapping[str, "Node"]):
 
 
 Children = dict[str, "Node"] | WideChildren
+"""Ask `isinstance(…, dict)`: to ask for the other, an abstract collection, takes ten times as long."""
 NO_CHILDREN: Children = {}
 
 
-def nodes_of(children: Children) -> Iterator[Node]:
-    """Every child, in order."""
-    return children.nodes() if isinstance(children, WideChildren) else iter(children.values())
+def chunks_of(children: Children) -> Sequence[Chunk]:
+    """The dictionaries they are in, none for no children."""
+    if not isinstance(children, dict):
+        return children.chunks
+    return (children,) if children else ()
 
 
 def with_child(children: Children, name: str, node: Node) -> Children:
     """With another node of this name, or a new name at the end."""
-    if isinstance(children, WideChildren):
+    if not isinstance(children, dict):
         return children.set(name, node)
     if len(children) < CHUNK_MAX or name in children:
-        return {**children, name: node}
-    return WideChildren((children,), (len(_names(children)),), len(children)).set(name, node)
+        more = children.copy()
+        more[name] = node
+        return more
+    return WideChildren((children,), (names_size(children),), len(children)).set(name, node)
 
 
 def without_child(children: Children, name: str) -> Children:
     """KeyError if there is none of this name."""
-    if isinstance(children, WideChildren):
+    if not isinstance(children, dict):
         return children.without(name)
     rest = dict(children)
     del rest[name]
     return rest
 
 
-def children_of(pairs: Mapping[str, Node]) -> Children:
-    """All at once, in this order."""
-    if len(pairs) <= CHUNK_MAX:
-        return dict(pairs)
-    names = list(pairs)
-    parts = [names[at : at + CHUNK_MAX] for at in range(0, len(names), CHUNK_MAX)]
-    chunks = tuple({name: pairs[name] for name in part} for part in parts)
-    return WideChildren(chunks, tuple(len(_names(chunk)) for chunk in chunks), len(names))
+def pairs_of(children: Children) -> Iterator[tuple[str, Node]]:
+    """Names and nodes in order, in one pass, where `items` of many looks each up."""
+    return (pair for chunk in chunks_of(children) for pair in chunk.items())
+
+
+Difference = tuple[str, "Node | None", "Node | None"]
+"""A name, and its node in one and in another; None where there is none."""
+
+
+def apart(one: Children, other: Children) -> int:
+    """How many dictionaries of the other there are to be looked into to see where they differ."""
+    known = {id(chunk) for chunk in chunks_of(one)}
+    return sum(id(chunk) not in known for chunk in chunks_of(other))
+
+
+def differing(one: Children, other: Children) -> list[Difference]:
+    """The children that are not the same in both. Dictionaries that both have are not looked into."""
+    first, second = ({id(chunk): chunk for chunk in chunks_of(each)} for each in (one, other))
+    before = {name: node for at, chunk in first.items() if at not in second for name, node in chunk.items()}
+    after = {name: node for at, chunk in second.items() if at not in first for name, node in chunk.items()}
+    found = [(name, before.get(name), node) for name, node in after.items() if before.get(name) is not node]
+    return found + [(name, node, None) for name, node in before.items() if name not in after]
+
+
+def children_from(chunks: Sequence[Chunk], sizes: Sequence[int]) -> Children:
+    """The reverse of `chunks_of`; `sizes` are the bytes of each chunk's names."""
+    if len(chunks) > 1:
+        return WideChildren(tuple(chunks), tuple(sizes), sum(map(len, chunks)))
+    return chunks[0] if chunks else NO_CHILDREN
 
 
 def names_at(children: Children, offset: int, most: int) -> bytes:
     """At most so many bytes of the list of names, each with its NUL, from a byte offset."""
-    if isinstance(children, WideChildren):
+    if not isinstance(children, dict):
         return children.names_at(offset, most)
     return _names(children)[offset : offset + most]
+
+
+def names_size(names: Collection[str]) -> int:
+    """Of these names in bytes, each with its NUL."""
+    return sum(map(len, names)) + len(names)
 
 
 def _names(children: Mapping[str, Node]) -> bytes:

@@ -5,38 +5,32 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from itertools import islice
 from typing import Any
 
 from hvd.broker.store import mandatory, operations, paths
-from hvd.broker.store.accounts import Accounts, Growth, Tally, growth_of
+from hvd.broker.store.accounts import Accounts, Growth, Tally, add, growth_of
 from hvd.broker.store.changes import Change, Edit, Fires
 from hvd.broker.store.domains import Domains
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.events import Events
 from hvd.broker.store.merge import merge
 from hvd.broker.store.operations import Call
+from hvd.broker.store.packing import Packed, pack, unpack
+from hvd.broker.store.parts import Part, in_parts
 from hvd.broker.store.permissions import DOM0_ONLY, READ, Permissions, Principal, given_to_dom0, may
 from hvd.broker.store.quotas import Quotas
+from hvd.broker.store.remains import Remains
 from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE, Sweep, Sweeps
 from hvd.broker.store.transactions import Transaction, View
-from hvd.broker.store.tree import (
-    Node,
-    Packed,
-    Packing,
-    content_bytes,
-    leaf,
-    lookup,
-    pack,
-    record_bytes,
-    replace,
-    unpack,
-    with_content,
-)
-from hvd.broker.store.watches import Watches
+from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, record_bytes, replace, subtree, with_content
+from hvd.broker.store.watches import Watch, Watches
 from hvd.transport.ids import DOM0, DomId
 
+NODES_CHECKED_AT_ONCE = 200
+"""About a third of a millisecond."""
 INTRODUCE = "@introduceDomain"
 RELEASE = "@releaseDomain"
 
@@ -58,7 +52,9 @@ class Engine:
         self.sweeps = Sweeps()
         self.leaving: set[DomId] = set()
         """Domains that are forgotten, and whose nodes are still being removed."""
-        self._trees_follow = False
+        self.remains = Remains()
+        self._check: Iterator[str | None] | None = None
+        self._parts_follow = False
         self.special_permissions: dict[str, Permissions] = {INTRODUCE: DOM0_ONLY, RELEASE: DOM0_ONLY}
 
     def limits(self, domid: DomId) -> Quotas:
@@ -70,13 +66,30 @@ class Engine:
         client = self.domains[domid]
         return Call(client.who, self.limits(domid), self.generation + 1, self._policy, client.target)
 
-    def check(self) -> str:
-        """What is wrong with the accounts; "" when they are what a walk through the tree counts. Settles all."""
-        self.settle_all()
-        counted = Accounts(self.root)
-        wrong = [client.who.domid for client in self.domains
-                 if counted.of(client.who.domid) != self.accounts.of(client.who.domid)]  # fmt: skip
-        return f"the accounts of domains {wrong} are wrong" if wrong else ""
+    def check_some(self) -> str | None:
+        """What is wrong with the accounts, "" when they are what a walk through the tree counts; None: ask again.
+
+        It begins when nothing is under way, and is about that moment. It changes nothing.
+        """
+        if self._check is None:
+            if self.sweeps:
+                return None
+            self._check = self._checking()
+        verdict = next(self._check)
+        if verdict is not None:
+            self._check = None
+        return verdict
+
+    def _checking(self) -> Iterator[str | None]:
+        held = {client.who.domid: copy(self.accounts.of(client.who.domid)) for client in self.domains}
+        counted: Growth = {}
+        edits = (Edit(path, None, node, Fires.NOBODY) for path, node in subtree("/", self.root))
+        while some := list(islice(edits, NODES_CHECKED_AT_ONCE)):
+            add(counted, growth_of(some))
+            if len(some) == NODES_CHECKED_AT_ONCE:
+                yield None
+        wrong = [domid for domid, tally in held.items() if counted.get(domid, Tally()) != tally]
+        yield f"the accounts of domains {wrong} are wrong" if wrong else ""
 
     # ---- changes -----------------------------------------------------------------------------------------------------
 
@@ -131,7 +144,7 @@ class Engine:
         root = transaction.root
         if transaction.snapshot is not self.root:
             root = merge(transaction.snapshot, transaction.root, self.root, call.generation)
-            _check_parents(root, transaction.grown, call.limits)
+            _check_parents(root, transaction.grown_beside(self.root), call.limits)
             self.generation = call.generation
         self._settle(call.who.domid, root, transaction.edits(), transaction.growth)
 
@@ -173,12 +186,15 @@ class Engine:
 
         Without its `growth` it takes away only, and who owns how much follows as well.
         """
-        counted = growth is not None
-        sweep = Sweep(caller, iter(edits), partial(self._follow, self.root, counted=counted))
-        self.root = root
+        before, self.root = self.root, root
         if growth is not None:
             self.accounts.count(growth)
-        self._begin(sweep, now=counted or not self.sweeps.is_for(caller))
+            if isinstance(edits, list) and len(edits) < EDITS_PER_SLICE:
+                self._follow(before, edits, counted=True)
+                return
+        follow, finish = partial(self._follow, before, counted=growth is not None), partial(self.remains.add, before)
+        sweep = Sweep(caller, iter(edits), follow, finish)
+        self._begin(sweep, now=growth is not None or not self.sweeps.is_for(caller))
 
     def _begin(self, sweep: Sweep, *, now: bool) -> None:
         """`now`: its first slice. The others in turn."""
@@ -187,6 +203,13 @@ class Engine:
         if not sweep.done:
             self.sweeps.add(sweep)
 
+    def leave(self, transaction: Transaction) -> None:
+        """It is over: what only it has is let go in time."""
+        self.remains.add_table(transaction.touched)
+        for root in (transaction.snapshot, transaction.root):
+            if root is not self.root:
+                self.remains.add(root)
+
     def _follow(self, root_before: Node, edits: list[Edit], *, counted: bool) -> None:
         """Accounts and watches hear of these edits; `counted`: who owns how much has been settled already."""
         if not counted:
@@ -194,7 +217,7 @@ class Engine:
         self.accounts.note(edits, self.root)
         for edit in edits:
             if edit.fires:
-                self._fire(root_before, edit)
+                self.fire(root_before, edit)
 
     def settle_some(self) -> None:
         """Go on with what is under way."""
@@ -240,7 +263,8 @@ class Engine:
 
     # ---- events ------------------------------------------------------------------------------------------------------
 
-    def _fire(self, root_before: Node, edit: Edit) -> None:
+    def fire(self, root_before: Node, edit: Edit) -> None:
+        """Tell those who watch it, and may know."""
         watches = self.watches.on if edit.fires is Fires.ON_IT else self.watches.on_or_above
         for watch in watches(edit.path):
             if self._may_hear(self.domains[watch.domid].who, root_before, edit):
@@ -271,17 +295,23 @@ class Engine:
         return [transaction for client in self.domains for transaction in client.transactions.values()]
 
     @contextmanager
-    def without_trees(self) -> Iterator[Packing]:
-        """A pickle that is made in here has none of the trees: they follow in this packing, for `take_trees`."""
+    def in_parts(self) -> Iterator[Iterator[Part]]:
+        """A pickle that is made in here has neither trees nor watches: they follow in these parts, for `take_parts`."""
         self.settle_all()
-        self._trees_follow = True
+        self._parts_follow = True
         try:
-            yield Packing(self._roots())
+            yield in_parts(self._roots(), self.watches.in_order())
         finally:
-            self._trees_follow = False
+            self._parts_follow = False
 
-    def take_trees(self, packed: Packed) -> None:
+    def take_parts(self, packed: Packed, watches: Iterable[Watch]) -> None:
         """What a pickle had none of."""
+        self.watches = Watches()
+        for watch in watches:
+            self.watches.add(watch)
+        self._take_trees(packed)
+
+    def _take_trees(self, packed: Packed) -> None:
         roots = iter(unpack(packed))
         self.root = next(roots)
         self.accounts = Accounts(self.root)
@@ -294,15 +324,19 @@ class Engine:
     def __getstate__(self) -> dict[str, Any]:
         """All trees in one flat table, which knows neither depth nor copies; the accounts follow from the tree."""
         self.settle_all()
-        apart = ("root", "accounts", "_trees_follow")
+        apart = {"root", "accounts", "remains", "_check", "_parts_follow"}
+        if self._parts_follow:
+            apart.add("watches")
         state = {name: value for name, value in self.__dict__.items() if name not in apart}
-        return state if self._trees_follow else {**state, "packed": pack(self._roots())}
+        return state if self._parts_follow else {**state, "packed": pack(self._roots())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({name: value for name, value in state.items() if name != "packed"})
-        self._trees_follow = False
+        self.remains = Remains()
+        self._check = None
+        self._parts_follow = False
         if "packed" in state:
-            self.take_trees(state["packed"])
+            self._take_trees(state["packed"])
 
 
 def _check_parents(root: Node, grown: Iterable[str], limits: Quotas) -> None:

@@ -46,6 +46,8 @@ class Events:
 
     def take(self) -> list[WatchEvent]:
         """All that wait; they wait no longer."""
+        if not self._waiting:
+            return []
         taken = list(self._waiting)
         self._waiting = {}
         self._counts = {}

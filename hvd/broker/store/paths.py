@@ -5,7 +5,6 @@ Every function but `resolve` takes a canonical path: absolute, valid, "/" for th
 
 import errno
 import re
-from collections.abc import Iterator
 
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.quotas import ABSOLUTE_PATH_BYTES_MAX, Quotas
@@ -27,7 +26,7 @@ def resolve(domid: DomId, path: str, limits: Quotas) -> str:
         raise StoreError(errno.EINVAL, f"a path has at most {ABSOLUTE_PATH_BYTES_MAX} bytes, this one {len(absolute)}")
     if not _VALID.fullmatch(absolute):
         raise StoreError(errno.EINVAL, f"not a path: {path[:80]!r} (letters, digits and -_@ between single slashes)")
-    if absolute.count("/") > limits.depth_max:
+    if len(absolute) > limits.depth_max and absolute.count("/") > limits.depth_max:
         raise StoreError(errno.EINVAL, f"a path has at most {limits.depth_max} names: {path[:80]!r}...")
     if len(absolute) > limits.path_bytes_max and _bytes_below_home(absolute) > limits.path_bytes_max:
         raise StoreError(errno.EINVAL, f"a path has at most {limits.path_bytes_max} bytes: {path[:80]!r}...")
@@ -57,18 +56,6 @@ def child(path: str, name: str) -> str:
 def parent(path: str) -> str:
     """The path above; the root is its own."""
     return path[: path.rfind("/")] or "/"
-
-
-def at_and_above(path: str) -> Iterator[str]:
-    """The path and every path above it, from the root down."""
-    yield "/"
-    if path == "/":
-        return
-    end = path.find("/", 1)
-    while end > 0:
-        yield path[:end]
-        end = path.find("/", end + 1)
-    yield path
 
 
 def as_seen_from(domid: DomId, path: str) -> str:

@@ -10,10 +10,11 @@ node that came or went also to those who may read its parent.
 """
 
 import errno
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from hvd.broker.store import operations, paths
+from hvd.broker.store import direct, operations, paths
 from hvd.broker.store.children import names_at
 from hvd.broker.store.domains import Client
 from hvd.broker.store.engine import INTRODUCE, RELEASE, Engine
@@ -21,11 +22,12 @@ from hvd.broker.store.errors import StoreError
 from hvd.broker.store.events import WatchEvent
 from hvd.broker.store.mandatory import Policy
 from hvd.broker.store.operations import Call
+from hvd.broker.store.packing import Packed
+from hvd.broker.store.parts import Part
 from hvd.broker.store.permissions import OWNER, Permissions, may, parse, to_texts
 from hvd.broker.store.quotas import PRIVILEGED, UNPRIVILEGED, Quotas
 from hvd.broker.store.statistics import DomainStatistics, StoreStatistics
 from hvd.broker.store.transactions import Direct, View
-from hvd.broker.store.tree import Packed, Packing
 from hvd.broker.store.watches import Watch, check_token, size_of
 from hvd.transport.ids import DOM0, DomId
 
@@ -47,6 +49,8 @@ class Store:
 
     def read(self, domid: DomId, tx: int, path: str) -> bytes:
         """The value of a node."""
+        if not tx and (node := direct.read(self._engine, domid, path)) is not None:
+            return node.value
         return operations.read(*self._prepare(domid, tx, path))
 
     def exists(self, path: str) -> bool:
@@ -78,6 +82,8 @@ class Store:
 
     def write(self, domid: DomId, tx: int, path: str, value: bytes) -> None:
         """Set a value, creating the node and its parents where they are missing."""
+        if not tx and direct.write(self._engine, domid, path, value):
+            return
         view, call, path = self._prepare(domid, tx, path)
         self._engine.enact(call, view, operations.write(view, call, path, value))
 
@@ -117,8 +123,11 @@ class Store:
         EAGAIN: something that it depends on has changed since its start. ENOSPC, ENOMEM: it would exceed a quota.
         """
         transaction = self._engine.domains[domid].end(tx)
-        if commit:
-            self._engine.commit(self._engine.call(domid), transaction)
+        try:
+            if commit:
+                self._engine.commit(self._engine.call(domid), transaction)
+        finally:
+            self._engine.leave(transaction)
 
     # ---- watches -----------------------------------------------------------------------------------------------------
 
@@ -266,17 +275,30 @@ class Store:
         """Whether this domain made that change: until it is settled its next call would be too early."""
         return self._engine.sweeps.is_for(domid)
 
+    @property
+    def has_remains(self) -> bool:
+        """Whether there are nodes that nobody needs any more: `let_go` of some. It is no change."""
+        return bool(self._engine.remains)
+
+    def let_go(self) -> None:
+        """To free many at once would hold everybody up."""
+        self._engine.remains.let_go()
+
     def settle(self) -> None:
         """Let them follow by some nodes more."""
         self._engine.settle_some()
 
-    def without_trees(self) -> AbstractContextManager[Packing]:
-        """Pickles that are made in it have none of the trees; they follow in this packing, for `take_trees`."""
-        return self._engine.without_trees()
+    def in_parts(self) -> AbstractContextManager[Iterator[Part]]:
+        """Pickles that are made in it have neither trees nor watches; they follow in these parts, for `take_parts`."""
+        return self._engine.in_parts()
 
-    def take_trees(self, packed: Packed) -> None:
-        """What a pickle without trees has none of."""
-        self._engine.take_trees(packed)
+    def take_parts(self, packed: Packed, watches: Iterable[Watch]) -> None:
+        """What such a pickle has none of."""
+        self._engine.take_parts(packed, watches)
+
+    def nodes_and_watches(self) -> int:
+        """How many there are: how large a snapshot is."""
+        return self.nodes() + len(self._engine.watches)
 
     def nodes(self) -> int:
         """How many there are."""
@@ -312,9 +334,16 @@ class Store:
         """Change one of them; who holds more already keeps it."""
         self._engine.quotas = replace(self._engine.quotas, **{name: value})
 
+    def check_some(self) -> str | None:
+        """What is wrong with the accounts; "" when they are what a walk through the tree counts; None: ask again."""
+        return self._engine.check_some()
+
     def check(self) -> str:
-        """What is wrong with the accounts; "" when they are what a walk through the tree counts. Settles all."""
-        return self._engine.check()
+        """The same at once: settles all."""
+        self._engine.settle_all()
+        while (verdict := self._engine.check_some()) is None:
+            pass
+        return verdict
 
     def usage(self, domid: DomId) -> DomainStatistics:
         """What it holds; nothing before it is introduced."""

@@ -15,7 +15,7 @@ from itertools import islice
 from hvd.broker.store.changes import Edit
 from hvd.transport.ids import DomId
 
-EDITS_PER_SLICE = 100
+EDITS_PER_SLICE = 50
 REMOVALS_PER_SLICE = 25
 """Where each edit may be a change of the tree by itself. About half a millisecond, as the other."""
 
@@ -59,8 +59,8 @@ class Sweeps:
         return self._waiting[0] if self._waiting else None
 
     def __bool__(self) -> bool:
-        return self.oldest() is not None
+        return bool(self._waiting) and self.oldest() is not None
 
     def is_for(self, domid: DomId) -> bool:
         """Whether a change of this domain's is under way."""
-        return any(sweep.caller == domid and not sweep.done for sweep in self._waiting)
+        return bool(self._waiting) and any(sweep.caller == domid and not sweep.done for sweep in self._waiting)

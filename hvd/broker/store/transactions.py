@@ -10,12 +10,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
+from itertools import islice
 from typing import Any
 
 from hvd.broker.store import paths
 from hvd.broker.store.accounts import Growth, add, growth_of
 from hvd.broker.store.changes import Change, Edit, Fires
 from hvd.broker.store.errors import StoreError
+from hvd.broker.store.merge import differences
 from hvd.broker.store.permissions import Principal
 from hvd.broker.store.tree import HEADER_BYTES, Node, content_bytes, lookup, lookup_in_both, replace
 
@@ -38,6 +40,14 @@ class Touched:
     """It also depends on the names of the node's children."""
     changed: bool = False
     fires: Fires = Fires.NOBODY
+
+    def conflicts(self, before: Node | None, now: Node | None) -> bool:
+        """Whether another node than before, or another list, is another one for this transaction."""
+        if before is now:
+            return False
+        if before is None or now is None or before.generation != now.generation:
+            return True
+        return self.listed and before.children_generation != now.children_generation
 
 
 @dataclass(slots=True)
@@ -112,20 +122,33 @@ class Transaction:
             self._note(edits)
 
     def conflict_with(self, current: Node) -> str | None:
-        """A path that this transaction depends on and that is not what it was."""
-        for path, touched in self.touched.items():
-            before, now = lookup_in_both(self.snapshot, current, path)
-            if before is now:
-                continue
-            if before is None or now is None or before.generation != now.generation:
+        """A path that this transaction depends on and that is not what it was.
+
+        It costs the fewer of the two: what the transaction depends on, and what others have changed.
+        """
+        changed = differences(self.snapshot, current)
+        for path, before, now in islice(changed, len(self.touched)):
+            if path in self.touched and self.touched[path].conflicts(before, now):
                 return path
-            if touched.listed and before.children_generation != now.children_generation:
+        if next(changed, None) is None:
+            return None
+        for path, touched in self.touched.items():
+            if touched.conflicts(*lookup_in_both(self.snapshot, current, path)):
                 return path
         return None
 
+    def grown_beside(self, current: Node) -> list[str]:
+        """The nodes that it has given children, and that are not what they were; after `conflict_with`, as cheap."""
+        changed = [path for path, _, _ in islice(differences(self.snapshot, current), len(self.grown) + 1)]
+        if len(changed) > len(self.grown):
+            return list(self.grown)
+        return [path for path in changed if path in self.grown]
+
     def edits(self) -> Iterator[Edit]:
-        """What a commit means, in the order in which the paths were first touched."""
-        for path, touched in self.touched.items():
+        """What a commit means, in the order in which the paths were first touched; each is forgotten as it is told."""
+        touched_at, self.touched = self.touched, {}
+        for path in list(touched_at):
+            touched = touched_at.pop(path)
             if touched.changed:
                 yield Edit(path, lookup(self.snapshot, path), lookup(self.root, path), touched.fires)
 

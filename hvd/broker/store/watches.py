@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection
 from typing import NamedTuple
 
 from hvd.broker.store import paths
@@ -48,6 +48,7 @@ class Watches:
         self._at: dict[str, dict[tuple[DomId, int, str], Watch]] = {}
         self._of: dict[DomId, dict[tuple[int, str, str], Watch]] = {}
         self._bytes: dict[DomId, int] = {}
+        self._all: dict[Watch, None] = {}
 
     def add(self, watch: Watch) -> None:
         """EEXIST if the connection has this token on this path already."""
@@ -57,6 +58,7 @@ class Watches:
         mine[watch.connection, watch.path, watch.token] = watch
         self._at.setdefault(watch.path, {})[watch.domid, watch.connection, watch.token] = watch
         self._bytes[watch.domid] = self.bytes(watch.domid) + size_of(watch)
+        self._all[watch] = None
 
     def remove(self, domid: DomId, connection: int, path: str, token: str) -> None:
         """ENOENT if there is no such watch."""
@@ -82,20 +84,38 @@ class Watches:
         return {connection for connection, _, _ in self._of.get(domid, ())}
 
     def _unlist(self, watch: Watch) -> None:
+        del self._all[watch]
         here = self._at[watch.path]
         del here[watch.domid, watch.connection, watch.token]
         if not here:
             del self._at[watch.path]
 
-    def on(self, path: str) -> Iterator[Watch]:
-        """Those on exactly this path."""
-        yield from self._at.get(path, {}).values()
+    def __len__(self) -> int:
+        return len(self._all)
 
-    def on_or_above(self, path: str) -> Iterator[Watch]:
+    def in_order(self) -> list[Watch]:
+        """Every one, in the order in which they were set: the same table is made by adding them again."""
+        return list(self._all)
+
+    def on(self, path: str) -> Collection[Watch]:
+        """Those on exactly this path."""
+        here = self._at.get(path)
+        return () if here is None else here.values()
+
+    def on_or_above(self, path: str) -> Collection[Watch]:
         """Those on this path and on every path above it, the root's first."""
-        for above in paths.at_and_above(path):
-            if above in self._at:
-                yield from self._at[above].values()
+        at = self._at
+        if not at:
+            return ()
+        found = list(at["/"].values()) if "/" in at else []
+        end = path.find("/", 1)
+        while end > 0:
+            if (here := at.get(path[:end])) is not None:
+                found += here.values()
+            end = path.find("/", end + 1)
+        if path != "/" and path in at:
+            found += at[path].values()
+        return found
 
     def count(self, domid: DomId) -> int:
         """How many a domain has."""

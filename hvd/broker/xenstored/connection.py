@@ -28,7 +28,7 @@ class Connection:
         self.left_traces = False
         """It has made a call that may have set a watch or opened a transaction."""
         self._inbox = b""
-        self._at = 0
+        self._at = self._message_at = 0
         self._outbox: deque[bytes] = deque()
         self._outbox_bytes = 0
         self._events: set[bytes] = set()
@@ -41,6 +41,11 @@ class Connection:
         self._inbox = untrusted if self._at == len(self._inbox) else self._inbox[self._at :] + untrusted
         self._at = 0
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is more of its stream: a message, or a part of one."""
+        return self._at < len(self._inbox)
+
     def next_message(self) -> Message | None:
         """The next whole message; None when there is none yet. PeerFault: what it says is no message."""
         if self._at == len(self._inbox):
@@ -48,8 +53,13 @@ class Connection:
         found = split(self._inbox, self._at)
         if found is None:
             return None
+        self._message_at = self._at
         message, self._at = found
         return message
+
+    def take_back(self) -> None:
+        """The last message is the next one as well."""
+        self._at = self._message_at
 
     # ---- what it is to be told ---------------------------------------------------------------------------------------
 

@@ -6,9 +6,10 @@ wait in it until its line takes them; who does not read is first not served any 
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from hvd.broker.store import WatchEvent
 from hvd.broker.xenstored.connection import Connection, TooFarBehind
@@ -18,10 +19,14 @@ from hvd.transport.ids import DomId
 from hvd.transport.limits import STORE_BACKLOG_BYTES_MAX
 from hvd.transport.xs_wire import Message, Type
 
-MESSAGES_PER_TURN = 8
+MESSAGES_PER_TURN = 32
+TURN_NS = 200_000
+"""A turn is over behind the message in which it has lasted so long: others wait, and some messages cost more."""
 
 CarryOut = Callable[[Connection, Message], tuple[int, bytes] | None]
-"""Has one request carried out: type and payload of the reply, None when its domain is gone."""
+"""Has one request carried out: type and payload of the reply, LATER, or None when its domain is gone."""
+LATER: Final = (-1, b"")
+"""The request takes several turns: it is to be asked once more in the next. Nothing has been changed."""
 Log = Callable[[str, DomId], None]
 Busy = Callable[[DomId], bool]
 """Whether a domain has to wait, as its last request is not quite done."""
@@ -49,10 +54,13 @@ class Line(Protocol):
 class StoreDoors:
     """All connections of one broker."""
 
-    def __init__(self, carry_out: CarryOut, busy: Busy, log: Log) -> None:
+    def __init__(
+        self, carry_out: CarryOut, busy: Busy, log: Log, clock_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
         self._carry_out = carry_out
         self._busy = busy
         self._log = log
+        self._clock_ns = clock_ns
         self._lines: dict[Connection, Line] = {}
         self._by_number: dict[tuple[DomId, int], Connection] = {}
         self._serving: Connection | None = None
@@ -141,21 +149,25 @@ class StoreDoors:
 
     def _take_turn(self, connection: Connection) -> bool:
         """Whether there may be more where these came from."""
+        line, over_ns = self._lines[connection], self._clock_ns() + TURN_NS
         for _ in range(MESSAGES_PER_TURN):
             if connection.is_stalled or self._busy(connection.domid):
                 return True
             message = connection.next_message()
             if message is not None:
-                self._answer(connection, message)
-            elif not self._pull(connection):
+                if not self._answer(connection, message):
+                    connection.take_back()
+                    return True
+            elif not (line.pulls and self._pull(connection, line)):
                 return False
-            if connection.closed:
+            if connection.closed or not (connection.has_begun or line.pulls):
                 return False
+            if self._clock_ns() >= over_ns:
+                break
         return True
 
-    def _pull(self, connection: Connection) -> bool:
-        line = self._lines[connection]
-        untrusted = line.receive() if line.pulls else b""
+    def _pull(self, connection: Connection, line: Line) -> bool:
+        untrusted = line.receive()
         connection.take_in(untrusted)
         return bool(untrusted)
 
@@ -164,17 +176,21 @@ class StoreDoors:
             connection.queued = True
             self._ready.append(connection)
 
-    def _answer(self, connection: Connection, message: Message) -> None:
+    def _answer(self, connection: Connection, message: Message) -> bool:
+        """Whether that is done; else it is to be asked once more."""
         before = connection.waiting
         reply = self._carry_out(connection, message)
+        if reply is LATER:
+            return False
         if connection.closed:
-            return
+            return True
         if reply is None:
             self.close(connection)
-            return
+            return True
         data = xs_wire.pack(reply[0], message.req_id, message.tx_id, reply[1])
         first = message.type == Type.WATCH  # all other replies come behind the events that the request has fired
         connection.add_reply(data, before=before if first else None)
+        return True
 
     # ---- what goes out -----------------------------------------------------------------------------------------------
 
@@ -194,8 +210,9 @@ class StoreDoors:
 
     def flush(self) -> None:
         """Send what events there are."""
-        for connection in self._unflushed - {self._serving}:
-            self._flush(connection)
+        if self._unflushed:
+            for connection in self._unflushed - {self._serving}:
+                self._flush(connection)
 
     def writable(self, connection: Connection) -> None:
         """Its line takes more. Whoever was not served because it did not read is served again."""

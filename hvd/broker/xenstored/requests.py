@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hvd.broker.store import Store, StoreError
 from hvd.broker.store.paths import home
 from hvd.broker.xenstored import control
+from hvd.broker.xenstored.doors import LATER
 from hvd.transport import xs_wire
 from hvd.transport.ids import DOM0, DomId
 from hvd.transport.xs_wire import PAYLOAD_MAX, Message, Type
@@ -56,7 +57,7 @@ class Entry(NamedTuple):
 
 
 def answer(hypervisor: Hypervisor, domid: DomId, connection: int, message: Message) -> tuple[int, bytes]:
-    """The type and payload of the reply to one request. Refused, it has changed nothing."""
+    """The type and payload of the reply to one request, or LATER. Refused, it has changed nothing."""
     entry = TABLE.get(message.type)
     if entry is None:
         return Type.ERROR, xs_wire.error_payload(errno.ENOSYS)
@@ -69,6 +70,8 @@ def answer(hypervisor: Hypervisor, domid: DomId, connection: int, message: Messa
         payload = entry.handler(Asked(hypervisor, domid, connection, tx, message.payload))
     except StoreError as error:
         return Type.ERROR, xs_wire.error_payload(error.errno)
+    except control.NotYet:
+        return LATER
     if len(payload) > PAYLOAD_MAX:
         return Type.ERROR, xs_wire.error_payload(errno.E2BIG)
     return message.type, payload
@@ -77,6 +80,8 @@ def answer(hypervisor: Hypervisor, domid: DomId, connection: int, message: Messa
 def is_command(message: Message) -> bool:
     """Whether it may change anything; what is read in a transaction does, as its commit depends on it."""
     entry = TABLE.get(message.type)
+    if message.type == Type.CONTROL:
+        return control.changes(message.payload)
     return entry is not None and (entry.changes or bool(message.tx_id))
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Self
 
 from hvd.toolstack.bench.figures import Figure, Goal, absent, ratio
 from hvd.toolstack.bench.run import ROUNDS, Run
@@ -16,6 +19,8 @@ from hvd.transport.xs_wire import Type
 
 BESIDE = "HVD_BENCH_XENSTORED"
 """Names the socket of another daemon to measure in turns; tests/process/xenstored/no_xen.c says how Xen's run here."""
+THEIRS = "xenstored: "
+"""Begins the names of its figures."""
 NODES, WATCHES, REMOVED, OWNED, IN_FLIGHT = 100_000, 10_000, 10_000, 900, 32
 REMOVAL_NS = 50_000_000
 """About how long it takes."""
@@ -31,7 +36,7 @@ def measure_store(run: Run) -> list[Figure]:
         StoreClient(_socket(many)) as watcher,
     ):  # fmt: skip
         _fill(run, full, watcher)
-        return [*_beside(run, plain), *_full(run, plain, full), *_bystanders(run, many, full)]
+        return [*_beside(run, _socket(few)), *_full(run, plain, full), *_bystanders(run, many, full)]
 
 
 def _socket(cluster: Cluster) -> str:
@@ -68,27 +73,57 @@ def _in_turns(run: Run, what: str, part: float, turns: dict[str, Turn]) -> dict[
     return rates
 
 
-def _beside(run: Run, ours: StoreClient) -> list[Figure]:
+def _beside(run: Run, path: str) -> list[Figure]:
     """Reads and writes by one connection, beside another daemon if there is one."""
-    ours.call(Type.WRITE, WRITE)
-    path = os.environ.get(BESIDE)
-    if path is None:
-        figures = _rates(_in_turns(run, "requests", 0.5, _turns("", ours)))
-        return [*figures, absent("the same of xenstored", f"{BESIDE} names no socket of one")]
-    with StoreClient(path) as theirs:
-        theirs.call(Type.WRITE, WRITE)
-        figures = _rates(_in_turns(run, "requests", 0.5, _turns("", ours) | _turns("xenstored: ", theirs)))
-    by_name = {figure.name: figure for figure in figures}
-    for name in _turns("", ours):
-        figures.append(ratio(f"{name} / xenstored's", by_name[name], by_name[f"xenstored: {name}"], least=1.0))
-    return figures
+    theirs = os.environ.get(BESIDE)
+    with _Asker(path) as ours:
+        if theirs is None:
+            figures = _rates(_in_turns(run, "requests", 0.5, _turns("", ours)))
+            return [*figures, absent("the same of xenstored", f"{BESIDE} names no socket of one")]
+        with _Asker(theirs) as other:
+            rates = _in_turns(run, "requests", 0.5, _turns("", ours) | _turns(THEIRS, other))
+        return [*_rates(rates), *(_beaten(name, rates[name], rates[f"{THEIRS}{name}"]) for name in _turns("", ours))]
 
 
-def _turns(prefix: str, client: StoreClient) -> dict[str, Turn]:
+def _beaten(name: str, ours: list[float], theirs: list[float]) -> Figure:
+    """Round by round: what disturbs the machine for a while disturbs both."""
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    return Figure(f"{name} / xenstored's", "×", ratios, (Goal("p50", least=1.0),), "of the same round")
+
+
+class _Asker:
+    """Two connections to one daemon: what asks, and what writes beside it."""
+
+    def __init__(self, path: str) -> None:
+        self._open = ExitStack()
+        self.client, self._writer = (self._open.enter_context(StoreClient(path)) for _ in range(2))
+        self.client.call(Type.WRITE, WRITE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._open.close()
+
+    def rate_beside_writer(self, for_ns: int) -> float:
+        """Reads a second, one at a time, while the other connection always has a write under way."""
+        done, began = 0, time.perf_counter_ns()
+        while (now := time.perf_counter_ns()) < began + for_ns:
+            self._writer.begin(Type.WRITE, WRITE)
+            self.client.call(Type.READ, READ)
+            self._writer.end(Type.WRITE)
+            done += 1
+        return done / (now - began) * 1e9
+
+
+def _turns(prefix: str, asker: _Asker) -> dict[str, Turn]:
+    client = asker.client
     return {
         f"{prefix}reads": lambda ns: client.rate(Type.READ, READ, ns),
         f"{prefix}reads, {IN_FLIGHT} in flight": lambda ns: client.rate(Type.READ, READ, ns, IN_FLIGHT),
+        f"{prefix}reads, each beside another's write": asker.rate_beside_writer,
         f"{prefix}writes": lambda ns: client.rate(Type.WRITE, WRITE, ns),
+        f"{prefix}writes, {IN_FLIGHT} in flight": lambda ns: client.rate(Type.WRITE, WRITE, ns, IN_FLIGHT),
     }
 
 

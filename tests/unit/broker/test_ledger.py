@@ -10,9 +10,10 @@ import pytest
 
 from hvd.broker import ledger as ledger_module
 from hvd.broker.journal import Journal
-from hvd.broker.ledger import IDLE_RECORDS, JOURNAL, NODES_AT_ONCE, REPLAY_NS, SNAPSHOTS_WORTH, Ledger
+from hvd.broker.ledger import AT_ONCE, IDLE_RECORDS, JOURNAL, REPLAY_NS, SNAPSHOTS_WORTH, Ledger
 from hvd.broker.sessions import Sessions
-from hvd.broker.state import ROWS_PER_PART, State
+from hvd.broker.state import State
+from hvd.broker.store.parts import ROWS_PER_PART, WATCHES_PER_PART
 from hvd.transport.ids import DOM0
 from hvd.transport.xs_wire import Type
 
@@ -133,7 +134,8 @@ def test_an_intent_that_is_open_when_a_snapshot_is_taken_is_carried_out_by_then(
 
 # ---- in parts --------------------------------------------------------------------------------------------------------
 
-MANY = 10 * NODES_AT_ONCE
+MANY = 10 * AT_ONCE
+MANY_WATCHES = 3 * WATCHES_PER_PART
 
 
 class Large(Bookkeeper):
@@ -143,6 +145,9 @@ class Large(Bookkeeper):
         super().__init__(board, monkeypatch)
         for number in range(MANY):
             board.h.store.write(DOM0, 0, f"/many/{number % 20}/{number}", b"v")
+        for number in range(MANY_WATCHES):
+            board.h.store.watch(DOM0, f"/watched/{number % 7}", f"{number}", connection=5)
+        board.h.store.take_events()
         self.tx = board.h.store.transaction_start(DOM0)
         board.h.store.write(DOM0, self.tx, "/many/open", b"in a transaction")
         self.ledger.take_snapshot(self.state)
@@ -168,6 +173,9 @@ class Large(Bookkeeper):
         assert found.statistics() == live.statistics()
         assert found.read(DOM0, self.tx, "/many/open") == b"in a transaction"
         assert not found.check()
+        found.write(DOM0, 0, "/watched/3/below", b"v")
+        told = [event.token for event in found.take_events()]
+        assert told == [f"{number}" for number in range(MANY_WATCHES) if number % 7 == 3], "in the order they were set"
 
 
 def tree_of(store: Any, path: str = "") -> dict[str, bytes]:

@@ -9,8 +9,10 @@ from hvd.broker.store.children import (
     NO_CHILDREN,
     Children,
     WideChildren,
-    children_of,
+    children_from,
+    chunks_of,
     names_at,
+    names_size,
     with_child,
     without_child,
 )
@@ -20,6 +22,13 @@ from hvd.broker.store.tree import Node, leaf
 
 def node(number: int) -> Node:
     return leaf(b"%d" % number, DOM0_ONLY, number)
+
+
+def many(count: int) -> Children:
+    children = NO_CHILDREN
+    for number in range(count):
+        children = with_child(children, f"{number}", node(number))
+    return children
 
 
 def check(children: Children, model: dict[str, Node]) -> None:
@@ -53,7 +62,7 @@ def test_they_are_what_a_dictionary_would_be_and_older_versions_stay(seed: int) 
 
 
 def test_few_that_are_left_of_many_take_few_chunks() -> None:
-    children = children_of({f"{number}": node(number) for number in range(40 * CHUNK_MAX)})
+    children = many(40 * CHUNK_MAX)
     for number in range(40 * CHUNK_MAX):
         if number % 50:
             children = without_child(children, f"{number}")
@@ -65,4 +74,12 @@ def test_few_that_are_left_of_many_take_few_chunks() -> None:
 def test_who_is_not_there_cannot_be_taken_away() -> None:
     for count in (0, 3, 3 * CHUNK_MAX):
         with pytest.raises(KeyError):
-            without_child(children_of({f"{number}": node(number) for number in range(count)}), "nobody")
+            without_child(many(count), "nobody")
+
+
+@pytest.mark.parametrize("count", [0, 1, CHUNK_MAX, CHUNK_MAX + 1, 3 * CHUNK_MAX])
+def test_from_their_chunks_they_are_made_again(count: int) -> None:
+    children = many(count)
+    chunks = chunks_of(children)
+    assert all(0 < len(chunk) <= CHUNK_MAX for chunk in chunks)
+    check(children_from(chunks, [names_size(chunk) for chunk in chunks]), dict(children))

@@ -6,7 +6,10 @@ import pytest
 
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.store import WatchEvent
+from hvd.broker.store.accounts import Tally
+from hvd.broker.store.engine import NODES_CHECKED_AT_ONCE
 from hvd.broker.xenstored import requests
+from hvd.broker.xenstored.doors import LATER
 from hvd.transport import xs_wire
 from hvd.transport.ids import DOM0, DomId
 from hvd.transport.messages import DomainConfig
@@ -70,6 +73,36 @@ def test_a_list_that_is_too_long_for_a_reply_is_read_in_parts() -> None:
     hypervisor.store.write(DOM0, 0, "/many/more", b"")
     reply, _ = play(hypervisor, Row(0, Type.DIRECTORY_PART, b"/many\0" + b"0\0", b""))
     assert isinstance(reply, bytes) and reply.partition(b"\0")[0] not in generations
+
+
+def test_a_check_of_many_nodes_takes_several_turns_and_is_about_the_moment_in_which_it_began() -> None:
+    hypervisor, check = machine(), Message(Type.CONTROL, 1, 0, b"check\0")
+    for number in range(5 * NODES_CHECKED_AT_ONCE):
+        hypervisor.store.write(DOM0, 0, f"/many/{number}", b"")
+    assert not requests.is_command(check)
+    turns = 0
+    while (reply := requests.answer(hypervisor, DOM0, -2, check)) is LATER:
+        hypervisor.store.write(DOM0, 0, f"/many/more/{turns}", b"")
+        turns += 1
+    assert turns >= 5 and reply == (Type.CONTROL, b"OK\0")
+
+
+def test_a_check_waits_for_what_is_under_way() -> None:
+    hypervisor, check = machine(), Message(Type.CONTROL, 1, 0, b"check\0")
+    for number in range(300):
+        hypervisor.store.write(DOM0, 0, f"/many/{number}", b"")
+    hypervisor.store.rm(DOM0, 0, "/many")
+    assert requests.answer(hypervisor, DOM0, -2, check) is LATER
+    while hypervisor.store.has_unsettled:
+        hypervisor.store.settle()
+    assert requests.answer(hypervisor, DOM0, -2, check) == (Type.CONTROL, b"OK\0")
+
+
+def test_a_check_finds_an_account_that_is_wrong() -> None:
+    hypervisor = machine()
+    hypervisor.store._engine.accounts.count({DomId(1): Tally(nodes=1)})
+    _, reply = requests.answer(hypervisor, DOM0, -2, Message(Type.CONTROL, 1, 0, b"check\0"))
+    assert b"the accounts of domains [1] are wrong" in reply
 
 
 def test_a_value_that_is_too_long_for_a_reply_is_e2big() -> None:

@@ -14,7 +14,7 @@ from hvd.broker.poller import Poller
 from hvd.broker.store import WatchEvent
 from hvd.broker.xenstored import sockets
 from hvd.broker.xenstored.connection import Connection
-from hvd.broker.xenstored.doors import MESSAGES_PER_TURN, StoreDoors
+from hvd.broker.xenstored.doors import LATER, MESSAGES_PER_TURN, TURN_NS, StoreDoors
 from hvd.broker.xenstored.sockets import HOST, StoreSockets
 from hvd.transport import xs_wire
 from hvd.transport.descriptors import socket_pair
@@ -37,12 +37,19 @@ class Door:
         self.living: dict[int, DomId] = {}
         self.logged: list[tuple[str, DomId]] = []
         self.busy: set[DomId] = set()
+        self.not_yet = 0
+        """How often a request is to be asked once more."""
         self.asked: list[tuple[Connection, Message]] = []
-        self.doors = StoreDoors(self.answer, lambda domid: domid in self.busy, self.log)
+        self.now_ns = self.takes_ns = 0
+        self.doors = StoreDoors(self.answer, lambda domid: domid in self.busy, self.log, lambda: self.now_ns)
         self.sockets = StoreSockets(self.held, self.poller, self.doors, lambda: self.living, self.log)
 
     def answer(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
         self.asked.append((connection, message))
+        self.now_ns += self.takes_ns
+        if message.type == Type.CONTROL and self.not_yet:
+            self.not_yet -= 1
+            return LATER
         connection.left_traces = message.type == Type.WATCH
         if message.type == Type.WATCH:
             self.fire(connection, b"first")
@@ -123,6 +130,33 @@ def test_whoever_asks_much_has_a_turn_and_then_the_next_has_one(door: Door) -> N
             door.doors.serve_ready()
         assert len(door.asked) == 3 * MESSAGES_PER_TURN + 1 and not door.doors.has_more
         assert len(greedy.recv(65536)) == len(READ) * 3 * MESSAGES_PER_TURN
+
+
+def test_a_turn_is_over_behind_the_message_in_which_its_time_is(door: Door) -> None:
+    path = door.listen(ONE)
+    with door.connect(path) as greedy, door.connect(path) as modest:
+        door.takes_ns = TURN_NS // 3 + 1
+        greedy.sendall(READ * 7)
+        modest.sendall(READ)
+        door.poller.poll(0)
+        assert len(door.asked) == 3 + 1
+        door.doors.serve_ready()
+        assert len(door.asked) == 6 + 1
+        door.doors.serve_ready()
+        assert len(greedy.recv(65536)) == len(READ) * 7
+
+
+def test_what_takes_several_turns_is_asked_again_and_others_are_served_between(door: Door) -> None:
+    path, check = door.listen(ONE), xs_wire.pack(Type.CONTROL, 1, 0, b"check\0")
+    with door.connect(path) as patient, door.connect(path) as other:
+        door.not_yet = 2
+        patient.sendall(check + READ)
+        other.sendall(READ)
+        door.turn()
+        assert len(other.recv(100)) == len(READ)
+        assert [message.type for _, message in door.asked] == [Type.CONTROL, Type.READ, Type.CONTROL]
+        door.turn()
+        assert patient.recv(100) == check + READ, "one reply to each, in order"
 
 
 def test_a_domain_whose_last_request_is_not_done_waits_and_others_do_not(door: Door) -> None:

@@ -1,0 +1,57 @@
+"""The short way: reads and writes outside transactions, by dom0 or by the owner, of nodes that exist.
+
+That is nearly all that a store is asked for. It does what operations.py and the engine do, without what those keep for
+transactions, for others than the owner, and for nodes that come and go: whatever is not as plain as that, a refusal
+above all, is left to them. Which of the two has answered cannot be seen (tests/unit/broker/store/test_direct.py).
+"""
+
+from __future__ import annotations
+
+from hvd.broker.store import paths
+from hvd.broker.store.accounts import Tally
+from hvd.broker.store.changes import Edit, Fires
+from hvd.broker.store.engine import Engine
+from hvd.broker.store.permissions import WRITE, Permissions, Principal
+from hvd.broker.store.tree import Node, record_bytes, rewritten, way_to
+from hvd.transport.ids import DOM0, DomId
+
+
+def read(engine: Engine, domid: DomId, path: str) -> Node | None:
+    """The node, of which the caller may see all; None: not by this way. EINVAL for a path that no node can have."""
+    client = engine.domains.get(domid)
+    if client is None:
+        return None
+    way = way_to(engine.root, paths.resolve(domid, path, engine.limits(domid)))
+    return way[-1] if way is not None and _plainly_may(client.who, way[-1].permissions) else None
+
+
+def write(engine: Engine, domid: DomId, path: str, value: bytes) -> bool:
+    """Whether the node has this value now; if not, another way is to be tried. EINVAL, ENOMEM: neither may it."""
+    client, limits = engine.domains.get(domid), engine.limits(domid)
+    if client is None:
+        return False
+    path = paths.resolve(domid, path, limits)
+    way = way_to(engine.root, path)
+    if way is None:
+        return False
+    node = way[-1]
+    growth = len(value) - len(node.value)
+    if record_bytes(node) + growth > limits.node_bytes_max or not _plainly_may(client.who, node.permissions):
+        return False
+    if growth:
+        owner = node.permissions[0].who.domid
+        if growth > 0:
+            engine.check_memory(owner, growth, limits)
+        engine.accounts.count({owner: Tally(bytes=growth)})
+    before, engine.generation = way[0], engine.generation + 1
+    engine.root, after = rewritten(way, path, value, engine.generation)
+    if engine.watches.on_or_above(path):
+        engine.fire(before, Edit(path, node, after, Fires.ON_IT_AND_ABOVE))
+    return True
+
+
+def _plainly_may(who: Principal, permissions: Permissions) -> bool:
+    """dom0 may everything; an owner may if nobody else writes, or else the policy has a word in it (mandatory.py)."""
+    if who.domid == DOM0:
+        return True
+    return permissions[0].who == who and not any(each.access & WRITE for each in permissions)

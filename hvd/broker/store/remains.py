@@ -1,0 +1,58 @@
+"""Trees that nobody needs any more, let go a few nodes at a time: to free 100,000 nodes at once takes 16 ms.
+
+No part of the store's state: a successor has none of them, and nothing anybody is told depends on it.
+"""
+
+from __future__ import annotations
+
+from sys import getrefcount
+
+from hvd.broker.store.children import Chunk, chunks_of
+from hvd.broker.store.transactions import Touched
+from hvd.broker.store.tree import Node
+
+STEPS_AT_ONCE, NAMES_PER_STEP = 400, 8
+"""A node is a step, and so are so many of a dictionary's names. About a tenth of a millisecond."""
+_OURS_ALONE = 2
+"""References to what we have just taken from the list: the variable, and the question itself."""
+
+
+class Remains:
+    """What is left to be let go."""
+
+    def __init__(self) -> None:
+        self._left: list[Node | Chunk] = []
+        self._tables: list[dict[str, Touched]] = []
+
+    def add(self, root: Node) -> None:
+        """Of this tree whatever no other version has."""
+        self._left.append(root)
+
+    def add_table(self, table: dict[str, Touched]) -> None:
+        """Of what a transaction has touched."""
+        if table:
+            self._tables.append(table)
+
+    def __bool__(self) -> bool:
+        return bool(self._left or self._tables)
+
+    def let_go(self) -> None:
+        """Of some. What is below a node is kept until it is gone itself, so that its end is not theirs as well."""
+        left, steps = self._left, STEPS_AT_ONCE
+        while self._tables and steps > 0:
+            table = self._tables[-1]
+            for _ in range(min(len(table), steps)):
+                table.popitem()
+                steps -= 1
+            if not table:
+                self._tables.pop()
+        while left and steps > 0:
+            each = left.pop()
+            steps -= 1
+            if getrefcount(each) > _OURS_ALONE:
+                continue
+            if isinstance(each, dict):
+                steps -= len(each) // NAMES_PER_STEP
+                left.extend(each.values())
+            else:
+                left.extend(chunks_of(each.children))

@@ -1,0 +1,126 @@
+"""The short way against the long one: whatever is asked of two stores, nobody can tell which of them has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hvd.broker.store import Quotas, Store, StoreError, direct
+from hvd.broker.store.mandatory import STORE_WRITE
+from hvd.transport.ids import DOM0, DomId
+
+FIVE, SEVEN = DomId(5), DomId(7)
+PATHS = ["/", "/a", "/a/b", "x", "x/y", "shared", "open", "seen", "/bad//", "@releaseDomain"]
+PATHS += [f"/local/domain/5/{name}" for name in ("x", "shared", "open", "seen")]
+LISTS = [["n5"], ["n5", "r7"], ["n5", "b7"], ["r0"], ["b5"], ["n7", "r5"], ["w0"]]
+VALUES = [b"", b"v", b"a longer value", b"x" * 150, b"x" * 250]
+WHO = st.sampled_from([DOM0, FIVE, SEVEN, DomId(9)])
+CALLS = st.one_of(
+    st.tuples(st.just("write"), WHO, st.just(0), st.sampled_from(PATHS), st.sampled_from(VALUES)),
+    st.tuples(st.just("read"), WHO, st.just(0), st.sampled_from(PATHS)),
+    st.tuples(st.just("set_perms"), WHO, st.just(0), st.sampled_from(PATHS), st.sampled_from(LISTS)),
+    st.tuples(st.just("rm"), WHO, st.just(0), st.sampled_from(PATHS)),
+    st.tuples(st.just("watch"), WHO, st.sampled_from(PATHS), st.just("token")),
+    st.tuples(st.just("transaction_start"), WHO),
+    st.tuples(st.just("write"), WHO, st.just(1), st.sampled_from(PATHS), st.sampled_from(VALUES)),
+    st.tuples(st.just("transaction_end"), WHO, st.just(1), st.booleans()),
+)
+
+
+class Policy:
+    """Domain 7 may write what is domain 5's and not read it, 5 may hear nothing of 7. It counts its noes."""
+
+    def __init__(self) -> None:
+        self.denials = 0
+
+    def permits(self, source: DomId, target: DomId, wanted: int) -> bool:
+        return (source, target) != (FIVE, SEVEN) and ((source, target) != (SEVEN, FIVE) or wanted == STORE_WRITE)
+
+    def allows(self, source: DomId, target: DomId, wanted: int) -> bool:
+        return self.permits(source, target, wanted) or self._no()
+
+    def allows_all_who_may(self, source: DomId, wanted: int, target: DomId, able: int) -> bool:
+        return source == DOM0 or self._no()
+
+    def _no(self) -> bool:
+        self.denials += 1
+        return False
+
+
+def made(policy: Policy | None) -> Store:
+    store = Store(Quotas(nodes_max=8, node_bytes_max=240, memory_bytes_max=520, transactions_max=2), policy=policy)
+    for guest in (FIVE, SEVEN):
+        store.introduce(guest)
+        store.mkdir(DOM0, 0, f"/local/domain/{guest}")
+        store.set_perms(DOM0, 0, f"/local/domain/{guest}", [f"n{guest}"])
+    for name, permissions in (("x", ["n5"]), ("shared", ["n5", "b7"]), ("open", ["b5"]), ("seen", ["n5", "r7"])):
+        store.write(FIVE, 0, name, b"first")
+        store.set_perms(FIVE, 0, name, permissions)
+    for who, path in ((DOM0, "/"), (FIVE, "x"), (SEVEN, "/local/domain/5")):
+        store.watch(who, path, "from the beginning")
+    store.take_events()
+    return store
+
+
+def outcome(store: Store, call: tuple[Any, ...]) -> Any:
+    try:
+        return getattr(store, call[0])(*call[1:])
+    except StoreError as error:
+        return str(error)
+    finally:
+        store.settle()
+
+
+@pytest.mark.parametrize("with_policy", [False, True])
+@settings(max_examples=150)
+@given(calls=st.lists(CALLS, min_size=5, max_size=30))
+def test_both_ways_answer_alike_and_leave_the_same_store(with_policy: bool, calls: list[tuple[Any, ...]]) -> None:
+    policies = (Policy(), Policy()) if with_policy else (None, None)
+    short, long = made(policies[0]), made(policies[1])
+    for call in calls:
+        expected = _by_the_long_way(long, call)
+        assert outcome(short, call) == expected, call
+        assert short.take_events() == long.take_events()
+        assert short.statistics() == long.statistics()
+    assert not short.check()
+    assert tree_of(short) == tree_of(long)
+    if policies[0] is not None and policies[1] is not None:
+        assert policies[0].denials == policies[1].denials, "what is audited is the same as well"
+
+
+@pytest.mark.parametrize("who", [FIVE, DOM0])
+@pytest.mark.parametrize("path", PATHS)
+def test_whatever_value_follows_another_is_answered_alike(path: str, who: DomId) -> None:
+    for first in VALUES:
+        for second in VALUES:
+            short, long = made(Policy()), made(Policy())
+            for call in (("write", who, 0, path, first), ("write", FIVE, 0, "seen", second),
+                         ("write", who, 0, path, second), ("read", who, 0, path)):  # fmt: skip
+                expected = _by_the_long_way(long, call)
+                assert outcome(short, call) == expected, (first, call)
+            assert (short.statistics(), short.take_events()) == (long.statistics(), long.take_events())
+
+
+def _by_the_long_way(store: Store, call: tuple[Any, ...]) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(direct, "read", lambda *_: None)
+        patch.setattr(direct, "write", lambda *_: False)
+        return outcome(store, call)
+
+
+def tree_of(store: Store, path: str = "/") -> list[Any]:
+    found: list[Any] = [(path, store.read(DOM0, 0, path), store.directory_part(DOM0, 0, path, 0))]
+    for name in store.directory(DOM0, 0, path):
+        found += tree_of(store, f"{path.rstrip('/')}/{name}")
+    return found
+
+
+def test_it_is_the_way_of_dom0_and_of_an_owner_whom_nobody_else_writes_to() -> None:
+    engine = made(Policy())._engine
+    assert direct.read(engine, DOM0, "/local/domain/5/x") is not None
+    assert direct.write(engine, FIVE, "x", b"mine")
+    assert direct.read(engine, SEVEN, "/local/domain/5/x") is None
+    assert not direct.write(engine, FIVE, "new", b"")
