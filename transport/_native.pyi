@@ -754,6 +754,15 @@ def ping_pong(kind: PingPong, times: Histogram, duration_ns: int, think_ns: int,
     """Records round trips of bare C with a forked child on `child_cpu` (-1: anywhere), sleeping `think_ns` before each.
     OSError when the kernel refuses."""
 
+class TapChain:
+    """The wake-ups of a packet's way between two TAP devices, in bare C: six processes that end with it, or with us."""
+
+    def __init__(self, first: int, second: int, first_cpu: int = -1, second_cpu: int = -1) -> None:
+        """Two descriptors that block and stay the caller's; -1: anywhere. OSError when the kernel refuses."""
+
+    def close(self) -> None:
+        """Ends its processes. Idempotent."""
+
 def count_system_calls(pid: int, duration_ns: int) -> int:
     """How many system calls a thread enters in that time; it is traced for that. OSError when it may not be."""
 
