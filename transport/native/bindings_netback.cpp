@@ -61,7 +61,7 @@ public:
         port_ = std::make_unique<netif::Port>(config, table, netif::Accepts{accepts[0], accepts[1], accepts[2], accepts[3], accepts[4], accepts[5]});
         for (nb::handle item : ends) {
             const auto end = nb::cast<nb::tuple>(item);
-            port_->add_queue(nb::cast<Ring&>(end[0]), nb::cast<Ring&>(end[1]), nb::cast<Doorbell&>(end[2]), nb::cast<Doorbell&>(end[3]));
+            port_->add_queue(nb::cast<Ring&>(end[0]), nb::cast<Ring&>(end[1]), nb::cast<Doorbell&>(end[2]), nb::cast<Doorbell&>(end[3]), ends.size());
         }
         of().add(*port_);
     }

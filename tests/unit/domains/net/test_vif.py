@@ -96,6 +96,21 @@ def test_who_never_receives_loses_packets_and_delays_nobody(machine, pair):
     assert other.front.receive_many() == [frame(other.mac, one.mac, b"still")]
 
 
+def test_what_a_tcp_stream_has_under_way_waits_for_whoever_is_late(machine, pair):
+    """4 MB: the most that Linux lets one have (tcp_wmem)."""
+    one, late = pair
+    packets = [frame(late.mac, one.mac, number.to_bytes(4, "big") * 375) for number in range(2700)]
+    for first in range(0, len(packets), 100):
+        one.front.send_many(packets[first : first + 100])
+        machine.run()
+    received: list[bytes] = []
+    while some := late.front.receive_many():
+        received += some
+        machine.run()
+    assert received == packets
+    assert late.back.counters()["no_buffers"] == 0
+
+
 def test_packets_that_no_backend_answered_are_sent_by_the_next_in_order(machine, pair):
     one, two = pair
     one.kill_backend()
