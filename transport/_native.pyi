@@ -229,8 +229,8 @@ class Waiter:
 
     def unwatch_fd(self, token: int) -> None: ...
     def attach_turn(self, key: int, turn: NativeTurn, part: int = 0) -> None:
-        """From now on, until the key is removed or unwatched, `turn` is tried first when the key is ready; `wait` returns
-        the key only if that left something for its handler."""
+        """From now on, until the key is removed or unwatched, `turn` is tried first when the key is ready; `wait`
+        returns the key only if that left something for its handler."""
 
     def detach_turn(self, key: int) -> None:
         """Idempotent."""
@@ -555,7 +555,7 @@ class NetSwitch:
 
 @final
 class NetPort(NativeTurn):
-    """A vif's backend rings as a port of a switch, from now to `close`. As a turn: `serve` of the queue of that number."""
+    """A vif's backend rings as a port of a switch, from now to `close`. As a turn: `serve` of that queue."""
 
     def __init__(
         self,
