@@ -191,6 +191,9 @@ class WaiterStatistics:
     def found(self) -> int:
         """Of those delivered: work in a ring that nobody had notified of."""
 
+class NativeTurn:
+    """What can be done for a port or a descriptor without Python."""
+
 @final
 class Waiter:
     """A domain's upcall vector: many endpoints, their rings, and a few other descriptors."""
@@ -225,6 +228,13 @@ class Waiter:
         """Reports a readable descriptor (level-triggered) as `token` (< 0). Not owned: unwatch before closing it."""
 
     def unwatch_fd(self, token: int) -> None: ...
+    def attach_turn(self, key: int, turn: NativeTurn, part: int = 0) -> None:
+        """From now on, until the key is removed or unwatched, `turn` is tried first when the key is ready; `wait`
+        returns the key only if that left something for its handler."""
+
+    def detach_turn(self, key: int) -> None:
+        """Idempotent."""
+
     def wait(self, timeout_ns: int, mask_delivered: bool = False) -> tuple[int, ...]:
         """Ports whose event was taken (or whose ring has work, or whose peer is gone for good) and readable tokens; ()
         after `timeout_ns` (negative: never). `mask_delivered`: each port is masked as it is delivered, as by Xen's
@@ -493,8 +503,13 @@ class TapCounters:
     not_written: int
 
 @final
-class TapPump:
-    """Between one queue of a frontend and a TAP descriptor with vnet headers (native/net_tap.hpp)."""
+class TapPump(NativeTurn):
+    """Between one queue of a frontend and a TAP descriptor with vnet headers (native/net_tap.hpp).
+
+    As a turn: DEVICE is `to_network`, RING what has arrived and `to_tap`."""
+
+    DEVICE: int
+    RING: int
 
     def __init__(self, front: NetFront, queue: int, fd: int, header_bytes: int) -> None:
         """The descriptor does not block, and stays the caller's."""
@@ -539,8 +554,8 @@ class NetSwitch:
         """The number of a port that is to be looked after: a `fault`, or `drain` has something to do; once each."""
 
 @final
-class NetPort:
-    """A vif's backend rings as a port of a switch, from now to `close`."""
+class NetPort(NativeTurn):
+    """A vif's backend rings as a port of a switch, from now to `close`. As a turn: `serve` of that queue."""
 
     def __init__(
         self,
@@ -753,6 +768,15 @@ class PingPong(Enum):
 def ping_pong(kind: PingPong, times: Histogram, duration_ns: int, think_ns: int, child_cpu: int) -> None:
     """Records round trips of bare C with a forked child on `child_cpu` (-1: anywhere), sleeping `think_ns` before each.
     OSError when the kernel refuses."""
+
+class TapChain:
+    """The wake-ups of a packet's way between two TAP devices, in bare C: six processes that end with it, or with us."""
+
+    def __init__(self, first: int, second: int, first_cpu: int = -1, second_cpu: int = -1) -> None:
+        """Two descriptors that block and stay the caller's; -1: anywhere. OSError when the kernel refuses."""
+
+    def close(self) -> None:
+        """Ends its processes. Idempotent."""
 
 def count_system_calls(pid: int, duration_ns: int) -> int:
     """How many system calls a thread enters in that time; it is traced for that. OSError when it may not be."""

@@ -179,6 +179,8 @@ class Connection:
             guarded=settings.guarded, addresses=settings.addresses, rules=switch.table(settings.policy),
             accepts=accepted(untrusted_keys),
         )  # fmt: skip
+        for number, queue in enumerate(self._queues):
+            self._runtime.waiter.attach_turn(queue.tx_port, self._port, number)
         self._runs = PeerRuns(self._runtime.grants, self._frontend, MAPPINGS_MAX, self._port.add)
         self._port.link_up = settings.link_up
         if self._backend.credit is not None:

@@ -37,14 +37,23 @@ class TapLink:
         self._tokens: dict[int, int] = {}
         """Of the descriptors that are watched, by queue."""
         vif.on_receive, vif.on_room = self._to_tap, self._go_on
+        self._attach_turns()
         for number in range(len(descriptors)):
             self._watch(number)
         self._to_tap()
+
+    def _attach_turns(self) -> None:
+        """What arrives goes on without Python. Not on a channel of both rings: it tells of room too."""
+        for queue, pump in zip(self._vif.queues, self._pumps, strict=True):
+            if queue.rx_port != queue.tx_port:
+                self._runtime.waiter.attach_turn(queue.rx_port, pump, TapPump.RING)
 
     def close(self) -> None:
         """Neither gets what the other brings any more. Idempotent."""
         for number in list(self._tokens):
             self._unwatch(number)
+        for queue in self._vif.queues:
+            self._runtime.waiter.detach_turn(queue.rx_port)
         self._pumps = []
         self._vif.on_receive = self._vif.on_room = None
         self._vif.forget_answers()
@@ -56,6 +65,7 @@ class TapLink:
     def _watch(self, number: int) -> None:
         handler = self._vif.guarded(partial(self._to_network, number))
         self._tokens[number] = self._runtime.watch_fd(self._descriptors[number], handler)
+        self._runtime.waiter.attach_turn(self._tokens[number], self._pumps[number], TapPump.DEVICE)
 
     def _unwatch(self, number: int) -> None:
         self._runtime.unwatch_fd(self._tokens.pop(number))

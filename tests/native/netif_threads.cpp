@@ -314,7 +314,7 @@ void believe_nothing() {
 /// A queue against a plain list: full ones refuse, everything comes out as it went in.
 void queue_like_a_list() {
     std::mt19937_64 source(11);
-    FrameQueue queue;
+    FrameQueue queue(1'048'576);
     Frame frame;
     std::deque<std::vector<std::byte>> list;
     unsigned refused = 0;

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from statistics import median
+from types import SimpleNamespace
 
 import pytest
 
 from hvd.toolstack.bench.measured import Pair
-from hvd.toolstack.bench.net_programs import measure_net_programs
+from hvd.toolstack.bench.net_deaths import ECHO, TALK, TCP, measure_net_deaths
+from hvd.toolstack.bench.net_programs import BRIDGE, CHAIN, GUESTS, SWITCH, measure_net_programs
+from hvd.toolstack.bench.net_ways import OVS_PATH
+from hvd.toolstack.bench.peers.peer import Absent
 from hvd.toolstack.bench.run import Run, cpus_from
 from hvd.toolstack.bench.scale import measure_scale
 from hvd.toolstack.bench.suite import BENCHES
@@ -23,6 +26,9 @@ from hvd.transport.histogram import from_text
 DEADLINE_S = 100
 QUICK = [name for name in BENCHES if name not in ("scale", "ipc")]
 """Two hundred domains are too many for a test: fewer are made below. The longest one runs there too, without a peer."""
+needs_tun = pytest.mark.skipif(
+    not os.access("/dev/net/tun", os.R_OK | os.W_OK), reason="there is no /dev/net/tun for us"
+)
 ROW = {"bench", "name", "unit", "wait", "n", "note"}
 GOAL = {"bench", "name", "value", "unit", "goal", "relation", "met"}
 
@@ -69,22 +75,70 @@ def test_an_absent_peer_is_said_to_be_absent_and_fails_nothing(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("iperf3") is None, reason="not on this machine: iperf3")
-@pytest.mark.skipif(not os.access("/dev/net/tun", os.R_OK | os.W_OK), reason="there is no /dev/net/tun for us")
-def test_tcp_between_programs_is_measured_in_turns_with_a_bridge():
-    guests, bridged, *ratios = measure_net_programs(Run(1, 15, cpus_from(None), lambda _: None))
-    assert guests.n >= 2 and min(guests.samples) > 0.01
-    assert [goal["goal"] for goal in guests.goals_as_dicts()] == [5.0]
-    if os.geteuid() == 0 and not bridged.note:
-        times = median(guests.samples) / median(bridged.samples)
-        assert bridged.n == guests.n and ratios[0].p50 == pytest.approx(times, abs=0.001)
-    else:
-        assert bridged.note.startswith("absent: ") and not ratios
+@needs_tun
+def test_programs_are_measured_in_turns_with_every_other_way_between_them():
+    figures = {figure.name: figure for figure in measure_net_programs(Run(1, 1, cpus_from(None), lambda _: None))}
+    tcp, hot, asleep = "TCP, one stream", "round trip of a packet, hot", "round trip of a packet, asleep"
+    of_guests = {what: figures[f"{what}: {GUESTS}"] for what in (tcp, hot, asleep)}
+    assert all(figure.n >= 1 and (figure.p50 or 0) > 0.01 for figure in of_guests.values())
+    assert [goal["goal"] for goal in of_guests[tcp].goals_as_dicts()] == [5.0]
+    goals = {
+        (tcp, BRIDGE): [], (tcp, SWITCH): [2.0], (hot, BRIDGE): [2.0], (asleep, BRIDGE): [], (asleep, CHAIN): [1.5],
+    }  # fmt: skip
+    for (what, way), bounds in goals.items():
+        other, times = figures[f"{what}: {way}"], figures[f"{what}: {GUESTS} / {way}"]
+        assert (other.n == 0) == other.note.startswith("absent: ") == (times.n == 0)
+        if other.p50:
+            assert times.p50 == pytest.approx((of_guests[what].p50 or 0) / other.p50, rel=0.01, abs=0.001)
+            assert [goal["goal"] for goal in times.goals_as_dicts()] == bounds
+    if os.geteuid() == 0:
+        assert figures[f"{asleep}: {CHAIN}"].n and figures[f"{hot}: {BRIDGE}"].n
+    if os.geteuid() == 0 and shutil.which("ovs-vswitchd", path=OVS_PATH):
+        assert figures[f"{tcp}: {SWITCH}"].n and figures[f"{hot}: {SWITCH}"].n
 
 
-def test_without_iperf3_no_tcp_is_measured(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    (figure,) = measure_net_programs(Run(1, 1, cpus_from(None), lambda _: None))
-    assert figure.note == "absent: iperf3 is not installed" and not figure.goals
+@needs_tun
+def test_a_way_that_the_machine_lacks_is_said_to_be_absent(monkeypatch):
+    def refused() -> int:
+        raise Absent("no namespaces in this test")
+
+    monkeypatch.setattr("hvd.toolstack.bench.net_ways.namespace", refused)
+    monkeypatch.setattr("hvd.toolstack.bench.net_ways.OVS_PATH", "/nonexistent")
+    figures = measure_net_programs(Run(1, 0, cpus_from(None), lambda _: None))
+    absent = {figure.name: figure.note for figure in figures if figure.note.startswith("absent: ")}
+    asleep = "round trip of a packet, asleep"
+    assert absent[f"{asleep}: {CHAIN}"] == "absent: no namespaces in this test"
+    assert absent[f"{asleep}: {SWITCH}"] == "absent: ovsdb-tool is not installed: apt-get install openvswitch-switch"
+    goals = [goal["name"] for figure in figures for goal in figure.goals_as_dicts()]
+    assert not [name for name in goals if "/" in name]
+
+
+def test_without_iperf3_no_tcp_is_measured(monkeypatch):
+    monkeypatch.setattr("hvd.toolstack.bench.net_programs.shutil", SimpleNamespace(which=lambda _: None))
+    first, *_ = measure_net_programs(Run(1, 0, cpus_from(None), lambda _: None))
+    assert not first.goals
+    assert first.note.startswith("absent: ")
+    assert "iperf3 is not installed" in first.note or "/dev/net/tun" in first.note
+
+
+@needs_tun
+def test_tcp_connections_are_watched_over_so_many_kills_of_the_switch():
+    figures = {figure.name: figure for figure in measure_net_deaths(Run(1, 0, cpus_from(None), lambda _: None, 2))}
+    killed, lost = figures["switch killed to the next answer"], figures[TCP]
+    assert killed.n == 2
+    assert [goal["goal"] for goal in killed.goals_as_dicts()] == [30.0, 150.0]
+    assert (lost.p50, lost.met) == (0, True)
+    parts = [figure.samples for name, figure in figures.items() if name.startswith("switch: ")]
+    assert len(parts) == 4
+    assert [sum(times) for times in zip(*parts, strict=True)] == pytest.approx(killed.samples, abs=0.001)
+
+
+@needs_tun
+def test_a_tcp_connection_that_ends_is_counted_as_lost(monkeypatch):
+    monkeypatch.setattr("hvd.toolstack.bench.net_deaths.ECHO", ECHO.replace("sendall(part)", "sendall(part[:9])"))
+    monkeypatch.setattr("hvd.toolstack.bench.net_deaths.TALK", TALK.replace("to, 7), 30", "to, 7), 0.3"))
+    figures = {figure.name: figure for figure in measure_net_deaths(Run(1, 0, cpus_from(None), lambda _: None, 1))}
+    assert (figures[TCP].p50, figures[TCP].met) == (8, False)
 
 
 def test_check_ends_with_1_exactly_when_a_goal_is_missed_and_names_it():
@@ -108,7 +162,8 @@ def test_for_people_there_is_the_machine_and_a_table_and_progress():
     [
         (["frobnicate"], "frobnicate"), (["ipc", "--cpus", "0,x"], "--cpus"), (["ipc", "--cpus", "4096"], "--cpus"),
         (["ipc", "--duration", "soon"], "--duration"), (["ipc", "--duration", "-1"], "--duration"),
-        (["ipc", "--seed", "x"], "--seed"), (["ipc", "--report", "/nonexistent"], "--report"), ([], "WHAT"),
+        (["ipc", "--seed", "x"], "--seed"), (["net", "--kills", "0"], "--kills"),
+        (["ipc", "--report", "/nonexistent"], "--report"), ([], "WHAT"),
     ],
 )  # fmt: skip
 def test_bad_input_is_named_and_measures_nothing(words, named):

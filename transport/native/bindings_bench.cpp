@@ -3,6 +3,7 @@
 #include "counting.hpp"
 #include "histogram.hpp"
 #include "ping_pong.hpp"
+#include "tap_chain.hpp"
 #include "workloads.hpp"
 
 #include <cstring>
@@ -124,6 +125,19 @@ void bind_bench(nb::module_& m) {
           nb::arg("duration_ns"), nb::arg("interval_ns"));
     nb::enum_<PingPong>(m, "PingPong").value("SPIN", PingPong::spin).value("FUTEX", PingPong::futex).value("EVENTFD", PingPong::eventfd);
     m.def("ping_pong", &play_ping_pong, nb::arg("kind"), nb::arg("times"), nb::arg("duration_ns"), nb::arg("think_ns"), nb::arg("child_cpu"));
+    nb::class_<TapChain>(m, "TapChain", nb::is_final())
+        .def("__init__",
+             [](TapChain* self, int first, int second, int first_cpu, int second_cpu) {
+                 if (!(new (self) TapChain(first, second, first_cpu, second_cpu))->is_open()) {
+                     const int error = errno;
+                     self->~TapChain();
+                     errno = error;
+                     PyErr_SetFromErrno(PyExc_OSError);
+                     throw nb::python_error();
+                 }
+             },
+             nb::arg("first"), nb::arg("second"), nb::arg("first_cpu") = -1, nb::arg("second_cpu") = -1)
+        .def("close", &TapChain::close);
     m.def("count_system_calls", &system_calls, nb::arg("pid"), nb::arg("duration_ns"));
     nb::class_<Instructions>(m, "Instructions").def(nb::init<>()).def("read", &Instructions::read_now);
     nb::class_<Walk>(m, "Walk").def(nb::init<std::size_t>(), nb::arg("lines")).def("walk", &Walk::walk, nb::arg("steps"));

@@ -1,6 +1,7 @@
 // Python's view of doorbell.hpp and waiter.hpp: Endpoint and Waiter, which wait without the interpreter lock.
 #include "bindings.hpp"
 #include "doorbell.hpp"
+#include "native_turn.hpp"
 #include "waiter.hpp"
 
 #include <memory>
@@ -65,6 +66,12 @@ struct BoundWaiter {
     std::unordered_map<std::int64_t, nb::object> endpoints;
     std::unordered_multimap<std::int64_t, nb::object> rings;
     std::unordered_map<std::int64_t, nb::object> consoles;
+    struct Turn {
+        nb::object owner;
+        NativeTurn* turn;
+        std::size_t part;
+    };
+    std::unordered_map<std::int64_t, Turn> turns;
     Waiter waiter;
 
     void add(std::int64_t port, nb::object endpoint) {
@@ -76,6 +83,7 @@ struct BoundWaiter {
         waiter.remove(port);
         rings.erase(port);
         consoles.erase(port);
+        turns.erase(port);
         endpoints.erase(port);
     }
 
@@ -109,19 +117,50 @@ struct BoundWaiter {
         consoles.erase(port);
     }
 
+    void unwatch_fd(std::int64_t token) {
+        waiter.unwatch_fd(token);
+        turns.erase(token);
+    }
+
+    void attach_turn(std::int64_t key, nb::object owner, std::size_t part) {
+        NativeTurn* turn = &nb::cast<NativeTurn&>(owner);
+        turns[key] = {std::move(owner), turn, part};
+    }
+
+    /// Whether everything that was ready is dealt with.
+    bool take_turns() {
+        return !turns.empty() && waiter.settle([this](std::int64_t key) {
+            const auto found = turns.find(key);
+            return found != turns.end() && found->second.turn->take(found->second.part);
+        });
+    }
+
     void close() {
         waiter.close();
+        turns.clear();
         rings.clear();
         consoles.clear();
         endpoints.clear();
     }
 
     nb::object wait(std::int64_t timeout_ns, bool mask_delivered) {
-        if (!waiter.begin(mask_delivered, timeout_ns != 0)) {
-            const std::int64_t deadline_ns = deadline_after(timeout_ns);
-            block_interruptibly(waiter.busy, [&] { return waiter.block(deadline_ns); });
+        std::int64_t deadline_ns = 0;  // no clock is read for who need not wait
+        for (;;) {
+            if (!waiter.begin(mask_delivered, timeout_ns != 0)) {
+                deadline_ns = deadline_ns == 0 ? deadline_after(timeout_ns) : deadline_ns;
+                block_interruptibly(waiter.busy, [&] { return waiter.block(deadline_ns); });
+            }
+            if (mask_delivered || !take_turns() || timeout_ns == 0) {
+                return ready();
+            }
+            deadline_ns = deadline_ns == 0 ? deadline_after(timeout_ns) : deadline_ns;
+            if (now_ns() >= deadline_ns) {
+                return ready();
+            }
+            if (PyErr_CheckSignals() != 0) {
+                throw nb::python_error();
+            }
         }
-        return ready();
     }
 
     nb::object ready() const {
@@ -171,6 +210,7 @@ void bind_channels(nb::module_& m) {
         .def_prop_ro("peer_closed", &BoundEndpoint::peer_closed)
         .def_prop_ro("peer_asleep", &BoundEndpoint::peer_asleep)
         .def_prop_ro("untaken", &BoundEndpoint::untaken);
+    nb::class_<NativeTurn>(m, "NativeTurn");
     nb::class_<BoundWaiter>(m, "Waiter")
         .def(nb::init<std::int64_t>(), nb::arg("spin_limit_ns") = spin_limit_default_ns)
         .def("add", &BoundWaiter::add, nb::arg("port"), nb::arg("endpoint"))
@@ -183,7 +223,9 @@ void bind_channels(nb::module_& m) {
         .def("unmask", [](BoundWaiter& self, std::int64_t port) { self.waiter.unmask(port); }, nb::arg("port"))
         .def("watch_fd", [](BoundWaiter& self, std::int64_t token, int fd) { self.waiter.watch_fd(token, fd); },
              nb::arg("token"), nb::arg("fd"))
-        .def("unwatch_fd", [](BoundWaiter& self, std::int64_t token) { self.waiter.unwatch_fd(token); }, nb::arg("token"))
+        .def("unwatch_fd", &BoundWaiter::unwatch_fd, nb::arg("token"))
+        .def("attach_turn", &BoundWaiter::attach_turn, nb::arg("key"), nb::arg("turn"), nb::arg("part") = 0)
+        .def("detach_turn", [](BoundWaiter& self, std::int64_t key) { self.turns.erase(key); }, nb::arg("key"))
         .def("wait", &BoundWaiter::wait, nb::arg("timeout_ns"), nb::arg("mask_delivered") = false)
         .def_prop_rw("spin_ns", [](const BoundWaiter& self) { return self.waiter.spin_ns; },
                      [](BoundWaiter& self, std::int64_t spin_ns) { self.waiter.spin_ns = spin_ns; })

@@ -4,9 +4,12 @@
 
 #include <map>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings.hpp"
+#include "native_turn.hpp"
 #include "net_switch.hpp"
 
 namespace hvd {
@@ -46,7 +49,7 @@ public:
 };
 
 /// A port in its switch, from its making to `close`; it keeps what its queues work on.
-class NetPort {
+class NetPort : public NativeTurn {
 public:
     NetPort(nb::object owner, nb::list ends, std::uint32_t network, std::uint16_t party, nb::bytes mac, std::uint32_t mtu, std::uint16_t vlan,
             const std::vector<std::uint16_t>& trunk, std::uint64_t rate_bytes, std::uint64_t rate_interval_us, bool guarded, nb::list addresses,
@@ -61,7 +64,7 @@ public:
         port_ = std::make_unique<netif::Port>(config, table, netif::Accepts{accepts[0], accepts[1], accepts[2], accepts[3], accepts[4], accepts[5]});
         for (nb::handle item : ends) {
             const auto end = nb::cast<nb::tuple>(item);
-            port_->add_queue(nb::cast<Ring&>(end[0]), nb::cast<Ring&>(end[1]), nb::cast<Doorbell&>(end[2]), nb::cast<Doorbell&>(end[3]));
+            port_->add_queue(nb::cast<Ring&>(end[0]), nb::cast<Ring&>(end[1]), nb::cast<Doorbell&>(end[2]), nb::cast<Doorbell&>(end[3]), ends.size());
         }
         of().add(*port_);
     }
@@ -85,7 +88,24 @@ public:
         buffers_[ref] = std::move(buffer);
     }
 
-    Turn serve(std::size_t queue) { return of().serve(port(), *port().queues.at(queue)); }
+    Turn serve(std::size_t queue) {
+        if (!broken_.empty()) {
+            throw PeerFault(std::exchange(broken_, {}));
+        }
+        return of().serve(port(), *port().queues.at(queue));
+    }
+
+    /// As a waiter's turn: `serve` of a queue that nothing waits for, if nobody is to be looked after behind it.
+    bool take(std::size_t queue) noexcept override {
+        try {
+            return !waits(queue) && serve(queue).end == Turn::End::done && !of().needs_attention();
+        } catch (const PeerFault& fault) {
+            broken_ = fault.what();
+        } catch (const LocalError&) {  // it is closed
+        }
+        return false;
+    }
+
     Turn drain() { return of().drain(port()); }
     bool waits(std::size_t queue) { return !port().queues.at(queue)->waiting.empty(); }
 
@@ -104,6 +124,7 @@ private:
     nb::list ends_;
     std::map<std::uint32_t, std::unique_ptr<Buffer>> buffers_;
     std::unique_ptr<netif::Port> port_;
+    std::string broken_;  // by its frontend, in a turn of which nobody could be told
 };
 
 /// An uplink's port in its switch, from its making to `close`.
@@ -185,7 +206,7 @@ void bind_netback(nb::module_& m) {
             const netif::Port* port = self.take_attention();
             return port == nullptr ? nb::none() : nb::cast(port->number);
         });
-    nb::class_<NetPort>(m, "NetPort", nb::is_final())
+    nb::class_<NetPort, NativeTurn>(m, "NetPort", nb::is_final())
         .def(nb::init<nb::object, nb::list, std::uint32_t, std::uint16_t, nb::bytes, std::uint32_t, std::uint16_t, std::vector<std::uint16_t>,
                       std::uint64_t, std::uint64_t, bool, nb::list, nb::object, std::vector<bool>>(),
              nb::kw_only(), nb::arg("switch"), nb::arg("ends"), nb::arg("network"), nb::arg("party"), nb::arg("mac"), nb::arg("mtu"), nb::arg("vlan"),

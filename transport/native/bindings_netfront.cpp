@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "bindings.hpp"
+#include "native_turn.hpp"
 #include "net_tap.hpp"
 #include "netfront.hpp"
 #include "packet_flow.hpp"
@@ -214,12 +215,34 @@ private:
 };
 
 /// The pump of one queue, which keeps its frontend.
-class TapPump {
+class TapPump : public NativeTurn {
 public:
     TapPump(nb::object front, std::size_t queue, int fd, std::size_t header_bytes)
         : front_(std::move(front)), queue_(nb::cast<NetFront&>(front_).queue(queue)), pump_(fd, header_bytes) {}
 
-    netif::TapPump::End to_network() { return pump_.to_network(queue_); }
+    /// As a waiter's turn: what the device has to send, and what has arrived for it.
+    static constexpr std::size_t device = 0, ring = 1;
+
+    bool take(std::size_t part) noexcept override {
+        try {
+            if (part == device) {
+                return pump_.to_network(queue_) != netif::TapPump::End::no_room;
+            }
+            if (!queue_.attached()) {
+                return false;
+            }
+            queue_.collect_arrived();
+            return !pump_.to_tap(queue_);
+        } catch (const PeerFault& fault) {
+            queue_.note(fault);
+            return false;
+        }
+    }
+
+    netif::TapPump::End to_network() {
+        queue_.check();
+        return pump_.to_network(queue_);
+    }
 
     bool to_tap() {
         queue_.collect();
@@ -260,11 +283,13 @@ void bind_netfront(nb::module_& m) {
         .def_ro("to_tap", &netif::TapCounters::to_tap)
         .def_ro("not_sent", &netif::TapCounters::not_sent)
         .def_ro("not_written", &netif::TapCounters::not_written);
-    nb::class_<TapPump>(m, "TapPump", nb::is_final())
+    nb::class_<TapPump, NativeTurn>(m, "TapPump", nb::is_final())
         .def(nb::init<nb::object, std::size_t, int, std::size_t>(), nb::arg("front"), nb::arg("queue"), nb::arg("fd"), nb::arg("header_bytes"))
         .def("to_network", &TapPump::to_network)
         .def("to_tap", &TapPump::to_tap)
-        .def("counters", &TapPump::counters);
+        .def("counters", &TapPump::counters)
+        .def_prop_ro_static("DEVICE", [](nb::handle) { return TapPump::device; })
+        .def_prop_ro_static("RING", [](nb::handle) { return TapPump::ring; });
 }
 
 }  // namespace hvd

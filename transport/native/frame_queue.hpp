@@ -1,9 +1,10 @@
-// Packets that wait for a receiver's buffers: copies, in a fixed amount of memory, in order. Its pages cost nothing until they are used.
+// Packets that wait for a receiver's buffers: copies, in order, in an amount of memory that the first of them takes and nothing exceeds.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <optional>
 #include <span>
 
@@ -13,16 +14,19 @@ namespace hvd::netif {
 
 class FrameQueue {
 public:
-    /// Sixteen of the largest packets, or a millisecond of 8 Gbit/s.
-    static constexpr std::size_t queue_bytes_max = 1'048'576;
+    /// As much as a Linux guest's TCP has under way (the most of its tcp_wmem): one stream to whoever is not scheduled for a while
+    /// loses nothing.
+    static constexpr std::size_t queue_bytes_max = 4'194'304;
+
+    explicit FrameQueue(std::size_t bytes_max = queue_bytes_max) : bytes_max_(bytes_max) {}
 
     bool empty() const { return first_ == last_ && !wrapped_; }
 
-    /// Copies the frame behind the others; false when there is no room.
+    /// Copies the frame behind the others; false when there is no room, or no memory.
     bool push(const Frame& frame) {
         const std::size_t needed = record_bytes(frame.size());
         const std::optional<std::size_t> at = place(needed);
-        if (!at) {
+        if (!at || !has_memory()) {
             return false;
         }
         const Head head{frame.size(), frame.offload};
@@ -69,7 +73,7 @@ private:
         if (wrapped_) {
             return needed <= first_ - last_ ? std::optional(last_) : std::nullopt;
         }
-        if (needed <= queue_bytes_max - last_) {
+        if (needed <= bytes_max_ - last_) {
             return last_;
         }
         if (needed > first_) {
@@ -80,7 +84,16 @@ private:
         return 0;
     }
 
-    std::unique_ptr<std::byte[]> memory_ = std::make_unique_for_overwrite<std::byte[]>(queue_bytes_max);
+    /// Most vifs never need any.
+    bool has_memory() {
+        if (memory_ == nullptr) {
+            memory_.reset(new (std::nothrow) std::byte[bytes_max_]);
+        }
+        return memory_ != nullptr;
+    }
+
+    std::size_t bytes_max_;
+    std::unique_ptr<std::byte[]> memory_;
     std::size_t first_ = 0;
     std::size_t last_ = 0;
     std::size_t end_ = 0;  // while it is wrapped: behind the last record before the wrap

@@ -72,8 +72,9 @@ public:
         groups_.reserve(groups_max);
     }
 
-    void add_queue(Ring& tx, Ring& rx, Doorbell& tx_bell, Doorbell& rx_bell) {
-        queues.push_back(std::make_unique<BackQueue>(tx, rx, tx_bell, rx_bell, grants));
+    /// One of so many, which share what one vif may have waiting.
+    void add_queue(Ring& tx, Ring& rx, Doorbell& tx_bell, Doorbell& rx_bell, std::size_t of = 1) {
+        queues.push_back(std::make_unique<BackQueue>(tx, rx, tx_bell, rx_bell, grants, FrameQueue::queue_bytes_max / of));
     }
 
     bool is_member(std::uint16_t vlan) const { return vlan == config.vlan || trunk_[vlan % trunk_.size()]; }

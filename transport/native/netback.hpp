@@ -36,8 +36,9 @@ public:
     static constexpr std::uint32_t batch_slots_max = 64;
     static constexpr std::uint32_t extras_max = 4;  // one of each kind that there is
 
-    BackQueue(Ring& tx, Ring& rx, Doorbell& tx_bell, Doorbell& rx_bell, const GrantMap& grants)
-        : tx_(tx), rx_(rx), tx_bell_(tx_bell), rx_bell_(rx_bell), grants_(grants) {
+    /// `waiting_bytes_max`: of packets that there are no buffers for.
+    BackQueue(Ring& tx, Ring& rx, Doorbell& tx_bell, Doorbell& rx_bell, const GrantMap& grants, std::size_t waiting_bytes_max)
+        : waiting(waiting_bytes_max), tx_(tx), rx_(rx), tx_bell_(tx_bell), rx_bell_(rx_bell), grants_(grants) {
         const bool fits = tx.in_size() == tx_request_size && tx.out_size() == tx_response_size && rx.in_size() == rx_request_size &&
                           rx.out_size() == rx_response_size && tx.size() <= ring_slots && rx.size() <= ring_slots;
         if (!fits) {

@@ -1,6 +1,9 @@
 // A netif frontend's queue, its sending and its receiving half, across the deaths of backends.
 #pragma once
 
+#include <string>
+#include <utility>
+
 #include "netfront_rx.hpp"
 #include "netfront_tx.hpp"
 
@@ -28,6 +31,7 @@ public:
 
     /// The backend is dead and fenced: nobody uses any page.
     void detach() {
+        fault_.clear();
         detach_tx();
         detach_rx();
     }
@@ -36,9 +40,24 @@ public:
 
     /// Takes in every answer and every packet there is; PeerFault when the backend broke the protocol.
     void collect() {
+        check();
         if (attached()) {
             collect_answers();
             collect_packets();
+        }
+    }
+
+    /// Every packet: answers are left to who needs room, and is woken for them.
+    void collect_arrived() {
+        check();
+        collect_packets();
+    }
+
+    /// That the backend broke the protocol, found where nobody could be told: whoever asks next is.
+    void note(const PeerFault& fault) { fault_ = fault.what(); }
+    void check() {
+        if (!fault_.empty()) {
+            throw PeerFault(std::exchange(fault_, {}));
         }
     }
 
@@ -49,6 +68,8 @@ private:
         }
         return memory;
     }
+
+    std::string fault_;
 };
 
 }  // namespace hvd::netif

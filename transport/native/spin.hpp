@@ -82,17 +82,20 @@ public:
 
     /// A wait had to sleep and lasted this long in all; `pollable` says whether polling could have seen its end at all.
     void missed(std::int64_t blocked_ns, bool pollable) {
-        if (!pollable || blocked_ns > limit_ns_) {
+        const bool is_short = blocked_ns <= limit_ns_;
+        if (!pollable || !is_short) {
             budget_ns_ = 0;
-        } else {
+        } else if (was_short_) {
             budget_ns_ = std::min(budget_ns_ == 0 ? first_ns : 2 * budget_ns_, limit_ns_);
         }
+        was_short_ = is_short;
     }
 
 private:
     static constexpr std::int64_t first_ns = 10'000;
     std::int64_t limit_ns_;
     std::int64_t budget_ns_;
+    bool was_short_ = true;  ///< the sleep before: one that follows a long one may be followed by another
 };
 
 /// Giving up the CPU between polls, for a peer that needs this very one. It lets the two of us alternate faster than sleeping

@@ -241,6 +241,13 @@ public:
     }
 
     const std::vector<std::int64_t>& ready() const { return ready_; }
+
+    /// Takes from `ready()` what `dealt_with` says; whether there was something, and nothing is left.
+    template <class DealtWith>
+    bool settle(DealtWith&& dealt_with) {
+        return std::erase_if(ready_, dealt_with) != 0 && ready_.empty();
+    }
+
     WaiterStatistics statistics() const {
         WaiterStatistics copy = statistics_;
         copy.yields = yielding_.yields();

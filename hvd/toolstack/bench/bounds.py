@@ -59,6 +59,22 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
         "shares the page can write the same word.",
     ),
     (
+        r"^round trip of a packet",
+        "**A packet there and back between programs.** Each way has the wake-ups of the bare chain: init, switch, "
+        "init. An init makes four system calls for a packet (`strace`: `epoll_pwait2`, `readv`, a `readv` that says "
+        "that there is no more, `pwritev2`) and three for the answer (`epoll_pwait2`, `read`, `writev`), where the "
+        "chain makes two each. Before its waiter carried packets on without Python the round trip took some half as "
+        "long again.",
+    ),
+    (
+        r"^switch killed",
+        "**A switch's recovery.** With a clock read at each step (one of 4 kills, four vifs, no spare, other work on "
+        "both CPUs), of 48 ms: 4 until the fence, 7 until its kernel runs, 11 until all devices are offered (eight "
+        "hypercalls, four of them one offer each), 22 until the last vif is attached (six hypercalls each, one vif "
+        "after the other), 4 for reads of states that say nothing new. With a spare 30 ms. The more vifs a switch "
+        "has, the longer the last one waits.",
+    ),
+    (
         r"^throughput lost",
         "**Throughput lost.** Twice a recovery's time is the goal. What is found is the difference of two counts: with "
         "three kills, one in 10 s, what other work does to the machine in 0.4 s weighs as much as the recovery.",

@@ -116,11 +116,15 @@ def absent(name: str, why: str) -> Figure:
 def ratio(
     name: str, measured: Figure, floor: Figure, *, most: float | None = None, least: float | None = None, note: str = ""
 ) -> Figure:
-    """The median of one figure as a multiple of the median of another from the same run; no goal without the other."""
+    """The median of one figure as a multiple of the median of another from the same run.
+
+    No goal without the other, and none without a bound.
+    """
     if not floor.p50:
         return absent(name, f"no figure of {floor.name}")
     number = None if measured.p50 is None else measured.p50 / floor.p50
-    return value(name, "×", number, Goal("p50", most, least), note=note)
+    goals = () if most is None and least is None else (Goal("p50", most, least),)
+    return value(name, "×", number, *goals, note=note)
 
 
 def goals_of(figures: Iterable[Figure]) -> list[dict[str, Any]]:

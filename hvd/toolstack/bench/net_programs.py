@@ -1,140 +1,187 @@
-"""One TCP stream between two unmodified programs, guests here and namespaces on a Linux bridge there, in turns."""
+"""Unmodified programs that talk to each other, by each way in turns: one TCP stream, and packets there and back."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
-from statistics import median
+from collections.abc import Callable, Mapping
 
-from hvd.toolstack.bench.disks import disk_domain
-from hvd.toolstack.bench.figures import Figure, Goal, absent, value
-from hvd.toolstack.bench.run import Run
-from hvd.toolstack.cluster import Cluster, DomainState
+from hvd.toolstack.bench.figures import Figure, Goal, absent, ratio
+from hvd.toolstack.bench.net_ways import (
+    ADDRESSES,
+    SERVER,
+    Ask,
+    Ends,
+    Way,
+    bare_chain,
+    bridge,
+    guests,
+    python,
+    user_space_switch,
+)
+from hvd.toolstack.bench.peers.peer import Absent
+from hvd.toolstack.bench.run import Contender, Run, in_turns
 from hvd.transport.errors import HvdError
-from hvd.transport.messages import DeviceConfig, DomainConfig
+from hvd.transport.histogram import Histogram
 
-SWITCH, SERVER, CLIENT = "bench-switch", "bench-server", "bench-client"
-ADDRESSES = {SERVER: "10.0.0.2", CLIENT: "10.0.0.3"}
-DEADLINE_S = 60.0
-TURN_S = 1
-ASK = f"for try in $(seq 100); do iperf3 -f m -t {TURN_S} -c {ADDRESSES[SERVER]} && exit; sleep 0.1; done; exit 1"
+GUESTS, BRIDGE, SWITCH, CHAIN = (
+    "guests that are programs", "veth and a Linux bridge", "TAP devices and Open vSwitch's user-space datapath",
+    "TAP devices and a bare chain of wake-ups in C",
+)  # fmt: skip
+WAYS: dict[str, Way] = {GUESTS: guests, BRIDGE: bridge, SWITCH: user_space_switch, CHAIN: bare_chain}
+
+TCP_TURN_S = 1
+IPERF3 = f"iperf3 -f m -t {TCP_TURN_S} -c {ADDRESSES[SERVER]}"
+ASK_TCP = f"for try in $(seq 100); do {IPERF3} && exit; sleep 0.1; done; exit 1"
 """Again while nobody listens yet."""
 RECEIVED = re.compile(r"([\d.]+) Mbits/sec\s+receiver")
-GUESTS, BRIDGE = "TCP between guests that are programs, one stream", "TCP between namespaces, veth and a Linux bridge"
-RATIO = "TCP between guests, to veth and a bridge"
-GBITS_LEAST = 5.0
+RETRANSMITTED = re.compile(r"(\d+)\s+sender")
+GBITS_LEAST, TIMES_THE_SWITCH_LEAST = 5.0, 2.0
+
+ECHO = """
+import socket
+here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+here.bind(("", 7))
+while True:
+    here.sendto(*here.recvfrom(64))
+"""
+PING = """
+import socket, struct, sys, time
+from collections import Counter
+to, for_ns, think_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 100_000))
+here.connect((to, 7))
+counts, now = Counter(), time.monotonic_ns
+def ask(packet):
+    while True:
+        try:
+            here.send(packet)
+            while here.recv(64) != packet: pass
+            return
+        except (BlockingIOError, ConnectionRefusedError):
+            time.sleep(0.01)
+for number in range(100):  # to warm up
+    ask(number.to_bytes(8, "big"))
+until = now() + for_ns
+while now() < until:
+    number += 1
+    packet = number.to_bytes(8, "big")
+    if think_s: time.sleep(think_s)
+    start = now()
+    ask(packet)
+    took = now() - start
+    counts[round(took, 3 - len(str(took)))] += 1
+for took, count in sorted(counts.items()): print("took", took, count)
+"""
+"""A packet that is lost is sent again, and takes as long as that does."""
+TOOK = re.compile(r"took (\d+) (\d+)")
+ASLEEP_S = 0.001
+HOT_TIMES_MOST, ASLEEP_TIMES_MOST = 2.0, 1.5
 
 
 def measure_net_programs(run: Run) -> list[Figure]:
-    """iperf3's one stream; the bridge's, for comparison, where root makes namespaces."""
-    if shutil.which("iperf3") is None:
-        return [absent(GUESTS, "iperf3 is not installed")]
-    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        return [absent(GUESTS, "we may not open /dev/net/tun")]
-    with contextlib.ExitStack() as ends:
-        ways: dict[str, Callable[[int], float]] = {GUESTS: ends.enter_context(_guests())}
-        why = ""
-        try:
-            ways[BRIDGE] = ends.enter_context(_bridged())
-        except (OSError, HvdError) as error:
-            why = str(error)
-        found: dict[str, list[float]] = {way: [] for way in ways}
-        turns = max(int(run.share_ns(0.3) / 1e9 / TURN_S / len(ways)), 1)
-        for turn in range(turns):
-            for way, measure in ways.items():
-                run.tell(f"{way}, {turn + 1} of {turns}")
-                found[way].append(measure(turn))
-    guests = Figure(GUESTS, "Gbit/s", found[GUESTS], (Goal("p50", least=GBITS_LEAST),))
-    if BRIDGE not in found:
-        return [guests, absent(BRIDGE, why)]
-    bridged = Figure(BRIDGE, "Gbit/s", found[BRIDGE])
-    return [guests, bridged, value(RATIO, "×", median(found[GUESTS]) / median(found[BRIDGE]))]
-
-
-@contextlib.contextmanager
-def _guests() -> Iterator[Callable[[int], float]]:
-    """Gbit/s between two guests, in a cluster of their own."""
-    with Cluster.build(name="bench-net-programs") as cluster:
-        cluster.create(disk_domain(SWITCH)).wait_ready(DEADLINE_S)
-        cluster.create(_program(SERVER, SERVER, "exec iperf3 -s")).wait_ready(DEADLINE_S)
-
-        def measure(turn: int) -> float:
-            client = cluster.create(_program(f"{CLIENT}-{turn}", CLIENT, ASK))
-            death = client.wait_state(DomainState.PRESERVED, deadline_s=DEADLINE_S).last_death
-            told = client.console_log()
-            client.destroy()
-            return _received(told, death)
-
-        yield measure
-
-
-def _program(name: str, end: str, script: str) -> DomainConfig:
-    mac = f"00:16:3e:00:00:{ADDRESSES[end][-1]:0>2}"
-    front = {"mac": mac, "hvd-offload": "1", "ip": ADDRESSES[end]}
-    vif = DeviceConfig("vif", 0, SWITCH, {"mac": mac, "bridge": "bench", "ip": ADDRESSES[end]}, front)
-    return DomainConfig(name, "/bin/sh", args=["-c", script], devices=[vif], on_poweroff="preserve",
-                        on_crash="preserve")  # fmt: skip
-
-
-@contextlib.contextmanager
-def _bridged() -> Iterator[Callable[[int], float]]:
-    """Gbit/s between two network namespaces, which go with their processes. OSError, HvdError if there are none."""
-    if os.geteuid() != 0:
-        raise PermissionError("only root makes them")
-    with contextlib.ExitStack() as running:
-        bridge, *ends = (running.enter_context(_namespace()) for _ in range(3))
-        _within(bridge, "ip link add br0 type bridge && ip link set br0 up")
-        for number, (pid, address) in enumerate(zip(ends, ADDRESSES.values(), strict=True)):
-            _within(bridge, f"ip link add v{number} type veth peer name eth0 netns {pid} && "
-                            f"ip link set v{number} master br0 up")  # fmt: skip
-            _within(pid, f"ip addr add {address}/24 dev eth0 && ip link set eth0 up")
-        server, client = ends
-        running.enter_context(_process(_command(server, "exec iperf3 -s >/dev/null")))
-        yield lambda _: _received(_within(client, ASK), "it ended")
-
-
-@contextlib.contextmanager
-def _namespace() -> Iterator[int]:
-    """The process that is in it."""
-    with _process(["unshare", "--net", "sh", "-c", "echo made; exec sleep infinity"]) as process:
-        assert process.stdout is not None
-        if process.stdout.readline() != "made\n":
-            raise HvdError("no network namespaces here")
-        yield process.pid
-
-
-@contextlib.contextmanager
-def _process(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """Until the end of the block, or of us."""
-    command = ["setpriv", "--pdeathsig", "KILL", *command]
-    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _command(pid: int, script: str) -> list[str]:
-    return ["nsenter", f"--net=/proc/{pid}/ns/net", "sh", "-c", script]
-
-
-def _within(pid: int, script: str) -> str:
-    command = _command(pid, script)
+    """Where there is no TAP device for guests, one figure says so."""
     try:
-        done = subprocess.run(command, text=True, capture_output=True, timeout=DEADLINE_S, check=False)
-    except subprocess.TimeoutExpired as late:
-        raise HvdError(str(late)) from None
-    if done.returncode:
-        raise HvdError(done.stderr.strip() or f"{script} ended with status {done.returncode}")
-    return done.stdout
+        return [*_tcp(run), *_round_trips(run)]
+    except Absent as why:
+        return [absent(f"packets between {GUESTS}", str(why))]
 
 
-def _received(told: str, death: str) -> float:
+class Field:
+    """The ways that this machine has, open until the end of the block; `figures` says which are absent."""
+
+    def __init__(self, stack: contextlib.ExitStack, ends: Ends, names: tuple[str, ...]) -> None:
+        """Absent when there are no guests: then there is nothing to compare."""
+        self.ways: dict[str, Ask] = {GUESTS: stack.enter_context(WAYS[GUESTS](ends))}
+        self.lacking: dict[str, str] = {}
+        for name in names:
+            try:
+                self.ways[name] = stack.enter_context(WAYS[name](ends))
+            except (Absent, HvdError, OSError) as why:
+                self.lacking[name] = str(why)
+
+    def figures(self, what: str, make: Callable[[str, str], Figure]) -> dict[str, Figure]:
+        """By way: what `make` makes of its name and the figure's; that it is absent."""
+        titles = {name: f"{what}: {name}" for name in (*self.ways, *self.lacking)}
+        return {
+            name: absent(title, self.lacking[name]) if name in self.lacking else make(name, title)
+            for name, title in titles.items()
+        }
+
+
+# ---- one TCP stream --------------------------------------------------------------------------------------------------
+
+
+def _tcp(run: Run) -> list[Figure]:
+    what = "TCP, one stream"
+    if shutil.which("iperf3") is None:
+        return [absent(what, "iperf3 is not installed")]
+    with contextlib.ExitStack() as stack:
+        field = Field(stack, Ends("exec iperf3 -s"), (BRIDGE, SWITCH))
+        told = _tcp_in_turns(run, what, field.ways)
+    gbits = {name: [received(text) for text in texts] for name, texts in told.items()}
+    goals = {GUESTS: (Goal("p50", least=GBITS_LEAST),)}
+    found = field.figures(what, lambda name, title: Figure(title, "Gbit/s", gbits[name], goals.get(name, ())))
+    again = [float(count) for text in told[GUESTS] for count in RETRANSMITTED.findall(text)]
+    return [
+        *found.values(),
+        Figure(f"{what}: segments that {GUESTS} sent again", f"in {TCP_TURN_S} s", again),
+        ratio(f"{what}: {GUESTS} / {BRIDGE}", found[GUESTS], found[BRIDGE]),
+        ratio(f"{what}: {GUESTS} / {SWITCH}", found[GUESTS], found[SWITCH], least=TIMES_THE_SWITCH_LEAST),
+    ]
+
+
+def _tcp_in_turns(run: Run, what: str, ways: Mapping[str, Ask]) -> dict[str, list[str]]:
+    """What iperf3 said, of each way in each of its turns."""
+    told: dict[str, list[str]] = {name: [] for name in ways}
+    turns = max(int(run.share_ns(0.15) / 1e9 / TCP_TURN_S / len(ways)), 1)
+    for turn in range(turns):
+        for name in run.random.sample(list(ways), len(ways)):
+            run.tell(f"{what}, round {turn + 1} of {turns}: {name}")
+            told[name].append(ways[name](ASK_TCP))
+    return told
+
+
+def received(told: str) -> float:
+    """Gbit/s, from what iperf3 prints. HvdError when that is not in it."""
     found = RECEIVED.search(told)
     if found is None:
-        raise HvdError(f"iperf3 measured nothing: {death}: {told[-500:]}")
+        raise HvdError(f"iperf3 measured nothing: {told[-500:]}")
     return float(found[1]) / 1000
+
+
+# ---- a packet there and back -----------------------------------------------------------------------------------------
+
+
+def _round_trips(run: Run) -> list[Figure]:
+    """Both ends pinned, to a CPU each: else the kernel moves the ends of some ways together, and not of others."""
+    hot, asleep = "round trip of a packet, hot", "round trip of a packet, asleep"
+    with contextlib.ExitStack() as stack:
+        field = Field(stack, Ends(python(ECHO), (run.there, run.here)), (BRIDGE, SWITCH, CHAIN))
+        figures = {what: _turns_of(run, field, what, think_s) for what, think_s in ((hot, 0.0), (asleep, ASLEEP_S))}
+    ratios = [
+        ratio(f"{hot}: {GUESTS} / {BRIDGE}", figures[hot][GUESTS], figures[hot][BRIDGE], most=HOT_TIMES_MOST),
+        ratio(f"{asleep}: {GUESTS} / {CHAIN}", figures[asleep][GUESTS], figures[asleep][CHAIN], most=ASLEEP_TIMES_MOST),
+        ratio(f"{asleep}: {GUESTS} / {BRIDGE}", figures[asleep][GUESTS], figures[asleep][BRIDGE]),
+    ]
+    return [*figures[hot].values(), *figures[asleep].values(), *ratios]
+
+
+def _turns_of(run: Run, field: Field, what: str, think_s: float) -> dict[str, Figure]:
+    def contender(ask: Ask) -> Contender:
+        return lambda for_ns: times_of(ask(python(PING, ADDRESSES[SERVER], str(for_ns), str(think_s))))
+
+    times = in_turns(run, what, {name: contender(ask) for name, ask in field.ways.items()}, run.share_ns(0.1))
+    return field.figures(what, lambda name, title: Figure.timed(title, times[name]))
+
+
+def times_of(told: str) -> Histogram:
+    """From what PING prints. HvdError when that is not in it."""
+    times = Histogram()
+    for took, count in TOOK.findall(told):
+        times.record(int(took), int(count))
+    if not times.count:
+        raise HvdError(f"no packet came back: {told[-500:]}")
+    return times

@@ -110,7 +110,7 @@ class Load:
 
     def kill_once(self, events: EventStream) -> Death:
         """Without what its guest sees of it."""
-        return _kill(self._driver, events)
+        return kill_driver(self._driver, events)
 
     def stop(self) -> Verdict:
         """End it, and check all that it has written."""
@@ -169,10 +169,11 @@ def first_completion_ns(times_ns: list[int], killed_ns: int, ready_ns: int, unti
     return max(gaps)[1] if gaps else until_ns
 
 
-def _kill(driver: Domain, events: EventStream) -> Death:
+def kill_driver(driver: Domain, events: EventStream) -> Death:
+    """SIGKILL, and the times until its successor serves; HvdError when none does."""
     pid = driver.pid
     if pid is None:
-        raise HvdError(f"{DISK} has no process: {driver.info()}")
+        raise HvdError(f"{driver.name} has no process: {driver.info()}")
     with _pidfds(pid) as (whole, *threads):
         offset = time.time_ns() - time.monotonic_ns()
         killed = time.monotonic_ns()
@@ -201,10 +202,10 @@ def _next(events: EventStream, driver: Domain, event: str) -> LifecycleEvent:
     told = events.next_until(time.monotonic() + DEADLINE_S)
     while told is not None and (told.event != event or told.domid != driver.domid):
         if told.domid == driver.domid and told.event in ("failed", "destroyed"):
-            raise HvdError(f"{DISK} did not come back: {told.event}: {told.detail}")
+            raise HvdError(f"{driver.name} did not come back: {told.event}: {told.detail}")
         told = events.next_until(time.monotonic() + DEADLINE_S)
     if told is None:
-        raise HvdError(f"{DISK} has said nothing of being {event} for {DEADLINE_S:g} s")
+        raise HvdError(f"{driver.name} has said nothing of being {event} for {DEADLINE_S:g} s")
     return told
 
 

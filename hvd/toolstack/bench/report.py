@@ -82,6 +82,8 @@ def _command(command: dict[str, Any]) -> str:
     words = ["hvd", "bench", command["bench"], "--seed", str(command["seed"])]
     if command["duration_s"] is not None:
         words += ["--duration", f"{command['duration_s']:g}"]
+    if command.get("kills") is not None:
+        words += ["--kills", str(command["kills"])]
     return " ".join([*words, "--cpus", ",".join(map(str, command["cpus"])), "--report", "docs"])
 
 

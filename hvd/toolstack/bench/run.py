@@ -29,10 +29,16 @@ class Run:
     cpus: tuple[int, ...]
     """Where the two ends run: the first, and the last."""
     tell: Callable[[str], None]
+    kills: int | None = None
+    """Of a driver domain, where a bench kills one; None: as many as fit into the duration."""
     random: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "random", random.Random(self.seed))
+
+    def kills_of(self, part: float, each_s: float) -> int:
+        """So many, three at least, unless the user chose."""
+        return max(int(self.duration_s * part / each_s), 3) if self.kills is None else self.kills
 
     @property
     def here(self) -> int:

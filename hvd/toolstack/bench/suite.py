@@ -58,9 +58,10 @@ def _block(run: Run) -> tuple[list[Figure], None]:
 
 def _net(run: Run) -> tuple[list[Figure], None]:
     from hvd.toolstack.bench.net import measure_net
+    from hvd.toolstack.bench.net_deaths import measure_net_deaths
     from hvd.toolstack.bench.net_programs import measure_net_programs
 
-    return [*measure_net(run), *measure_net_programs(run)], None
+    return [*measure_net(run), *measure_net_programs(run), *measure_net_deaths(run)], None
 
 
 def _boot(run: Run) -> tuple[list[Figure], None]:
@@ -75,7 +76,7 @@ def _recovery(run: Run) -> tuple[list[Figure], Verdict]:
     from hvd.toolstack.bench.recovery import measure_recovery
     from hvd.toolstack.cluster import Cluster
 
-    kills = max(int(run.duration_s / KILL_S), 3)
+    kills = run.kills_of(1.0, KILL_S)
     with tempfile.TemporaryDirectory(prefix="hvd-bench-") as name, Cluster.build(name="bench-recovery") as cluster:
         figures, verdict = measure_recovery(cluster, Path(name), kills, run.tell, run.seed)
     with tempfile.TemporaryDirectory(prefix="hvd-bench-") as name:
@@ -111,7 +112,7 @@ BENCHES: dict[str, Bench] = {
     "ipc": Bench("the event channel beside every other way between two processes, and what a domain costs", 40, _ipc),
     "ring": Bench("the ring: round trips, throughput, pages handed over", 20, _ring),
     "block": Bench("a guest's disk beside the same system calls in one process", 10, _block),
-    "net": Bench("packets through a driver domain's switch: how many, round trips, rates, deaths", 30, _net),
+    "net": Bench("packets through a driver domain's switch: how many, round trips, rates, TCP, deaths", 150, _net),
     "boot": Bench("the machine, dom0, eight domains, one more, and the order of starts", 60, _boot),
     "recovery": Bench("driver domain and broker killed under load, and what it costs whom", 90, _recovery),
     "scale": Bench("200 domains and 1,000 channels", 15, _scale),

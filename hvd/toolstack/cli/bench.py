@@ -26,6 +26,7 @@ def bench(
     seed: int,
     duration_s: float | None,
     cpus: str | None,
+    kills: int | None,
     as_json: bool,
     check: bool,
     directory: Path | None,
@@ -45,10 +46,10 @@ def bench(
             outcomes = []
             for name in names:
                 seconds = BENCHES[name].seconds if duration_s is None else duration_s
-                outcomes.append(measure(name, Run(seed, seconds, chosen, _telling(progress, name))))
+                outcomes.append(measure(name, Run(seed, seconds, chosen, _telling(progress, name), kills)))
     except Ended:
         return INTERRUPTED
-    command = {"bench": what, "seed": seed, "duration_s": duration_s, "cpus": list(chosen)}
+    command = {"bench": what, "seed": seed, "duration_s": duration_s, "cpus": list(chosen), "kills": kills}
     told = as_object(facts, command, outcomes)
     _show(outcomes, told, as_json=as_json)
     if directory is not None:

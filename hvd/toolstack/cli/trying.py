@@ -142,6 +142,7 @@ def chaos(
     "hvd bench ipc",
     "hvd bench ring --duration 5 --json",
     "hvd bench boot --check",
+    "hvd bench net --kills 200",
     "hvd bench all --report docs",
 )
 def bench(
@@ -160,6 +161,10 @@ def bench(
     cpus: Annotated[
         str | None, typer.Option(metavar="LIST", help="CPUs of the two ends, as 0,1; else the first and the last.")
     ] = None,
+    kills: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="How often net and recovery kill a driver domain; else as time allows."),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="End with 1 when a goal is missed, and name it.")] = False,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write performance.md and its plots there.")
@@ -169,6 +174,7 @@ def bench(
     """Measure hvd on this machine, in clusters of its own, beside what else there is and the physical limit."""
     from hvd.toolstack.cli import bench as benching
 
-    sys.exit(
-        benching.bench(what, seed=seed, duration_s=duration, cpus=cpus, as_json=json, check=check, directory=report)
+    status = benching.bench(
+        what, seed=seed, duration_s=duration, cpus=cpus, kills=kills, as_json=json, check=check, directory=report
     )
+    sys.exit(status)

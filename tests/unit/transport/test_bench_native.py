@@ -1,5 +1,6 @@
 """What the native core measures with beside histograms: C ping-pongs, a counter of system calls, known work."""
 
+import socket
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from hvd.transport._native import (
     Histogram,
     Instructions,
     PingPong,
+    TapChain,
     Walk,
     compute,
     count_system_calls,
@@ -29,6 +31,49 @@ def test_a_ping_pong_records_round_trips_and_leaves_no_child(kind, think_ns):
     ping_pong(kind, times, 10_000_000, think_ns, -1)
     assert times.count > 0
     assert 0 < times.min <= times.max
+
+
+@pytest.fixture
+def devices():
+    """In the place of two TAP devices, each a pair of ends that keep packets apart: ours, and the chain's."""
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+    ours, theirs = zip(*pairs, strict=True)
+    for end in ours:
+        end.settimeout(20)
+    yield ours, theirs
+    for end in (*ours, *theirs):
+        end.close()
+
+
+def test_a_chain_carries_whole_packets_in_order_both_ways(devices):
+    (first, second), theirs = devices
+    chain = TapChain(*(end.fileno() for end in theirs))
+    for sender, receiver in ((first, second), (second, first)):
+        for number in range(100):
+            packet = bytes([number]) * (14 + 15 * number)
+            sender.send(packet)
+            assert receiver.recv(4096) == packet
+    for number in range(10):  # several under way
+        first.send(bytes([number]) * 60)
+    assert [second.recv(4096)[0] for _ in range(10)] == list(range(10))
+    chain.close()
+    chain.close()
+
+
+def test_a_chain_that_nobody_takes_from_loses_packets_and_goes_on(devices):
+    (first, second), theirs = devices
+    second.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4608)
+    theirs[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+    chain = TapChain(*(end.fileno() for end in theirs))
+    for number in range(200):
+        first.send(number.to_bytes(2, "big") * 700)
+    arrived: list[bytes] = []
+    while not arrived or arrived[-1] != b"end":
+        first.send(b"end")
+        arrived.append(second.recv(4096))
+    numbers = [int.from_bytes(packet[:2], "big") for packet in arrived[:-1]]
+    assert numbers == sorted(set(numbers)) and len(numbers) < 200
+    chain.close()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A vif and a real TAP device as one: what programs send in one network namespace arrives in another."""
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -177,6 +178,83 @@ def test_tcp_goes_on_over_the_deaths_of_backends(stations):
 
     assert both.exchange(transfer, kill) == DATA
     assert deaths
+
+
+HEADER = bytes(10)
+"""struct virtio_net_hdr of a packet that needs nothing."""
+
+
+@pytest.fixture
+def device():
+    """In the place of a TAP device: ours, where packets go in and come out, and the link's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        end.setblocking(False)
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def numbered(to, sender, number):
+    return (to + sender + b"\x88\xb5" + number.to_bytes(2, "big")).ljust(60, b"\0")
+
+
+@pytest.mark.parametrize("channels", ["split", "shared"])
+def test_what_a_device_has_to_say_while_there_is_no_room_is_said_when_there_is(machine, device, channels):
+    """A channel that tells of answers too is no native turn's: nobody else would hear that there is room."""
+    ours, theirs = device
+    one, two = machine.vif(2, front={"hvd-channels": channels}), machine.vif(3)
+    link = TapLink(one.front, [theirs.fileno()])
+    packets = [numbered(two.mac, one.mac, number) for number in range(600)]
+    left, received = list(packets), []
+    while left:
+        with contextlib.suppress(BlockingIOError):
+            while left:
+                ours.send(HEADER + left[0])
+                left.pop(0)
+        for _ in range(20):
+            one.guest.wait(0)  # nobody else runs: its ring is full
+        assert one.front.front.in_flight <= 256
+        two.front.send(numbered(one.mac, two.mac, 0))
+        machine.run()
+        received += two.front.receive_many(1000)
+    machine.run()
+    assert received + two.front.receive_many(1000) == packets
+    assert ours.recv(100) == HEADER + numbered(one.mac, two.mac, 0)
+    link.close()
+
+
+def test_a_packet_goes_on_to_the_device_without_a_handler(machine, device):
+    ours, theirs = device
+    one, two = machine.vif(2), machine.vif(3)
+    link = TapLink(one.front, [theirs.fileno()])
+    called: list[int] = []
+    for number in range(10):
+        two.front.send(numbered(one.mac, two.mac, number))
+        ours.send(HEADER + numbered(two.mac, one.mac, number))
+        machine.run()
+        one.guest.deliver = called.extend  # of the first an answer has told
+    assert not called
+    assert [ours.recv(100) for _ in range(10)] == [HEADER + numbered(one.mac, two.mac, n) for n in range(10)]
+    assert two.front.receive_many() == [numbered(two.mac, one.mac, n) for n in range(10)]
+    del one.guest.deliver
+    link.close()
+    two.front.send(numbered(one.mac, two.mac, 10))
+    machine.run()
+    assert one.front.receive_many() == [numbered(one.mac, two.mac, 10)]
+
+
+def test_a_backend_that_lies_to_a_native_turn_is_let_go_of(machine, device):
+    _, theirs = device
+    one = machine.vif(2)
+    link = TapLink(one.front, [theirs.fileno()])
+    _, rx, _, rx_endpoint = one.back._connection._queues[0].end
+    rx.pop()
+    rx.push(struct.pack("<HHHh", 0, 4000, 0, 200))
+    rx_endpoint.notify()
+    machine.run()
+    assert [str(fault) for fault in one.faults] == ["a part of 200 bytes from 4000 on crosses its page"]
+    link.close()
 
 
 def test_a_link_has_a_descriptor_for_each_queue(machine):

@@ -1,6 +1,7 @@
 """A vif from end to end: what one guest sends another receives, across queues, channels, shortages and deaths."""
 
 import random
+import struct
 
 import pytest
 
@@ -94,6 +95,21 @@ def test_who_never_receives_loses_packets_and_delays_nobody(machine, pair):
     one.front.send(frame(other.mac, one.mac, b"still"))
     machine.run()
     assert other.front.receive_many() == [frame(other.mac, one.mac, b"still")]
+
+
+def test_what_a_tcp_stream_has_under_way_waits_for_whoever_is_late(machine, pair):
+    """4 MB: the most that Linux lets one have (tcp_wmem)."""
+    one, late = pair
+    packets = [frame(late.mac, one.mac, number.to_bytes(4, "big") * 375) for number in range(2700)]
+    for first in range(0, len(packets), 100):
+        one.front.send_many(packets[first : first + 100])
+        machine.run()
+    received: list[bytes] = []
+    while some := late.front.receive_many():
+        received += some
+        machine.run()
+    assert received == packets
+    assert late.back.counters()["no_buffers"] == 0
 
 
 def test_packets_that_no_backend_answered_are_sent_by_the_next_in_order(machine, pair):
@@ -259,6 +275,32 @@ def test_rings_that_a_backend_has_let_go_of_are_not_used_again(machine, pair):
     one.connect()
     machine.run()
     assert two.front.receive_many()[-1:] == [frame(two.mac, one.mac)]
+
+
+def test_once_its_pages_are_mapped_a_packet_goes_on_without_a_handler(machine, pair):
+    one, two = pair
+    packets = [frame(two.mac, one.mac, bytes([number])) for number in range(10)]
+    one.front.send(packets[0])
+    machine.run()
+    called: list[int] = []
+    machine.driver.deliver = called.extend
+    for packet in packets[1:]:
+        one.front.send(packet)
+        machine.run()
+    assert not called
+    assert two.front.receive_many() == packets
+
+
+def test_what_a_native_turn_finds_wrong_closes_that_vif_alone(machine, pair):
+    one, liar = pair
+    three = machine.vif(4)
+    queue = liar.front.queues[0]
+    queue.tx.push(struct.pack("<IHHHH", queue.ref + 2, 4000, 0, 0, 200))
+    queue.tx_endpoint.notify()
+    one.front.send(frame(three.mac, one.mac))
+    machine.run()
+    assert [str(fault) for fault in liar.faults] == ["a part of a packet of 200 bytes from 4000 on crosses its page"]
+    assert not one.faults and three.front.receive_many() == [frame(three.mac, one.mac)]
 
 
 def test_who_attaches_again_has_the_rate_that_he_had(machine):

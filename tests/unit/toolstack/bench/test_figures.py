@@ -57,6 +57,7 @@ def test_a_ratio_is_of_medians_and_has_its_goal():
         "name": "r", "value": 3.0, "unit": "×", "goal": 2.5, "relation": "at most", "met": False,
     }  # fmt: skip
     assert ratio("r", slow, fast, least=2.5).met
+    assert (ratio("r", slow, fast).p50, ratio("r", slow, fast).goals_as_dicts()) == (3.0, [])
 
 
 def test_what_has_nothing_to_be_compared_with_is_absent_and_fails_nothing():

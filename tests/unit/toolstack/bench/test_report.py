@@ -27,7 +27,7 @@ def told():
         value("missed", "×", 3.0, Goal("p50", 2.0)),
     ]
     recovery = [Figure("wait", "ms", [1.0, 2.0], (Goal("p50", 30.0),))]
-    command = {"bench": "all", "seed": 4, "duration_s": None, "cpus": [0, 1]}
+    command = {"bench": "all", "seed": 4, "duration_s": None, "cpus": [0, 1], "kills": 200}
     outcomes = [Outcome("ipc", ipc), Outcome("recovery", recovery, Verdict(operations=12))]
     return as_object({"cpu": "X"}, command, outcomes)
 
@@ -35,7 +35,7 @@ def told():
 def test_the_page_has_every_row_goal_and_plot(tmp_path):
     report.write(tmp_path, told())
     page = (tmp_path / "performance.md").read_text()
-    assert "`hvd bench all --seed 4 --cpus 0,1 --report docs`" in page
+    assert "`hvd bench all --seed 4 --kills 200 --cpus 0,1 --report docs`" in page
     assert "2 of 3 were met." in page
     assert "| ipc | missed | 3 | ≤ 2 | × | **missed** |" in page
     assert "absent: it is not here \\| really" in page

@@ -67,3 +67,9 @@ def test_pinning_ends_with_its_block():
     with pinned(min(before)):
         assert os.sched_getaffinity(0) == {min(before)}
     assert os.sched_getaffinity(0) == before
+
+
+def test_kills_are_as_many_as_fit_unless_they_were_chosen():
+    made = Run(1, 10.0, (0, 1), lambda text: None)
+    assert (made.kills_of(0.4, 0.1), made.kills_of(0.4, 100.0)) == (40, 3)
+    assert Run(1, 10.0, (0, 1), lambda text: None, 7).kills_of(0.4, 0.1) == 7
