@@ -62,7 +62,7 @@ class Grants:
 
     def share(self, peer: DomId, pages: int, *, readonly: bool = False) -> SharedPages:
         """Zeroed pages shared with `peer`; read-only ones are sealed: nobody but this mapping ever writes them."""
-        self._give_back_what_is_free()
+        self.give_back_what_is_free()
         extent_id, (descriptor,) = self._call(m.GnttabAllocate(peer, pages, readonly))
         try:
             extent = Extent.map(descriptor, pages, writable=True)
@@ -79,9 +79,15 @@ class Grants:
     def give_back(self, shared: SharedPages) -> None:
         """Unshare pages now, or later if the peer has them mapped yet or a view of them is in use."""
         self._leaving.append(shared)
-        self._give_back_what_is_free()
+        self.give_back_what_is_free()
 
-    def _give_back_what_is_free(self) -> None:
+    @property
+    def leaving(self) -> bool:
+        """Whether pages wait to be given back."""
+        return bool(self._leaving)
+
+    def give_back_what_is_free(self) -> None:
+        """Those of the pages that wait that nobody uses any more."""
         for shared in list(self._leaving):
             try:
                 shared.extent.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -27,6 +28,8 @@ from hvd.transport.shared_info import SharedInfo
 from hvd.transport.upcalls import UpcallReceiver
 
 SHUTDOWN_POWEROFF, SHUTDOWN_CRASH = 0, 3
+LEAVING_NS = 100_000_000
+"""Between two tries to give back pages that a peer has mapped."""
 
 
 class WaitTimeout(HvdError):
@@ -70,6 +73,8 @@ class Runtime:
         self.stands_by = False
         """Whether another process is the domain."""
         self._lacking: dict[str, str] = {}
+        self._give_back_ns = 0
+        """When it is tried next, on the monotonic clock."""
         self._raised: set[Port] = set()
         """Taken by `poll`; their handlers have not run."""
         self.bind(self._upcall_port, open_endpoint(upcall_page, 0, upcall_rx, -1), self._on_upcall)
@@ -125,9 +130,20 @@ class Runtime:
         if polled:
             self._raised.clear()
             timeout_ns = 0
-        ready = polled + self.waiter.wait(timeout_ns)
+        ready = polled + self._sleep(timeout_ns)
         self.deliver(ready)
         return bool(ready)
+
+    def _sleep(self, timeout_ns: int) -> tuple[int, ...]:
+        """What is ready; what a peer had mapped yet when it was to be given back is given back meanwhile."""
+        ready: tuple[int, ...] = ()
+        while self.grants.leaving and not ready and (timeout_ns < 0 or timeout_ns > LEAVING_NS):
+            ready = self.waiter.wait(LEAVING_NS)
+            timeout_ns -= LEAVING_NS if timeout_ns > 0 else 0
+            if time.monotonic_ns() >= self._give_back_ns:
+                self._give_back_ns = time.monotonic_ns() + LEAVING_NS
+                self.grants.give_back_what_is_free()
+        return ready or self.waiter.wait(timeout_ns)
 
     def deliver(self, ready: tuple[int, ...]) -> None:
         """Run the handlers of what the waiter found ready: for a driver that asks the waiter itself."""

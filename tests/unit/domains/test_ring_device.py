@@ -37,8 +37,9 @@ class Domain:
 
     deliver: Any = Runtime.deliver
     wait: Any = Runtime.wait
+    _sleep: Any = Runtime._sleep
     wait_until: Any = Runtime.wait_until
-    stands_by = False
+    stands_by = leaving = False
 
     def __init__(self, wire):
         self.name = "test"

@@ -24,6 +24,8 @@ DRIVER = DomId(1)
 class Pages:
     """The grants of all: an extent by the first of its refs."""
 
+    leaving = False
+
     def __init__(self):
         self.extents = {}
         self.next_ref = 100
@@ -71,6 +73,7 @@ class Domain:
     """What a device needs of its domain."""
 
     wait: Any = Runtime.wait
+    _sleep: Any = Runtime._sleep
     wait_until: Any = Runtime.wait_until
     deliver: Any = Runtime.deliver
     watch_fd: Any = Runtime.watch_fd
