@@ -87,7 +87,9 @@ class XenbusFrontend:
 
     def _leaves(self, keys: Keys) -> bool:
         """Whether the device is taken away, and this was a step of that."""
-        if "frontend" not in keys and not read_keys(self._runtime, self.path):
+        if "frontend" not in keys and "backend" not in (left := read_keys(self._runtime, self.path)):
+            if left:
+                self._clear_away()
             self._end()
             return True
         if keys.get("online") != "0":
@@ -104,6 +106,15 @@ class XenbusFrontend:
         self._end()
         self._store.write(f"{self.path}/state", int(XenbusState.CLOSED))
         return True
+
+    def _clear_away(self) -> None:
+        """An answer of ours, given in the moment of the removal, has made the device's directory anew."""
+
+        def body(tx: int) -> None:
+            if self._store.read(f"{self.path}/backend", tx) is None:
+                self._store.remove(self.path, tx)
+
+        self._store.transaction(body)
 
     def _end(self) -> None:
         """Nothing of the device is left but what its user asks of it, which fails."""

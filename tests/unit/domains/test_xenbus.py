@@ -31,6 +31,19 @@ class Store:
         directory, _, name = path.rpartition("/")
         self.write_all(directory, {name: str(value)})
 
+    def read(self, path, tx=0):
+        directory, _, name = path.rpartition("/")
+        return self.directories.get(directory, {}).get(name)
+
+    def remove(self, path, tx=0):
+        self.directories.pop(path, None)
+
+    def transaction(self, body):
+        body(1)
+
+    def unwatch(self, token):
+        self.tell = lambda: None
+
     def watch(self, path, handler):
         self.tell = lambda: handler(path)
         return "1"
@@ -146,6 +159,18 @@ def test_a_backend_that_dies_before_it_attached_is_gone_too(driven):
     del store.directories[BACK]["state"]
     store.tell()
     assert device.calls == ["published", "backend_gone"]
+
+
+def test_a_device_that_was_removed_in_the_moment_of_an_answer_is_gone_and_the_answer_too(driven):
+    """The toolstack asks whether it may go, and takes it by force: "in use" is written where it was by then."""
+    store = Store({BACK: dict(OFFERED)})
+    end, device, own = frontend(store, driven)
+    store.tell()
+    del store.directories[BACK]
+    store.directories[own] = {"hvd-busy": "it is held"}
+    store.tell()
+    assert (end.gone, own in store.directories) == (True, False)
+    assert device.calls == ["published", "close"]
 
 
 @pytest.mark.parametrize("name", ["", "x", "5.2", "5.1.1", "-5", "٥", "1" * 20])
