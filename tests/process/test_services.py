@@ -119,7 +119,9 @@ def test_a_paused_one_stays_active_and_goes_on_when_it_is_unpaused(gate: Gate) -
     active = gate.active()
     active.pause()
     count = gate.read(f"{HOME}/data/count")
-    gate.standby().kill()
+    standby = gate.standby()
+    standby.kill()
+    standby.wait_ready()
     assert (gate.standby().name, gate.active().name, gate.epoch) == ("two", "one", 1)
     assert gate.read(f"{HOME}/data/count") == count
     active.unpause()
