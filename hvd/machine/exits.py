@@ -21,8 +21,8 @@ FLAGS, EXIT_CODE = 6, -1
 """Fields of /proc/PID/stat, counted behind the name (proc(5))."""
 THREADS_MAX = 2
 """Of a process that are watched; the pidfd of all tells what these do not."""
-PATIENCE_S = 0.0002
-"""For the threads that are not past their program yet, once the first of them is."""
+PATIENCE_S, BETWEEN_S = 0.004, 0.0001
+"""For the threads that are not past their program yet, once the first of them is: one is in the middle of a system call."""
 READ_BYTES = 4096
 STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 
@@ -95,6 +95,7 @@ def _all_are_exiting(pid: int) -> bool:
     while not all(_is_exiting(pid, tid) for tid in _threads(pid)):
         if time.monotonic() > until:
             return False
+        time.sleep(BETWEEN_S)
     return True
 
 
