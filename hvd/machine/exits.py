@@ -22,7 +22,7 @@ FLAGS, EXIT_CODE = 6, -1
 THREADS_MAX = 2
 """Of a process that are watched; the pidfd of all tells what these do not."""
 PATIENCE_S, BETWEEN_S = 0.004, 0.0001
-"""For the threads that are not past their program yet, once the first of them is: one is in the middle of a system call."""
+"""For the threads that are not past their program yet, once the first is: one may be in the middle of a system call."""
 READ_BYTES = 4096
 STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 
