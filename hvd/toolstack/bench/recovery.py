@@ -27,6 +27,8 @@ DISK, WRITER = "bench-disk", "bench-writer"
 DEADLINE_S = 60.0
 PAUSE_S = 0.05
 """Between a driver domain that is whole again and its next death, on average."""
+PROGRESS_S = 0.1
+"""For the successor's first answers, before it is looked whether there are any."""
 OPERATIONS_BETWEEN = 100
 STANDS_BY = "stands by"
 COLD, WARM = "", " with a spare"
@@ -138,15 +140,20 @@ class Load:
             time.sleep(0.002)
 
     def _wait_for_progress(self, killed_ns: int) -> None:
-        """Until the writer has been given so many answers since the kill: its disk works again."""
+        """Until the writer has been given so many answers since the kill: its disk works again.
+
+        It is stopped while we look, or we would never have seen all that it writes meanwhile.
+        """
         until = time.monotonic() + DEADLINE_S
         times = self.checker.times_ns
         while len(times) - bisect_right(times, killed_ns) < OPERATIONS_BETWEEN:
             if time.monotonic() > until:
                 why = f"(it is {self._writer.state}: {self._writer.last_death})"
                 raise HvdError(f"the writer has completed nothing for {DEADLINE_S:g} s {why}")
-            time.sleep(0.002)
+            time.sleep(PROGRESS_S)
+            self._writer.pause()
             self.checker.follow()
+            self._writer.unpause()
 
 
 def completed(deaths: list[Death], times_ns: list[int]) -> list[Death]:
