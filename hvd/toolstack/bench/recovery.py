@@ -107,7 +107,9 @@ class Load:
                 self._wait_for_progress(death.killed)
                 deaths.append(death)
                 if number % 10 == 0:
+                    self._writer.pause()
                     self.checker.check()
+                    self._writer.unpause()
         return completed(deaths, self.checker.times_ns)
 
     def kill_once(self, events: EventStream) -> Death:
