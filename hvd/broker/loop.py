@@ -6,7 +6,6 @@ import errno
 import os
 import resource
 import time
-import zlib
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
@@ -25,7 +24,7 @@ from hvd.broker.message_faults import MessageFault, Request
 from hvd.broker.networks import Networks
 from hvd.broker.poller import Poller
 from hvd.broker.recovery import Recovery
-from hvd.broker.sessions import Reply, Sessions, domain_session, store_session, toolstack_session
+from hvd.broker.sessions import Reply, Sessions, domain_session, toolstack_session
 from hvd.broker.state import (
     AUDITED,
     CALL,
@@ -35,16 +34,15 @@ from hvd.broker.state import (
     HUNG,
     SPARE_REPORTS,
     STARTED,
-    STORE_CALL,
     STORE_CLOSED,
     STORE_SETTLE,
     TICK,
     TRACE_OVER,
     State,
 )
+from hvd.broker.store_requests import StoreRequests
 from hvd.broker.world import World
 from hvd.broker.xenstored.connection import Connection
-from hvd.broker.xenstored.requests import answer, is_command
 from hvd.broker.xsm import Xsm
 from hvd.transport.codec import BadMessage, decode, is_post, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
@@ -98,6 +96,7 @@ class Broker:
             self._world.settle()
         else:
             self._state, self._recovery = self._recover(inheritance)
+        self._store_requests = StoreRequests(self._state, self._ledger, self._world)
         self._poller.watch(self._link.fileno(), self._read_link)
         self._link.setblocking(True)
 
@@ -254,7 +253,7 @@ class Broker:
                 self._command([ZYGOTE_DIED, time.monotonic_ns(), how])
             case [verb, int() as domid, int() as incarnation, str() as how, str() as core] if verb == DIED:
                 if self._state.hypervisor.is_expected(DomId(domid), Incarnation(incarnation)):
-                    self._hear_first(DomId(domid))
+                    self._world.upcalls.hear_first(self._state.hypervisor.domains.get(DomId(domid)))
                 self._command([DIED, time.monotonic_ns(), domid, incarnation, how, core])
 
     def _on_fault(self, domain: Domain, notice: FaultNotice | None) -> None:
@@ -276,39 +275,7 @@ class Broker:
             self._world.publisher.log("posted hypercall refused", domid=domain.domid, reason=str(reply.value))
 
     def _on_store_request(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
-        """A request by socket or ring; None when its domain does not live any more."""
-        hypervisor, domid = self._state.hypervisor, connection.domid
-        if hypervisor.store_log:
-            text = f"store request {message.type} {message.tx_id} {message.payload[:80]!r}"
-            self._world.publisher.log(text, domid=domid)
-        if connection.number < 0:
-            return self._carry_out_store(connection, message)
-        domain = hypervisor.domains.get(domid)
-        if domain is None or domain.life not in ACTING or not hypervisor.store.is_introduced(domid):
-            return None
-        self._hear_first(domid)
-        number = zlib.crc32(message.payload, message.type)  # the same request has the same one, by any connection
-        self._ledger.open_intent(store_session(domid, domain.incarnation), number)
-        reply = self._carry_out_store(connection, message)
-        self._ledger.close_intent()
-        return reply
-
-    def _carry_out_store(self, connection: Connection, message: Message) -> tuple[int, bytes]:
-        if not is_command(message):
-            return answer(self._state.hypervisor, connection.domid, connection.number, message)
-        connection.left_traces = True
-        domid, number, now = connection.domid, connection.number, time.monotonic_ns()
-        reply = self._state.store_call(domid, number, message, now)
-        kind, _, tx, payload = message
-        self._ledger.record(self._state, [STORE_CALL, now, domid, number, kind, tx, payload], now)
-        self._world.settle()
-        return reply
-
-    def _hear_first(self, domid: DomId) -> None:
-        """What a domain that is not ready has posted comes before what it calls, and before its death."""
-        domain = self._state.hypervisor.domains.get(domid)
-        if domain is not None and not domain.ready and domain.life in ACTING:
-            self._world.upcalls.hear(domain)
+        return self._store_requests.serve(connection, message)
 
     def _disown(self, domid: int, incarnation: int) -> None:
         """A process that no table knows goes, and what the machine says of it until it has heard us is not for us."""
@@ -331,7 +298,7 @@ class Broker:
                 return
             if domid is not None:
                 self._world.cpus.worked_for(domid)
-                self._hear_first(domid)
+                self._world.upcalls.hear_first(self._state.hypervisor.domains.get(domid))
             fault = None if domid is None else self._world.faults.of_messages.get(domid)
             if domid is None or fault is None:
                 self._answer_to(server, domid, *received)

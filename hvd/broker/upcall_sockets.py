@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from hvd.broker import core_dumps
-from hvd.broker.domain import Domain
+from hvd.broker.domain import ACTING, Domain
 from hvd.broker.held import UPCALL, HeldDescriptors, domain_key
 from hvd.broker.poller import Poller
 from hvd.broker.upcalls import UpcallQueue
@@ -136,6 +136,11 @@ class UpcallSockets:
         self._poller.unwatch_readable(self._socket(domain.domid))
         if untrusted and core_dumps.reports_faults(domain.config):
             self._read_notice(domain, untrusted)
+
+    def hear_first(self, domain: Domain | None) -> None:
+        """What a domain that is not ready has posted comes before what it calls, and before its death."""
+        if domain is not None and not domain.ready and domain.life in ACTING:
+            self.hear(domain)
 
     def _read_notice(self, domain: Domain, untrusted: bytes) -> None:
         try:

@@ -39,6 +39,7 @@ def broker(monkeypatch):
         cpus=SimpleNamespace(worked_for=made.worked_for.append),
         heart=SimpleNamespace(look=lambda now_ns: [], next_ns=lambda: None),
         faults=SimpleNamespace(of_messages={}),
+        upcalls=SimpleNamespace(hear_first=lambda domain: None),
     )
     store = SimpleNamespace(has_unsettled=False, is_settling=lambda domid: domid == FLOOD)
     made._state = SimpleNamespace(hypervisor=SimpleNamespace(domains={}, store=store))

@@ -1,0 +1,51 @@
+"""A request by XenStore's wire protocol, from any door: carried out if its domain lives, a command journaled."""
+
+from __future__ import annotations
+
+import time
+import zlib
+
+from hvd.broker.domain import ACTING
+from hvd.broker.ledger import Ledger
+from hvd.broker.sessions import store_session
+from hvd.broker.state import STORE_CALL, State
+from hvd.broker.world import World
+from hvd.broker.xenstored.connection import Connection
+from hvd.broker.xenstored.requests import answer, is_command
+from hvd.transport.xs_wire import Message
+
+
+class StoreRequests:
+    """Of all connections of one broker."""
+
+    def __init__(self, state: State, ledger: Ledger, world: World) -> None:
+        self._state, self._ledger, self._world = state, ledger, world
+
+    def serve(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
+        """Its reply's type and payload; None when its domain does not live any more."""
+        hypervisor, domid = self._state.hypervisor, connection.domid
+        if hypervisor.store_log:
+            text = f"store request {message.type} {message.tx_id} {message.payload[:80]!r}"
+            self._world.publisher.log(text, domid=domid)
+        if connection.number < 0:
+            return self._carry_out(connection, message)
+        domain = hypervisor.domains.get(domid)
+        if domain is None or domain.life not in ACTING or not hypervisor.store.is_introduced(domid):
+            return None
+        self._world.upcalls.hear_first(domain)
+        number = zlib.crc32(message.payload, message.type)  # the same request has the same one, by any connection
+        self._ledger.open_intent(store_session(domid, domain.incarnation), number)
+        reply = self._carry_out(connection, message)
+        self._ledger.close_intent()
+        return reply
+
+    def _carry_out(self, connection: Connection, message: Message) -> tuple[int, bytes]:
+        if not is_command(message):
+            return answer(self._state.hypervisor, connection.domid, connection.number, message)
+        connection.left_traces = True
+        domid, number, now = connection.domid, connection.number, time.monotonic_ns()
+        reply = self._state.store_call(domid, number, message, now)
+        kind, _, tx, payload = message
+        self._ledger.record(self._state, [STORE_CALL, now, domid, number, kind, tx, payload], now)
+        self._world.settle()
+        return reply
