@@ -13,7 +13,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from hvd.machine.broker_line import OUTBOX_MAX, BrokerLine
@@ -23,32 +22,27 @@ from hvd.machine.ends import DEATHS_MAX, Ends, Vitality
 from hvd.machine.exits import Exits, how_it_ended
 from hvd.machine.halts import Halts
 from hvd.machine.held import Held
+from hvd.machine.orders import ORDERS, DomainOrders
 from hvd.machine.processes import fork_process
 from hvd.machine.spawns import PATIENCE_S, Spawn, Spawns
 from hvd.machine.strikes import Strikes
 from hvd.machine.watch import Watches
-from hvd.transport.cgroups import DomainGroups, MachineGroups, bound_memory
+from hvd.transport.cgroups import DomainGroups, MachineGroups
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
 from hvd.transport.errors import PeerFault
 from hvd.transport.machine_link import (
-    BOUND,
     DIED,
     DISOWN,
     DISOWNED,
     DROP,
-    DUMP,
-    DUMP_LIVE,
     DUMPED,
     HOLD,
     LOST,
-    READY,
-    SIGNAL,
     SPAWN,
     SPAWNED,
     STARTED,
     STOP,
     STRIKE,
-    UNBOUND,
     UP,
     ZYGOTE_DIED,
     Inheritance,
@@ -56,8 +50,6 @@ from hvd.transport.machine_link import (
 from hvd.transport.pulse import Pulse
 
 POWER_OFF_DEADLINE_S = 10.0
-OF_DOMAINS = frozenset({SIGNAL, READY, DUMP, DUMP_LIVE, BOUND})
-"""What a broker says of one process that lives; of another it says it in vain."""
 REMAINS = "remains"
 """The role of a process whose end is known and told, until it is reaped."""
 
@@ -96,6 +88,7 @@ class Machine:
         self._exits = Exits(self._epoll)
         self._dumps = Dumps(run_dir, self._children.add, self._report_live_core)
         self._halts = Halts(self._children.add)
+        self._orders = DomainOrders(self._exits, self._dumps, self._halts, self._tell_broker)
         self._watches = Watches(self._children)
         self._strikes = Strikes()
         self._brokers = 0
@@ -238,10 +231,10 @@ class Machine:
             case [verb, int() as domid, int() as incarnation] if verb == DISOWN:
                 self._disown(domid, incarnation)
                 self._tell_broker([DISOWNED, domid, incarnation])
-            case [verb, int() as domid, int() as incarnation, *rest] if verb in OF_DOMAINS:
+            case [verb, int() as domid, int() as incarnation, *rest] if verb in ORDERS:
                 child = self._children.domain(domid, incarnation)
                 if child is not None:
-                    self._from_broker_of(child, [verb, *rest])
+                    self._orders.carry_out(child, [verb, *rest], self._groups)
             case [verb, str() as role, int() as number, int() as for_ms] if verb == STRIKE:
                 for struck in self._children.of(role):
                     self._strikes.strike(struck, number, for_ms / 1000, time.monotonic())
@@ -252,19 +245,6 @@ class Machine:
                 self._report("up")
             case [verb, bool() as reboot] if verb == STOP:
                 self._stop = reboot
-
-    def _from_broker_of(self, child: Child, message: list[Any]) -> None:
-        match message:
-            case [verb, int() as number] if verb == SIGNAL:
-                self._signal(child, number)
-            case [verb] if verb == READY:
-                self._exits.follow(child)
-            case [verb, str() as name, list() as fault] if verb == DUMP:
-                self._dumps.order(child, name, fault)
-            case [verb, str() as path] if verb == DUMP_LIVE:
-                self._dumps.order_live(child, Path(path))
-            case [verb, int() as kib] if verb == BOUND and (why := bound_memory(self._groups, child.pid, kib)):
-                self._tell_broker([UNBOUND, child.domid, child.incarnation, why])
 
     def _from_zygote(self, message: list[Any]) -> None:
         match message:
@@ -292,15 +272,7 @@ class Machine:
             self._spawns.disown(domid, incarnation)
         else:
             child.role = "stray"
-            self._signal(child, signal.SIGKILL)
-
-    def _signal(self, child: Child, number: int) -> None:
-        """A domain that is killed while a core of it is written does not wait for that."""
-        if number == signal.SIGKILL:
-            self._dumps.abandon(child, "it was killed while its core was written")
-        child.signal(number)
-        if number in (signal.SIGSTOP, signal.SIGCONT):
-            self._halts.spread(child, number)
+            self._orders.signal(child, signal.SIGKILL)
 
     def _report_end(self, domid: int, incarnation: int, how: str, core: str) -> None:
         self._ends.note(domid, incarnation, how, core)
