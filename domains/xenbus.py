@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 INCARNATION, FOR_INCARNATION, SESSION = "hvd-incarnation", "hvd-backend-incarnation", "hvd-session"
 CLOSED_FOR, BUSY = "hvd-closed-for", "hvd-busy"
+OF_A_BREACH = (INCARNATION, "error")
+"""What a frontend says of a device that was closed, until it is connected again."""
 BAD_KEYS = (HvdError, OSError, ValueError, KeyError, OverflowError)
 """What making sense of a peer's keys may end in: refused calls, no memory, no numbers, numbers too large."""
 
@@ -58,8 +60,8 @@ class XenbusFrontend:
         self.on_change: Callable[[XenbusFrontend], None] = _ignore
         """Called when the device is connected for the first time, and when it has gone."""
         self._announced = False
-        self._broken = False
-        """Nodes of ours say that the device was closed."""
+        self._broken = not keys.keys().isdisjoint(OF_A_BREACH)
+        """Nodes of ours, or of an earlier incarnation, say that the device was closed."""
         self._token = self._store.watch(f"{self._backend_path}/state", lambda _: self._look())
 
     def _look(self) -> None:
@@ -147,7 +149,7 @@ class XenbusFrontend:
             self.on_change(self)
         if self._broken:
             self._broken = False
-            for name in (INCARNATION, "error"):
+            for name in OF_A_BREACH:
                 self._store.remove(f"{self.path}/{name}")
 
     def _publish(self, offer: str, backend_keys: Keys) -> None:
@@ -285,7 +287,7 @@ class XenbusBackend:
         self._switch(XenbusState.CONNECTED)
         if self._broken:
             self._broken = False
-            for name in (CLOSED_FOR, "error"):
+            for name in ("error", CLOSED_FOR):  # in this order: by the second whoever comes next knows of the first
                 self._store.remove(f"{self.path}/{name}")
 
     def fault(self, error: Exception) -> None:

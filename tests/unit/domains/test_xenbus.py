@@ -36,6 +36,8 @@ class Store:
         return self.directories.get(directory, {}).get(name)
 
     def remove(self, path, tx=0):
+        directory, _, name = path.rpartition("/")
+        self.directories.get(directory, {}).pop(name, None)
         self.directories.pop(path, None)
 
     def transaction(self, body):
@@ -127,11 +129,11 @@ def test_an_older_incarnations_offer_is_replaced(driven):
     assert store.written == [(BACK, {"sectors": "8", "hvd-incarnation": "5", "state": "2"})]
 
 
-def frontend(store, driven):
+def frontend(store, driven, keys=()):
     device = driven(Device())
     device.in_use = lambda: ""
     own = "device/vbd/768"
-    store.directories[own] = {"backend": BACK, "backend-id": "1"}
+    store.directories[own] = {"backend": BACK, "backend-id": "1"} | dict(keys)
     end = XenbusFrontend(runtime(store), "vbd", "768")
     end.on_change = lambda changed: None
     return end, device, own
@@ -150,6 +152,36 @@ def test_a_frontend_publishes_for_each_offer_once_and_lets_requests_wait_in_the_
     store.directories[BACK]["hvd-incarnation"] = "5.1"
     store.tell()
     assert (published_for(store, own), device.calls) == ("5.1", ["published", "backend_gone", "published"])
+
+
+@pytest.mark.parametrize("name", ["error", "hvd-incarnation"])
+def test_what_a_dead_incarnation_said_of_a_breach_is_removed_when_the_next_is_connected(driven, name):
+    store = Store({BACK: dict(OFFERED)})
+    own = "device/vbd/768"
+    _, device, _ = frontend(store, driven, {name: "of the dead"})
+    store.tell()
+    assert name in store.directories[own]
+    store.directories[BACK]["state"] = "4"
+    store.tell()
+    assert name not in store.directories[own]
+    assert device.calls == ["published", "connected"]
+
+
+def test_a_backend_that_dies_while_it_clears_away_a_breach_leaves_the_rest_to_the_next(driven):
+    driven(Device({"sectors": "8"})).attach = lambda keys: {}
+    store = Store({BACK: OFFERED | {"hvd-closed-for": "1", "error": "x"}, FRONT: {"state": "1"}})
+    end = backend(store)
+    removed: list[str] = []
+
+    def remove(path, tx=0):
+        removed.append(path.rpartition("/")[2])
+        raise EOFError("killed")
+
+    store.remove = remove
+    store.directories[FRONT] |= {"state": "3", "hvd-backend-incarnation": "5", "hvd-session": "1.1"}
+    with pytest.raises(EOFError):
+        end.look()
+    assert removed == ["error"]
 
 
 def test_a_backend_that_dies_before_it_attached_is_gone_too(driven):
