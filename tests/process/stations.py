@@ -1,4 +1,4 @@
-"""Owns the guest that tests of networks run: one station asks everybody on all of its vifs, others answer."""
+"""Owns what tests of networks run: a driver domain, a guest that asks everybody on its vifs, others that answer."""
 
 STATION = '''
 import sys
@@ -32,3 +32,12 @@ def main(guest):
             if back is not None:
                 print("answered", vif.name, "by", back[6:12].hex(":"), "up" if vif.link_up else "down", flush=True)
 '''
+SWITCH = """
+[[domain]]
+name = "net"
+kernel = "hvd:driver_domain"
+driver_domain = true
+restart_limit = 0
+restart_delay_ms = 1
+"""
+"""In whose switch the networks are; it may die as often as anybody likes."""

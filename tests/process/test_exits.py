@@ -1,17 +1,15 @@
 """Deaths told before the kernel has taken the dead apart: nothing of the dead runs by then, and nobody else dies."""
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from hvd import Cluster
 from hvd.toolstack.cluster import Domain, EventStream
 from hvd.transport.descendants import family
 from hvd.transport.messages import DomainConfig, RestartPolicy
-from hvd.transport.process import PIDFD_THREAD
+from tests.thread_pidfds import needs_thread_pidfds
+from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
 FOREVER = RestartPolicy(limit=0)
@@ -46,14 +44,6 @@ def main(guest):
 """
 
 
-def kernel_has_pidfds_of_threads() -> bool:
-    try:
-        os.close(os.pidfd_open(os.getpid(), PIDFD_THREAD))
-    except OSError:
-        return False
-    return True
-
-
 def wait_death(events: EventStream, domain: Domain) -> str:
     told = events.next_until(time.monotonic() + DEADLINE_S)
     while told is not None and (told.event, told.name) != ("died", domain.name):
@@ -80,7 +70,7 @@ def deaths_told_early(config: DomainConfig, kills: int) -> Iterator[bool]:
             yield Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.skipif(not kernel_has_pidfds_of_threads(), reason="Linux 6.9 brought the pidfd of a thread")
+@needs_thread_pidfds
 def test_a_death_is_told_while_the_memory_of_the_dead_is_still_there(tmp_path):
     """On a busy host its first thread may be the last to hear that it is dead: then it is not."""
     assert any(deaths_told_early(heavy_config(tmp_path), TRIES))
@@ -96,10 +86,7 @@ def test_a_domain_that_loses_threads_lives(tmp_path):
     with Cluster.build([DomainConfig("loses", str(kernel))]) as cluster:
         domain = cluster.domain("loses")
         domain.wait_ready()
-        until = time.monotonic() + DEADLINE_S
-        while domain.console_log().count("alone") < 10:
-            assert time.monotonic() < until, domain.info()
-            time.sleep(0.01)
+        wait_for(lambda: domain.console_log().count("alone") >= 10, lambda: f"its words: {domain.info()}")
         assert (domain.state, domain.incarnation) == ("running", 1)
 
 

@@ -11,11 +11,11 @@ from hvd.toolstack.cli import inspect, reconfigure
 from hvd.toolstack.cluster import Cluster
 from hvd.toolstack.config.problems import ConfigError
 from hvd.transport.errors import HvdError
-from tests.process.stations import STATION
+from tests.process.stations import STATION, SWITCH
 
 pytestmark = pytest.mark.timeout(120)
 
-CLUSTER = '''
+CLUSTER = SWITCH + '''
 [[network]]
 name = "cabin"
 backend = "net"
@@ -24,13 +24,6 @@ backend = "net"
 [[network]]
 name = "other"
 backend = "net"
-
-[[domain]]
-name = "net"
-kernel = "hvd:driver_domain"
-driver_domain = true
-restart_limit = 0
-restart_delay_ms = 1
 
 [[domain]]
 name = "web"

@@ -13,12 +13,12 @@ from hvd.toolstack.cluster import Cluster
 from hvd.toolstack.config.problems import ConfigError
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallError
-from tests.process.stations import STATION
+from tests.process.stations import STATION, SWITCH
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(120)
 
-CLUSTER = '''
+CLUSTER = SWITCH + '''
 [[network]]
 name = "cabin"
 backend = "net"
@@ -27,13 +27,6 @@ rules = ["deny from=web to=ivi"]
 
 [[network]]
 name = "lan"
-
-[[domain]]
-name = "net"
-kernel = "hvd:driver_domain"
-driver_domain = true
-restart_limit = 0
-restart_delay_ms = 1
 
 [[domain]]
 name = "first"

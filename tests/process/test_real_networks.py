@@ -22,22 +22,16 @@ from hvd.toolstack.cluster import Domain, DomainState
 from hvd.toolstack.cluster.errors import ClusterError, NotReached
 from hvd.toolstack.cluster.sandbox_trial import lacking_here
 from tests.nobody import passes_as_nobody_with_tap
+from tests.process.stations import SWITCH
 from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
 PYTHON, SH = "/usr/bin/python3", "/bin/sh"
-SWITCH = """
+NETWORK = SWITCH + """
 [[network]]
 name = "lan"
 backend = "net"
 {network}
-
-[[domain]]
-name = "net"
-kernel = "hvd:driver_domain"
-driver_domain = true
-restart_limit = 0
-restart_delay_ms = 1
 """
 PROGRAM = """
 [[domain]]
@@ -109,7 +103,7 @@ class Lan:
 
     def start(self, network: str = "") -> Cluster:
         file = self.directory / "lan.toml"
-        file.write_text(SWITCH.format(network=network) + "".join(self._domains))
+        file.write_text(NETWORK.format(network=network) + "".join(self._domains))
         self._clusters.append(Cluster.load(file, run_dir=self.directory / "run"))
         return self._clusters[0].__enter__()
 

@@ -19,6 +19,7 @@ from hvd import Cluster
 from hvd.toolstack.cli import reconfigure
 from hvd.toolstack.cluster import DomainState
 from tests.nobody import NOBODY, WITH_TAP, nobody
+from tests.process.stations import SWITCH
 from tests.waiting import wait_for
 
 PYTHON = "/usr/bin/python3"
@@ -30,19 +31,12 @@ CONTENT_BYTES, MARK_BYTES = 96 << 20, 16 << 20
 """More lies between two marks than sockets hold."""
 LAUNCH = Path(__file__).parents[2] / "scripts" / "launch_cluster.py"
 PATIENT = ("--retry", "50", "--retry-connrefused")
-CLUSTER = """
+CLUSTER = SWITCH + """
 [[network]]
 name = "lan"
 backend = "net"
 uplink = "hvd-tap"
 rules = ["deny from=uplink to=web proto=tcp to-port=81"{rules}]
-
-[[domain]]
-name = "net"
-kernel = "hvd:driver_domain"
-driver_domain = true
-restart_limit = 0
-restart_delay_ms = 1
 
 [[domain]]
 name = "web"

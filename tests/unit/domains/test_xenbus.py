@@ -177,7 +177,7 @@ def test_a_backend_that_dies_while_it_clears_away_a_breach_leaves_the_rest_to_th
         removed.append(path.rpartition("/")[2])
         raise EOFError("killed")
 
-    store.remove = remove
+    store.remove = remove  # type: ignore[method-assign]
     store.directories[FRONT] |= {"state": "3", "hvd-backend-incarnation": "5", "hvd-session": "1.1"}
     with pytest.raises(EOFError):
         end.look()

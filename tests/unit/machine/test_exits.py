@@ -13,7 +13,7 @@ import pytest
 from hvd.machine import exits
 from hvd.machine.children import Child
 from hvd.machine.exits import THREADS_MAX, Exits, how_it_ended
-from hvd.transport.process import PIDFD_THREAD
+from tests.thread_pidfds import needs_thread_pidfds
 from tests.waiting import wait_for
 
 THREADED = """
@@ -26,17 +26,6 @@ print("there", flush=True)
 {then}
 """
 SLEEPS = "time.sleep(1000)"
-
-
-def kernel_has_pidfds_of_threads():
-    try:
-        os.close(os.pidfd_open(os.getpid(), PIDFD_THREAD))
-    except OSError:
-        return False
-    return True
-
-
-needs_them = pytest.mark.skipif(not kernel_has_pidfds_of_threads(), reason="Linux 6.9 brought the pidfd of a thread")
 
 
 @contextlib.contextmanager
@@ -117,7 +106,7 @@ def test_a_child_that_runs_on_keeps_its_parent_from_having_ended(monkeypatch):
             os.kill(pid, signal.SIGKILL)
 
 
-@needs_them
+@needs_thread_pidfds
 def test_a_thread_that_ends_alone_is_seen_once_and_its_process_lives():
     epoll = select.epoll()
     watched = Exits(epoll)
@@ -132,7 +121,7 @@ def test_a_thread_that_ends_alone_is_seen_once_and_its_process_lives():
         watched.forget(made)
 
 
-@needs_them
+@needs_thread_pidfds
 def test_so_many_threads_are_watched_once_and_forgotten_with_their_process():
     epoll = select.epoll()
     watched = Exits(epoll)
