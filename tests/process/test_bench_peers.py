@@ -44,6 +44,15 @@ except Exception as error:
     print(type(error).__name__)
 field.close()
 """
+SEGMENTS = """
+import sys
+from hvd.toolstack.bench.peers import peer as peers, table
+name, *ends = sys.argv[1:]
+field = table.Field(*map(int, ends))
+field.add(name, peers.How.WOKEN, table.PYTHON[name])
+print([line.rpartition("/dev/shm/psm_")[2].split()[1:] for line in open("/proc/self/maps") if "/dev/shm/psm_" in line])
+field.close()
+"""
 
 
 def run(script, *words) -> str:
@@ -61,6 +70,10 @@ def test_a_peer_makes_round_trips_in_several_turns(name, how):
 
 def test_what_hypercalls_go_over_is_a_peer_too():
     assert run(TURNS, DEALER_ROUTER, How.WOKEN) == "done"
+
+
+def test_a_segment_of_shared_memory_has_no_name_that_could_outlive_both_ends():
+    assert run(SEGMENTS, "shared_memory + semaphore") == "[['(deleted)']]"
 
 
 @pytest.mark.parametrize("name", ["Unix socket", "pyzmq ipc"])

@@ -14,6 +14,12 @@ SIZE = len(MESSAGE)
 class SharedMemorySemaphore(PythonPeer):
     """Each end copies 64 bytes in and out."""
 
+    def __init__(self, how: How, here: int, there: int) -> None:
+        try:
+            super().__init__(how, here, there)
+        finally:
+            self._memory.unlink()  # both ends have it: whoever is killed from here on leaves nothing
+
     def open(self, how: How) -> tuple[Any, Any]:
         self._memory = SharedMemory(create=True, size=4096)
         ends = (self._memory.name, SPAWN.Semaphore(0), SPAWN.Semaphore(0))
@@ -51,7 +57,6 @@ class SharedMemorySemaphore(PythonPeer):
         del self._call
         self._slot.release()
         self._memory.close()
-        self._memory.unlink()
 
 
 def _slot(memory: SharedMemory) -> memoryview:
