@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from hvd.machine.exits import PF_EXITING
 from hvd.toolstack.cluster import Cluster, Domain, DomainState, NoSuchDomain
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallError
@@ -50,6 +51,7 @@ def main(guest):
 
     def ask(path):
         if not store.read('data/ask'):
+            store.write('data/got', 'nothing yet')  # the first time, when the watch is set
             return
         value, descriptors = call(m.EvtchnAllocUnbound(DOMID_SELF, 0))
         store.write('data/got', f"{store.read('data/ask').decode()} {value['port']} {len(descriptors)}")
@@ -141,13 +143,14 @@ def die_everywhere(
 
 
 def running(cluster: Cluster, name: str) -> list[int]:
-    """Processes of a domain, by what ps shows."""
+    """Processes of a domain, by what ps shows; not those that will not run again, and are being taken apart."""
     machine, found = cluster.info()["machine_pid"], []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
             if entry.name.isdigit() and (entry / "comm").read_text().strip() == f"hvd:{name}":
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                found += [int(entry.name)] if parent == machine else []
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                parent, exiting = int(fields[1]), int(fields[6]) & PF_EXITING
+                found += [int(entry.name)] if parent == machine and not exiting else []
     return found
 
 
@@ -225,6 +228,7 @@ def test_wherever_it_dies_in_handing_out_descriptors_the_domain_gets_one_port_an
     cluster: Cluster, fate: Fate, tmp_path: Path
 ) -> None:
     guest = boot(cluster, tmp_path / "asking.py", ASKING)
+    wait_for(lambda: node(cluster, guest, "got") == "nothing yet", "the watch to be set")
     asked = 0
 
     def ask(line: int) -> None:

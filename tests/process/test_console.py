@@ -331,8 +331,8 @@ def test_what_a_killed_guest_left_in_its_ring_comes_before_its_successors_words(
 
 def test_a_guest_that_dies_while_domain_0_hangs_still_leaves_its_traceback(boot, guest):
     cluster = boot(guest("failing", """
-        print("before")
         try:
+            print("before")
             guest.run_forever()
         except GuestShutdown:
             print("x" * 5000)

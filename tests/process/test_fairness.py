@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import subprocess
@@ -112,7 +113,10 @@ def _wait_for_broker_on(cluster, cpus):
 
 
 def _keeps_to(pid, cpus):
-    kept = [os.sched_getaffinity(int(task.name)) == set(cpus) for task in Path(f"/proc/{pid}/task").iterdir()]
+    kept = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            kept.append(os.sched_getaffinity(int(task.name)) == set(cpus))
     return sum(kept) >= len(kept) - 1
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from hvd.toolstack.attacks.arena import Arena, harm, harmless
 from hvd.toolstack.attacks.attack import Attack, Seen
 from hvd.toolstack.attacks.layers import IS_ROOT, Act, attacks_on
@@ -26,7 +28,8 @@ PROCESSES = 600
 NUMBERS = itertools.count()
 """Of attackers: a log is found by its domain's name, and outlives it."""
 ENOUGH = 20
-"""Looks at a paused domain that agree, or one of them does not."""
+"""Looks at a paused domain in all of which it stands still, or it does not."""
+STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
 
 
 def _program(arena: Arena, function: str, *args: object, off: tuple[str, ...] = (), **fields: Any) -> Domain:
@@ -43,7 +46,9 @@ def _program(arena: Arena, function: str, *args: object, off: tuple[str, ...] = 
 
 
 def _told(domain: Domain) -> str:
-    return domain.console_log().partition(OUTCOME)[2].rstrip("\n")
+    """Empty until all of the line is there: it may be a long one."""
+    told = domain.console_log().partition(OUTCOME)[2]
+    return told.rstrip("\n") if told.endswith("\n") else ""
 
 
 def _outcome(domain: Domain) -> str:
@@ -93,21 +98,28 @@ def _escape(pause: Callable[[Domain], None]) -> Callable[[Arena], Seen]:
         domain = _program(arena, "run_away")
         pid = domain.pid
         pause(domain)
-        seen: list[list[int]] = []
-        arena.until(lambda: _agree(seen, family(pid)), "what it has to stand still or not")
-        return harmless("all its processes stand still") if seen[-1] == seen[0] else harm("it runs away all the same")
+        looks: list[bool] = []
+        arena.until(lambda: _agree(looks, _all_stopped(family(pid))), "what it has to stand still or not")
+        return harmless("all its processes are stopped") if looks[-1] else harm("it runs away all the same")
 
     return act
 
 
-def _agree(seen: list[list[int]], now: list[int]) -> bool:
-    """Whether so many looks in a row were alike; or so many were made in vain."""
-    seen.append(now)
-    alike = [each for each in seen[-ENOUGH:] if each == now]
-    if len(alike) == ENOUGH:
-        seen[:] = alike
-        return True
-    return len(seen) > 4 * ENOUGH
+def _all_stopped(pids: list[int]) -> bool:
+    """By what the kernel says: one that waits for a CPU is not, however long it waits."""
+    states = []
+    for pid in pids:
+        try:
+            states.append(psutil.Process(pid).status())
+        except psutil.NoSuchProcess:
+            return False
+    return all(state in STOPPED for state in states)
+
+
+def _agree(looks: list[bool], now: bool) -> bool:
+    """Whether it was so in so many looks in a row; or it was not, in many more."""
+    looks.append(now)
+    return all(looks[-ENOUGH:]) and len(looks) >= ENOUGH or len(looks) > 4 * ENOUGH
 
 
 WHOSE = ("uid",) if IS_ROOT else ("user",)
