@@ -119,7 +119,7 @@ def _all_stopped(pids: list[int]) -> bool:
 def _agree(looks: list[bool], now: bool) -> bool:
     """Whether it was so in so many looks in a row; or it was not, in many more."""
     looks.append(now)
-    return all(looks[-ENOUGH:]) and len(looks) >= ENOUGH or len(looks) > 4 * ENOUGH
+    return (all(looks[-ENOUGH:]) and len(looks) >= ENOUGH) or len(looks) > 4 * ENOUGH
 
 
 WHOSE = ("uid",) if IS_ROOT else ("user",)
