@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
+from hvd.domains.device import Keys
 from hvd.domains.runtime import Runtime
 from hvd.domains.xenbus import Found, XenbusBackend
 from hvd.transport.errors import HvdError
+from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId
 from hvd.transport.xenbus_state import XenbusState, parse_state
 
@@ -30,6 +33,10 @@ class DriverDomain:
         self._store = runtime.store
         self._log = log
         self._backends: dict[Key, XenbusBackend | None] = {}
+        self._changed: dict[Key, None] = {}
+        """Of whose frontends something was heard."""
+        self._unsaid: list[tuple[str, Keys]] | None = None
+        """What backends want written, while several have their turn."""
         self._take_up(runtime.served)
         self._store.watch("backend", self._on_change)  # fires at once: the first scan
 
@@ -95,17 +102,27 @@ class DriverDomain:
         """Make the backends of devices that are new, as far as there are such devices."""
         new = list(keys)
         for start in range(0, len(new), AT_ONCE):
-            some = new[start : start + AT_ONCE]
-            fronts = [f"/local/domain/{domid}/device/{kind}/{devid}" for kind, domid, devid in some]
-            watched = [(f"{front}/state", partial(self._look, key)) for front, key in zip(fronts, some, strict=True)]
-            backs = ["/".join(("backend", *key)) for key in some]
-            tokens, read = self._store.follow(watched, [*backs, *fronts])
+            self._take_up_some(new[start : start + AT_ONCE])
+
+    def _take_up_some(self, some: list[Key]) -> None:
+        """All are offered before the first is attached, which is at once where its frontend waits for it."""
+        fronts = [f"/local/domain/{domid}/device/{kind}/{devid}" for kind, domid, devid in some]
+        watched = [(f"{front}/state", partial(self._hear, key)) for front, key in zip(fronts, some, strict=True)]
+        backs = ["/".join(("backend", *key)) for key in some]
+        tokens, read = self._store.follow(watched, [*backs, *fronts])
+        front_keys = dict(zip(some, read[len(some) :], strict=True))
+        with self._saying_together():
             for number, (key, token) in enumerate(zip(some, tokens, strict=True)):
                 if isinstance(token, HvdError):
                     self._log(f"device {'/'.join(key)}: {token}")
                     self._backends[key] = None
                 else:
-                    self._add(key, Found(key[2], read[number], fronts[number], read[len(some) + number], token))
+                    self._add(key, Found(key[2], read[number], fronts[number], token))
+        self._follow({key: keys for key, keys in front_keys.items() if self._is_offered(key)})
+
+    def _is_offered(self, key: Key) -> bool:
+        backend = self._backends.get(key)
+        return backend is not None and backend.state is XenbusState.INIT_WAIT
 
     def _add(self, key: Key, found: Found) -> None:
         """A device of which there is no `frontend` yet, or any more, is none."""
@@ -116,15 +133,55 @@ class DriverDomain:
             return
         self._store.unwatch(found.token)
 
-    def _look(self, key: Key, _: str) -> None:
-        backend = self._backends.get(key)
-        if backend is not None:
-            backend.look()
+    def _hear(self, key: Key, _: str) -> None:
+        """Several frontends change at a time when their driver domain has come back: they are read together."""
+        self._changed[key] = None
+        self._store.afterwards(self._look)
+
+    def _look(self) -> None:
+        changed, self._changed = self._changed, {}
+        paths = {key: backend.frontend_path for key in changed if (backend := self._backends.get(key)) is not None}
+        self._follow(dict(zip(paths, self._store.read_all_of([*paths.values()]), strict=True)))
+
+    def _follow(self, keys: dict[Key, Keys]) -> None:
+        with self._saying_together():
+            for key, found in keys.items():
+                backend = self._backends.get(key)
+                if backend is not None:
+                    backend.follow(found)
+
+    # ---- what backends say -------------------------------------------------------------------------------------------
+
+    def _say(self, path: str, values: Keys) -> None:
+        if self._unsaid is None:
+            self._store.write_all(path, values)
+        else:
+            self._unsaid.append((path, values))
+
+    @contextmanager
+    def _saying_together(self) -> Iterator[None]:
+        """What is said meanwhile is written at the end. A device of which it cannot be has no backend any more."""
+        self._unsaid = []
+        try:
+            yield
+        finally:
+            said, self._unsaid = self._unsaid, None
+        for (path, _), error in zip(said, self._store.write_several(said), strict=True):
+            if error is not None:
+                self._give_up(path, error)
+
+    def _give_up(self, path: str, error: HypercallError) -> None:
+        for key, backend in self._backends.items():
+            if backend is not None and backend.path == path:
+                self._log(f"device {'/'.join(key)}: {error}")
+                self._backends[key] = None
+                backend.close()
+                return
 
     def _make(self, key: Key, found: Found) -> XenbusBackend | None:
         kind, domid, devid = key
         try:
-            return XenbusBackend(self._runtime, kind, DomId(int(domid)), found, self._log)
+            return XenbusBackend(self._runtime, kind, DomId(int(domid)), found, say=self._say, log=self._log)
         except (HvdError, ValueError) as error:
             self._log(f"device {kind} {devid} of domain {domid}: {error}")
             self._store.unwatch(found.token)

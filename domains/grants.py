@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,18 +37,6 @@ class MappedPages:
     ref: GrantRef
     count: int
     view: memoryview
-
-
-@dataclass(frozen=True, slots=True)
-class GatheredPages:
-    """A peer's pages from anywhere, mapped beside each other."""
-
-    pages: tuple[MappedPages, ...]
-    extent: Extent
-
-    @property
-    def view(self) -> memoryview:
-        return self.extent.view
 
 
 class Grants:
@@ -104,7 +92,10 @@ class Grants:
     def map(self, dom: DomId, ref: GrantRef, count: int = 1, *, writable: bool = True) -> MappedPages:
         """Map refs of a peer; count 0: all that were granted together with `ref`."""
         reply = self._call(m.GnttabMap(dom, ref, count, writable))
-        value, descriptors = reply if isinstance(reply, tuple) else (reply, [])
+        return self.take(*reply) if isinstance(reply, tuple) else self.take(reply, [])
+
+    def take(self, value: dict[str, Any], descriptors: list[int]) -> MappedPages:
+        """What GnttabMap has answered, mapped; it is undone when that fails. The descriptors are ours."""
         extent_id, handle = ExtentId(value["extent"]), Handle(value["handle"])
         if extent_id not in self._mapped:
             try:
@@ -119,24 +110,6 @@ class Grants:
         handles.add(handle)
         view = extent.pages(value["first_page"], value["count"])
         return MappedPages(handle, extent_id, GrantRef(value["ref"]), value["count"], view)
-
-    def gather(self, dom: DomId, refs: Sequence[GrantRef]) -> GatheredPages:
-        """Map single pages of a peer for writing, in this order; as with `map`, and none is mapped if one cannot be."""
-        pages: list[MappedPages] = []
-        try:
-            for ref in refs:
-                pages.append(self.map(dom, ref))  # those before one that fails are known
-            return GatheredPages(tuple(pages), Extent.gather([page.view for page in pages]))
-        except BaseException:
-            for page in pages:
-                self.unmap(page)
-            raise
-
-    def release(self, gathered: GatheredPages) -> None:
-        """Give all of them back. Release everything that uses the view first."""
-        gathered.extent.close()
-        for page in gathered.pages:
-            self.unmap(page)
 
     def unmap(self, mapped: MappedPages) -> None:
         """Give a mapping back. Release everything that uses its view first."""

@@ -14,8 +14,8 @@ import contextlib
 from abc import abstractmethod
 from typing import ClassVar
 
+from hvd.domains.attaching import Attached
 from hvd.domains.device import Backend, Frontend, Keys, number_in
-from hvd.domains.grants import MappedPages
 from hvd.domains.runtime import Runtime
 from hvd.transport.channels import Endpoint
 from hvd.transport.errors import PeerFault
@@ -143,8 +143,7 @@ class RingBackend(Backend):
     RESPONSE_SIZE: ClassVar[int]
 
     _ring: BackRing | None = None
-    _mapped: MappedPages | None = None
-    _port: Port | None = None
+    _attached: Attached | None = None
     _endpoint: Endpoint | None = None
 
     @abstractmethod
@@ -160,22 +159,22 @@ class RingBackend(Backend):
     def attach(self, untrusted_keys: Keys) -> Keys:
         ref = number_in(untrusted_keys, RING_REF, GRANT_REF_MAX)
         port = number_in(untrusted_keys, EVENT_CHANNEL, PORT_MAX)
-        self._mapped = self.runtime.grants.map(self.frontend, GrantRef(ref))
+        bound = (Port(port), self.guarded(self._serve))
+        self._attached = self.runtime.attach(self.frontend, [GrantRef(ref)], [bound])
         checked = untrusted_keys.get(RING_CHECKS) == "1"
-        self._ring = BackRing(self._mapped.view, self.REQUEST_SIZE, self.RESPONSE_SIZE, checked=checked)
-        self._port, self._endpoint = self.runtime.bind_interdomain(self.frontend, Port(port), self.guarded(self._serve))
-        self.runtime.waiter.attach_ring(self._port, self._ring)
+        self._ring = BackRing(self._attached.pages[0].view, self.REQUEST_SIZE, self.RESPONSE_SIZE, checked=checked)
+        ours, self._endpoint = self._attached.ports[0]
+        self.runtime.waiter.attach_ring(ours, self._ring)
         return {}
 
     def detach(self) -> None:
-        if self._port is not None:
-            self.runtime.waiter.detach_ring(self._port)
-            self.runtime.close_port(self._port)
+        if self._attached is None:
+            return
         if self._ring is not None:
+            self.runtime.waiter.detach_ring(self._attached.ports[0][0])
             self._ring.close()
-        if self._mapped is not None:
-            self.runtime.grants.unmap(self._mapped)
-        self._ring = self._mapped = self._port = self._endpoint = None
+        self.runtime.detach(self._attached)
+        self._ring = self._attached = self._endpoint = None
 
     def _serve(self) -> None:
         """Answer at most a batch; what is left makes the port ready again."""

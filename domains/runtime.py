@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import zmq
 
+from hvd.domains.attaching import Attached, attach
 from hvd.domains.grants import Grants
 from hvd.domains.hypercalls import Hypercalls
 from hvd.domains.store import StoreClient
@@ -22,7 +23,7 @@ from hvd.transport._native import open_own_trace, system_time_ns
 from hvd.transport.channels import Endpoint, Waiter, open_endpoint
 from hvd.transport.errors import HvdError, LocalError
 from hvd.transport.hypercalls import HypercallClient, Requests
-from hvd.transport.ids import DOMID_SELF, DomId, Incarnation, Port
+from hvd.transport.ids import DOMID_SELF, DomId, GrantRef, Incarnation, Port
 from hvd.transport.pages import Extent
 from hvd.transport.shared_info import SharedInfo
 from hvd.transport.upcalls import UpcallReceiver
@@ -196,6 +197,23 @@ class Runtime:
         """Bind to a port that `remote` holds open for us; it is raised at once."""
         return self._open(m.EvtchnBindInterdomain(remote, remote_port), handler)
 
+    def attach(
+        self, peer: DomId, refs: Sequence[GrantRef], ports: Sequence[tuple[Port, Callable[[], None]]]
+    ) -> Attached:
+        """Map single pages of a peer's for writing and bind to ports that it holds open for us, in one hypercall.
+
+        All of it or nothing: HypercallError of the first that is refused, OSError when there is no room for one. Each
+        port has its handler, as with `bind_interdomain`.
+        """
+        return attach(self, peer, refs, ports)
+
+    def detach(self, attached: Attached) -> None:
+        """Close the ports and give the mappings back. Release everything that uses the views first."""
+        for port, _ in attached.ports:
+            self.close_port(port)
+        for pages in attached.pages:
+            self.grants.unmap(pages)
+
     def bind_virq(self, virq: int, handler: Callable[[], None]) -> Port:
         """A port that the hypervisor raises."""
         return self._open(m.EvtchnBindVirq(virq), handler)[0]
@@ -209,14 +227,27 @@ class Runtime:
         self.hypercalls.call(m.EvtchnClose(port))
 
     def _open(self, message: Any, handler: Callable[[], None]) -> tuple[Port, Endpoint]:
-        value, (page, *ends) = self.hypercalls.call(message)
+        value, descriptors = self.hypercalls.call(message)
+        return self.take_channel(value, descriptors, handler)
+
+    def take_channel(
+        self, value: dict[str, Any], descriptors: list[int], handler: Callable[[], None]
+    ) -> tuple[Port, Endpoint]:
+        """An end of an event channel as the hypervisor has answered it; it is closed when that fails."""
+        page, *ends = descriptors
         rx, tx = ends if len(ends) == 2 else (ends[0], -1)
+        port = Port(value["port"])
         try:
             endpoint = open_endpoint(page, value["side"], rx, tx)
+            ends.clear()
+            self.bind(port, endpoint, handler)
+        except BaseException:
+            for end in ends:
+                os.close(end)
+            self.hypercalls.call(m.EvtchnClose(port))
+            raise
         finally:
             os.close(page)
-        port = Port(value["port"])
-        self.bind(port, endpoint, handler)
         return port, endpoint
 
     # ---- media -------------------------------------------------------------------------------------------------------
@@ -243,6 +274,7 @@ class Runtime:
         self._upcalls.read_all()
         while (event := self._upcalls.next_event()) is not None:
             self.store.deliver(*event)
+        self.store.delivered()
 
     def _install_wakeup(self) -> None:
         """A signal that arrives while we are about to sleep still wakes us."""

@@ -6,14 +6,14 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from hvd.domains.multicall import Answered, ask_all
 from hvd.transport import messages as m
-from hvd.transport.codec import pack_call
 from hvd.transport.errors import HvdError, LocalError
 from hvd.transport.hypercalls import HypercallError
+from hvd.transport.multicall import MULTICALL_MAX
 from hvd.transport.upcalls import TOOLSTACK
 
 TRANSACTION_TRIES = 50
-MULTICALL_MAX = 64
 ABSENT = frozenset({errno.ENOENT, errno.EACCES})
 """A node under a home that has just been removed answers EACCES: what is above it decides."""
 
@@ -38,6 +38,7 @@ class StoreClient:
         self._call = call
         self._watches: dict[str, tuple[str, Callable[[str], None]]] = {}
         self._next_token = 0
+        self._afterwards: dict[Callable[[], None], None] = {}
 
     def on_toolstack(self, handler: Callable[[str], None]) -> None:
         """Call `handler(path)` for what the toolstack changes below `device`, `control`, `memory`: from birth on."""
@@ -97,46 +98,60 @@ class StoreClient:
 
     def read_directories(self, paths: Sequence[str]) -> list[list[str]]:
         """`directory` of each of these, in as few hypercalls as there are 64 of them."""
-        answers = self._ask([m.StoreDirectory(0, path) for path in paths])
-        return [[] if code else names for code, names in answers]
+        answers = ask_all(self._call, [m.StoreDirectory(0, path) for path in paths])
+        return [[] if code else names for code, names, _ in answers]
+
+    def read_all_of(self, paths: Sequence[str]) -> list[dict[str, str]]:
+        """`read_all` of each of these, in as few hypercalls as there are 64 of them."""
+        answers = ask_all(self._call, [m.StoreReadAll(path) for path in paths])
+        return [self._keys(path, answered) for path, answered in zip(paths, answers, strict=True)]
 
     def follow(self, watched: Sequence[tuple[str, Callable[[str], None]]], read: Sequence[str]) -> Followed:
         """`watch` these, then `read_all` those, in as few hypercalls: what is read is no older than the watches."""
         tokens = [self._register(path, handler) for path, handler in watched]
         calls = [m.StoreWatch(path, token) for token, (path, _) in zip(tokens, watched, strict=True)]
-        answers = self._ask([*calls, *map(m.StoreReadAll, read)])
-        taken = [self._watched(token, *answer) for token, answer in zip(tokens, answers, strict=False)]
-        return Followed(taken, [self._keys(path, *a) for path, a in zip(read, answers[len(calls) :], strict=True)])
+        answers = ask_all(self._call, [*calls, *map(m.StoreReadAll, read)])
+        taken = [self._watched(token, answered) for token, answered in zip(tokens, answers, strict=False)]
+        return Followed(taken, [self._keys(path, a) for path, a in zip(read, answers[len(calls) :], strict=True)])
 
-    def _watched(self, token: str, code: int, text: Any) -> str | HypercallError:
-        if not code:
+    def _watched(self, token: str, answered: Answered) -> str | HypercallError:
+        if not answered.errno:
             return token
         del self._watches[token]
-        return HypercallError(code, str(text), "StoreWatch")
+        return HypercallError(answered.errno, str(answered.value), "StoreWatch")
 
-    def _keys(self, path: str, code: int, values: Any) -> dict[str, str]:
+    def _keys(self, path: str, answered: Answered) -> dict[str, str]:
         """What others wrote may be more than one multicall brings: then it is read by itself."""
-        if code == errno.E2BIG:
+        if answered.errno == errno.E2BIG:
             return self.read_all(path)
-        return {} if code else {name: value.decode("utf-8", "replace") for name, value in values.items()}
-
-    def _ask(self, calls: list[Any]) -> list[list[Any]]:
-        """[errno, value or text] of each."""
-        starts = range(0, len(calls), MULTICALL_MAX)
-        return [answer for start in starts for answer in self._multicall(calls[start : start + MULTICALL_MAX])]
+        values = {} if answered.errno else answered.value
+        return {name: value.decode("utf-8", "replace") for name, value in values.items()}
 
     def write_all(self, path: str, values: Mapping[str, str | int], tx: int = 0) -> None:
         """Write children of a directory in order, in one hypercall; HypercallError of the first that fails."""
-        calls = [m.StoreWrite(tx, f"{path}/{name}", str(value).encode()) for name, value in values.items()]
-        if len(calls) > MULTICALL_MAX:
-            raise LocalError(f"{len(calls)} nodes below {path} in one hypercall; {MULTICALL_MAX} is the most")
-        for code, text in self._multicall(calls):
+        for code, text, _ in ask_all(self._call, _writes(path, values, tx)):
             if code:
                 raise HypercallError(code, str(text), "StoreWrite")
 
-    def _multicall(self, calls: list[Any]) -> list[list[Any]]:
-        replies: list[list[Any]] = self._call(m.Multicall([pack_call(call) for call in calls])) if calls else []
-        return replies
+    def write_several(self, entries: Sequence[tuple[str, Mapping[str, str | int]]]) -> list[HypercallError | None]:
+        """`write_all` of each of these, in order and as many in one hypercall as it takes; what came of each."""
+        some: list[list[m.StoreWrite]] = []
+        outcomes: list[HypercallError | None] = []
+        for path, values in entries:
+            writes = _writes(path, values)
+            if sum(map(len, some)) + len(writes) > MULTICALL_MAX:
+                outcomes += self._write(some)
+                some = []
+            some.append(writes)
+        return outcomes + self._write(some)
+
+    def _write(self, entries: list[list[m.StoreWrite]]) -> list[HypercallError | None]:
+        answers = iter(ask_all(self._call, [call for entry in entries for call in entry]))
+        outcomes = []
+        for entry in entries:
+            failed = [answered for answered in (next(answers) for _ in entry) if answered.errno]
+            outcomes.append(HypercallError(failed[0].errno, str(failed[0].value), "StoreWrite") if failed else None)
+        return outcomes
 
     def transaction(self, body: Callable[[int], None]) -> None:
         """Run `body(tx)` and commit; again when another commit came between. TransactionConflict after 50 tries."""
@@ -181,3 +196,21 @@ class StoreClient:
         entry = self._watches.get(token)
         if entry is not None:
             entry[1](path)
+
+    def afterwards(self, handler: Callable[[], None]) -> None:
+        """Call `handler()` once, when the events that are there by now have been delivered."""
+        self._afterwards[handler] = None
+
+    def delivered(self) -> None:
+        """There are no more events for now."""
+        handlers, self._afterwards = self._afterwards, {}
+        for handler in handlers:
+            handler()
+
+
+def _writes(path: str, values: Mapping[str, str | int], tx: int = 0) -> list[m.StoreWrite]:
+    """What writes these children of a directory; LocalError when one multicall does not take them."""
+    calls = [m.StoreWrite(tx, f"{path}/{name}", str(value).encode()) for name, value in values.items()]
+    if len(calls) > MULTICALL_MAX:
+        raise LocalError(f"{len(calls)} nodes below {path} in one hypercall; {MULTICALL_MAX} is the most")
+    return calls

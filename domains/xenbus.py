@@ -184,28 +184,34 @@ class XenbusFrontend:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A device as the store has it: both ends' keys, and the watch on its frontend's `state`, which is older."""
+    """A device as the store has it, and the watch on its frontend's `state`, which is older."""
 
     devid: str
     keys: Keys
     frontend_path: str
-    frontend_keys: Keys
     token: str
+
+
+Say = Callable[[str, Keys], None]
+"""Writes these nodes of a directory."""
 
 
 class XenbusBackend:
     """Drives one backend."""
 
     def __init__(
-        self, runtime: Runtime, kind: str, frontend: DomId, found: Found, log: Callable[[str], None]
+        self, runtime: Runtime, kind: str, frontend: DomId, found: Found, *, say: Say, log: Callable[[str], None]
     ) -> None:
-        """Its frontend's `state` is watched: whoever hears of it calls `look`."""
-        self._runtime = runtime
+        """Its frontend's `state` is watched: whoever hears of it calls `follow`, and does so when it has been made.
+
+        What it writes it gives to `say`, which may write it a little later, in order.
+        """
         self._store = runtime.store
+        self._say = say
         self._log = log
         self.label = f"{kind} {found.devid} of domain {frontend}"
         self.path = f"backend/{kind}/{frontend}/{found.devid}"
-        self._frontend_path = found.frontend_path
+        self.frontend_path = found.frontend_path
         self.device: Backend = find_driver(kind).backend(runtime, frontend, found.keys)
         self.device.on_fault = self.fault
         self.state = XenbusState.INITIALISING
@@ -218,8 +224,6 @@ class XenbusBackend:
         """Of the offer that stands: this incarnation's number; of what it offers in place of the first, more behind."""
         self._token = found.token
         self._offer(found.keys)
-        if self.state is XenbusState.INIT_WAIT:
-            self._follow(found.frontend_keys)
 
     def _offer(self, standing: Keys | None = None) -> None:
         """Say what is offered, unless that stands there already in our name.
@@ -242,13 +246,10 @@ class XenbusBackend:
 
     def _write_offer(self, features: Keys) -> None:
         ours = {INCARNATION: self._number, "state": str(int(XenbusState.INIT_WAIT))}
-        self._store.write_all(self.path, features | ours)
+        self._say(self.path, features | ours)
 
-    def look(self) -> None:
-        """Follow the frontend's state."""
-        self._follow(read_keys(self._runtime, self._frontend_path))
-
-    def _follow(self, keys: Keys) -> None:
+    def follow(self, keys: Keys) -> None:
+        """Follow the frontend's state: `keys` are what its directory holds now."""
         frontend = parse_state(keys.get("state"))
         session = keys.get(SESSION, "")
         if self.state is XenbusState.CLOSED:
@@ -280,11 +281,12 @@ class XenbusBackend:
         self._closed_for = session.partition(".")[0][:NUMBER_DIGITS]
         self._attached = True
         try:
-            self._store.write_all(self.path, self.device.attach(untrusted_keys))
+            keys = self.device.attach(untrusted_keys)
         except BAD_KEYS as error:
             self.fault(error)
             return
-        self._switch(XenbusState.CONNECTED)
+        self.state = XenbusState.CONNECTED
+        self._say(self.path, keys | {"state": str(int(self.state))})
         if self._broken:
             self._broken = False
             for name in ("error", CLOSED_FOR):  # in this order: by the second whoever comes next knows of the first
@@ -305,13 +307,8 @@ class XenbusBackend:
         self._log(text)
         self._broken = True
         state = XenbusState.CLOSED
-        self._store.write_all(self.path, {"error": text, CLOSED_FOR: self._closed_for, "state": str(int(state))})
+        self._say(self.path, {"error": text, CLOSED_FOR: self._closed_for, "state": str(int(state))})
         self.state = state
-
-    def _switch(self, state: XenbusState) -> None:
-        if state is not self.state:
-            self._store.write(f"{self.path}/state", int(state))
-            self.state = state
 
     def close(self) -> None:
         """The device's directory is gone."""

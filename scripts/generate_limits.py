@@ -65,8 +65,11 @@ WIRE = [
           f"{STORE}/test_paths.py::test_no_quota_allows_a_path_of_more_than_3072_bytes"),
     Bound("hvd.broker.store.quotas", "TOKEN_BYTES_MAX", "bytes of a watch's token", "EINVAL",
           f"{STORE}/test_watches.py::test_xsa_324_a_token_leaves_room_for_the_longest_path"),
-    Bound("domains.store", "MULTICALL_MAX", "operations of one multicall", "EBADMSG naming the field",
+    Bound("transport.multicall", "MULTICALL_MAX", "hypercalls of one multicall", "EBADMSG naming the field",
           "tests/unit/test_bounds.py::test_a_multicall_has_at_most_multicall_max_entries"),
+    Bound("transport.descriptors", "DESCRIPTORS_PER_MESSAGE", "descriptors that one hypercall brings",
+          "E2BIG, and nothing of the multicall was carried out", f"{BROKER}/test_multicall.py::"
+          "test_one_that_might_bring_more_descriptors_than_a_message_has_is_refused_as_a_whole"),
     Bound("domains.store", "TRANSACTION_TRIES", "times a client tries a transaction that meets conflicts",
           "TransactionConflict", "tests/unit/test_bounds.py::test_a_transaction_is_tried_transaction_tries_times"),
 ]  # fmt: skip

@@ -196,9 +196,11 @@ class BootConfig:
 @hypercall(0x0D00)
 @dataclass(frozen=True, slots=True)
 class Multicall:
-    """Several XenStore operations in one message; reply [errno, value or text] for each. One failing stops none.
+    """Several hypercalls in one message; reply [errno, value or text, descriptors] for each. One failing stops none.
 
-    Each entry is the msgpack of [number, [field, ...]], as codec.pack_call makes it.
+    Each entry is the msgpack of [number, [field, ...]], as codec.pack_call makes it: XenStore operations, mapping and
+    unmapping of grants, binding and closing of ports. The descriptors of all come in order, DESCRIPTORS_PER_MESSAGE
+    of hvd/transport/descriptors.py at the most.
     """
 
     calls: Annotated[list[bytes], Most(64)]

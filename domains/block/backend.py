@@ -9,16 +9,16 @@ import errno
 import os
 from typing import assert_never
 
+from hvd.domains.attaching import Attached
 from hvd.domains.block.image import Image
 from hvd.domains.device import Backend, Keys
-from hvd.domains.grants import GatheredPages
 from hvd.domains.peer_runs import PeerRuns
 from hvd.domains.runtime import Runtime
 from hvd.transport._native import BlkBack, BlkHeld, BlkNeed
-from hvd.transport.channels import Endpoint
 from hvd.transport.errors import LocalError, PeerFault
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId, GrantRef, Port
+from hvd.transport.pages import Extent
 from hvd.transport.protocols.block import (
     INDIRECT_SEGMENTS_MAX,
     INFO_READONLY,
@@ -106,10 +106,10 @@ class Connection:
         self._image = image
         self._readonly = readonly
         self._runs: PeerRuns | None = None
-        self._ring_pages: GatheredPages | None = None
+        self._attached: Attached | None = None
+        self._pages: Extent | None = None
+        """The ring's, beside each other."""
         self._ring: BackRing | None = None
-        self._port: Port | None = None
-        self._endpoint: Endpoint | None = None
         self._back: BlkBack | None = None
         self._persistent = False
 
@@ -119,30 +119,31 @@ class Connection:
             raise PeerFault(f"protocol {untrusted_keys['protocol'][:40]!r}; this backend speaks {PROTOCOL}")
         refs = ring_refs(untrusted_keys)
         self._persistent = untrusted_keys.get("feature-persistent") == "1"
-        self._ring_pages = self._runtime.grants.gather(self._frontend, refs)
-        checked = untrusted_keys.get(RING_CHECKS) == "1"
-        self._ring = BackRing(self._ring_pages.view, REQUEST_SIZE, RESPONSE_SIZE, checked=checked)
-        self._ring.name_messages_by(REQUEST_ID_OFFSET, RESPONSE_ID_OFFSET)
         port = Port(_number(untrusted_keys, "event-channel"))
-        handler = self._backend.guarded(self.serve)
-        self._port, self._endpoint = self._runtime.bind_interdomain(self._frontend, port, handler)
+        self._attached = self._runtime.attach(self._frontend, refs, [(port, self._backend.guarded(self.serve))])
+        self._pages = Extent.gather([page.view for page in self._attached.pages])
+        checked = untrusted_keys.get(RING_CHECKS) == "1"
+        self._ring = BackRing(self._pages.view, REQUEST_SIZE, RESPONSE_SIZE, checked=checked)
+        self._ring.name_messages_by(REQUEST_ID_OFFSET, RESPONSE_ID_OFFSET)
+        ours, endpoint = self._attached.ports[0]
         self._back = BlkBack(
-            self._ring, self._endpoint, self._image.descriptor, self._image.sectors, self._readonly,
+            self._ring, endpoint, self._image.descriptor, self._image.sectors, self._readonly,
             INDIRECT_SEGMENTS_MAX, self._persistent, self._image.log,
         )  # fmt: skip
         self._runs = PeerRuns(self._runtime.grants, self._frontend, MAPPINGS_MAX, self._back.add)
-        self._runtime.waiter.attach_ring(self._port, self._ring)
+        self._runtime.waiter.attach_ring(ours, self._ring)
 
     def close(self) -> None:
-        if self._port is not None:
-            self._runtime.waiter.detach_ring(self._port)
-            self._runtime.close_port(self._port)
+        if self._attached is None:
+            return
         if self._ring is not None:
+            self._runtime.waiter.detach_ring(self._attached.ports[0][0])
             self._ring.close()
         if self._back is not None and self._runs is not None:
             self._unmap_data(self._back, self._runs)
-        if self._ring_pages is not None:
-            self._runtime.grants.release(self._ring_pages)
+        if self._pages is not None:
+            self._pages.close()
+        self._runtime.detach(self._attached)
 
     def serve(self) -> None:
         """Carry out at most a batch; what is left makes the port ready again."""

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from hvd.domains.attaching import Attached
 from hvd.domains.console.pty import Pty
 from hvd.domains.device import Backend, Keys
-from hvd.domains.grants import MappedPages
 from hvd.domains.runtime import Runtime
 from hvd.transport import log_file
 from hvd.transport.channels import Endpoint
@@ -25,8 +25,7 @@ class ConsoleBackend(Backend):
     """
 
     _ring: ConsoleBack | None = None
-    _mapped: MappedPages | None = None
-    _port: Port | None = None
+    _attached: Attached | None = None
     _endpoint: Endpoint | None = None
 
     def __init__(
@@ -43,11 +42,11 @@ class ConsoleBackend(Backend):
         return {"tty": self.pty.path}
 
     def attach(self, untrusted_keys: Keys) -> Keys:
-        self._mapped = self.runtime.grants.map(self.frontend, GrantRef(int(untrusted_keys["ring-ref"])))
-        self._ring = ConsoleBack(self._mapped.view)
-        port = Port(int(untrusted_keys["port"]))
-        self._port, self._endpoint = self.runtime.bind_interdomain(self.frontend, port, self.serve)
-        self.runtime.waiter.attach_console(self._port, self._ring)
+        ref, port = GrantRef(int(untrusted_keys["ring-ref"])), Port(int(untrusted_keys["port"]))
+        self._attached = self.runtime.attach(self.frontend, [ref], [(port, self.serve)])
+        self._ring = ConsoleBack(self._attached.pages[0].view)
+        ours, self._endpoint = self._attached.ports[0]
+        self.runtime.waiter.attach_console(ours, self._ring)
         self._endpoint.notify()  # a predecessor may have died between taking bytes and saying so
         return {}
 
@@ -56,13 +55,13 @@ class ConsoleBackend(Backend):
         with suppress(HvdError):
             self._take_output()
         self.pty.listen(on=False)
-        if self._port is not None:
-            self.runtime.close_port(self._port)
-        if self._ring is not None:
-            self._ring.close()
-        if self._mapped is not None:
-            self.runtime.grants.unmap(self._mapped)
-        self._ring = self._mapped = self._port = self._endpoint = None
+        if self._attached is not None:
+            for port, _ in self._attached.ports:
+                self.runtime.waiter.detach_console(port)
+            if self._ring is not None:
+                self._ring.close()
+            self.runtime.detach(self._attached)
+        self._ring = self._attached = self._endpoint = None
 
     def close(self) -> None:
         self.pty.close()

@@ -20,6 +20,10 @@ features = backend.BlockBackend.features
 first: list[int] = []
 
 
+def notify(connection: Any) -> None:
+    connection._attached.ports[0][1].notify()
+
+
 def answer_all(connection: Any, id_of: Callable[[int], int]) -> None:
     """Answer every request in the ring under another id, with nothing done."""
     slots = connection._ring.pop_many()
@@ -27,7 +31,7 @@ def answer_all(connection: Any, id_of: Callable[[int], int]) -> None:
         (request_id,) = struct.unpack_from("<Q", slots, at + 8)
         first.append(request_id)
         if connection._ring.push(struct.pack("<QBxhxxxx", id_of(request_id), slots[at], 0)):
-            connection._endpoint.notify()
+            notify(connection)
 
 
 def invented(connection: Any) -> None:
@@ -42,8 +46,8 @@ def repeated(connection: Any) -> None:
 def jumping(connection: Any) -> None:
     if not connection._ring.pop_many():  # the frontend is not connected before it has sent something
         return
-    connection._ring_pages.view[8:12] = (5000).to_bytes(4, "little")
-    connection._endpoint.notify()
+    connection._pages.view[8:12] = (5000).to_bytes(4, "little")
+    notify(connection)
     while True:
         signal.pause()
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from hvd.domains.attaching import Attached
 from hvd.domains.device import NUMBER_DIGITS_MAX, Backend, Keys, number_in
-from hvd.domains.grants import GatheredPages
 from hvd.domains.net.settings import VifSettings, link_up, settings_in
 from hvd.domains.net.switch import VifSwitch, switch_of
 from hvd.domains.peer_runs import PeerRuns
@@ -89,8 +89,7 @@ class Queue:
     def __init__(self, runtime: Runtime, frontend: DomId) -> None:
         self._runtime = runtime
         self._frontend = frontend
-        self._pages: list[GatheredPages] = []
-        self._ports: list[tuple[Port, Endpoint]] = []
+        self._attached = Attached()
         self._rings: list[BackRing] = []
         self.asks = False
         """Whether its frontend's new buffers wake us."""
@@ -100,37 +99,32 @@ class Queue:
         self, untrusted_keys: Keys, on_tx: Callable[..., None], on_rx: Callable[..., None], *, checked: bool
     ) -> None:
         """Map the rings and bind the channels; what fails leaves what was done to `close`."""
-        shapes = (("tx", TX_REQUEST_SIZE, TX_RESPONSE_SIZE), ("rx", RX_REQUEST_SIZE, RX_RESPONSE_SIZE))
-        for name, request_size, response_size in shapes:
-            ref = GrantRef(number_in(untrusted_keys, f"{name}-ring-ref", GRANT_REF_MAX))
-            self._pages.append(self._runtime.grants.gather(self._frontend, [ref]))
-            self._rings.append(BackRing(self._pages[-1].view, request_size, response_size, checked=checked))
-        if "event-channel" in untrusted_keys:
-            self._bind(untrusted_keys, "event-channel", on_tx)
-        else:
-            self._bind(untrusted_keys, "event-channel-tx", on_tx)
-            self._bind(untrusted_keys, "event-channel-rx", on_rx)
+        refs = [GrantRef(number_in(untrusted_keys, f"{name}-ring-ref", GRANT_REF_MAX)) for name in ("tx", "rx")]
+        split = {"event-channel-tx": on_tx, "event-channel-rx": on_rx}
+        handlers = {"event-channel": on_tx} if "event-channel" in untrusted_keys else split
+        ports = [(Port(number_in(untrusted_keys, name, PORT_MAX)), handler) for name, handler in handlers.items()]
+        self._attached = self._runtime.attach(self._frontend, refs, ports)
+        sizes = ((TX_REQUEST_SIZE, TX_RESPONSE_SIZE), (RX_REQUEST_SIZE, RX_RESPONSE_SIZE))
+        for page, (request_size, response_size) in zip(self._attached.pages, sizes, strict=True):
+            self._rings.append(BackRing(page.view, request_size, response_size, checked=checked))
         self._runtime.waiter.attach_ring(self.tx_port, self._rings[0])
-
-    def _bind(self, untrusted_keys: Keys, name: str, handler: Callable[..., None]) -> None:
-        port = Port(number_in(untrusted_keys, name, PORT_MAX))
-        self._ports.append(self._runtime.bind_interdomain(self._frontend, port, handler))
 
     @property
     def end(self) -> tuple[BackRing, BackRing, Endpoint, Endpoint]:
         """For a NetPort."""
-        return self._rings[0], self._rings[1], self._ports[0][1], self._ports[-1][1]
+        ports = self._attached.ports
+        return self._rings[0], self._rings[1], ports[0][1], ports[-1][1]
 
     @property
     def tx_port(self) -> Port:
-        return self._ports[0][0]
+        return self._attached.ports[0][0]
 
     def ask(self, *, asks: bool) -> None:
         """Be woken for new buffers, or no longer."""
         if asks != self.asks:
             self.asks = asks
             change = self._runtime.waiter.attach_ring if asks else self._runtime.waiter.detach_ring
-            change(self._ports[-1][0], self._rings[1])
+            change(self._attached.ports[-1][0], self._rings[1])
 
     def throttle(self, *, throttled: bool) -> None:
         """Leave what was sent in its ring, or no longer."""
@@ -139,13 +133,11 @@ class Queue:
         change(self.tx_port, self._rings[0])
 
     def close(self) -> None:
-        for port, _ in self._ports:
+        for port, _ in self._attached.ports:
             self._runtime.waiter.detach_ring(port)
-            self._runtime.close_port(port)
         for ring in self._rings:
             ring.close()
-        for pages in self._pages:
-            self._runtime.grants.release(pages)
+        self._runtime.detach(self._attached)
 
 
 class Connection:

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import Any
 
 from hvd.broker import changes, hotplug, listing, live_dumps, memory, sysctl, usage
+from hvd.broker.answers import Answer
 from hvd.broker.domain import subject
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL
@@ -27,8 +28,6 @@ from hvd.transport.machine_link import uplink_key
 
 READ_ALL_MAX = 64
 """Children of a directory that one hypercall reads: a device has some forty keys."""
-Descriptors = tuple[tuple[str, int], ...]
-"""Which held descriptors go to the caller: (key, index in that key's list)."""
 Handler = Callable[[Hypervisor, DomId, Any, int], Any]
 """Takes tables, caller, message and time; returns a value or an `Answer`; raises Refused."""
 
@@ -42,14 +41,6 @@ class Privilege(Enum):
     """dom0 about any domain, a guest about itself: decided by the message's `dom`."""
     DOM0 = auto()
     """dom0 and the toolstack."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A value with descriptors to go with it."""
-
-    value: Any
-    descriptors: Descriptors
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +244,8 @@ def _version(h: Hypervisor, caller: DomId, msg: m.XenVersion, now: int) -> dict[
 # ---- XenStore --------------------------------------------------------------------------------------------------------
 
 
-def _multicall(h: Hypervisor, caller: DomId, msg: m.Multicall, now: int) -> list[list[Any]]:
-    return carry_out(msg.calls, lambda call: handle(h, caller, call, now).value)
+def _multicall(h: Hypervisor, caller: DomId, msg: m.Multicall, now: int) -> Answer:
+    return carry_out(msg.calls, lambda call: handle(h, caller, call, now))
 
 
 def _read_all(h: Hypervisor, caller: DomId, msg: m.StoreReadAll, now: int) -> dict[str, bytes]:

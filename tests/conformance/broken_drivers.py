@@ -38,7 +38,8 @@ class Leaking(Back):
     """Lets go of the port and keeps the pages."""
 
     def detach(self):
-        self._mapped = None
+        if self._attached is not None:
+            self._attached.pages.clear()
         super().detach()
 
 

@@ -28,6 +28,7 @@ from hvd.broker.upcalls import UpcallQueue
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call, pack_request, unpack_request
 from hvd.transport.ids import DOM0, DomId, ExtentId, GrantRef, Handle, Port
+from hvd.transport.multicall import BRINGS
 from hvd.transport.packed_rules import unpack_rules
 from hvd.transport.sandbox import LAYERS
 from hvd.transport.xsm import EVERY_SECURITY, EVERYTHING, LABELS, OPEN_POLICY, vector
@@ -134,7 +135,8 @@ POLICIES = st.builds(
     security=st.lists(st.just(EVERY_SECURITY), min_size=len(LABELS), max_size=len(LABELS)),
 )
 PERMS = st.lists(st.sampled_from(["n0", "n1", "r2", "b1", "w99", "x"]), min_size=1, max_size=3)
-STORE_CALLS = [kind for kind in m.HYPERCALLS.values() if kind.__name__.startswith("Store")]
+PARTS = [kind for kind in m.HYPERCALLS.values() if kind.__name__.startswith("Store") or kind in BRINGS]
+"""What a multicall may hold, and one kind that it may not."""
 SPECIAL: dict[type, st.SearchStrategy[Any]] = {
     m.DomctlCreate: st.builds(m.DomctlCreate, CONFIGS),
     m.DomctlAttach: records(m.DomctlAttach) | st.builds(m.DomctlAttach, BY_ID[DomId], VIFS),
@@ -149,7 +151,7 @@ def message(kind: Any) -> st.SearchStrategy[Any]:
     return SPECIAL[kind] if kind in SPECIAL else records(kind)
 
 
-ENTRIES = st.sampled_from(STORE_CALLS).flatmap(message).map(pack_call)
+ENTRIES = st.sampled_from(PARTS).flatmap(message).map(pack_call)
 SPECIAL[m.Multicall] = st.lists(ENTRIES, max_size=4).map(m.Multicall)
 MESSAGES = st.sampled_from(sorted(m.HYPERCALLS.values(), key=str)).flatmap(message)
 

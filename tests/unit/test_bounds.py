@@ -5,11 +5,12 @@ import errno
 import pytest
 
 from hvd.domains.block.backend import ring_refs
-from hvd.domains.store import MULTICALL_MAX, TRANSACTION_TRIES, StoreClient, TransactionConflict
+from hvd.domains.store import TRANSACTION_TRIES, StoreClient, TransactionConflict
 from hvd.transport import messages as m
 from hvd.transport.codec import BadMessage, pack_call, pack_request, unpack_request
 from hvd.transport.errors import PeerFault
 from hvd.transport.hypercalls import HypercallError
+from hvd.transport.multicall import MULTICALL_MAX
 from hvd.transport.protocols.block import RING_PAGE_ORDER_MAX
 
 

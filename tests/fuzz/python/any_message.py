@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call
 from hvd.transport.ids import DomId, ExtentId, GrantRef, Handle, Port
+from hvd.transport.multicall import BRINGS
 from tests.fuzz.python.choices import Choices
 
 PATHS = (
@@ -23,7 +24,8 @@ NAMES = ("drv", "ivi", "new", "Domain-0", "", "a/b")
 ACTIONS = ("destroy", "restart", "rename-restart", "preserve", "coredump-destroy", "coredump-restart", "what")
 DOMIDS = (0, 1, 2, 3, 0x7FF0, 99)
 KINDS = sorted(m.HYPERCALLS.values(), key=lambda kind: kind.NUMBER)  # type: ignore[attr-defined]
-STORE_KINDS = [kind for kind in KINDS if kind.__name__.startswith("Store")]
+PARTS = [kind for kind in KINDS if kind.__name__.startswith("Store") or kind in BRINGS]
+"""What a multicall may hold, and one kind that it may not."""
 
 
 def any_message(choices: Choices) -> Any:
@@ -33,7 +35,7 @@ def any_message(choices: Choices) -> Any:
 
 def _record(choices: Choices, kind: Any) -> Any:
     if kind is m.Multicall:
-        entries = [pack_call(_record(choices, choices.pick(STORE_KINDS))) for _ in range(choices.below(5))]
+        entries = [pack_call(_record(choices, choices.pick(PARTS))) for _ in range(choices.below(5))]
         return m.Multicall([*entries, choices.take(9)] if choices.below(8) == 7 else entries)
     values = [
         _value(choices, hint) if name != "perms" else _several(choices, PERMISSIONS) for name, hint in _hints(kind)

@@ -144,11 +144,13 @@ class Machine:
 
 def _backend(runtime: Runtime) -> XenbusBackend:
     """As a driver domain takes up a device."""
-    watched = [(f"{FRONT}/state", lambda _: made.look())]
-    (token,), (keys, frontend_keys) = runtime.store.follow(watched, [BACK, FRONT])
+    store = runtime.store
+    watched = [(f"{FRONT}/state", lambda _: made.follow(store.read_all(FRONT)))]
+    (token,), (keys, frontend_keys) = store.follow(watched, [BACK, FRONT])
     assert isinstance(token, str)
-    found = Found(DEVID, keys, FRONT, frontend_keys, token)
-    made: XenbusBackend = XenbusBackend(runtime, KIND, GUEST, found, lambda _: None)
+    found = Found(DEVID, keys, FRONT, token)
+    made: XenbusBackend = XenbusBackend(runtime, KIND, GUEST, found, say=store.write_all, log=lambda _: None)
+    made.follow(frontend_keys)
     return made
 
 

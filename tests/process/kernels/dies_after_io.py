@@ -28,7 +28,7 @@ def main(guest):
         connection.private = FrontRing(memory, REQUEST_SIZE, RESPONSE_SIZE)
         connection.private.init()
         connection._back = BlkBack(
-            BackRing(memory, REQUEST_SIZE, RESPONSE_SIZE), connection._endpoint, connection._image.descriptor,
+            BackRing(memory, REQUEST_SIZE, RESPONSE_SIZE), connection._attached.ports[0][1], connection._image.descriptor,
             connection._image.sectors, False, INDIRECT_SEGMENTS_MAX, connection._persistent,
         )  # fmt: skip
         grants, frontend = connection._runtime.grants, connection._frontend
@@ -43,7 +43,7 @@ def main(guest):
         if source.randrange(odds) == 0:
             os._exit(1)
         if connection._ring.push(connection.private.pop()):
-            connection._endpoint.notify()
+            connection._attached.ports[0][1].notify()
 
     Connection.open, Connection.serve = open_privately, serve_and_perhaps_die  # type: ignore[method-assign]
     driver_domain.main(guest)

@@ -6,7 +6,8 @@ from typing import get_args, get_origin, get_type_hints
 
 import pytest
 
-from hvd.broker.dispatch import READ_ALL_MAX, TABLE, Answer, Privilege, handle, is_journaled
+from hvd.broker.answers import Answer
+from hvd.broker.dispatch import READ_ALL_MAX, TABLE, Privilege, handle, is_journaled
 from hvd.broker.domain import Life
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL
@@ -137,15 +138,15 @@ def test_a_multicall_that_cannot_be_read_is_refused_as_a_whole(board, guest, bad
     assert refusal(board, guest, m.StoreRead(0, "data/x")) == errno.ENOENT
 
 
-def test_a_multicall_holds_store_operations_only(board, guest):
-    for entry in (m.MachineStop(False), m.Multicall([]), m.DomctlKill(guest)):
+def test_a_multicall_holds_store_operations_and_what_attaches_a_device_only(board, guest):
+    for entry in (m.MachineStop(False), m.Multicall([]), m.DomctlKill(guest), m.StoreRing(), m.SchedShutdown(0)):
         assert refusal(board, guest, m.Multicall([pack_call(entry)])) == errno.EINVAL
 
 
 def test_one_failing_entry_of_a_multicall_stops_none(board, guest):
     calls = [m.StoreWrite(0, "data/a", b"1"), m.StoreRead(0, "data/none"), m.StoreRead(0, "data/a")]
     replies = call(board, guest, m.Multicall([pack_call(one) for one in calls]))
-    assert [code for code, _ in replies] == [0, errno.ENOENT, 0]
+    assert [code for code, *_ in replies] == [0, errno.ENOENT, 0]
     assert replies[2][1] == b"1"
 
 

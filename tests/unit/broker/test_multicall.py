@@ -5,9 +5,11 @@ import errno
 import pytest
 
 from hvd.broker.dispatch import READ_ALL_MAX, handle
+from hvd.broker.errors import Refused
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call, pack_reply
-from hvd.transport.ids import DOM0
+from hvd.transport.descriptors import DESCRIPTORS_PER_MESSAGE
+from hvd.transport.ids import DOM0, DOMID_SELF, GrantRef, Port
 from hvd.transport.limits import MULTICALL_REPLY_BYTES_MAX
 
 VALUE = bytes(1900)
@@ -33,7 +35,7 @@ def test_reads_past_multicall_reply_bytes_max_are_e2big_in_their_place(board, gu
     found = replies(board, guest, *calls)
     whole = sum(len(name) + len(value) for name, value in found[0][1].items())
     fit = MULTICALL_REPLY_BYTES_MAX // whole
-    assert [code for code, _ in found] == [0] * fit + [errno.E2BIG] * (63 - fit) + [0]
+    assert [code for code, *_ in found] == [0] * fit + [errno.E2BIG] * (63 - fit) + [0]
     assert f"at most {MULTICALL_REPLY_BYTES_MAX} bytes" in found[fit][1]
     assert len(pack_reply(1, 0, found, 0)) < MULTICALL_REPLY_BYTES_MAX + OVERHEAD * READ_ALL_MAX * fit
 
@@ -41,10 +43,57 @@ def test_reads_past_multicall_reply_bytes_max_are_e2big_in_their_place(board, gu
 def test_a_write_behind_a_read_that_is_too_large_is_carried_out(board, guest):
     found = replies(board, guest, *[m.StoreReadAll("data")] * 9, m.StoreWrite(0, "data/n0", b"1"))
     assert found[8][0] == errno.E2BIG
-    assert found[9] == [0, None]
+    assert found[9] == [0, None, 0]
     assert handle(board.h, guest, m.StoreRead(0, "data/n0"), board.now).value == b"1"
 
 
 def test_reading_all_children_of_the_root_brings_them(board, guest):
     handle(board.h, DOM0, m.StoreWrite(0, "/top", b"1"), board.now)
     assert handle(board.h, DOM0, m.StoreReadAll("/"), board.now).value["top"] == b"1"
+
+
+# ---- grants and event channels ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def offered(board):
+    """A driver domain; a guest, the ref of its ring and the port that it holds open for it."""
+    drv, guest = board.boot("drv"), board.boot("offering")
+    extent = handle(board.h, guest, m.GnttabAllocate(drv, 4, False), board.now).value
+    ref = handle(board.h, guest, m.GnttabShare(extent, 0, 4), board.now).value
+    port = handle(board.h, guest, m.EvtchnAllocUnbound(DOMID_SELF, drv), board.now).value["port"]
+    return drv, guest, GrantRef(ref), Port(port)
+
+
+def test_a_device_is_attached_with_one_and_the_descriptors_of_all_come_in_order(board, offered):
+    drv, guest, ref, port = offered
+    calls = [m.GnttabMap(guest, ref, 1, True), m.GnttabMap(guest, GrantRef(ref + 1), 1, True),
+             m.EvtchnBindInterdomain(guest, port)]  # fmt: skip
+    answer = handle(board.h, drv, m.Multicall([pack_call(call) for call in calls]), board.now)
+    (first, mapped, one), (second, again, none), (third, bound, three) = answer.value
+    assert (first, second, third, one, none, three) == (0, 0, 0, 1, 0, 3)  # the second is of the same extent
+    assert (mapped["first_page"], again["first_page"], bound["side"]) == (0, 1, 1)
+    kinds = [key.partition(":")[0] for key, _ in answer.descriptors]
+    assert kinds == ["extent", "channel", "channel", "channel"]
+
+
+def test_a_refused_mapping_stops_nothing_and_brings_no_descriptor(board, offered):
+    drv, guest, ref, port = offered
+    found = replies(board, drv, m.GnttabMap(guest, GrantRef(ref + 9), 1, True), m.EvtchnBindInterdomain(guest, port))
+    assert [(bool(code), count) for code, _, count in found] == [(True, 0), (False, 3)]
+
+
+def test_nobody_maps_or_binds_with_one_what_was_not_offered_to_him(board, offered):
+    _, guest, ref, port = offered
+    stranger = board.boot("stranger")
+    calls = m.GnttabMap(guest, ref, 1, True), m.EvtchnBindInterdomain(guest, port)
+    assert all(code and not count for code, _, count in replies(board, stranger, *calls))
+
+
+def test_one_that_might_bring_more_descriptors_than_a_message_has_is_refused_as_a_whole(board, offered):
+    drv, guest, ref, port = offered
+    maps = [m.GnttabMap(guest, ref, 1, True)] * (DESCRIPTORS_PER_MESSAGE - 2)
+    with pytest.raises(Refused, match=f"at most {DESCRIPTORS_PER_MESSAGE} descriptors; these may bring") as refused:
+        replies(board, drv, m.EvtchnBindInterdomain(guest, port), *maps)
+    assert refused.value.errno == errno.E2BIG
+    assert [code for code, *_ in replies(board, drv, m.EvtchnBindInterdomain(guest, port), *maps[1:])] == [0] * 14

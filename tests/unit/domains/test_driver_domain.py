@@ -22,7 +22,14 @@ class Directory:
         self.leftovers = set()
         """Directories below `backend` that only we have written in."""
         self.watched = []
+        self.heard = {}
         self.room = 10_000
+        self.fronts = {}
+        """What frontends have written, by directory."""
+        self.hypercalls = []
+        self.full = set()
+        """Directories in which nothing can be written any more."""
+        self._afterwards = []
 
     def watch(self, path, handler):
         self.tell = lambda path="backend": handler(path)
@@ -52,7 +59,29 @@ class Directory:
         taken = [path if self.room > 0 else HypercallError(7, "too many", "StoreWatch") for path, _ in watched]
         self.room -= len(watched)
         self.watched += [token for token in taken if isinstance(token, str)]
-        return Followed(taken, [{"frontend": ""} if path in there else {} for path in read])
+        self.heard |= dict(watched)
+        return Followed(taken, [self.fronts.get(path, {"frontend": ""} if path in there else {}) for path in read])
+
+    def read_all_of(self, paths):
+        self.hypercalls.append(paths)
+        return [self.fronts.get(path, {}) for path in paths]
+
+    def write_several(self, entries):
+        self.hypercalls.append(entries)
+        return [HypercallError(28, "full", "StoreWrite") if path in self.full else None for path, _ in entries]
+
+    def afterwards(self, handler):
+        self._afterwards = [handler]
+
+    def publish(self, *devices):
+        """Their frontends have: the events come one after the other, with nothing between them."""
+        for device in devices:
+            kind, domid, devid = device.split("/")
+            front = f"/local/domain/{domid}/device/{kind}/{devid}"
+            self.fronts[front] = {"state": "3"}
+            self.heard[f"{front}/state"](f"{front}/state")
+        for handler in self._afterwards:
+            handler()
 
     def unwatch(self, token):
         self.watched.remove(token)
@@ -63,11 +92,19 @@ class Backend:
 
     made: ClassVar[list[Any]] = []
 
-    def __init__(self, runtime, kind, domid, found, log):
+    def __init__(self, runtime, kind, domid, found, *, say, log):
         self.name, self.closed = f"{kind}/{domid}/{found.devid}", False
-        self.path, self.state = f"backend/{self.name}", XenbusState.CONNECTED
+        self.path, self.state = f"backend/{self.name}", XenbusState.INIT_WAIT
+        self.frontend_path = found.frontend_path
         self._unwatch = partial(runtime.store.unwatch, found.token)
+        self._say = say
         self.made.append(self)
+        say(self.path, {"state": "2"})
+
+    def follow(self, keys):
+        if keys.get("state") == "3":
+            self.state = XenbusState.CONNECTED
+            self._say(self.path, {"state": "4"})
 
     def close(self):
         self.closed = True
@@ -124,7 +161,7 @@ def test_a_device_that_cannot_be_watched_is_named_and_the_others_are_served(stor
 
 
 def test_a_device_without_a_driver_is_named_and_watched_no_more(store, monkeypatch):
-    def refuse(*given):
+    def refuse(*given, **named):
         raise LocalError("no driver")
 
     monkeypatch.setattr(driver_domain, "XenbusBackend", refuse)
@@ -141,3 +178,34 @@ def test_one_device_beyond_devices_max_is_named_and_not_served_until_another_goe
     store.devices.remove(Backend.made[0].name)
     store.tell()
     assert Backend.made[-1].name == beyond
+
+
+def test_all_are_offered_in_one_hypercall_and_those_whose_frontends_wait_are_attached_behind_it(store):
+    store.devices |= {"vif/2/0", "vif/3/0"}
+    store.fronts["/local/domain/3/device/vif/0"] = {"state": "3"}
+    serve(store)
+    offers, attached = store.hypercalls
+    assert sorted(offers) == [("backend/vif/2/0", {"state": "2"}), ("backend/vif/3/0", {"state": "2"})]
+    assert attached == [("backend/vif/3/0", {"state": "4"})]
+
+
+def test_frontends_that_publish_at_a_time_are_read_in_one_hypercall_and_answered_in_one(store):
+    store.devices |= {"vif/2/0", "vif/3/0", "vif/4/0"}
+    serve(store)
+    store.hypercalls.clear()
+    store.publish("vif/2/0", "vif/4/0", "vif/2/0")
+    assert store.hypercalls == [
+        ["/local/domain/2/device/vif/0", "/local/domain/4/device/vif/0"],
+        [("backend/vif/2/0", {"state": "4"}), ("backend/vif/4/0", {"state": "4"})],
+    ]
+
+
+def test_a_device_whose_directory_takes_nothing_more_is_named_and_the_others_are_served(store):
+    store.devices |= {"vif/2/0", "vif/3/0"}
+    store.full.add("backend/vif/2/0")
+    said = serve(store)
+    assert said == ["device vif/2/0: StoreWrite: full (ENOSPC)"]
+    assert {made.name: made.closed for made in Backend.made} == {"vif/2/0": True, "vif/3/0": False}
+    store.hypercalls.clear()
+    store.publish("vif/2/0")
+    assert store.hypercalls == [[], []]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hvd.domains.attaching import Attached
 from hvd.domains.ring_device import BATCH, RingBackend, RingFrontend
 from hvd.domains.runtime import Runtime, WaitTimeout
 from hvd.transport.channels import Waiter, create_channel, open_endpoint
@@ -56,9 +57,6 @@ class Domain:
     def share(self, peer, pages):
         return SimpleNamespace(ref=REF, view=self.wire.page.pages(0, pages))
 
-    def map(self, dom, ref):
-        self.mapped += 1
-        return SimpleNamespace(view=self.wire.page.pages(0, 1))
 
     def unmap(self, mapped):
         self.mapped -= 1
@@ -67,9 +65,12 @@ class Domain:
     def alloc_unbound(self, remote, handler):
         return self._bind(handler, 0)
 
-    def bind_interdomain(self, remote, port, handler):
-        assert port == PORT
-        return self._bind(handler, 1)
+    def attach(self, peer, refs, ports):
+        assert [port for port, _ in ports] == [PORT]
+        self.mapped += 1
+        return Attached([self.wire.page_mapped()], [self._bind(handler, 1) for _, handler in ports])
+
+    detach: Any = Runtime.detach
 
     def _bind(self, handler, side):
         self.waiter.add(PORT, self.wire.endpoints[side])
@@ -101,6 +102,9 @@ class Wire:
         self.back = Back(self.driver_domain, DomId(2), {})
         self.faults: list[PeerFault] = []
         self.front.on_fault = self.back.on_fault = self.faults.append
+
+    def page_mapped(self) -> Any:
+        return SimpleNamespace(view=self.page.pages(0, 1))
 
     def connect(self):
         self.back.attach(self.front.publish({}))

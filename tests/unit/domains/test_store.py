@@ -4,10 +4,11 @@ import errno
 
 import pytest
 
-from hvd.domains.store import MULTICALL_MAX, StoreClient
+from hvd.domains.store import StoreClient
 from hvd.transport import messages as m
 from hvd.transport.codec import unpack_call
 from hvd.transport.hypercalls import HypercallError
+from hvd.transport.multicall import MULTICALL_MAX
 
 
 class Broker:
@@ -20,7 +21,7 @@ class Broker:
     def call(self, message):
         self.hypercalls.append(message)
         if isinstance(message, m.Multicall):
-            return [self._answer(unpack_call(entry)) for entry in message.calls]
+            return [[*self._answer(unpack_call(entry)), 0] for entry in message.calls]
         code, value = self._answer(message)
         if code:
             raise HypercallError(code, value, type(message).__name__)

@@ -86,8 +86,11 @@ def driven(monkeypatch):
 
 
 def backend(store):
-    found = Found("768", store.read_all(BACK), FRONT, store.read_all(FRONT), "1")
-    return XenbusBackend(runtime(store), "vbd", 7, found, lambda text: None)  # type: ignore[arg-type]
+    found = Found("768", store.read_all(BACK), FRONT, "1")
+    guest: Any = 7
+    made = XenbusBackend(runtime(store), "vbd", guest, found, say=store.write_all, log=lambda text: None)
+    made.follow(store.read_all(FRONT))
+    return made
 
 
 def test_an_offer_that_was_renewed_for_a_spare_and_is_its_own_is_not_written_again(driven):
@@ -118,7 +121,7 @@ def test_an_offer_that_differs_is_made_anew_and_nothing_published_for_the_other_
     assert store.written == [(BACK, {"sectors": "16", "hvd-incarnation": "5.1", "state": "2"})]
     assert attached == []
     store.directories[FRONT] |= {"hvd-backend-incarnation": "5.1", "hvd-session": "1.3"}
-    end.look()
+    end.follow(store.read_all(FRONT))
     assert attached == ["1.3"]
 
 
@@ -180,7 +183,7 @@ def test_a_backend_that_dies_while_it_clears_away_a_breach_leaves_the_rest_to_th
     store.remove = remove  # type: ignore[method-assign]
     store.directories[FRONT] |= {"state": "3", "hvd-backend-incarnation": "5", "hvd-session": "1.1"}
     with pytest.raises(EOFError):
-        end.look()
+        end.follow(store.read_all(FRONT))
     assert removed == ["error"]
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hvd.domains.grants import GatheredPages, MappedPages, SharedPages
+from hvd.domains.attaching import Attached
+from hvd.domains.grants import MappedPages, SharedPages
 from hvd.domains.net.backend import NetBackend
 from hvd.domains.net.frontend import NetFrontend
 from hvd.domains.runtime import Runtime
@@ -55,15 +56,6 @@ class Pages:
         self.mapped += 1
         return MappedPages(Handle(1), ExtentId(first), GrantRef(first + index), pages, extent.pages(index, pages))
 
-    def gather(self, dom, refs):
-        pages = tuple(self.map(dom, ref) for ref in refs)
-        return GatheredPages(pages, Extent.gather([page.view for page in pages]))
-
-    def release(self, gathered):
-        gathered.extent.close()
-        for page in gathered.pages:
-            self.unmap(page)
-
     def unmap(self, mapped):
         mapped.view.release()
         self.mapped -= 1
@@ -96,10 +88,13 @@ class Domain:
         port = self.machine.new_channel()
         return self._bind(port, 0, handler)
 
-    def bind_interdomain(self, remote, port, handler):
-        if port not in self.machine.channels:
-            raise HypercallError(22, f"no port {port}", "EvtchnBindInterdomain")
-        return self._bind(port, 1, handler)
+    def attach(self, peer, refs, ports):
+        if unknown := [port for port, _ in ports if port not in self.machine.channels]:
+            raise HypercallError(22, f"no port {unknown[0]}", "EvtchnBindInterdomain")
+        pages = [self.grants.map(peer, ref) for ref in refs]
+        return Attached(pages, [self._bind(port, 1, handler) for port, handler in ports])
+
+    detach: Any = Runtime.detach
 
     def _bind(self, port, side, handler):
         page, ends = self.machine.channels[port]

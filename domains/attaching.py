@@ -1,0 +1,71 @@
+"""Takes up what a peer offers: its pages mapped and its ports bound with one hypercall, all of it or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hvd.domains.grants import MappedPages
+from hvd.domains.multicall import Answered, ask_all
+from hvd.transport import messages as m
+from hvd.transport.channels import Endpoint
+from hvd.transport.hypercalls import HypercallError
+from hvd.transport.ids import DomId, GrantRef, Port
+
+if TYPE_CHECKING:
+    from hvd.domains.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """In the order in which they were named."""
+
+    pages: list[MappedPages] = field(default_factory=list)
+    ports: list[tuple[Port, Endpoint]] = field(default_factory=list)
+
+
+def attach(
+    runtime: Runtime, peer: DomId, refs: Sequence[GrantRef], ports: Sequence[tuple[Port, Callable[[], None]]]
+) -> Attached:
+    """`Runtime.attach`."""
+    calls: list[Any] = [m.GnttabMap(peer, ref, 1, True) for ref in refs]
+    calls += [m.EvtchnBindInterdomain(peer, port) for port, _ in ports]
+    answers, attached = ask_all(runtime.hypercalls.call, calls), Attached()
+    try:
+        for call, answered in zip(calls, answers, strict=True):
+            if answered.errno:
+                raise HypercallError(answered.errno, str(answered.value), type(call).__name__)
+        for _ in refs:
+            attached.pages.append(runtime.grants.take(*_next(answers)))
+        for _, handler in ports:
+            value, descriptors = _next(answers)
+            attached.ports.append(runtime.take_channel(value, descriptors, handler))
+    except BaseException:
+        _drop(runtime, answers)
+        runtime.detach(attached)
+        raise
+    return attached
+
+
+def _next(answers: list[Answered]) -> tuple[dict[str, Any], list[int]]:
+    """Whoever takes it undoes it himself when he cannot."""
+    answered = answers.pop(0)
+    return answered.value, answered.descriptors
+
+
+def _drop(runtime: Runtime, answers: list[Answered]) -> None:
+    """Undo what nobody has taken."""
+    for answered in answers:
+        for descriptor in answered.descriptors:
+            os.close(descriptor)
+        if not answered.errno:
+            undo = _undo(answered.value)
+            with contextlib.suppress(HypercallError):
+                runtime.hypercalls.call(undo)
+
+
+def _undo(value: dict[str, Any]) -> m.GnttabUnmap | m.EvtchnClose:
+    return m.GnttabUnmap(value["handle"]) if "handle" in value else m.EvtchnClose(value["port"])

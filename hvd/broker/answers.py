@@ -1,0 +1,17 @@
+"""What a handler answers a hypercall with, where that is more than a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Descriptors = tuple[tuple[str, int], ...]
+"""Which held descriptors go to the caller: (key, index in that key's list)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A value with descriptors to go with it."""
+
+    value: Any
+    descriptors: Descriptors

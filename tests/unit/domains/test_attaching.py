@@ -1,0 +1,143 @@
+"""Attaching takes what a peer offers with one hypercall, and leaves nothing behind where it cannot have all of it."""
+
+import errno
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hvd.domains.attaching import attach
+from hvd.domains.grants import Grants
+from hvd.domains.runtime import Runtime
+from hvd.transport import messages as m
+from hvd.transport.channels import Waiter, create_channel
+from hvd.transport.codec import unpack_call
+from hvd.transport.errors import LocalError, PeerFault
+from hvd.transport.hypercalls import HypercallError
+from hvd.transport.ids import DomId, GrantRef, Port
+from hvd.transport.pages import create_extent
+
+PEER = DomId(7)
+
+
+class Driver:
+    """A domain that attaches, and the hypervisor in whose tables its mappings and ports are."""
+
+    take_channel: Any = Runtime.take_channel
+    bind: Any = Runtime.bind
+    detach: Any = Runtime.detach
+    close_port: Any = Runtime.close_port
+
+    def __init__(self):
+        self.hypercalls = self
+        self.grants = Grants(self.call)
+        self.waiter: Any = Waiter(0)
+        self._handlers, self._endpoints, self._raised = {}, {}, set()
+        self.made = 0
+        self.held: set[str] = set()
+        self.refused: set[int] = set()
+        """Refs and ports that are."""
+        self.unsealed: set[int] = set()
+        """Refs whose pages are none that can be mapped."""
+
+    def call(self, message):
+        self.made += 1
+        if isinstance(message, m.Multicall):
+            answers = [self._one(unpack_call(entry)) for entry in message.calls]
+            return [answer[:3] for answer in answers], [fd for *_, fds in answers for fd in fds]
+        assert not self._one(message)[0]
+        return None
+
+    def _one(self, call):
+        match call:
+            case m.GnttabMap(ref=ref) if ref not in self.refused:
+                self.held.add(f"handle {ref}")
+                value = {"handle": ref, "extent": ref, "ref": ref, "count": 1, "first_page": 0, "pages": 1}
+                pages = os.memfd_create("hvd-test-unsealed") if ref in self.unsealed else create_extent(1, "hvd-test")
+                return 0, value | {"readonly": False}, 1, [pages]
+            case m.EvtchnBindInterdomain(remote_port=port) if port not in self.refused:
+                self.held.add(f"port {port}")
+                channel = create_channel()
+                for end in (channel.ends[0].rx, channel.ends[0].tx):
+                    os.close(end)
+                return 0, {"port": port, "side": 1}, 3, [channel.page_fd, channel.ends[1].rx, channel.ends[1].tx]
+            case m.GnttabUnmap(handle=ref):
+                self.held.remove(f"handle {ref}")
+                return 0, None, 0, []
+            case m.EvtchnClose(port=port):
+                self.held.remove(f"port {port}")
+                return 0, None, 0, []
+        return errno.EPERM, "not yours", 0, []
+
+    def attach(self, *refs, ports=(3, 4)):
+        handlers = [(Port(port), lambda: None) for port in ports]
+        runtime: Any = self
+        return attach(runtime, PEER, [GrantRef(ref) for ref in refs], handlers)
+
+
+def descriptors():
+    return sorted(Path("/proc/self/fd").iterdir())
+
+
+@pytest.fixture
+def driver():
+    before = descriptors()
+    made = Driver()
+    yield made
+    made.waiter.close()
+    del made
+    assert descriptors() == before
+
+
+def test_all_of_it_takes_one_hypercall_and_is_given_back_whole(driver):
+    attached = driver.attach(8, 9)
+    assert driver.made == 1
+    assert [len(pages.view) for pages in attached.pages] == [4096, 4096]
+    assert [port for port, _ in attached.ports] == [3, 4]
+    driver.detach(attached)
+    assert driver.held == set()
+    assert driver._handlers == {}
+
+
+@pytest.mark.parametrize("refused", [8, 9, 3, 4])
+def test_where_one_is_refused_there_is_none_and_the_error_is_its_own(driver, refused):
+    driver.refused.add(refused)
+    with pytest.raises(HypercallError, match="not yours") as error:
+        driver.attach(8, 9)
+    assert (error.value.errno, driver.held) == (errno.EPERM, set())
+
+
+@pytest.mark.parametrize("ref", [8, 9])
+def test_where_one_cannot_be_mapped_there_is_none(driver, ref):
+    driver.unsealed.add(ref)
+    with pytest.raises(PeerFault):
+        driver.attach(8, 9)
+    assert driver.held == set()
+
+
+@pytest.mark.parametrize("port", [3, 4])
+def test_where_one_cannot_be_waited_for_there_is_none(driver, port):
+    """As with a process that may have no more descriptors in its epoll set."""
+    waiter = driver.waiter
+
+    def add(number, endpoint):
+        if number == port:
+            raise LocalError("full")
+        waiter.add(number, endpoint)
+
+    driver.waiter = SimpleNamespace(add=add, remove=waiter.remove, close=waiter.close)
+    with pytest.raises(LocalError, match="full"):
+        driver.attach(8, 9)
+    assert driver.held == set()
+
+
+def test_more_than_one_multicall_brings_takes_more_and_is_as_whole(driver):
+    refs = range(100, 116)
+    driver.detach(driver.attach(*refs))
+    assert driver.made == 2 + len(refs) + 2
+    driver.refused.add(4)
+    with pytest.raises(HypercallError):
+        driver.attach(*refs)
+    assert driver.held == set()
