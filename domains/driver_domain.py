@@ -35,6 +35,8 @@ class DriverDomain:
         self._backends: dict[Key, XenbusBackend | None] = {}
         self._changed: dict[Key, None] = {}
         """Of whose frontends something was heard."""
+        self._may_have_come = False
+        """Devices, or gone."""
         self._unsaid: list[tuple[str, Keys]] | None = None
         """What backends want written, while several have their turn."""
         self._take_up(runtime.served)
@@ -44,7 +46,8 @@ class DriverDomain:
         """Only devices coming and going matter: backend/<kind>/<domid>/<devid> and above, or toolstack nodes."""
         if path.count("/") <= LEVELS or path.endswith("/frontend"):
             self._drop_replaced(path)
-            self.scan()
+            self._may_have_come = True
+            self._store.afterwards(self._catch_up)
         elif path.count("/") == LEVELS + 1:
             self._tell(path)
 
@@ -136,7 +139,15 @@ class DriverDomain:
     def _hear(self, key: Key, _: str) -> None:
         """Several frontends change at a time when their driver domain has come back: they are read together."""
         self._changed[key] = None
-        self._store.afterwards(self._look)
+        self._store.afterwards(self._catch_up)
+
+    def _catch_up(self) -> None:
+        """Who waits for us comes first."""
+        if self._changed:
+            self._look()
+        if self._may_have_come:
+            self._may_have_come = False
+            self.scan()
 
     def _look(self) -> None:
         changed, self._changed = self._changed, {}

@@ -18,7 +18,7 @@ from hvd.transport.ids import DOM0, DomId
 
 TERMINALS_PER_EVENT = 64
 """Ptys served before the domains' rings have their turn."""
-SUCCESSION_S = 0.01
+SUCCESSION_S = 0.03
 """How long a console waits for its domain's next incarnation: others wait for that, and both need the hypervisor."""
 LINGER_S = 1.0
 """How long a pty outlives its domain: closing it takes from whoever is attached what he has not read yet."""

@@ -29,7 +29,8 @@ def main(guest):
         connection.private.init()
         connection._back = BlkBack(
             BackRing(memory, REQUEST_SIZE, RESPONSE_SIZE), connection._attached.ports[0][1],
-            connection._image.descriptor, connection._image.sectors, False, INDIRECT_SEGMENTS_MAX, connection._persistent,
+            connection._image.descriptor, connection._image.sectors, False, INDIRECT_SEGMENTS_MAX,
+            connection._persistent,
         )  # fmt: skip
         grants, frontend = connection._runtime.grants, connection._frontend
         connection._runs = PeerRuns(grants, frontend, MAPPINGS_MAX, connection._back.add)

@@ -32,7 +32,11 @@ class Directory:
         self._afterwards = []
 
     def watch(self, path, handler):
-        self.tell = lambda path="backend": handler(path)
+        self._told = handler
+
+    def tell(self, path="backend"):
+        self._told(path)
+        self._run_afterwards()
 
     def transaction(self, body):
         body(7)
@@ -80,6 +84,9 @@ class Directory:
             front = f"/local/domain/{domid}/device/{kind}/{devid}"
             self.fronts[front] = {"state": "3"}
             self.heard[f"{front}/state"](f"{front}/state")
+        self._run_afterwards()
+
+    def _run_afterwards(self):
         for handler in self._afterwards:
             handler()
 
