@@ -24,14 +24,20 @@ class Attached:
     """In the order in which they were named."""
 
     pages: list[MappedPages] = field(default_factory=list)
+    runs: list[MappedPages] = field(default_factory=list)
     ports: list[tuple[Port, Endpoint]] = field(default_factory=list)
 
 
 def attach(
-    runtime: Runtime, peer: DomId, refs: Sequence[GrantRef], ports: Sequence[tuple[Port, Callable[[], None]]]
+    runtime: Runtime,
+    peer: DomId,
+    refs: Sequence[GrantRef],
+    ports: Sequence[tuple[Port, Callable[[], None]]],
+    runs: Sequence[GrantRef],
 ) -> Attached:
     """`Runtime.attach`."""
     calls: list[Any] = [m.GnttabMap(peer, ref, 1, True) for ref in refs]
+    calls += [m.GnttabMap(peer, ref, 0, True) for ref in runs]
     calls += [m.EvtchnBindInterdomain(peer, port) for port, _ in ports]
     answers, attached = ask_all(runtime.hypercalls.call, calls), Attached()
     try:
@@ -40,6 +46,8 @@ def attach(
                 raise HypercallError(answered.errno, str(answered.value), type(call).__name__)
         for _ in refs:
             attached.pages.append(runtime.grants.take(*_next(answers)))
+        for _ in runs:
+            attached.runs.append(runtime.grants.take(*_next(answers)))
         for _, handler in ports:
             value, descriptors = _next(answers)
             attached.ports.append(runtime.take_channel(value, descriptors, handler))

@@ -198,20 +198,25 @@ class Runtime:
         return self._open(m.EvtchnBindInterdomain(remote, remote_port), handler)
 
     def attach(
-        self, peer: DomId, refs: Sequence[GrantRef], ports: Sequence[tuple[Port, Callable[[], None]]]
+        self,
+        peer: DomId,
+        refs: Sequence[GrantRef],
+        ports: Sequence[tuple[Port, Callable[[], None]]],
+        runs: Sequence[GrantRef] = (),
     ) -> Attached:
         """Map single pages of a peer's for writing and bind to ports that it holds open for us, in one hypercall.
 
+        And whole runs of its grants, by their refs: whoever takes them out of the list unmaps them.
         All of it or nothing: HypercallError of the first that is refused, OSError when there is no room for one. Each
         port has its handler, as with `bind_interdomain`.
         """
-        return attach(self, peer, refs, ports)
+        return attach(self, peer, refs, ports, runs)
 
     def detach(self, attached: Attached) -> None:
         """Close the ports and give the mappings back. Release everything that uses the views first."""
         for port, _ in attached.ports:
             self.close_port(port)
-        for pages in attached.pages:
+        for pages in [*attached.pages, *attached.runs]:
             self.grants.unmap(pages)
 
     def bind_virq(self, virq: int, handler: Callable[[], None]) -> Port:

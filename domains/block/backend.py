@@ -12,7 +12,7 @@ from typing import assert_never
 from hvd.domains.attaching import Attached
 from hvd.domains.block.image import Image
 from hvd.domains.device import Backend, Keys
-from hvd.domains.peer_runs import PeerRuns
+from hvd.domains.peer_runs import PeerRuns, named_runs
 from hvd.domains.runtime import Runtime
 from hvd.transport._native import BlkBack, BlkHeld, BlkNeed
 from hvd.transport.errors import LocalError, PeerFault
@@ -120,7 +120,9 @@ class Connection:
         refs = ring_refs(untrusted_keys)
         self._persistent = untrusted_keys.get("feature-persistent") == "1"
         port = Port(_number(untrusted_keys, "event-channel"))
-        self._attached = self._runtime.attach(self._frontend, refs, [(port, self._backend.guarded(self.serve))])
+        named = named_runs(untrusted_keys) if self._persistent else []
+        handler = self._backend.guarded(self.serve)
+        self._attached = self._runtime.attach(self._frontend, refs, [(port, handler)], named)
         self._pages = Extent.gather([page.view for page in self._attached.pages])
         checked = untrusted_keys.get(RING_CHECKS) == "1"
         self._ring = BackRing(self._pages.view, REQUEST_SIZE, RESPONSE_SIZE, checked=checked)
@@ -131,6 +133,7 @@ class Connection:
             INDIRECT_SEGMENTS_MAX, self._persistent, self._image.log,
         )  # fmt: skip
         self._runs = PeerRuns(self._runtime.grants, self._frontend, MAPPINGS_MAX, self._back.add)
+        self._runs.take(self._attached.runs)
         self._runtime.waiter.attach_ring(ours, self._ring)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from hvd.domains.block.detached import DetachedDisk
 from hvd.domains.device import Frontend, Keys, number_in
+from hvd.domains.peer_runs import RUNS
 from hvd.domains.runtime import Runtime
 from hvd.transport._native import BlkFront, Completion
 from hvd.transport.errors import LocalError, PeerFault
@@ -78,7 +79,7 @@ class BlockFrontend(Frontend):
         self._ring.name_messages_by(REQUEST_ID_OFFSET, RESPONSE_ID_OFFSET)
         self._ring.init()
         keys = {"event-channel": str(self._port), "protocol": PROTOCOL, "feature-persistent": "1"}
-        keys[RING_CHECKS] = str(int(checked))
+        keys |= {RING_CHECKS: str(int(checked)), RUNS: str(self._data.ref)}
         if self._order == 0:
             return keys | {"ring-ref": str(self._ring_pages.ref)}
         refs = {f"ring-ref{i}": str(self._ring_pages.ref + i) for i in range(1 << self._order)}

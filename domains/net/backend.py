@@ -5,15 +5,16 @@ Packets go through transport/native/net_switch.hpp, a bounded number at a time, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from hvd.domains.attaching import Attached
 from hvd.domains.device import NUMBER_DIGITS_MAX, Backend, Keys, number_in
+from hvd.domains.grants import MappedPages
 from hvd.domains.net.settings import VifSettings, link_up, settings_in
 from hvd.domains.net.switch import VifSwitch, switch_of
-from hvd.domains.peer_runs import PeerRuns
+from hvd.domains.peer_runs import PeerRuns, named_runs
 from hvd.domains.runtime import Runtime
 from hvd.transport._native import NetEnd, NetPort, NetTurn
 from hvd.transport.channels import Endpoint
@@ -96,18 +97,23 @@ class Queue:
         self.throttled = False
 
     def open(
-        self, untrusted_keys: Keys, on_tx: Callable[..., None], on_rx: Callable[..., None], *, checked: bool
-    ) -> None:
-        """Map the rings and bind the channels; what fails leaves what was done to `close`."""
+        self, untrusted_keys: Keys, on_tx: Callable[..., None], on_rx: Callable[..., None], runs: Sequence[GrantRef],
+        *, checked: bool,
+    ) -> list[MappedPages]:
+        """Map the rings and bind the channels; what fails leaves what was done to `close`.
+
+        The runs of grants that are mapped with them: ours until they are taken.
+        """
         refs = [GrantRef(number_in(untrusted_keys, f"{name}-ring-ref", GRANT_REF_MAX)) for name in ("tx", "rx")]
         split = {"event-channel-tx": on_tx, "event-channel-rx": on_rx}
         handlers = {"event-channel": on_tx} if "event-channel" in untrusted_keys else split
         ports = [(Port(number_in(untrusted_keys, name, PORT_MAX)), handler) for name, handler in handlers.items()]
-        self._attached = self._runtime.attach(self._frontend, refs, ports)
+        self._attached = self._runtime.attach(self._frontend, refs, ports, runs)
         sizes = ((TX_REQUEST_SIZE, TX_RESPONSE_SIZE), (RX_REQUEST_SIZE, RX_RESPONSE_SIZE))
         for page, (request_size, response_size) in zip(self._attached.pages, sizes, strict=True):
             self._rings.append(BackRing(page.view, request_size, response_size, checked=checked))
         self._runtime.waiter.attach_ring(self.tx_port, self._rings[0])
+        return self._attached.runs
 
     @property
     def end(self) -> tuple[BackRing, BackRing, Endpoint, Endpoint]:
@@ -157,10 +163,13 @@ class Connection:
         """Attach every queue and take a port in the switch; PeerFault on keys that make no sense."""
         if untrusted_keys.get("request-rx-copy") != "1":
             raise PeerFault("request-rx-copy is not 1: packets are copied, pages are not flipped")
+        checked, named = untrusted_keys.get(RING_CHECKS) == "1", named_runs(untrusted_keys)
+        mapped: list[list[MappedPages]] = []
         for number, keys in enumerate(self._keys_of_queues(untrusted_keys)):
             self._queues.append(Queue(self._runtime, self._frontend))
             handlers = (partial(self._guarded, self._serve, number), partial(self._guarded, self._drain))
-            self._queues[-1].open(keys, *handlers, checked=untrusted_keys.get(RING_CHECKS) == "1")
+            mapped.append(self._queues[-1].open(keys, *handlers, named, checked=checked))
+            named = []  # with the first
         settings, switch = self._settings, self._switch
         if settings.has_uplink:
             switch.open_uplink(settings.network, settings.policy)
@@ -174,6 +183,7 @@ class Connection:
         for number, queue in enumerate(self._queues):
             self._runtime.waiter.attach_turn(queue.tx_port, self._port, number)
         self._runs = PeerRuns(self._runtime.grants, self._frontend, MAPPINGS_MAX, self._port.add)
+        self._runs.take(mapped[0])
         self._port.link_up = settings.link_up
         if self._backend.credit is not None:
             self._port.credit = self._backend.credit

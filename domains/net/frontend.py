@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hvd.domains.device import Frontend, Keys
 from hvd.domains.net.tap import TapLink
+from hvd.domains.peer_runs import RUNS
 from hvd.domains.program.network import Interface
 from hvd.domains.runtime import Runtime
 from hvd.transport._native import NetFront
@@ -144,6 +145,7 @@ class NetFrontend(Frontend):
             "feature-sg": "1",
             "feature-no-csum-offload": blank,
             RING_CHECKS: str(int(checked)),
+            RUNS: str(self._pages.ref),
         }
         if self.offload:
             keys |= dict.fromkeys(("feature-gso-tcpv4", "feature-gso-tcpv6", "feature-ipv6-csum-offload"), "1")
@@ -181,6 +183,10 @@ class NetFrontend(Frontend):
             self.front.detach()
 
     def _look_at_link(self, _: str) -> None:
+        """An offer writes it too, and is answered first."""
+        self.runtime.store.afterwards(self._read_link)
+
+    def _read_link(self) -> None:
         """netif.h: what does not say otherwise is up."""
         self.link_up = self.runtime.store.read_text(self._carrier) != "0"
 

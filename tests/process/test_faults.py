@@ -29,7 +29,7 @@ IMAGE_BYTES = 32 << 20
 SEED = 7
 COUNTED = ("ports", "granted_pages", "mappings", "extents", "descriptors", "domains")
 DEVID = 51712
-SLOWLY = ("depth=2", "largest=4", "flush_every=2", "blocks=256")
+SLOWLY = ("depth=2", "largest=4", "flush_every=2", "blocks=256", "pace_ms=1")
 """So that the checker keeps up."""
 
 

@@ -26,7 +26,7 @@ class Load(DiskLoad):
 
     def __init__(self, directory: Path) -> None:
         driver = DomainConfig("driver", "hvd:driver_domain", driver_domain=True, spare=True, restart=FOREVER)
-        super().__init__(directory, driver, ("blocks=1024", "largest=16"))
+        super().__init__(directory, driver, ("blocks=1024", "largest=16", "pace_ms=1"))
 
     def progress(self, operations: int = 50) -> None:
         """Until so many more operations are acknowledged; the guest is stopped while we check: it writes faster."""

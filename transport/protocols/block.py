@@ -11,6 +11,7 @@ max-ring-page-order sectors
                 hvd-ring-checks (1: this backend keeps a check beside each index of the ring)
 Frontend keys   ring-ref | ring-page-order num-ring-pages ring-ref%u, event-channel, protocol, feature-persistent
                 hvd-ring-checks (1: so does this frontend)
+                hvd-runs (first refs of runs of grants: the backend maps them with the ring)
 
 hvd beyond Xen: a frontend outlives its backend. It keeps every request until it is answered, makes the ring empty for
 the next backend (see domains/xenbus.py) and issues again, in the order of their ids, what is open. An id is never

@@ -15,6 +15,7 @@ Frontend keys   tx-ring-ref rx-ring-ref, event-channel | event-channel-tx event-
                 these below queue-%u/, and multi-queue-num-queues; request-rx-copy feature-rx-notify feature-sg
                 feature-gso-tcpv4 feature-gso-tcpv6 feature-no-csum-offload feature-ipv6-csum-offload
                 request-multicast-control hvd-ring-checks (1: a check beside each index, as offered)
+                hvd-runs (first refs of runs of grants: the backend maps them with the rings)
     from the toolstack  mac mtu ip; hvd's own: hvd-gateway hvd-offload (1: it takes what is checksummed and cut up
                 later) hvd-queues hvd-channels (shared: one for both rings) hvd-multicast-control (1: only groups that
                 it joins)

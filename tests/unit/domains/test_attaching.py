@@ -54,8 +54,12 @@ class Driver:
         match call:
             case m.GnttabMap(ref=ref) if ref not in self.refused:
                 self.held.add(f"handle {ref}")
-                value = {"handle": ref, "extent": ref, "ref": ref, "count": 1, "first_page": 0, "pages": 1}
-                pages = os.memfd_create("hvd-test-unsealed") if ref in self.unsealed else create_extent(1, "hvd-test")
+                count = call.count or 3
+                value = {"handle": ref, "extent": ref, "ref": ref, "count": count, "first_page": 0, "pages": count}
+                sealed = create_extent(count, "hvd-test")
+                pages = os.memfd_create("hvd-test-unsealed") if ref in self.unsealed else sealed
+                if pages != sealed:
+                    os.close(sealed)
                 return 0, value | {"readonly": False}, 1, [pages]
             case m.EvtchnBindInterdomain(remote_port=port) if port not in self.refused:
                 self.held.add(f"port {port}")
@@ -71,10 +75,10 @@ class Driver:
                 return 0, None, 0, []
         return errno.EPERM, "not yours", 0, []
 
-    def attach(self, *refs, ports=(3, 4)):
+    def attach(self, *refs, ports=(3, 4), runs=()):
         handlers = [(Port(port), lambda: None) for port in ports]
         runtime: Any = self
-        return attach(runtime, PEER, [GrantRef(ref) for ref in refs], handlers)
+        return attach(runtime, PEER, [GrantRef(ref) for ref in refs], handlers, [GrantRef(ref) for ref in runs])
 
 
 def descriptors():
@@ -92,28 +96,38 @@ def driver():
 
 
 def test_all_of_it_takes_one_hypercall_and_is_given_back_whole(driver):
-    attached = driver.attach(8, 9)
+    attached = driver.attach(8, 9, runs=[20])
     assert driver.made == 1
     assert [len(pages.view) for pages in attached.pages] == [4096, 4096]
+    assert [len(pages.view) for pages in attached.runs] == [3 * 4096]
     assert [port for port, _ in attached.ports] == [3, 4]
     driver.detach(attached)
     assert driver.held == set()
     assert driver._handlers == {}
 
 
-@pytest.mark.parametrize("refused", [8, 9, 3, 4])
+def test_whoever_takes_a_run_unmaps_it(driver):
+    attached = driver.attach(8, runs=[20])
+    run = attached.runs.pop()
+    driver.detach(attached)
+    assert driver.held == {"handle 20"}
+    driver.grants.unmap(run)
+    assert driver.held == set()
+
+
+@pytest.mark.parametrize("refused", [8, 9, 20, 3, 4])
 def test_where_one_is_refused_there_is_none_and_the_error_is_its_own(driver, refused):
     driver.refused.add(refused)
     with pytest.raises(HypercallError, match="not yours") as error:
-        driver.attach(8, 9)
+        driver.attach(8, 9, runs=[20])
     assert (error.value.errno, driver.held) == (errno.EPERM, set())
 
 
-@pytest.mark.parametrize("ref", [8, 9])
+@pytest.mark.parametrize("ref", [8, 9, 20])
 def test_where_one_cannot_be_mapped_there_is_none(driver, ref):
     driver.unsealed.add(ref)
     with pytest.raises(PeerFault):
-        driver.attach(8, 9)
+        driver.attach(8, 9, runs=[20])
     assert driver.held == set()
 
 

@@ -65,10 +65,10 @@ class Domain:
     def alloc_unbound(self, remote, handler):
         return self._bind(handler, 0)
 
-    def attach(self, peer, refs, ports):
+    def attach(self, peer, refs, ports, runs=()):
         assert [port for port, _ in ports] == [PORT]
         self.mapped += 1
-        return Attached([self.wire.page_mapped()], [self._bind(handler, 1) for _, handler in ports])
+        return Attached([self.wire.page_mapped()], [], [self._bind(handler, 1) for _, handler in ports])
 
     detach: Any = Runtime.detach
 

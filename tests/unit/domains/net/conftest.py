@@ -88,11 +88,12 @@ class Domain:
         port = self.machine.new_channel()
         return self._bind(port, 0, handler)
 
-    def attach(self, peer, refs, ports):
+    def attach(self, peer, refs, ports, runs=()):
         if unknown := [port for port, _ in ports if port not in self.machine.channels]:
             raise HypercallError(22, f"no port {unknown[0]}", "EvtchnBindInterdomain")
         pages = [self.grants.map(peer, ref) for ref in refs]
-        return Attached(pages, [self._bind(port, 1, handler) for port, handler in ports])
+        whole = [self.grants.map(peer, ref, 0) for ref in runs]
+        return Attached(pages, whole, [self._bind(port, 1, handler) for port, handler in ports])
 
     detach: Any = Runtime.detach
 
@@ -183,6 +184,9 @@ class Machine:
         self.watches[path] = handler
         handler(path)
         return path
+
+    def afterwards(self, handler):
+        handler()
 
     def unwatch(self, token):
         del self.watches[token]
