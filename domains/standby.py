@@ -107,7 +107,7 @@ def _run(flags: int, sandbox: Sandbox, link: int, live: Callable[[Identity], Non
 
 
 def _wait_for_identity(sandbox: Sandbox) -> Identity | None:
-    """Put on what needs none, and sleep unless it is here already; None when the zygote has gone before it had a use for us."""
+    """Put on what needs none, and wait for it; None when the zygote has gone before it had a use for us."""
     waiting = socket.socket(fileno=UPCALL)
     sandbox.begin()
     waiting.setblocking(True)
