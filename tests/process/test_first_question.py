@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,10 @@ def begun(cluster: Cluster, domain: Domain) -> str:
         return ""
 
 
+def wait_for_three(cluster: Cluster, domain: Domain) -> None:
+    wait_for(lambda: begun(cluster, domain) == "[1, 2, 3]", lambda: f"{domain.info()} {domain.console_log()}")
+
+
 def test_a_domain_that_asks_for_nothing_has_its_own_thread_and_the_one_that_its_end_is_seen_by(cluster, go):
     domain = asker(cluster, go, "quiet")
     assert threads(domain.pid) == ["hvd:quiet"] * 2
@@ -97,7 +102,7 @@ def test_a_domain_that_asks_for_nothing_has_its_own_thread_and_the_one_that_its_
 def test_a_question_is_answered_though_threads_and_descriptors_are_used_up_by_then(cluster, go):
     domain = asker(cluster, go, "late", "greedy")
     go.write_text("go")
-    wait_for(lambda: begun(cluster, domain) == "[1, 2, 3]", lambda: f"{domain.info()} {domain.console_log()}")
+    wait_for_three(cluster, domain)
     assert is_connected(domain.pid)
 
 
@@ -107,10 +112,10 @@ def test_first_questions_to_a_broker_that_is_dead_are_carried_out_once_by_the_ne
     os.kill(broker, signal.SIGSTOP)  # whoever asks now has nobody who answers
     go.write_text("go")
     for pid in pids:
-        wait_for(lambda pid=pid: is_connected(pid), "its connection")
+        wait_for(partial(is_connected, pid), "its connection")
     os.kill(broker, signal.SIGKILL)
     for domain in domains:
-        wait_for(lambda domain=domain: begun(cluster, domain) == "[1, 2, 3]", lambda: f"{cluster.infos()}")
+        wait_for_three(cluster, domain)
     assert cluster.info()["broker_pid"] != broker
 
 
