@@ -10,7 +10,7 @@ from typing import Any
 
 from hvd.domains.console.frontend import ConsoleFrontend, write_raw
 from hvd.domains.console.line_discipline import to_terminal
-from hvd.domains.console.streams import ConsoleStreams
+from hvd.domains.console.streams import OURS
 from hvd.domains.device import Frontend
 from hvd.domains.driver_domain import DriverDomain
 from hvd.domains.runtime import Runtime
@@ -50,8 +50,8 @@ class Guest:
         """From here on the process's standard streams are the domain's console."""
         self.runtime = runtime
         self.console = ConsoleFrontend(runtime)
-        self._streams = ConsoleStreams(self.console)
-        self._streams.install()
+        self._streams = OURS
+        self._streams.install(self.console)
         os.register_at_fork(after_in_child=self.console.disown)
         self.domid = runtime.domid
         self.name = runtime.name

@@ -1,8 +1,9 @@
 """A domain's hypercalls: over its upcall socket while it comes to life, over its endpoint from when it is ready.
 
-The upcall socket is there at birth. The endpoint's connection takes threads, and a handshake of several round trips
-through them: it is begun when the domain is ready, before its kernel can have used up what threads take. A spare has
-time for it while it stands by.
+The upcall socket is there at birth. The endpoint's connection takes threads, a handshake of several round trips through
+them, and 1 MiB: who has asked for something while it came to life has devices, will ask again, and begins it when it is
+ready. Who has not may never ask, and begins it with its first question; until then room is kept for it, since its
+kernel may use up what it takes. A spare has time for it while it stands by.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from hvd.domains.connection_room import ConnectionRoom
 from hvd.transport.hypercalls import HypercallClient, HypercallTimeout, Requests, unanswered
 from hvd.transport.messages import DomainReady
+from hvd.transport.process import start_sleeper
 from hvd.transport.upcalls import ReplyTooLarge, UpcallReceiver
 
 AGAIN_S = 1.0
@@ -30,6 +33,8 @@ class Hypercalls:
         self._upcalls = upcalls
         self._connect = connect
         self._client: HypercallClient | None = None
+        self._room: ConnectionRoom | None = None
+        self._has_asked = False
         self._is_ready = False
         self.before: Callable[[], None] | None = None
         """Called ahead of each hypercall: what a spare waits in until it is the domain."""
@@ -38,6 +43,8 @@ class Hypercalls:
     def connection(self) -> HypercallClient:
         """The endpoint's client, made now if there is none yet. Threads are made: the sandbox has to be on."""
         if self._client is None:
+            if self._room is not None:
+                self._room.give_up()
             self._client = self._connect(self.requests)
         return self._client
 
@@ -61,17 +68,21 @@ class Hypercalls:
         self._upcalls.post(self.requests.pack(message))
 
     def ready(self) -> None:
-        """Say that the domain does what it is for, and connect: from here on nothing is read from the upcall socket.
+        """Say that the domain does what it is for: from here on nothing is read from the upcall socket.
 
-        libzmq ends a process that can have no thread, or no descriptor, for its connection: so it is not put off. And
-        who is ready has all its threads: the machine sees its end by them.
+        By now it has a thread that the machine can see its end by, whenever it connects.
         """
-        _ = self.connection
+        start_sleeper()
+        if self._client is None and not self._has_asked:
+            self._room = ConnectionRoom()
         self.post(DomainReady())
         self._is_ready = True
+        if self._has_asked:
+            _ = self.connection  # behind the word: who has waited for that need not wait for this
 
     def _ask(self, packed: bytes, name: str) -> tuple[int, Any, int]:
         """Until there is an answer; HypercallTimeout past the deadline."""
+        self._has_asked = True
         until = time.monotonic() + self.requests.deadline_s
         while True:
             with contextlib.suppress(BlockingIOError):  # it is full of what no broker has heard yet

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
-import select
 import socket
 import sys
 from collections.abc import Callable, Collection
@@ -20,7 +19,6 @@ from hvd.domains.sandbox import Sandbox
 from hvd.domains.sandbox.namespaces import Namespaces, map_own_user
 from hvd.transport.cgroups import DomainGroups
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
-from hvd.transport.hypercalls import warm_up
 from hvd.transport.process import (
     CLONE_NEWUSER,
     die_with_parent,
@@ -109,10 +107,8 @@ def _run(flags: int, sandbox: Sandbox, link: int, live: Callable[[Identity], Non
 
 
 def _wait_for_identity(sandbox: Sandbox) -> Identity | None:
-    """Make ready, and sleep unless it is here already; None when the zygote has gone before it had a use for us."""
+    """Put on what needs none, and wait for it; None when the zygote has gone before it had a use for us."""
     waiting = socket.socket(fileno=UPCALL)
-    if not select.select([waiting], [], [], 0)[0]:
-        warm_up()
     sandbox.begin()
     waiting.setblocking(True)
     try:

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import sys
 from collections import deque
 from collections.abc import Collection
 from importlib import import_module
@@ -131,4 +132,7 @@ def _load(*targets: str) -> None:
     for target in targets:
         import_module(target.partition(":")[0])
     gc.collect()
+    # Each method that a domain looks up takes a place in this cache: the name that had it is let go of, and its page is
+    # written to. Emptied, it holds no names.
+    sys._clear_type_cache()
     gc.freeze()  # a collection in a domain would write to every page that it shares with the others

@@ -274,14 +274,6 @@ def unanswered(name: str, deadline_s: float) -> str:
     return f"{name}: the broker has not answered within {deadline_s:g} s; is the machine up (hvd info)?"
 
 
-def warm_up() -> None:
-    """Make a client that nobody answers: the next one finds its code and pages here. No thread of it is left."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    server_key, _ = zmq.curve_keypair()
-    HypercallClient(context, "inproc://nobody", server_key).close()
-    context.term()
-
-
 def client_name() -> bytes:
     """A routing id that no other client of the same endpoint has."""
     return b"c" + os.urandom(12).hex().encode()

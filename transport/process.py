@@ -54,6 +54,14 @@ def fork_sibling(namespaces: int) -> int:
     return _native.fork_sibling(namespaces)
 
 
+def start_sleeper() -> None:
+    """A thread that does nothing until we end: it is gone long before the last one has taken our memory apart.
+
+    Whoever has its pidfd hears of our end by that. Nothing when there is no thread to be had.
+    """
+    _native.start_sleeper()
+
+
 def exit_on_fatal_signals() -> None:
     """SIGSEGV and its like end us with status 128 + signal, even as the first process of a PID namespace."""
     _native.exit_on_fatal_signals()

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class ConsoleOutput(io.RawIOBase):
     """What is printed."""
 
-    def __init__(self, console: ConsoleFrontend) -> None:
-        self._console = console
+    console: ConsoleFrontend
+    """From `install` on."""
 
     def writable(self) -> bool:
         return True
@@ -26,15 +26,17 @@ class ConsoleOutput(io.RawIOBase):
     def write(self, data: ReadableBuffer) -> int:
         """Takes all of it, always."""
         text = bytes(data)
-        self._console.write(to_terminal(text))
+        self.console.write(to_terminal(text))
         return len(text)
 
 
 class ConsoleInput(io.RawIOBase):
     """What is typed, line by line; 0 bytes where Ctrl-D was typed, and for ever once the console is broken."""
 
-    def __init__(self, console: ConsoleFrontend) -> None:
-        self._console = console
+    console: ConsoleFrontend
+    """From `install` on."""
+
+    def __init__(self) -> None:
         self._discipline = LineDiscipline()
         self._rest = b""
 
@@ -52,25 +54,28 @@ class ConsoleInput(io.RawIOBase):
 
     def _next_line(self) -> bytes:
         while (line := self._discipline.take()) is None:
-            typed = self._console.read()
+            typed = self.console.read()
             if not typed:
                 return b""
             echo = self._discipline.feed(typed)
             if echo:
-                self._console.write(echo)
+                self.console.write(echo)
         return line
 
 
 class ConsoleStreams:
     """The three text streams of one console. Nothing that a program prints or a person types is an encoding error."""
 
-    def __init__(self, console: ConsoleFrontend) -> None:
-        self._input = io.TextIOWrapper(io.BufferedReader(ConsoleInput(console)), "utf-8", "backslashreplace", "\n")
-        self._output = _printer(console)
-        self._errors = _printer(console)
+    def __init__(self) -> None:
+        """Of no console before `install`."""
+        self._raw = ConsoleInput(), ConsoleOutput(), ConsoleOutput()
+        self._input = io.TextIOWrapper(io.BufferedReader(self._raw[0]), "utf-8", "backslashreplace", "\n")
+        self._output, self._errors = map(_printer, self._raw[1:])
 
-    def install(self) -> None:
-        """Make them the process's own; descriptors 1 and 2 stay the pipe to the log."""
+    def install(self, console: ConsoleFrontend) -> None:
+        """Make them the process's standard streams, on this console; descriptors 1 and 2 stay the pipe to the log."""
+        for raw in self._raw:
+            raw.console = console
         sys.stdin, sys.stdout, sys.stderr = self._input, self._output, self._errors
 
     def flush(self) -> None:
@@ -80,7 +85,10 @@ class ConsoleStreams:
                 stream.flush()
 
 
-def _printer(console: ConsoleFrontend) -> io.TextIOWrapper:
+def _printer(raw: Any) -> io.TextIOWrapper:
     # Not buffered beneath: a byte written is a byte printed. RawIOBase suffices, since ours never writes less than all.
-    raw: Any = ConsoleOutput(console)
     return io.TextIOWrapper(raw, "utf-8", "backslashreplace", "\n", line_buffering=True)
+
+
+OURS = ConsoleStreams()
+"""This process's: made with the zygote's image, since each domain that makes its own writes to forty pages of it."""

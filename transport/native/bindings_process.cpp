@@ -29,6 +29,7 @@ void bind_process(nb::module_& m) {
     m.def("fork_sibling", fork_sibling, nb::arg("namespaces"));
     m.def("die_with_parent", [] { checked(die_with_parent()); });
     m.def("set_process_name", [](const char* name) { checked(set_process_name(name)); }, nb::arg("name"));
+    m.def("start_sleeper", start_sleeper);
     nb::class_<CpuFollower>(m, "CpuFollower")
         .def(nb::init<>())
         .def("place", &CpuFollower::place, nb::arg("cpus"))

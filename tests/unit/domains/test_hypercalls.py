@@ -28,15 +28,31 @@ class Endpoint:
         return "over the endpoint"
 
 
+class Room:
+    """What is kept until a connection is made: it notes what becomes of it."""
+
+    def __init__(self, said):
+        self._said = said
+        said.append("kept")
+
+    def give_up(self):
+        self._said.append("given up")
+
+
 class Ends:
     """A domain's calls, and the broker's end of its upcall socket. A reply may be there before it is asked for."""
 
-    def __init__(self):
+    def __init__(self, monkeypatch):
+        self.said: list[str] = []
+        """What it has done in its own process, which here is everybody's."""
+        monkeypatch.setattr(hypercalls, "ConnectionRoom", lambda: Room(self.said))
+        monkeypatch.setattr(hypercalls, "start_sleeper", lambda: self.said.append("sleeper"))
         self.broker, self.domain = socket_pair()
         self.endpoints = []
         self.calls = Hypercalls(UpcallReceiver(self.domain), self._connect)
 
     def _connect(self, requests):
+        self.said.append("connected")
         self.endpoints.append(Endpoint(requests))
         return self.endpoints[-1]
 
@@ -59,8 +75,8 @@ class Ends:
 
 
 @pytest.fixture
-def ends():
-    made = Ends()
+def ends(monkeypatch):
+    made = Ends(monkeypatch)
     yield made
     made.close()
 
@@ -113,10 +129,29 @@ def test_from_when_it_is_ready_it_calls_over_its_endpoint_and_counts_on(ends):
     assert (endpoint.asked, ends.heard()) == ([3, 4], [])
 
 
-def test_it_connects_when_it_is_ready_and_does_not_wait_until_it_has_to(ends):
-    """By then it may have used up its threads or descriptors, and libzmq aborts."""
+def test_who_has_asked_for_something_connects_when_it_is_ready_and_keeps_no_room(ends):
+    ends.reply(1)
+    ends.calls.call(m.XenVersion())
     ends.calls.ready()
-    assert len(ends.endpoints) == 1
+    assert ends.said == ["sleeper", "connected"]
+
+
+def test_who_has_asked_for_nothing_keeps_room_for_a_connection_and_makes_it_with_its_first_question(ends):
+    """By then it may have used up its threads or descriptors, and libzmq aborts."""
+    ends.calls.post(m.XenVersion())
+    ends.calls.ready()
+    assert ends.said == ["sleeper", "kept"]
+    assert ends.calls.call(m.XenVersion()) == "over the endpoint"
+    ends.calls.call(m.XenVersion())
+    assert ends.said == ["sleeper", "kept", "given up", "connected"]
+    assert [sequence for sequence, _ in ends.heard()] == [1, 2]
+    assert ends.endpoints[0].asked == [3, 4]
+
+
+def test_who_connected_before_it_was_ready_as_a_spare_does_keeps_no_room(ends):
+    assert ends.calls.connection is ends.calls.connection
+    ends.calls.ready()
+    assert ends.said == ["connected", "sleeper"]
 
 
 def test_a_call_that_nobody_answers_is_made_again_under_the_same_number_until_its_deadline(ends, monkeypatch):
