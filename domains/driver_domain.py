@@ -39,7 +39,10 @@ class DriverDomain:
         """Devices, or gone."""
         self._unsaid: list[tuple[str, Keys]] | None = None
         """What backends want written, while several have their turn."""
-        self._take_up(runtime.served)
+        served = runtime.served
+        if served:
+            runtime.hypercalls.linger()
+        self._take_up(served)
         self._store.watch("backend", self._on_change)  # fires at once: the first scan
 
     def _on_change(self, path: str) -> None:

@@ -1,4 +1,4 @@
-"""A domain's hypercalls: over its upcall socket while it comes to life, over its endpoint from when it is ready.
+"""A domain's hypercalls: over its upcall socket while it comes to life, over its endpoint from then on.
 
 The upcall socket is there at birth. The endpoint's connection takes threads, a handshake of several round trips through
 them, and 1 MiB: who has asked for something while it came to life has devices, will ask again, and begins it when it is
@@ -19,6 +19,8 @@ from hvd.transport.messages import DomainReady
 from hvd.transport.process import start_sleeper
 from hvd.transport.upcalls import ReplyTooLarge, UpcallReceiver
 
+LINGER_S = 0.1
+"""From when a driver domain takes up its devices: in that time it is ready, and has attached what waits for it."""
 AGAIN_S = 1.0
 """A broker that dies may take a reply with it that it had not sent: the next is asked again, and carries out nothing
 twice."""
@@ -36,6 +38,8 @@ class Hypercalls:
         self._room: ConnectionRoom | None = None
         self._has_asked = False
         self._is_ready = False
+        self._lingers_until = 0.0
+        """Over the upcall socket, on the monotonic clock; 0: it does not."""
         self.before: Callable[[], None] | None = None
         """Called ahead of each hypercall: what a spare waits in until it is the domain."""
 
@@ -52,7 +56,7 @@ class Hypercalls:
         """As `HypercallClient.call`."""
         if self.before is not None:
             self.before()
-        if self._is_ready:
+        if self._is_ready and (self._client is not None or time.monotonic() >= self._lingers_until):
             return self.connection.call(message)
         packed, name = self.requests.pack(message), type(message).__name__
         try:
@@ -67,17 +71,22 @@ class Hypercalls:
             self.before()
         self._upcalls.post(self.requests.pack(message))
 
+    def linger(self) -> None:
+        """Go on over the upcall socket for a moment: whoever serves devices has guests that wait for it by now."""
+        self._lingers_until = time.monotonic() + LINGER_S
+
     def ready(self) -> None:
-        """Say that the domain does what it is for: from here on nothing is read from the upcall socket.
+        """Say that the domain does what it is for.
 
         By now it has a thread that the machine can see its end by, whenever it connects.
         """
         start_sleeper()
-        if self._client is None and not self._has_asked:
+        connects = self._has_asked and not self._lingers_until
+        if self._client is None and not connects:
             self._room = ConnectionRoom()
         self.post(DomainReady())
         self._is_ready = True
-        if self._has_asked:
+        if connects:
             _ = self.connection  # behind the word: who has waited for that need not wait for this
 
     def _ask(self, packed: bytes, name: str) -> tuple[int, Any, int]:

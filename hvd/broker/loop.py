@@ -299,6 +299,7 @@ class Broker:
             if domid is not None:
                 self._world.cpus.worked_for(domid)
                 self._world.upcalls.hear_first(self._state.hypervisor.domains.get(domid))
+                self._world.upcalls.heard_by_endpoint(domid)
             fault = None if domid is None else self._world.faults.of_messages.get(domid)
             if domid is None or fault is None:
                 self._answer_to(server, domid, *received)

@@ -93,6 +93,8 @@ class UpcallSockets:
         self._on_post = on_post
         self._queues: dict[DomId, UpcallQueue] = {}
         self._outboxes: dict[DomId, Outbox] = {}
+        self._by_endpoint: set[DomId] = set()
+        """Who has come to life, as far as this broker has seen: what they call comes to their endpoints now."""
         self._answered: dict[DomId, int] = {}
         """The last hypercall whose descriptors this broker has sent."""
         self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -103,12 +105,12 @@ class UpcallSockets:
 
     def listen(self, domain: Domain) -> None:
         """Hear what it writes, for as long as there is something to hear."""
-        if not domain.ready or core_dumps.reports_faults(domain.config):
-            self._poller.watch(self._socket(domain.domid), lambda: self.hear(domain))
+        self._poller.watch(self._socket(domain.domid), lambda: self.hear(domain))
 
     def forget(self, domid: DomId) -> None:
         """This incarnation is over; its socket is about to be dropped."""
         self._forget_waiting(domid)
+        self._by_endpoint.discard(domid)
         self._answered.pop(domid, None)
         if domain_key(domid) in self._held.by_key:
             self._poller.unwatch(self._socket(domid))
@@ -126,9 +128,10 @@ class UpcallSockets:
             untrusted = self._peek(domain)
             if untrusted is None:
                 return
-            if untrusted and not domain.ready and not FaultNotice.may_be(untrusted):
+            calls = self._calls_here(domain)
+            if untrusted and calls and not FaultNotice.may_be(untrusted):
                 self._on_post(domain, untrusted)
-            elif domain.ready or not untrusted or core_dumps.reports_faults(domain.config):
+            elif not calls or not untrusted or core_dumps.reports_faults(domain.config):
                 break
             self._drop_first(domain)
         else:
@@ -137,10 +140,17 @@ class UpcallSockets:
         if untrusted and core_dumps.reports_faults(domain.config):
             self._read_notice(domain, untrusted)
 
+    def _calls_here(self, domain: Domain) -> bool:
+        return not domain.ready or domain.domid not in self._by_endpoint
+
     def hear_first(self, domain: Domain | None) -> None:
-        """What a domain that is not ready has posted comes before what it calls, and before its death."""
-        if domain is not None and not domain.ready and domain.life in ACTING:
+        """What a domain that comes to life has posted comes before what it calls, and before its death."""
+        if domain is not None and self._calls_here(domain) and domain.life in ACTING:
             self.hear(domain)
+
+    def heard_by_endpoint(self, domid: DomId) -> None:
+        """It has called there; when it is ready it does so for good."""
+        self._by_endpoint.add(domid)
 
     def _read_notice(self, domain: Domain, untrusted: bytes) -> None:
         try:

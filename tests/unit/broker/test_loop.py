@@ -39,7 +39,7 @@ def broker(monkeypatch):
         cpus=SimpleNamespace(worked_for=made.worked_for.append),
         heart=SimpleNamespace(look=lambda now_ns: [], next_ns=lambda: None),
         faults=SimpleNamespace(of_messages={}),
-        upcalls=SimpleNamespace(hear_first=lambda domain: None),
+        upcalls=SimpleNamespace(hear_first=lambda domain: None, heard_by_endpoint=lambda domid: None),
     )
     store = SimpleNamespace(has_unsettled=False, is_settling=lambda domid: domid == FLOOD)
     made._state = SimpleNamespace(hypervisor=SimpleNamespace(domains={}, store=store))

@@ -109,7 +109,21 @@ def test_whoever_posts_without_end_lets_others_have_their_turns(ends):
     assert len(ends.heard) == POSTS_PER_TURN + 1
 
 
-def test_a_domain_that_is_ready_is_heard_no_more(ends):
+def test_a_domain_that_is_ready_is_heard_until_it_calls_at_its_endpoint(ends):
+    ends.domain.ready = True
+    ends.theirs.send(POST)
+    ends.turn()
+    assert ends.heard == [POST]
+    ends.sockets.heard_by_endpoint(ends.domain.domid)
+    ends.theirs.send(POST)
+    ends.turn()
+    assert ends.heard == [POST]
+
+
+def test_who_has_called_at_its_endpoint_before_it_is_ready_is_heard_until_then(ends):
+    """A spare, or whoever was sent there for a large reply, says here that it is ready."""
+    ends.sockets.heard_by_endpoint(ends.domain.domid)
+
     def ready(body):
         ends.domain.ready = True
 

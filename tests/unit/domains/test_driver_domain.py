@@ -128,7 +128,8 @@ def store(monkeypatch):
 def serve(store, served=()):
     """Have a driver domain find what is there; what it says."""
     said: list[str] = []
-    runtime: Any = SimpleNamespace(store=store, served=list(served))
+    hypercalls = SimpleNamespace(linger=lambda: None)
+    runtime: Any = SimpleNamespace(store=store, served=list(served), hypercalls=hypercalls)
     DriverDomain(runtime, said.append)
     store.tell()
     return said

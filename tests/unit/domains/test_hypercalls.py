@@ -1,6 +1,7 @@
 """A domain's hypercalls: over the upcall socket until it is ready, over its endpoint then, each carried out once."""
 
 import os
+import time
 
 import msgpack
 import pytest
@@ -146,6 +147,27 @@ def test_who_has_asked_for_nothing_keeps_room_for_a_connection_and_makes_it_with
     assert ends.said == ["sleeper", "kept", "given up", "connected"]
     assert [sequence for sequence, _ in ends.heard()] == [1, 2]
     assert ends.endpoints[0].asked == [3, 4]
+
+
+def test_who_serves_devices_goes_on_over_its_socket_for_a_moment_and_keeps_room_meanwhile(ends, monkeypatch):
+    ends.reply(1)
+    ends.calls.call(m.XenVersion())
+    ends.calls.linger()
+    ends.calls.ready()
+    ends.reply(3, value="over the socket")
+    assert ends.calls.call(m.XenVersion()) == "over the socket"
+    assert ends.said == ["sleeper", "kept"]
+    monkeypatch.setattr(time, "monotonic", lambda: float("inf"))
+    assert ends.calls.call(m.XenVersion()) == "over the endpoint"
+    assert ends.said == ["sleeper", "kept", "given up", "connected"]
+    assert ends.endpoints[0].asked == [4]
+
+
+def test_a_spare_that_serves_devices_has_its_connection_by_then(ends):
+    assert ends.calls.connection is ends.calls.connection
+    ends.calls.linger()
+    ends.calls.ready()
+    assert ends.calls.call(m.XenVersion()) == "over the endpoint"
 
 
 def test_who_connected_before_it_was_ready_as_a_spare_does_keeps_no_room(ends):
