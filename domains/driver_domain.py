@@ -43,7 +43,8 @@ class DriverDomain:
         if served:
             runtime.hypercalls.linger()
         self._take_up(served)
-        self._store.watch("backend", self._on_change)  # fires at once: the first scan
+        self._watches = False
+        runtime.soon(self._catch_up)
 
     def _on_change(self, path: str) -> None:
         """Only devices coming and going matter: backend/<kind>/<domid>/<devid> and above, or toolstack nodes."""
@@ -148,6 +149,9 @@ class DriverDomain:
         """Who waits for us comes first."""
         if self._changed:
             self._look()
+        if not self._watches:
+            self._watches = True
+            self._store.watch("backend", self._on_change)  # fires at once: the first scan
         if self._may_have_come:
             self._may_have_come = False
             self.scan()

@@ -177,6 +177,11 @@ class Runtime:
         self.waiter.unwatch_fd(token)
         del self._handlers[token]
 
+    def soon(self, handler: Callable[[], None]) -> None:
+        """Run the handler once, from the next `wait`, behind those of the watch events that are there by then."""
+        self.store.afterwards(handler)
+        self.raise_again(self._upcall_port)
+
     def raise_again(self, port: Port) -> None:
         """Run the port's handler from the next `wait` too, others' first: it has done a part of its work."""
         self._raised.add(port)

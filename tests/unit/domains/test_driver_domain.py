@@ -129,7 +129,7 @@ def serve(store, served=()):
     """Have a driver domain find what is there; what it says."""
     said: list[str] = []
     hypercalls = SimpleNamespace(linger=lambda: None)
-    runtime: Any = SimpleNamespace(store=store, served=list(served), hypercalls=hypercalls)
+    runtime: Any = SimpleNamespace(store=store, served=list(served), hypercalls=hypercalls, soon=lambda act: act())
     DriverDomain(runtime, said.append)
     store.tell()
     return said
