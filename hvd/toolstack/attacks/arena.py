@@ -130,8 +130,7 @@ class Arena:
 
     def outcome(self, domain: Domain, deadline_s: float = DEADLINE_S) -> str:
         """What a domain says came of it, when it has; or how it ended."""
-        self.until(lambda: domain.state in ENDED or self.read(domain, "data/outcome") is not None,
-                   f"{domain.name} to say what came of it", deadline_s)  # fmt: skip
+        self.until(lambda: self._has_ended(domain), f"{domain.name} to say what came of it", deadline_s)
         told = self.read(domain, "data/outcome")
         if told is not None:
             return told
@@ -163,13 +162,17 @@ class Arena:
             self.cluster.call(m.StoreRm(0, f"{home(domain)}/{path}"))
 
     def node(self, domain: Domain, path: str, deadline_s: float = DEADLINE_S) -> str:
-        """Wait until a domain has written this; TimeoutError past the deadline or when it has ended."""
-        self.until(lambda: self.read(domain, path) is not None or domain.state in ENDED,
+        """Wait until a domain has written this; TimeoutError past the deadline or when it has come to an end without."""
+        self.until(lambda: self.read(domain, path) is not None or self._has_ended(domain),
                    f"{domain.name} to write {path}", deadline_s)  # fmt: skip
         value = self.read(domain, path)
         if value is None:
-            raise TimeoutError(f"{domain.name} ended before it wrote {path}: {domain.last_death}")
+            how = self.read(domain, "data/outcome") or domain.last_death
+            raise TimeoutError(f"{domain.name} ended before it wrote {path}: {how}")
         return value
+
+    def _has_ended(self, domain: Domain) -> bool:
+        return domain.state in ENDED or self.read(domain, "data/outcome") is not None
 
     def until(self, condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
         """For what no event announces. TimeoutError naming it past the deadline."""
