@@ -162,7 +162,7 @@ class Arena:
             self.cluster.call(m.StoreRm(0, f"{home(domain)}/{path}"))
 
     def node(self, domain: Domain, path: str, deadline_s: float = DEADLINE_S) -> str:
-        """Wait until a domain has written this; TimeoutError past the deadline or when it has come to an end without."""
+        """Wait until a domain has written this; TimeoutError past the deadline or when it has ended without it."""
         self.until(lambda: self.read(domain, path) is not None or self._has_ended(domain),
                    f"{domain.name} to write {path}", deadline_s)  # fmt: skip
         value = self.read(domain, path)

@@ -1,8 +1,8 @@
 """Our histograms against the hdrhistogram package; what the timing loops record; nonsense for text."""
 
-import itertools
 import base64
 import gc
+import itertools
 import random
 import struct
 import sys
