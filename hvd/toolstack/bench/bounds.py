@@ -27,14 +27,17 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"^domain create to",
-        "**Creating a domain.** With a clock read at each step (medians of 15, sandboxed, the process standing by), of "
-        "5.3 ms: 1.6 until it has its name (0.6 of them the hypercall's way through ZeroMQ to the broker), 0.2 until "
-        "it has its certificate, 1.6 for the sandbox, 0.7 for channels, console and streams, 0.3 until it may run and "
-        "its kernel is loaded, 0.4 for its ZeroMQ context. Of the sandbox 0.9 are its root: the kernel waits for "
-        "every CPU before it has let go of the host's mounts, longer on a busy machine. The process makes some 240 "
-        "page faults in that time: reference counts in pages that are the zygote's until then. A process that is "
-        "forked comes 3 ms later into being, which is the fork of the image itself, and has 3 ms more to do: what one "
-        "that stands by has behind it. No answer of the broker's is waited for on the way.",
+        "**Creating a domain.** With a clock read at each step (lower quartiles of 25, sandboxed, the process "
+        "standing by, other work on both CPUs), of 4.8 ms: 1.8 until it has its name (0.5 the hypercall's way "
+        "through ZeroMQ to the broker, 0.6 until that has made its sockets and buffers and told the machine, 0.3 "
+        "each from there to the zygote and to the process), 0.3 until it has its certificate, 1.4 for the sandbox, "
+        "0.9 for channels, console and streams, 0.4 until it may run, its kernel is loaded and it has said that it "
+        "is ready. Of the sandbox 0.7 are its root, 2.1 in the median: the kernel waits for every CPU before it has "
+        "let go of the host's mounts. The process makes some 360 page faults in that time: reference counts in "
+        "pages that are the zygote's until then. It makes no client of ZeroMQ's on the way, which took 1.1 ms of "
+        "one that was forked, 0.4 of one that had stood by. A process that is forked comes 3 ms later into being, "
+        "which is the fork of the image itself, and has 2 ms more to do: what one that stands by has behind it. No "
+        "answer of the broker's is waited for on the way.",
     ),
     (
         r"^driver domain SIGKILL to",
@@ -54,7 +57,7 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
         "**From a death to its being known.** The pidfd of a process tells when the kernel has taken its memory "
         "apart: of a bare fork of Python that holds nothing 0.65 ms after SIGKILL at the earliest and 0.85 in the "
         "median, of one with 8 MiB of its own after 2.1 and 2.9, with 32 MiB after 7.3 and 11.5 (60 kills each). A "
-        "domain has some 4.4 MiB of its own (see below). So the machine has pidfds of two of its threads: the first "
+        "driver domain has some 4.5 MiB of its own. So the machine has pidfds of two of its threads: the first "
         "that ends is gone 0.06 to 0.09 ms after SIGKILL where a CPU is free for it, and must be woken for that where"
         " it sleeps. Then the machine looks at the others' flags, 0.15 to 0.25 ms, and the broker withdraws what the "
         "dead one held.",
@@ -99,12 +102,15 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"^memory of a domain",
-        "**Memory.** Of an idle domain's pages some 4.4 MiB are its own (`/proc/PID/smaps`: 2.9 MiB anonymous, 0.9 "
-        "heap, 0.5 data of libpython): copies of the zygote's pages into which Python 3.11 has written reference "
-        "counts, and counters of bytecode that it has not specialised yet. 0.8 MiB are so behind a bare fork, 0.3 more "
-        "when it has left the zygote, 1.2 more when it has made and closed a ZeroMQ client; no collection of garbage "
-        "runs in that time. A single call of pathlib costs 1.2 MiB: nothing on the way to a kernel makes one. "
-        "One arena for all threads (`MALLOC_ARENA_MAX=1`) changes nothing.",
+        "**Memory.** Of an idle domain's pages some 3.6 MiB are its own (`/proc/PID/smaps`: 2.4 MiB anonymous, 0.6 "
+        "heap, 0.4 data of libpython): copies of the zygote's pages into which Python 3.11 has written. Compared "
+        "with the zygote's word for word, a quarter of them hold what they held, since a reference count went up "
+        "and down again, and another quarter differ in one word. 0.9 MiB are so behind a bare fork. Whoever asks "
+        "the hypervisor for something has 0.9 MiB more for its client of ZeroMQ's. The names in Python's method "
+        "cache, which are let go of one by one as a domain looks methods up, cost 0.23 MiB before the zygote "
+        "emptied it, standard streams of a domain's own making 0.18. A single call of pathlib costs 1.2 MiB: "
+        "nothing on the way to a kernel makes one. To lay the code of all functions side by side gains 0.1 MiB, and "
+        "one arena for all threads (`MALLOC_ARENA_MAX=1`) nothing.",
     ),
 )
 """(pattern of goals' names, what is known), in the order of the page."""
