@@ -97,8 +97,8 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
         "**A pair beside one that wants everything.** What is left when broker and domain 0 work on the greedy one's "
         "CPU: its calls and the pair's round trips share caches, the kernel's locks and the host's core; the machine "
         "process, which keeps descriptors, and the broker's looking thread, 5 µs in 4 ms, run where there is room, "
-        "and so does the broker for the first 4 ms. On a machine that has other work the ratio is that of two "
-        "99th percentiles of noise: several rounds are needed.",
+        "and so does the broker for the first 4 ms. The figure is the median over rounds: in each, the 99th percentile "
+        "beside it is set against that of the turn without it which follows.",
     ),
     (
         r"^memory of a domain",
