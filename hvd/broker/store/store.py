@@ -304,6 +304,11 @@ class Store:
         """How many there are."""
         return self._engine.accounts.nodes()
 
+    @property
+    def has_events(self) -> bool:
+        """Whether there is something for `take_events`."""
+        return bool(self._engine.events)
+
     def take_events(self) -> list[WatchEvent]:
         """All watch events since the last call, in firing order; equal ones of one domain came together."""
         return self._engine.events.take()

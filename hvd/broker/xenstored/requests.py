@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from hvd.broker.hypervisor import Hypervisor
 
 OK = b"OK\0"
+_new = tuple.__new__
+"""Of a named tuple, without the call by names: two thirds of its time."""
 _NUMBER = re.compile(rb"[ \t]*[+-]?[0-9]{1,18}")
 
 
@@ -67,7 +69,7 @@ def answer(hypervisor: Hypervisor, domid: DomId, connection: int, message: Messa
     if tx and not hypervisor.store.holds_transaction(domid, connection, tx):
         return Type.ERROR, xs_wire.error_payload(errno.ENOENT)
     try:
-        payload = entry.handler(Asked(hypervisor, domid, connection, tx, message.payload))
+        payload = entry.handler(_new(Asked, (hypervisor, domid, connection, tx, message.payload)))
     except StoreError as error:
         return Type.ERROR, xs_wire.error_payload(error.errno)
     except control.NotYet:
