@@ -13,7 +13,7 @@ from typing import Any
 from hvd.broker.store import mandatory, operations, paths
 from hvd.broker.store.accounts import Accounts, Growth, Tally, add, growth_of
 from hvd.broker.store.changes import Change, Edit, Fires
-from hvd.broker.store.domains import Domains
+from hvd.broker.store.domains import Client, Domains
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.events import Events
 from hvd.broker.store.merge import merge
@@ -23,7 +23,7 @@ from hvd.broker.store.parts import Part, in_parts
 from hvd.broker.store.permissions import DOM0_ONLY, READ, Permissions, Principal, given_to_dom0, may
 from hvd.broker.store.quotas import Quotas
 from hvd.broker.store.remains import Remains
-from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE, Sweep, Sweeps
+from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE, WATCHES_PER_SLICE, Sweep, Sweeps
 from hvd.broker.store.transactions import Transaction, View
 from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, record_bytes, replace, subtree, with_content
 from hvd.broker.store.watches import Watch, Watches
@@ -83,12 +83,15 @@ class Engine:
     def _checking(self) -> Iterator[str | None]:
         held = {client.who.domid: copy(self.accounts.of(client.who.domid)) for client in self.domains}
         counted: Growth = {}
-        edits = (Edit(path, None, node, Fires.NOBODY) for path, node in subtree("/", self.root))
+        root = self.root
+        edits = (Edit(path, None, node, Fires.NOBODY) for path, node in subtree("/", root))
         while some := list(islice(edits, NODES_CHECKED_AT_ONCE)):
             add(counted, growth_of(some))
             if len(some) == NODES_CHECKED_AT_ONCE:
                 yield None
         wrong = [domid for domid, tally in held.items() if counted.get(domid, Tally()) != tally]
+        if root is not self.root:  # by now nobody else may have it any more
+            self.remains.add(root)
         yield f"the accounts of domains {wrong} are wrong" if wrong else ""
 
     # ---- changes -----------------------------------------------------------------------------------------------------
@@ -196,16 +199,28 @@ class Engine:
         sweep = Sweep(caller, iter(edits), follow, finish)
         self._begin(sweep, now=growth is not None or not self.sweeps.is_for(caller))
 
-    def _begin(self, sweep: Sweep, *, now: bool) -> None:
+    def _begin(self, sweep: Sweep[Any], *, now: bool) -> None:
         """`now`: its first slice. The others in turn."""
         if now:
             sweep.advance()
         if not sweep.done:
             self.sweeps.add(sweep)
 
+    def drop_connections(self, client: Client, connections: Iterable[int], caller: DomId | None) -> None:
+        """What these have set and opened is gone, and their events; the lists of watches follow, while `caller` waits."""
+        domid = client.who.domid
+        for connection in connections:
+            for transaction in client.drop_connection(connection):
+                self.leave(transaction)
+            self.watches.drop_connection(domid, connection)
+            self.events.drop_connection(domid, connection)
+        sweep = Sweep(caller, self.watches.dropped(), self.watches.unlist, per_slice=WATCHES_PER_SLICE)
+        self._begin(sweep, now=True)
+
     def leave(self, transaction: Transaction) -> None:
         """It is over: what only it has is let go in time."""
         self.remains.add_table(transaction.touched)
+        self.remains.add_table(transaction.grown)
         for root in (transaction.snapshot, transaction.root):
             if root is not self.root:
                 self.remains.add(root)
@@ -300,7 +315,7 @@ class Engine:
         self.settle_all()
         self._parts_follow = True
         try:
-            yield in_parts(self._roots(), self.watches.in_order())
+            yield in_parts(self._roots(), self.watches.in_order(), self.remains)
         finally:
             self._parts_follow = False
 

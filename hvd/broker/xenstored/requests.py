@@ -208,7 +208,7 @@ def _unwatch(asked: Asked) -> bytes:
 
 
 def _reset_watches(asked: Asked) -> bytes:
-    asked.store.close_connection(asked.domid, asked.connection)
+    asked.store.reset_connection(asked.domid, asked.connection)
     return OK
 
 
