@@ -73,7 +73,7 @@ class Broker:
     def __init__(self) -> None:
         self.by_key: dict[str, list[int]] = {}
         """Held by the machine: nothing."""
-        self.doors = StoreDoors(lambda _: False, print)
+        self.doors = StoreDoors(lambda _: False, print, lambda: 0)  # no turn is over because this machine is slow
         board = Board()
         board.boot("Domain-0")
         self.guest = board.boot("guest")
