@@ -1,5 +1,5 @@
 // XenStore's tree, whose nodes are tuples and dictionaries of Python's: the way to one, and a tree in which it has another
-// value. hvd/broker/store/tree.py says what they mean; a write in Python spends a quarter of its time here. Every path is one
+// value. hvd/broker/store/tree.py says what a node is; in Python a write spent a quarter of its time here. Every path is one
 // that paths.py has found valid; what is no node, and a way that is not the path's, is a LocalError, whoever made it.
 #include "bindings.hpp"
 
