@@ -6,7 +6,7 @@ at a time: while one waits, changing what it waits on raises LocalError in the o
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import NamedTuple, final, overload
+from typing import NamedTuple, TypeVar, final, overload
 
 from typing_extensions import Buffer
 
@@ -805,3 +805,13 @@ def touch_lines(memory: Buffer) -> int:
 
 def dirty_lines(memory: Buffer, value: int) -> None:
     """Writes a word of every cache line."""
+
+Node = TypeVar("Node", bound=tuple[object, ...])
+
+def way_to(root: Node, path: str) -> list[Node] | None:
+    """The nodes of XenStore's tree (broker/store/tree.py) from the root to the one at a path; None if there is none.
+
+    LocalError for what is no node."""
+
+def rewritten(way: list[Node], path: str, value: bytes, generation: int) -> tuple[Node, Node]:
+    """The tree in which the node at the end of this way has another value, and that node; LocalError for any other."""

@@ -15,6 +15,8 @@ from typing import NamedTuple
 from hvd.transport.errors import PeerFault
 
 HEADER = Struct("<IIII")
+_new = tuple.__new__
+"""Of a named tuple, without the call by names: two thirds of its time."""
 PAYLOAD_MAX = 4096
 """XENSTORE_PAYLOAD_MAX. Who sends a longer one is not spoken to any more."""
 MESSAGE_BYTES_MAX = HEADER.size + PAYLOAD_MAX
@@ -106,7 +108,7 @@ def split(untrusted: bytes | bytearray, start: int) -> tuple[Message, int] | Non
     end = body + length
     if len(untrusted) < end:
         return None
-    return Message(kind, req_id, tx_id, bytes(untrusted[body:end])), end
+    return _new(Message, (kind, req_id, tx_id, bytes(untrusted[body:end]))), end
 
 
 def strings(*parts: bytes) -> bytes:

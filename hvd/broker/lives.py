@@ -379,11 +379,16 @@ class Lives:
         self.stopping = reboot
         self.hardware.stop_machine(reboot=reboot)
 
+    @property
+    def has_store_news(self) -> bool:
+        """Whether what was last asked of the store concerns somebody else."""
+        return self.store.has_events or bool(self.leaving)
+
     def collect_store_events(self) -> None:
         """Queue what the store's changes have fired, and ring those it concerns."""
-        events = self.store.take_events()
-        if not events and not self.leaving:
+        if not self.has_store_news:
             return
+        events = self.store.take_events()
         rung = set()
         for event in events:
             if event.connection:

@@ -42,7 +42,6 @@ from hvd.broker.state import (
 )
 from hvd.broker.store_requests import StoreRequests
 from hvd.broker.world import World
-from hvd.broker.xenstored.connection import Connection
 from hvd.broker.xsm import Xsm
 from hvd.transport.codec import BadMessage, decode, is_post, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
@@ -54,7 +53,6 @@ from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
 from hvd.transport.machine_link import DISOWNED, UNBOUND, UP, ZYGOTE_DIED, Inheritance, uplink_key
 from hvd.transport.messages import BootConfig
 from hvd.transport.pulse import BEAT_EVERY_S
-from hvd.transport.xs_wire import Message
 
 QUIET_NS = 5_000_000
 """Nobody has wanted anything for so long: there is time to clear away."""
@@ -85,9 +83,7 @@ class Broker:
         self._first_ns = 0
         self._disowned: set[tuple[int, int]] = set()
         listeners = Listeners(self._on_fault, self._on_post, self._on_spare)
-        self._world = World(
-            inheritance, self._poller, self._mark_ready, listeners, on_store_request=self._on_store_request
-        )
+        self._world = World(inheritance, self._poller, self._mark_ready, listeners)
         self._ledger = Ledger(self._world.held)
         self._recovery: Recovery | None = None
         if self._ledger.is_new:
@@ -96,7 +92,7 @@ class Broker:
             self._world.settle()
         else:
             self._state, self._recovery = self._recover(inheritance)
-        self._store_requests = StoreRequests(self._state, self._ledger, self._world)
+        self._world.store_doors.serve_by(StoreRequests(self._state, self._ledger, self._world))
         self._poller.watch(self._link.fileno(), self._read_link)
         self._link.setblocking(True)
 
@@ -273,9 +269,6 @@ class Broker:
             self._world.upcalls.reply(domain.domid, reply.sequence, reply.packed())
         elif reply.errno:
             self._world.publisher.log("posted hypercall refused", domid=domain.domid, reason=str(reply.value))
-
-    def _on_store_request(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
-        return self._store_requests.serve(connection, message)
 
     def _disown(self, domid: int, incarnation: int) -> None:
         """A process that no table knows goes, and what the machine says of it until it has heard us is not for us."""

@@ -26,7 +26,7 @@ CALL, STARTED, DIED, TICK, FOUND_OPEN = "call", "started", "died", "tick", "foun
 FAULTED, HUNG, TRACE_OVER, AUDITED = "faulted", "hung", "trace over", "audited"
 RECOVERED, SPARE_REPORTS, DUMPED = "recovered", "spare reports", "dumped"
 STORE_CALL, STORE_CLOSED, STORE_LOST = "store call", "store closed", "store lost"
-"""A request by XenStore's wire protocol, the end of a connection, the end of all: their broker died."""
+"""Requests by XenStore's wire protocol, the end of a connection, the end of all: their broker died."""
 STORE_SETTLE = "store settle"
 """Accounts and watches follow a change of many nodes by some more."""
 PART = b"\x80"
@@ -121,9 +121,10 @@ class State:
                 self.hypervisor.announce("broker restarted", None, f"{brokers}: {how}")
             case ["zygote died", int(), str() as how]:
                 self.hypervisor.announce("zygote restarted", None, how)
-            case ["store call", int() as now_ns, int() as domid, int() as connection, *request]:
-                kind, tx, payload = request
-                self.store_call(DomId(domid), connection, Message(kind, 0, tx, payload), now_ns)
+            case ["store call", int() as now_ns, int() as domid, int() as connection, *requests]:
+                for kind, tx, payload in zip(*[iter(requests)] * 3, strict=True):
+                    self.store_call(DomId(domid), connection, Message(kind, 0, tx, payload), now_ns)
+                self.hypervisor.collect_store_events()
             case ["store closed", int(), int() as domid, int() as connection]:
                 self.hypervisor.store.close_connection(DomId(domid), connection)
             case ["store settle", int()]:
@@ -168,11 +169,12 @@ class State:
         return reply
 
     def store_call(self, domid: DomId, connection: int, message: Message, now_ns: int) -> tuple[int, bytes]:
-        """Carry out a request that came by XenStore's wire protocol: type and payload of its reply."""
+        """Carry out a request that came by XenStore's wire protocol: type and payload of its reply.
+
+        The watch events that it has fired are the caller's to collect, before anything else is carried out.
+        """
         self.hypervisor.events.now_ns = now_ns
-        reply = requests.answer(self.hypervisor, domid, connection, message)
-        self.hypervisor.collect_store_events()
-        return reply
+        return requests.answer(self.hypervisor, domid, connection, message)
 
     def _judge(self, session: str, sequence: int, *, crashed: bool) -> None:
         """A hypercall that broker after broker was found dead over takes its sender down, not one more broker.

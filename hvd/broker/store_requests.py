@@ -1,9 +1,14 @@
-"""A request by XenStore's wire protocol, from any door: carried out if its domain lives, a command journaled."""
+"""A request by XenStore's wire protocol, from any door: carried out if its domain lives, a command journaled.
+
+Writes of the host's programs that nobody watches are one record together, as many as have come in one turn of their
+connection: none is answered before that, and nobody else is served meanwhile.
+"""
 
 from __future__ import annotations
 
 import time
 import zlib
+from typing import Any
 
 from hvd.broker.domain import ACTING
 from hvd.broker.ledger import Ledger
@@ -12,7 +17,7 @@ from hvd.broker.state import STORE_CALL, State
 from hvd.broker.world import World
 from hvd.broker.xenstored.connection import Connection
 from hvd.broker.xenstored.requests import answer, is_command
-from hvd.transport.xs_wire import Message
+from hvd.transport.xs_wire import Message, Type
 
 
 class StoreRequests:
@@ -20,9 +25,11 @@ class StoreRequests:
 
     def __init__(self, state: State, ledger: Ledger, world: World) -> None:
         self._state, self._ledger, self._world = state, ledger, world
+        self._unrecorded: list[Any] = []
+        """A command that is to be journaled, and may get further requests of the same turn."""
 
     def serve(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
-        """Its reply's type and payload; None when its domain does not live any more."""
+        """Its reply's type and payload, for after `record`; None when its domain does not live any more."""
         hypervisor, domid = self._state.hypervisor, connection.domid
         if hypervisor.store_log:
             text = f"store request {message.type} {message.tx_id} {message.payload[:80]!r}"
@@ -36,6 +43,7 @@ class StoreRequests:
         number = zlib.crc32(message.payload, message.type)  # the same request has the same one, by any connection
         self._ledger.open_intent(store_session(domid, domain.incarnation), number)
         reply = self._carry_out(connection, message)
+        self.record()
         self._ledger.close_intent()
         return reply
 
@@ -43,9 +51,22 @@ class StoreRequests:
         if not is_command(message):
             return answer(self._state.hypervisor, connection.domid, connection.number, message)
         connection.left_traces = True
-        domid, number, now = connection.domid, connection.number, time.monotonic_ns()
-        reply = self._state.store_call(domid, number, message, now)
+        domid, number = connection.domid, connection.number
+        if not self._unrecorded:
+            self._unrecorded = [STORE_CALL, time.monotonic_ns(), domid, number]
+        command = self._unrecorded
         kind, _, tx, payload = message
-        self._ledger.record(self._state, [STORE_CALL, now, domid, number, kind, tx, payload], now)
-        self._world.settle()
+        reply = self._state.store_call(domid, number, message, command[1])
+        command += (kind, tx, payload)
+        if kind != Type.WRITE or self._state.hypervisor.has_store_news:
+            self._state.hypervisor.collect_store_events()
+            self.record()
         return reply
+
+    def record(self) -> None:
+        """What was carried out is in the journal when this returns, and whom it concerns hears of it."""
+        command = self._unrecorded
+        if command:
+            self._unrecorded = []
+            self._ledger.record(self._state, command, command[1])
+            self._world.settle()

@@ -45,7 +45,7 @@ from hvd.broker.store import WatchEvent
 from hvd.broker.trace_buffers import TraceBuffers, as_reply
 from hvd.broker.tracing import Phase
 from hvd.broker.upcall_sockets import UpcallSockets
-from hvd.broker.xenstored.doors import CarryOut, StoreDoors
+from hvd.broker.xenstored.doors import StoreDoors
 from hvd.broker.xenstored.rings import StoreRings
 from hvd.broker.xenstored.sockets import HOST, StoreSockets
 from hvd.transport.descendants import family
@@ -70,8 +70,6 @@ class World(HeldHardware, SpareHardware):
         poller: Poller,
         on_ready: Callable[[DomId | None], None],
         listeners: Listeners,
-        *,
-        on_store_request: CarryOut,
     ) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         context.max_sockets = SOCKETS_MAX
@@ -81,7 +79,7 @@ class World(HeldHardware, SpareHardware):
         self.held = HeldDescriptors(inheritance.link, inheritance.held)
         self.endpoints = Endpoints(context, inheritance.run_dir, poller, on_ready, self._end_flood)
         self.publisher = Publisher(context, self.endpoints.directory, poller)
-        self.store_doors = StoreDoors(on_store_request, self._is_settling, self._log_of)
+        self.store_doors = StoreDoors(self._is_settling, self._log_of)
         self.store_rings = StoreRings(self.held, poller, self.store_doors)
         self.store_sockets = StoreSockets(self.held, poller, self.store_doors, self._by_pid, self._log_of)
         self.trace = TraceBuffers(self.held)

@@ -46,5 +46,6 @@ NB_MODULE(_native, m) {
     hvd::bind_netback(m);
     hvd::bind_netfront(m);
     hvd::bind_trace(m);
+    hvd::bind_store(m);
     hvd::bind_bench(m);
 }

@@ -12,7 +12,8 @@ from hvd.broker.store.accounts import Tally
 from hvd.broker.store.changes import Edit, Fires
 from hvd.broker.store.engine import Engine
 from hvd.broker.store.permissions import WRITE, Permissions, Principal
-from hvd.broker.store.tree import Node, record_bytes, rewritten, way_to
+from hvd.broker.store.tree import Node, record_bytes
+from hvd.transport._native import rewritten, way_to
 from hvd.transport.ids import DOM0, DomId
 
 

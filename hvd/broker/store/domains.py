@@ -49,9 +49,9 @@ class Client:
         del self.transactions[tx]
         return transaction
 
-    def drop_connection(self, connection: int) -> None:
-        """Its open transactions are as if they had never been."""
-        self.transactions = {tx: each for tx, each in self.transactions.items() if each.connection != connection}
+    def drop_connection(self, connection: int) -> list[Transaction]:
+        """Its open transactions, which are as if they had never been."""
+        return [self.end(tx) for tx, each in list(self.transactions.items()) if each.connection == connection]
 
     def held_bytes(self) -> int:
         """What its open transactions hold."""

@@ -44,6 +44,9 @@ class Events:
         self._waiting[event] = None
         self._counts[watch.domid] = count + 1
 
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
     def take(self) -> list[WatchEvent]:
         """All that wait; they wait no longer."""
         if not self._waiting:

@@ -29,7 +29,7 @@ class Packed(NamedTuple):
 def pack(roots: Sequence[Node]) -> Packed:
     """The trees as one table; what they share is in it once."""
     packing = Packing(roots)
-    return Packed(list(packing), packing.positions())
+    return Packed(list(packing), packing.roots())
 
 
 class Packing:
@@ -37,10 +37,11 @@ class Packing:
 
     def __init__(self, roots: Sequence[Node]) -> None:
         self._roots = roots
-        self._position: dict[int, int] = {}
+        self.position: dict[int, int] = {}
+        """Of each row that has been made, by the `id` of what it is of."""
 
     def __iter__(self) -> Iterator[Row]:
-        position = self._position
+        position = self.position
         for root in self._roots:
             line: list[Node | Chunk] = [root]
             while line:
@@ -55,9 +56,9 @@ class Packing:
                     position[id(each)] = len(position)
                     yield _row(each, position)
 
-    def positions(self) -> list[int]:
-        """Where the roots are, when all rows have been made."""
-        return [self._position[id(root)] for root in self._roots]
+    def roots(self) -> list[int]:
+        """Where they are, when all rows have been made."""
+        return [self.position[id(root)] for root in self._roots]
 
 
 def _row(each: Node | Chunk, position: dict[int, int]) -> Row:

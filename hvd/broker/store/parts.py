@@ -5,11 +5,12 @@ The parts are those of the moment in which they were begun: no tree and no watch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from hvd.broker.store.packing import Packed, Packing, Row
+from hvd.broker.store.remains import Remains
 from hvd.broker.store.tree import Node
 from hvd.broker.store.watches import Watch
 
@@ -25,11 +26,24 @@ class Part(NamedTuple):
     roots: Sequence[int] = ()
 
 
-def in_parts(roots: Sequence[Node], watches: Sequence[Watch]) -> Iterator[Part]:
-    """One a step."""
-    for at in range(0, len(watches), WATCHES_PER_PART):
-        yield Part(watches=watches[at : at + WATCHES_PER_PART])
+def in_parts(roots: Sequence[Node], watches: list[Watch], remains: Remains) -> Generator[Part, None, None]:
+    """One a step. What nobody else has any more by their end, or when they are given up, is for `remains`."""
     packing = Packing(roots)
+    watches.reverse()
+    try:
+        while watches:
+            some = watches[: -WATCHES_PER_PART - 1 : -1]
+            del watches[-WATCHES_PER_PART:]
+            yield Part(watches=some)
+        yield from _rows(packing)
+    finally:
+        for root in roots:
+            remains.add(root)
+        remains.add_table(watches)
+        remains.add_table(packing.position)
+
+
+def _rows(packing: Packing) -> Iterator[Part]:
     rows: list[Row] = []
     size = 0
     for row in packing:
@@ -38,7 +52,7 @@ def in_parts(roots: Sequence[Node], watches: Sequence[Watch]) -> Iterator[Part]:
         if size >= ROWS_PER_PART:
             yield Part(rows)
             rows, size = [], 0
-    yield Part(rows, roots=packing.positions())
+    yield Part(rows, roots=packing.roots())
 
 
 @dataclass(slots=True)

@@ -6,9 +6,9 @@ No part of the store's state: a successor has none of them, and nothing anybody 
 from __future__ import annotations
 
 from sys import getrefcount
+from typing import Any
 
 from hvd.broker.store.children import Chunk, chunks_of
-from hvd.broker.store.transactions import Touched
 from hvd.broker.store.tree import Node
 
 STEPS_AT_ONCE, NAMES_PER_STEP = 400, 8
@@ -22,14 +22,14 @@ class Remains:
 
     def __init__(self) -> None:
         self._left: list[Node | Chunk] = []
-        self._tables: list[dict[str, Touched]] = []
+        self._tables: list[dict[Any, Any] | list[Any]] = []
 
     def add(self, root: Node) -> None:
         """Of this tree whatever no other version has."""
         self._left.append(root)
 
-    def add_table(self, table: dict[str, Touched]) -> None:
-        """Of what a transaction has touched."""
+    def add_table(self, table: dict[Any, Any] | list[Any]) -> None:
+        """Of what a transaction has touched, a snapshot has written. Whoever adds it has no use for it any more."""
         if table:
             self._tables.append(table)
 
@@ -41,8 +41,9 @@ class Remains:
         left, steps = self._left, STEPS_AT_ONCE
         while self._tables and steps > 0:
             table = self._tables[-1]
+            take = table.pop if isinstance(table, list) else table.popitem
             for _ in range(min(len(table), steps)):
-                table.popitem()
+                take()
                 steps -= 1
             if not table:
                 self._tables.pop()

@@ -117,6 +117,10 @@ class Store:
         client = self._engine.domains[domid]
         return client.start(self._engine.root, limits.transactions_max, limits.transaction_nodes_max, connection)
 
+    def may_commit_now(self, domid: DomId, tx: int) -> bool:
+        """Whether `transaction_end` has little to do: ask until it has. What the transaction sees may be newer then."""
+        return self._engine.may_commit_now(domid, self._engine.domains[domid].transaction(tx))
+
     def transaction_end(self, domid: DomId, tx: int, commit: bool) -> None:
         """Make a transaction's changes all at once, or drop it; it is over in any case.
 
@@ -151,20 +155,20 @@ class Store:
 
     def reset_watches(self, domid: DomId) -> None:
         """RESET_WATCHES, on all the caller's connections: watches, waiting events and transactions go."""
-        self._engine.domains[domid].transactions.clear()
-        self._engine.watches.drop(domid)
+        self._drop(domid, self._connections(domid), caller=domid)
         self._engine.events.drop(domid)
 
+    def reset_connection(self, domid: DomId, connection: int) -> None:
+        """RESET_WATCHES, on one of them."""
+        self._drop(domid, [connection], caller=domid)
+
     def close_connection(self, domid: DomId, connection: int) -> None:
-        """One of a domain's connections is over, or RESET_WATCHES: its watches, events and transactions go.
+        """One of a domain's connections is over: its watches, events and transactions go.
 
         Nothing for a domain that is not known, since its connections may outlive it.
         """
-        client = self._engine.domains.get(domid)
-        if client is not None:
-            client.drop_connection(connection)
-            self._engine.watches.drop_connection(domid, connection)
-            self._engine.events.drop_connection(domid, connection)
+        if domid in self._engine.domains.living:
+            self._drop(domid, [connection], caller=None)
 
     def holds_transaction(self, domid: DomId, connection: int, tx: int) -> bool:
         """Whether this is an open transaction of this connection."""
@@ -225,9 +229,7 @@ class Store:
 
         The host's connections are dom0's and none of its process.
         """
-        for connection in self._connections(domid):
-            if connection >= 0:
-                self.close_connection(domid, connection)
+        self._drop(domid, [each for each in self._connections(domid) if each >= 0], caller=None)
 
     def tell_stopped(self) -> None:
         """A domain has stopped, and may keep its domid: @releaseDomain fires, as xenstored fires it at a shutdown."""
@@ -240,14 +242,16 @@ class Store:
     def close_connections(self) -> None:
         """The broker died that all connections by socket or ring were to."""
         for client in self._engine.domains:
-            for connection in self._connections(client.who.domid):
-                if connection:
-                    self.close_connection(client.who.domid, connection)
+            domid = client.who.domid
+            self._drop(domid, [each for each in self._connections(domid) if each], caller=None)
 
-    def _connections(self, domid: DomId) -> set[int]:
+    def _drop(self, domid: DomId, connections: list[int], *, caller: DomId | None) -> None:
+        self._engine.drop_connections(self._engine.domains[domid], connections, caller)
+
+    def _connections(self, domid: DomId) -> list[int]:
         """Those that have a watch or a transaction."""
         transactions = self._engine.domains[domid].transactions.values()
-        return {each.connection for each in transactions} | self._engine.watches.connections(domid)
+        return sorted({each.connection for each in transactions}.union(self._engine.watches.connections(domid)))
 
     def forget_domain(self, domid: DomId) -> None:
         """The domid is gone for good. Nothing if it is not known.
@@ -303,6 +307,11 @@ class Store:
     def nodes(self) -> int:
         """How many there are."""
         return self._engine.accounts.nodes()
+
+    @property
+    def has_events(self) -> bool:
+        """Whether there is something for `take_events`."""
+        return bool(self._engine.events)
 
     def take_events(self) -> list[WatchEvent]:
         """All watch events since the last call, in firing order; equal ones of one domain came together."""

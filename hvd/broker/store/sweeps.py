@@ -11,22 +11,26 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any, Generic, TypeVar
 
-from hvd.broker.store.changes import Edit
 from hvd.transport.ids import DomId
 
+T = TypeVar("T")
 EDITS_PER_SLICE = 50
 REMOVALS_PER_SLICE = 25
 """Where each edit may be a change of the tree by itself. About half a millisecond, as the other."""
+WATCHES_PER_SLICE = 200
 
 
 @dataclass(slots=True)
-class Sweep:
+class Sweep(Generic[T]):
     """What is still to be told of one change."""
 
-    caller: DomId
-    edits: Iterator[Edit]
-    follow: Callable[[list[Edit]], None]
+    caller: DomId | None
+    """Who waits for it, if anybody does."""
+    edits: Iterator[T]
+    """Or whatever else there is to be looked at one by one."""
+    follow: Callable[[list[T]], None]
     """Does for some edits what they ask for."""
     finish: Callable[[], None] = lambda: None
     """Does what has to wait for all of them."""
@@ -46,13 +50,13 @@ class Sweeps:
     """Those that are under way, the oldest first."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Sweep] = deque()
+        self._waiting: deque[Sweep[Any]] = deque()
 
-    def add(self, sweep: Sweep) -> None:
+    def add(self, sweep: Sweep[Any]) -> None:
         """It is not done yet."""
         self._waiting.append(sweep)
 
-    def oldest(self) -> Sweep | None:
+    def oldest(self) -> Sweep[Any] | None:
         """The one to go on with; None when nothing is under way."""
         while self._waiting and self._waiting[0].done:
             self._waiting.popleft()

@@ -10,8 +10,6 @@ from hvd.broker.store import paths
 from hvd.broker.store.children import NO_CHILDREN, Children, pairs_of, with_child, without_child
 from hvd.broker.store.permissions import Permissions
 
-_new = tuple.__new__
-"""Of a named tuple, without the call by names: two thirds of its time."""
 HEADER_BYTES = 24
 PERMISSION_BYTES = 8
 """What xenstored stores per node and per permission; quotas are counted in its records."""
@@ -65,31 +63,6 @@ def lookup(root: Node, path: str) -> Node | None:
         if node is None:
             return None
     return node
-
-
-def way_to(root: Node, path: str) -> list[Node] | None:
-    """The nodes from the root to the one at a path; None if there is none."""
-    way = [root]
-    if path != "/":
-        for name in path[1:].split("/"):
-            node = way[-1].children.get(name)
-            if node is None:
-                return None
-            way.append(node)
-    return way
-
-
-def rewritten(way: list[Node], path: str, value: bytes, generation: int) -> tuple[Node, Node]:
-    """The tree in which the node at the end of the way has another value, and that node. The way is used up."""
-    _, permissions, children, _, listing, names_bytes = way.pop()
-    changed = node = _new(Node, (value, permissions, children, generation, listing, names_bytes))
-    if way:
-        names = path[1:].split("/")
-        while way:
-            content, permissions, children, own, listing, names_bytes = way.pop()
-            children = with_child(children, names.pop(), changed)
-            changed = _new(Node, (content, permissions, children, own, listing, names_bytes))
-    return changed, node
 
 
 def lookup_in_both(one: Node, other: Node, path: str) -> tuple[Node | None, Node | None]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from hvd.broker.store import paths
@@ -41,54 +43,100 @@ def check_token(token: str) -> None:
         raise StoreError(errno.EINVAL, f"a token has no NUL and at most {TOKEN_BYTES_MAX} bytes, this one {size}")
 
 
+@dataclass(slots=True)
+class _Own:
+    """The watches of one connection, by path and token."""
+
+    watches: dict[tuple[str, str], Watch] = field(default_factory=dict)
+    bytes: int = 0
+
+
 class Watches:
-    """The table; within one path in the order in which they were set."""
+    """The table; within one path in the order in which they were set.
+
+    Those of a connection that is over are nobody's at once, and are taken off the lists when `dropped` and `unlist` are
+    asked for: there may be thousands.
+    """
 
     def __init__(self) -> None:
         self._at: dict[str, dict[tuple[DomId, int, str], Watch]] = {}
-        self._of: dict[DomId, dict[tuple[int, str, str], Watch]] = {}
-        self._bytes: dict[DomId, int] = {}
+        self._of: dict[DomId, dict[int, _Own]] = {}
+        self._counts: Counter[DomId] = Counter()
+        self._bytes: Counter[DomId] = Counter()
         self._all: dict[Watch, None] = {}
+        self._dropped: list[dict[tuple[str, str], Watch]] = []
 
     def add(self, watch: Watch) -> None:
         """EEXIST if the connection has this token on this path already."""
-        mine = self._of.setdefault(watch.domid, {})
-        if (watch.connection, watch.path, watch.token) in mine:
+        connections = self._of.setdefault(watch.domid, {})
+        own = connections.setdefault(watch.connection, _Own())
+        if (watch.path, watch.token) in own.watches:
             raise StoreError(errno.EEXIST, f"domain {watch.domid} has a watch on {watch.path} with this token")
-        mine[watch.connection, watch.path, watch.token] = watch
+        if watch in self._all:  # it was dropped and is set again
+            self.unlist(self.dropped())
+        own.watches[watch.path, watch.token] = watch
         self._at.setdefault(watch.path, {})[watch.domid, watch.connection, watch.token] = watch
-        self._bytes[watch.domid] = self.bytes(watch.domid) + size_of(watch)
+        self._count(own, watch.domid, 1, size_of(watch))
         self._all[watch] = None
 
     def remove(self, domid: DomId, connection: int, path: str, token: str) -> None:
         """ENOENT if there is no such watch."""
-        watch = self._of.get(domid, {}).pop((connection, path, token), None)
+        own = self._of.get(domid, {}).get(connection, _Own())
+        watch = own.watches.pop((path, token), None)
         if watch is None:
             raise StoreError(errno.ENOENT, f"domain {domid} does not watch {path} with token {token!r}")
-        self._bytes[domid] -= size_of(watch)
-        self._unlist(watch)
+        self._count(own, domid, -1, -size_of(watch))
+        self._forget_empty(domid, connection)
+        self.unlist([watch])
 
-    def drop(self, domid: DomId) -> None:
-        """Remove all of a domain's watches."""
-        for watch in self._of.pop(domid, {}).values():
-            self._unlist(watch)
-        self._bytes.pop(domid, None)
+    def _count(self, own: _Own, domid: DomId, watches: int, size: int) -> None:
+        own.bytes += size
+        self._counts[domid] += watches
+        self._bytes[domid] += size
+
+    def _forget_empty(self, domid: DomId, connection: int) -> None:
+        if not self._of[domid][connection].watches:
+            del self._of[domid][connection]
+        if not self._of[domid]:
+            del self._of[domid], self._counts[domid], self._bytes[domid]
 
     def drop_connection(self, domid: DomId, connection: int) -> None:
-        """Remove the watches of one of its connections."""
-        for watch in [watch for watch in self._of.get(domid, {}).values() if watch.connection == connection]:
-            self.remove(domid, connection, watch.path, watch.token)
+        """The watches of one of its connections are nobody's any more."""
+        own = self._of.get(domid, {}).get(connection)
+        if own is not None:
+            self._dropped.append(own.watches)
+            self._count(own, domid, -len(own.watches), -own.bytes)
+            own.watches = {}
+            self._forget_empty(domid, connection)
 
-    def connections(self, domid: DomId) -> set[int]:
+    def dropped(self) -> Iterator[Watch]:
+        """Each that is nobody's, once: `unlist` it."""
+        while self._dropped:
+            if not self._dropped[-1]:
+                self._dropped.pop()
+            else:
+                yield self._dropped[-1].popitem()[1]
+
+    def unlist(self, watches: Iterable[Watch]) -> None:
+        """They are nobody's: take them off the lists."""
+        for watch in watches:
+            del self._all[watch]
+            here = self._at[watch.path]
+            del here[watch.domid, watch.connection, watch.token]
+            if not here:
+                del self._at[watch.path]
+
+    def connections(self, domid: DomId) -> list[int]:
         """Which of a domain's connections have watches."""
-        return {connection for connection, _, _ in self._of.get(domid, ())}
+        return list(self._of.get(domid, ()))
 
-    def _unlist(self, watch: Watch) -> None:
-        del self._all[watch]
-        here = self._at[watch.path]
-        del here[watch.domid, watch.connection, watch.token]
-        if not here:
-            del self._at[watch.path]
+    def _heard(self, found: Collection[Watch]) -> Collection[Watch]:
+        """Those among them that are somebody's."""
+        return [watch for watch in found if self._is_somebodys(watch)] if self._dropped and found else found
+
+    def _is_somebodys(self, watch: Watch) -> bool:
+        own = self._of.get(watch.domid, {}).get(watch.connection)
+        return own is not None and own.watches.get((watch.path, watch.token)) is watch
 
     def __len__(self) -> int:
         return len(self._all)
@@ -100,7 +148,7 @@ class Watches:
     def on(self, path: str) -> Collection[Watch]:
         """Those on exactly this path."""
         here = self._at.get(path)
-        return () if here is None else here.values()
+        return () if here is None else self._heard(here.values())
 
     def on_or_above(self, path: str) -> Collection[Watch]:
         """Those on this path and on every path above it, the root's first."""
@@ -115,11 +163,11 @@ class Watches:
             end = path.find("/", end + 1)
         if path != "/" and path in at:
             found += at[path].values()
-        return found
+        return self._heard(found)
 
     def count(self, domid: DomId) -> int:
         """How many a domain has."""
-        return len(self._of.get(domid, ()))
+        return self._counts.get(domid, 0)
 
     def bytes(self, domid: DomId) -> int:
         """What a domain's watches cost it."""

@@ -23,10 +23,8 @@ MESSAGES_PER_TURN = 32
 TURN_NS = 200_000
 """A turn is over behind the message in which it has lasted so long: others wait, and some messages cost more."""
 
-CarryOut = Callable[[Connection, Message], tuple[int, bytes] | None]
-"""Has one request carried out: type and payload of the reply, LATER, or None when its domain is gone."""
 LATER: Final = (-1, b"")
-"""The request takes several turns: it is to be asked once more in the next. Nothing has been changed."""
+"""The request takes several turns: it is to be asked once more in the next. Nobody sees a change."""
 Log = Callable[[str, DomId], None]
 Busy = Callable[[DomId], bool]
 """Whether a domain has to wait, as its last request is not quite done."""
@@ -51,13 +49,20 @@ class Line(Protocol):
         """Nothing more comes or goes; `fault` is why, if it is the other end's."""
 
 
+class Requests(Protocol):
+    """Has requests carried out."""
+
+    def serve(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
+        """Type and payload of the reply, LATER, or None when its domain is gone."""
+
+    def record(self) -> None:
+        """A turn is over: only behind this may what was carried out in it be answered."""
+
+
 class StoreDoors:
     """All connections of one broker."""
 
-    def __init__(
-        self, carry_out: CarryOut, busy: Busy, log: Log, clock_ns: Callable[[], int] = time.monotonic_ns
-    ) -> None:
-        self._carry_out = carry_out
+    def __init__(self, busy: Busy, log: Log, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._busy = busy
         self._log = log
         self._clock_ns = clock_ns
@@ -68,6 +73,10 @@ class StoreDoors:
         self._ready: deque[Connection] = deque()
         """Those that have said more than they had a turn for."""
         self._ended: list[Connection] = []
+
+    def serve_by(self, requests: Requests) -> None:
+        """Before the first of them comes."""
+        self._carry_out, self._record = requests.serve, requests.record
 
     # ---- coming and going --------------------------------------------------------------------------------------------
 
@@ -141,6 +150,7 @@ class StoreDoors:
         except PeerFault as fault:
             self._end(connection, fault)
         finally:
+            self._record()
             self._serving = None
         if not connection.closed:
             self._flush(connection)

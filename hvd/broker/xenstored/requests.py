@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from hvd.broker.hypervisor import Hypervisor
 
 OK = b"OK\0"
+_new = tuple.__new__
+"""Of a named tuple, without the call by names: two thirds of its time."""
 _NUMBER = re.compile(rb"[ \t]*[+-]?[0-9]{1,18}")
 
 
@@ -67,7 +69,7 @@ def answer(hypervisor: Hypervisor, domid: DomId, connection: int, message: Messa
     if tx and not hypervisor.store.holds_transaction(domid, connection, tx):
         return Type.ERROR, xs_wire.error_payload(errno.ENOENT)
     try:
-        payload = entry.handler(Asked(hypervisor, domid, connection, tx, message.payload))
+        payload = entry.handler(_new(Asked, (hypervisor, domid, connection, tx, message.payload)))
     except StoreError as error:
         return Type.ERROR, xs_wire.error_payload(error.errno)
     except control.NotYet:
@@ -189,6 +191,8 @@ def _transaction_end(asked: Asked) -> bytes:
         raise StoreError(errno.EINVAL, f"T or F was expected, not {verdict[:20]!r}")
     if not asked.tx:
         raise StoreError(errno.ENOENT, "there is no transaction 0 to end")
+    if verdict == b"T" and not asked.store.may_commit_now(asked.domid, asked.tx):
+        raise control.NotYet
     asked.store.transaction_end(asked.domid, asked.tx, verdict == b"T")
     return OK
 
@@ -206,7 +210,7 @@ def _unwatch(asked: Asked) -> bytes:
 
 
 def _reset_watches(asked: Asked) -> bytes:
-    asked.store.close_connection(asked.domid, asked.connection)
+    asked.store.reset_connection(asked.domid, asked.connection)
     return OK
 
 

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvd.broker.store import Quotas, Store, StoreError, direct
+from hvd.broker.store.children import CHUNK_MAX
 from hvd.broker.store.mandatory import STORE_WRITE
+from hvd.broker.store.paths import join
+from hvd.broker.store.permissions import DOM0_ONLY
+from hvd.broker.store.tree import Node, leaf, lookup, replace, subtree, with_content
+from hvd.transport._native import rewritten, way_to
+from hvd.transport.errors import LocalError
 from hvd.transport.ids import DOM0, DomId
 
 FIVE, SEVEN = DomId(5), DomId(7)
@@ -116,6 +122,42 @@ def tree_of(store: Store, path: str = "/") -> list[Any]:
     for name in store.directory(DOM0, 0, path):
         found += tree_of(store, f"{path.rstrip('/')}/{name}")
     return found
+
+
+NAMES = st.lists(st.sampled_from(["a", "b", "7", "299", "far"]), max_size=4)
+
+
+@given(made=st.lists(NAMES, max_size=8), asked=NAMES, wide=st.lists(NAMES, max_size=2))
+def test_the_native_way_and_rewriting_are_those_of_the_tree(
+    made: list[list[str]], asked: list[str], wide: list[list[str]]
+) -> None:
+    root = leaf(b"", DOM0_ONLY, 1)
+    for names in (*made, *([*names, str(each)] for names in wide for each in range(CHUNK_MAX + 50))):
+        for depth in range(1, len(names) + 1):
+            if lookup(root, join(names[:depth])) is None:
+                root = replace(root, join(names[:depth]), leaf(b"v", DOM0_ONLY, 2), 3)
+    path, node = join(asked), lookup(root, join(asked))
+    way = way_to(root, path)
+    assert (way is None) == (node is None)
+    if way is not None and node is not None:
+        assert [id(each) for each in way] == [id(lookup(root, join(asked[:depth]))) for depth in range(len(asked) + 1)]
+        changed, after = rewritten(way, path, b"new", 9)
+        expected = replace(root, path, with_content(node, b"new", node.permissions, 9), 9)
+        assert changed == expected and type(changed) is Node and lookup(changed, path) is after
+        assert dict(subtree("/", changed)).keys() == dict(subtree("/", root)).keys()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda root: way_to((1, 2), "/a"), lambda root: rewritten([], "/", b"", 1),
+        lambda root: rewritten([root, root], "/a/b", b"", 1), lambda root: rewritten([(), root], "/a", b"", 1),
+        lambda root: rewritten([root, 5], "/a", b"", 1),
+    ],
+)  # fmt: skip
+def test_what_is_no_node_and_no_way_is_refused(call: Any) -> None:
+    with pytest.raises(LocalError):
+        call(leaf(b"", DOM0_ONLY, 1))
 
 
 def test_it_is_the_way_of_dom0_and_of_an_owner_whom_nobody_else_writes_to() -> None:

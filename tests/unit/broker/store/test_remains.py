@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import islice, pairwise
+
+import pytest
 
 from hvd.broker.store import Store
+from hvd.broker.store.parts import in_parts
 from hvd.broker.store.remains import STEPS_AT_ONCE, Remains
 from hvd.broker.store.tree import Node, replace, subtree
+from hvd.broker.store.watches import Watch
 from hvd.transport.ids import DOM0
 from tests.unit.broker.store.test_tree import grown, node
 
@@ -81,3 +85,40 @@ def test_of_a_commit_that_is_told_in_slices_nothing_is_let_go_before_it_is_told(
         store.settle()
     assert len(store.take_events()) == 500
     assert not store.check()
+
+
+@pytest.mark.parametrize("written", [1, 30, None])
+def test_what_only_a_snapshot_in_parts_has_any_more_goes_in_parts_when_it_is_whole_or_given_up(
+    written: int | None,
+) -> None:
+    remains, roots, watches = Remains(), [wide(5000)], [Watch(DOM0, f"/{n}", "t", relative=False) for n in range(300)]
+    before = Value.ended
+    parts = in_parts(roots, watches, remains)
+    list(islice(parts, written))
+    del roots
+    parts.close()
+    del parts
+    assert Value.ended == before, "not at once"
+    ended = [before]
+    while remains:
+        remains.let_go()
+        ended.append(Value.ended)
+    assert ended[-1] - before == 5000
+    assert max(after - first for first, after in pairwise(ended)) <= STEPS_AT_ONCE
+
+
+def test_what_only_a_check_has_any_more_goes_in_parts(store: Store) -> None:
+    for number in range(1000):
+        store.write(DOM0, 0, f"/gone/{number}", Value(b"v"))
+    before = Value.ended
+    assert store.check_some() is None
+    store.rm(DOM0, 0, "/gone")
+    while store.has_unsettled or store.has_remains:
+        store.settle()
+        store.let_go()
+    while store.check_some() is None:
+        pass
+    assert Value.ended == before and store.has_remains
+    while store.has_remains:
+        store.let_go()
+    assert Value.ended - before == 1000

@@ -8,8 +8,9 @@ import pytest
 
 from hvd.broker.store import Store, StoreError
 from hvd.broker.store.engine import Engine
-from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE
+from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE, WATCHES_PER_SLICE
 from hvd.broker.store.transactions import Transaction
+from hvd.broker.store.watches import Watches
 from hvd.transport.ids import DOM0, DomId
 
 FIVE = DomId(5)
@@ -201,3 +202,57 @@ def test_a_check_in_the_middle_of_a_removal_raises_no_false_alarm(store: Store) 
     fill(store, FIVE, "many")
     store.rm(FIVE, 0, "many")
     assert store.has_unsettled and store.check() == ""
+
+
+MANY_WATCHES = 5 * WATCHES_PER_SLICE
+
+
+def watched(store: Store) -> None:
+    for number in range(MANY_WATCHES):
+        store.watch(DOM0, f"/seen/{number % 7}", f"{number}", connection=-2)
+    store.watch(DOM0, "/seen/0", "another's", connection=-3)
+    store.transaction_start(DOM0, connection=-2)
+    store.take_events()
+
+
+@pytest.fixture
+def unlisted(monkeypatch) -> list[int]:
+    """How many watches each step takes off the lists."""
+    counted: list[int] = []
+    unlist = Watches.unlist
+
+    def counting(self, watches) -> None:
+        some = list(watches)
+        counted.append(len(some))
+        unlist(self, some)
+
+    monkeypatch.setattr(Watches, "unlist", counting)
+    return counted
+
+
+def test_a_connection_with_many_watches_is_over_at_once_and_nobody_waits_for_the_lists(
+    store: Store, unlisted: list[int]
+) -> None:
+    watched(store)
+    store.close_connection(DOM0, -2)
+    assert (store.usage(DOM0).watches, store.usage(DOM0).transactions) == (1, 0)
+    assert store.has_unsettled and not store.is_settling(DOM0)
+    store.write(DOM0, 0, "/seen/0/x", b"")
+    assert [event.token for event in store.take_events()] == ["another's"]
+    settled(store)
+    assert max(unlisted) == WATCHES_PER_SLICE and sum(unlisted) == MANY_WATCHES
+    assert store.nodes_and_watches() == store.nodes() + 1 and not store.check()
+
+
+def test_whoever_resets_many_watches_waits_and_may_set_them_again(store: Store) -> None:
+    watched(store)
+    store.reset_connection(DOM0, -2)
+    assert store.is_settling(DOM0)
+    store.watch(DOM0, "/seen/1", "1", connection=-2)  # in the same multicall
+    store.take_events()
+    store.write(DOM0, 0, "/seen/1/x", b"")
+    assert [event.token for event in store.take_events()] == ["1"]
+    settled(store)
+    store.write(DOM0, 0, "/seen/1/x", b"")
+    assert [event.token for event in store.take_events()] == ["1"]
+    assert pickle.loads(pickle.dumps(store)).statistics() == store.statistics()

@@ -41,11 +41,13 @@ def test_a_table_whose_watches_are_all_gone_holds_nothing() -> None:
             watches.add(Watch(domid, path, "token", relative=False))
     watches.remove(FIVE, 0, "/a", "token")
     assert (watches.count(FIVE), watches.bytes(FIVE)) == (1, 7)
-    watches.drop(FIVE)
-    watches.drop(SEVEN)
+    watches.drop_connection(FIVE, 0)
+    watches.drop_connection(SEVEN, 0)
+    assert list(watches.on("/a")) == list(watches.on("/b")) == [], "they are nobody's at once"
+    watches.unlist(watches.dropped())
     assert (watches.count(FIVE), watches.bytes(FIVE), watches.count(SEVEN), watches.bytes(SEVEN)) == (0, 0, 0, 0)
     assert list(watches.on("/a")) == list(watches.on("/b")) == []
-    assert not any((watches._at, watches._of, watches._bytes))
+    assert not any((watches._at, watches._of, watches._counts, watches._bytes, watches._all))
 
 
 # ---- setting watches ---------------------------------------------------------------------------------------------

@@ -49,17 +49,21 @@ class Machine:
         self.poller = Poller()
         self.logged: list[str] = []
         self.asked: list[Message] = []
-        self.doors = StoreDoors(self.answer, lambda _: False, lambda text, _: self.logged.append(text))
+        self.doors = StoreDoors(lambda _: False, lambda text, _: self.logged.append(text))
+        self.doors.serve_by(self)
         self.rings = StoreRings(self.held, self.poller, self.doors)
         page, rx, tx, *_ = self.held.by_key[channel_key(7)]
         self.endpoint = open_endpoint(page, 0, os.dup(rx), os.dup(tx))
         self.rings.attach(ONE, ExtentId(1), 7, new=True)
         self.client = RingClient(mmap.mmap(self.held.extent(ExtentId(1)), mmap.PAGESIZE), self.ring)
 
-    def answer(self, connection: Connection, message: Message) -> tuple[int, bytes]:
+    def serve(self, connection: Connection, message: Message) -> tuple[int, bytes]:
         assert (connection.domid, connection.number) == (ONE, RING)
         self.asked.append(message)
         return message.type, message.payload
+
+    def record(self) -> None:
+        """Nothing of it is kept."""
 
     def ring(self) -> None:
         self.endpoint.notify()

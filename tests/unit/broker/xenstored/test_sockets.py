@@ -41,10 +41,13 @@ class Door:
         """How often a request is to be asked once more."""
         self.asked: list[tuple[Connection, Message]] = []
         self.now_ns = self.takes_ns = 0
-        self.doors = StoreDoors(self.answer, lambda domid: domid in self.busy, self.log, lambda: self.now_ns)
+        self.recorded = 0
+        """Of those that were asked."""
+        self.doors = StoreDoors(lambda domid: domid in self.busy, self.log, lambda: self.now_ns)
+        self.doors.serve_by(self)
         self.sockets = StoreSockets(self.held, self.poller, self.doors, lambda: self.living, self.log)
 
-    def answer(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
+    def serve(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
         self.asked.append((connection, message))
         self.now_ns += self.takes_ns
         if message.type == Type.CONTROL and self.not_yet:
@@ -54,6 +57,9 @@ class Door:
         if message.type == Type.WATCH:
             self.fire(connection, b"first")
         return None if message.type == Type.RELEASE else (message.type, message.payload)
+
+    def record(self) -> None:
+        self.recorded = len(self.asked)
 
     def fire(self, connection: Connection, token: bytes) -> None:
         self.doors.add_event(WatchEvent(connection.domid, "/w", token.decode(), connection.number))
@@ -105,6 +111,21 @@ def test_a_client_is_answered_and_its_connection_is_its_sockets(door: Door) -> N
     (first, _), (second, _) = door.asked
     assert (first.domid, second.domid) == (ONE, DOM0)
     assert first.number > 1 and second.number < 0
+
+
+def test_a_turn_is_recorded_before_any_of_it_is_answered(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[int] = []
+    send = sockets.SocketLine.send
+
+    def sending(line: sockets.SocketLine, data: bytes) -> int:
+        recorded.append(door.recorded)
+        return send(line, data)
+
+    monkeypatch.setattr(sockets.SocketLine, "send", sending)
+    with door.connect(door.listen(ONE)) as client:
+        client.sendall(READ * 3)
+        door.turn()
+        assert client.recv(100) == READ * 3 and recorded == [3]
 
 
 def test_a_message_may_come_in_any_pieces(door: Door) -> None:

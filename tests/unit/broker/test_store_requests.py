@@ -1,0 +1,228 @@
+"""Requests of a turn and their record: nothing is answered before it is in the journal, however many share a record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import msgpack
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hvd.broker.hardware import NoHardware
+from hvd.broker.journal import Journal
+from hvd.broker.ledger import Ledger
+from hvd.broker.sessions import Sessions
+from hvd.broker.state import State
+from hvd.broker.store import WatchEvent
+from hvd.broker.store.catching_up import STEPS_PER_SLICE
+from hvd.broker.store_requests import StoreRequests
+from hvd.broker.xenstored.connection import Connection
+from hvd.broker.xenstored.doors import StoreDoors
+from hvd.transport import xs_wire
+from hvd.transport.ids import DOM0
+from hvd.transport.xs_wire import Type
+from tests.unit.broker.store.test_direct import tree_of
+
+from .conftest import Board
+
+
+class Line:
+    """A client: what it sends in one piece, and what it is told, with the records that there were at that time."""
+
+    pulls = False
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.says = self.told = b""
+        self.records_when_told: list[int] = []
+
+    def receive(self) -> bytes:
+        said, self.says = self.says, b""
+        return said
+
+    def send(self, data: bytes) -> int:
+        self.told += data
+        self.records_when_told.append(len(self._broker.records()))
+        return len(data)
+
+    def expect(self, *, reading: bool, writing: bool) -> None:
+        """Always."""
+
+    def close(self, fault: object) -> None:
+        """Never."""
+
+
+class Hardware(NoHardware):
+    """That of a broker without descriptors: it tells its doors of events."""
+
+    def __init__(self, doors: StoreDoors) -> None:
+        super().__init__()
+        self._doors = doors
+
+    def store_event(self, event: WatchEvent) -> None:
+        self._doors.add_event(event)
+
+
+class Broker:
+    """Tables, journal and doors, and two clients: of the host, and of a domain's socket."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[str, list[int]] = {}
+        """Held by the machine: nothing."""
+        self.doors = StoreDoors(lambda _: False, print, lambda: 0)  # no turn is over because this machine is slow
+        board = Board()
+        board.boot("Domain-0")
+        self.guest = board.boot("guest")
+        self.hypervisor = board.h
+        self.hypervisor.attach(Hardware(self.doors))
+        self.hypervisor.store.write(DOM0, 0, "/a/watched", b"")
+        self.hypervisor.collect_store_events()
+        self.state = State(self.hypervisor, Sessions())
+        self.ledger = Ledger(self)  # type: ignore[arg-type]
+        self.ledger.journal = Journal.create(b"a snapshot")
+        self.ledger._worth_ns = 1 << 62  # however slow this machine is, no snapshot takes the place of the records
+        upcalls = SimpleNamespace(hear_first=lambda domain: None)
+        self.doors.serve_by(StoreRequests(
+            self.state, self.ledger, SimpleNamespace(settle=self.doors.flush, upcalls=upcalls),  # type: ignore[arg-type]
+        ))  # fmt: skip
+        self.clients = [Connection(DOM0, -2), Connection(DOM0, -3), Connection(self.guest, 2)]
+        self.lines = [Line(self) for _ in self.clients]
+        for client, line in zip(self.clients, self.lines, strict=True):
+            self.doors.open(client, line)
+
+    def records(self) -> list[Any]:
+        assert self.ledger.journal is not None
+        return [msgpack.unpackb(record)[:-1] for record in list(self.ledger.journal.records())[1:]]
+
+    def ask(self, client: int, *requests: bytes) -> bytes:
+        """All in one piece; what this client has been told since the last time."""
+        self.lines[client].told = b""
+        self.lines[client].says = b"".join(requests)
+        self.doors.readable(self.clients[client])
+        while self.doors.has_more:
+            self.doors.serve_ready()
+        while self.hypervisor.store.has_unsettled:
+            self.hypervisor.store.settle()
+        return self.lines[client].told
+
+
+@contextmanager
+def broker() -> Iterator[Broker]:
+    made = Broker()
+    yield made
+    assert made.ledger.journal is not None
+    os.close(made.ledger.journal.descriptor)
+    made.ledger.journal.close()
+
+
+def write(path: str, value: str) -> bytes:
+    return xs_wire.pack(Type.WRITE, 1, 0, f"{path}\0{value}".encode())
+
+
+WROTE = xs_wire.pack(Type.WRITE, 1, 0, b"OK\0")
+WATCH = xs_wire.pack(Type.WATCH, 1, 0, b"/a/watched\0token\0")
+EVENT = xs_wire.pack(Type.WATCH_EVENT, 0, 0, b"/a/watched\0token\0")
+
+
+def test_the_writes_of_a_turn_are_one_record_and_answered_behind_it() -> None:
+    with broker() as made:
+        assert made.ask(0, *(write(f"/a/{number}", "v") for number in range(5))) == WROTE * 5
+        [record] = made.records()
+        assert record[0] == "store call" and record[4:] == [
+            part for number in range(5) for part in (Type.WRITE, 0, f"/a/{number}\0v".encode())
+        ]
+        assert made.lines[0].records_when_told == [1]
+
+
+def test_a_write_that_somebody_hears_of_ends_the_record_and_its_event_is_told_behind_that() -> None:
+    with broker() as made:
+        made.ask(1, WATCH)
+        made.lines[1].records_when_told.clear()
+        made.lines[1].told = b""
+        made.ask(0, write("/a/b", "1"), write("/a/watched", "2"), write("/a/b", "3"))
+        assert made.lines[1].told == EVENT and made.lines[1].records_when_told == [2]
+        assert [len(record[4:]) // 3 for record in made.records()] == [1, 2, 1]
+        assert made.lines[0].records_when_told == [3]
+
+
+def test_ones_own_event_comes_before_the_reply_to_the_write_that_fired_it_and_behind_earlier_replies() -> None:
+    with broker() as made:
+        made.ask(0, WATCH)
+        told = made.ask(0, write("/a/b", "1"), write("/a/watched", "2"), write("/a/watched", "3"))
+        assert told == WROTE + EVENT + WROTE + WROTE, "an event that waits already is not told again"
+
+
+def test_a_guests_requests_have_a_record_and_an_intent_each() -> None:
+    with broker() as made:
+        made.ask(2, write("data/a", "1"), write("data/b", "2"))
+        assert [record[2:] for record in made.records()] == [
+            [made.guest, 2, Type.WRITE, 0, b"data/a\x001"], [made.guest, 2, Type.WRITE, 0, b"data/b\x002"],
+        ]  # fmt: skip
+
+
+def test_what_was_carried_out_before_a_client_broke_the_protocol_is_recorded() -> None:
+    with broker() as made:
+        made.ask(0, write("/a/b", "1"), xs_wire.HEADER.pack(Type.WRITE, 1, 0, xs_wire.PAYLOAD_MAX + 1))
+        assert len(made.records()) == 1 and made.clients[0].closed
+
+
+PATHS = st.sampled_from(["/a/watched", "/a/b", "/a", "/c/d", "/bad//", "data/x"])
+REQUESTS = st.one_of(
+    st.tuples(st.just(Type.WRITE), PATHS.map(lambda path: f"{path}\0value".encode()), st.sampled_from([0, 0, 1])),
+    st.tuples(st.sampled_from([Type.READ, Type.MKDIR, Type.RM]), PATHS.map(lambda path: f"{path}\0".encode()),
+              st.just(0)),
+    st.tuples(st.just(Type.WATCH), st.sampled_from([b"/a\0t\0", b"/a/watched\0t\0"]), st.just(0)),
+    st.tuples(st.just(Type.TRANSACTION_START), st.just(b"\0"), st.just(0)),
+    st.tuples(st.just(Type.TRANSACTION_END), st.just(b"T\0"), st.just(1)),
+)
+
+
+@settings(max_examples=150)
+@given(client=st.integers(0, 2), requests=st.lists(REQUESTS, min_size=1, max_size=40))
+def test_whoever_asks_all_at_once_is_told_what_is_told_one_at_a_time_and_a_successor_has_it(
+    client: int, requests: list[tuple[Type, bytes, int]]
+) -> None:
+    asked = [xs_wire.pack(kind, number, tx, payload) for number, (kind, payload, tx) in enumerate(requests)]
+    with broker() as one, broker() as all_at_once:
+        singly = b"".join(one.ask(client, each) for each in asked)
+        replies = _without_events(all_at_once.ask(client, *asked))
+        assert replies == _without_events(singly)
+        stores = [each.hypervisor.store for each in (one, all_at_once, _replayed(all_at_once))]
+        trees = [tree_of(store) for store in stores]
+        assert trees[0] == trees[1] == trees[2]
+        assert stores[0].statistics() == stores[1].statistics() == stores[2].statistics()
+
+
+def _without_events(told: bytes) -> list[xs_wire.Message]:
+    found, at = [], 0
+    while (next_one := xs_wire.split(told, at)) is not None:
+        message, at = next_one
+        found += [message] if message.type != Type.WATCH_EVENT else []
+    return found
+
+
+def _replayed(live: Broker) -> Broker:
+    with broker() as successor:
+        for record in live.records():
+            successor.state.apply(record)
+            while successor.hypervisor.store.has_unsettled:
+                successor.hypervisor.store.settle()
+    return successor
+
+
+def test_a_commit_beside_many_changes_takes_several_turns_and_is_answered_once() -> None:
+    with broker() as made:
+        many = range(3 * STEPS_PER_SLICE)
+        made.ask(0, *(write(f"/{whose}/{number}", "old") for whose in ("mine", "theirs") for number in many))
+        made.ask(0, xs_wire.pack(Type.TRANSACTION_START, 1, 0, b"\0"))
+        made.ask(0, *(xs_wire.pack(Type.WRITE, 1, 1, f"/mine/{number}\0new".encode()) for number in many))
+        made.ask(1, *(write(f"/theirs/{number}", "new") for number in many))
+        end = xs_wire.pack(Type.TRANSACTION_END, 7, 1, b"T\0")
+        assert made.ask(0, end) == xs_wire.pack(Type.TRANSACTION_END, 7, 1, b"OK\0")
+        assert sum(record[4] == Type.TRANSACTION_END for record in made.records()) > 3
+        assert tree_of(_replayed(made).hypervisor.store) == tree_of(made.hypervisor.store)
+        assert [made.hypervisor.store.read(DOM0, 0, f"/{whose}/0") for whose in ("mine", "theirs")] == [b"new"] * 2
