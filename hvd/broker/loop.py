@@ -156,7 +156,7 @@ class Broker:
         self._world.held.drop_unknown(set(map(uplink_key, networks.uplinks())))
         for domid, incarnation, _ in inheritance.alive:
             self._disown(domid, incarnation)
-        policy, wall_base_ns = Xsm(boot.policy, enforcing=boot.enforcing), time.time_ns() - now
+        policy, wall_base_ns = Xsm(boot.policy, enforcing=boot.enforcing), time.time_ns() - time.monotonic_ns()
         hypervisor = Hypervisor(
             os.urandom(32), now, xsm=policy, wall_base_ns=wall_base_ns, groups=Groups(boot.groups),
             networks=networks,
