@@ -209,6 +209,7 @@ class Guest:
                     try:
                         self._add_device(kind, devid)
                     except (HvdError, KeyError, ValueError) as error:
+                        store.write(f"device/{kind}/{devid}/error", str(error))
                         self.log(f"device {kind} {devid}: {error}")
 
     def _device_changed(self, frontend: XenbusFrontend) -> None:

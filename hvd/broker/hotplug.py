@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from hvd.broker import devices, spares
 from hvd.broker.domain import ALIVE, Domain
 from hvd.broker.errors import Refused
+from hvd.broker.networks import VIF
 from hvd.broker.store import Store, StoreError
 from hvd.transport.ids import DOM0, DomId
-from hvd.transport.limits import DEVICES_MAX
+from hvd.transport.kernels import is_program
+from hvd.transport.limits import DEVICES_MAX, INTERFACES_MAX
 from hvd.transport.messages import DeviceConfig
 from hvd.transport.upcalls import TOOLSTACK
 from hvd.transport.xenbus_state import XenbusState, parse_state
@@ -40,6 +42,10 @@ def attach(h: Lives, dom: DomId, device: DeviceConfig) -> None:
         raise Refused(errno.EEXIST, f"domain {domain.name} has a device {label} already")
     if len(domain.config.devices) >= DEVICES_MAX:
         raise Refused(errno.ENOSPC, f"domain {domain.name} has {DEVICES_MAX} devices, which is the most")
+    vifs = sum(each.kind == VIF for each in (*domain.config.devices, device))
+    if device.kind == VIF and is_program(domain.config.kernel) and vifs > INTERFACES_MAX:
+        text = f"domain {domain.name} is a program and has {INTERFACES_MAX} vifs, which is the most: detach one first"
+        raise Refused(errno.ENOSPC, text)
     if backend is None or backend is domain:
         raise Refused(errno.EINVAL, f"{label} names {device.backend!r} as its backend, which is no other domain")
     h.networks.check(domain.name, device, domain.config.devices, h.domains.values())

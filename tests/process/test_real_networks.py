@@ -9,45 +9,19 @@ import hashlib
 import os
 import random
 import re
-import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hvd import Cluster
 from hvd.toolstack.cli import reconfigure
-from hvd.toolstack.cluster import Domain, DomainState
-from hvd.toolstack.cluster.errors import ClusterError, NotReached
+from hvd.toolstack.cluster import DomainState
 from hvd.toolstack.cluster.sandbox_trial import lacking_here
 from tests.nobody import passes_as_nobody_with_tap
-from tests.process.stations import SWITCH
+from tests.process.lans import DEADLINE_S, GET, MARKS, WEB, Lan, lan_in, needs, printed
 from tests.waiting import wait_for
 
-DEADLINE_S = 60.0
-PYTHON, SH = "/usr/bin/python3", "/bin/sh"
-NETWORK = SWITCH + """
-[[network]]
-name = "lan"
-backend = "net"
-{network}
-"""
-PROGRAM = """
-[[domain]]
-name = "{name}"
-kernel = "/bin/sh"
-args = ["-c", '''{script}''']
-paths = {paths}
-after = {after}
-on_poweroff = "preserve"
-on_crash = "preserve"
-vif = ["{vif}"]
-"""
-WEB = "exec python3 -m http.server 80 --bind :: --directory {directory}"
-"""Of both families."""
-GET = "curl -sS --retry 30 --retry-connrefused --retry-max-time 50"
-"""A program is ready when it runs, which is before it listens."""
 CONTENT_BYTES = 24 << 20
 MARK_BYTES = 4 << 20
 COUNT = textwrap.dedent("""
@@ -75,56 +49,12 @@ ip addr add "$ip/$mask" dev "$interface"
 echo "lease of $ip by $serverid"
 """
 
-pytestmark = [
-    pytest.mark.timeout(180),
-    pytest.mark.skipif(not Path(PYTHON).exists(), reason=f"there is no {PYTHON}"),
-    pytest.mark.skipif(not os.access("/dev/net/tun", os.R_OK | os.W_OK), reason="there is no /dev/net/tun for us"),
-]
-
-
-def needs(*programs: str) -> pytest.MarkDecorator:
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    lacking = [program for program in programs if shutil.which(program, path=path) is None]
-    return pytest.mark.skipif(bool(lacking), reason=f"not on this machine: {', '.join(lacking)}")
-
-
-class Lan:
-    """A cluster file of programs on one network, and the cluster that it makes."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        directory.chmod(0o755)
-        self._domains: list[str] = []
-        self._clusters: list[Cluster] = []
-
-    def add(self, name: str, script: str, vif: str, *, paths: list[Path] | None = None, after: str = "") -> None:
-        shown, behind = [str(path) for path in paths or []], [after] if after else []
-        self._domains.append(PROGRAM.format(name=name, script=script, vif=vif, paths=shown, after=behind))
-
-    def start(self, network: str = "") -> Cluster:
-        file = self.directory / "lan.toml"
-        file.write_text(NETWORK.format(network=network) + "".join(self._domains))
-        self._clusters.append(Cluster.load(file, run_dir=self.directory / "run"))
-        return self._clusters[0].__enter__()
-
-    def stop(self) -> None:
-        for cluster in self._clusters:
-            cluster.__exit__(None, None, None)
-
-    def file(self, name: str, content: bytes, mode: int = 0o644) -> Path:
-        path = self.directory / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content)
-        path.chmod(mode)
-        return path
+pytestmark = MARKS
 
 
 @pytest.fixture
 def lan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lan]:
-    monkeypatch.setenv("HVD_RUN_DIR", str(tmp_path / "run"))
-    made = Lan(tmp_path)
-    yield made
-    made.stop()
+    yield from lan_in(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -133,16 +63,6 @@ def known(lan: Lan) -> bytes:
     content = random.Random(7).randbytes(CONTENT_BYTES)
     lan.file("srv/known", content)
     return content
-
-
-def printed(domain: Domain) -> str:
-    """What a program that ends well has printed."""
-    try:
-        death = domain.wait_state(DomainState.PRESERVED, deadline_s=DEADLINE_S).last_death
-    except NotReached as late:
-        death = str(late)
-    assert death == "poweroff", domain.console_log()
-    return domain.console_log()
 
 
 @needs("ip")
@@ -155,14 +75,6 @@ def test_a_programs_interface_is_its_domains_vif(lan: Lan) -> None:
     assert "mtu 1400" in told and "00:16:3e:00:00:07" in told and ",UP,LOWER_UP" in told
     assert re.findall(r"inet6? (\S+) .*scope global", told) == ["10.0.0.7/24", "10.1.0.7/16", "fd00::7/64"]
     assert re.findall(r"default via (\S+) dev eth0", told) == ["10.1.9.1", "fd00::1"]
-
-
-def test_a_program_that_runs_is_given_no_more_vifs(lan: Lan) -> None:
-    lan.add("one", "exec sleep 1000", "")
-    cluster = lan.start()
-    with pytest.raises(ClusterError, match="one is a program, whose interfaces are made as it starts"):
-        reconfigure.network_attach("one", ["bridge=lan", "backend=net"], as_json=False)
-    assert len(cluster.domain("one").info().devices) == 1
 
 
 def test_a_program_whose_vif_is_taken_away_runs_on_without(lan: Lan) -> None:
