@@ -192,7 +192,7 @@ class Guest:
         """Of one that was not told what it is about because too much happened: everything."""
         about = path.partition("/")[0]
         if about in ("device", ""):
-            self._look_for_devices()
+            self._look_for_devices(path)
         if about in ("control", ""):
             from hvd.domains import sysrq  # few guests ever hear of it
 
@@ -200,8 +200,12 @@ class Guest:
         if about in ("memory", ""):
             self.balloon()
 
-    def _look_for_devices(self) -> None:
-        """The toolstack has plugged something in. A device that makes no sense is told to the hypervisor's console."""
+    def _look_for_devices(self, path: str) -> None:
+        """The toolstack has plugged something in: there, or where it was not told. A device that makes no sense is told
+        to the hypervisor's console."""
+        for known in list(self._frontends.values()):
+            if path in ("", known.path):
+                known.drop_replaced()
         store = self.runtime.store
         for kind in store.directory("device"):
             for devid in store.directory(f"device/{kind}"):
