@@ -57,6 +57,9 @@ XEN_PREFIX: Final = bytes((0x00, 0x16, 0x3E))
 HEX_DIGITS: Final = frozenset(string.hexdigits)
 LINK_KEY: Final = "hvd-link"
 """Of a backend: up or down, which may change at any time."""
+RATE_KEY: Final = "rate"
+CHANGING_KEYS: Final = frozenset({LINK_KEY, RATE_KEY})
+"""Of a backend: what may be changed while its vif is plugged in."""
 PREFIXES: Final = {4: 24, 6: 64}
 """Of an address that is given without one, by version."""
 GATEWAY_KEY: Final = "hvd-gateway"
