@@ -909,6 +909,22 @@ class SysctlNetworks:
     """Reply {name: backend} of the cluster's networks, in the order of its file: what a vif may name as its bridge."""
 
 
+@hypercall(0x238A)
+@dataclass(frozen=True, slots=True)
+class SysctlNetwork:
+    """Reply what the cluster's file says of a network: {name, backend, mtu, antispoof, default, rules, uplink}."""
+
+    name: Name
+
+
+@hypercall(0x238B)
+@dataclass(frozen=True, slots=True)
+class SysctlVifs:
+    """Reply {rows, next} of domains' vifs, with the network that each is in (hvd/broker/network_listing.py)."""
+
+    first: DomId
+
+
 @hypercall(0x238E)
 @dataclass(frozen=True, slots=True)
 class SysctlEvents:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hvd.toolstack.cli.command import AsJson, MaybeNames, Name, command
-from hvd.toolstack.cli.completion import domain_names
+from hvd.toolstack.cli.completion import domain_names, network_names
 
 
 @command("hvd vcpu-list", "hvd vcpu-list ivi")
@@ -204,6 +204,20 @@ def network_list(
     from hvd.toolstack.cli import inspect
 
     inspect.network_list(names, as_json=json)
+
+
+@command("hvd networks", "hvd networks cabin", "hvd networks --json | jq '.[] | {name, vifs: [.vifs[].name]}'")
+def networks(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NETWORK", help="With its rules and vifs.", autocompletion=network_names),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Show the cluster's networks: switch, MTU, rules, VLANs, uplink, and the vifs that are in each."""
+    from hvd.toolstack.cli import networks as shown
+
+    shown.networks(names or [], as_json=json)
 
 
 @command("hvd network-link ivi 0 down", "hvd network-link ivi 0 up")
