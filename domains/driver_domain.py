@@ -63,8 +63,10 @@ class DriverDomain:
             backend.device.changed(name, self._store.read_text(path))
 
     def _drop_replaced(self, path: str) -> None:
-        """One that was taken away and plugged in again before we looked is another one: nothing is offered there, though
-        its frontend's end may have had us write a state."""
+        """One that was taken away and plugged in again before we looked is another one: nothing is offered there.
+
+        Its old frontend's end may have had us write a state.
+        """
         if path.count("/") < LEVELS:
             return
         _, kind, domid, devid, *_ = path.split("/")

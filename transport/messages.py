@@ -167,12 +167,12 @@ class NetworkConfig:
     name: Name
     backend: Name
     """The domain whose switch it is in."""
-    mtu: U32
-    antispoof: bool
+    mtu: U32 = 1500
+    antispoof: bool = True
     """Of a vif that does not say."""
-    allow_by_default: bool
+    allow_by_default: bool = True
     """What becomes of a packet that no rule fits."""
-    rules: list[str]
+    rules: list[str] = field(default_factory=list)
     """Lines of transport/net_rules.py."""
     uplink: Name = ""
     """The host's TAP device that is a port of the switch; empty: there is none."""

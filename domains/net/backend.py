@@ -238,10 +238,10 @@ class Connection:
         if self._port is not None:
             self._port.link_up = up
 
-    def set_rate(self, bytes_: int, interval_us: int) -> None:
+    def set_rate(self, rate_bytes: int, interval_us: int) -> None:
         """Whoever waits for the one before goes on at once, as far as this one lets him."""
         if self._port is not None:
-            self._port.set_rate(bytes_, interval_us)
+            self._port.set_rate(rate_bytes, interval_us)
             for number in range(len(self._queues)):
                 self._guarded(self._go_on, number)
 

@@ -214,7 +214,7 @@ class NetFrontend(Frontend):
         return Interface(f"eth{self.devid}", self.mac, self.mtu, addresses, self.offload, gateways)
 
     def pump(self, descriptor: int) -> None:
-        """Join it to a TAP device, until `close`: one queue's, with a virtio header of 10 bytes. LocalError of several."""
+        """Join it to a TAP device until `close`: of one queue's, virtio header of 10 bytes. LocalError of several."""
         self._link = TapLink(self, [descriptor])
 
     # ---- what a guest does -------------------------------------------------------------------------------------------

@@ -71,8 +71,10 @@ class TapLink:
         self._runtime.unwatch_fd(self._tokens.pop(number))
 
     def _to_network(self, number: int) -> None:
-        """A descriptor with more to say is ready again. One for which there is no room is left alone until there is; one
-        whose device somebody has removed stays ready for ever, and has nothing to say."""
+        """A descriptor with more to say is ready again. One for which there is no room is left alone until there is.
+
+        One whose device somebody has removed would be ready for ever, and has nothing to say.
+        """
         if self._vif.front is None:
             self.close()
             return

@@ -47,7 +47,7 @@ def _library() -> ctypes.CDLL:
 
 @cache
 def compiled(kind: str, action: str) -> bytes:
-    """The filter of a kind, or of an init, for `seccomp_install`. OSError saying what to install where there is no library."""
+    """The filter of a kind, or of an init, for `seccomp_install`. OSError saying what to install for it."""
     try:
         library = _library()
     except OSError:

@@ -48,8 +48,10 @@ def rename(h: Lives, dom: DomId, name: str) -> None:
 
 
 def set_config(h: Lives, dom: DomId, config: DomainConfig) -> None:
-    """What the domain is made of when it starts next, and of what is plugged in what can change. EINVAL and EBUSY change
-    nothing."""
+    """What the domain is made of when it starts next, and what can change of its plugged vifs now.
+
+    EINVAL and EBUSY change nothing.
+    """
     domain = h.domain(dom)
     if config.name != domain.name:
         text = f"the configuration is of {config.name!r}, the domain is {domain.name!r}: `hvd rename` renames it"

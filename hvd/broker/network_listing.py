@@ -1,4 +1,4 @@
-"""The cluster's networks and the vifs that are in them, for whoever looks: of what is plugged in, what XenStore says."""
+"""The cluster's networks and the vifs that are in them, for whoever looks; nothing is changed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _row(h: Hypervisor, domain: Domain, device: DeviceConfig) -> Row:
 
 
 def _changing(h: Hypervisor, domain: Domain, device: DeviceConfig) -> dict[str, str | None]:
-    """What may change while it is plugged in: as it stands where its driver domain, who may write there too, reads it."""
+    """What may change while it is plugged in, from where its driver domain reads it, and may write too."""
     backend = h.by_name(device.backend)
     path = "" if backend is None else devices.backend_path(backend.domid, domain.domid, device)
     if not path or not h.store.exists(path):

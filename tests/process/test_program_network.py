@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from hvd import Cluster
-from hvd.transport.limits import INTERFACES_MAX
 from hvd.toolstack.cluster import DomainState
+from hvd.transport.limits import INTERFACES_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig
 from tests.nobody import passes_as_nobody_with_tap
 

@@ -12,7 +12,7 @@ from hvd.toolstack.config.problems import ConfigError, Problem, nearest, shown
 Row = dict[str, Any]
 HEADS = ("Name", "Switch", "MTU", "Default", "Rules", "VLANs", "Uplink", "Vifs")
 VIF_HEADS = ("Domain", "Vif", "MAC", "MTU", "VLAN", "Tagged", "Rate", "Addresses", "Guard", "Link", "State")
-NOBODY = {"mtu": None, "antispoof": None, "default": "allow", "rules": [], "uplink": None}
+NOBODY: Row = {"mtu": None, "antispoof": None, "default": "allow", "rules": [], "uplink": None}
 """What is known of a bridge in a cluster that has no networks: its vifs alone."""
 UNITS = ((10**9, "Gb/s"), (10**6, "Mb/s"), (10**3, "Kb/s"))
 
@@ -32,7 +32,7 @@ def networks(names: Sequence[str], *, as_json: bool) -> None:
 
 
 def networks_of(cluster: Cluster) -> list[Row]:
-    """Each as `Cluster.network` has it, with {vlans, vifs}; in a cluster that has none, each bridge that a vif names."""
+    """Each as `Cluster.network` has it, with {vlans, vifs}; in a cluster without any, each bridge that a vif names."""
     vifs = cluster.vifs()
     rows = [cluster.network(name) for name in cluster.networks()]
     if not rows:
@@ -67,8 +67,9 @@ def _line(network: Row) -> tuple[str, ...]:
 
 def _print_whole(network: Row) -> None:
     guard = {True: "on", False: "off", None: "as each vif says"}[network["antispoof"]]
-    print_line(f"{network['name']}: in the switch of {network['backend']}, MTU {_or_dash(network['mtu'])}, "
-               f"antispoof {guard}, uplink {_or_dash(network['uplink'])}, VLANs {_or_dash(network['vlans'])}")  # fmt: skip
+    mtu, uplink, vlans = (_or_dash(network[key]) for key in ("mtu", "uplink", "vlans"))
+    print_line(f"{network['name']}: in the switch of {network['backend']}, MTU {mtu}, antispoof {guard}, "
+               f"uplink {uplink}, VLANs {vlans}")  # fmt: skip
     for rule in network["rules"]:
         print_line(f"    {rule}")
     print_line(f"    {network['default']} what no rule fits")

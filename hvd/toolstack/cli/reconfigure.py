@@ -122,8 +122,9 @@ def _interface(cluster: Cluster, domain: Domain, config: m.DeviceConfig) -> Plug
     found = plugged(cluster, domain, config)
     if found.refused:
         domain.detach(config.kind, config.devid, force=True)
-        raise ClusterError(f"{domain.name} (domid {domain.domid}) can have no interface of vif {config.devid}, which was "
-                           f"taken away again: {found.refused}")  # fmt: skip
+        who = f"{domain.name} (domid {domain.domid})"
+        text = f"{who} can have no interface of vif {config.devid}, which was taken away again: {found.refused}"
+        raise ClusterError(text)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What became of a vif that was plugged into a program: its init says so in XenStore, and on the hypervisor's console."""
+"""What became of a vif that was plugged into a program: its init says so in XenStore, and announces it."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def plugged(cluster: Cluster, domain: Domain, device: m.DeviceConfig, deadline_s
     try:
         cluster.wait_until(told, "an interface", deadline_s)
     except NotReached:
-        text = f"neither {domain.name} nor {device.backend} has gone on with it for {deadline_s:g} s; it is when both do"
-        return Plugged(waits=text)
+        who = f"neither {domain.name} nor {device.backend}"
+        return Plugged(waits=f"{who} has gone on with it for {deadline_s:g} s; it is when both do")
     return found
 
 

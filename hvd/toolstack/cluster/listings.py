@@ -26,7 +26,7 @@ class Listings(ABC):
         return dict(self.call(m.SysctlNetworks()))
 
     def network(self, name: str) -> dict[str, Any]:
-        """What one of them is: {name, backend, mtu, antispoof, default, rules, uplink}. HypercallError: there is none."""
+        """One of them: {name, backend, mtu, antispoof, default, rules, uplink}. HypercallError: there is none."""
         return dict(self.call(m.SysctlNetwork(name)))
 
     def vifs(self) -> list[dict[str, Any]]:

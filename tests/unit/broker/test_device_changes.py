@@ -1,4 +1,4 @@
-"""Another configuration for a domain with vifs: a rate at once, nothing else of what is plugged in, all when it is not."""
+"""Another configuration for a domain with vifs: a rate at once, all else when they are not plugged in."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_rate_holds_at_once_and_everything_of_the_others_stays(board):
 def test_what_else_it_says_of_a_vif_that_is_plugged_in_is_refused_and_nothing_is_changed(board, device, text):
     dom = board.boot("guest", devices=[vif(), vif(1, rate="1,1")])
     before = board.h.domains[dom].config
-    pattern = f"vif 0 of domain guest is plugged in, and the configuration has {text}: `hvd network-detach guest 0`, and"
+    pattern = f"vif 0 of domain guest is plugged in, and the configuration has {text}: `hvd network-detach guest 0`"
     with pytest.raises(Refused, match=pattern):
         configure(board, dom, vif(1, rate="2,2"), device, memory=80)
     assert board.h.domains[dom].config == before and key(board, dom, "rate", 1) == "1,1"
@@ -116,7 +116,8 @@ def test_a_domain_that_does_not_run_starts_with_all_that_its_configuration_says_
     dom = board.boot("guest", devices=[vif(rate="1,1"), vif(1), vif(2), disk], on_crash="preserve")
     board.h.store.write(DOM0, 0, f"/local/domain/1/backend/vif/{dom}/2/feature-x", b"1")
     board.dies(dom)
-    configure(board, dom, vif(bridge="lan", mac="00:16:3e:00:00:0a"), vif(2), replace(disk, backend_keys={"params": "/b"}))
+    disk = replace(disk, backend_keys={"params": "/b"})
+    configure(board, dom, vif(bridge="lan", mac="00:16:3e:00:00:0a"), vif(2), disk)
     assert key(board, dom, "mac") is None and key(board, dom, "mac", 1) is None, "its backends hear that it has gone"
     call(board, m.DomctlShutdown(dom, reboot=True, grace_ms=0))
     board.after(10**9)

@@ -1,4 +1,4 @@
-"""TAPs that are given devices, and lose them, from outside of their network namespace, whoever else writes to us there."""
+"""TAPs that get and lose devices from outside of their network namespace, whoever else writes to us there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from hvd.domains.program import network
 from hvd.domains.program.interfaces import Interfaces, NoInterface
-from hvd.domains.program.network import HEADER, Interface, make_tap, open_netlink, remove_tap, set_up_loopback
+from hvd.domains.program.network import Interface, make_tap, open_netlink, remove_tap, set_up_loopback
 from hvd.transport._native import leave_namespaces
 from hvd.transport.errors import LocalError
 from hvd.transport.limits import INTERFACES_MAX
@@ -98,7 +98,7 @@ def forge(namespace: Namespace, count: int) -> None:
     set_up_loopback(namespace.netlink)  # it has an address from its first request on
     number = next(network._NUMBERS)
     for ahead in range(1, count + 1):
-        message = HEADER.pack(HEADER.size + 4, NLMSG_ERROR, 0, number + ahead, 0) + (-EPERM).to_bytes(4, "little", signed=True)
+        message = network.ANSWER.pack(network.ANSWER.size, NLMSG_ERROR, 0, number + ahead, 0, -EPERM)
         namespace.other.sendto(message, (namespace.netlink.getsockname()[0], 0))
         namespace.other.sendto(b"x", (namespace.netlink.getsockname()[0], 0))
 
@@ -142,7 +142,9 @@ class Device:
         (Device(Interface("lo", ETH1.mac, 1500, [])), "lo: .*: it has an interface of that name already"),
     ],
 )
-def test_what_cannot_be_an_interface_is_told_and_leaves_nothing(namespace: Namespace, device: Device, text: str) -> None:
+def test_what_cannot_be_an_interface_is_told_and_leaves_nothing(
+    namespace: Namespace, device: Device, text: str
+) -> None:
     interfaces = Interfaces(namespace.netlink, namespace.taps, "")
     for _ in range(INTERFACES_MAX + 1):
         with pytest.raises(NoInterface, match=text):
