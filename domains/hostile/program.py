@@ -50,6 +50,16 @@ def trace_init() -> None:
     called(LIBC.ptrace(PTRACE_DETACH, os.getppid(), 0, 0)) if os.waitpid(os.getppid(), 0x40000000) else None
 
 
+def take_tap() -> str:
+    """Open one of the TAPs that its init has, and it has not."""
+    directory = f"/proc/{os.getppid()}/fd"
+    for name in os.listdir(directory):
+        if os.readlink(f"{directory}/{name}").endswith("/tun"):
+            taken = os.open(f"{directory}/{name}", os.O_RDWR)
+            return f"device {os.major(os.fstat(taken).st_rdev)}:{os.minor(os.fstat(taken).st_rdev)}"
+    raise FileNotFoundError("its init has none")
+
+
 def kill_init() -> None:
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(0.2)

@@ -69,7 +69,7 @@ def config_update(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An xl.cfg.")],
     json: AsJson = False,
 ) -> None:
-    """Replace what a domain's next start is made of. The one that runs is left as it is."""
+    """Replace what a domain's next start is made of. Of the one that runs the rates of its vifs change, nothing else."""
     from hvd.toolstack.cli import reconfigure
 
     reconfigure.config_update(name, file, as_json=json)
@@ -177,7 +177,10 @@ def network_attach(
     spec: Annotated[list[str], typer.Argument(metavar="VIF", help="As in xl's `vif`; several parts are joined.")],
     json: AsJson = False,
 ) -> None:
-    """Give a domain one more vif while it runs, under the rules of the network that it joins."""
+    """Give a domain one more vif while it runs, under the rules of the network that it joins.
+
+    Of a program it is an interface, whose name is printed.
+    """
     from hvd.toolstack.cli import reconfigure
 
     reconfigure.network_attach(name, spec, as_json=json)
