@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x00020000
@@ -52,11 +53,10 @@ def trace_init() -> None:
 
 def take_tap() -> str:
     """Open one of the TAPs that its init has, and it has not."""
-    directory = f"/proc/{os.getppid()}/fd"
-    for name in os.listdir(directory):
-        if os.readlink(f"{directory}/{name}").endswith("/tun"):
-            taken = os.open(f"{directory}/{name}", os.O_RDWR)
-            return f"device {os.major(os.fstat(taken).st_rdev)}:{os.minor(os.fstat(taken).st_rdev)}"
+    for link in Path(f"/proc/{os.getppid()}/fd").iterdir():
+        if link.readlink().name == "tun":
+            device = os.fstat(os.open(link, os.O_RDWR)).st_rdev
+            return f"device {os.major(device)}:{os.minor(device)}"
     raise FileNotFoundError("its init has none")
 
 

@@ -69,7 +69,7 @@ def config_update(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An xl.cfg.")],
     json: AsJson = False,
 ) -> None:
-    """Replace what a domain's next start is made of. Of the one that runs the rates of its vifs change, nothing else."""
+    """Replace what a domain's next start is made of. Of the one that runs the rates of its vifs change, no more."""
     from hvd.toolstack.cli import reconfigure
 
     reconfigure.config_update(name, file, as_json=json)
