@@ -296,3 +296,15 @@ def test_a_device_that_somebody_has_removed_wakes_nobody_any_more(machine):
     link.close()
     netlink.close()
     os.close(tap)
+
+
+def test_a_vif_that_is_closed_lets_go_of_its_device(machine, device):
+    ours, theirs = device
+    vif = machine.vif(2)
+    vif.front.pump(theirs.fileno())
+    ours.send(HEADER + numbered(vif.mac, vif.mac, 1))
+    waiter = vif.front.runtime.waiter
+    vif.back.detach()
+    vif.front.close()
+    assert waiter.wait(0) == ()
+    assert theirs.recv(100), "nobody has read it"

@@ -109,6 +109,14 @@ def test_what_others_of_the_namespace_write_is_no_answer(namespace: Namespace) -
     assert namespace.has("eth1")
 
 
+def test_an_answer_to_an_older_request_is_none_to_this_one(namespace: Namespace) -> None:
+    of_none = network.LINK.pack(socket.AF_UNSPEC, 0, 999, 0, 0)
+    head = network.HEADER.pack(network.HEADER.size + len(of_none), network.RTM_DELLINK, 5, 0xFFFF_FFFF, 0)
+    namespace.netlink.send(head + of_none)  # and it is refused
+    make_tap(namespace.netlink, namespace.taps[0], ETH1)
+    assert namespace.has("eth1")
+
+
 def test_whoever_fills_the_socket_keeps_an_interface_from_being_and_nobody_waiting(namespace: Namespace) -> None:
     namespace.other.setblocking(False)
     with pytest.raises(BlockingIOError):
