@@ -697,7 +697,10 @@ class DomctlGetConfig:
 @hypercall(0x2491)
 @dataclass(frozen=True, slots=True)
 class DomctlSetConfig:
-    """Replace what a domain's next start is made of; nothing of this one changes. Its name has to stay."""
+    """Replace what a domain's next start is made of; of this one the rates of its vifs change. Its name has to stay.
+
+    EBUSY: a vif that is plugged in would be another.
+    """
 
     dom: DomId
     config: DomainConfig

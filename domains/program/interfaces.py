@@ -75,5 +75,4 @@ class Interfaces:
 def _told(error: OSError | HvdError) -> str:
     if not isinstance(error, OSError):
         return str(error)
-    hint = HINTS.get(error.errno or 0, "")
-    return f"{error.filename}: {error.strerror}" + (f": {hint}" if hint else "")
+    return ": ".join(filter(None, (error.filename, error.strerror, HINTS.get(error.errno or 0))))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hvd.broker.hypervisor import Hypervisor
 
 Row = dict[str, Any]
+NUMBER_DIGITS_MAX = 9
 _RATE = re.compile(r"(\d{1,15}),(\d{1,10})", re.ASCII)
 
 
@@ -49,13 +50,13 @@ def vifs_of(h: Hypervisor, domain: Domain) -> Iterator[Row]:
 
 def _row(h: Hypervisor, domain: Domain, device: DeviceConfig) -> Row:
     keys, state = device.backend_keys, parse_state(_read(h, devices.frontend_path(domain.domid, device), "state"))
-    vlan, untrusted_changing = keys.get("hvd-vlan"), _changing(h, domain, device)
+    trunk, untrusted_changing = map(_number, keys.get("hvd-trunk", "").split(":")), _changing(h, domain, device)
     rate = _RATE.fullmatch(untrusted_changing.get(RATE_KEY) or "")
     return {
         "domid": domain.domid, "name": domain.name, "devid": device.devid, "network": keys.get("bridge", BRIDGE),
-        "backend": device.backend, "mac": keys.get("mac"), "mtu": int(keys.get("mtu", MTU)),
+        "backend": device.backend, "mac": keys.get("mac"), "mtu": _number(keys.get("mtu", str(MTU))),
         "ip": keys.get("ip", "").split(), "rate": [int(rate[1]), int(rate[2])] if rate else None,
-        "vlan": int(vlan) if vlan else None, "trunk": [int(tag) for tag in keys.get("hvd-trunk", "").split(":") if tag],
+        "vlan": _number(keys.get("hvd-vlan", "")), "trunk": [vlan for vlan in trunk if vlan is not None],
         "antispoof": keys.get("hvd-guard", "1") != "0",
         "link": "down" if untrusted_changing.get(LINK_KEY) == "down" else "up",
         "state": None if state is XenbusState.UNKNOWN else state.name.lower(),
@@ -69,6 +70,11 @@ def _changing(h: Hypervisor, domain: Domain, device: DeviceConfig) -> dict[str, 
     if not path or not h.store.exists(path):
         return {name: device.backend_keys.get(name) for name in CHANGING_KEYS}
     return {name: _read(h, path, name) for name in CHANGING_KEYS}
+
+
+def _number(text: str) -> int | None:
+    """A toolstack may have written anything."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= NUMBER_DIGITS_MAX else None
 
 
 def _read(h: Hypervisor, path: str, name: str) -> str | None:

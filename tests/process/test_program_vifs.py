@@ -20,6 +20,7 @@ from hvd import Cluster
 from hvd.toolstack.cli import reconfigure
 from hvd.toolstack.cluster import Domain, DomainState
 from hvd.toolstack.cluster.errors import ClusterError
+from hvd.toolstack.cluster.interfaces import plugged
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.limits import INTERFACES_MAX
@@ -174,6 +175,25 @@ def test_what_the_kernel_refuses_is_told_and_the_vif_is_not_there(lan: Lan, befo
         with pytest.raises(ClusterError, match=pattern):
             attach("one", vif)
     assert vifs(one) == [0] and one.state is DomainState.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("back", "front", "told"),
+    [({}, {"mac": "x"}, "'x' is no MAC address"), ({"rate": "much"}, {}, "vif 1 of domain 2: rate is 'much'")],
+)
+def test_an_end_that_can_make_no_sense_of_its_keys_is_told(
+    lan: Lan, back: dict[str, str], front: dict[str, str], told: str
+) -> None:
+    lan.add("one", "exec sleep 1000", "ip=10.7.0.1")
+    cluster = lan.start()
+    one = cluster.domain("one")
+    device = m.DeviceConfig("vif", 1, "net", {"bridge": "lan", **back}, front)
+    for _ in range(3):
+        one.attach(device)
+        assert told in plugged(cluster, one, device).refused
+        one.detach("vif", 1, force=True)
+    attach("one")
+    assert interface(cluster, one) == b"eth1"
 
 
 def test_a_program_has_so_many_vifs_and_no_more(lan: Lan) -> None:

@@ -78,7 +78,7 @@ def _print_whole(network: Row) -> None:
 
 def _vif_line(vif: Row) -> tuple[str, ...]:
     return (
-        vif["name"], str(vif["devid"]).rjust(3), _or_dash(vif["mac"]), str(vif["mtu"]), _or_dash(vif["vlan"]),
+        vif["name"], str(vif["devid"]).rjust(3), _or_dash(vif["mac"]), _or_dash(vif["mtu"]), _or_dash(vif["vlan"]),
         _or_dash(vif["trunk"]), rate(vif["rate"]), _or_dash(vif["ip"]), "on" if vif["antispoof"] else "off",
         vif["link"], _or_dash(vif["state"]),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hvd.toolstack.cli.inspect import nics_of
 from hvd.toolstack.cli.output import print_json, print_line, print_warning
+from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cli.xl_tables import Nic
 from hvd.toolstack.cluster import Cluster, Domain
 from hvd.toolstack.cluster.errors import ClusterError
@@ -101,7 +102,7 @@ def block_detach(name: str, vdev: str, *, force: bool, as_json: bool) -> None:
 
 def network_attach(name: str, spec: Sequence[str], *, as_json: bool) -> None:
     """One more vif for a domain that runs; what it does not say is as its network has it."""
-    with Cluster.attach() as cluster:
+    with Cluster.attach() as cluster, Progress(quiet=as_json) as progress:
         domain = cluster.domain(name)
         info = domain.info()
         program = is_program(info.kernel)
@@ -109,6 +110,7 @@ def network_attach(name: str, spec: Sequence[str], *, as_json: bool) -> None:
         free = next(devid for devid in itertools.count() if devid not in taken)
         config = _vif(",".join(spec), Owner(domain.name, free, program), cluster.networks())
         domain.attach(config)
+        progress(f"waiting for {domain.name} to have an interface of it")
         found = _interface(cluster, domain, config) if program else Plugged()
     told = {"interface": found.interface or None, "waits": found.waits} if program else {}
     done = f"attached vif {config.devid}{f' as {found.interface}' if found.interface else ''} to"

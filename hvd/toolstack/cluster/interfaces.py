@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from hvd.toolstack.cluster.domain import DomainInfo, DomainState
-from hvd.toolstack.cluster.errors import NotReached
+from hvd.toolstack.cluster.domain import LOOK_EVERY_S, DomainInfo, DomainState
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.protocols.net import INTERFACE_KEY, NO_INTERFACE_KEY
@@ -32,18 +32,13 @@ class Plugged(NamedTuple):
 
 def plugged(cluster: Cluster, domain: Domain, device: m.DeviceConfig, deadline_s: float = DEADLINE_S) -> Plugged:
     """Wait until the interface of a vif is there, or it is known why not. NoSuchDomain when the domain has gone."""
-    found = Plugged()
-
-    def told() -> bool:
-        nonlocal found
-        found = _look(cluster, domain, device)
-        return any(found)
-
-    try:
-        cluster.wait_until(told, "an interface", deadline_s)
-    except NotReached:
-        who = f"neither {domain.name} nor {device.backend}"
-        return Plugged(waits=f"{who} has gone on with it for {deadline_s:g} s; it is when both do")
+    until = time.monotonic() + deadline_s
+    with cluster.events() as events:
+        while not any(found := _look(cluster, domain, device)):
+            if time.monotonic() >= until:
+                who = f"neither {domain.name} nor {device.backend}"
+                return Plugged(waits=f"{who} has gone on with it for {deadline_s:g} s; it is when both do")
+            events.next_until(min(until, time.monotonic() + LOOK_EVERY_S))
     return found
 
 
@@ -56,7 +51,7 @@ def _look(cluster: Cluster, domain: Domain, device: m.DeviceConfig) -> Plugged:
         if not _acts(info):
             return Plugged(waits=f"{info.name} is {info.state_text}{'' if info.ready else ', not ready'}; "
                                  "it is when that runs")  # fmt: skip
-    closed = parse_state(front.get("state")) is XenbusState.CLOSED
+    closed = parse_state(front.get("state")) is XenbusState.CLOSED  # of which no event tells
     reason = front.get("error") or (closed and _keys(cluster, front.get("backend", "")).get("error"))
     return Plugged(refused=reason) if reason else Plugged()
 

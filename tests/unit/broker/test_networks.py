@@ -232,6 +232,12 @@ def test_what_a_driver_domain_writes_of_a_vif_breaks_no_listing(board, forged):
     assert row["rate"] is None and row["state"] in (None, "initialising")
 
 
+def test_what_a_toolstack_has_written_that_makes_no_sense_breaks_no_listing(board):
+    board.boot("guest", devices=[vif(mtu="much", rate="x", **{"hvd-vlan": "-1", "hvd-trunk": "7:x::9"})])
+    (row,) = call(board, m.SysctlVifs(DOM0))["rows"]
+    assert [row[name] for name in ("mtu", "rate", "vlan", "trunk")] == [None, None, None, [7, 9]]
+
+
 def test_a_vif_that_is_not_plugged_in_yet_is_told_as_its_domains_next_start_makes_it(board):
     dom = board.boot("guest")
     call(board, m.DomctlSetConfig(dom, DomainConfig("guest", "hvd:idle", devices=[vif(rate="1,1")])))
