@@ -148,8 +148,8 @@ class XenbusFrontend:
     def _knock(self) -> None:
         """The device was closed to an older incarnation of ours, or before there was any."""
         self._broken = True
-        state = str(int(XenbusState.INITIALISING))
-        self._store.write_all(self.path, {INCARNATION: str(self._runtime.incarnation), "state": state})
+        self.state = XenbusState.INITIALISING
+        self._store.write_all(self.path, {INCARNATION: str(self._runtime.incarnation), "state": str(int(self.state))})
 
     def _connect(self, untrusted_keys: Keys) -> None:
         self.error = ""
