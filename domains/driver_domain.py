@@ -8,11 +8,11 @@ from functools import partial
 
 from hvd.domains.device import Keys
 from hvd.domains.runtime import Runtime
-from hvd.domains.xenbus import Found, XenbusBackend
+from hvd.domains.xenbus import INCARNATION, Found, XenbusBackend
 from hvd.transport.errors import HvdError
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId
-from hvd.transport.xenbus_state import XenbusState, parse_state
+from hvd.transport.xenbus_state import XenbusState
 
 DEVICES_MAX = 1024
 AT_ONCE = 16
@@ -63,7 +63,10 @@ class DriverDomain:
             backend.device.changed(name, self._store.read_text(path))
 
     def _drop_replaced(self, path: str) -> None:
-        """One that was taken away and plugged in again before we looked is another one: nothing is offered there."""
+        """One that was taken away and plugged in again before we looked is another one: nothing is offered there.
+
+        Its old frontend's end may have had us write a state.
+        """
         if path.count("/") < LEVELS:
             return
         _, kind, domid, devid, *_ = path.split("/")
@@ -71,7 +74,7 @@ class DriverDomain:
         if backend is None or backend.state is XenbusState.INITIALISING:
             return
         self._clear_away(backend.path)
-        if parse_state(self._store.read_text(f"{backend.path}/state")) is XenbusState.INITIALISING:
+        if self._store.read(f"{backend.path}/{INCARNATION}") is None:
             del self._backends[kind, domid, devid]
             backend.close()
 

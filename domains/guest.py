@@ -192,7 +192,7 @@ class Guest:
         """Of one that was not told what it is about because too much happened: everything."""
         about = path.partition("/")[0]
         if about in ("device", ""):
-            self._look_for_devices()
+            self._look_for_devices(path)
         if about in ("control", ""):
             from hvd.domains import sysrq  # few guests ever hear of it
 
@@ -200,8 +200,14 @@ class Guest:
         if about in ("memory", ""):
             self.balloon()
 
-    def _look_for_devices(self) -> None:
-        """The toolstack has plugged something in. A device that makes no sense is told to the hypervisor's console."""
+    def _look_for_devices(self, path: str) -> None:
+        """The toolstack has plugged something in: there, or where it was not told.
+
+        A device that makes no sense is told to the hypervisor's console, and to whoever plugged it in.
+        """
+        for known in list(self._frontends.values()):
+            if path in ("", known.path):
+                known.drop_replaced()
         store = self.runtime.store
         for kind in store.directory("device"):
             for devid in store.directory(f"device/{kind}"):
@@ -209,7 +215,17 @@ class Guest:
                     try:
                         self._add_device(kind, devid)
                     except (HvdError, KeyError, ValueError) as error:
-                        self.log(f"device {kind} {devid}: {error}")
+                        self._refuse_device(kind, devid, str(error))
+
+    def _refuse_device(self, kind: str, devid: str, reason: str) -> None:
+        path = f"device/{kind}/{devid}"
+
+        def body(tx: int) -> None:
+            if self.runtime.store.read(f"{path}/backend", tx) is not None:  # it has not been taken away again
+                self.runtime.store.write(f"{path}/error", reason, tx)
+
+        self.runtime.store.transaction(body)
+        self.log(f"device {kind} {devid}: {reason}")
 
     def _device_changed(self, frontend: XenbusFrontend) -> None:
         if frontend.gone:

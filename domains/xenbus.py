@@ -45,6 +45,8 @@ class XenbusFrontend:
         self.kind, self.devid = kind, devid
         self.path = f"device/{kind}/{devid}"
         keys = read_keys(runtime, self.path)
+        self._given = keys
+        """What its directory said when we came to know it: the toolstack's, until we have published."""
         self._backend_path = keys["backend"]
         self.device: Frontend = find_driver(kind).frontend(runtime, DomId(int(keys["backend-id"])), keys)
         self.device.on_fault = self.fault
@@ -63,6 +65,20 @@ class XenbusFrontend:
         self._broken = not keys.keys().isdisjoint(OF_A_BREACH)
         """Nodes of ours, or of an earlier incarnation, say that the device was closed."""
         self._token = self._store.watch(f"{self._backend_path}/state", lambda _: self._look())
+
+    def drop_replaced(self) -> None:
+        """One that was taken away and plugged in again before we looked is another one: this one has gone."""
+        found = read_keys(self._runtime, self.path)
+        if self._sessions:
+            replaced = found.get(SESSION) != self._session
+        else:
+            replaced = any(found.get(name) != value for name, value in self._given.items() if name != "state")
+        if replaced:
+            self._end()
+
+    @property
+    def _session(self) -> str:
+        return f"{self._runtime.incarnation}.{self._sessions}"
 
     def _look(self) -> None:
         """Follow the backend's state."""
@@ -132,8 +148,8 @@ class XenbusFrontend:
     def _knock(self) -> None:
         """The device was closed to an older incarnation of ours, or before there was any."""
         self._broken = True
-        state = str(int(XenbusState.INITIALISING))
-        self._store.write_all(self.path, {INCARNATION: str(self._runtime.incarnation), "state": state})
+        self.state = XenbusState.INITIALISING
+        self._store.write_all(self.path, {INCARNATION: str(self._runtime.incarnation), "state": str(int(self.state))})
 
     def _connect(self, untrusted_keys: Keys) -> None:
         self.error = ""
@@ -156,7 +172,7 @@ class XenbusFrontend:
         keys = self.device.publish(backend_keys)
         self._published_for = offer
         self._sessions += 1
-        keys |= {FOR_INCARNATION: offer, SESSION: f"{self._runtime.incarnation}.{self._sessions}"}
+        keys |= {FOR_INCARNATION: offer, SESSION: self._session}
 
         # One multicall is as atomic as a transaction: the broker carries it out whole before anybody else's hypercall.
         self._store.write_all(self.path, keys | {"state": str(int(XenbusState.INITIALISED))})

@@ -19,6 +19,7 @@ from hvd.domains.kernel import SHIPPED as KERNELS
 from hvd.domains.mounts import KeptMounts
 from hvd.domains.sandbox import seccomp, view
 from hvd.domains.sandbox.namespaces import FLAGS, Namespaces
+from hvd.domains.sandbox.syscalls import POLICIES
 from hvd.domains.standby import Standby, fork_standby
 from hvd.transport.cgroups import DomainGroups
 from hvd.transport.descriptors import receive_message, send_message
@@ -91,7 +92,7 @@ class Zygote:
     def _prepare(self) -> None:
         """While nobody asks: complete the image, then fork from it, then clear away what the dead have left."""
         if not self._complete:
-            seccomp.compile_filters(Kind)
+            seccomp.compile_filters(POLICIES)
             _load(*REST)
             self._complete = True
         elif len(self._standbys) < self._wanted:

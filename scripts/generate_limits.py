@@ -209,9 +209,6 @@ SANDBOX = [
     Bound("domains.sandbox.program_view", "SCRATCH_INODES",
           "files in what is a program's own (and no more bytes than its `memory`)", "ENOSPC",
           "tests/process/test_programs.py::test_what_is_its_own_is_no_larger_than_its_memory"),
-    Bound("domains.program.network", "TAPS_MAX", "network interfaces of a program",
-          "it is not run, and the domain says why",
-          "tests/process/test_program_network.py::test_a_program_has_so_many_interfaces_and_no_more"),
     Bound("hvd.machine.halts", "TRIES_MAX", "attempts to stop all processes of a domain that is paused",
           "its first process is stopped, the others run", "tests/unit/machine/test_halts.py::"
           "test_one_that_fails_is_tried_again_so_often"),

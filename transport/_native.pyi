@@ -496,6 +496,8 @@ class TapEnd(Enum):
     """The device has nothing to send."""
     MORE = ...
     NO_ROOM = ...
+    GONE = ...
+    """Somebody has removed the device: its descriptor is of none, and stays ready."""
 
 class TapCounters:
     to_network: int
@@ -598,6 +600,9 @@ class NetPort(NativeTurn):
 
     def drain(self) -> NetTurn:
         """Goes on with what waits for buffers; likewise."""
+
+    def set_rate(self, bytes: int, interval_us: int) -> None:
+        """Another rate from now on, with all of its credit; who waits for the one before is to be served again."""
 
     def waits(self, queue: int) -> bool:
         """Whether something waits for buffers."""

@@ -110,5 +110,8 @@ LABELS_MAX = _limit("labels_max", 32, "labels of a security policy", "EBADMSG na
                     "tests/unit/broker/test_xsm.py")
 NETWORKS_MAX = _limit("networks_max", 256, "networks of a cluster", "`hvd` names the line",
                       "tests/unit/toolstack/config/test_vifs.py")
+INTERFACES_MAX = _limit("interfaces_max", 8, "network interfaces of a program",
+                        "ENOSPC from network-attach; one with more in its configuration is not run, and says why",
+                        "tests/process/test_program_vifs.py")
 AVC_BURST_MAX = _limit("avc_burst_max", 32, "denials of one domain that are logged at once; then one more a second",
                        "the others are counted, and the count is logged", "tests/unit/broker/test_audit.py")

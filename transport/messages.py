@@ -167,12 +167,12 @@ class NetworkConfig:
     name: Name
     backend: Name
     """The domain whose switch it is in."""
-    mtu: U32
-    antispoof: bool
+    mtu: U32 = 1500
+    antispoof: bool = True
     """Of a vif that does not say."""
-    allow_by_default: bool
+    allow_by_default: bool = True
     """What becomes of a packet that no rule fits."""
-    rules: list[str]
+    rules: list[str] = field(default_factory=list)
     """Lines of transport/net_rules.py."""
     uplink: Name = ""
     """The host's TAP device that is a port of the switch; empty: there is none."""
@@ -697,7 +697,10 @@ class DomctlGetConfig:
 @hypercall(0x2491)
 @dataclass(frozen=True, slots=True)
 class DomctlSetConfig:
-    """Replace what a domain's next start is made of; nothing of this one changes. Its name has to stay."""
+    """Replace what a domain's next start is made of; of this one the rates of its vifs change. Its name has to stay.
+
+    EBUSY: a vif that is plugged in would be another.
+    """
 
     dom: DomId
     config: DomainConfig
@@ -907,6 +910,22 @@ class SysctlRings:
 @dataclass(frozen=True, slots=True)
 class SysctlNetworks:
     """Reply {name: backend} of the cluster's networks, in the order of its file: what a vif may name as its bridge."""
+
+
+@hypercall(0x238A)
+@dataclass(frozen=True, slots=True)
+class SysctlNetwork:
+    """Reply what the cluster's file says of a network: {name, backend, mtu, antispoof, default, rules, uplink}."""
+
+    name: Name
+
+
+@hypercall(0x238B)
+@dataclass(frozen=True, slots=True)
+class SysctlVifs:
+    """Reply {rows, next} of domains' vifs, with the network that each is in (hvd/broker/network_listing.py)."""
+
+    first: DomId
 
 
 @hypercall(0x238E)

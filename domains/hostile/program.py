@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x00020000
@@ -48,6 +49,15 @@ def trace_init() -> None:
     LIBC.ptrace.argtypes = [ctypes.c_long] * 4
     called(LIBC.ptrace(PTRACE_ATTACH, os.getppid(), 0, 0))
     called(LIBC.ptrace(PTRACE_DETACH, os.getppid(), 0, 0)) if os.waitpid(os.getppid(), 0x40000000) else None
+
+
+def take_tap() -> str:
+    """Open one of the TAPs that its init has, and it has not."""
+    for link in Path(f"/proc/{os.getppid()}/fd").iterdir():
+        if link.readlink().name == "tun":
+            device = os.fstat(os.open(link, os.O_RDWR)).st_rdev
+            return f"device {os.major(device)}:{os.minor(device)}"
+    raise FileNotFoundError("its init has none")
 
 
 def kill_init() -> None:

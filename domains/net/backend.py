@@ -12,7 +12,7 @@ from functools import partial
 from hvd.domains.attaching import Attached
 from hvd.domains.device import NUMBER_DIGITS_MAX, Backend, Keys, number_in
 from hvd.domains.grants import MappedPages
-from hvd.domains.net.settings import VifSettings, link_up, settings_in
+from hvd.domains.net.settings import VifSettings, link_up, rate_in, settings_in
 from hvd.domains.net.switch import VifSwitch, switch_of
 from hvd.domains.peer_runs import PeerRuns, named_runs
 from hvd.domains.runtime import Runtime
@@ -22,6 +22,7 @@ from hvd.transport.errors import PeerFault
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import GRANT_REF_MAX, DomId, GrantRef, Port
 from hvd.transport.protocols.net import (
+    CHANGING_KEYS,
     LINK_KEY,
     QUEUES_MAX,
     RX_REQUEST_SIZE,
@@ -43,7 +44,7 @@ FEATURES = (
 class NetBackend(Backend):
     """One vif."""
 
-    CHANGING = frozenset({LINK_KEY})
+    CHANGING = CHANGING_KEYS
 
     def __init__(self, runtime: Runtime, frontend: DomId, keys: Keys) -> None:
         super().__init__(runtime, frontend, keys)
@@ -70,14 +71,32 @@ class NetBackend(Backend):
             self._connection = None
 
     def changed(self, name: str, value: str) -> None:
-        """Its link goes up or down, and the frontend is told."""
-        if self._settings is None or link_up(value) == self._settings.link_up:
-            return
-        self._settings = replace(self._settings, link_up=link_up(value))
+        """Its link goes up or down, or it has another rate: from now on, for every connection to come too."""
+        if self._settings is not None:
+            if name == LINK_KEY:
+                self._change_link(self._settings, up=link_up(value))
+            else:
+                self._change_rate(self._settings, value)
+
+    def _change_rate(self, settings: VifSettings, value: str) -> None:
+        try:
+            rate = rate_in(value)
+        except ValueError:
+            return  # nobody but the toolstack writes it, which has checked it
+        self._settings = replace(settings, rate_bytes=rate[0], rate_interval_us=rate[1])
+        self.credit = None
         if self._connection is not None:
-            self._connection.set_link(up=self._settings.link_up)
+            self._connection.set_rate(*rate)
+
+    def _change_link(self, settings: VifSettings, *, up: bool) -> None:
+        """The frontend is told."""
+        if up == settings.link_up:
+            return
+        self._settings = replace(settings, link_up=up)
+        if self._connection is not None:
+            self._connection.set_link(up=up)
         back = f"backend/vif/{self.frontend}/{self.keys['frontend'].rpartition('/')[2]}"
-        self.runtime.store.write(f"{back}/carrier", int(self._settings.link_up))
+        self.runtime.store.write(f"{back}/carrier", int(up))
 
     def counters(self) -> dict[str, int]:
         """What became of packets from and for it since it attached."""
@@ -218,6 +237,13 @@ class Connection:
     def set_link(self, *, up: bool) -> None:
         if self._port is not None:
             self._port.link_up = up
+
+    def set_rate(self, rate_bytes: int, interval_us: int) -> None:
+        """Whoever waits for the one before goes on at once, as far as this one lets him."""
+        if self._port is not None:
+            self._port.set_rate(rate_bytes, interval_us)
+            for number in range(len(self._queues)):
+                self._guarded(self._go_on, number)
 
     # ---- turns -------------------------------------------------------------------------------------------------------
 

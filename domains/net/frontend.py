@@ -115,6 +115,7 @@ class NetFrontend(Frontend):
         """Whether the rings are empty and nobody was attached to them: those of a backend that has gone are not."""
         self._watches = False
         """Whether the Tx rings are attached to our waiter."""
+        self._link: TapLink | None = None
         self._split = keys.get("hvd-channels", "split") == "split"
         queues = min(max(int(keys.get("hvd-queues", 1)), 1), QUEUES_MAX)
         self._pages = runtime.grants.share(backend, queues * QUEUE_PAGES)
@@ -191,6 +192,8 @@ class NetFrontend(Frontend):
         self.link_up = self.runtime.store.read_text(self._carrier) != "0"
 
     def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
         self.backend_gone()
         self.front = None
         self.runtime.store.unwatch(self._token)
@@ -211,8 +214,8 @@ class NetFrontend(Frontend):
         return Interface(f"eth{self.devid}", self.mac, self.mtu, addresses, self.offload, gateways)
 
     def pump(self, descriptor: int) -> None:
-        """Join it to a TAP device, for good: one queue's, with a virtio header of 10 bytes. LocalError of several."""
-        TapLink(self, [descriptor])
+        """Join it to a TAP device until `close`: of one queue's, virtio header of 10 bytes. LocalError of several."""
+        self._link = TapLink(self, [descriptor])
 
     # ---- what a guest does -------------------------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ class VifSettings:
 def settings_in(keys: Keys, frontend: int) -> VifSettings:
     """ValueError naming the key that makes no sense."""
     devid = int(keys.get("frontend", "0").rpartition("/")[2])
-    rate_bytes, interval_us = _rate(keys.get("rate", ""))
+    rate_bytes, interval_us = rate_in(keys.get("rate", ""))
     return VifSettings(
         mac=parse_mac(keys["mac"]) if "mac" in keys else chosen_mac(frontend, devid),
         network=keys.get("bridge", BRIDGE),
@@ -70,7 +70,8 @@ def link_up(text: str) -> bool:
     return text != "down"
 
 
-def _rate(text: str) -> tuple[int, int]:
+def rate_in(text: str) -> tuple[int, int]:
+    """Bytes in each interval, microseconds of it; 0: no limit. ValueError naming the key."""
     found = _RATE.fullmatch(text)
     if not text:
         return 0, 0

@@ -71,11 +71,17 @@ class TapLink:
         self._runtime.unwatch_fd(self._tokens.pop(number))
 
     def _to_network(self, number: int) -> None:
-        """A descriptor with more to say is ready again; one for which there is no room is left alone until there is."""
+        """A descriptor with more to say is ready again. One for which there is no room is left alone until there is.
+
+        One whose device somebody has removed would be ready for ever, and has nothing to say.
+        """
         if self._vif.front is None:
             self.close()
-        elif self._pumps[number].to_network() is TapEnd.NO_ROOM:
+            return
+        end = self._pumps[number].to_network()
+        if end in (TapEnd.NO_ROOM, TapEnd.GONE):
             self._unwatch(number)
+        if end is TapEnd.NO_ROOM:
             self._vif.watch_answers()
 
     def _go_on(self) -> None:

@@ -42,9 +42,11 @@ class Confinement(Layered):
         self._needs = Needs(certificate, Kind.PROGRAM)
         self.lacking: dict[str, str] = dict(sandbox.lacking)
         self.taps: list[int] = []
-        """A TAP for each of the domain's devices, which may be a network interface, in our network namespace."""
+        """As many TAPs as there may be interfaces in our network namespace, of no device yet."""
         self.no_taps = ""
-        """Why there are fewer."""
+        """Why there are none."""
+        self.netlink = -1
+        """What init configures our network namespace by."""
 
     def leave_mounts(self) -> None:
         """What init mounts from here on is not ours, and the reverse."""
@@ -60,9 +62,11 @@ class Confinement(Layered):
         if "uid" not in self.lacking:
             identity.take_uid(self._uid, self._needs.given)
         self._be_root_at_home(process)
-        network.set_up_loopback()
-        self.taps = taps.open(min(len(self._certificate["devices"]), network.TAPS_MAX))
-        self.no_taps = taps.refusal or f"{network.TAPS_MAX} are the most"
+        netlink = network.open_netlink()
+        network.set_up_loopback(netlink)
+        self.netlink = netlink.detach()
+        self.taps = taps.open()
+        self.no_taps = taps.refusal
         status = self._open_status(process)
         os.close(process)
         kept = 0 if OWN_USER in self.lacking else KEPT

@@ -9,11 +9,14 @@ import signal
 from types import FrameType
 from typing import Any
 
+from hvd.domains.device import Frontend
 from hvd.domains.guest import Guest, GuestShutdown
 from hvd.domains.kernel import KernelError
-from hvd.domains.program.launch import Launch
+from hvd.domains.program.interfaces import Interfaces, NoInterface
+from hvd.domains.program.launch import Launch, LaunchError
 from hvd.domains.program.network import Pumped
 from hvd.domains.program.terminal import Terminal
+from hvd.transport.protocols.net import INTERFACE_KEY, NO_INTERFACE_KEY
 from hvd.transport.sandbox import LAYERS
 
 AUTO_READY = False
@@ -44,12 +47,8 @@ class Init:
         signal.signal(signal.SIGCHLD, lambda *_: None)  # it ends our sleep: a handler that reaps would interrupt itself
         signal.signal(signal.SIGTERM, self._on_sigterm)
         _ = guest.runtime.hypercalls.connection  # its threads are there before the program takes all there may be
-        pumped = [device for device in guest.devices() if isinstance(device, Pumped)]
-        self.launch.run([device.interface for device in pumped])
-        for device, tap in zip(pumped, self.launch.taps, strict=False):
-            device.pump(tap)
-        for unused in self.launch.taps[len(pumped) :]:
-            os.close(unused)
+        self._make_interfaces(guest)
+        self.launch.run()
         terminal = Terminal(guest, self.launch.terminal)
         guest.ready()
         while self._status is None:
@@ -60,6 +59,20 @@ class Init:
             raise GuestShutdown
         if self._status:
             raise ProgramEnded(f"{self.launch.program} {describe(self._status)}")
+
+    def _make_interfaces(self, guest: Guest) -> None:
+        """Of what it has now; those that come later are made when they are connected."""
+        interfaces = self.launch.interfaces
+        if interfaces is None:
+            return
+        plugging = Plugging(guest, interfaces)
+        try:
+            for device in guest.devices():
+                if isinstance(device, Pumped):
+                    interfaces.give(device)
+        except NoInterface as error:
+            raise LaunchError(f"{self.launch.program} cannot be run: {error}") from None
+        guest.on_device(plugging.changed)
 
     def _reap(self) -> bool:
         """Whoever has lost his parent is ours to reap, beside the program; whether there may be more."""
@@ -94,6 +107,34 @@ class Init:
         except ProcessLookupError:  # it ends just now
             return False
         return ignored is not None and bool(int(ignored[1], 16) >> (number - 1) & 1)
+
+
+class Plugging:
+    """Interfaces that come and go with devices of a program that runs. Whoever plugs one in reads what came of it."""
+
+    def __init__(self, guest: Guest, interfaces: Interfaces) -> None:
+        self._guest = guest
+        self._interfaces = interfaces
+
+    def changed(self, device: Frontend, here: bool) -> None:
+        """One was connected for the first time, or has gone."""
+        if not isinstance(device, Pumped):
+            return
+        if not here:
+            self._interfaces.take(device)
+        elif not self._interfaces.has(device):
+            self._give(device)
+
+    def _give(self, device: Pumped) -> None:
+        *_, kind, _, devid = device.keys["backend"].split("/")
+        try:
+            key, told = INTERFACE_KEY, self._interfaces.give(device)
+            text = f"its {kind} {devid} is {told}"
+        except NoInterface as error:
+            key, told = NO_INTERFACE_KEY, str(error)
+            text = f"its {kind} {devid} is no interface: {told}"
+        self._guest.runtime.store.write(f"device/{kind}/{devid}/{key}", told)
+        self._guest.log(f"{self._guest.name}: {text}")
 
 
 def describe(code: int) -> str:

@@ -2,26 +2,24 @@
 
 The domain's first process, init, goes on into the sandbox of any guest, and so can neither fork nor run anything.
 This one builds a sandbox of its own beside that (`confinement.py`), tells init over a socket how that went, with a
-terminal's master side and its own /proc/PID/status, and waits for the word to run the program.
+terminal's master side, its own /proc/PID/status and what reaches into its network (`interfaces.py`), and waits for the
+word to run the program.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import signal
 import socket
 import sys
 import termios
-from collections.abc import Sequence
-from dataclasses import astuple
 from typing import Any, NoReturn
 
 from hvd.domains.kernel import KernelError
 from hvd.domains.program.confinement import Confinement
-from hvd.domains.program.network import Interface, make_tap
+from hvd.domains.program.interfaces import Interfaces
 from hvd.domains.sandbox.sandbox import Sandbox
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
 
@@ -54,8 +52,8 @@ class Launch:
         """Its /proc/PID/status, which stays readable when it runs the program; -1 where there is no /proc."""
         self.lacking: dict[str, str] = {}
         """What its own sandbox does without, with the reasons."""
-        self.taps: list[int] = []
-        """TAPs in the program's network namespace, of no device before `run`."""
+        self.interfaces: Interfaces | None = None
+        """Of the program's network namespace; None before `hold`, and if that failed."""
         self._failure = ""
 
     def fork(self, sandbox: Sandbox) -> None:
@@ -73,21 +71,22 @@ class Launch:
     def hold(self) -> dict[str, str]:
         """Wait until its sandbox is on: what that does without. If it failed, `run` says so."""
         match self._hear():
-            case ([verb, dict() as lacking, bool() as with_status], [terminal, *others]) if verb == CONFINED:
+            case ([verb, dict() as lacking, bool() as with_status, str() as no_taps], [terminal, netlink, *others]
+                  ) if verb == CONFINED:  # fmt: skip
                 self.lacking, self.terminal = lacking, terminal
                 self.status = others.pop(0) if with_status else -1
-                self.taps = others
+                self.interfaces = Interfaces(socket.socket(fileno=netlink), others, no_taps)
             case None:
                 self._failure = self._failure or "whoever was to run it has died"
             case message, _:
                 self._failure = str(message[1])
         return self.lacking
 
-    def run(self, interfaces: Sequence[Interface]) -> None:
-        """Let it make these of the first TAPs, and run the program; returns when it does. LaunchError if it cannot."""
+    def run(self) -> None:
+        """Let it run the program; returns when it does. LaunchError if it cannot."""
         if not self._failure:
             with contextlib.suppress(BrokenPipeError):  # it is dead, and we shall hear of it
-                send_message(self._link, [RUN, [list(astuple(interface)) for interface in interfaces]])
+                send_message(self._link, [RUN])
             received = self._hear()
             self._failure = self._failure if received is None else str(received[0][1])
         self._link.close()
@@ -111,13 +110,11 @@ def _be_the_program(certificate: dict[str, Any], sandbox: Sandbox, link: socket.
         confinement.leave_mounts()
         send_message(link, [APART])
         terminal, slave, status = confinement.put_on()
-        told = tuple(descriptor for descriptor in (terminal, status) if descriptor >= 0)
-        send_message(link, [CONFINED, confinement.lacking, status >= 0], (*told, *confinement.taps))
+        told = tuple(each for each in (terminal, confinement.netlink, status, *confinement.taps) if each >= 0)
+        send_message(link, [CONFINED, confinement.lacking, status >= 0, confinement.no_taps], told)
         for descriptor in told:
             os.close(descriptor)
-        received = receive_message(link)
-        if received is not None:
-            _make_interfaces(confinement, [Interface(*fields) for fields in received[0][1]])
+        if receive_message(link) is not None:
             _take_terminal(slave)
             _forget_signals()
             _keep_only(link.fileno())
@@ -131,13 +128,6 @@ def _be_the_program(certificate: dict[str, Any], sandbox: Sandbox, link: socket.
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(NO_SUCH_COMMAND)
-
-
-def _make_interfaces(confinement: Confinement, interfaces: list[Interface]) -> None:
-    if len(interfaces) > len(confinement.taps):
-        raise OSError(errno.ENODEV, f"its vif takes a TAP device: {confinement.no_taps}; hvd doctor says more")
-    for descriptor, interface in zip(confinement.taps, interfaces, strict=False):
-        make_tap(descriptor, interface)
 
 
 def _keep_only(*descriptors: int) -> None:

@@ -15,6 +15,7 @@ from hvd.domains.sandbox import identity, landlock, limits, seccomp, view
 from hvd.domains.sandbox.layered import Layered
 from hvd.domains.sandbox.namespaces import OFF
 from hvd.domains.sandbox.root import Root
+from hvd.domains.sandbox.syscalls import INIT
 from hvd.transport.cgroups import DomainGroups
 from hvd.transport.hypercalls import socket_address
 from hvd.transport.ids import DOM0
@@ -81,11 +82,11 @@ class Sandbox(Layered):
             self.lacking[name] = HOSTS_NETWORK if (kind, name) == (Kind.NETWORK, "network") else OFF
         self._try("cgroups", lambda: self._bound_groups(kind, settings["memory_kib"]))
         needs = Needs(certificate, kind)
-        scopes = landlock.SCOPES
+        scopes, calls = landlock.SCOPES, str(kind)
         if fork_program is not None:
             _make_files(needs.writable)
             fork_program(self)
-            kind, needs = Kind.GUEST, Needs(_without_files(certificate), Kind.GUEST)
+            kind, needs, calls = Kind.GUEST, Needs(_without_files(certificate), Kind.GUEST), INIT
             scopes = landlock.ABSTRACT_SOCKETS  # it is to signal its program, which is not in its Landlock domain
         _make_files(needs.writable)
         address = self._enter_root(needs)
@@ -107,7 +108,7 @@ class Sandbox(Layered):
         self._try("no-new-privs", identity.gain_no_privileges)
         self._try("landlock", lambda: landlock.restrict(
             self._rules(needs, kind), tcp=kind is Kind.NETWORK, scopes=scopes))
-        self._try("seccomp", lambda: seccomp.install(seccomp.compiled(kind, settings["seccomp"])))
+        self._try("seccomp", lambda: seccomp.install(seccomp.compiled(calls, settings["seccomp"])))
         return address
 
     def _enter_groups(self) -> None:

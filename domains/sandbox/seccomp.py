@@ -46,8 +46,8 @@ def _library() -> ctypes.CDLL:
 
 
 @cache
-def compiled(kind: Kind, action: str) -> bytes:
-    """A kind's filter, for `seccomp_install`. OSError saying what to install where there is no library."""
+def compiled(kind: str, action: str) -> bytes:
+    """The filter of a kind, or of an init, for `seccomp_install`. OSError saying what to install for it."""
     try:
         library = _library()
     except OSError:
@@ -73,12 +73,12 @@ def compiled(kind: Kind, action: str) -> bytes:
         library.seccomp_release(context)
 
 
-def compile_filters(kinds: Iterable[Kind]) -> None:
+def compile_filters(kinds: Iterable[str]) -> None:
     """For all processes that are forked from this one."""
     for kind in kinds:
         with suppress(OSError):  # each domain says so itself
             compiled(kind, ACTIONS[0])
-            if kind is Kind.PROGRAM:
+            if kind == Kind.PROGRAM:
                 compiled(kind, PROGRAMS_ACTION)
 
 

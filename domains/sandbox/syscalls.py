@@ -120,6 +120,8 @@ DISKS = (0x80081272, 0x1268, 0x127B, 0x1277)
 """BLKGETSIZE64, BLKSSZGET, BLKPBSZGET, BLKDISCARD."""
 TUN = (0x400454CA, 0x800454D2, 0x400454D0, 0x400454D8, 0x8933, 0x8913, 0x8914, 0x8921, 0x8922)
 """TUNSETIFF, TUNGETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ, SIOCGIFINDEX, SIOCGIFFLAGS, SIOCSIFFLAGS, SIOC(G|S)IFMTU."""
+TAPS = (0x400454CA, 0x800454D2, 0x400454D0, 0x8933)
+"""TUNSETIFF, TUNGETIFF, TUNSETOFFLOAD, SIOCGIFINDEX: of descriptors that it was handed."""
 PRCTL = (1, 2, 3, 15, 16, 21, 23, 29, 30, 38, 39, 0x53564D41)
 """(G|S)ET_PDEATHSIG, GET_DUMPABLE, (S|G)ET_NAME, GET_SECCOMP, CAPBSET_READ, (S|G)ET_TIMERSLACK, (S|G)ET_NO_NEW_PRIVS,
 SET_VMA, which glibc names its memory with."""
@@ -161,8 +163,11 @@ _PROGRAM_ONLY: dict[str, Sequence[Alternative]] = {
 }
 """Of IP's options those below 64 and IPv6's names above: what is between changes tables of iptables."""
 _DRIVER_ONLY = _GUEST_ONLY | {"ioctl": _first(1, *TERMINAL_FACTS, *TERMINALS, *DISKS)}
-POLICIES = {
+INIT = "init"
+"""Of no kind: the first process of a domain whose program is in a sandbox beside it."""
+POLICIES: dict[str, Policy] = {
     Kind.GUEST: Policy(GUEST, _GUEST_ONLY),
+    INIT: Policy(GUEST, _GUEST_ONLY | {"ioctl": _first(1, *TERMINAL_FACTS, *TAPS)}),
     Kind.DRIVER: Policy(GUEST | _words("fallocate sync_file_range readahead"), _DRIVER_ONLY),
     Kind.NETWORK: Policy(
         GUEST | _words("fallocate bind listen accept accept4 sendmmsg recvmmsg"),

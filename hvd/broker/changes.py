@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hvd.broker import spares
+from hvd.broker import device_changes, spares
 from hvd.broker.domain import ACTING, Domain
 from hvd.broker.errors import Refused
 from hvd.broker.store import StoreError
@@ -48,7 +48,10 @@ def rename(h: Lives, dom: DomId, name: str) -> None:
 
 
 def set_config(h: Lives, dom: DomId, config: DomainConfig) -> None:
-    """What the domain is made of when it starts next. EINVAL changes nothing."""
+    """What the domain is made of when it starts next, and what can change of its plugged vifs now.
+
+    EINVAL and EBUSY change nothing.
+    """
     domain = h.domain(dom)
     if config.name != domain.name:
         text = f"the configuration is of {config.name!r}, the domain is {domain.name!r}: `hvd rename` renames it"
@@ -56,10 +59,12 @@ def set_config(h: Lives, dom: DomId, config: DomainConfig) -> None:
     if dom == DOM0:
         raise Refused(errno.EPERM, "what Domain-0 is made of is said when the machine is started")
     h.check_config(config)
+    at_once = device_changes.replaced(h, domain, config)
     domain.config = config
     domain.memory.asked = None
     spares.renew(h, domain)
-    h.announce("configured", domain, "from its next start on")
+    h.announce("configured", domain, f"from its next start on{at_once}")
+    h.collect_store_events()
 
 
 def trigger(h: Hypervisor, dom: DomId, name: str, now_ns: int) -> None:

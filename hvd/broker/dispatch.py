@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from hvd.broker import changes, hotplug, listing, live_dumps, memory, sysctl, usage
+from hvd.broker import changes, hotplug, listing, live_dumps, memory, network_listing, sysctl, usage
 from hvd.broker.answers import Answer
 from hvd.broker.domain import subject
 from hvd.broker.errors import Refused
@@ -355,6 +355,8 @@ TABLE: dict[type, Entry] = {
     m.SysctlGrants: Entry(DOM0_ONLY, False, lambda h, c, x, now: listing.grants(h, x.first)),
     m.SysctlRings: Entry(DOM0_ONLY, False, lambda h, c, x, now: listing.rings(h, x.first)),
     m.SysctlNetworks: Entry(DOM0_ONLY, False, lambda h, c, x, now: h.networks.backends()),
+    m.SysctlNetwork: Entry(DOM0_ONLY, False, lambda h, c, x, now: network_listing.network(h, x.name)),
+    m.SysctlVifs: Entry(DOM0_ONLY, False, lambda h, c, x, now: listing.vifs(h, x.first)),
     m.SysctlPhysinfo: Entry(DOM0_ONLY, False, sysctl.physinfo),
     m.SysctlSandboxes: Entry(DOM0_ONLY, False, sysctl.list_sandboxes),
     m.SysctlQuotas: Entry(DOM0_ONLY, False, lambda h, c, x, now: usage.describe(h)),

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 from hvd.broker import devices, spares
 from hvd.broker.domain import ALIVE, Domain
 from hvd.broker.errors import Refused
+from hvd.broker.networks import VIF
 from hvd.broker.store import Store, StoreError
 from hvd.transport.ids import DOM0, DomId
-from hvd.transport.limits import DEVICES_MAX
-from hvd.transport.messages import DeviceConfig
+from hvd.transport.kernels import is_program
+from hvd.transport.limits import DEVICES_MAX, INTERFACES_MAX
+from hvd.transport.messages import DeviceConfig, DomainConfig
 from hvd.transport.upcalls import TOOLSTACK
 from hvd.transport.xenbus_state import XenbusState, parse_state
 
@@ -36,10 +38,14 @@ def attach(h: Lives, dom: DomId, device: DeviceConfig) -> None:
     """One more device. EEXIST, ENOSPC or EINVAL change nothing."""
     domain, backend = h.domain(dom), h.by_name(device.backend)
     label = f"{device.kind} {device.devid}"
-    if find(domain, device.kind, device.devid) is not None:
+    if find(domain.config, device.kind, device.devid) is not None:
         raise Refused(errno.EEXIST, f"domain {domain.name} has a device {label} already")
     if len(domain.config.devices) >= DEVICES_MAX:
         raise Refused(errno.ENOSPC, f"domain {domain.name} has {DEVICES_MAX} devices, which is the most")
+    vifs = sum(each.kind == VIF for each in (*domain.config.devices, device))
+    if device.kind == VIF and is_program(domain.config.kernel) and vifs > INTERFACES_MAX:
+        text = f"domain {domain.name} is a program and has {INTERFACES_MAX} vifs, which is the most: detach one first"
+        raise Refused(errno.ENOSPC, text)
     if backend is None or backend is domain:
         raise Refused(errno.EINVAL, f"{label} names {device.backend!r} as its backend, which is no other domain")
     h.networks.check(domain.name, device, domain.config.devices, h.domains.values())
@@ -54,14 +60,14 @@ def attach(h: Lives, dom: DomId, device: DeviceConfig) -> None:
 def detach(h: Lives, dom: DomId, kind: str, devid: int, *, force: bool) -> None:
     """One device less, when its frontend has let go; at once if it cannot be asked, or is not. ENOENT: it has none."""
     domain = h.domain(dom)
-    device = find(domain, kind, devid)
+    device = find(domain.config, kind, devid)
     if device is None:
         raise Refused(errno.ENOENT, f"domain {domain.name} has no device {kind} {devid}")
     backend = h.by_name(device.backend)
-    if force or backend is None or domain.life not in ALIVE:
+    path = devices.backend_path(backend.domid, dom, device) if backend is not None else ""
+    if force or backend is None or domain.life not in ALIVE or not h.store.exists(path):
         _take_away(h, domain, device)
         return
-    path = devices.backend_path(backend.domid, dom, device)
     h.leaving[dom, kind, devid] = backend.domid
     h.store.write(DOM0, 0, f"{path}/online", b"0")
     _set_state(h.store, path, XenbusState.CLOSING)
@@ -85,15 +91,15 @@ def domain_died(h: Lives, domain: Domain) -> None:
             _take_away(h, domain, device)
 
 
-def find(domain: Domain, kind: str, devid: int) -> DeviceConfig | None:
+def find(config: DomainConfig, kind: str, devid: int) -> DeviceConfig | None:
     """The device of a domain by its names in XenStore."""
-    return next((d for d in domain.config.devices if (d.kind, d.devid) == (kind, devid)), None)
+    return next((d for d in config.devices if (d.kind, d.devid) == (kind, devid)), None)
 
 
 def _asked(h: Lives) -> Iterator[tuple[DomId, Domain, DeviceConfig, DomId]]:
     for (dom, kind, devid), backend in h.leaving.items():
         domain = h.domains.get(dom)
-        device = None if domain is None else find(domain, kind, devid)
+        device = None if domain is None else find(domain.config, kind, devid)
         if domain is not None and device is not None:
             yield dom, domain, device, backend
 
@@ -102,7 +108,7 @@ def _write(h: Lives, domain: Domain, device: DeviceConfig, backend: DomId) -> No
     try:
         h.write_device(domain, device, backend)
     except StoreError as error:
-        _remove_directories(h.store, domain, device, backend)
+        remove_directories(h.store, domain, device, backend)
         raise Refused(error.errno, f"{device.kind} {device.devid}: {error.text}") from None
     queue = h.upcalls.get(domain.domid)
     if queue is not None:
@@ -127,13 +133,13 @@ def _take_away(h: Lives, domain: Domain, device: DeviceConfig) -> None:
     spares.renew(h, domain)
     backend = h.by_name(device.backend)
     if backend is not None:
-        _remove_directories(h.store, domain, device, backend.domid)
+        remove_directories(h.store, domain, device, backend.domid)
     h.media.device_removed(domain.domid, device.kind, device.devid)
     h.announce("detached", domain, f"{device.kind} {device.devid}")
     h.collect_store_events()
 
 
-def _remove_directories(store: Store, domain: Domain, device: DeviceConfig, backend: DomId) -> None:
+def remove_directories(store: Store, domain: Domain, device: DeviceConfig, backend: DomId) -> None:
     """The frontend's first: a frontend whose backend's goes looks whether it is itself still there."""
     front, back = devices.frontend_path(domain.domid, device), devices.backend_path(backend, domain.domid, device)
     for path in (front, back):

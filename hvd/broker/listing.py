@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from hvd.broker import devices
+from hvd.broker import devices, network_listing
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import PortState
 from hvd.broker.store import StoreError
@@ -52,6 +52,11 @@ def rings(h: Hypervisor, first: DomId) -> dict[str, Any]:
     are None before the ring is published. A domain writes these numbers: they may be any.
     """
     return _in_parts(h, first, _rings)
+
+
+def vifs(h: Hypervisor, first: DomId) -> dict[str, Any]:
+    """{rows, next}: a row for each vif, as `network_listing.vifs_of` has it."""
+    return _in_parts(h, first, network_listing.vifs_of)
 
 
 def _in_parts(h: Hypervisor, first: DomId, rows_of: Callable[[Hypervisor, Domain], Iterator[Row]]) -> dict[str, Any]:

@@ -28,6 +28,10 @@ class Networks:
     def __init__(self, configs: Iterable[NetworkConfig] = ()) -> None:
         self._by_name = {config.name: config for config in configs}
 
+    def config(self, name: str) -> NetworkConfig | None:
+        """The network of this name; None: there is none."""
+        return self._by_name.get(name)
+
     def backends(self) -> dict[str, str]:
         """Whose switch each is in, by name."""
         return {name: config.backend for name, config in self._by_name.items()}

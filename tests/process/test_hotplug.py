@@ -186,3 +186,18 @@ def test_a_disk_stays_through_restarts_of_its_guest_and_of_the_broker(cluster, t
     assert [device["devid"] for device in guest.info().devices] == [51728]
     guest.detach("vbd", 51728)
     assert not guest.info().devices
+
+
+@pytest.mark.parametrize("cluster", [USER], indirect=True)
+def test_a_disk_that_was_taken_by_force_and_plugged_in_again_before_its_guest_looked_is_used(cluster, tmp_path):
+    guest, before = cluster.domain("guest"), at_rest(cluster)
+    guest.attach(disk(tmp_path))
+    said(cluster, "came")
+    guest.kill(19)
+    guest.detach("vbd", 51728, force=True)
+    guest.attach(disk(tmp_path))
+    guest.kill(18)
+    said(cluster, "went")
+    said(cluster, "came", 2)
+    guest.detach("vbd", 51728)
+    wait_counts(cluster, before)

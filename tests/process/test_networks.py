@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
-from hvd.toolstack.cli import change, reconfigure
+from hvd.toolstack.cli import change, networks, reconfigure
 from hvd.toolstack.cluster import Cluster
 from hvd.toolstack.config.problems import ConfigError
 from hvd.transport import messages as m
@@ -120,3 +121,38 @@ def test_a_file_that_is_added_to_a_cluster_brings_no_networks(cluster: Cluster, 
     (tmp_path / "other.toml").write_text('[[network]]\nname = "own"\nbackend = "net"\n[[domain]]\n' + XL_CFG)
     with pytest.raises(ConfigError, match="networks are made by `hvd up`"):
         create("other.toml")
+
+
+def test_the_networks_are_shown_with_those_who_are_in_them(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reconfigure.network_attach("ivi", ["bridge=cabin.7:9", "rate=10Mb/s"], as_json=False)
+    reconfigure.network_link("ivi", "0", "down", as_json=False)
+    capsys.readouterr()
+    networks.networks([], as_json=True)
+    cabin, lan = json.loads(capsys.readouterr().out)
+    (vif,) = cabin.pop("vifs")
+    assert cabin == {"name": "cabin", "backend": "net", "mtu": 1400, "antispoof": True, "default": "allow",
+                     "rules": ["deny from=web to=ivi"], "uplink": None, "vlans": [7, 9]}  # fmt: skip
+    assert [vif[key] for key in ("name", "devid", "vlan", "trunk", "link", "rate", "mtu")] == [
+        "ivi", 0, 7, [9], "down", [62_500, 50_000], 1400]  # fmt: skip
+    assert (lan["name"], lan["backend"], lan["vifs"]) == ("lan", "Domain-0", [])
+
+
+def test_a_cluster_that_a_program_describes_has_networks_as_a_file_has(tmp_path: Path) -> None:
+    (tmp_path / "station.py").write_text(STATION)
+
+    def station(name: str, role: str, mac: str) -> m.DomainConfig:
+        vif = m.DeviceConfig("vif", 0, "net", {"mac": mac, "bridge": "cabin"}, {"mac": mac})
+        return m.DomainConfig(name, str(tmp_path / "station.py"), args=[role], devices=[vif])
+
+    cabin = m.NetworkConfig("cabin", "net", 1400, rules=["deny from=web to=ivi"])
+    domains = [
+        m.DomainConfig("net", "hvd:driver_domain", driver_domain=True),
+        station("ivi", "asks", "00:16:3e:00:00:03"), station("web", "answers", "00:16:3e:00:00:08"),
+        station("other", "answers", "00:16:3e:00:00:07"),
+    ]  # fmt: skip
+    with Cluster.build(domains, run_dir=tmp_path / "run", networks=[cabin]) as running:
+        wait_for(lambda: answers(running, "00:16:3e:00:00:07") >= 20, "the other's answers")
+        assert answers(running, "00:16:3e:00:00:08") == 0
+        assert running.network("cabin")["rules"] == cabin.rules

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from hvd import Cluster
-from hvd.domains.program.network import TAPS_MAX
 from hvd.toolstack.cluster import DomainState
+from hvd.transport.limits import INTERFACES_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig
 from tests.nobody import passes_as_nobody_with_tap
 
@@ -126,13 +126,13 @@ def test_interfaces_have_the_name_address_and_size_that_the_device_says(cluster:
 @needs_tun
 def test_addresses_that_make_no_sense_are_told_with_the_interface(cluster: Cluster) -> None:
     told = wired(cluster, "", addresses="10.9.8.1/24 10.9.8.1/24")
-    assert told.startswith(f"crash: {PYTHON} cannot be run: eth0: File exists\n")
+    assert told.startswith(f"crash: {PYTHON} cannot be run: eth0: File exists: ")
 
 
 @needs_tun
 def test_a_program_has_so_many_interfaces_and_no_more(cluster: Cluster) -> None:
-    told = wired(cluster, "", wires=TAPS_MAX + 1)
-    assert f"cannot be run: its vif takes a TAP device: {TAPS_MAX} are the most" in told
+    told = wired(cluster, "", wires=INTERFACES_MAX + 1)
+    assert f"cannot be run: its vif takes a TAP device: {INTERFACES_MAX} are the most" in told
 
 
 @pytest.mark.skipif(not NO_TUN, reason="there is a /dev/net/tun for us")

@@ -218,6 +218,8 @@ void bind_netback(nb::module_& m) {
         .def("waits", &NetPort::waits, nb::arg("queue"))
         .def("close", &NetPort::close)
         .def("counters", &counters_of<NetPort>)
+        .def("set_rate", [](NetPort& self, std::uint64_t bytes, std::uint64_t interval_us) { self.port().set_rate(bytes, interval_us); },
+             nb::arg("bytes"), nb::arg("interval_us"))
         .def_prop_rw("credit",
                      [](NetPort& self) {
                          const auto credit = self.port().bucket.credit();

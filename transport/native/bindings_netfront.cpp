@@ -226,7 +226,8 @@ public:
     bool take(std::size_t part) noexcept override {
         try {
             if (part == device) {
-                return pump_.to_network(queue_) != netif::TapPump::End::no_room;
+                const netif::TapPump::End end = pump_.to_network(queue_);
+                return end == netif::TapPump::End::dry || end == netif::TapPump::End::more;
             }
             if (!queue_.attached()) {
                 return false;
@@ -277,7 +278,8 @@ void bind_netfront(nb::module_& m) {
     nb::enum_<netif::TapPump::End>(m, "TapEnd")
         .value("DRY", netif::TapPump::End::dry)
         .value("MORE", netif::TapPump::End::more)
-        .value("NO_ROOM", netif::TapPump::End::no_room);
+        .value("NO_ROOM", netif::TapPump::End::no_room)
+        .value("GONE", netif::TapPump::End::gone);
     nb::class_<netif::TapCounters>(m, "TapCounters")
         .def_ro("to_network", &netif::TapCounters::to_network)
         .def_ro("to_tap", &netif::TapCounters::to_tap)

@@ -77,6 +77,13 @@ public:
         queues.push_back(std::make_unique<BackQueue>(tx, rx, tx_bell, rx_bell, grants, FrameQueue::queue_bytes_max / of));
     }
 
+    /// Another rate, from now on; whatever waits is asked again by its owner.
+    void set_rate(std::uint64_t bytes, std::uint64_t interval_us) {
+        config.rate_bytes = bytes;
+        config.rate_interval_us = interval_us;
+        bucket = TokenBucket(bytes, std::max<std::uint64_t>(interval_us, 1));
+    }
+
     bool is_member(std::uint16_t vlan) const { return vlan == config.vlan || trunk_[vlan % trunk_.size()]; }
     bool gets_tagged(std::uint16_t vlan) const { return vlan != config.vlan; }
 

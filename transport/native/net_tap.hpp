@@ -27,7 +27,7 @@ class TapPump {
 public:
     static constexpr std::uint32_t packets_per_turn = 64;
 
-    enum class End { dry, more, no_room };
+    enum class End { dry, more, no_room, gone };  ///< gone: somebody has removed the device, and its descriptor is of none
 
     /// `header_bytes` as TUNSETVNETHDRSZ set it: 10, or 12 with the count of buffers, which is 1.
     TapPump(int fd, std::size_t header_bytes) : fd_(fd), header_bytes_(header_bytes) {
@@ -74,7 +74,7 @@ private:
         const std::uint32_t count = queue.lend(&parts[1], packet_bytes_max);
         const ssize_t bytes = ::readv(fd_, parts.data(), static_cast<int>(count + 1));
         if (bytes < 0) {
-            return errno == EINTR ? End::more : End::dry;  // EAGAIN; a device that is gone has nothing more to say
+            return errno == EINTR ? End::more : errno == EBADFD ? End::gone : End::dry;  // EAGAIN; EIO from one that goes
         }
         const auto size = static_cast<std::size_t>(bytes) - std::min(static_cast<std::size_t>(bytes), header_bytes_);
         const std::optional<Offload> offload = size < ethernet_bytes ? std::nullopt : offload_of(header);

@@ -19,6 +19,8 @@ Frontend keys   tx-ring-ref rx-ring-ref, event-channel | event-channel-tx event-
     from the toolstack  mac mtu ip; hvd's own: hvd-gateway hvd-offload (1: it takes what is checksummed and cut up
                 later) hvd-queues hvd-channels (shared: one for both rings) hvd-multicast-control (1: only groups that
                 it joins)
+    from the init of a program  hvd-interface (the name that the program knows it by) or hvd-no-interface (why there
+                is none), of a vif that was plugged in while it ran
 
 A frontend's checksum keys say what it may be given, as Xen has it: unless feature-no-csum-offload is 1, IPv4's TCP and
 UDP checksums may be blank; IPv6's only if feature-ipv6-csum-offload is 1. A packet that its receiver would not take so
@@ -55,10 +57,16 @@ XEN_PREFIX: Final = bytes((0x00, 0x16, 0x3E))
 HEX_DIGITS: Final = frozenset(string.hexdigits)
 LINK_KEY: Final = "hvd-link"
 """Of a backend: up or down, which may change at any time."""
+RATE_KEY: Final = "rate"
+CHANGING_KEYS: Final = frozenset({LINK_KEY, RATE_KEY})
+"""Of a backend: what may be changed while its vif is plugged in."""
 PREFIXES: Final = {4: 24, 6: 64}
 """Of an address that is given without one, by version."""
 GATEWAY_KEY: Final = "hvd-gateway"
 """Of a frontend: the routers, one of each version at most, that an interface of a program is given."""
+INTERFACE_KEY: Final = "hvd-interface"
+NO_INTERFACE_KEY: Final = "hvd-no-interface"
+"""Of a frontend: what became of a vif that was plugged into a program that runs."""
 UPLINK_KEY: Final = "hvd-uplink"
 UPLINK: Final = "uplink"
 """What rules call a network's uplink, as they call a domain by its name."""

@@ -24,6 +24,7 @@ CODE = Path(__file__).parents[2] / "domains" / "hostile" / "program.py"
 INITS_OWN = "/domains/program/init.py"
 """A path that its init has in its memory as long as it lives; the program is not told it."""
 OUTCOME = "outcome: "
+TUN, TAP = Path("/dev/net/tun"), "did device 10:200"
 PROCESSES = 600
 NUMBERS = itertools.count()
 """Of attackers: a log is found by its domain's name, and outlives it."""
@@ -58,6 +59,11 @@ def _outcome(domain: Domain) -> str:
 def _read_init(arena: Arena, off: tuple[str, ...]) -> Seen:
     told = _outcome(_program(arena, "read_init", off=off))
     return harm("it knows what is in its init's memory") if INITS_OWN in told else harmless(told[:200])
+
+
+def _take_tap(arena: Arena, off: tuple[str, ...]) -> Seen:
+    told = _outcome(_program(arena, "take_tap", off=off))
+    return harm("it has one of its init's TAPs") if TAP in told else harmless(told)
 
 
 def _kill_init(arena: Arena, off: tuple[str, ...]) -> Seen:
@@ -137,4 +143,6 @@ ATTACKS: list[Attack] = [
     *attacks_on("a program's fork bomb", ("limits", "cgroups"), _fork_bomb),
     Attack("a program escapes a pause", "machine", _escape(Domain.pause), _escape(_stop_first),
            "only its init is stopped"),
+    *(attacks_on("a program takes its init's TAP", ("opaque", "landlock", *WHOSE), _take_tap, as_root=True)
+      if TUN.exists() else ()),
 ] if Path(PYTHON).exists() else []  # fmt: skip

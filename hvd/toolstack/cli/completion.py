@@ -16,6 +16,19 @@ def domain_names(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def network_names(incomplete: str) -> list[str]:
+    """The networks of this directory's cluster."""
+    from hvd.toolstack.cluster import Cluster, ClusterError
+    from hvd.transport.errors import HvdError
+
+    try:
+        with Cluster.attach() as cluster:
+            names = list(cluster.networks())
+    except (ClusterError, HvdError, OSError):
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def log_names(incomplete: str) -> list[str]:
     """The domains that have written anything, alive or not."""
     from hvd.toolstack.cluster.run_dirs import default_run_dir

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from hvd.toolstack.cli.inspect import nics_of
 from hvd.toolstack.cli.output import print_json, print_line, print_warning
+from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cli.xl_tables import Nic
 from hvd.toolstack.cluster import Cluster, Domain
 from hvd.toolstack.cluster.errors import ClusterError
+from hvd.toolstack.cluster.interfaces import Plugged, plugged
 from hvd.toolstack.config.disks import Disk, read_disk
 from hvd.toolstack.config.networks import Backends
 from hvd.toolstack.config.problems import ConfigError, Problem, Report, shown
@@ -100,16 +102,32 @@ def block_detach(name: str, vdev: str, *, force: bool, as_json: bool) -> None:
 
 def network_attach(name: str, spec: Sequence[str], *, as_json: bool) -> None:
     """One more vif for a domain that runs; what it does not say is as its network has it."""
-    with Cluster.attach() as cluster:
+    with Cluster.attach() as cluster, Progress(quiet=as_json) as progress:
         domain = cluster.domain(name)
-        if is_program(domain.info().kernel):
-            raise ClusterError(f"{domain.name} is a program, whose interfaces are made as it starts: "
-                               "say the vif in its configuration")  # fmt: skip
-        taken = {device["devid"] for device in domain.info().devices if device["kind"] == "vif"}
+        info = domain.info()
+        program = is_program(info.kernel)
+        taken = {device["devid"] for device in info.devices if device["kind"] == "vif"}
         free = next(devid for devid in itertools.count() if devid not in taken)
-        config = _vif(",".join(spec), Owner(domain.name, free), cluster.networks())
+        config = _vif(",".join(spec), Owner(domain.name, free, program), cluster.networks())
         domain.attach(config)
-    _say(f"attached vif {config.devid} to", domain, as_json=as_json, devid=config.devid, mac=config.backend_keys["mac"])
+        progress(f"waiting for {domain.name} to have an interface of it")
+        found = _interface(cluster, domain, config) if program else Plugged()
+    told = {"interface": found.interface or None, "waits": found.waits} if program else {}
+    done = f"attached vif {config.devid}{f' as {found.interface}' if found.interface else ''} to"
+    _say(done, domain, as_json=as_json, devid=config.devid, mac=config.backend_keys["mac"], **told)
+    if found.waits and not as_json:
+        print_warning(f"{domain.name} has no interface of it yet: {found.waits}")
+
+
+def _interface(cluster: Cluster, domain: Domain, config: m.DeviceConfig) -> Plugged:
+    """What a program has of a vif. ClusterError: nothing, and the vif was taken away again."""
+    found = plugged(cluster, domain, config)
+    if found.refused:
+        domain.detach(config.kind, config.devid, force=True)
+        who = f"{domain.name} (domid {domain.domid})"
+        text = f"{who} can have no interface of vif {config.devid}, which was taken away again: {found.refused}"
+        raise ClusterError(text)
+    return found
 
 
 def _vif(line: str, owner: Owner, networks: Backends) -> m.DeviceConfig:

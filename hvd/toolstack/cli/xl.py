@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hvd.toolstack.cli.command import AsJson, MaybeNames, Name, command
-from hvd.toolstack.cli.completion import domain_names
+from hvd.toolstack.cli.completion import domain_names, network_names
 
 
 @command("hvd vcpu-list", "hvd vcpu-list ivi")
@@ -69,7 +69,7 @@ def config_update(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An xl.cfg.")],
     json: AsJson = False,
 ) -> None:
-    """Replace what a domain's next start is made of. The one that runs is left as it is."""
+    """Replace what a domain's next start is made of. Of the one that runs the rates of its vifs change, no more."""
     from hvd.toolstack.cli import reconfigure
 
     reconfigure.config_update(name, file, as_json=json)
@@ -177,7 +177,10 @@ def network_attach(
     spec: Annotated[list[str], typer.Argument(metavar="VIF", help="As in xl's `vif`; several parts are joined.")],
     json: AsJson = False,
 ) -> None:
-    """Give a domain one more vif while it runs, under the rules of the network that it joins."""
+    """Give a domain one more vif while it runs, under the rules of the network that it joins.
+
+    Of a program it is an interface, whose name is printed.
+    """
     from hvd.toolstack.cli import reconfigure
 
     reconfigure.network_attach(name, spec, as_json=json)
@@ -204,6 +207,20 @@ def network_list(
     from hvd.toolstack.cli import inspect
 
     inspect.network_list(names, as_json=json)
+
+
+@command("hvd networks", "hvd networks cabin", "hvd networks --json | jq '.[] | {name, vifs: [.vifs[].name]}'")
+def networks(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NETWORK", help="With its rules and vifs.", autocompletion=network_names),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Show the cluster's networks: switch, MTU, rules, VLANs, uplink, and the vifs that are in each."""
+    from hvd.toolstack.cli import networks as shown
+
+    shown.networks(names or [], as_json=json)
 
 
 @command("hvd network-link ivi 0 down", "hvd network-link ivi 0 up")

@@ -16,11 +16,15 @@ from hvd.toolstack.config.domains import Draft
 from hvd.toolstack.config.groups import GroupDraft
 from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES, NAME_SYNTAX, full_name, is_name
+from hvd.toolstack.config.networks import Backends, as_table, check_member, read_networks
 from hvd.toolstack.config.problems import Place, Report, shown
 from hvd.toolstack.config.relations import check_relations, start_order
 from hvd.toolstack.config.sandboxes import check_layers
+from hvd.toolstack.config.table import Table
+from hvd.toolstack.config.vifs import Vif
 from hvd.transport.codec import encode
-from hvd.transport.messages import BootConfig, DeviceConfig, DomainConfig, GroupConfig, Policy
+from hvd.transport.messages import BootConfig, DeviceConfig, DomainConfig, GroupConfig, NetworkConfig, Policy
+from hvd.transport.protocols.net import BRIDGE
 from hvd.transport.xsm import OPEN_POLICY
 
 
@@ -48,27 +52,32 @@ def plan_from_domains(
     policy: Policy | None = None,
     require: Sequence[str] = (),
     groups: Iterable[GroupConfig] = (),
+    *,
+    networks: Iterable[NetworkConfig] = (),
 ) -> BootPlan:
     """A cluster of these domains, checked as a cluster file's are; ConfigError names everything that is wrong."""
     report = Report("Cluster.build", "")
     policy = policy or OPEN_POLICY
     kernels = Kernels(Path.cwd())
-    drafts = [_draft(config, index, kernels, report) for index, config in enumerate(domains)]
+    read = read_networks(Table(report, (), {"network": [as_table(network) for network in networks]}))
+    made = tuple(network.config for network in read.values())
+    backends = {network.name: network.backend for network in made}
+    drafts = [_draft(config, index, kernels, report, backends) for index, config in enumerate(domains)]
     given_dom0 = [draft.config for draft in drafts if draft.config.name in DOM0_NAMES]
     guests = [draft for draft in drafts if draft.config.name not in DOM0_NAMES]
     supervised = [GroupDraft(("group", index), group) for index, group in enumerate(groups)]
     for group in supervised:
         report.label(group.place, group.config.name)
-    check_relations(report, guests, {}, supervised)
+    check_relations(report, guests, {}, supervised, read.values())
     check_labels(report, policy, [(draft.place, draft.config) for draft in drafts])
     report.raise_if_wrong()
     dom0 = replace(given_dom0[0], name=DOM0_NAME) if given_dom0 else ClusterConfig().dom0
     configs = tuple(draft.config for draft in guests)
     order, kept = start_order(guests, supervised), tuple(group.config for group in supervised)
-    return plan_of(ClusterConfig(name, None, dom0, configs, order, kept, policy=policy), require)
+    return plan_of(ClusterConfig(name, None, dom0, configs, order, kept, made, policy), require)
 
 
-def _draft(config: DomainConfig, index: int, kernels: Kernels, report: Report) -> Draft:
+def _draft(config: DomainConfig, index: int, kernels: Kernels, report: Report, networks: Backends) -> Draft:
     place: Place = ("domain", index)
     report.label(place, config.name)
     if not is_name(config.name):
@@ -85,7 +94,11 @@ def _draft(config: DomainConfig, index: int, kernels: Kernels, report: Report) -
     devices: list[tuple[Place, DeviceConfig]] = [
         ((*place, "devices", n), device) for n, device in enumerate(config.devices)
     ]
-    return Draft(place, config, after, [], [], devices)
+    vifs = [Vif(where, device) for where, device in devices if device.kind == "vif"]
+    for where, vif in vifs:
+        check_member(report, (where, where), vif.backend_keys.get("bridge", BRIDGE), vif.backend, networks)
+    addressed = [vif for vif in vifs if "mac" in vif.config.backend_keys]
+    return Draft(place, config, after, [], addressed, devices)
 
 
 def _held_back(config: ClusterConfig) -> frozenset[str]:

@@ -225,7 +225,10 @@ class Domain:
         return config
 
     def set_config(self, config: m.DomainConfig) -> None:
-        """Replace that; nothing of the incarnation that runs changes."""
+        """Replace that; of the incarnation that runs the rates of its vifs change, and nothing else.
+
+        HypercallError EBUSY: a vif that is plugged in would be another.
+        """
         self._cluster.call(m.DomctlSetConfig(self.domid, config))
 
     def rename(self, name: str) -> None:

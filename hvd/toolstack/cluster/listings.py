@@ -25,6 +25,17 @@ class Listings(ABC):
         """The cluster's networks, by name: the domain whose switch each is in. Empty: a vif may name any."""
         return dict(self.call(m.SysctlNetworks()))
 
+    def network(self, name: str) -> dict[str, Any]:
+        """One of them: {name, backend, mtu, antispoof, default, rules, uplink}. HypercallError: there is none."""
+        return dict(self.call(m.SysctlNetwork(name)))
+
+    def vifs(self) -> list[dict[str, Any]]:
+        """Every vif: {domid, name, devid, network, backend, mac, mtu, ip, rate, vlan, trunk, antispoof, link, state}.
+
+        `rate` is [bytes, in so many microseconds]; what is not said is None.
+        """
+        return self._listing(m.SysctlVifs)
+
     def quotas(self) -> list[dict[str, Any]]:
         """What each domain has of what it may have: {domid, name, quotas}, the last {name: [in use, at most]}."""
         return list(self.call(m.SysctlQuotas()))

@@ -15,7 +15,7 @@ from hvd.toolstack.config.sandboxes import read_sandbox
 from hvd.toolstack.config.table import Table
 from hvd.toolstack.config.vifs import Owner, Vif, read_vif
 from hvd.transport.kernels import is_program
-from hvd.transport.limits import HEARTBEAT_MS_LEAST
+from hvd.transport.limits import HEARTBEAT_MS_LEAST, INTERFACES_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
 from hvd.transport.sandbox import Kind
 
@@ -133,7 +133,10 @@ def _check_program(table: Table, config: DomainConfig) -> None:
     """What a program, which knows nothing of hvd, has no use for; nothing of one that cannot be run anyway."""
     if not is_program(config.kernel) or not os.access(config.kernel, os.X_OK):
         return
-    disks = [device for device in config.devices if device.kind == "vbd"]
+    disks, vifs = ([device for device in config.devices if device.kind == kind] for kind in ("vbd", "vif"))
+    if len(vifs) > INTERFACES_MAX:
+        expected = f"at most {INTERFACES_MAX} vifs, since its kernel is a program"
+        table.report.wrong(table.at("vif"), expected, str(len(vifs)))
     if config.driver_domain:
         table.report.wrong(table.at("driver_domain"), "false, since its kernel is a program", "true")
     if config.sandbox not in ("", Kind.PROGRAM):

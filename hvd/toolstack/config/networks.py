@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from hvd.toolstack.config.names import DOM0_NAME, full_name
-from hvd.toolstack.config.problems import Place, shown
+from hvd.toolstack.config.problems import Place, Report, nearest, shown
 from hvd.toolstack.config.table import Table, text_in
 from hvd.transport.limits import NETWORKS_MAX
 from hvd.transport.messages import NetworkConfig
@@ -40,6 +40,28 @@ def read_network(table: Table) -> Network:
     config = NetworkConfig(name, backend, mtu, antispoof, allow, lines, _uplink(table))
     table.finish()
     return Network(table.place, config, rules)
+
+
+def as_table(config: NetworkConfig) -> dict[str, object]:
+    """What a cluster file says of it: a network that a program describes is read, and so checked, as a file's is."""
+    said: dict[str, object] = {
+        "name": config.name, "backend": config.backend, "mtu": config.mtu, "antispoof": config.antispoof,
+        "default": "allow" if config.allow_by_default else "deny", "rules": list(config.rules),
+    }  # fmt: skip
+    return said | ({"uplink": config.uplink} if config.uplink else {})
+
+
+def check_member(report: Report, places: tuple[Place, Place], bridge: str, backend: str, networks: Backends) -> None:
+    """Report a vif, whose bridge and backend are at these places, of no network, or of one that is in another switch.
+
+    Without networks every bridge is one.
+    """
+    if networks and bridge not in networks:
+        expected = f"a network of the cluster ({', '.join(networks)})"
+        report.wrong(places[0], expected, shown(bridge), nearest(bridge, sorted(networks)))
+    switch = networks.get(bridge, backend)
+    if backend != switch:
+        report.wrong(places[1], f"{switch}, which has the network {bridge}", shown(backend))
 
 
 def read_networks(root: Table) -> dict[str, Network]:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from hvd.toolstack.config.addresses import read_addresses
 from hvd.toolstack.config.names import DOM0_NAME, full_name
-from hvd.toolstack.config.networks import Backends
-from hvd.toolstack.config.problems import Place, Report, nearest, shown
+from hvd.toolstack.config.networks import Backends, check_member
+from hvd.toolstack.config.problems import Place, Report, shown
 from hvd.toolstack.config.table import Table, text_in
 from hvd.transport.limits import TEXT_BYTES_MAX
 from hvd.transport.messages import DeviceConfig
@@ -35,7 +35,7 @@ class Vif(NamedTuple):
     def address(self) -> tuple[str, str, str]:
         """Where its MAC address may be but once."""
         keys = self.config.backend_keys
-        return self.config.backend, keys["bridge"], keys["mac"]
+        return self.config.backend, keys.get("bridge", BRIDGE), keys["mac"]
 
 
 class Owner(NamedTuple):
@@ -64,16 +64,15 @@ def read_vif(
         return None
     devid = table.whole("devid", owner.number, 0, DEVID_MAX)
     bridge, vlans = _bridge(table, networks)
-    switch = networks.get(bridge, DOM0_NAME)
-    backend = full_name(table.text("backend", switch))
-    if bridge in networks and backend != switch:
-        table.report.wrong(table.at("backend"), f"{switch}, which has the network {bridge}", shown(backend))
+    backend = full_name(table.text("backend", networks.get(bridge or "", DOM0_NAME)))
+    if bridge is not None:
+        check_member(report, (table.at("bridge"), table.at("backend")), bridge, backend, networks)
     mac, mtu, guard = _mac(table, owner.name, devid), _mtu(table), _guard(table)
     queues = table.whole("queues", 1, 1, 1 if owner.program else QUEUES_MAX)
     offload, addresses = table.flag("offload", default=owner.program), read_addresses(table)
     backend_keys = {
-        "mac": mac, "bridge": bridge, "handle": str(devid), **mtu, **vlans, **_rate(table), **addresses.back, **guard,
-        **{key: text for key in WRITTEN_DOWN if (text := table.text(key, ""))},
+        "mac": mac, "bridge": bridge or BRIDGE, "handle": str(devid), **mtu, **vlans, **_rate(table),
+        **addresses.back, **guard, **{key: text for key in WRITTEN_DOWN if (text := table.text(key, ""))},
     }  # fmt: skip
     table.finish()
     front = {
@@ -103,21 +102,17 @@ def _as_meant(key: str, value: str) -> object:
     return value in ("1", "true") if key in ("antispoof", "offload") and value in ("0", "1", "true", "false") else value
 
 
-def _bridge(table: Table, networks: Backends) -> tuple[str, dict[str, str]]:
-    """The network's name, and the VLANs behind it: NAME[.VLAN][:VLAN...], those with colons tagged."""
+def _bridge(table: Table, networks: Backends) -> tuple[str | None, dict[str, str]]:
+    """The network's name, and the VLANs behind it: NAME[.VLAN][:VLAN...], those with colons tagged. None: nonsense."""
     text = table.text("bridge", next(iter(networks)) if len(networks) == 1 else BRIDGE)
     found = _BRIDGE.fullmatch(text)
     vlans = [int(each) for each in found[3].split(":")[1:]] if found else []
     if not found or not all(1 <= vlan <= VLAN_MAX for vlan in (*vlans, int(found[2] or 1))):
         expected = f"a network, .VLAN for frames without a tag, :VLAN for each that is tagged (1 to {VLAN_MAX})"
         table.report.wrong(table.at("bridge"), expected, shown(text))
-        return BRIDGE, {}
-    name = found[1]
-    if networks and name not in networks:
-        expected = f"a network of the cluster ({', '.join(networks)})"
-        table.report.wrong(table.at("bridge"), expected, shown(name), nearest(name, sorted(networks)))
+        return None, {}
     keys = {"hvd-vlan": found[2]} if found[2] else {}
-    return name, keys | ({"hvd-trunk": ":".join(map(str, vlans))} if vlans else {})
+    return found[1], keys | ({"hvd-trunk": ":".join(map(str, vlans))} if vlans else {})
 
 
 def _mac(table: Table, owner: str, devid: int) -> str:

@@ -50,7 +50,8 @@ DOM0_CALLS = {
     m.DomctlTrigger, m.DomctlSysrq, m.DomctlMemSet, m.DomctlMemMax, m.DomctlDumpCore, m.SysctlClearConsole,
     m.SysctlEvtchns, m.SysctlGrants, m.SysctlRings,
     m.MachineStop, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas,
-    m.SysctlEvents, m.SysctlNetworks, m.TraceStart, m.TraceStop, m.TraceBuffers, m.TraceRead,
+    m.SysctlEvents, m.SysctlNetworks, m.SysctlNetwork, m.SysctlVifs,
+    m.TraceStart, m.TraceStop, m.TraceBuffers, m.TraceRead,
     m.FaultBegin, m.FaultEnd, m.FaultList, m.FaultCounts, m.MachineStrike,
 }
 READS = {
@@ -58,7 +59,7 @@ READS = {
     m.StoreGetPerms,
     m.DomctlList, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas, m.TraceBuffers, m.TraceRead,
     m.DomctlGetConfig, m.SysctlEvtchns, m.SysctlGrants, m.SysctlRings,
-    m.SysctlEvents, m.SysctlNetworks, m.XsmGetenforce, m.FaultList, m.FaultCounts,
+    m.SysctlEvents, m.SysctlNetworks, m.SysctlNetwork, m.SysctlVifs, m.XsmGetenforce, m.FaultList, m.FaultCounts,
 }
 
 

@@ -196,3 +196,50 @@ def test_no_domain_is_called_as_rules_call_an_uplink(board):
     without = Board(networks=[CABIN])
     without.boot("Domain-0")
     without.boot("uplink")
+
+
+def test_a_network_is_told_as_the_file_has_it(board):
+    assert call(board, m.SysctlNetwork("cabin")) == {
+        "name": "cabin", "backend": "net", "mtu": 9000, "antispoof": False, "default": "deny", "rules": RULES,
+        "uplink": None,
+    }  # fmt: skip
+    assert call(board, m.SysctlNetwork("lan"))["uplink"] == "tap0"
+    with pytest.raises(Refused, match="the cluster has no network 'cabn'"):
+        call(board, m.SysctlNetwork("cabn"))
+
+
+def test_vifs_are_told_with_what_holds_for_them_now(board):
+    ivi = board.boot("ivi", devices=[vif(rate="1000,50000", ip="10.0.0.1 fd00::1", **{"hvd-trunk": "7:9"})])
+    web = board.boot("web", devices=[DeviceConfig("vbd", 0, "net"), vif(1, bridge="lan", **{"hvd-vlan": "3"})])
+    call(board, m.StoreWrite(0, f"/local/domain/1/backend/vif/{ivi}/0/rate", b"2000,50000"))
+    call(board, m.StoreWrite(0, f"/local/domain/1/backend/vif/{web}/1/hvd-link", b"down"))
+    one, other = call(board, m.SysctlVifs(DOM0))["rows"]
+    assert one == {
+        "domid": ivi, "name": "ivi", "devid": 0, "network": "cabin", "backend": "net", "mac": "00:16:3e:00:00:01",
+        "mtu": 9000, "ip": ["10.0.0.1", "fd00::1"], "rate": [2000, 50000], "vlan": None, "trunk": [7, 9],
+        "antispoof": False, "link": "up", "state": "initialising",
+    }  # fmt: skip
+    assert [other[name] for name in ("domid", "network", "vlan", "rate", "antispoof", "link")] == [
+        web, "lan", 3, None, True, "down"]  # fmt: skip
+
+
+@pytest.mark.parametrize("forged", [b"x", b"1", b"1,2,3", b"9" * 40 + b",1", "\u0661,1".encode(), b"\xff"])
+def test_what_a_driver_domain_writes_of_a_vif_breaks_no_listing(board, forged):
+    dom = board.boot("guest", devices=[vif(rate="1,1")])
+    handle(board.h, NET, m.StoreWrite(0, f"backend/vif/{dom}/0/rate", forged), board.now)
+    handle(board.h, dom, m.StoreWrite(0, "device/vif/0/state", forged), board.now)
+    (row,) = call(board, m.SysctlVifs(DOM0))["rows"]
+    assert row["rate"] is None and row["state"] in (None, "initialising")
+
+
+def test_what_a_toolstack_has_written_that_makes_no_sense_breaks_no_listing(board):
+    board.boot("guest", devices=[vif(mtu="much", rate="x", **{"hvd-vlan": "-1", "hvd-trunk": "7:x::9"})])
+    (row,) = call(board, m.SysctlVifs(DOM0))["rows"]
+    assert [row[name] for name in ("mtu", "rate", "vlan", "trunk")] == [None, None, None, [7, 9]]
+
+
+def test_a_vif_that_is_not_plugged_in_yet_is_told_as_its_domains_next_start_makes_it(board):
+    dom = board.boot("guest")
+    call(board, m.DomctlSetConfig(dom, DomainConfig("guest", "hvd:idle", devices=[vif(rate="1,1")])))
+    (row,) = call(board, m.SysctlVifs(DOM0))["rows"]
+    assert row["rate"] == [1, 1] and row["state"] is None

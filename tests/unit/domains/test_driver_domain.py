@@ -21,6 +21,8 @@ class Directory:
         self.devices = set()
         self.leftovers = set()
         """Directories below `backend` that only we have written in."""
+        self.replaced = set()
+        """Devices in whose new directories nothing was offered yet."""
         self.watched = []
         self.heard = {}
         self.room = 10_000
@@ -41,8 +43,9 @@ class Directory:
     def transaction(self, body):
         body(7)
 
-    def read(self, path, tx):
-        return b"" if path.removeprefix("backend/").removesuffix("/frontend") in self.devices else None
+    def read(self, path, tx=0):
+        device, _, name = path.removeprefix("backend/").rpartition("/")
+        return b"" if device in self.devices and (name == "frontend" or device not in self.replaced) else None
 
     def read_text(self, path):
         return ""
@@ -151,6 +154,16 @@ def test_what_it_wrote_in_the_moment_in_which_its_device_was_removed_is_cleared_
     store.tell("backend/vbd/1/768")
     assert store.leftovers == set()
     assert {backend.name: backend.closed for backend in Backend.made} == {"vbd/1/768": True, "vbd/2/768": False}
+
+
+def test_one_that_was_replaced_before_it_looked_is_another_one_whatever_its_old_end_wrote_there(store):
+    store.devices = {"vbd/1/768", "vbd/2/768"}
+    serve(store)
+    store.replaced = {"vbd/1/768"}
+    store.tell("backend/vbd/1/768")
+    store.tell("backend/vbd/2/768/frontend")
+    made = [(backend.name, backend.closed) for backend in Backend.made]
+    assert sorted(made) == [("vbd/1/768", False), ("vbd/1/768", True), ("vbd/2/768", False)]
 
 
 def test_what_it_was_told_of_when_it_was_let_run_is_served_unless_it_has_gone_meanwhile(store):

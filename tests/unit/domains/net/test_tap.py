@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hvd.domains.net.tap import TapLink
-from hvd.domains.program.network import Interface, Pumped
+from hvd.domains.program.network import Interface, Pumped, make_tap, open_netlink, remove_tap
 from hvd.transport.errors import LocalError
 
 CLONE_NEWNET = 0x40000000
@@ -275,3 +275,36 @@ def test_a_program_is_given_an_interface_as_the_toolstack_wrote_it(machine, offl
 
 def test_a_vif_without_addresses_makes_an_interface_without(machine):
     assert machine.vif(2).front.interface.addresses == []
+
+
+def test_a_device_that_somebody_has_removed_wakes_nobody_any_more(machine):
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("there is no /dev/net/tun")
+    opened = in_namespace(lambda: (open_netlink(), os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)))
+    if isinstance(opened, OSError):
+        pytest.skip(f"no TAP device in a namespace of its own: {opened}")
+    netlink, tap = opened
+    vif = machine.vif(2)
+    make_tap(netlink, tap, Interface("eth0", vif.mac, 1500, []))
+    link = TapLink(vif.front, [tap])
+    machine.run()
+    assert remove_tap(netlink, tap)
+    waiter = vif.front.runtime.waiter
+    assert waiter.wait(0), "the kernel tells that it is gone, again and again"
+    machine.run()
+    assert waiter.wait(0) == ()
+    link.close()
+    netlink.close()
+    os.close(tap)
+
+
+def test_a_vif_that_is_closed_lets_go_of_its_device(machine, device):
+    ours, theirs = device
+    vif = machine.vif(2)
+    vif.front.pump(theirs.fileno())
+    ours.send(HEADER + numbered(vif.mac, vif.mac, 1))
+    waiter = vif.front.runtime.waiter
+    vif.back.detach()
+    vif.front.close()
+    assert waiter.wait(0) == ()
+    assert theirs.recv(100), "nobody has read it"

@@ -303,6 +303,30 @@ def test_what_a_native_turn_finds_wrong_closes_that_vif_alone(machine, pair):
     assert not one.faults and three.front.receive_many() == [frame(three.mac, one.mac)]
 
 
+@pytest.mark.parametrize("channels", ["split", "shared"])
+def test_another_rate_holds_at_once_for_what_waits_and_for_who_attaches_again(machine, channels):
+    slow, two = machine.vif(2, front={"hvd-channels": channels}, rate="1000,1000000000"), machine.vif(3)
+    packets = [two.mac + slow.mac + TEST_TYPE + bytes([number]) * 1000 for number in range(10)]
+    slow.front.send_many(packets)
+    machine.run()
+    assert len(two.front.receive_many()) == 1  # a quarter of an hour for the next
+    slow.back.changed("rate", "3000,1000000000")
+    machine.run()
+    assert len(two.front.receive_many()) == 3
+    for nonsense in ("", "much"):  # no limit; and what is none changes nothing
+        slow.back.changed("rate", nonsense)
+        machine.run()
+    assert len(two.front.receive_many()) == 6
+    for rate, passed in (("3000,1000000000", 3), ("2000,1000000000", 2)):  # behind the first it owes something
+        slow.front.backend_gone()
+        slow.back.detach()
+        slow.back.changed("rate", rate)
+        slow.connect()
+        slow.front.send_many(packets)
+        machine.run()
+        assert len(two.front.receive_many()) == passed
+
+
 def test_who_attaches_again_has_the_rate_that_he_had(machine):
     slow, two = machine.vif(2, rate="3000,1000000000"), machine.vif(3)
     packet = two.mac + slow.mac + TEST_TYPE + bytes(1000)

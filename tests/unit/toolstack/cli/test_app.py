@@ -28,6 +28,7 @@ def test_the_commands_are_those_of_the_manual():
         "man", "chaos", "top", "evtchn", "grants", "ring", "config-update", "trigger", "sysrq", "block-attach",
         "block-detach", "block-list", "mem-set", "mem-max", "dump-core",
         "network-attach", "network-detach", "network-list", "network-link",
+        "networks",
     }  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def test_a_command_line_that_makes_no_sense_is_bad_input(tmp_path, words):
      ["top", "-b"], ["evtchn"], ["grants"], ["ring"],
      ["block-attach", "a", "b"], ["block-detach", "a", "xvdb"], ["block-list", "a"],
      ["network-attach", "a", "bridge=b"], ["network-detach", "a", "0"], ["network-list", "a"],
-     ["network-link", "a", "0", "down"],
+     ["network-link", "a", "0", "down"], ["networks"],
      ["console", "a"], ["shutdown", "a"], ["kill", "a"], ["create", "--kernel", "hvd:idle", "--name", "a"]],
     ids=lambda words: words[0],
 )  # fmt: skip

@@ -9,7 +9,7 @@ from hvd.toolstack.cluster.configuration import plan_from_domains, plan_from_fil
 from hvd.toolstack.config import ConfigError
 from hvd.toolstack.config.policy_file import load_policy
 from hvd.transport.codec import decode
-from hvd.transport.messages import BootConfig, DeviceConfig, DomainConfig
+from hvd.transport.messages import BootConfig, DeviceConfig, DomainConfig, NetworkConfig
 from hvd.transport.xsm import OPEN_POLICY
 
 
@@ -142,3 +142,72 @@ def test_a_label_that_the_policy_lacks_is_refused_by_name():
         plan_from_domains([DomainConfig("g", "hvd:idle", seclabel="safty_t")], "x")
     assert 'seclabel: expected a label of the policy default: dom0_t' in str(caught.value)
     assert 'found "safty_t"; did you mean "safety_t"?' in str(caught.value)
+
+
+NET = DomainConfig("net", "hvd:driver_domain", driver_domain=True)
+CABIN = NetworkConfig("cabin", "net", 1400, False, False, ["allow  ether=arp", "allow from=a to=uplink"], "tap0")
+
+
+def guest(name: str, backend: str = "net", **keys: str) -> DomainConfig:
+    return DomainConfig(name, "hvd:idle", devices=[DeviceConfig("vif", 0, backend, keys)])
+
+
+def test_networks_that_a_program_describes_are_those_of_a_file(tmp_path):
+    (tmp_path / "c.toml").write_text('''
+        [[network]]
+        name = "cabin"
+        backend = "net"
+        mtu = 1400
+        antispoof = false
+        default = "deny"
+        rules = ["allow  ether=arp", "allow from=a to=uplink"]
+        uplink = "tap0"
+        [[network]]
+        name = "lan"
+        [[domain]]
+        name = "net"
+        kernel = "hvd:driver_domain"
+        driver_domain = true
+        [[domain]]
+        name = "a"
+        kernel = "hvd:idle"
+    ''')
+    file = plan_from_file(tmp_path / "c.toml")
+    built = plan_from_domains([NET, DomainConfig("a", "hvd:idle")], "c",
+                              networks=[CABIN, NetworkConfig("lan", "dom0")])  # fmt: skip
+    assert boot_config(built.configuration) == boot_config(file.configuration)
+    assert built.uplinks == file.uplinks == [("tap0", 1400)]
+
+
+G = DomainConfig("g", "hvd:idle")
+
+
+@pytest.mark.parametrize(
+    ("networks", "guests", "expected"),
+    [
+        ([NetworkConfig("a b", "net")], [], "Cluster.build: network[0].name: expected 1 to 64 letters"),
+        ([NetworkConfig("x", "nett")], [],
+         'network[0] "x".backend: expected the name of a domain, found "nett"; did you mean "net"?'),
+        ([NetworkConfig("x", "g")], [G], 'network[0] "x".backend: expected a driver domain, found "g", which is none'),
+        ([NetworkConfig("x", "net"), NetworkConfig("x", "net")], [], 'network[1] "x".name: expected a name of its own'),
+        ([NetworkConfig("x", "net", 67)], [], 'network[0] "x".mtu: expected a whole number from 68 to 9000, found 67'),
+        ([NetworkConfig("x", "net", rules=["allow", "permit"])], [],
+         'network[0] "x".rules[1]: expected a rule of a network, found a rule begins with allow or deny'),
+        ([NetworkConfig("x", "net", rules=["allow from=h"])], [G],
+         'rules[0]: expected the name of a domain, found "h"'),
+        ([NetworkConfig("x", "net", uplink="tap 0")], [], "uplink: expected the name of a TAP device"),
+        ([NetworkConfig("x", "net", uplink="t"), NetworkConfig("y", "net", uplink="t")], [],
+         'network[1] "y".uplink: expected a TAP device of its own'),
+        ([NetworkConfig("x", "net")], [guest("g", bridge="y")],
+         'domain[1] "g".devices[0]: expected a network of the cluster (x), found "y"'),
+        ([NetworkConfig("x", "net")], [guest("g")], 'expected a network of the cluster (x), found "xenbr0"'),
+        ([NetworkConfig("x", "dom0")], [guest("g", bridge="x")],
+         'expected Domain-0, which has the network x, found "net"'),
+        ([], [guest(name, mac="00:16:3e:00:00:09") for name in ("g", "h")],
+         'domain[2] "h".devices[0].mac: expected an address of its own, found "00:16:3e:00:00:09", as in'),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_networks_and_their_vifs_is_told_as_of_a_file(networks, guests, expected):
+    with pytest.raises(ConfigError) as caught:
+        plan_from_domains([NET, *guests], "x", networks=networks)
+    assert expected in str(caught.value)

@@ -298,6 +298,7 @@ def test_what_is_wrong_with_a_sandbox_is_named_with_its_line(
         ("driver_domain = true", "false, since its kernel is a program"),
         ('sandbox = "guest"', '"program", since its kernel is a program'),
         ('disk = ["format=raw,vdev=xvda,access=rw,target=a.img"]', "no disk, since its kernel is a program"),
+        (f"vif = {[''] * 9}", "at most 8 vifs, since its kernel is a program"),
     ],
 )
 def test_what_a_program_has_no_use_for_is_refused(problem: Callable[[str], Problem], line: str, expected: str) -> None:
