@@ -4,8 +4,8 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
                     [drop, key]
                     [spawn, domid, incarnation, name, layers of its sandbox that are off] + (upcall socket, stdio)
                     [signal, domid, incarnation, number]
-                    [ready, domid, incarnation] that process has the threads that it will have, and has ended when
-                        none of them runs any more
+                    [ready, domid, incarnation, is waited for]  that process has the threads that it will have, and
+                        has ended when none of them runs any more; whether guests of its stand still until then
                     [dump, domid, incarnation, name, fault] stop that process, write cores/NAME.core of it, then kill
                         it; fault: the fields of its FaultNotice, or []. Nothing if it was told so before
                     [dump live, domid, incarnation, path] write a core of that process, which is to live on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from hvd.transport import _native
@@ -14,6 +15,8 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 PIDFD_THREAD = os.O_EXCL
 """Of pidfd_open(2): a descriptor of one thread; EINVAL before Linux 6.9."""
+
+SHORT_SLICE_NS = 100_000
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -60,6 +63,21 @@ def start_sleeper() -> None:
     Whoever has its pidfd hears of our end by that. Nothing when there is no thread to be had.
     """
     _native.start_sleeper()
+
+
+def run_in_short_slices(thread: int = 0) -> None:
+    """Have a thread (0: ours) come soon when it wakes, and give way after SHORT_SLICE_NS; its share stays the same.
+
+    sched_setattr(2), sched_runtime of SCHED_OTHER: Linux 6.12. Nothing where the kernel does not let us.
+    """
+    with contextlib.suppress(OSError):
+        _native.set_slice(thread, SHORT_SLICE_NS)
+
+
+def run_in_usual_slices() -> None:
+    """Undo `run_in_short_slices`, which children inherit."""
+    with contextlib.suppress(OSError):
+        _native.set_slice(0, 0)
 
 
 def exit_on_fatal_signals() -> None:

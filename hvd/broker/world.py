@@ -203,7 +203,7 @@ class World(HeldHardware, SpareHardware):
     def watch_end(self, domain: Domain) -> None:
         """Not of one that may make asynchronous I/O: the kernel writes for it until it has taken its memory apart."""
         if domain.config.sandbox != Kind.PROGRAM and "seccomp" not in domain.config.sandbox_off:
-            self.tell_machine([READY, domain.domid, domain.incarnation])
+            self.tell_machine([READY, domain.domid, domain.incarnation, domain.config.driver_domain])
 
     def dump_domain(self, domain: Domain) -> None:
         fault = domain.fault.as_list() if domain.fault is not None else []

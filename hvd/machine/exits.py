@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 
 from hvd.machine.children import Child, describe_end
-from hvd.transport.process import PIDFD_THREAD
+from hvd.transport.process import PIDFD_THREAD, run_in_short_slices
 
 PF_EXITING = 0x4
 FLAGS, EXIT_CODE = 6, -1
@@ -34,8 +34,12 @@ class Exits:
         self._epoll = epoll
         self._by_descriptor: dict[int, Child] = {}
 
-    def follow(self, child: Child) -> None:
-        """It has the threads that it will have. Nothing where the kernel has no pidfd of a thread, or it has gone."""
+    def follow(self, child: Child, *, is_waited_for: bool) -> None:
+        """It has the threads that it will have. Nothing where the kernel has no pidfd of a thread, or it has gone.
+
+        `is_waited_for`: a driver domain, whose guests stand still until its end is known. Its threads are to end soon,
+        whoever else wants their CPU then; of others' it would be a favour that nobody has granted them.
+        """
         if child in self._by_descriptor.values():
             return
         try:
@@ -44,6 +48,8 @@ class Exits:
                 descriptor = os.pidfd_open(tid, PIDFD_THREAD)
                 self._by_descriptor[descriptor] = child
                 self._epoll.register(descriptor, select.EPOLLIN)
+                if is_waited_for:
+                    run_in_short_slices(tid)
         except OSError:
             return
 

@@ -47,6 +47,7 @@ from hvd.transport.machine_link import (
     ZYGOTE_DIED,
     Inheritance,
 )
+from hvd.transport.process import run_in_short_slices, run_in_usual_slices
 from hvd.transport.pulse import Pulse
 
 POWER_OFF_DEADLINE_S = 10.0
@@ -98,6 +99,7 @@ class Machine:
 
     def run(self) -> None:
         """Run until powered off."""
+        run_in_short_slices()  # as brokers do, too: what they have to do is short, and others wait for it
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._domains_descriptors = soft, hard
@@ -173,6 +175,7 @@ class Machine:
     def _be_zygote(self, link: socket.socket, pulse: Pulse) -> None:
         """Domains get no more descriptors than whoever started us had, and nothing of a pulse."""
         resource.setrlimit(resource.RLIMIT_NOFILE, self._domains_descriptors)
+        run_in_usual_slices()
         self._watches.forget()
         pulse.keep_from_children()
         self._zygote_main(link, self._groups, pulse)
@@ -241,7 +244,7 @@ class Machine:
             case [verb] if verb == UP:
                 self._vitality.proved("broker")
                 for broker in self._children.of("broker"):
-                    self._exits.follow(broker)
+                    self._exits.follow(broker, is_waited_for=True)
                 self._report("up")
             case [verb, bool() as reboot] if verb == STOP:
                 self._stop = reboot

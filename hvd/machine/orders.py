@@ -28,8 +28,8 @@ class DomainOrders:
         match order:
             case [verb, int() as number] if verb == SIGNAL:
                 self.signal(child, number)
-            case [verb] if verb == READY:
-                self._exits.follow(child)
+            case [verb, bool() as is_waited_for] if verb == READY:
+                self._exits.follow(child, is_waited_for=is_waited_for)
             case [verb, str() as name, list() as fault] if verb == DUMP:
                 self._dumps.order(child, name, fault)
             case [verb, str() as path] if verb == DUMP_LIVE:

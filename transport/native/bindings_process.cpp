@@ -30,6 +30,9 @@ void bind_process(nb::module_& m) {
     m.def("die_with_parent", [] { checked(die_with_parent()); });
     m.def("set_process_name", [](const char* name) { checked(set_process_name(name)); }, nb::arg("name"));
     m.def("start_sleeper", start_sleeper);
+    m.def(
+        "set_slice", [](int thread, std::uint64_t slice_ns) { checked(set_slice(thread, slice_ns)); }, nb::arg("thread"),
+        nb::arg("slice_ns"));
     nb::class_<CpuFollower>(m, "CpuFollower")
         .def(nb::init<>())
         .def("place", &CpuFollower::place, nb::arg("cpus"))

@@ -111,7 +111,7 @@ def test_a_thread_that_ends_alone_is_seen_once_and_its_process_lives():
     epoll = select.epoll()
     watched = Exits(epoll)
     with child() as (made, process):
-        watched.follow(made)
+        watched.follow(made, is_waited_for=False)
         process.stdin.write(b"\n")
         process.stdin.flush()
         ((descriptor, _),) = epoll.poll(10)
@@ -127,8 +127,8 @@ def test_so_many_threads_are_watched_once_and_forgotten_with_their_process():
     watched = Exits(epoll)
     with child(threads=2 * THREADS_MAX) as (made, _):
         before = open_descriptors()
-        watched.follow(made)
-        watched.follow(made)
+        watched.follow(made, is_waited_for=False)
+        watched.follow(made, is_waited_for=False)
         assert open_descriptors() == before + THREADS_MAX
         made.signal(signal.SIGKILL)
         wait_zombie(made)
@@ -154,7 +154,7 @@ def test_a_kernel_without_pidfds_of_threads_leaves_all_to_the_reaping(monkeypatc
     epoll = select.epoll()
     watched = Exits(epoll)
     with child() as (made, _):
-        watched.follow(made)
+        watched.follow(made, is_waited_for=False)
         made.signal(signal.SIGKILL)
         wait_zombie(made)
         assert epoll.poll(0) == []
