@@ -7,7 +7,6 @@ in a directory of 100,000 a new name costs some microseconds, and so does findin
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import repeat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
 
 CHUNK_MAX = 256
 """Children of one dictionary. Two neighbours that have fewer than half of it together become one."""
-
-NAMES_PER_STEP, CHUNKS_PER_STEP = 32, 16
-"""What takes about as long as to look at one node."""
 
 Chunk = dict[str, "Node"]
 
@@ -110,11 +106,6 @@ def chunks_of(children: Children) -> Sequence[Chunk]:
     return (children,) if children else ()
 
 
-def steps_to_change(children: Children) -> int:
-    """How many times as long as in few it takes to change one of many."""
-    return 1 if isinstance(children, dict) else 1 + len(children.chunks) // CHUNKS_PER_STEP
-
-
 def with_child(children: Children, name: str, node: Node) -> Children:
     """With another node of this name, or a new name at the end."""
     if not isinstance(children, dict):
@@ -150,24 +141,13 @@ def apart(one: Children, other: Children) -> int:
     return sum(id(chunk) not in known for chunk in chunks_of(other))
 
 
-def differing(one: Children, other: Children) -> Iterator[Difference | None]:
-    """The children that are not the same in both, and None for each NAMES_PER_STEP that had to be looked at.
-
-    Dictionaries that both have are not looked into.
-    """
+def differing(one: Children, other: Children) -> list[Difference]:
+    """The children that are not the same in both. Dictionaries that both have are not looked into."""
     first, second = ({id(chunk): chunk for chunk in chunks_of(each)} for each in (one, other))
-    before: Chunk = {}
-    for at, chunk in first.items():
-        if at not in second:
-            before.update(chunk)
-            yield from repeat(None, 1 + len(chunk) // NAMES_PER_STEP)
-    for at, chunk in second.items():
-        if at not in first:
-            for name, node in chunk.items():
-                if (was := before.pop(name, None)) is not node:
-                    yield name, was, node
-            yield from repeat(None, 1 + len(chunk) // NAMES_PER_STEP)
-    yield from ((name, node, None) for name, node in before.items())
+    before = {name: node for at, chunk in first.items() if at not in second for name, node in chunk.items()}
+    after = {name: node for at, chunk in second.items() if at not in first for name, node in chunk.items()}
+    found = [(name, before.get(name), node) for name, node in after.items() if before.get(name) is not node]
+    return found + [(name, node, None) for name, node in before.items() if name not in after]
 
 
 def children_from(chunks: Sequence[Chunk], sizes: Sequence[int]) -> Children:

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from hvd.broker.store import catching_up, mandatory, operations, paths
+from hvd.broker.store import mandatory, operations, paths
 from hvd.broker.store.accounts import Accounts, Growth, Tally, add, growth_of
 from hvd.broker.store.changes import Change, Edit, Fires
 from hvd.broker.store.domains import Client, Domains
@@ -25,7 +25,7 @@ from hvd.broker.store.quotas import Quotas
 from hvd.broker.store.remains import Remains
 from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE, WATCHES_PER_SLICE, Sweep, Sweeps
 from hvd.broker.store.transactions import Transaction, View
-from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, replace, subtree, with_content
+from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, record_bytes, replace, subtree, with_content
 from hvd.broker.store.watches import Watch, Watches
 from hvd.transport.ids import DOM0, DomId
 
@@ -130,28 +130,13 @@ class Engine:
         if len(first) == EDITS_PER_SLICE:
             self.sweeps.add(Sweep(call.who.domid, edits, view.depend_on_removed))
 
-    def may_commit_now(self, domid: DomId, transaction: Transaction) -> bool:
-        """Whether a commit has little to do; if not it has less than before, and is to be asked for again."""
-        if transaction.catching_up is None and catching_up.needs_to(transaction, self.root):
-            self.generation += 1
-            transaction.rounds += 1
-            transaction.catching_up = catching_up.round_to(
-                transaction, self.root, self.generation, self.limits(domid), self.remains
-            )
-        if transaction.catching_up is not None:
-            catching_up.advance(transaction)
-        return transaction.catching_up is None and not catching_up.needs_to(transaction, self.root)
-
     def commit(self, call: Call, transaction: Transaction) -> None:
         """Make all changes of a transaction that is over. EAGAIN, ENOSPC, ENOMEM: none of them is made."""
         if self.sweeps.is_for(call.who.domid):  # its removals were in the same multicall
             self.settle_all()
         if transaction.doomed:
             raise StoreError(errno.ENOSPC, transaction.doomed)
-        path = transaction.stale or None
-        if path is None and transaction.snapshot is not self.root:
-            path = transaction.conflict_with(self.root)
-        if path is not None:
+        if transaction.snapshot is not self.root and (path := transaction.conflict_with(self.root)) is not None:
             raise StoreError(errno.EAGAIN, f"{path} has changed since the transaction began")
         if transaction.root is transaction.snapshot:
             return
@@ -162,7 +147,7 @@ class Engine:
         root = transaction.root
         if transaction.snapshot is not self.root:
             root = merge(transaction.snapshot, transaction.root, self.root, call.generation)
-            list(catching_up.check_parents(root, transaction.grown_beside(self.root), call.limits))
+            _check_parents(root, transaction.grown_beside(self.root), call.limits)
             self.generation = call.generation
         self._settle(call.who.domid, root, transaction.edits(), transaction.growth)
 
@@ -222,7 +207,7 @@ class Engine:
             self.sweeps.add(sweep)
 
     def drop_connections(self, client: Client, connections: Iterable[int], caller: DomId | None) -> None:
-        """What these have set and opened is gone, and their events. Lists of watches follow, while `caller` waits."""
+        """What these have set and opened is gone, and their events; the lists of watches follow, while `caller` waits."""
         domid = client.who.domid
         for connection in connections:
             for transaction in client.drop_connection(connection):
@@ -233,14 +218,7 @@ class Engine:
         self._begin(sweep, now=True)
 
     def leave(self, transaction: Transaction) -> None:
-        """It is over: what only it has is let go in time, and what it was at is brought to an end first."""
-        if transaction.catching_up is not None:
-            finish = partial(self._let_go_of, transaction)
-            self._begin(Sweep(None, transaction.catching_up, _nothing, finish), now=False)
-        else:
-            self._let_go_of(transaction)
-
-    def _let_go_of(self, transaction: Transaction) -> None:
+        """It is over: what only it has is let go in time."""
         self.remains.add_table(transaction.touched)
         self.remains.add_table(transaction.grown)
         for root in (transaction.snapshot, transaction.root):
@@ -361,8 +339,6 @@ class Engine:
     def __getstate__(self) -> dict[str, Any]:
         """All trees in one flat table, which knows neither depth nor copies; the accounts follow from the tree."""
         self.settle_all()
-        for transaction in self._transactions():
-            transaction.catching_up = None
         apart = {"root", "accounts", "remains", "_check", "_parts_follow"}
         if self._parts_follow:
             apart.add("watches")
@@ -378,5 +354,9 @@ class Engine:
             self._take_trees(state["packed"])
 
 
-def _nothing(_: list[None]) -> None:
-    """Follows from a step that was made when it was come to."""
+def _check_parents(root: Node, grown: Iterable[str], limits: Quotas) -> None:
+    """ENOSPC if the children that several transactions made are together too many for one node."""
+    for path in grown:
+        parent = lookup(root, path)
+        if parent is not None:  # else the transaction has removed it again
+            operations.check_record(limits, path, record_bytes(parent))

@@ -7,26 +7,16 @@ has checked by Transaction.conflict_with that the sides did not change the same 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import repeat
 
 from hvd.broker.store import paths
-from hvd.broker.store.children import (
-    NO_CHILDREN,
-    Children,
-    Difference,
-    apart,
-    differing,
-    steps_to_change,
-    with_child,
-    without_child,
-)
+from hvd.broker.store.children import NO_CHILDREN, Children, Difference, apart, differing, with_child, without_child
 from hvd.broker.store.tree import Node
 
 
-def differences(one: Node, other: Node) -> Iterator[tuple[str, Node | None, Node | None] | None]:
-    """Every path whose node is not the same in both, and the two; parents before children. None is a step as well."""
+def differences(one: Node, other: Node) -> Iterator[tuple[str, Node | None, Node | None]]:
+    """Every path whose node is not the same in both, and the two; parents before children."""
     line: list[tuple[str, Node | None, Node | None]] = [("/", one, other)]
     while line:
         path, before, after = line.pop()
@@ -34,12 +24,7 @@ def differences(one: Node, other: Node) -> Iterator[tuple[str, Node | None, Node
             continue
         yield path, before, after
         first, second = (NO_CHILDREN if node is None else node.children for node in (before, after))
-        for difference in differing(first, second):
-            if difference is None:
-                yield None
-            else:
-                name, was, has_become = difference
-                line.append((paths.child(path, name), was, has_become))
+        line.extend((paths.child(path, name), was, has_become) for name, was, has_become in differing(first, second))
 
 
 @dataclass(slots=True)
@@ -54,34 +39,17 @@ class _Visit:
     """Of the side that changed more: what the other has changed is put into them."""
     children: Children
     """The merged ones, complete when `rest` is empty."""
-    rest: Iterator[Difference | None]
+    rest: Iterator[Difference]
     """Children that the side with fewer changes has changed, still to be merged."""
 
 
 def merge(base: Node, mine: Node, now: Node, generation: int) -> Node:
     """`now` with everything that became of `base` in `mine`; lists of children that mine changed get `generation`."""
-    steps = merging(base, mine, now, generation)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            merged: Node = end.value
-            return merged
-
-
-_NO_MORE: Difference = ("", None, None)
-
-
-def merging(base: Node, mine: Node, now: Node, generation: int) -> Generator[None, None, Node]:
-    """`merge` step by step."""
     line = [_visit("", base, mine, now)]
     while True:
         visit = line[-1]
-        yield from repeat(None, steps_to_change(visit.children))
-        difference = next(visit.rest, _NO_MORE)
+        difference = next(visit.rest, None)
         if difference is None:
-            continue
-        if difference is _NO_MORE:
             line.pop()
             merged = _merged(visit, generation)
             if not line:
@@ -95,7 +63,7 @@ def _visit(name: str, base: Node, mine: Node, now: Node) -> _Visit:
     mine_is_less = apart(base.children, mine.children) <= apart(base.children, now.children)
     less, other = (mine, now) if mine_is_less else (now, mine)
     rest = differing(base.children, less.children)
-    return _Visit(name, base, mine, now, other.children, other.children, rest)
+    return _Visit(name, base, mine, now, other.children, other.children, iter(rest))
 
 
 def _merge_child(visit: _Visit, name: str, base: Node | None, changed: Node | None) -> _Visit | None:

@@ -117,10 +117,6 @@ class Store:
         client = self._engine.domains[domid]
         return client.start(self._engine.root, limits.transactions_max, limits.transaction_nodes_max, connection)
 
-    def may_commit_now(self, domid: DomId, tx: int) -> bool:
-        """Whether `transaction_end` has little to do: ask until it has. What the transaction sees may be newer then."""
-        return self._engine.may_commit_now(domid, self._engine.domains[domid].transaction(tx))
-
     def transaction_end(self, domid: DomId, tx: int, commit: bool) -> None:
         """Make a transaction's changes all at once, or drop it; it is over in any case.
 

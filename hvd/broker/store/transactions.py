@@ -68,12 +68,6 @@ class Transaction:
     """The paths of the nodes that it has given children."""
     doomed: str = ""
     """Why it cannot commit any more."""
-    stale: str = ""
-    """A path that it depends on and that is not what it was, if one has been found."""
-    rounds: int = 0
-    """How often its commit has begun to look at what others have changed."""
-    catching_up: Iterator[None] | None = None
-    """What such a round has still to do (catching_up.py). No snapshot of the store has it: the round begins anew."""
     held_bytes: int = 0
     """Of the paths that it depends on and the nodes that are its own versions; the rest is shared with the snapshot."""
 
@@ -128,33 +122,24 @@ class Transaction:
             self._note(edits)
 
     def conflict_with(self, current: Node) -> str | None:
-        """A path that this transaction depends on and that is not what it was."""
-        return next(filter(None, self.conflicts(current)), None)
-
-    def conflicts(self, current: Node) -> Iterator[str | None]:
-        """The same step by step: each such path, and None.
+        """A path that this transaction depends on and that is not what it was.
 
         It costs the fewer of the two: what the transaction depends on, and what others have changed.
         """
-        left = len(self.touched)
-        for difference in differences(self.snapshot, current):
-            if difference is not None:
-                if not left:
-                    break
-                left -= 1
-                path, before, now = difference
-                if path in self.touched and self.touched[path].conflicts(before, now):
-                    yield path
-            yield None
-        else:
-            return
+        changed = differences(self.snapshot, current)
+        for path, before, now in islice(changed, len(self.touched)):
+            if path in self.touched and self.touched[path].conflicts(before, now):
+                return path
+        if next(changed, None) is None:
+            return None
         for path, touched in self.touched.items():
-            yield path if touched.conflicts(*lookup_in_both(self.snapshot, current, path)) else None
+            if touched.conflicts(*lookup_in_both(self.snapshot, current, path)):
+                return path
+        return None
 
     def grown_beside(self, current: Node) -> list[str]:
         """The nodes that it has given children, and that are not what they were; after `conflict_with`, as cheap."""
-        found = filter(None, differences(self.snapshot, current))
-        changed = [path for path, _, _ in islice(found, len(self.grown) + 1)]
+        changed = [path for path, _, _ in islice(differences(self.snapshot, current), len(self.grown) + 1)]
         if len(changed) > len(self.grown):
             return list(self.grown)
         return [path for path in changed if path in self.grown]
@@ -168,12 +153,10 @@ class Transaction:
                 yield Edit(path, lookup(self.snapshot, path), lookup(self.root, path), touched.fires)
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the trees, which the store packs together with its own, and the round, which begins anew."""
-        apart = ("snapshot", "root", "catching_up")
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in apart}
+        """All but the trees, which the store packs together with its own."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("snapshot", "root")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.catching_up = None
         for name, value in state.items():
             setattr(self, name, value)
 

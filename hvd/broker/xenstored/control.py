@@ -41,7 +41,7 @@ class Command(NamedTuple):
 
 
 class NotYet(Exception):
-    """The answer takes several turns: ask again in the next. Nobody sees a change."""
+    """The answer takes several turns: ask again in the next. Nothing has been changed."""
 
 
 def changes(payload: bytes) -> bool:

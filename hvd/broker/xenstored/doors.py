@@ -24,7 +24,7 @@ TURN_NS = 200_000
 """A turn is over behind the message in which it has lasted so long: others wait, and some messages cost more."""
 
 LATER: Final = (-1, b"")
-"""The request takes several turns: it is to be asked once more in the next. Nobody sees a change."""
+"""The request takes several turns: it is to be asked once more in the next. Nothing has been changed."""
 Log = Callable[[str, DomId], None]
 Busy = Callable[[DomId], bool]
 """Whether a domain has to wait, as its last request is not quite done."""

@@ -18,7 +18,6 @@ from hvd.broker.ledger import Ledger
 from hvd.broker.sessions import Sessions
 from hvd.broker.state import State
 from hvd.broker.store import WatchEvent
-from hvd.broker.store.catching_up import STEPS_PER_SLICE
 from hvd.broker.store_requests import StoreRequests
 from hvd.broker.xenstored.connection import Connection
 from hvd.broker.xenstored.doors import StoreDoors
@@ -212,17 +211,3 @@ def _replayed(live: Broker) -> Broker:
             while successor.hypervisor.store.has_unsettled:
                 successor.hypervisor.store.settle()
     return successor
-
-
-def test_a_commit_beside_many_changes_takes_several_turns_and_is_answered_once() -> None:
-    with broker() as made:
-        many = range(3 * STEPS_PER_SLICE)
-        made.ask(0, *(write(f"/{whose}/{number}", "old") for whose in ("mine", "theirs") for number in many))
-        made.ask(0, xs_wire.pack(Type.TRANSACTION_START, 1, 0, b"\0"))
-        made.ask(0, *(xs_wire.pack(Type.WRITE, 1, 1, f"/mine/{number}\0new".encode()) for number in many))
-        made.ask(1, *(write(f"/theirs/{number}", "new") for number in many))
-        end = xs_wire.pack(Type.TRANSACTION_END, 7, 1, b"T\0")
-        assert made.ask(0, end) == xs_wire.pack(Type.TRANSACTION_END, 7, 1, b"OK\0")
-        assert sum(record[4] == Type.TRANSACTION_END for record in made.records()) > 3
-        assert tree_of(_replayed(made).hypervisor.store) == tree_of(made.hypervisor.store)
-        assert [made.hypervisor.store.read(DOM0, 0, f"/{whose}/0") for whose in ("mine", "theirs")] == [b"new"] * 2
