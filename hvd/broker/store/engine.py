@@ -207,7 +207,7 @@ class Engine:
             self.sweeps.add(sweep)
 
     def drop_connections(self, client: Client, connections: Iterable[int], caller: DomId | None) -> None:
-        """What these have set and opened is gone, and their events; the lists of watches follow, while `caller` waits."""
+        """What these have set and opened is gone, and their events; lists of watches follow, while `caller` waits."""
         domid = client.who.domid
         for connection in connections:
             for transaction in client.drop_connection(connection):

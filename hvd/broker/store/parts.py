@@ -5,7 +5,7 @@ The parts are those of the moment in which they were begun: no tree and no watch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ class Part(NamedTuple):
     roots: Sequence[int] = ()
 
 
-def in_parts(roots: Sequence[Node], watches: list[Watch], remains: Remains) -> Iterator[Part]:
+def in_parts(roots: Sequence[Node], watches: list[Watch], remains: Remains) -> Generator[Part, None, None]:
     """One a step. What nobody else has any more by their end, or when they are given up, is for `remains`."""
     packing = Packing(roots)
     watches.reverse()
