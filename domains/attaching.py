@@ -1,4 +1,7 @@
-"""Takes up what a peer offers: its pages mapped and its ports bound with one hypercall, all of it or nothing."""
+"""Takes up what a peer offers: its pages mapped and its ports bound together, all of it or nothing.
+
+One hypercall takes as many descriptors as a message has: a disk's ring of sixteen pages takes two.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hvd.domains.grants import MappedPages
-from hvd.domains.multicall import Answered, ask_all
+from hvd.domains.multicall import Answered, ask
 from hvd.transport import messages as m
 from hvd.transport.channels import Endpoint
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId, GrantRef, Port
+from hvd.transport.multicall import split
 
 if TYPE_CHECKING:
     from hvd.domains.runtime import Runtime
@@ -39,8 +43,11 @@ def attach(
     calls: list[Any] = [m.GnttabMap(peer, ref, 1, True) for ref in refs]
     calls += [m.GnttabMap(peer, ref, 0, True) for ref in runs]
     calls += [m.EvtchnBindInterdomain(peer, port) for port, _ in ports]
-    answers, attached = ask_all(runtime.hypercalls.call, calls), Attached()
+    answers: list[Answered] = []
+    attached = Attached()
     try:
+        for some in split(calls):
+            answers += ask(runtime.hypercalls.call, some)
         for call, answered in zip(calls, answers, strict=True):
             if answered.errno:
                 raise HypercallError(answered.errno, str(answered.value), type(call).__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from hvd.domains.device import Keys
@@ -155,9 +155,24 @@ class DriverDomain:
         if not self._watches:
             self._watches = True
             self._store.watch("backend", self._on_change)  # fires at once: the first scan
+            self._look_again()
         if self._may_have_come:
             self._may_have_come = False
             self.scan()
+
+    def _look_again(self) -> None:
+        """What the toolstack has done to devices between our first look at them and the watch."""
+        paths = {key: backend.path for key, backend in self._backends.items() if backend is not None}
+        for key, found in zip(paths, self._store.read_all_of([*paths.values()]), strict=True):
+            backend = self._backends[key]
+            if backend is None:
+                continue
+            if INCARNATION not in found:
+                self._drop_replaced(backend.path)
+                continue
+            for name in backend.device.CHANGING:
+                if found.get(name, "") != backend.device.keys.get(name, ""):
+                    backend.device.changed(name, found.get(name, ""))
 
     def _look(self) -> None:
         changed, self._changed = self._changed, {}
@@ -167,9 +182,11 @@ class DriverDomain:
     def _follow(self, keys: dict[Key, Keys]) -> None:
         with self._saying_together():
             for key, found in keys.items():
-                backend = self._backends.get(key)
-                if backend is not None:
+                if (backend := self._backends.get(key)) is not None:
                     backend.follow(found)
+        for key in keys:
+            if (backend := self._backends.get(key)) is not None:
+                backend.written()
 
     # ---- what backends say -------------------------------------------------------------------------------------------
 
@@ -197,6 +214,8 @@ class DriverDomain:
                 self._log(f"device {'/'.join(key)}: {error}")
                 self._backends[key] = None
                 backend.close()
+                with suppress(HypercallError):  # it may stand there as connected
+                    self._store.write(f"{path}/state", int(XenbusState.CLOSED))
                 return
 
     def _make(self, key: Key, found: Found) -> XenbusBackend | None:

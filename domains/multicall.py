@@ -22,10 +22,11 @@ class Answered(NamedTuple):
 
 def ask_all(call: Callable[[Any], Any], calls: Sequence[Any]) -> list[Answered]:
     """Of each, in order, in as few hypercalls as take them; one failing stops none."""
-    return [answered for some in split(calls) for answered in _ask(call, some)]
+    return [answered for some in split(calls) for answered in ask(call, some)]
 
 
-def _ask(call: Callable[[Any], Any], calls: list[Any]) -> list[Answered]:
+def ask(call: Callable[[Any], Any], calls: list[Any]) -> list[Answered]:
+    """Of as many as one takes; HypercallError when it is refused as a whole."""
     reply = call(m.Multicall([pack_call(one) for one in calls]))
     replies, descriptors = reply if isinstance(reply, tuple) else (reply, [])
     left = iter(descriptors)

@@ -209,7 +209,7 @@ class Runtime:
         ports: Sequence[tuple[Port, Callable[[], None]]],
         runs: Sequence[GrantRef] = (),
     ) -> Attached:
-        """Map single pages of a peer's for writing and bind to ports that it holds open for us, in one hypercall.
+        """Map single pages of a peer's for writing and bind to ports that it holds open for us, in few hypercalls.
 
         And whole runs of its grants, by their refs: whoever takes them out of the list unmaps them.
         All of it or nothing: HypercallError of the first that is refused, OSError when there is no room for one. Each

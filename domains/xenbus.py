@@ -45,7 +45,7 @@ class XenbusFrontend:
         self.kind, self.devid = kind, devid
         self.path = f"device/{kind}/{devid}"
         keys = read_keys(runtime, self.path)
-        self._given = keys
+        self._given = {name: value for name, value in keys.items() if name not in ("state", *OF_A_BREACH)}
         """What its directory said when we came to know it: the toolstack's, until we have published."""
         self._backend_path = keys["backend"]
         self.device: Frontend = find_driver(kind).frontend(runtime, DomId(int(keys["backend-id"])), keys)
@@ -72,7 +72,7 @@ class XenbusFrontend:
         if self._sessions:
             replaced = found.get(SESSION) != self._session
         else:
-            replaced = any(found.get(name) != value for name, value in self._given.items() if name != "state")
+            replaced = any(found.get(name) != value for name, value in self._given.items())
         if replaced:
             self._end()
 
@@ -220,7 +220,7 @@ class XenbusBackend:
     ) -> None:
         """Its frontend's `state` is watched: whoever hears of it calls `follow`, and does so when it has been made.
 
-        What it writes it gives to `say`, which may write it a little later, in order.
+        What it writes it gives to `say`, which may write it a little later, in order; then `written` is to be called.
         """
         self._store = runtime.store
         self._say = say
@@ -303,7 +303,10 @@ class XenbusBackend:
             return
         self.state = XenbusState.CONNECTED
         self._say(self.path, keys | {"state": str(int(self.state))})
-        if self._broken:
+
+    def written(self) -> None:
+        """What `follow` has said stands in the store."""
+        if self._broken and self.state is XenbusState.CONNECTED:
             self._broken = False
             for name in ("error", CLOSED_FOR):  # in this order: by the second whoever comes next knows of the first
                 self._store.remove(f"{self.path}/{name}")

@@ -114,6 +114,8 @@ class Queue:
         self.asks = False
         """Whether its frontend's new buffers wake us."""
         self.throttled = False
+        self.throttles = 0
+        """How often it was so far: a timer of an earlier time finds that it comes too late."""
 
     def open(
         self, untrusted_keys: Keys, on_tx: Callable[..., None], on_rx: Callable[..., None], runs: Sequence[GrantRef],
@@ -154,6 +156,7 @@ class Queue:
     def throttle(self, *, throttled: bool) -> None:
         """Leave what was sent in its ring, or no longer."""
         self.throttled = throttled
+        self.throttles += throttled
         change = self._runtime.waiter.detach_ring if throttled else self._runtime.waiter.attach_ring
         change(self.tx_port, self._rings[0])
 
@@ -242,8 +245,8 @@ class Connection:
         """Whoever waits for the one before goes on at once, as far as this one lets him."""
         if self._port is not None:
             self._port.set_rate(rate_bytes, interval_us)
-            for number in range(len(self._queues)):
-                self._guarded(self._go_on, number)
+            for number, queue in enumerate(self._queues):
+                self._guarded(self._go_on, number, queue.throttles)
 
     # ---- turns -------------------------------------------------------------------------------------------------------
 
@@ -276,12 +279,12 @@ class Connection:
             self._runtime.raise_again(queue.tx_port)
         elif turn.end is NetEnd.THROTTLED:
             queue.throttle(throttled=True)
-            self._switch.after(turn.ready_in_ns, partial(self._guarded, self._go_on, number))
+            self._switch.after(turn.ready_in_ns, partial(self._guarded, self._go_on, number, queue.throttles))
 
-    def _go_on(self, number: int) -> None:
+    def _go_on(self, number: int, throttles: int) -> None:
         """Its rate lets it, if it is still there."""
-        if self._port is not None and self._queues[number].throttled:
-            self._queues[number].throttle(throttled=False)
+        if self._port is not None and (queue := self._queues[number]).throttled and queue.throttles == throttles:
+            queue.throttle(throttled=False)
             self._serve(number)
 
     def _drain(self) -> None:

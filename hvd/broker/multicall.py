@@ -28,7 +28,7 @@ def carry_out(entries: list[bytes], one: Callable[[Any], Answer]) -> Answer:
     left = MULTICALL_REPLY_BYTES_MAX
     for call in calls:
         code, value, brought = _reply(call, one)
-        size = _size(value)
+        size = 0 if type(call) in BRINGS else _size(value)
         if size > left:
             code, value = errno.E2BIG, f"the reads of a multicall bring at most {MULTICALL_REPLY_BYTES_MAX} bytes"
         else:
@@ -64,4 +64,4 @@ def _size(value: Any) -> int:
         return len(value)
     if isinstance(value, list):
         return sum(map(_size, value))
-    return sum(len(name) + _size(entry) for name, entry in value.items()) if isinstance(value, dict) else 0
+    return sum(len(name) + len(entry) for name, entry in value.items()) if isinstance(value, dict) else 0

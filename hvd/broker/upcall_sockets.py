@@ -141,7 +141,9 @@ class UpcallSockets:
             self._read_notice(domain, untrusted)
 
     def _calls_here(self, domain: Domain) -> bool:
-        return not domain.ready or domain.domid not in self._by_endpoint
+        """A driver domain that is ready may go on for a moment, nobody else: the endpoint has its turns and faults."""
+        lingers = domain.config.driver_domain and domain.domid not in self._by_endpoint
+        return not domain.ready or lingers
 
     def hear_first(self, domain: Domain | None) -> None:
         """What a domain that comes to life has posted comes before what it calls, and before its death."""

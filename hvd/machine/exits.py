@@ -37,8 +37,8 @@ class Exits:
     def follow(self, child: Child, *, is_waited_for: bool) -> None:
         """It has the threads that it will have. Nothing where the kernel has no pidfd of a thread, or it has gone.
 
-        `is_waited_for`: a driver domain, whose guests stand still until its end is known. Its threads are to end soon,
-        whoever else wants their CPU then; of others' it would be a favour that nobody has granted them.
+        `is_waited_for`: the broker, or a driver domain, whose guests stand still until its end is known. Its threads
+        are to end soon, whoever else wants their CPU then; of others' it would be a favour that nobody has granted.
         """
         if child in self._by_descriptor.values():
             return

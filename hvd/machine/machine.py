@@ -23,7 +23,7 @@ from hvd.machine.exits import Exits, how_it_ended
 from hvd.machine.halts import Halts
 from hvd.machine.held import Held
 from hvd.machine.orders import ORDERS, DomainOrders
-from hvd.machine.processes import fork_process
+from hvd.machine.processes import BROKER, fork_process
 from hvd.machine.spawns import PATIENCE_S, Spawn, Spawns
 from hvd.machine.strikes import Strikes
 from hvd.machine.watch import Watches
@@ -47,7 +47,7 @@ from hvd.transport.machine_link import (
     ZYGOTE_DIED,
     Inheritance,
 )
-from hvd.transport.process import run_in_short_slices, run_in_usual_slices
+from hvd.transport.process import run_in_short_slices
 from hvd.transport.pulse import Pulse
 
 POWER_OFF_DEADLINE_S = 10.0
@@ -99,7 +99,7 @@ class Machine:
 
     def run(self) -> None:
         """Run until powered off."""
-        run_in_short_slices()  # as brokers do, too: what they have to do is short, and others wait for it
+        run_in_short_slices()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._domains_descriptors = soft, hard
@@ -156,7 +156,7 @@ class Machine:
             predecessor_end=self._broker_end,
         )
         keep = {theirs.fileno(), *(d for descriptors in self._held.by_key.values() for d in descriptors)}
-        pid = fork_process("broker", keep, lambda: self._broker_main(inheritance))
+        pid = fork_process(BROKER, keep, lambda: self._broker_main(inheritance))
         theirs.close()
         self._brokers += 1
         self._broker = ours
@@ -175,7 +175,6 @@ class Machine:
     def _be_zygote(self, link: socket.socket, pulse: Pulse) -> None:
         """Domains get no more descriptors than whoever started us had, and nothing of a pulse."""
         resource.setrlimit(resource.RLIMIT_NOFILE, self._domains_descriptors)
-        run_in_usual_slices()
         self._watches.forget()
         pulse.keep_from_children()
         self._zygote_main(link, self._groups, pulse)

@@ -72,7 +72,7 @@ class Watches:
         own = connections.setdefault(watch.connection, _Own())
         if (watch.path, watch.token) in own.watches:
             raise StoreError(errno.EEXIST, f"domain {watch.domid} has a watch on {watch.path} with this token")
-        if watch in self._all:  # it was dropped and is set again
+        if (watch.domid, watch.connection, watch.token) in self._at.get(watch.path, {}):  # dropped, and set again
             self.unlist(self.dropped())
         own.watches[watch.path, watch.token] = watch
         self._at.setdefault(watch.path, {})[watch.domid, watch.connection, watch.token] = watch

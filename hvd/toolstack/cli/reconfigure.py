@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hvd.toolstack.cli.inspect import nics_of
-from hvd.toolstack.cli.output import print_json, print_line, print_warning
+from hvd.toolstack.cli.output import on_one_line, print_json, print_line, print_warning
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cli.xl_tables import Nic
 from hvd.toolstack.cluster import Cluster, Domain
@@ -113,7 +113,8 @@ def network_attach(name: str, spec: Sequence[str], *, as_json: bool) -> None:
         progress(f"waiting for {domain.name} to have an interface of it")
         found = _interface(cluster, domain, config) if program else Plugged()
     told = {"interface": found.interface or None, "waits": found.waits} if program else {}
-    done = f"attached vif {config.devid}{f' as {found.interface}' if found.interface else ''} to"
+    as_what = f" as {on_one_line(found.interface)}" if found.interface else ""
+    done = f"attached vif {config.devid}{as_what} to"
     _say(done, domain, as_json=as_json, devid=config.devid, mac=config.backend_keys["mac"], **told)
     if found.waits and not as_json:
         print_warning(f"{domain.name} has no interface of it yet: {found.waits}")
@@ -125,8 +126,8 @@ def _interface(cluster: Cluster, domain: Domain, config: m.DeviceConfig) -> Plug
     if found.refused:
         domain.detach(config.kind, config.devid, force=True)
         who = f"{domain.name} (domid {domain.domid})"
-        text = f"{who} can have no interface of vif {config.devid}, which was taken away again: {found.refused}"
-        raise ClusterError(text)
+        why = on_one_line(found.refused)
+        raise ClusterError(f"{who} can have no interface of vif {config.devid}, which was taken away again: {why}")
     return found
 
 

@@ -4,6 +4,7 @@ import errno
 
 import pytest
 
+from hvd.broker import multicall
 from hvd.broker.dispatch import READ_ALL_MAX, handle
 from hvd.broker.errors import Refused
 from hvd.transport import messages as m
@@ -97,3 +98,13 @@ def test_one_that_might_bring_more_descriptors_than_a_message_has_is_refused_as_
         replies(board, drv, m.EvtchnBindInterdomain(guest, port), *maps)
     assert refused.value.errno == errno.E2BIG
     assert [code for code, *_ in replies(board, drv, m.EvtchnBindInterdomain(guest, port), *maps[1:])] == [0] * 14
+
+
+def test_a_mapping_behind_reads_that_fill_a_reply_is_no_failure(board, offered, monkeypatch):
+    """Its handle would be lost."""
+    drv, guest, ref, _ = offered
+    monkeypatch.setattr(multicall, "MULTICALL_REPLY_BYTES_MAX", 4)
+    handle(board.h, drv, m.StoreWrite(0, "data/four", b"four"), board.now)
+    read = m.StoreRead(0, "data/four")
+    found = replies(board, drv, read, read, m.GnttabMap(guest, ref, 1, True))
+    assert [(code, count) for code, _, count in found] == [(0, 0), (errno.E2BIG, 0), (0, 1)]

@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,20 @@ def test_whoever_posts_without_end_lets_others_have_their_turns(ends):
     assert len(ends.heard) == POSTS_PER_TURN + 1
 
 
-def test_a_domain_that_is_ready_is_heard_until_it_calls_at_its_endpoint(ends):
+def test_a_domain_that_is_ready_is_heard_no_more(ends):
+    def ready(body):
+        ends.domain.ready = True
+
+    ends.act = ready
+    ends.theirs.send(POST)
+    ends.theirs.send(POST)
+    ends.turn()
+    ends.turn()
+    assert ends.heard == [POST]
+
+
+def test_a_driver_domain_that_is_ready_is_heard_until_it_calls_at_its_endpoint(ends):
+    ends.domain.config = replace(ends.domain.config, driver_domain=True)
     ends.domain.ready = True
     ends.theirs.send(POST)
     ends.turn()
@@ -122,6 +136,7 @@ def test_a_domain_that_is_ready_is_heard_until_it_calls_at_its_endpoint(ends):
 
 def test_who_has_called_at_its_endpoint_before_it_is_ready_is_heard_until_then(ends):
     """A spare, or whoever was sent there for a large reply, says here that it is ready."""
+    ends.domain.config = replace(ends.domain.config, driver_domain=True)
     ends.sockets.heard_by_endpoint(ends.domain.domid)
 
     def ready(body):

@@ -13,6 +13,8 @@ from hvd.transport.errors import LocalError
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.xenbus_state import XenbusState
 
+OFFERED = {"hvd-incarnation": "1", "rate": "1"}
+
 
 class Directory:
     """The store as a driver domain sees it: a set of devices below `backend`."""
@@ -27,6 +29,8 @@ class Directory:
         self.heard = {}
         self.room = 10_000
         self.fronts = {}
+        self.backs = {}
+        """Directories of backends that hold anything else by the time that they are watched."""
         """What frontends have written, by directory."""
         self.hypercalls = []
         self.full = set()
@@ -71,7 +75,13 @@ class Directory:
 
     def read_all_of(self, paths):
         self.hypercalls.append(paths)
-        return [self.fronts.get(path, {}) for path in paths]
+        return [self._front(path) if path.startswith("/local") else self.backs.get(path, OFFERED) for path in paths]
+
+    def _front(self, path):
+        return self.fronts.get(path, {})
+
+    def write(self, path, value):
+        self.hypercalls.append((path, value))
 
     def write_several(self, entries):
         self.hypercalls.append(entries)
@@ -108,8 +118,14 @@ class Backend:
         self.frontend_path = found.frontend_path
         self._unwatch = partial(runtime.store.unwatch, found.token)
         self._say = say
+        self.told: list[Any] = []
+        changed = lambda *told: self.told.append(told)  # noqa: E731
+        self.device = SimpleNamespace(CHANGING={"rate"}, keys={"rate": "1"}, changed=changed)
         self.made.append(self)
         say(self.path, {"state": "2"})
+
+    def written(self):
+        """Nothing of a breach is to be cleared away."""
 
     def follow(self, keys):
         if keys.get("state") == "3":
@@ -205,7 +221,7 @@ def test_all_are_offered_in_one_hypercall_and_those_whose_frontends_wait_are_att
     store.devices |= {"vif/2/0", "vif/3/0"}
     store.fronts["/local/domain/3/device/vif/0"] = {"state": "3"}
     serve(store)
-    offers, attached = store.hypercalls
+    offers, attached = (call for call in store.hypercalls if call and isinstance(call[0], tuple))
     assert sorted(offers) == [("backend/vif/2/0", {"state": "2"}), ("backend/vif/3/0", {"state": "2"})]
     assert attached == [("backend/vif/3/0", {"state": "4"})]
 
@@ -227,6 +243,24 @@ def test_a_device_whose_directory_takes_nothing_more_is_named_and_the_others_are
     said = serve(store)
     assert said == ["device vif/2/0: StoreWrite: full (ENOSPC)"]
     assert {made.name: made.closed for made in Backend.made} == {"vif/2/0": True, "vif/3/0": False}
+    assert ("backend/vif/2/0/state", 6) in store.hypercalls
     store.hypercalls.clear()
     store.publish("vif/2/0")
     assert store.hypercalls == [[], []]
+
+
+@pytest.mark.parametrize(("rate", "told"), [("1", []), ("2", [("rate", "2")])])
+def test_a_key_that_has_changed_before_it_is_watched_is_told(store, rate, told):
+    store.devices |= {"vif/2/0"}
+    store.backs["backend/vif/2/0"] = OFFERED | {"rate": rate}
+    serve(store, [("vif", "2", "0")])
+    (made,) = Backend.made
+    assert made.told == told
+
+
+def test_a_device_that_was_replaced_before_it_is_watched_is_another_one(store):
+    store.devices |= {"vif/2/0"}
+    store.backs["backend/vif/2/0"] = {"frontend": ""}
+    store.replaced.add("vif/2/0")
+    serve(store, [("vif", "2", "0")])
+    assert [made.closed for made in Backend.made] == [True, False]

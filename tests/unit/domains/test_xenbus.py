@@ -182,8 +182,10 @@ def test_a_backend_that_dies_while_it_clears_away_a_breach_leaves_the_rest_to_th
 
     store.remove = remove  # type: ignore[method-assign]
     store.directories[FRONT] |= {"state": "3", "hvd-backend-incarnation": "5", "hvd-session": "1.1"}
+    end.follow(store.read_all(FRONT))
+    assert (store.directories[BACK]["state"], removed) == ("4", [])
     with pytest.raises(EOFError):
-        end.follow(store.read_all(FRONT))
+        end.written()
     assert removed == ["error"]
 
 
