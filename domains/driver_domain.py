@@ -156,6 +156,7 @@ class DriverDomain:
             self._watches = True
             self._store.watch("backend", self._on_change)  # fires at once: the first scan
             self._look_again()
+            self._runtime.soon(self._runtime.hypercalls.rest)
         if self._may_have_come:
             self._may_have_come = False
             self.scan()

@@ -56,7 +56,7 @@ class Hypercalls:
         """As `HypercallClient.call`."""
         if self.before is not None:
             self.before()
-        if self._is_ready and (self._client is not None or time.monotonic() >= self._lingers_until):
+        if self._is_ready and not self._lingers():
             return self.connection.call(message)
         packed, name = self.requests.pack(message), type(message).__name__
         try:
@@ -74,6 +74,18 @@ class Hypercalls:
     def linger(self) -> None:
         """Go on over the upcall socket for a moment: whoever serves devices has guests that wait for it by now."""
         self._lingers_until = time.monotonic() + LINGER_S
+
+    def _lingers(self) -> bool:
+        if time.monotonic() >= self._lingers_until or (self._client is not None and self._client.is_connected):
+            self._lingers_until = 0.0
+        return bool(self._lingers_until)
+
+    def rest(self) -> None:
+        """Those who waited have been seen to: connect. Until that is done calls go over the socket."""
+        if self._is_ready:
+            _ = self.connection
+        else:
+            self._lingers_until = 0.0
 
     def ready(self) -> None:
         """Say that the domain does what it is for.

@@ -271,6 +271,13 @@ class HypercallClient:
                 break  # only now, having looked once more: we may have been stopped all the while
         raise HypercallTimeout(unanswered(name, self.requests.deadline_s))
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has been by now."""
+        while _readable(self._monitor):
+            self._reconnected()
+        return self._handshakes > 0
+
     def _reconnected(self) -> bool:
         """Whether this handshake is with a new broker, which may never have seen the call in flight."""
         self._monitor.recv_multipart()  # zmq.utils.monitor would parse it, and load asyncio for that: 30 ms of a boot

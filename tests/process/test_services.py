@@ -68,6 +68,13 @@ class Gate:
         count = int(self.read(f"{HOME}/data/count"))
         self.wait(lambda: int(self.read(f"{HOME}/data/count")) > count + 3, f"more than {count}")
 
+    def seen(self) -> list[str]:
+        """domid/epoch of each that the client has been told of."""
+        return self.read(f"/local/domain/{self.client.domid}/data/seen").split()
+
+    def wait_seen(self, count: int) -> None:
+        self.wait(lambda: len(self.seen()) >= count, f"the client to be told of {count}")
+
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         until = time.monotonic() + DEADLINE_S
         while not condition():
@@ -101,9 +108,10 @@ def test_kill_after_kill_the_other_goes_on_where_the_dead_one_was_and_the_dead_o
         active.kill()
         gate.progress(epoch)
         assert (gate.active().name, gate.epoch) == (standby.name, epoch)
+        gate.wait_seen(epoch)
     names = [gate.members[number % 2].domid for number in range(7)]
     expected = [f"{domid}/{epoch}" for epoch, domid in enumerate(names, 1)]
-    gate.wait(lambda: gate.read(f"/local/domain/{gate.client.domid}/data/seen").split() == expected, str(expected))
+    assert gate.seen() == expected
 
 
 def test_one_that_hangs_is_taken_for_dead_by_its_watchdog(gate: Gate) -> None:

@@ -194,7 +194,7 @@ def test_a_killed_domains_last_events_are_in_the_trace(cluster, tmp_path):
     assert any(mark.name == "response" and mark.ns > death for mark in marks)
     (kill,) = [mark for mark in marks if mark.name == "DomctlKill"]
     assert (kill.lane, kill.notes["caller"]) == ("hypervisor", "toolstack")
-    assert {mark.notes["caller"] for mark in marks if mark.name == "GnttabMap"} >= {"driver"}
+    assert {mark.notes["caller"] for mark in marks if mark.name == "Multicall"} >= {"driver"}
 
 
 def test_a_trace_goes_on_when_the_broker_is_killed(cluster, tmp_path):

@@ -147,7 +147,7 @@ def store(monkeypatch):
 def serve(store, served=()):
     """Have a driver domain find what is there; what it says."""
     said: list[str] = []
-    hypercalls = SimpleNamespace(linger=lambda: None)
+    hypercalls = SimpleNamespace(linger=lambda: None, rest=lambda: None)
     runtime: Any = SimpleNamespace(store=store, served=list(served), hypercalls=hypercalls, soon=lambda act: act())
     DriverDomain(runtime, said.append)
     store.tell()

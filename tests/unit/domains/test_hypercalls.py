@@ -18,6 +18,8 @@ from hvd.transport.upcalls import REPLY, REPLY_BYTES_MAX, TOO_LARGE, UpcallRecei
 class Endpoint:
     """What is made on connecting: it knows what it was asked."""
 
+    is_connected = True
+
     def __init__(self, requests):
         self.requests, self.asked = requests, []
 
@@ -161,6 +163,31 @@ def test_who_serves_devices_goes_on_over_its_socket_for_a_moment_and_keeps_room_
     assert ends.calls.call(m.XenVersion()) == "over the endpoint"
     assert ends.said == ["sleeper", "kept", "given up", "connected"]
     assert ends.endpoints[0].asked == [4]
+
+
+def test_whoever_rests_connects_and_calls_over_the_socket_until_that_is_done(ends):
+    ends.calls.linger()
+    ends.calls.ready()
+    ends.calls.rest()
+    assert ends.said == ["sleeper", "kept", "given up", "connected"]
+    (endpoint,) = ends.endpoints
+    endpoint.is_connected = False
+    ends.reply(2, value="over the socket")
+    assert ends.calls.call(m.XenVersion()) == "over the socket"
+    endpoint.is_connected = True
+    assert ends.calls.call(m.XenVersion()) == "over the endpoint"
+    endpoint.is_connected = False
+    assert ends.calls.call(m.XenVersion()) == "over the endpoint"
+    assert endpoint.asked == [3, 4]
+
+
+def test_whoever_rests_before_it_is_ready_connects_then(ends):
+    ends.reply(1)
+    ends.calls.call(m.XenVersion())
+    ends.calls.linger()
+    ends.calls.rest()
+    ends.calls.ready()
+    assert ends.said == ["sleeper", "connected"]
 
 
 def test_a_spare_that_serves_devices_has_its_connection_by_then(ends):
