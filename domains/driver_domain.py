@@ -40,8 +40,7 @@ class DriverDomain:
         self._unsaid: list[tuple[str, Keys]] | None = None
         """What backends want written, while several have their turn."""
         served = runtime.served
-        if served:
-            runtime.hypercalls.linger()
+        runtime.hypercalls.linger()
         self._take_up(served)
         self._watches = False
         runtime.soon(self._catch_up)

@@ -62,8 +62,8 @@ class Hypercalls:
         try:
             reply = self._ask(packed, name)
         except ReplyTooLarge:
-            return self.connection.ask(packed, name)
-        return self.requests.result(name, *reply)
+            reply = None
+        return self.connection.ask(packed, name) if reply is None else self.requests.result(name, *reply)
 
     def post(self, message: Any) -> None:
         """Make a hypercall that nobody answers; before the domain is ready."""
@@ -101,8 +101,8 @@ class Hypercalls:
         if connects:
             _ = self.connection  # behind the word: who has waited for that need not wait for this
 
-    def _ask(self, packed: bytes, name: str) -> tuple[int, Any, int]:
-        """Until there is an answer; HypercallTimeout past the deadline."""
+    def _ask(self, packed: bytes, name: str) -> tuple[int, Any, int] | None:
+        """Until there is an answer; None: nobody hears whoever is ready here. HypercallTimeout past the deadline."""
         self._has_asked = True
         until = time.monotonic() + self.requests.deadline_s
         while True:
@@ -111,5 +111,8 @@ class Hypercalls:
             reply = self._upcalls.wait_reply(self.requests.sequence, AGAIN_S)
             if reply is not None:
                 return reply
+            if self._is_ready:
+                self._lingers_until = 0.0
+                return None
             if time.monotonic() > until:
                 raise HypercallTimeout(unanswered(name, self.requests.deadline_s))

@@ -19,8 +19,9 @@ from hvd.transport.process import PIDFD_THREAD, run_in_short_slices
 PF_EXITING = 0x4
 FLAGS, EXIT_CODE = 6, -1
 """Fields of /proc/PID/stat, counted behind the name (proc(5))."""
-THREADS_MAX = 2
-"""Of a process that are watched; the pidfd of all tells what these do not."""
+THREADS_MAX = 1
+"""Threads of a process, of those that it has when it is ready; its own pidfd tells what these do not. As many however
+many there are by then: what the machine holds for a domain does not depend on who was first."""
 PATIENCE_S, BETWEEN_S = 0.004, 0.0001
 """For the threads that are not past their program yet, once the first is: one may be in the middle of a system call."""
 READ_BYTES = 4096

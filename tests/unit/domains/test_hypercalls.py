@@ -181,6 +181,16 @@ def test_whoever_rests_connects_and_calls_over_the_socket_until_that_is_done(end
     assert endpoint.asked == [3, 4]
 
 
+def test_whoever_lingers_and_is_not_heard_asks_at_its_endpoint_under_the_same_number(ends, monkeypatch):
+    """No driver domain, or one whose broker has seen it there already."""
+    monkeypatch.setattr(hypercalls, "AGAIN_S", 0.0)
+    ends.calls.linger()
+    ends.calls.ready()
+    assert [ends.calls.call(m.XenVersion()), ends.calls.call(m.XenVersion())] == ["over the endpoint"] * 2
+    assert ends.endpoints[0].asked == [2, 3]
+    assert [sequence for sequence, _ in ends.heard()] == [1, 2]
+
+
 def test_whoever_rests_before_it_is_ready_connects_then(ends):
     ends.reply(1)
     ends.calls.call(m.XenVersion())
