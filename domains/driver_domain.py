@@ -42,7 +42,7 @@ class DriverDomain:
         served = runtime.served
         runtime.hypercalls.linger()
         self._take_up(served)
-        self._watches = False
+        self._watches = self._rests = False
         runtime.soon(self._catch_up)
 
     def _on_change(self, path: str) -> None:
@@ -155,10 +155,12 @@ class DriverDomain:
             self._watches = True
             self._store.watch("backend", self._on_change)  # fires at once: the first scan
             self._look_again()
-            self._runtime.soon(self._runtime.hypercalls.rest)
         if self._may_have_come:
             self._may_have_come = False
             self.scan()
+        if not self._rests and not any(map(self._is_offered, self._backends)):
+            self._rests = True
+            self._runtime.soon(self._runtime.hypercalls.rest)
 
     def _look_again(self) -> None:
         """What the toolstack has done to devices between our first look at them and the watch."""
