@@ -41,13 +41,14 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"^driver domain SIGKILL to",
-        "**A driver domain's recovery.** With a clock read at each step (one of 9 kills without a spare, beside other"
-        " work on both CPUs, before it was told its devices as it is let run and before deaths were seen by threads),"
-        " of 15.6 ms: 2.1 until the kernel has ended the process and its threads, 1.0 until what it held is "
-        "withdrawn, 0.9 until its successor has its certificate, 3.1 for the sandbox (see above), 1.0 until it may "
-        "run, 3.0 until its device is offered (eight hypercalls over its upcall socket), 1.3 until the frontend has "
-        "published its ring, 2.7 until it is attached (four hypercalls over ZeroMQ, whose handshake is done by then),"
-        " 0.5 until requests flow. A domain that is killed in the middle of `fdatasync` ends when the disk is done, "
+        "**A driver domain's recovery.** With a clock read at each hypercall in the broker (one of 5 kills without a "
+        "spare, quiet), of 15.4 ms: 0.5 until the fence, 7.7 until its successor is in its sandbox and may run (see "
+        "above; what the dead one held is withdrawn in that time), 2.7 until its device is offered (three hypercalls "
+        "over its upcall socket), 2.2 until the frontend has read the offer and published its ring, 1.3 until that is "
+        "read and attached (two hypercalls), 0.9 until the first request is answered. With a spare the 7.7 are "
+        "some 3, of the broker's for it and of the spare's until it asks. "
+        "Each step wakes a process, and each process runs code for the first time: 300 page faults. "
+        "A domain that is killed in the middle of `fdatasync` ends when the disk is done, "
         "and a FLUSH that is issued again waits for the disk too: with other work writing to the same disk 0.7 and "
         "1.1 s were seen (`/proc/PID/stack`: folio_wait_writeback). Where 20 processes want the two CPUs the same "
         "steps take 0.25 to 1.1 s; what each of them waits for then was not sampled.",
@@ -57,8 +58,8 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
         "**From a death to its being known.** The pidfd of a process tells when the kernel has taken its memory "
         "apart: of a bare fork of Python that holds nothing 0.65 ms after SIGKILL at the earliest and 0.85 in the "
         "median, of one with 8 MiB of its own after 2.1 and 2.9, with 32 MiB after 7.3 and 11.5 (60 kills each). A "
-        "driver domain has some 4.5 MiB of its own. So the machine has pidfds of two of its threads: the first "
-        "that ends is gone 0.06 to 0.09 ms after SIGKILL where a CPU is free for it, and must be woken for that where"
+        "driver domain has some 4.5 MiB of its own. So the machine has the pidfd of a thread that "
+        "sleeps: it is gone 0.06 to 0.09 ms after SIGKILL where a CPU is free for it, and must be woken for that where"
         " it sleeps. Then the machine looks at the others' flags, 0.15 to 0.25 ms, and the broker withdraws what the "
         "dead one held.",
     ),
@@ -72,11 +73,10 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"^switch killed",
-        "**A switch's recovery.** With a clock read at each step (one of 4 kills, four vifs, no spare, other work on "
-        "both CPUs), of 48 ms: 4 until the fence, 7 until its kernel runs, 11 until all devices are offered (eight "
-        "hypercalls, four of them one offer each), 22 until the last vif is attached (six hypercalls each, one vif "
-        "after the other), 4 for reads of states that say nothing new. With a spare 30 ms. The more vifs a switch "
-        "has, the longer the last one waits.",
+        "**A switch's recovery.** As a driver domain's. With four vifs its offers are one hypercall, all frontends "
+        "that have published are read with one, and each vif is attached with one: 12 ms from its readiness to the "
+        "next answer, of which most is the guests' and the switch's first steps, on two CPUs that six processes want. "
+        "The more vifs a switch has, the longer the last one waits.",
     ),
     (
         r"^throughput lost",
