@@ -19,8 +19,8 @@ from hvd.transport.process import PIDFD_THREAD, run_in_short_slices
 PF_EXITING = 0x4
 FLAGS, EXIT_CODE = 6, -1
 """Fields of /proc/PID/stat, counted behind the name (proc(5))."""
-THREADS_MAX = 1
-"""Threads of a process, of those that it has when it is ready; its own pidfd tells what these do not. As many however
+THREADS_MAX = 2
+"""Threads of a process that are watched, its first one and another: one of them is not the last to go. As many however
 many there are by then: what the machine holds for a domain does not depend on who was first."""
 PATIENCE_S, BETWEEN_S = 0.004, 0.0001
 """For the threads that are not past their program yet, once the first is: one may be in the middle of a system call."""
@@ -38,18 +38,18 @@ class Exits:
     def follow(self, child: Child, *, is_waited_for: bool) -> None:
         """It has the threads that it will have. Nothing where the kernel has no pidfd of a thread, or it has gone.
 
-        `is_waited_for`: the broker, or a driver domain, whose guests stand still until its end is known. Its threads
-        are to end soon, whoever else wants their CPU then; of others' it would be a favour that nobody has granted.
+        `is_waited_for`: the broker, or a driver domain, whose guests stand still until its end is known. The other is
+        to end soon, whoever else wants its CPU then; of others' it would be a favour that nobody has granted.
         """
         if child in self._by_descriptor.values():
             return
         try:
             others = sorted(tid for tid in _threads(child.pid) if tid != child.pid)
-            for tid in others[:THREADS_MAX]:
+            for tid in [child.pid, *others][:THREADS_MAX] if others else []:
                 descriptor = os.pidfd_open(tid, PIDFD_THREAD)
                 self._by_descriptor[descriptor] = child
                 self._epoll.register(descriptor, select.EPOLLIN)
-                if is_waited_for:
+                if is_waited_for and tid != child.pid:
                     run_in_short_slices(tid)
         except OSError:
             return

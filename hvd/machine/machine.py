@@ -23,7 +23,7 @@ from hvd.machine.exits import Exits, how_it_ended
 from hvd.machine.halts import Halts
 from hvd.machine.held import Held
 from hvd.machine.orders import ORDERS, DomainOrders
-from hvd.machine.processes import BROKER, fork_process
+from hvd.machine.processes import fork_process
 from hvd.machine.spawns import PATIENCE_S, Spawn, Spawns
 from hvd.machine.strikes import Strikes
 from hvd.machine.watch import Watches
@@ -156,7 +156,7 @@ class Machine:
             predecessor_end=self._broker_end,
         )
         keep = {theirs.fileno(), *(d for descriptors in self._held.by_key.values() for d in descriptors)}
-        pid = fork_process(BROKER, keep, lambda: self._broker_main(inheritance))
+        pid = fork_process("broker", keep, lambda: self._broker_main(inheritance))
         theirs.close()
         self._brokers += 1
         self._broker = ours

@@ -9,9 +9,6 @@ from collections.abc import Callable
 
 from hvd.transport.process import die_with_parent, run_in_usual_slices, set_process_name
 
-BROKER = "broker"
-"""Its slices are as short as the machine's: others wait for it."""
-
 
 def fork_process(role: str, keep: set[int], body: Callable[[], None]) -> int:
     """Fork; the child keeps these descriptors and the standard ones, dies when the machine does, and never returns."""
@@ -23,8 +20,7 @@ def fork_process(role: str, keep: set[int], body: Callable[[], None]) -> int:
     try:
         die_with_parent(parent)
         set_process_name(f"hvd-{role}")
-        if role != BROKER:
-            run_in_usual_slices()
+        run_in_usual_slices()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)

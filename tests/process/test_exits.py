@@ -13,7 +13,7 @@ from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
 FOREVER = RestartPolicy(limit=0)
-TRIES = 20
+TRIES = 100
 HEAVY = """
 AUTO_READY = False
 
