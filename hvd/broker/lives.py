@@ -388,17 +388,13 @@ class Lives:
         """Queue what the store's changes have fired, and ring those it concerns."""
         if not self.has_store_news:
             return
-        events = self.store.take_events()
         rung = set()
-        for event in events:
+        for event in self.store.take_events():
             if event.connection:
                 self.hardware.store_event(event)
-                continue
-            queue = self.upcalls.get(event.domid)
-            if queue is not None:
+            elif (queue := self.upcalls.get(event.domid)) is not None:
                 queue.add(event.path, event.token)
                 rung.add(event.domid)
         for dom in rung:
             self.hardware.events_pending(dom)
-        if self.leaving:
-            hotplug.look(self)
+        hotplug.look(self)

@@ -110,16 +110,22 @@ def test_whoever_posts_without_end_lets_others_have_their_turns(ends):
     assert len(ends.heard) == POSTS_PER_TURN + 1
 
 
-def test_a_domain_that_is_ready_is_heard_no_more(ends):
+def heard_until_ready(ends):
+    """What is heard of two posts the first of which says that the domain is ready."""
+
     def ready(body):
         ends.domain.ready = True
 
     ends.act = ready
-    ends.theirs.send(POST)
-    ends.theirs.send(POST)
-    ends.turn()
-    ends.turn()
-    assert ends.heard == [POST]
+    for _ in range(2):
+        ends.theirs.send(POST)
+    for _ in range(2):
+        ends.turn()
+    return ends.heard
+
+
+def test_a_domain_that_is_ready_is_heard_no_more(ends):
+    assert heard_until_ready(ends) == [POST]
 
 
 def test_a_driver_domain_that_is_ready_is_heard_until_it_calls_at_its_endpoint(ends):
@@ -139,15 +145,7 @@ def test_who_has_called_at_its_endpoint_before_it_is_ready_is_heard_until_then(e
     ends.domain.config = replace(ends.domain.config, driver_domain=True)
     ends.sockets.heard_by_endpoint(ends.domain.domid)
 
-    def ready(body):
-        ends.domain.ready = True
-
-    ends.act = ready
-    ends.theirs.send(POST)
-    ends.theirs.send(POST)
-    ends.turn()
-    ends.turn()
-    assert ends.heard == [POST]
+    assert heard_until_ready(ends) == [POST]
 
 
 @pytest.mark.parametrize("ends", [("coredump-destroy",)], indirect=True)
