@@ -7,7 +7,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from hvd.domains.device import Keys
+from hvd.domains.hypercalls import LINGER_S
 from hvd.domains.runtime import Runtime
+from hvd.domains.timer import Timer
 from hvd.domains.xenbus import INCARNATION, Found, XenbusBackend
 from hvd.transport.errors import HvdError
 from hvd.transport.hypercalls import HypercallError
@@ -19,6 +21,7 @@ AT_ONCE = 16
 """Devices that are taken up with one hypercall: three entries of a multicall each."""
 LEVELS = 3
 """backend/<kind>/<domid>/<devid>"""
+LINGER_NS = int(LINGER_S * 1e9)
 Key = tuple[str, str, str]
 
 
@@ -42,8 +45,11 @@ class DriverDomain:
         served = runtime.served
         runtime.hypercalls.linger()
         self._take_up(served)
-        self._watches = self._rests = False
+        self._rests = False
+        """Whether we watch what comes and goes, and call as everybody does."""
         runtime.soon(self._catch_up)
+        if self._backends:
+            Timer(runtime).after(LINGER_NS, self._catch_up)  # whoever does not come keeps nobody waiting
 
     def _on_change(self, path: str) -> None:
         """Only devices coming and going matter: backend/<kind>/<domid>/<devid> and above, or toolstack nodes."""
@@ -148,19 +154,19 @@ class DriverDomain:
         self._store.afterwards(self._catch_up)
 
     def _catch_up(self) -> None:
-        """Who waits for us comes first."""
+        """Who waits for us comes first: until all are attached, or no longer than we linger, we ask nothing else."""
         if self._changed:
             self._look()
-        if not self._watches:
-            self._watches = True
+        if not self._rests:
+            if self._runtime.hypercalls.lingers and any(map(self._is_offered, self._backends)):
+                return
+            self._rests = True
+            self._runtime.soon(self._runtime.hypercalls.rest)
             self._store.watch("backend", self._on_change)  # fires at once: the first scan
             self._look_again()
         if self._may_have_come:
             self._may_have_come = False
             self.scan()
-        if not self._rests and not any(map(self._is_offered, self._backends)):
-            self._rests = True
-            self._runtime.soon(self._runtime.hypercalls.rest)
 
     def _look_again(self) -> None:
         """What the toolstack has done to devices between our first look at them and the watch."""

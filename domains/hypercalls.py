@@ -40,6 +40,7 @@ class Hypercalls:
         self._is_ready = False
         self._lingers_until = 0.0
         """Over the upcall socket, on the monotonic clock; 0: it does not."""
+        self._rests = False
         self.before: Callable[[], None] | None = None
         """Called ahead of each hypercall: what a spare waits in until it is the domain."""
 
@@ -56,7 +57,7 @@ class Hypercalls:
         """As `HypercallClient.call`."""
         if self.before is not None:
             self.before()
-        if self._is_ready and not self._lingers():
+        if self._is_ready and not self.lingers:
             return self.connection.call(message)
         packed, name = self.requests.pack(message), type(message).__name__
         try:
@@ -73,15 +74,19 @@ class Hypercalls:
 
     def linger(self) -> None:
         """Go on over the upcall socket for a moment: whoever serves devices has guests that wait for it by now."""
-        self._lingers_until = time.monotonic() + LINGER_S
+        self._lingers_until, self._rests = time.monotonic() + LINGER_S, False
 
-    def _lingers(self) -> bool:
-        if time.monotonic() >= self._lingers_until or (self._client is not None and self._client.is_connected):
+    @property
+    def lingers(self) -> bool:
+        """Whether that moment is not over."""
+        connected = self._rests and self._client is not None and self._client.is_connected
+        if connected or time.monotonic() >= self._lingers_until:
             self._lingers_until = 0.0
         return bool(self._lingers_until)
 
     def rest(self) -> None:
         """Those who waited have been seen to: connect. Until that is done calls go over the socket."""
+        self._rests = True
         if self._is_ready:
             _ = self.connection
         else:

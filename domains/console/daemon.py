@@ -48,15 +48,25 @@ class ConsoleDaemon:
         """When to look at consoles of which something was heard; in this order."""
         self._terminals = select.epoll()
         runtime.watch_fd(self._terminals.fileno(), self._pump)
-        for event in ("@introduceDomain", "@releaseDomain"):
-            self._store.watch(event, lambda _: self.scan())
+        self._scan_due: float | None = None
+        self._store.watch("@introduceDomain", lambda _: self._store.afterwards(self._hear_of_new))
+        self._store.watch("@releaseDomain", lambda _: self._scan_soon())
         self.scan()
         for domid in self._consoles:
             self._look(domid)  # before the watches fire: whoever hears that we are ready finds the consoles there
         own.relieve = self._serve_own
 
+    def _scan_soon(self) -> None:
+        self._scan_due = self._scan_due or time.monotonic() + SUCCESSION_S
+
+    def _hear_of_new(self) -> None:
+        """A new domain has its console at once. One that has ended in the same moment was only started again."""
+        if self._scan_due is None:
+            self.scan()
+
     def scan(self) -> None:
         """Take up domains that are new, let go of those that are no more."""
+        self._scan_due = None
         found = {DomId(int(name)) for name in self._store.directory("/local/domain") if name.isdecimal()}
         for domid in self._consoles.keys() - found:
             self._remove(domid)
@@ -66,11 +76,14 @@ class ConsoleDaemon:
     def patience_s(self) -> float | None:
         """How long to wait before `catch_up` has something to do; None: until something happens."""
         due = [*itertools.islice(self._due.values(), 1), *(at for at, _ in itertools.islice(self._lingering, 1))]
+        due += [] if self._scan_due is None else [self._scan_due]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def catch_up(self) -> None:
-        """Attach to new incarnations, and close the ptys of domains that are gone, when their time has come."""
+        """Look for domains, attach to new incarnations, and close the ptys of domains that are gone, when their time has come."""
         now = time.monotonic()
+        if self._scan_due is not None and self._scan_due <= now:
+            self.scan()
         for domid in [domid for domid, at in self._due.items() if at <= now]:
             del self._due[domid]
             self._look(domid)

@@ -182,7 +182,8 @@ class World(HeldHardware, SpareHardware):
         self.upcalls.tell(domain.domid, [BIRTH, certificate], descriptors)
 
     def let_run(self, domain: Domain) -> None:
-        self.unsettled.append(lambda: self._let_run(domain.domid))
+        """Ahead of all that the same command tells others: whoever hears of it waits for this domain."""
+        self.unsettled.insert(0, lambda: self._let_run(domain.domid))
 
     def _let_run(self, domid: DomId) -> None:
         """From here on it runs: the journal knows it. Nothing if it was abandoned in the same command."""
@@ -305,7 +306,12 @@ class World(HeldHardware, SpareHardware):
         self.upcalls.send_descriptors(domid, sequence, references)
 
     def events_pending(self, domid: DomId) -> None:
-        """Feed the domain's socket with what its queue holds, and ring its upcall port."""
+        self.unsettled.append(lambda: self._tell_events(domid))
+
+    def _tell_events(self, domid: DomId) -> None:
+        """Feed the domain's socket with what its queue holds, and ring its upcall port. Nothing if it ended meanwhile."""
+        if domain_key(domid) not in self.held.by_key:
+            return
         self.upcalls.flush(domid)
         port = self.hypervisor.birth_ports(self.hypervisor.domains[domid])[1]
         binding = self.hypervisor.channels.ports[domid].get(port)
