@@ -130,3 +130,5 @@ class DeviceDriver:
     """The protocol in words, usually its module's docstring. It names every key that an end writes."""
     exercise: Callable[[Any], None] | None = None
     """A round of the device's own traffic: given a frontend, it returns when the answers were right, else raises."""
+    has_medium: bool = False
+    """Whether there is a file behind a device: its backend is made with `Runtime.open_medium` answered already."""

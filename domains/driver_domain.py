@@ -7,18 +7,21 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from hvd.domains.device import Keys
+from hvd.domains.drivers import find_driver
 from hvd.domains.hypercalls import LINGER_S
+from hvd.domains.media import Asked
 from hvd.domains.runtime import Runtime
 from hvd.domains.timer import Timer
 from hvd.domains.xenbus import INCARNATION, Found, XenbusBackend
-from hvd.transport.errors import HvdError
+from hvd.transport import messages as m
+from hvd.transport.errors import HvdError, LocalError
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId
 from hvd.transport.xenbus_state import XenbusState
 
 DEVICES_MAX = 1024
 AT_ONCE = 16
-"""Devices that are taken up with one hypercall: three entries of a multicall each."""
+"""Devices that are taken up with one hypercall: three or four entries of a multicall each."""
 LEVELS = 3
 """backend/<kind>/<domid>/<devid>"""
 LINGER_NS = int(LINGER_S * 1e9)
@@ -124,7 +127,10 @@ class DriverDomain:
         fronts = [f"/local/domain/{domid}/device/{kind}/{devid}" for kind, domid, devid in some]
         watched = [(f"{front}/state", partial(self._hear, key)) for front, key in zip(fronts, some, strict=True)]
         backs = ["/".join(("backend", *key)) for key in some]
-        tokens, read = self._store.follow(watched, [*backs, *fronts])
+        media = _media_of(some)
+        opens = [m.PhysdevOpenMedium(*one) for one in media]
+        tokens, read, opened = self._store.follow(watched, [*backs, *fronts], opens)
+        self._runtime.media.have(dict(zip(media, opened, strict=True)))
         front_keys = dict(zip(some, read[len(some) :], strict=True))
         with self._saying_together():
             for number, (key, token) in enumerate(zip(some, tokens, strict=True)):
@@ -133,6 +139,7 @@ class DriverDomain:
                     self._backends[key] = None
                 else:
                     self._add(key, Found(key[2], read[number], fronts[number], token))
+        self._runtime.media.close_unwanted()
         self._follow({key: keys for key, keys in front_keys.items() if self._is_offered(key)})
 
     def _is_offered(self, key: Key) -> bool:
@@ -234,3 +241,16 @@ class DriverDomain:
             self._log(f"device {kind} {devid} of domain {domid}: {error}")
             self._store.unwatch(found.token)
             return None
+
+
+def _media_of(keys: list[Key]) -> list[Asked]:
+    """Of devices that make sense: what is wrong with another says whoever makes its backend."""
+    numbered = [key for key in keys if key[1].isdecimal() and key[2].isdecimal()]
+    return [(DomId(int(domid)), kind, int(devid)) for kind, domid, devid in numbered if _has_medium(kind)]
+
+
+def _has_medium(kind: str) -> bool:
+    try:
+        return find_driver(kind).has_medium
+    except LocalError:
+        return False

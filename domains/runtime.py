@@ -17,6 +17,7 @@ import zmq
 from hvd.domains.attaching import Attached, attach
 from hvd.domains.grants import Grants
 from hvd.domains.hypercalls import Hypercalls
+from hvd.domains.media import Media
 from hvd.domains.store import StoreClient
 from hvd.transport import messages as m
 from hvd.transport._native import open_own_trace, system_time_ns
@@ -84,6 +85,7 @@ class Runtime:
         self.hypercalls = Hypercalls(upcalls, lambda requests: _connect(address, certificate["server_key"], requests))
         self.grants = Grants(self.hypercalls.call)
         self.store = StoreClient(self.hypercalls.call)
+        self.media = Media(self.hypercalls.call)
         self._install_wakeup()
 
     # ---- standing by -------------------------------------------------------------------------------------------------
@@ -267,8 +269,7 @@ class Runtime:
 
         HypercallError as the host refuses, or when the device is none of ours.
         """
-        _, (descriptor,) = self.hypercalls.call(m.PhysdevOpenMedium(frontend, kind, devid))
-        return int(descriptor)
+        return self.media.open(frontend, kind, devid)
 
     def open_uplink(self, network: str) -> tuple[int, int]:
         """A descriptor of the TAP device that is the uplink of a network in our switch, ours to close, and its MTU.
@@ -282,6 +283,8 @@ class Runtime:
 
     def _on_upcall(self) -> None:
         self._upcalls.read_all()
+        if self._upcalls.take_hurry():
+            self.hypercalls.linger()
         while (event := self._upcalls.next_event()) is not None:
             self.store.deliver(*event)
         self.store.delivered()

@@ -29,6 +29,7 @@ class Followed(NamedTuple):
     """Of the watches, in order; or why there is none."""
     keys: list[dict[str, str]]
     """Of each directory: its plain nodes, none if it is not there."""
+    others: list[Answered]
 
 
 class StoreClient:
@@ -106,13 +107,20 @@ class StoreClient:
         answers = ask_all(self._call, [m.StoreReadAll(path) for path in paths])
         return [self._keys(path, answered) for path, answered in zip(paths, answers, strict=True)]
 
-    def follow(self, watched: Sequence[tuple[str, Callable[[str], None]]], read: Sequence[str]) -> Followed:
-        """`watch` these, then `read_all` those, in as few hypercalls: what is read is no older than the watches."""
+    def follow(
+        self, watched: Sequence[tuple[str, Callable[[str], None]]], read: Sequence[str], others: Sequence[Any] = ()
+    ) -> Followed:
+        """`watch` these, then `read_all` those, in as few hypercalls: what is read is no older than the watches.
+
+        And whatever other hypercalls can be made with them, last.
+        """
         tokens = [self._register(path, handler) for path, handler in watched]
         calls = [m.StoreWatch(path, token) for token, (path, _) in zip(tokens, watched, strict=True)]
-        answers = ask_all(self._call, [*calls, *map(m.StoreReadAll, read)])
+        answers = ask_all(self._call, [*calls, *map(m.StoreReadAll, read), *others])
+        last = len(answers) - len(others)
         taken = [self._watched(token, answered) for token, answered in zip(tokens, answers, strict=False)]
-        return Followed(taken, [self._keys(path, a) for path, a in zip(read, answers[len(calls) :], strict=True)])
+        keys = [self._keys(path, a) for path, a in zip(read, answers[len(calls) : last], strict=True)]
+        return Followed(taken, keys, answers[last:])
 
     def _watched(self, token: str, answered: Answered) -> str | HypercallError:
         if not answered.errno:

@@ -10,7 +10,8 @@ from hvd.transport.descriptors import DESCRIPTORS_PER_MESSAGE
 
 MULTICALL_MAX = 64
 """Hypercalls of one."""
-BRINGS: dict[type, int] = {m.GnttabMap: 1, m.GnttabUnmap: 0, m.EvtchnBindInterdomain: 3, m.EvtchnClose: 0}
+BRINGS: dict[type, int] = {m.GnttabMap: 1, m.GnttabUnmap: 0, m.EvtchnBindInterdomain: 3, m.EvtchnClose: 0,
+                           m.PhysdevOpenMedium: 1}  # fmt: skip
 """What may be part of one beside XenStore operations: the descriptors that each brings, at the most."""
 
 

@@ -1,7 +1,7 @@
 """A domain's end of its upcall socket: what the broker tells it unasked (birth, to run, descriptors, watch events).
 
 Over it go, too, the hypercalls that a domain makes while it comes to life, and their answers: so nothing of that waits
-for the handshake of its endpoint.
+for the handshake of its endpoint. And those that it makes when a backend has died, since they are answered sooner here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ BIRTH, RUN, DESCRIPTORS, EVENT = "birth", "run", "descriptors", "event"
 TOOLSTACK = "toolstack"
 """The token of the watch that a domain has from birth: on what the toolstack changes below `device` and `control`."""
 REPLY, TOO_LARGE = "reply", "too large"
+HURRY = "hurry"
+"""A backend of the domain's has died: for a moment it is heard here as one that comes to life is."""
 REPLY_BYTES_MAX = 32_768
 """Of a reply that goes over the upcall socket; a larger one has to be fetched over the endpoint."""
 
@@ -54,7 +56,7 @@ class UpcallReceiver:
         """(kind, domid, devid) of the devices whose backends this domain hosts, as it is let run."""
         self._latest = -1
         """The last hypercall that descriptors came for; a new broker may send them again."""
-        self._ended = False
+        self._ended = self._hurry = False
         self._reply: bytes | None = None
         """The newest, until somebody asks for it."""
         self._too_large = -1
@@ -155,6 +157,11 @@ class UpcallReceiver:
             raise UpcallsBroken(f"hypercall {sequence} promised {count} descriptors, {len(descriptors)} came")
         return descriptors
 
+    def take_hurry(self) -> bool:
+        """Whether we were told to since we asked last."""
+        hurry, self._hurry = self._hurry, False
+        return hurry
+
     def next_event(self) -> tuple[str, str] | None:
         """The next watch event (path, token), or None. ("", ""): events were lost, read everything watched again."""
         return self._events.popleft() if self._events else None
@@ -182,6 +189,8 @@ class UpcallReceiver:
                 if sequence >= self.oldest_wanted and sequence not in self._descriptors:
                     self._descriptors[sequence] = descriptors
                     return
+            case ["hurry"]:
+                self._hurry = True
             case ["reply", bytes() as packed]:
                 self._reply = packed
             case ["too large", int() as sequence]:

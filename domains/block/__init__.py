@@ -16,4 +16,4 @@ def exercise(disk: BlockFrontend) -> None:
             raise AssertionError(f"{sectors} sectors read back are not what was written")
 
 
-DRIVER = DeviceDriver("vbd", BlockFrontend, BlockBackend, block.__doc__ or "", exercise)
+DRIVER = DeviceDriver("vbd", BlockFrontend, BlockBackend, block.__doc__ or "", exercise, has_medium=True)

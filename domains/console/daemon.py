@@ -80,7 +80,7 @@ class ConsoleDaemon:
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def catch_up(self) -> None:
-        """Look for domains, attach to new incarnations, and close the ptys of domains that are gone, when their time has come."""
+        """Do what has come due: look for domains, attach to new incarnations, close the ptys of who is gone."""
         now = time.monotonic()
         if self._scan_due is not None and self._scan_due <= now:
             self.scan()

@@ -14,7 +14,7 @@ from collections import deque
 from hvd.broker import core_dumps, devices, fault_steps, hotplug, live_dumps, sandboxes, services, spares
 from hvd.broker.birth_ports import bind_birth
 from hvd.broker.deadlines import Deadlines
-from hvd.broker.domain import ALIVE, NEVER_STARTED, Clock, Domain, Event, Life
+from hvd.broker.domain import ACTING, ALIVE, NEVER_STARTED, Clock, Domain, Event, Life
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import EventChannels
 from hvd.broker.event_log import EventLog
@@ -351,7 +351,11 @@ class Lives:
         domain.pid = domain.kill_at_ns = None
         hotplug.domain_died(self, domain)
         live_dumps.domain_died(self, domain)
-        devices.drop_states(self.store, domain, self.own_devices(domain), self.client_devices(domain))
+        clients = self.client_devices(domain)
+        devices.drop_states(self.store, domain, self.own_devices(domain), clients)
+        for client, _ in clients:
+            if client.life in ACTING:
+                self.hardware.hurry(client)
         if dom == DOM0:
             devices.drop_terminals(self.store, self.domains)
 

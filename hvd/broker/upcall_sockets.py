@@ -1,13 +1,14 @@
 """The broker's ends of the domains' upcall sockets: what waits to be written there, and what is read there.
 
 Written are birth, descriptors and replies, and behind them watch events. Read are a domain's hypercalls while it comes
-to life, and then its fault notice, if a core of it may be wanted.
+to life and while it takes up a backend that has died, and its fault notice, if a core of it may be wanted.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,9 +24,11 @@ from hvd.transport.errors import PeerFault
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DomId
 from hvd.transport.limits import MESSAGE_BYTES_MAX
-from hvd.transport.upcalls import DESCRIPTORS, EVENT, REPLY, REPLY_BYTES_MAX, TOO_LARGE
+from hvd.transport.upcalls import DESCRIPTORS, EVENT, HURRY, REPLY, REPLY_BYTES_MAX, TOO_LARGE
 
 POSTS_PER_TURN = 8
+HURRY_S = 10.0
+"""How long one that is told to is heard here: it goes back to its endpoint a moment after it has read that."""
 OUTBOX_MAX = 64
 """Messages that may wait for a domain to read its upcall socket; past it the domain is killed."""
 OUTBOX_DESCRIPTORS_MAX = 2 * DESCRIPTORS_PER_MESSAGE
@@ -83,18 +86,25 @@ class UpcallSockets:
         kill: Callable[[DomId], None],
         on_fault: Callable[[Domain, FaultNotice | None], None],
         on_post: Callable[[Domain, bytes], None],
+        is_disturbed: Callable[[DomId], bool],
     ) -> None:
-        """`kill` ends a domain that does not read, or has shut its socket."""
+        """`kill` ends a domain that does not read, or has shut its socket.
+
+        `is_disturbed`: its hypercalls are tampered with, as somebody wants it, at its endpoint.
+        """
         self._held = held
         self._poller = poller
         self._log = log
         self._kill = kill
         self._on_fault = on_fault
         self._on_post = on_post
+        self._is_disturbed = is_disturbed
         self._queues: dict[DomId, UpcallQueue] = {}
         self._outboxes: dict[DomId, Outbox] = {}
         self._by_endpoint: set[DomId] = set()
         """Who has come to life, as far as this broker has seen: what they call comes to their endpoints now."""
+        self._hurrying: dict[DomId, float] = {}
+        """Until when on the monotonic clock."""
         self._answered: dict[DomId, int] = {}
         """The last hypercall whose descriptors this broker has sent."""
         self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -111,9 +121,17 @@ class UpcallSockets:
         """This incarnation is over; its socket is about to be dropped."""
         self._forget_waiting(domid)
         self._by_endpoint.discard(domid)
+        self._hurrying.pop(domid, None)
         self._answered.pop(domid, None)
         if domain_key(domid) in self._held.by_key:
             self._poller.unwatch(self._socket(domid))
+
+    def hurry(self, domain: Domain) -> None:
+        """A backend of its has died: what it asks next, it may ask here. It is told so ahead of its watch events."""
+        if domain_key(domain.domid) in self._held.by_key:
+            self._hurrying[domain.domid] = time.monotonic() + HURRY_S
+            self.listen(domain)
+            self.tell(domain.domid, [HURRY])
 
     # ---- what is read ------------------------------------------------------------------------------------------------
 
@@ -141,9 +159,12 @@ class UpcallSockets:
             self._read_notice(domain, untrusted)
 
     def _calls_here(self, domain: Domain) -> bool:
-        """A driver domain that is ready may go on for a moment, nobody else: the endpoint has its turns and faults."""
+        """A driver domain that is ready may go on for a moment, and who waits for one; others have turns elsewhere."""
+        if not domain.ready:
+            return True
         lingers = domain.config.driver_domain and domain.domid not in self._by_endpoint
-        return not domain.ready or lingers
+        hurries = time.monotonic() < self._hurrying.get(domain.domid, 0.0)
+        return (lingers or hurries) and not self._is_disturbed(domain.domid)
 
     def hear_first(self, domain: Domain | None) -> None:
         """What a domain that comes to life has posted comes before what it calls, and before its death."""

@@ -91,7 +91,7 @@ class World(HeldHardware, SpareHardware):
         self.audit_log = AuditLog(inheritance.run_dir)
         self.upcalls = UpcallSockets(
             self.held, poller, self.publisher.log, kill=self._kill,
-            on_fault=listeners.on_fault, on_post=listeners.on_post,
+            on_fault=listeners.on_fault, on_post=listeners.on_post, is_disturbed=self.faults.of_messages.__contains__,
         )  # fmt: skip
         self.spares = SpareProcesses(
             self.held, self.endpoints, poller, inheritance.run_dir, listeners.on_spare_report
@@ -308,8 +308,11 @@ class World(HeldHardware, SpareHardware):
     def events_pending(self, domid: DomId) -> None:
         self.unsettled.append(lambda: self._tell_events(domid))
 
+    def hurry(self, domain: Domain) -> None:
+        self.unsettled.append(lambda: self.upcalls.hurry(domain))
+
     def _tell_events(self, domid: DomId) -> None:
-        """Feed the domain's socket with what its queue holds, and ring its upcall port. Nothing if it ended meanwhile."""
+        """Feed the domain's socket with what its queue holds, and ring its upcall port, unless it ended meanwhile."""
         if domain_key(domid) not in self.held.by_key:
             return
         self.upcalls.flush(domid)

@@ -27,6 +27,8 @@ DISK, WRITER = "bench-disk", "bench-writer"
 DEADLINE_S = 60.0
 PAUSE_S = 0.05
 """Between a driver domain that is whole again and its next death, on average."""
+ASIDE_S = 0.05
+"""How long we keep off the CPUs that recovery needs: the events that tell of it have their times in them."""
 PROGRESS_S = 0.1
 """For the successor's first answers, before it is looked whether there are any."""
 OPERATIONS_BETWEEN = 100
@@ -189,6 +191,7 @@ def kill_driver(driver: Domain, events: EventStream) -> Death:
         signal.pidfd_send_signal(whole, signal.SIGKILL)
         select.select([whole, *threads], [], [], DEADLINE_S)
         suspected = time.monotonic_ns()
+        time.sleep(ASIDE_S)
     fenced, started, ready = (_next(events, driver, event).at_ns - offset for event in ("died", "starting", "ready"))
     return Death(killed, suspected, fenced, started, ready)
 

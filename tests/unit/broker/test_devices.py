@@ -104,3 +104,16 @@ def test_a_destroyed_backend_takes_its_directories_and_leaves_its_guests(board, 
     board.dies(drv)
     assert not exists(board, back)
     assert exists(board, front)
+
+
+def test_those_whose_backend_has_died_are_told_to_hurry_ahead_of_what_they_are_told_of_it(board):
+    """Others are not: neither who has no device of it, nor who is not there to hear."""
+    drv = board.boot("drv")
+    front, gone = board.boot("ivi", devices=[VBD]), board.boot("hud", devices=[VBD], on_crash="preserve")
+    board.boot("bystander")
+    board.dies(gone)
+    board.hardware.calls.clear()
+    board.dies(drv)
+    assert [domain.domid for _, domain in board.hardware.named("hurry")] == [front]
+    first, *_ = board.hardware.named("hurry", "events_pending")
+    assert first[0] == "hurry"

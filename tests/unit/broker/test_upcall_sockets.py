@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ import pytest
 from hvd.broker.domain import Domain
 from hvd.broker.held import UPCALL, HeldDescriptors, domain_key
 from hvd.broker.poller import Poller
-from hvd.broker.upcall_sockets import OUTBOX_DESCRIPTORS_MAX, OUTBOX_MAX, POSTS_PER_TURN, UpcallSockets
+from hvd.broker.upcall_sockets import HURRY_S, OUTBOX_DESCRIPTORS_MAX, OUTBOX_MAX, POSTS_PER_TURN, UpcallSockets
 from hvd.broker.upcalls import UpcallQueue
 from hvd.transport.codec import pack_request
 from hvd.transport.descriptors import DESCRIPTORS_PER_MESSAGE, receive_message
 from hvd.transport.fault_notice import NOTICE
 from hvd.transport.ids import DomId
 from hvd.transport.messages import DomainConfig, DomainReady
-from hvd.transport.upcalls import DESCRIPTORS, EVENT
+from hvd.transport.upcalls import DESCRIPTORS, EVENT, HURRY
 
 DOM = DomId(1)
 POST = pack_request(DomainReady(), 1, 0, 0)
@@ -45,9 +46,11 @@ class Ends:
         self.held = HeldDescriptors(self.link[0], {domain_key(DOM): descriptors})
         self.by_key = self.held.by_key
         self.poller, self.queue = Poller(), UpcallQueue()
+        self.disturbed: set[DomId] = set()
         self.sockets = UpcallSockets(
             self.held, self.poller, lambda *_, **__: None, kill=self.killed.append,
             on_fault=lambda domain, notice: self.faults.append(notice), on_post=self.post,
+            is_disturbed=self.disturbed.__contains__,
         )  # fmt: skip
         self.sockets.connect({DOM: self.queue})
         self.poller.watch(ours.fileno(), lambda: self.sockets.hear(self.domain))
@@ -146,6 +149,45 @@ def test_who_has_called_at_its_endpoint_before_it_is_ready_is_heard_until_then(e
     ends.sockets.heard_by_endpoint(ends.domain.domid)
 
     assert heard_until_ready(ends) == [POST]
+
+
+def test_whose_backend_has_died_is_told_to_hurry_ahead_of_its_events_and_is_heard_for_a_while(ends, monkeypatch):
+    ends.domain.ready = True
+    ends.theirs.send(POST)
+    ends.turn()
+    assert (ends.heard, ends.waits) == ([], True)
+    ends.queue.add("device/vbd/768/state", "token")
+    ends.sockets.hurry(ends.domain)
+    assert [receive_message(ends.theirs)[0] for _ in range(2)] == [[HURRY], [EVENT, 1, "device/vbd/768/state", "token"]]
+    ends.turn()
+    assert (ends.heard, ends.waits) == ([POST], False)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + HURRY_S)
+    ends.theirs.send(POST)
+    ends.turn()
+    assert (ends.heard, ends.waits) == ([POST], True)
+
+
+def test_whose_hypercalls_are_tampered_with_is_heard_at_its_endpoint_alone(ends):
+    ends.domain.ready = True
+    ends.disturbed.add(DOM)
+    ends.sockets.hurry(ends.domain)
+    ends.theirs.send(POST)
+    ends.turn()
+    assert ends.heard == []
+
+
+def test_who_has_ended_is_told_nothing_and_the_next_one_of_its_domid_is_not_heard_for_it(ends):
+    ends.domain.ready = True
+    ends.sockets.hurry(ends.domain)
+    ends.sockets.forget(DOM)
+    descriptors = ends.by_key.pop(domain_key(DOM))
+    ends.sockets.hurry(ends.domain)
+    ends.by_key[domain_key(DOM)] = descriptors
+    ends.sockets.listen(ends.domain)
+    ends.theirs.send(POST)
+    ends.turn()
+    assert ends.heard == []
 
 
 @pytest.mark.parametrize("ends", [("coredump-destroy",)], indirect=True)

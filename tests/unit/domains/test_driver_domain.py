@@ -1,16 +1,22 @@
 """A driver domain makes a backend for each device that it finds, up to a bound, and unmakes those that are gone."""
 
+import os
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 
 from hvd.domains import driver_domain
-from hvd.domains.driver_domain import DEVICES_MAX, DriverDomain
+from hvd.domains.driver_domain import DEVICES_MAX, LINGER_NS, DriverDomain
+from hvd.domains.media import Media
+from hvd.domains.multicall import Answered
 from hvd.domains.store import Followed
 from hvd.transport.errors import LocalError
 from hvd.transport.hypercalls import HypercallError
+from hvd.transport.ids import DomId
+from hvd.transport.messages import PhysdevOpenMedium
 from hvd.transport.xenbus_state import XenbusState
 
 OFFERED = {"hvd-incarnation": "1", "rate": "1"}
@@ -35,9 +41,13 @@ class Directory:
         self.hypercalls = []
         self.full = set()
         """Directories in which nothing can be written any more."""
+        self.opened = []
+        """Media, asked for together with a look at the devices."""
+        self.watches = False
         self._afterwards = []
 
     def watch(self, path, handler):
+        self.watches = True
         self._told = handler
 
     def tell(self, path="backend"):
@@ -65,13 +75,15 @@ class Directory:
     def read_directories(self, paths):
         return [self.directory(path) for path in paths]
 
-    def follow(self, watched, read):
+    def follow(self, watched, read, others):
+        self.opened += others
         there = {f"backend/{device}" for device in self.devices}
         taken = [path if self.room > 0 else HypercallError(7, "too many", "StoreWatch") for path, _ in watched]
         self.room -= len(watched)
         self.watched += [token for token in taken if isinstance(token, str)]
         self.heard |= dict(watched)
-        return Followed(taken, [self.fronts.get(path, {"frontend": ""} if path in there else {}) for path in read])
+        keys = [self.fronts.get(path, {"frontend": ""} if path in there else {}) for path in read]
+        return Followed(taken, keys, [Answered(0, None, [os.open(os.devnull, os.O_RDONLY)]) for _ in others])
 
     def read_all_of(self, paths):
         self.hypercalls.append(paths)
@@ -137,9 +149,20 @@ class Backend:
         self._unwatch()
 
 
+class Timer:
+    """One that is due when the test says so."""
+
+    def __init__(self, runtime):
+        self._later = runtime.later
+
+    def after(self, nanoseconds, act):
+        self._later.append((nanoseconds, act))
+
+
 @pytest.fixture
 def store(monkeypatch):
     monkeypatch.setattr(driver_domain, "XenbusBackend", Backend)
+    monkeypatch.setattr(driver_domain, "Timer", Timer)
     monkeypatch.setattr(Backend, "made", [])
     return Directory()
 
@@ -147,11 +170,18 @@ def store(monkeypatch):
 def serve(store, served=()):
     """Have a driver domain find what is there; what it says."""
     said: list[str] = []
-    hypercalls = SimpleNamespace(linger=lambda: None, rest=lambda: None)
-    runtime: Any = SimpleNamespace(store=store, served=list(served), hypercalls=hypercalls, soon=lambda act: act())
+    runtime: Any = make_runtime(store, served)
     DriverDomain(runtime, said.append)
     store.tell()
     return said
+
+
+def make_runtime(store, served=(), *, lingers=False):
+    """What is to be done soon is done at once; what is to be done later, when `later` is called."""
+    hypercalls = SimpleNamespace(linger=lambda: None, rest=lambda: None, lingers=lingers)
+    return SimpleNamespace(
+        store=store, served=list(served), hypercalls=hypercalls, soon=lambda act: act(), media=Media(print), later=[]
+    )
 
 
 def test_devices_that_come_and_go_have_a_backend_while_they_are_there(store):
@@ -264,3 +294,33 @@ def test_a_device_that_was_replaced_before_it_is_watched_is_another_one(store):
     store.replaced.add("vif/2/0")
     serve(store, [("vif", "2", "0")])
     assert [made.closed for made in Backend.made] == [True, False]
+
+
+def test_while_it_lingers_for_a_frontend_it_asks_nothing_else_and_no_longer_than_it_lingers(store):
+    store.devices |= {"vif/2/0"}
+    runtime = make_runtime(store, [("vif", "2", "0")], lingers=True)
+    DriverDomain(runtime, print)
+    ((nanoseconds, act),) = runtime.later
+    assert (nanoseconds, store.watches, store.hypercalls[-1]) == (LINGER_NS, False, [])
+    runtime.hypercalls.lingers = False
+    act()
+    assert store.watches
+
+
+def test_when_its_frontends_are_attached_it_looks_for_what_it_has_missed(store):
+    store.devices |= {"vif/2/0"}
+    runtime = make_runtime(store, [("vif", "2", "0")], lingers=True)
+    DriverDomain(runtime, print)
+    store.publish("vif/2/0")
+    assert store.watches
+    runtime.later[0][1]()  # the timer has nothing to do
+    assert len(Backend.made) == 1
+
+
+def test_media_are_opened_with_the_first_look_at_their_devices_and_those_that_nobody_takes_are_closed(store):
+    """The backend of this test takes none."""
+    store.devices |= {"vbd/2/768", "vif/2/0"}
+    before = sorted(Path("/proc/self/fd").iterdir())
+    serve(store, [("vbd", "2", "768"), ("vif", "2", "0"), ("vbd", "nobody's", "768"), ("nonsense", "2", "1")])
+    assert store.opened == [PhysdevOpenMedium(DomId(2), "vbd", 768)]
+    assert sorted(Path("/proc/self/fd").iterdir()) == before

@@ -200,11 +200,27 @@ def test_whoever_rests_before_it_is_ready_connects_then(ends):
     assert ends.said == ["sleeper", "connected"]
 
 
-def test_a_spare_that_serves_devices_has_its_connection_by_then(ends):
+def test_a_spare_that_serves_devices_has_its_connection_by_then_and_takes_to_it_when_it_rests(ends):
     assert ends.calls.connection is ends.calls.connection
     ends.calls.linger()
     ends.calls.ready()
+    ends.reply(2, value="over the socket")
+    assert ends.calls.call(m.XenVersion()) == "over the socket"
+    ends.calls.rest()
     assert ends.calls.call(m.XenVersion()) == "over the endpoint"
+
+
+def test_who_is_told_to_hurry_calls_over_its_socket_again_until_that_is_over(ends, monkeypatch):
+    ends.calls.linger()
+    ends.calls.ready()
+    ends.calls.rest()
+    assert ends.calls.call(m.XenVersion()) == "over the endpoint"
+    ends.calls.linger()
+    ends.reply(3, value="over the socket")
+    assert ends.calls.call(m.XenVersion()) == "over the socket"
+    monkeypatch.setattr(time, "monotonic", lambda: float("inf"))
+    assert ends.calls.call(m.XenVersion()) == "over the endpoint"
+    assert ends.endpoints[0].asked == [2, 4]
 
 
 def test_who_connected_before_it_was_ready_as_a_spare_does_keeps_no_room(ends):

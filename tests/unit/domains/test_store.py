@@ -42,10 +42,11 @@ def test_what_is_followed_is_watched_first_then_read_in_one_hypercall():
     broker = Broker({(m.StoreReadAll, "b"): [0, {"state": b"2"}], (m.StoreReadAll, "c"): [errno.ENOENT, "none"]})
     client = StoreClient(broker.call)
     heard: list[str] = []
-    tokens, keys = client.follow([("a/state", heard.append)], ["b", "c"])
-    assert keys == [{"state": "2"}, {}]
+    tokens, keys, others = client.follow([("a/state", heard.append)], ["b", "c"], [m.StoreUnwatch("d", "token")])
+    assert (keys, [answered.errno for answered in others]) == ([{"state": "2"}, {}], [0])
     (multicall,) = broker.hypercalls
-    assert [type(unpack_call(entry)) for entry in multicall.calls] == [m.StoreWatch, m.StoreReadAll, m.StoreReadAll]
+    kinds = [m.StoreWatch, m.StoreReadAll, m.StoreReadAll, m.StoreUnwatch]
+    assert [type(unpack_call(entry)) for entry in multicall.calls] == kinds
     assert isinstance(tokens[0], str)
     client.deliver("a/state", tokens[0])
     assert heard == ["a/state"]
