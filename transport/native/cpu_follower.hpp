@@ -1,8 +1,9 @@
 // Keeps the threads of this process on the CPUs of those whom it works for, as a hypercall of Xen's is carried out on its
 // caller's CPU; and lets them run anywhere for a while where they get no time there, so that others do not wait with them.
 //
-// Who works says for whom (`worked_for`: one atomic addition). A thread of its own looks every few milliseconds while there is
-// work, moves the others, and sleeps otherwise.
+// Who works says for whom (`worked_for`: one atomic addition). A thread of its own looks while there is work, moves the others,
+// and sleeps otherwise: every few milliseconds as long as anything changes, rarely when nothing has for a while. It has to run
+// when the others cannot, so on any CPU: whoever that belongs to shall not see it in one of a hundred of its round trips.
 #pragma once
 
 #include <dirent.h>
@@ -66,7 +67,7 @@ private:
     bool keeps_ = false;
 };
 
-/// Another thread of this process: whether it could have run since the last look and did not.
+/// Another thread of this process: whether it could have run and did not.
 class WatchedThread {
 public:
     explicit WatchedThread(pid_t thread) : thread_(thread) {
@@ -83,14 +84,15 @@ public:
 
     void keep_to(const cpu_set_t& cpus) const { sched_setaffinity(thread_, sizeof cpus, &cpus); }
 
+    /// Whether it has waited for a CPU since the look before the last one.
     bool starves() {
         const std::int64_t ran_ns = this->ran_ns();
-        const bool waits = is_runnable();
-        const bool starves = waits && waits_ && ran_ns == ran_ns_;
-        waits_ = waits;
-        ran_ns_ = ran_ns;
-        return starves;
+        const bool ran = std::exchange(ran_ns_, ran_ns) != ran_ns;
+        const bool waited = std::exchange(waits_, !ran && is_runnable());  // to ask the kernel takes longer than all else
+        return waited && waits_;
     }
+
+    bool waits() const { return waits_; }
 
 private:
     std::int64_t ran_ns() const {
@@ -174,7 +176,9 @@ public:
     std::uint64_t starved() const { return starved_.load(); }
 
 private:
-    static constexpr long look_every_ns = 4'000'000;
+    static constexpr long look_every_ns = 4'000'000, look_rarely_ns = 40'000'000;
+    /// Looks at which nothing has changed before they become rare.
+    static constexpr int settled_after = 16;
     /// Looks for which the threads stay free after they got no time.
     static constexpr int free_looks = 25;
 
@@ -199,8 +203,9 @@ private:
                     sleeps_.wait(1);
                 }
                 sleeps_.store(0);
+                settled_ = 0;
             }
-            const timespec pause{0, look_every_ns};
+            const timespec pause{0, settled_ < settled_after ? look_every_ns : look_rarely_ns};
             nanosleep(&pause, nullptr);
             look();
         }
@@ -216,10 +221,12 @@ private:
             --free_for_;
             return;
         }
-        bool starves = false;
+        bool starves = false, waits = false;
         for (WatchedThread& thread : threads_) {
             starves |= thread.starves();
+            waits |= thread.waits();
         }
+        settled_ = waits ? 0 : settled_ + (settled_ < settled_after);
         if (starves) {
             free_for_ = free_looks;
             recent_.forget();
@@ -244,6 +251,7 @@ private:
             return;
         }
         kept_ = places;
+        settled_ = 0;
         moves_.fetch_add(1);
         cpu_set_t cpus = own_;
         if (places != 0) {
@@ -291,7 +299,7 @@ private:
     RecentWork recent_;
     std::vector<WatchedThread> threads_;
     std::uint64_t kept_ = 0;
-    int free_for_ = 0;
+    int free_for_ = 0, settled_ = 0;
     std::thread looker_;
 };
 
