@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from hvd.domains.console.backend import ConsoleBackend
 from hvd.domains.console.frontend import ConsoleFrontend
-from hvd.domains.console.pty import NoPty, Pty
+from hvd.domains.console.pty import AGAIN_S, NoPty, Pty
 from hvd.domains.device import Keys
 from hvd.domains.runtime import Runtime
 from hvd.transport.errors import HvdError, PeerFault
@@ -44,6 +44,8 @@ class ConsoleDaemon:
         self._consoles: dict[DomId, Console] = {}
         self._by_master: dict[int, ConsoleBackend] = {}
         self._lingering: deque[tuple[float, ConsoleBackend]] = deque()
+        self._withheld: deque[tuple[float, DomId]] = deque()
+        """When a console's pty is given what waits for it."""
         self._due: dict[DomId, float] = {}
         """When to look at consoles of which something was heard; in this order."""
         self._terminals = select.epoll()
@@ -76,6 +78,7 @@ class ConsoleDaemon:
     def patience_s(self) -> float | None:
         """How long to wait before `catch_up` has something to do; None: until something happens."""
         due = [*itertools.islice(self._due.values(), 1), *(at for at, _ in itertools.islice(self._lingering, 1))]
+        due += [at for at, _ in itertools.islice(self._withheld, 1)]
         due += [] if self._scan_due is None else [self._scan_due]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
@@ -87,6 +90,10 @@ class ConsoleDaemon:
         for domid in [domid for domid, at in self._due.items() if at <= now]:
             del self._due[domid]
             self._look(domid)
+        while self._withheld and self._withheld[0][0] <= time.monotonic():
+            console = self._consoles.get(self._withheld.popleft()[1])
+            if console is not None:
+                console.backend.pty.flush()
         while self._lingering and self._lingering[0][0] <= time.monotonic():
             _, backend = self._lingering.popleft()
             self._by_master.pop(backend.pty.master, None)
@@ -111,7 +118,7 @@ class ConsoleDaemon:
 
     def _open_pty(self, domid: DomId) -> Pty:
         try:
-            return Pty(self._terminals)
+            return Pty(self._terminals, lambda: self._withheld.append((time.monotonic() + AGAIN_S, domid)))
         except OSError as error:
             self._log(f"console of domain {domid}: no pty ({error.strerror}): nobody can attach to it, its log goes on")
             return NoPty()

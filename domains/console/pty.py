@@ -1,4 +1,8 @@
-"""One pseudo-terminal: where a console's output goes and its input comes from, whoever attaches to it, or nobody."""
+"""One pseudo-terminal: where a console's output goes and its input comes from, whoever attaches to it, or nobody.
+
+What a terminal is given the kernel passes on in threads of its own, on whatever CPU. So that a guest that prints
+without end takes nothing of a CPU that other domains have, one that nobody reads is given something once a second.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,15 @@ import os
 import select
 import struct
 import termios
+import time
 import tty
+from collections.abc import Callable
 
 from hvd.transport.limits import CONSOLE_SCROLLBACK_BYTES_MAX
 
 TIOCGPTN = 0x80045430
+AGAIN_S = 1.0
+"""Until a terminal that nobody has read is given something again. Whoever attaches meanwhile waits no longer for it."""
 
 
 class Pty:
@@ -20,9 +28,13 @@ class Pty:
     Its master is in its owner's epoll set: readable while it listens, writable while output waits for room.
     """
 
-    def __init__(self, events: select.epoll) -> None:
-        """OSError when the host has no terminal left."""
+    def __init__(self, events: select.epoll, withholds: Callable[[], None]) -> None:
+        """`withholds` is called when what waits is to be handed over (`flush`) in AGAIN_S.
+
+        OSError when the host has no terminal left.
+        """
         self._events = events
+        self._withholds = withholds
         self.master, self._slave = os.openpty()
         tty.setraw(self._slave)
         os.set_blocking(self.master, False)
@@ -32,14 +44,18 @@ class Pty:
         self.listening = False
         """Whether typing is an event."""
         self._interest = 0
+        self._has_given = self._was_full = self._is_read = False
+        """The terminal since it was emptied: whether it was given anything; more than it took; something after that."""
+        self._until = 0.0
+        """Nothing is handed over before that, on the monotonic clock."""
         events.register(self.master, 0)
 
     def write(self, data: bytes) -> None:
         """Show; what the terminal does not take now waits, and of that the newest is kept."""
         self._scrollback += data
         if len(self._scrollback) > CONSOLE_SCROLLBACK_BYTES_MAX:
-            # What lies in the terminal is older than what waits for it: it goes first, or a reader would see a gap.
-            termios.tcflush(self._slave, termios.TCIFLUSH)
+            if self._has_given:
+                self._empty()
             excess = len(self._scrollback) - CONSOLE_SCROLLBACK_BYTES_MAX
             del self._scrollback[: self._scrollback.find(b"\n", excess - 1) + 1 or excess]
         self.flush()
@@ -47,11 +63,20 @@ class Pty:
     def flush(self) -> None:
         """Hand over what waits, as far as the terminal takes it."""
         try:
-            while self._scrollback:
+            while self._scrollback and time.monotonic() >= self._until:
                 del self._scrollback[: os.write(self.master, self._scrollback)]
+                self._has_given, self._is_read = True, self._was_full
         except BlockingIOError:
-            pass
+            self._was_full = True
         self._update()
+
+    def _empty(self) -> None:
+        """What lies in the terminal is older than what waits for it: it goes first, or a reader would see a gap."""
+        termios.tcflush(self._slave, termios.TCIFLUSH)
+        if not self._is_read:
+            self._until = time.monotonic() + AGAIN_S
+            self._withholds()
+        self._has_given = self._was_full = self._is_read = False
 
     def read(self, limit: int) -> bytes:
         """What was typed, at most `limit` (> 0) bytes; b"" if there is nothing."""
@@ -70,7 +95,8 @@ class Pty:
         os.close(self._slave)
 
     def _update(self) -> None:
-        interest = (select.EPOLLIN if self.listening else 0) | (select.EPOLLOUT if self._scrollback else 0)
+        shows = bool(self._scrollback) and self._was_full
+        interest = (select.EPOLLIN if self.listening else 0) | (select.EPOLLOUT if shows else 0)
         if interest != self._interest:
             self._events.modify(self.master, interest)
             self._interest = interest

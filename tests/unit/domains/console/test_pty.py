@@ -7,7 +7,8 @@ import termios
 
 import pytest
 
-from hvd.domains.console.pty import NoPty, Pty
+from hvd.domains.console import pty as module
+from hvd.domains.console.pty import AGAIN_S, NoPty, Pty
 from hvd.transport.limits import CONSOLE_SCROLLBACK_BYTES_MAX
 
 QUIET_S = 0.5
@@ -21,9 +22,31 @@ def events():
         yield made
 
 
+class Clock:
+    """The monotonic clock of ptys: time passes as a test says."""
+
+    now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
 @pytest.fixture
-def pty(events):
-    made = Pty(events)
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(module, "time", made)
+    return made
+
+
+@pytest.fixture
+def withheld():
+    """When output was to be handed over later."""
+    return []
+
+
+@pytest.fixture
+def pty(events, clock, withheld):
+    made = Pty(events, lambda: withheld.append(clock.now))
     yield made
     made.close()
 
@@ -65,15 +88,45 @@ def test_typing_is_an_event_only_while_it_is_listened_to(pty, events, attached):
     assert pty.read(100) == b""
 
 
-def test_a_pty_that_nobody_reads_never_blocks_and_keeps_the_newest(pty, events, attached):
-    lines = [b"line %06d of a flood\r\n" % number for number in range(60_000)]
+def flood(pty, lines):
     for at in range(0, len(lines), 80):
         pty.write(b"".join(lines[at : at + 80]))
+
+
+def test_a_pty_that_nobody_reads_never_blocks_and_keeps_the_newest(pty, events, attached, clock):
+    lines = [b"line %06d of a flood\r\n" % number for number in range(60_000)]
+    flood(pty, lines)
+    clock.now += AGAIN_S
+    pty.flush()
     seen = read_all(pty, events, attached)
     kept = seen.splitlines(keepends=True)
     assert kept == lines[-len(kept) :], "the newest lines, without a gap"
     least, most = CONSOLE_SCROLLBACK_BYTES_MAX - len(lines[0]), CONSOLE_SCROLLBACK_BYTES_MAX + TERMINAL_BYTES_MAX
     assert least <= len(seen) <= most
+
+
+def test_one_that_nobody_reads_is_given_something_once_a_second(pty, attached, clock, withheld):
+    lines = [b"line %06d of a flood\r\n" % number for number in range(10_000)]
+    for number in range(3):
+        flood(pty, lines)
+        assert withheld == [1000.0 + each * AGAIN_S for each in range(number + 1)]
+        assert not select.select([attached], [], [], 0)[0]
+        clock.now += AGAIN_S / 2
+        pty.flush()
+        assert not select.select([attached], [], [], 0)[0]
+        clock.now += AGAIN_S / 2
+        pty.flush()
+        assert select.select([attached], [], [], 20)[0]
+
+
+def test_one_that_somebody_reads_slowly_is_given_what_it_takes_at_once(pty, attached, withheld):
+    """Of a flood he sees the newest again and again."""
+    lines, seen = [b"line %06d of a flood\r\n" % number for number in range(10_000)], []
+    for at in range(0, len(lines), 80):
+        pty.write(b"".join(lines[at : at + 80]))
+        seen.append(os.read(attached, 1000))
+    assert withheld == []
+    assert all(seen)
 
 
 def test_a_chunk_longer_than_the_bound_loses_its_beginning(pty, events, attached):
@@ -90,7 +143,7 @@ def test_it_does_not_hang_up_when_whoever_attached_goes(pty, events):
 
 
 def test_closing_hangs_up_whoever_is_attached(events):
-    pty = Pty(events)
+    pty = Pty(events, print)
     attached = os.open(pty.path, os.O_RDWR | os.O_NOCTTY)
     pty.close()
     try:
