@@ -10,6 +10,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Collection
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -34,6 +35,7 @@ REST = (*KERNELS.values(), *DRIVERS.values(), "hvd.domains.program.init", "impor
 """Everything else that domains load: it is in the image because a birth that imports takes milliseconds longer."""
 STANDBYS = 2
 """Processes that wait to become a domain: one that was just taken, and one more while another is made."""
+ALL_CPUS = os.sched_getaffinity(0)
 QUIET_MS = 25
 """How long nobody must have asked for anything before one is made: whoever was just born has the CPUs first."""
 
@@ -106,10 +108,12 @@ class Zygote:
     def _spawn(self, message: list[Any], descriptors: list[int]) -> None:
         """Make one of those that stand by a domain's; of none, a new one."""
         self._wanted = STANDBYS
-        _, domid, incarnation, name, off = message
+        _, domid, incarnation, name, off, cpus = message
+        _keep_to(cpus)
         born_into = set(off) & {*FLAGS, "cgroups"}
         while self._standbys and not born_into:
             standby = self._standbys.popleft()
+            _keep_to(cpus, standby.pid)
             if standby.become(name, descriptors):
                 send_message(self._link, [SPAWNED, domid, incarnation, standby.pid])
                 return
@@ -126,6 +130,12 @@ class Zygote:
         standby = fork_standby(self._namespaces, self._groups, birth.live, off)
         self._mounts.keep(standby.pid)
         return standby
+
+
+def _keep_to(cpus: list[int], pid: int = 0) -> None:
+    """Of a process, or us: whoever has us make processes has it done on its own CPUs, also the next that stands by."""
+    with suppress(OSError):  # it is dead, or there is no such CPU; a domain says so itself
+        os.sched_setaffinity(pid, cpus or ALL_CPUS)
 
 
 def _load(*targets: str) -> None:

@@ -2,7 +2,8 @@
 
 broker -> machine   [hold, key] + descriptors   keep these under key, in place of what key named
                     [drop, key]
-                    [spawn, domid, incarnation, name, layers of its sandbox that are off] + (upcall socket, stdio)
+                    [spawn, domid, incarnation, name, layers of its sandbox that are off, its CPUs: none, if any
+                        will do] + (upcall socket, stdio)
                     [signal, domid, incarnation, number]
                     [ready, domid, incarnation, is waited for]  that process has the threads that it will have, and
                         has ended when none of them runs any more; whether guests of its stand still until then
@@ -20,7 +21,7 @@ machine -> broker   [started, domid, incarnation, pid]
                     [dumped, domid, incarnation, said]  what became of the core of one that lives on
                     [unbound, domid, incarnation, why]  the host does not let it
                     [disowned, domid, incarnation]  whatever was said of it before this was said of the disowned one
-machine -> zygote   [spawn, domid, incarnation, name, layers off] + (upcall socket, stdio)
+machine -> zygote   [spawn, domid, incarnation, name, layers off, CPUs] + (upcall socket, stdio)
 zygote -> machine   [spawned, domid, incarnation, pid], a reason in the pid's place when it could not
                     [lost, pid]                 a process of its that died before it was anybody's
 """

@@ -1,4 +1,4 @@
-"""What a domain's process is told with its birth, and the descriptors that go with it."""
+"""What is told to have a domain's process made, what it is told with its birth, and the descriptors that go with it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from hvd.broker import core_dumps, sandboxes
 from hvd.broker.domain import Domain
 from hvd.broker.held import INFO_READ_ONLY, PAGE, TRACE, HeldDescriptors, channel_key, extent_key
 from hvd.transport.ids import ExtentId, Incarnation
+from hvd.transport.machine_link import SPAWN
 
 if TYPE_CHECKING:
     from hvd.broker.lives import Lives
+
+
+def spawn_order(domain: Domain, incarnation: Incarnation) -> list[Any]:
+    """What the machine is told when a process is to be made."""
+    return [SPAWN, domain.domid, incarnation, domain.name, sandboxes.layers_off(domain), domain.config.cpus]
 
 
 def birth_certificate(

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from hvd.broker import sandboxes
-from hvd.broker.certificates import birth_certificate, birth_descriptors
+from hvd.broker.certificates import birth_certificate, birth_descriptors, spawn_order
 from hvd.broker.domain import Domain
 from hvd.broker.endpoints import Endpoints
 from hvd.broker.held import STDIO_DOMAIN, UPCALL, UPCALL_DOMAIN, HeldDescriptors, domain_key, spare_key
@@ -20,7 +20,7 @@ from hvd.transport.codec import BadMessage, unpack_request
 from hvd.transport.descriptors import send_message
 from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.limits import MESSAGE_BYTES_MAX
-from hvd.transport.machine_link import DISOWN, SIGNAL, SPAWN
+from hvd.transport.machine_link import DISOWN, SIGNAL
 from hvd.transport.messages import SandboxReport, SchedShutdown
 from hvd.transport.shared_info import TimeInfo, write_time_info
 from hvd.transport.upcalls import BIRTH
@@ -49,8 +49,7 @@ class SpareProcesses:
         """What the machine is told when its process is to be made, and the descriptors that go with it."""
         assert domain.spare is not None
         descriptors = self._held.by_key[spare_key(domain.domid)]
-        spawn = [SPAWN, domain.domid, domain.spare.incarnation, domain.name, sandboxes.layers_off(domain)]
-        return spawn, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN])
+        return spawn_order(domain, domain.spare.incarnation), (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN])
 
     def start(self, hypervisor: Hypervisor, domain: Domain) -> None:
         """Open its endpoint, tell it who it is to be, and listen for its report: for a new one, or in a new broker."""

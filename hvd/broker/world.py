@@ -12,11 +12,11 @@ from typing import Any
 
 import zmq
 
-from hvd.broker import core_dumps, devices, sandboxes
+from hvd.broker import core_dumps, devices
 from hvd.broker.audit import AuditLog
 from hvd.broker.bells import Bells
 from hvd.broker.callers_cpus import CallersCpus
-from hvd.broker.certificates import birth_certificate, birth_descriptors
+from hvd.broker.certificates import birth_certificate, birth_descriptors, spawn_order
 from hvd.broker.console_log import ConsoleLog
 from hvd.broker.domain import Domain
 from hvd.broker.endpoints import CONNECTIONS_MAX, Endpoints
@@ -51,7 +51,7 @@ from hvd.broker.xenstored.sockets import HOST, StoreSockets
 from hvd.transport.descendants import family
 from hvd.transport.descriptors import send_message
 from hvd.transport.ids import DOMID_XEN, DomId, ExtentId, Incarnation, Port
-from hvd.transport.machine_link import BOUND, DISOWN, DUMP, DUMP_LIVE, READY, SIGNAL, SPAWN, STOP, STRIKE, Inheritance
+from hvd.transport.machine_link import BOUND, DISOWN, DUMP, DUMP_LIVE, READY, SIGNAL, STOP, STRIKE, Inheritance
 from hvd.transport.run_dir import STORE_SOCKET, XENSTORED
 from hvd.transport.sandbox import Kind
 from hvd.transport.shared_info import TimeInfo, write_time_info
@@ -139,8 +139,8 @@ class World(HeldHardware, SpareHardware):
     def fork_domain(self, domain: Domain) -> None:
         """Ask the machine for its process, which waits for its birth."""
         descriptors = self.held.by_key[domain_key(domain.domid)]
-        spawn = [SPAWN, domain.domid, domain.incarnation, domain.name, sandboxes.layers_off(domain)]
-        self.tell_machine(spawn, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN]))
+        order = spawn_order(domain, domain.incarnation)
+        self.tell_machine(order, (descriptors[UPCALL_DOMAIN], descriptors[STDIO_DOMAIN]))
 
     def start_domain(self, domain: Domain) -> None:
         """Make its endpoint's directory, set its clock and its trace: it may be born."""

@@ -226,7 +226,7 @@ class Machine:
                 self._held.hold(key, descriptors)
             case [verb, str() as key] if verb == DROP:
                 self._held.drop(key)
-            case [verb, int() as domid, int() as incarnation, str(), list()] if verb == SPAWN:
+            case [verb, int() as domid, int() as incarnation, str(), list(), list()] if verb == SPAWN:
                 self._ends.forget(domid, incarnation)
                 self._spawns.add(Spawn(domid, incarnation, message, descriptors))
                 self._ask_zygote()

@@ -50,7 +50,7 @@ def listen(inheritance):
 
 def spawn(inheritance, domid, incarnation):
     read, write = os.pipe()
-    send_message(inheritance.link, [SPAWN, domid, incarnation, "test", []], (read, write))
+    send_message(inheritance.link, [SPAWN, domid, incarnation, "test", [], []], (read, write))
 
 def fork_domain():
     pid = fork_sibling(0)

@@ -36,6 +36,8 @@ class Broker:
         self.ours.setblocking(False)
         self.theirs.setblocking(False)
         self.heard: list[bytes] = []
+        self.hurries = False
+        """Whether a backend of its has died."""
         self.faults: list[FaultNotice | None] = []
         descriptors = [-1, -1]
         descriptors[UPCALL] = self.ours.fileno()
@@ -44,12 +46,13 @@ class Broker:
         self.sockets = UpcallSockets(
             held, self.poller, lambda *_, **__: None, kill=lambda _: None,
             on_fault=lambda _, notice: self.faults.append(notice), on_post=self._post,
+            is_disturbed=lambda _: False,
         )  # fmt: skip
         self.sockets.listen(self.domain)
 
     def _post(self, domain: Domain, body: bytes) -> None:
         """As the loop takes one in, to the point where the tables begin."""
-        assert not domain.ready, "it is ready and was heard"
+        assert self.hurries or not domain.ready, "it is ready and was heard"
         self.heard.append(body)
         try:
             message = unpack_request(body)[3]
@@ -83,6 +86,9 @@ def play(data: bytes) -> None:
         match choices.below(8):
             case 0 | 1 | 2:
                 broker.turn()
+            case 4 if not broker.hurries:
+                broker.hurries = True
+                broker.sockets.hurry(broker.domain)
             case 3 if broker.theirs.fileno() >= 0:
                 broker.theirs.shutdown(choices.pick((socket.SHUT_RD, socket.SHUT_WR)))
             case _:
