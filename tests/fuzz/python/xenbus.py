@@ -146,7 +146,7 @@ def _backend(runtime: Runtime) -> XenbusBackend:
     """As a driver domain takes up a device."""
     store = runtime.store
     watched = [(f"{FRONT}/state", lambda _: made.follow(store.read_all(FRONT)))]
-    (token,), (keys, frontend_keys) = store.follow(watched, [BACK, FRONT])
+    (token,), (keys, frontend_keys), _ = store.follow(watched, [BACK, FRONT])
     assert isinstance(token, str)
     found = Found(DEVID, keys, FRONT, token)
     made: XenbusBackend = XenbusBackend(runtime, KIND, GUEST, found, say=store.write_all, log=lambda _: None)
