@@ -6,10 +6,12 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     (
         r"both asleep, .* CPUs? / C eventfd",
         "**Event channel, both asleep.** An end makes three system calls a round trip (`pwritev2`, `ppoll`, a "
-        "`read` that empties the pipe before the next sleep), the eventfd's two. `os.pipe` from Python, in the "
-        "table below, makes two as well: what it is above the eventfd is Python's own part. The caller's deadline "
-        "costs a kernel timer a sleep: with waits that have none the ratio of two bare processes on one CPU was "
-        "1.26 to 1.28, with deadlines 1.35 to 1.45, in one run.",
+        "`read` that empties the pipe before the next sleep), the eventfd's two, whose sleep is its read and has no "
+        "deadline. A bare C program of two processes on one CPU, in one run (60,000 round trips each): eventfd 3.65 "
+        "µs, a pipe that is read without a deadline 4.01, slept on by `ppoll` 5.04, by `ppoll` with a deadline 5.84, "
+        "which is 1.6 times the eventfd. Of the rest 0.2 µs are the seccomp filter's (measured with the layer off). A futex "
+        "with a deadline takes 4.36; but nothing wakes whoever sleeps on one when his peer dies, nor can it be waited "
+        "for together with descriptors.",
     ),
     (
         r"handed over / memcpy",
