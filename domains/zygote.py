@@ -35,25 +35,32 @@ REST = (*KERNELS.values(), *DRIVERS.values(), "hvd.domains.program.init", "impor
 """Everything else that domains load: it is in the image because a birth that imports takes milliseconds longer."""
 STANDBYS = 2
 """Processes that wait to become a domain: one that was just taken, and one more while another is made."""
-ALL_CPUS = os.sched_getaffinity(0)
 QUIET_MS = 25
 """How long nobody must have asked for anything before one is made: whoever was just born has the CPUs first."""
 
 
-def run_zygote(link: socket.socket, groups: list[DomainGroups], pulse: Pulse) -> None:
-    """Answer the machine until it closes the link; `groups` are where its domains are to be."""
+def run_zygote(link: socket.socket, groups: list[DomainGroups], pulse: Pulse, everywhere: set[int]) -> None:
+    """Answer the machine until it closes the link; `groups` are where its domains are to be.
+
+    `everywhere`: the CPUs of a domain that does not say on which it is to run.
+    """
     pulse.beat()
     seccomp.compile_filters([FIRST_KIND])
     view.interpreter()  # looked for once, not by every domain
     _load(FIRST)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # inherited: a domain takes it when it can handle it
-    Zygote(link, groups, pulse).run()
+    Zygote(link, groups, pulse, everywhere).run()
 
 
 class Zygote:
     """The processes that stand by, and who is asked for them."""
 
-    def __init__(self, link: socket.socket, groups: list[DomainGroups], pulse: Pulse) -> None:
+    def __init__(
+        self, link: socket.socket, groups: list[DomainGroups], pulse: Pulse, everywhere: set[int]
+    ) -> None:
+        self._everywhere = everywhere
+        self._own = os.sched_getaffinity(0)
+        """Where we may run."""
         self._link = link
         self._pulse = pulse
         self._complete = False
@@ -109,12 +116,11 @@ class Zygote:
         """Make one of those that stand by a domain's; of none, a new one."""
         self._wanted = STANDBYS
         _, domid, incarnation, name, off, cpus = message
-        _keep_to(cpus)
+        _keep_to(self._own & {*cpus} or self._own)
         born_into = set(off) & {*FLAGS, "cgroups"}
         while self._standbys and not born_into:
             standby = self._standbys.popleft()
-            _keep_to(cpus, standby.pid)
-            if standby.become(name, descriptors):
+            if self._give(standby, name, descriptors, cpus):
                 send_message(self._link, [SPAWNED, domid, incarnation, standby.pid])
                 return
             send_message(self._link, [LOST, standby.pid])
@@ -123,8 +129,12 @@ class Zygote:
         except OSError as error:
             send_message(self._link, [SPAWNED, domid, incarnation, f"fork: {error.strerror}"])
             return
-        standby.become(name, descriptors)  # dead already? then the machine finds it so
+        self._give(standby, name, descriptors, cpus)  # dead already? then the machine finds it so
         send_message(self._link, [SPAWNED, domid, incarnation, standby.pid])
+
+    def _give(self, standby: Standby, name: str, descriptors: list[int], cpus: list[int]) -> bool:
+        _keep_to({*cpus} or self._everywhere, standby.pid)
+        return standby.become(name, descriptors)
 
     def _fork(self, off: Collection[str] = ()) -> Standby:
         standby = fork_standby(self._namespaces, self._groups, birth.live, off)
@@ -132,10 +142,10 @@ class Zygote:
         return standby
 
 
-def _keep_to(cpus: list[int], pid: int = 0) -> None:
-    """Of a process, or us: whoever has us make processes has it done on its own CPUs, also the next that stands by."""
+def _keep_to(cpus: set[int], pid: int = 0) -> None:
+    """A process, or us: whoever has us make processes has it done on its own CPUs, also the next that stands by."""
     with suppress(OSError):  # it is dead, or there is no such CPU; a domain says so itself
-        os.sched_setaffinity(pid, cpus or ALL_CPUS)
+        os.sched_setaffinity(pid, cpus)
 
 
 def _load(*targets: str) -> None:

@@ -96,20 +96,26 @@ def run_machine() -> None:
         return
     try:
         uplinks = open_uplinks(order.uplinks)
+        everywhere = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, order.cpus or everywhere)
         detach(order.run_dir)
         follow_owner(ORDERS, lifeline=order.lifeline)
-        Machine(order.run_dir, order.configuration, run_broker, _run_zygote, report, uplinks=uplinks).run()
+
+        def run_zygote(link: socket.socket, groups: list[DomainGroups], pulse: Pulse) -> None:
+            _run_zygote(link, groups, pulse, everywhere)
+
+        Machine(order.run_dir, order.configuration, run_broker, run_zygote, report, uplinks=uplinks).run()
     except UplinkRefused as refusal:
         report(f"{NO_UPLINK}{refusal}")
     finally:
         release(order.run_dir, everything=order.temporary)
 
 
-def _run_zygote(link: socket.socket, groups: list[DomainGroups], pulse: Pulse) -> None:
+def _run_zygote(link: socket.socket, groups: list[DomainGroups], pulse: Pulse, everywhere: set[int]) -> None:
     """Load what runs in domains while the broker boots; neither it nor the machine has any of that in its image."""
     from hvd.domains.zygote import run_zygote
 
-    run_zygote(link, groups, pulse)
+    run_zygote(link, groups, pulse, everywhere)
 
 
 def try_sandbox() -> None:

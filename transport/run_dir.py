@@ -57,12 +57,15 @@ class Order:
     """Remove the whole directory at the end, logs too."""
     uplinks: list[tuple[str, int]]
     """TAP devices of the host that it is to hold, with the MTU of one that it makes."""
+    cpus: list[int]
+    """Where it is to run, and broker and zygote; none: where it is started."""
     lifeline: bool
     """Power off when the other end of descriptor 0 is closed: the machine's owner is gone."""
 
     def packed(self) -> bytes:
         """The bytes on the pipe: a length and the fields."""
-        body: bytes = msgpack.packb([self.run_dir, self.configuration, self.temporary, self.uplinks, self.lifeline])
+        fields = [self.run_dir, self.configuration, self.temporary, self.uplinks, self.cpus, self.lifeline]
+        body: bytes = msgpack.packb(fields)
         return len(body).to_bytes(4, "little") + body
 
     @classmethod

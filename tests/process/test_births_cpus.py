@@ -1,6 +1,7 @@
 """Whoever has processes made has them made on its own CPUs: its births take nothing of a CPU that others have."""
 
 import os
+import signal
 from pathlib import Path
 
 import psutil
@@ -39,3 +40,18 @@ def test_whoever_stands_by_next_is_made_where_the_last_one_was_wanted_and_runs_w
         free.wait_ready()
         assert os.sched_getaffinity(free.pid or 0) == set(CPUS)
         assert waiting(machine_pid)["hvd-zygote"] == [set(CPUS)]
+
+
+def test_a_hypervisor_that_is_kept_to_its_cpus_leaves_domains_theirs() -> None:
+    with Cluster.build([DomainConfig("pinned", "hvd:idle", cpus=CPUS[1:])], cpus=CPUS[:1]) as cluster:
+        info = cluster.info()
+        free = cluster.create(DomainConfig("free", "hvd:idle"))
+        free.wait_ready()
+        found = waiting(info["machine_pid"])
+        assert [os.sched_getaffinity(info[each]) for each in ("machine_pid", "broker_pid")] == [{CPUS[0]}] * 2
+        assert found["hvd-zygote"] == [{CPUS[0]}]
+        pinned = cluster.domain("pinned")
+        pinned.wait_ready()
+        assert [os.sched_getaffinity(each.pid or 0) for each in (pinned, free)] == [set(CPUS[1:]), set(CPUS)]
+        os.kill(info["broker_pid"], signal.SIGKILL)
+        assert os.sched_getaffinity(cluster.info()["broker_pid"]) == {CPUS[0]}

@@ -10,8 +10,8 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
         "deadline. A bare C program of two processes on one CPU, in one run (60,000 round trips each): eventfd 3.65 "
         "µs, a pipe that is read without a deadline 4.01, slept on by `ppoll` 5.04, by `ppoll` with a deadline 5.84, "
         "which is 1.6 times the eventfd. Of the rest 0.2 µs are the seccomp filter's (measured with the layer off). A "
-        "futex with a deadline takes 4.36; but nothing wakes whoever sleeps on one when his peer dies, nor can it be waited "
-        "for together with descriptors.",
+        "futex with a deadline takes 4.36; but nothing wakes whoever sleeps on one when his peer dies, nor can he wait "
+        "for descriptors as well.",
     ),
     (
         r"handed over / memcpy",

@@ -17,9 +17,11 @@ class BootPlan:
     """A BootConfig, encoded, as msgpack: the security policy, and dom0 first, each domain behind those it needs."""
     uplinks: list[tuple[str, int]]
     """The TAP devices of the host that its networks have, with their MTU."""
+    cpus: list[int]
+    """Where the hypervisor's own processes run; none: wherever there is room."""
     held_back: frozenset[str]
     """The domains that do not start by themselves: created paused, or behind one that is."""
 
     def order(self, run_dir: Path, *, temporary: bool, lifeline: bool) -> Order:
         """What a machine is told that is to boot it there."""
-        return Order(str(run_dir), self.configuration, temporary, self.uplinks, lifeline)
+        return Order(str(run_dir), self.configuration, temporary, self.uplinks, self.cpus, lifeline)

@@ -77,17 +77,19 @@ class Cluster(Listings):
         groups: Iterable[m.GroupConfig] = (),
         *,
         networks: Iterable[m.NetworkConfig] = (),
+        cpus: Iterable[int] = (),
     ) -> Cluster:
         """A cluster of these domains; one named Domain-0 says what dom0 is. ConfigError when something is wrong.
 
         `policy` is the name or the file of its security policy; None: the default. `groups`: who is restarted together.
-        `networks`: those that vifs name, as in a file; without any, each bridge is one.
+        `networks`: those that vifs name, as in a file; without any, each bridge is one. `cpus`: where the hypervisor's
+        own processes run; without any, wherever there is room.
         """
         from hvd.toolstack.cluster.configuration import plan_from_domains
         from hvd.toolstack.config.policy_file import load_policy
 
         loaded = None if policy is None else load_policy(policy)
-        return cls(plan_from_domains(domains, name, loaded, groups=groups, networks=networks), run_dir)
+        return cls(plan_from_domains(domains, name, loaded, groups=groups, networks=networks, cpus=cpus), run_dir)
 
     @classmethod
     def attach(cls, run_dir: str | os.PathLike[str] | None = None) -> Cluster:

@@ -12,6 +12,7 @@ import msgpack
 from hvd.toolstack.cluster.boot_plan import BootPlan
 from hvd.toolstack.config import ClusterConfig, load
 from hvd.toolstack.config.cluster_file import check_labels
+from hvd.toolstack.config.cpus import read_cpus
 from hvd.toolstack.config.domains import Draft
 from hvd.toolstack.config.groups import GroupDraft
 from hvd.toolstack.config.kernels import Kernels
@@ -36,7 +37,7 @@ def plan_of(config: ClusterConfig, require: Sequence[str] = ()) -> BootPlan:
     ]
     boot = BootConfig(config.policy, config.enforcing, ordered, list(config.groups), list(config.networks))
     uplinks = [(network.uplink, network.mtu) for network in config.networks if network.uplink]
-    return BootPlan(config.name, msgpack.packb(encode(boot)), uplinks, _held_back(config))
+    return BootPlan(config.name, msgpack.packb(encode(boot)), uplinks, list(config.cpus), _held_back(config))
 
 
 def plan_from_file(
@@ -54,6 +55,7 @@ def plan_from_domains(
     groups: Iterable[GroupConfig] = (),
     *,
     networks: Iterable[NetworkConfig] = (),
+    cpus: Iterable[int] = (),
 ) -> BootPlan:
     """A cluster of these domains, checked as a cluster file's are; ConfigError names everything that is wrong."""
     report = Report("Cluster.build", "")
@@ -70,11 +72,13 @@ def plan_from_domains(
         report.label(group.place, group.config.name)
     check_relations(report, guests, {}, supervised, read.values())
     check_labels(report, policy, [(draft.place, draft.config) for draft in drafts])
+    own = read_cpus(Table(report, (), {"cpus": list(cpus)})) if cpus else []
     report.raise_if_wrong()
     dom0 = replace(given_dom0[0], name=DOM0_NAME) if given_dom0 else ClusterConfig().dom0
     configs = tuple(draft.config for draft in guests)
     order, kept = start_order(guests, supervised), tuple(group.config for group in supervised)
-    return plan_of(ClusterConfig(name, None, dom0, configs, order, kept, made, policy), require)
+    config = ClusterConfig(name, None, dom0, configs, order, kept, made, policy, cpus=tuple(own))
+    return plan_of(config, require)
 
 
 def _draft(config: DomainConfig, index: int, kernels: Kernels, report: Report, networks: Backends) -> Draft:

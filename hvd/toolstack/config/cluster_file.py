@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 
+from hvd.toolstack.config.cpus import read_cpus
 from hvd.toolstack.config.document import document_of, text_of
 from hvd.toolstack.config.domains import DOM0_KERNEL, Draft, read_dom0, read_domain
 from hvd.toolstack.config.groups import read_group
@@ -40,6 +41,8 @@ class ClusterConfig:
     networks: tuple[NetworkConfig, ...] = ()
     policy: Policy = OPEN_POLICY
     enforcing: bool = True
+    cpus: tuple[int, ...] = ()
+    """Where the hypervisor's own processes run, and no domain unless it says so; none: wherever there is room."""
 
     def domain(self, name: str) -> DomainConfig:
         """The domain of this name, dom0 by its full name; KeyError if there is none."""
@@ -75,6 +78,7 @@ def _read(
     kernels = Kernels(file.parent)
     cluster = _subtable(root, "cluster")
     name = cluster.name("name") if cluster and "name" in cluster.rest() else name_from(file)
+    cpus = read_cpus(cluster) if cluster else []
     if cluster:
         cluster.finish()
     dom0_place: Place = ("dom0",)
@@ -95,7 +99,9 @@ def _read(
     domains = tuple(draft.config for draft in drafts)
     order, supervised = start_order(drafts, groups), tuple(group.config for group in groups)
     made = tuple(network.config for network in networks.values())
-    return ClusterConfig(name, file, dom0_config, domains, order, supervised, made, policy, mode == "enforcing")
+    return ClusterConfig(
+        name, file, dom0_config, domains, order, supervised, made, policy, mode == "enforcing", tuple(cpus)
+    )
 
 
 def _subtable(root: Table, key: str) -> Table | None:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+from hvd.toolstack.config.cpus import read_cpus
 from hvd.toolstack.config.disks import Disk, read_disk
 from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.names import DOM0_NAME, DOM0_NAMES, NAME_BYTES_MAX, NAME_SYNTAX, full_name, is_name
@@ -21,7 +22,6 @@ from hvd.transport.sandbox import Kind
 
 MEMORY_MIB_MAX = 1 << 22
 VCPUS_MAX = 128
-CPUS_MAX = 1024
 RESTARTS_MAX = 1_000_000
 POLICY_MS_MAX = 86_400_000
 OPTION_BYTES_MAX = 2048
@@ -33,7 +33,6 @@ _KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 _UUID_DIGITS = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _OPTION = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _TOOLSTACK_KEYS = ("frontend", "frontend-id", "backend", "backend-id", "state", "online")
-_CPU_RANGE = re.compile(r"(\^?)(\d{1,4})(?:-(\d{1,4}))?", re.ASCII)
 
 
 class Draft(NamedTuple):
@@ -57,7 +56,7 @@ def read_dom0(table: Table, kernels: Kernels, directory: Path) -> DomainConfig:
         args=table.texts("args", "arguments"),
         **_memory(table, default),
         vcpus=table.whole("vcpus", default.vcpus, 1, VCPUS_MAX),
-        cpus=_cpus(table),
+        cpus=read_cpus(table),
         driver_domain=True,
         heartbeat_ms=_heartbeat(table),
         seclabel=_seclabel(table),
@@ -92,7 +91,7 @@ def read_domain(
         args=table.texts("args", "arguments"),
         **_memory(table, default),
         vcpus=table.whole("vcpus", default.vcpus, 1, VCPUS_MAX),
-        cpus=_cpus(table),
+        cpus=read_cpus(table),
         driver_domain=table.flag("driver_domain", default=default.driver_domain),
         spare=table.flag("spare", default=default.spare),
         service=_service(table),
@@ -204,40 +203,6 @@ def _restart_policy(table: Table) -> RestartPolicy:
         expected = f"at most restart_delay_max_ms, {policy.delay_max_ms}"
         table.report.wrong(table.at("restart_delay_ms"), expected, str(policy.delay_ms))
     return policy
-
-
-def _cpus(table: Table) -> list[int]:
-    """The CPUs it may run on: a list of numbers, or xl's "0-3,^2"; "all" is the empty list."""
-    value = table.take("cpus")
-    here = sorted(os.sched_getaffinity(0))
-    expected = f'a list of CPUs of this machine ({_ranges(here)}), or xl\'s "0-3,^2"'
-    if value is None or value == "all":
-        return []
-    if isinstance(value, str):
-        cpus = _cpu_line(value)
-    else:
-        numbers = isinstance(value, list) and len(value) <= CPUS_MAX and all(type(cpu) is int for cpu in value)
-        cpus = set(value) if numbers and isinstance(value, list) else None
-    if not cpus or not cpus <= set(here):
-        found = _ranges(sorted(cpus)) if cpus else shown(value)
-        table.report.wrong(table.at("cpus"), expected, found)
-        return []
-    return sorted(cpus)
-
-
-def _cpu_line(line: str) -> set[int] | None:
-    cpus: set[int] = set()
-    for part in line.split(","):
-        match = _CPU_RANGE.fullmatch(part.strip())
-        if not match:
-            return None
-        span = set(range(int(match[2]), int(match[3] or match[2]) + 1))
-        cpus = cpus - span if match[1] else cpus | span
-    return cpus
-
-
-def _ranges(cpus: list[int]) -> str:
-    return ", ".join(str(cpu) for cpu in cpus[:16]) + (", …" if len(cpus) > 16 else "")
 
 
 def _disks(table: Table, directory: Path) -> list[Disk]:

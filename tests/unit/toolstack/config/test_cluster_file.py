@@ -35,6 +35,16 @@ def test_a_cluster_is_called_what_it_says_or_as_its_file(
     assert load(directory / "my first cluster.v2.toml").name == "my-first-cluster.v2"
 
 
+def test_where_the_hypervisor_runs_is_said_in_its_table_as_of_a_domain(
+    cluster: Callable[[str], ClusterConfig], problem: Callable[[str], Problem]
+) -> None:
+    cpu = min(os.sched_getaffinity(0))
+    assert cluster(f"[cluster]\ncpus = [{cpu}]").cpus == (cpu,)
+    assert cluster("[cluster]\n").cpus == ()
+    wrong = problem("[cluster]\ncpus = [4000]")
+    assert (wrong.line, "a list of CPUs of this machine" in str(wrong)) == (2, True)
+
+
 def test_a_domain_is_found_by_its_name(cluster: Callable[[str], ClusterConfig]) -> None:
     config = cluster(DOMAIN)
     assert config.domain("ivi") is config.domains[0]
