@@ -158,7 +158,8 @@ def test_whose_backend_has_died_is_told_to_hurry_ahead_of_its_events_and_is_hear
     assert (ends.heard, ends.waits) == ([], True)
     ends.queue.add("device/vbd/768/state", "token")
     ends.sockets.hurry(ends.domain)
-    assert [receive_message(ends.theirs)[0] for _ in range(2)] == [[HURRY], [EVENT, 1, "device/vbd/768/state", "token"]]
+    told = [received[0] for _ in range(2) if (received := receive_message(ends.theirs)) is not None]
+    assert told == [[HURRY], [EVENT, 1, "device/vbd/768/state", "token"]]
     ends.turn()
     assert (ends.heard, ends.waits) == ([POST], False)
     now = time.monotonic()
