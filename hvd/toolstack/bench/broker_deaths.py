@@ -17,9 +17,10 @@ from pathlib import Path
 from hvd.toolstack.bench.disks import disk, disk_domain, make_image
 from hvd.toolstack.bench.figures import Figure, Goal, value
 from hvd.toolstack.bench.measured import SPIN_NS, MeasuredDomain, Pair
-from hvd.toolstack.bench.run import Run
+from hvd.toolstack.bench.run import Run, pinned
 from hvd.toolstack.bench.two_samples import p_value
 from hvd.toolstack.cluster import Cluster, DomainInfo
+from hvd.toolstack.config.names import DOM0_NAME
 from hvd.transport.errors import HvdError
 from hvd.transport.histogram import Histogram, from_text
 from hvd.transport.messages import DomainConfig
@@ -45,9 +46,14 @@ IDLE = "hvd:idle"
 def measure_broker_deaths(run: Run) -> list[Figure]:
     """In clusters of its own: eight domains under load, then two hundred."""
     kills = max(int(run.duration_s / KILL_S), 3)
-    with tempfile.TemporaryDirectory(prefix="hvd-bench-") as name, Cluster.build(name="bench-deaths") as cluster:
-        loaded = _Loaded(run, cluster, Path(name))
-        loaded.kill_in_windows(kills)
+    with tempfile.TemporaryDirectory(prefix="hvd-bench-") as name:
+        with Cluster.build(name="bench-deaths") as cluster:
+            loaded = _Loaded(run, cluster, Path(name), "", (run.here, run.there))
+            loaded.kill_in_windows(kills - kills // 2)
+        dom0 = DomainConfig(DOM0_NAME, "hvd:dom0", cpus=[run.here], driver_domain=True)
+        with Cluster.build([dom0], name="bench-parted", cpus=[run.here]) as cluster, pinned(run.here):
+            parted = _Loaded(run, cluster, Path(name), ", hypervisor on another CPU", (run.there, run.there))
+            parted.kill_in_windows(kills // 2)
     crowd = CROWD if run.duration_s >= LONG_S else SMALL_CROWD
     with Cluster.build(name="bench-crowd") as cluster:
         run.tell(f"{crowd} domains")
@@ -59,7 +65,11 @@ def measure_broker_deaths(run: Run) -> list[Figure]:
             time.sleep(run.random.uniform(0, KILL_S))
             crowded.kill()
     return [
-        *loaded.figures(),
+        _survived(f"broker SIGKILL survived, {DOMAINS} domains under load", loaded.deaths, parted.deaths),
+        Figure(f"broker SIGKILL to the next hypercall answered, {DOMAINS} domains under load", "ms",
+               loaded.deaths.back_ms, (Goal("p50", BACK_MS),)),
+        *loaded.pauses(),
+        *parted.pauses(),
         Figure(f"broker SIGKILL to the next hypercall answered, {crowd} domains", "ms", crowded.back_ms,
                (Goal("p50", CROWDED_BACK_MS),)),
         _survived(f"broker SIGKILL survived, {crowd} domains", crowded),
@@ -122,15 +132,20 @@ class _Samples:
 class _Loaded:
     """Eight domains: a pair, a reader and its driver domain, and some that do nothing."""
 
-    def __init__(self, run: Run, cluster: Cluster, directory: Path) -> None:
-        self._run = run
-        cluster.create(disk_domain("bench-disk")).wait_ready(DEADLINE_S)
-        device = disk(make_image(directory / "image"), "bench-disk")
-        self._reader = MeasuredDomain(cluster, "bench-reader", run.there, (device,))
-        self._pair = Pair(cluster, "bench-pair", run.here, run.there)
+    def __init__(self, run: Run, cluster: Cluster, directory: Path, how: str, ends: tuple[int, int]) -> None:
+        """`ends`: the CPUs of the pair's two ends; if they are one, the disk's two are there too.
+
+        `how` goes into the figures' names.
+        """
+        self._run, self._how = run, how
+        here, there = ends
+        cluster.create(disk_domain("bench-disk", [here] if here == there else ())).wait_ready(DEADLINE_S)
+        device = disk(make_image(directory / f"image-{here}-{there}"), "bench-disk")
+        self._reader = MeasuredDomain(cluster, "bench-reader", there, (device,))
+        self._pair = Pair(cluster, "bench-pair", here, there)
         idle = [cluster.create(DomainConfig(f"bench-idle-{n}", IDLE)) for n in range(DOMAINS - len(cluster.domains()))]
         cluster.wait_ready(DEADLINE_S, idle)
-        self._deaths = Deaths(cluster)
+        self.deaths = Deaths(cluster)
         self._samples = {(what, killed): _Samples() for what in ("pair", "disk") for killed in (False, True)}
 
     def kill_in_windows(self, kills: int) -> None:
@@ -138,14 +153,14 @@ class _Loaded:
         windows = [True] * kills + [False] * min(kills, CONTROLS_MAX)
         self._run.random.shuffle(windows)
         for number, killed in enumerate(windows):
-            self._run.tell(f"broker killed under load: window {number + 1} of {len(windows)}")
+            self._run.tell(f"broker killed under load{self._how}: window {number + 1} of {len(windows)}")
             what, measure = (("pair", self._call), ("disk", self._read))[number % 2]
             self._samples[what, killed].add(measure(self._strike if killed else lambda: None))
 
     def _strike(self) -> None:
         """Somewhere in the first half of the window."""
         time.sleep(self._run.random.uniform(0, WINDOW_NS / 2e9))
-        self._deaths.kill()
+        self.deaths.kill()
 
     def _call(self, strike: Callable[[], None]) -> Histogram:
         spin_ns = SPIN_NS["adaptive"]
@@ -165,12 +180,12 @@ class _Loaded:
         strike()
         return from_text(domain.result(max(0.0, until - time.monotonic()))["times"])
 
-    def figures(self) -> list[Figure]:
-        back = Figure(f"broker SIGKILL to the next hypercall answered, {DOMAINS} domains under load", "ms",
-                      self._deaths.back_ms, (Goal("p50", BACK_MS),))  # fmt: skip
-        survived = _survived(f"broker SIGKILL survived, {DOMAINS} domains under load", self._deaths)
-        pair, block = self._pauses("pair", "event channel round trip"), self._pauses("disk", "disk read, 4 KiB")
-        return [survived, back, *pair, *block]
+    def pauses(self) -> list[Figure]:
+        """On the data path."""
+        return [
+            *self._pauses("pair", f"event channel round trip{self._how}"),
+            *self._pauses("disk", f"disk read, 4 KiB{self._how}"),
+        ]
 
     def _pauses(self, what: str, name: str) -> list[Figure]:
         """The same windows with and without a kill, and whether their worst latencies differ by more than chance."""
@@ -188,9 +203,10 @@ def _tail(times: Histogram) -> str:
     return f"p99.9 {times.percentile(99.9) / 1000:.1f} µs"
 
 
-def _survived(name: str, deaths: Deaths) -> Figure:
+def _survived(name: str, *deaths: Deaths) -> Figure:
     """Every domain as it was, a hypercall answered, now and then a new domain; 3/n is the 95 % bound of failing."""
-    kills = len(deaths.back_ms)
-    well = kills - len(deaths.failures)
-    note = f"{well} of {kills}; " + (f"at most {3 / kills:.2%} fail (95 %)" if well == kills else deaths.failures[0])
+    kills = sum(len(some.back_ms) for some in deaths)
+    failures = [failure for some in deaths for failure in some.failures]
+    well = kills - len(failures)
+    note = f"{well} of {kills}; " + (f"at most {3 / kills:.2%} fail (95 %)" if well == kills else failures[0])
     return value(name, "%", 100 * well / kills, Goal("p50", least=100.0), note=note)
