@@ -42,15 +42,15 @@ from hvd.broker.publisher import Publisher
 from hvd.broker.spare_hardware import SpareHardware
 from hvd.broker.spare_processes import SpareProcesses
 from hvd.broker.store import WatchEvent
-from hvd.broker.trace_buffers import TraceBuffers, as_reply
-from hvd.broker.tracing import Phase
+from hvd.broker.trace_buffers import TraceBuffers
+from hvd.broker.trace_hardware import TraceHardware
 from hvd.broker.upcall_sockets import UpcallSockets
 from hvd.broker.xenstored.doors import StoreDoors
 from hvd.broker.xenstored.rings import StoreRings
 from hvd.broker.xenstored.sockets import HOST, StoreSockets
 from hvd.transport.descendants import family
 from hvd.transport.descriptors import send_message
-from hvd.transport.ids import DOMID_XEN, DomId, ExtentId, Incarnation, Port
+from hvd.transport.ids import DomId, ExtentId
 from hvd.transport.machine_link import BOUND, DISOWN, DUMP, DUMP_LIVE, READY, SIGNAL, STOP, STRIKE, Inheritance
 from hvd.transport.run_dir import STORE_SOCKET, XENSTORED
 from hvd.transport.sandbox import Kind
@@ -61,7 +61,7 @@ SOCKETS_MAX = 4096
 GOODBYE_MS = 500
 
 
-class World(HeldHardware, SpareHardware):
+class World(TraceHardware, HeldHardware, SpareHardware):
     """Everything outside the tables."""
 
     def __init__(
@@ -99,6 +99,8 @@ class World(HeldHardware, SpareHardware):
         self.refusals: list[Refusal] = []
         self.unsettled: list[Callable[[], None]] = []
         """What waits until the command it comes from is in the journal."""
+        self.news: list[Event] = []
+        """What is published behind all that."""
         self._hypervisor: Hypervisor | None = None
 
     def connect(self, hypervisor: Hypervisor) -> None:
@@ -149,11 +151,6 @@ class World(HeldHardware, SpareHardware):
             self.endpoints.prepare(domain.domid, domain.incarnation, secret)
             self.update_shared_info(domain)
             self.switch_wanted_trace(domain)
-
-    def switch_wanted_trace(self, domain: Domain) -> None:
-        tracing = self.hypervisor.tracing
-        if tracing.phase is Phase.ON and tracing.wants(domain):
-            self.trace.switch(domain.domid, on=True)
 
     def open_endpoint(self, domain: Domain) -> None:
         """Bind the endpoint of this incarnation: for a new one, or again in a new broker."""
@@ -230,6 +227,10 @@ class World(HeldHardware, SpareHardware):
                 act()
         self.held.settle()
         self.store_doors.flush()
+        if self.news:
+            news, self.news = self.news, []
+            for event in news:
+                self.publisher.publish(event)
 
     def heartbeat(self, domid: DomId) -> str:
         return self.heart.verdict(domid)
@@ -240,46 +241,6 @@ class World(HeldHardware, SpareHardware):
         page = self.held.shared_info(domain_key(domain.domid))
         write_time_info(page, TimeInfo(clock.started_ns, clock.paused_ns, wall_base, domain.domid, domain.incarnation))
         page.close()
-
-    # ---- tracing -----------------------------------------------------------------------------------------------------
-
-    def start_trace(self) -> None:
-        with self.noting_refusal("trace", DOMID_XEN):
-            self.trace.start()
-        self.trace.all_ports(self.hypervisor.channels)
-
-    def end_trace(self) -> None:
-        self.trace.end()
-
-    def switch_trace(self, domain: Domain, *, on: bool) -> None:
-        with self.noting_refusal("trace", domain.domid):
-            self.trace.switch(domain.domid, on=on)
-
-    def clear_trace(self, domain: Domain) -> None:
-        self.trace.clear(domain.domid)
-
-    def keep_trace(self, domain: Domain) -> None:
-        self.trace.keep(domain.domid, domain.incarnation)
-
-    def release_trace(self, domid: DomId, incarnation: Incarnation) -> None:
-        self.trace.release(domid, incarnation)
-
-    def trace_clock(self) -> int:
-        self.trace.renew_lease()
-        return self.trace.clock
-
-    def trace_head(self, domid: DomId, incarnation: Incarnation, *, kept: bool) -> int:
-        return self.trace.head(domid, incarnation, kept=kept)
-
-    def read_trace(
-        self, domid: DomId, incarnation: Incarnation, first: int, *, kept: bool
-    ) -> list[Any] | None:
-        self.trace.renew_lease()
-        slots = self.trace.read(domid, incarnation, first, kept=kept)
-        return None if slots is None else as_reply(slots)
-
-    def port_bound(self, domid: DomId, port: Port, channel: int, side: int) -> None:
-        self.trace.port_bound(domid, port, channel, side)
 
     # ---- faults -----------------------------------------------------------------------------------------------------
 
@@ -375,7 +336,7 @@ class World(HeldHardware, SpareHardware):
         self.audit_log.note(source, line)
 
     def publish(self, event: Event) -> None:
-        self.unsettled.append(lambda: self.publisher.publish(event))
+        self.news.append(event)
 
     def stop_machine(self, *, reboot: bool) -> None:
         """Noted: the reply to whoever asked goes out first."""

@@ -38,19 +38,19 @@ def world(said, monkeypatch):
         domains={GUEST: None, DRIVER: None}, birth_ports=lambda domain: (2, 1),
         channels=SimpleNamespace(ports={GUEST: bound, DRIVER: bound}),
     )  # fmt: skip
-    made.unsettled = []
+    made.unsettled, made.news = [], []
     monkeypatch.setattr(made, "_served", lambda domid: [])
     return made
 
 
-def test_nothing_is_said_before_the_record_and_who_is_let_run_hears_of_it_first(world, said):
+def test_nothing_is_said_before_the_record_then_who_is_let_run_hears_of_it_first_and_the_public_last(world, said):
     world.publish("died")
     world.hurry(SimpleNamespace(domid=GUEST))
     world.events_pending(GUEST)
     world.let_run(SimpleNamespace(domid=DRIVER))
     assert said == []
     world.settle()
-    assert said == [(RUN, DRIVER), "died", ("hurry", GUEST), ("events", GUEST), "bell"]
+    assert said == [(RUN, DRIVER), ("hurry", GUEST), ("events", GUEST), "bell", "died"]
     world.settle()
     assert len(said) == 5
 
