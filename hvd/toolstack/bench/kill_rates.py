@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -39,7 +39,7 @@ class Window:
     start: int
     calls: Histogram
 
-    def count(self, times_ns: list[int]) -> int:
+    def count(self, times_ns: Sequence[int]) -> int:
         """How many of these moments lie in it."""
         return bisect_left(times_ns, self.start + WINDOW_NS) - bisect_left(times_ns, self.start)
 
@@ -52,7 +52,7 @@ class Kill:
     death: Death
     after: Window
 
-    def lost(self, times_ns: list[int], period_s: float) -> float:
+    def lost(self, times_ns: Sequence[int], period_s: float) -> float:
         """Percent of what a period without it would have brought."""
         whole = self.before.count(times_ns)
         return 100 * (whole - self.after.count(times_ns)) / (whole * period_s * 1e9 / WINDOW_NS)
@@ -108,7 +108,7 @@ def _look(pair: Pair, strike: Callable[[], None] = lambda: None) -> Window:
     return Window(start, calls)
 
 
-def _loss(period_s: int, kills: list[Kill], times_ns: list[int]) -> Figure:
+def _loss(period_s: int, kills: list[Kill], times_ns: Sequence[int]) -> Figure:
     """What is lost at this rate, against twice the time that a recovery took."""
     shares = [kill.lost(times_ns, period_s) for kill in kills]
     took_s = median((death.completed - death.killed) / 1e9 for death in completed([k.death for k in kills], times_ns))

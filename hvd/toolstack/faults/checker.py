@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 
-from hvd.toolstack.faults.history import History, Verdict
-from hvd.transport.history import Event, Kind, Phase
-from hvd.transport.stamped_blocks import BLOCK_SIZE, content, digest, parse_block
+from hvd.toolstack.faults.history import INVOKED, OK, History, Verdict
+from hvd.transport.history import Kind, Record
+from hvd.transport.stamped_blocks import BLOCK_SIZE, content_digest, parse_block
 
 __all__ = ["Checker", "Verdict"]
 
 LOOKS = 5
 """A block that is being written while we look may be torn: it is looked at again so often."""
+WRITE = int(Kind.WRITE)
 
 
 class Checker:
@@ -24,23 +26,26 @@ class Checker:
     def __init__(self, image: str, acks: str, seed: int) -> None:
         self._image = image
         self._seed = seed
-        self._newest: dict[int, Event] = {}
+        self._newest: dict[int, int] = {}
         """Block -> the newest write that is ok and covers it."""
-        self._invoked: set[tuple[int, int]] = set()
-        """(id, block) of each write that was asked for."""
+        self._unsure: dict[int, range] = {}
+        """Blocks of each write that was asked for and is not ok, as far as it may be found."""
+        self._done: dict[int, range] = {}
+        """Blocks of each write that is ok, as far as it may be found."""
         self.verdict = Verdict()
         self.history = History(acks, self.verdict)
 
     @property
-    def times_ns(self) -> list[int]:
+    def times_ns(self) -> Sequence[int]:
         """When each answer was given, on CLOCK_MONOTONIC."""
         return self.history.times_ns
 
     def follow(self) -> None:
         """Take in what has happened since the last call."""
-        for event in self.history.follow():
-            if event.kind is Kind.WRITE:
-                self._take(event)
+        for part in self.history.parts():
+            self._take(part)
+            if len(self._done) > 2 * len(self._newest):
+                self._forget()
 
     def check(self) -> Verdict:
         """Every block acknowledged before this call must be on the image, whole and no older. Counts add up."""
@@ -49,28 +54,52 @@ class Checker:
         self.verdict.compared = len(expected)
         image = os.open(self._image, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            for block, event in expected.items():
-                self._check_block(image, block, event)
+            for block, newest in expected.items():
+                self._check_block(image, block, newest)
         finally:
             os.close(image)
         return self.verdict
 
-    def _take(self, event: Event) -> None:
-        blocks = range(event.place, event.place + event.count)
-        if event.phase is Phase.INVOKED:
-            self._check_record(event)
-            self._invoked.update((event.id, block) for block in blocks)
-        elif event.phase is Phase.OK:
-            for block in blocks:
-                if block not in self._newest or self._newest[block].id < event.id:
-                    self._newest[block] = event
+    def _take(self, records: Iterable[Record]) -> None:
+        for phase, kind, count, id_, place, _, hashed in records:
+            if kind != WRITE:
+                continue
+            if phase == INVOKED:
+                self._check_digest(id_, place, count, hashed)
+                self._unsure[id_] = range(place, place + count)
+            elif phase == OK:
+                self._acknowledge(id_, range(place, place + count))
 
-    def _check_record(self, event: Event) -> None:
-        if digest(content(self._seed, event.id, event.place, event.count)) != event.digest:
-            self.verdict.note(f"operation {event.id}: the history's hash is not that of its content")
+    def _check_digest(self, id_: int, place: int, count: int, hashed: bytes) -> None:
+        if hashed != content_digest(self._seed, id_, place, count):
+            self.verdict.note(f"operation {id_}: the history's hash is not that of its content")
             self.verdict.torn += 1
 
-    def _check_block(self, image: int, block: int, newest: Event) -> None:
+    def _acknowledge(self, id_: int, blocks: range) -> None:
+        asked = self._unsure.pop(id_, None)
+        if asked != blocks:
+            self.verdict.unexpected += 1
+            self.verdict.note(f"operation {id_} was answered as a write of {blocks}; asked for was {asked}")
+            return
+        self._done[id_] = blocks
+        newest = self._newest
+        for block in blocks:
+            if newest.get(block, -1) < id_:
+                newest[block] = id_
+
+    def _forget(self) -> None:
+        """What is older than the newest write that is ok for each of its blocks: found there, it is a loss anyway.
+
+        All but those whose answer may come yet.
+        """
+        newest, unanswered = self._newest, self.history.open
+        self._done = {id_: self._done[id_] for id_ in set(newest.values())}
+        self._unsure = {
+            id_: blocks for id_, blocks in self._unsure.items()
+            if id_ in unanswered or any(newest.get(block, -1) < id_ for block in blocks)
+        }  # fmt: skip
+
+    def _check_block(self, image: int, block: int, newest: int) -> None:
         found = None
         for _ in range(LOOKS):
             found = parse_block(os.pread(image, BLOCK_SIZE, block * BLOCK_SIZE).ljust(BLOCK_SIZE, b"\0"))
@@ -79,19 +108,21 @@ class Checker:
         verdict = self.verdict
         if found is None:
             verdict.torn += 1
-            verdict.note(f"block {block} is torn; operation {newest.id} was acknowledged for it")
+            verdict.note(f"block {block} is torn; operation {newest} was acknowledged for it")
         elif found[0] != self._seed or found[2] != block:
             verdict.misplaced += 1
             verdict.note(f"block {block} holds block {found[2]} of writer {found[0]}")
-        elif found[1] < newest.id:
+        elif found[1] < newest:
             verdict.lost += 1
-            verdict.note(f"block {block} holds operation {found[1]}; {newest.id} was acknowledged")
+            verdict.note(f"block {block} holds operation {found[1]}; {newest} was acknowledged")
         elif not self._was_invoked(found[1], block):
             verdict.unexpected += 1
             verdict.note(f"block {block} holds operation {found[1]}, which nobody asked for")
 
     def _was_invoked(self, operation: int, block: int) -> bool:
-        """The writer goes on while we look: it may have been asked for a moment ago."""
-        if (operation, block) not in self._invoked:
-            self.follow()
-        return (operation, block) in self._invoked
+        """The writer goes on while we look: it may have been asked for a moment ago, and overtaken in the next."""
+        if operation not in self._unsure and operation not in self._done:
+            for part in self.history.parts():
+                self._take(part)  # and forget nothing
+        asked = self._unsure.get(operation) or self._done.get(operation)
+        return asked is not None and block in asked

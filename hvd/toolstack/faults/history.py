@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from hvd.transport.history import INCARNATION_SHIFT, RECORD_SIZE, Event, Phase, unpack_all
+from hvd.toolstack.faults.id_runs import IdRuns
+from hvd.transport.history import INCARNATION_SHIFT, RECORD_SIZE, Event, Kind, Phase, Record, event_of, records
 
 EXAMPLES_MAX = 10
+PART_RECORDS = 1 << 14
+"""So many are read at a time: how long a history is, is not what it costs in memory."""
+PHASES, KINDS = frozenset(map(int, Phase)), frozenset(map(int, Kind))
+INVOKED, OK, FAILED = int(Phase.INVOKED), int(Phase.OK), int(Phase.FAILED)
+"""As records have them, millions of times: to look up a member of an enum costs several comparisons."""
+NOT_OK = 0
 
 
 @dataclass(slots=True)
@@ -75,73 +85,89 @@ class Verdict:
 
 
 class History:
-    """One history file, from its beginning; `follow` takes in what is new and counts it in the verdict."""
+    """One history file, from its beginning; `follow` takes in what is new and counts it in the verdict.
+
+    It may be millions of operations long: what is kept of one that is answered is two moments.
+    """
 
     def __init__(self, path: str, verdict: Verdict) -> None:
         self._path = path
         self._offset = 0
         self._verdict = verdict
-        self._answered: set[int] = set()
-        self.open: dict[int, Event] = {}
-        """Invoked and not answered, by id."""
-        self.times_ns: list[int] = []
+        self._known = IdRuns()
+        """Every id that was invoked."""
+        self.open: dict[int, int] = {}
+        """Id of what was invoked and not answered -> when."""
+        self.times_ns = array("Q")
         """When each answer was given, on CLOCK_MONOTONIC."""
-        self.latencies: list[tuple[int, int]] = []
+        self._invoked_ns = array("Q")
+        """For each of them, when its operation was invoked if it is ok, else NOT_OK."""
+
+    @property
+    def latencies(self) -> Iterator[tuple[int, int]]:
         """(invoked, answered) of each operation that is ok, in nanoseconds."""
-        self._incarnation = 0
+        pairs = zip(self._invoked_ns, self.times_ns, strict=True)
+        return ((invoked, answered) for invoked, answered in pairs if invoked != NOT_OK)
 
     def follow(self) -> list[Event]:
         """The new events that make sense; the others are in the verdict already."""
-        try:
-            with open(self._path, "rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        except FileNotFoundError:
-            return []
-        taken = []
-        for event in unpack_all(data):
-            self._offset += RECORD_SIZE
-            if self._takes(event):
-                taken.append(event)
+        return [event_of(record) for part in self.parts() for record in part]
+
+    def parts(self) -> Iterator[list[Record]]:
+        """The same as records, some thousands at a time, as far as the file goes when it is asked."""
+        with suppress(FileNotFoundError), open(self._path, "rb") as file:
+            end = os.fstat(file.fileno()).st_size
+            file.seek(self._offset)
+            while (size := min((end - self._offset) // RECORD_SIZE, PART_RECORDS) * RECORD_SIZE) > 0:
+                self._offset += size
+                yield self._sift(file.read(size))
+
+    def _sift(self, data: bytes) -> list[Record]:
+        taken = [record for record in records(data) if self._takes(record)]
+        incarnation = self._known.last >> INCARNATION_SHIFT
         self._verdict.unknown = len(self.open)
-        self._verdict.orphaned = sum(id_ >> INCARNATION_SHIFT < self._incarnation for id_ in self.open)
+        self._verdict.orphaned = sum(id_ >> INCARNATION_SHIFT < incarnation for id_ in self.open)
         return taken
 
-    def _takes(self, event: Event) -> bool:
-        verdict = self._verdict
-        if event.phase is Phase.INVOKED:
-            self._incarnation = max(self._incarnation, event.id >> INCARNATION_SHIFT)
-            if event.id in self.open or event.id in self._answered:
-                verdict.unexpected += 1
-                verdict.note(f"operation {event.id} was invoked twice")
-                return False
-            verdict.invoked += 1
-            self.open[event.id] = event
+    def _takes(self, record: Record) -> bool:
+        phase, kind, _, id_, _, at_ns, _ = record
+        if phase not in PHASES or kind not in KINDS:
+            return self._unexpected(f"a record of operation {id_} is of phase {phase} and kind {kind}")
+        if phase == INVOKED:
+            if not self._known.add(id_):
+                return self._unexpected(f"operation {id_} was invoked twice")
+            self._verdict.invoked += 1
+            self.open[id_] = at_ns
             return True
-        invoked = self.open.pop(event.id, None)
-        if invoked is None:
-            twice = event.id in self._answered
-            verdict.duplicated += twice
-            verdict.unexpected += not twice
-            verdict.note(f"operation {event.id} was answered {'twice' if twice else 'and never invoked'}")
-            return False
-        self._answered.add(event.id)
-        self._count(invoked, event)
-        return True
+        invoked_ns = self.open.pop(id_, None)
+        if invoked_ns is not None:
+            self._count(invoked_ns, record)
+            return True
+        if id_ not in self._known:
+            return self._unexpected(f"operation {id_} was answered and never invoked")
+        self._verdict.duplicated += 1
+        self._verdict.note(f"operation {id_} was answered twice")
+        return False
 
-    def _count(self, invoked: Event, answer: Event) -> None:
+    def _unexpected(self, what: str) -> bool:
+        """So it is not taken."""
+        self._verdict.unexpected += 1
+        self._verdict.note(what)
+        return False
+
+    def _count(self, invoked_ns: int, answer: Record) -> None:
         verdict = self._verdict
         verdict.operations += 1
-        self.times_ns.append(answer.at_ns)
-        match answer.phase:
-            case Phase.OK:
-                verdict.ok += 1
-                self.latencies.append((invoked.at_ns, answer.at_ns))
-            case Phase.FAILED:
-                verdict.failed += 1
-            case Phase.WRONG:
-                verdict.wrong += 1
-                verdict.note(f"operation {answer.id} ({answer.kind.name}) was answered wrongly")
+        phase, kind, _, id_, _, at_ns, _ = answer
+        self.times_ns.append(at_ns)
+        self._invoked_ns.append(invoked_ns if phase == OK else NOT_OK)
+        if phase == OK:
+            verdict.ok += 1
+        elif phase == FAILED:
+            verdict.failed += 1
+        else:
+            verdict.wrong += 1
+            verdict.note(f"operation {id_} ({Kind(kind).name}) was answered wrongly")
 
 
 class HistoryChecker:
@@ -153,7 +179,8 @@ class HistoryChecker:
 
     def follow(self) -> None:
         """Take in what has happened since the last call."""
-        self.history.follow()
+        for _ in self.history.parts():
+            continue
 
     def check(self) -> Verdict:
         """As of now."""

@@ -1,7 +1,10 @@
 """What a history says of each operation, and what no history may say."""
 
+import pytest
+
+from hvd.toolstack.faults import history as history_module
 from hvd.toolstack.faults.history import History, HistoryChecker, Verdict
-from hvd.transport.history import INCARNATION_SHIFT, Kind, Phase
+from hvd.transport.history import INCARNATION_SHIFT, RECORD_SIZE, Kind, Phase
 
 
 def followed(written):
@@ -72,7 +75,44 @@ def test_it_goes_on_where_it_stopped_and_leaves_a_torn_record_for_later(written)
     assert len(whole) < len(both)
 
 
-def test_latencies_and_times_of_answers_are_kept(written):
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_record_of_no_known_phase_or_kind_is_unexpected_and_the_next_is_read(written, at):
     written.done(Kind.CALL, 1)
+    data = bytearray(written.path.read_bytes())
+    data[RECORD_SIZE + at] = 99
+    written.path.write_bytes(data)
+    written.done(Kind.CALL, 2)
+    _, verdict = followed(written)
+    assert (verdict.unexpected, verdict.invoked, verdict.ok, verdict.wrong, verdict.unknown) == (1, 2, 1, 0, 1)
+    assert not verdict.intact
+
+
+def test_a_history_of_many_parts_is_read_to_the_end_it_had_when_it_was_asked_for(written, monkeypatch):
+    monkeypatch.setattr(history_module, "PART_RECORDS", 3)
+    for id_ in range(4):
+        written.done(Kind.CALL, id_)
+    history = History(str(written.path), Verdict())
+    found = []
+    for part in history.parts():
+        found.append(len(part))
+        written.record(Phase.INVOKED, Kind.CALL, 100 + len(found))  # faster than we read
+    assert found == [3, 3, 2]
+    assert [event.id for event in history.follow()] == [101, 102, 103]
+
+
+@pytest.mark.timeout(20)
+def test_a_history_that_has_become_shorter_has_nothing_new(written):
+    written.done(Kind.CALL, 1)
+    history, verdict = followed(written)
+    written.path.write_bytes(b"")
+    assert history.follow() == []
+    assert (verdict.invoked, verdict.unexpected) == (1, 0)
+
+
+def test_the_times_of_all_answers_are_kept_and_the_latencies_of_those_that_are_ok(written):
+    written.done(Kind.CALL, 1)
+    written.record(Phase.INVOKED, Kind.CALL, 2)
+    written.record(Phase.FAILED, Kind.CALL, 2)
     history, _ = followed(written)
-    assert (history.latencies, history.times_ns) == ([(1, 2)], [2])
+    assert list(history.latencies) == [(1, 2)]
+    assert list(history.times_ns) == [2, 4]
