@@ -17,7 +17,7 @@ from tests.waiting import wait_for
 KERNELS = Path(__file__).with_name("kernels")
 DEADLINE_S = 25.0
 PACE = "pace_ms=3"
-"""On a machine that has other work too, checking what was written takes longer than writing it."""
+"""The deaths are what is tested: the machine has other work too."""
 COUNTED = ("ports", "granted_pages", "mappings", "extents", "descriptors", "domains")
 
 

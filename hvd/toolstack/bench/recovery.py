@@ -7,12 +7,12 @@ import random
 import select
 import signal
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from pathlib import Path
 
 from hvd.toolstack.bench.disks import disk, disk_domain, make_image
@@ -67,7 +67,7 @@ def measure_recovery(
         load = Load(cluster, directory, seed, spare=wants_spare)
         try:
             deaths = load.kill(kills, partial(_tell, tell, kills, kind))
-            verdicts.append(load.checker.check())
+            verdicts.append(load.check())
         finally:
             load.end()
         figures += _figures(kind, deaths, verdicts[-1])
@@ -103,38 +103,35 @@ class Load:
         with self.cluster.events() as events:
             for number in range(1, kills + 1):
                 tell(number)
-                self._catch_up()
+                self._wait_whole()
                 _pass(events, self._random.uniform(0, 2 * PAUSE_S))
                 death = self.kill_once(events)
                 self._wait_for_progress(death.killed)
                 deaths.append(death)
                 if number % 10 == 0:
-                    self._writer.pause()
-                    self.checker.check()
-                    self._writer.unpause()
+                    self.check()
         return completed(deaths, self.checker.times_ns)
 
     def kill_once(self, events: EventStream) -> Death:
         """Without what its guest sees of it."""
         return kill_driver(self._driver, events)
 
-    def stop(self) -> Verdict:
-        """End it, and check all that it has written."""
+    def check(self) -> Verdict:
+        """Of all that has been written. The writer is paused: it asks for nothing new while we look."""
         self._writer.pause()
         verdict = self.checker.check()
+        self._writer.unpause()
+        return verdict
+
+    def stop(self) -> Verdict:
+        """Check, and end it."""
+        verdict = self.check()
         self.end()
         return verdict
 
     def end(self) -> None:
         self._writer.destroy()
         self._driver.destroy()
-
-    def _catch_up(self) -> None:
-        """With the writer stopped: it writes faster than we check, and a spare has to be there first."""
-        self._writer.pause()
-        self.checker.follow()
-        self._wait_whole()
-        self._writer.unpause()
 
     def _wait_whole(self) -> None:
         until = time.monotonic() + DEADLINE_S
@@ -144,10 +141,7 @@ class Load:
             time.sleep(0.002)
 
     def _wait_for_progress(self, killed_ns: int) -> None:
-        """Until the writer has been given so many answers since the kill: its disk works again.
-
-        It is stopped while we look, or we would never have seen all that it writes meanwhile.
-        """
+        """Until the writer has been given so many answers since the kill: its disk works again."""
         until = time.monotonic() + DEADLINE_S
         times = self.checker.times_ns
         while len(times) - bisect_right(times, killed_ns) < OPERATIONS_BETWEEN:
@@ -155,12 +149,10 @@ class Load:
                 why = f"(it is {self._writer.state}: {self._writer.last_death})"
                 raise HvdError(f"the writer has completed nothing for {DEADLINE_S:g} s {why}")
             time.sleep(PROGRESS_S)
-            self._writer.pause()
             self.checker.follow()
-            self._writer.unpause()
 
 
-def completed(deaths: list[Death], times_ns: list[int]) -> list[Death]:
+def completed(deaths: list[Death], times_ns: Sequence[int]) -> list[Death]:
     """The same, with what their guest was told when."""
     ends = [*(death.killed for death in deaths[1:]), time.monotonic_ns()]
     return [
@@ -169,13 +161,12 @@ def completed(deaths: list[Death], times_ns: list[int]) -> list[Death]:
     ]
 
 
-def first_completion_ns(times_ns: list[int], killed_ns: int, ready_ns: int, until_ns: int) -> int:
+def first_completion_ns(times_ns: Sequence[int], killed_ns: int, ready_ns: int, until_ns: int) -> int:
     """When the longest silence ended that began after a kill and before its successor served; `until_ns` if none did.
 
     What the dead backend had answered already may still be taken from the ring after its death: that ends no wait.
     """
-    start = bisect_right(times_ns, killed_ns)
-    after = [killed_ns, *takewhile(lambda at: at < until_ns, times_ns[start:])]
+    after = [killed_ns, *times_ns[bisect_right(times_ns, killed_ns) : bisect_left(times_ns, until_ns)]]
     gaps = [(later - earlier, later) for earlier, later in pairwise(after) if earlier <= ready_ns]
     return max(gaps)[1] if gaps else until_ns
 
