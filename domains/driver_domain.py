@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -24,7 +25,8 @@ AT_ONCE = 16
 """Devices that are taken up with one hypercall: three or four entries of a multicall each."""
 LEVELS = 3
 """backend/<kind>/<domid>/<devid>"""
-LINGER_NS = int(LINGER_S * 1e9)
+LINGER_NS = int(LINGER_S * 1e9) + 1_000_000
+"""Behind the moment, whatever the rounding."""
 Key = tuple[str, str, str]
 
 
@@ -47,12 +49,14 @@ class DriverDomain:
         """What backends want written, while several have their turn."""
         served = runtime.served
         runtime.hypercalls.linger()
+        self._until = time.monotonic() + LINGER_S
+        """Nobody waits longer for frontends that do not come."""
         self._take_up(served)
         self._rests = False
         """Whether we watch what comes and goes, and call as everybody does."""
         runtime.soon(self._catch_up)
         if self._backends:
-            Timer(runtime).after(LINGER_NS, self._catch_up)  # whoever does not come keeps nobody waiting
+            Timer(runtime).after(LINGER_NS, self._catch_up)
 
     def _on_change(self, path: str) -> None:
         """Only devices coming and going matter: backend/<kind>/<domid>/<devid> and above, or toolstack nodes."""
@@ -165,7 +169,7 @@ class DriverDomain:
         if self._changed:
             self._look()
         if not self._rests:
-            if self._runtime.hypercalls.lingers and any(map(self._is_offered, self._backends)):
+            if time.monotonic() < self._until and any(map(self._is_offered, self._backends)):
                 return
             self._rests = True
             self._runtime.soon(self._runtime.hypercalls.rest)

@@ -1,5 +1,7 @@
 """A domain's hypercalls: over its upcall socket while it comes to life, over its endpoint from then on.
 
+And for a moment over the socket again when a backend of its has died: they are answered sooner there.
+
 The upcall socket is there at birth. The endpoint's connection takes threads, a handshake of several round trips through
 them, and 1 MiB: who has asked for something while it came to life has devices, will ask again, and begins it when it is
 ready. Who has not may never ask, and begins it with its first question; until then room is kept for it, since its
@@ -9,6 +11,7 @@ kernel may use up what it takes. A spare has time for it while it stands by.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +20,11 @@ from hvd.domains.connection_room import ConnectionRoom
 from hvd.transport.hypercalls import HypercallClient, HypercallTimeout, Requests, unanswered
 from hvd.transport.messages import DomainReady
 from hvd.transport.process import start_sleeper
-from hvd.transport.upcalls import ReplyTooLarge, UpcallReceiver
+from hvd.transport.upcalls import HURRY_CALLS, ReplyTooLarge, UpcallReceiver
 
 LINGER_S = 0.1
 """From when a driver domain takes up its devices: in that time it is ready, and has attached what waits for it."""
+UNBOUNDED = sys.maxsize
 AGAIN_S = 1.0
 """A broker that dies may take a reply with it that it had not sent: the next is asked again, and carries out nothing
 twice."""
@@ -41,6 +45,8 @@ class Hypercalls:
         self._lingers_until = 0.0
         """Over the upcall socket, on the monotonic clock; 0: it does not."""
         self._rests = False
+        self._left = UNBOUNDED
+        """How many of them yet."""
         self.before: Callable[[], None] | None = None
         """Called ahead of each hypercall: what a spare waits in until it is the domain."""
 
@@ -60,9 +66,11 @@ class Hypercalls:
         if self._is_ready and not self.lingers:
             return self.connection.call(message)
         packed, name = self.requests.pack(message), type(message).__name__
+        self._left -= 1
         try:
             reply = self._ask(packed, name)
         except ReplyTooLarge:
+            self._lingers_until = 0.0  # the hypervisor has us at the endpoint from now on
             reply = None
         return self.connection.ask(packed, name) if reply is None else self.requests.result(name, *reply)
 
@@ -74,13 +82,18 @@ class Hypercalls:
 
     def linger(self) -> None:
         """Go on over the upcall socket for a moment: whoever serves devices has guests that wait for it by now."""
-        self._lingers_until, self._rests = time.monotonic() + LINGER_S, False
+        self._lingers_until, self._rests, self._left = time.monotonic() + LINGER_S, False, UNBOUNDED
+
+    def hurry(self, until_ns: int) -> None:
+        """As `linger`, no longer than the hypervisor hears us there, nor oftener."""
+        until = min(time.monotonic() + LINGER_S, until_ns / 1e9)
+        self._lingers_until, self._rests, self._left = until, False, HURRY_CALLS
 
     @property
     def lingers(self) -> bool:
         """Whether that moment is not over."""
         connected = self._rests and self._client is not None and self._client.is_connected
-        if connected or time.monotonic() >= self._lingers_until:
+        if connected or self._left <= 0 or time.monotonic() >= self._lingers_until:
             self._lingers_until = 0.0
         return bool(self._lingers_until)
 

@@ -283,8 +283,8 @@ class Runtime:
 
     def _on_upcall(self) -> None:
         self._upcalls.read_all()
-        if self._upcalls.take_hurry():
-            self.hypercalls.linger()
+        if until_ns := self._upcalls.take_hurry():
+            self.hypercalls.hurry(until_ns)
         while (event := self._upcalls.next_event()) is not None:
             self.store.deliver(*event)
         self.store.delivered()

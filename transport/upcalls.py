@@ -21,8 +21,8 @@ BIRTH, RUN, DESCRIPTORS, EVENT = "birth", "run", "descriptors", "event"
 TOOLSTACK = "toolstack"
 """The token of the watch that a domain has from birth: on what the toolstack changes below `device` and `control`."""
 REPLY, TOO_LARGE = "reply", "too large"
-HURRY = "hurry"
-"""A backend of the domain's has died: for a moment it is heard here as one that comes to life is."""
+HURRY, HURRY_CALLS = "hurry", 64
+"""A backend of the domain's has died: until a moment, and so many times, it is heard here as when it comes to life."""
 REPLY_BYTES_MAX = 32_768
 """Of a reply that goes over the upcall socket; a larger one has to be fetched over the endpoint."""
 
@@ -56,7 +56,8 @@ class UpcallReceiver:
         """(kind, domid, devid) of the devices whose backends this domain hosts, as it is let run."""
         self._latest = -1
         """The last hypercall that descriptors came for; a new broker may send them again."""
-        self._ended = self._hurry = False
+        self._ended = False
+        self._hurry_until_ns = 0
         self._reply: bytes | None = None
         """The newest, until somebody asks for it."""
         self._too_large = -1
@@ -157,10 +158,10 @@ class UpcallReceiver:
             raise UpcallsBroken(f"hypercall {sequence} promised {count} descriptors, {len(descriptors)} came")
         return descriptors
 
-    def take_hurry(self) -> bool:
-        """Whether we were told to since we asked last."""
-        hurry, self._hurry = self._hurry, False
-        return hurry
+    def take_hurry(self) -> int:
+        """Until when we may ask here, on the monotonic clock in ns, if we were told so since we asked last; else 0."""
+        until_ns, self._hurry_until_ns = self._hurry_until_ns, 0
+        return until_ns
 
     def next_event(self) -> tuple[str, str] | None:
         """The next watch event (path, token), or None. ("", ""): events were lost, read everything watched again."""
@@ -189,8 +190,8 @@ class UpcallReceiver:
                 if sequence >= self.oldest_wanted and sequence not in self._descriptors:
                     self._descriptors[sequence] = descriptors
                     return
-            case ["hurry"]:
-                self._hurry = True
+            case ["hurry", int() as until_ns]:
+                self._hurry_until_ns = until_ns
             case ["reply", bytes() as packed]:
                 self._reply = packed
             case ["too large", int() as sequence]:

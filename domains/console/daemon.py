@@ -11,6 +11,7 @@ from collections.abc import Callable
 from hvd.domains.console.backend import ConsoleBackend
 from hvd.domains.console.frontend import ConsoleFrontend
 from hvd.domains.console.pty import AGAIN_S, NoPty, Pty
+from hvd.domains.console.readers import Readers
 from hvd.domains.device import Keys
 from hvd.domains.runtime import Runtime
 from hvd.transport.errors import HvdError, PeerFault
@@ -49,6 +50,7 @@ class ConsoleDaemon:
         self._due: dict[DomId, float] = {}
         """When to look at consoles of which something was heard; in this order."""
         self._terminals = select.epoll()
+        self._readers = Readers()
         runtime.watch_fd(self._terminals.fileno(), self._pump)
         self._scan_due: float | None = None
         self._store.watch("@introduceDomain", lambda _: self._store.afterwards(self._hear_of_new))
@@ -62,7 +64,7 @@ class ConsoleDaemon:
         self._scan_due = self._scan_due or time.monotonic() + SUCCESSION_S
 
     def _hear_of_new(self) -> None:
-        """A new domain has its console at once. One that has ended in the same moment was only started again."""
+        """A new domain has its console at once; soon where one has ended just now, which was only started again."""
         if self._scan_due is None:
             self.scan()
 
@@ -118,7 +120,8 @@ class ConsoleDaemon:
 
     def _open_pty(self, domid: DomId) -> Pty:
         try:
-            return Pty(self._terminals, lambda: self._withheld.append((time.monotonic() + AGAIN_S, domid)))
+            withholds = lambda: self._withheld.append((time.monotonic() + AGAIN_S, domid))  # noqa: E731
+            return Pty(self._terminals, self._readers, withholds)
         except OSError as error:
             self._log(f"console of domain {domid}: no pty ({error.strerror}): nobody can attach to it, its log goes on")
             return NoPty()
@@ -157,6 +160,7 @@ class ConsoleDaemon:
         console = self._consoles.pop(domid)
         self._store.unwatch(console.watch)
         self._detach(console)
+        console.backend.pty.end()
         self._lingering.append((time.monotonic() + LINGER_S, console.backend))
 
     def _detach(self, console: Console) -> None:

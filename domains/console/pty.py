@@ -15,9 +15,12 @@ import time
 import tty
 from collections.abc import Callable
 
+from hvd.domains.console.readers import Readers
 from hvd.transport.limits import CONSOLE_SCROLLBACK_BYTES_MAX
 
 TIOCGPTN = 0x80045430
+PATIENCE_S = 0.25
+"""For a reader who has not come to it: he and we may wait for the same CPU."""
 AGAIN_S = 1.0
 """Until a terminal that nobody has read is given something again. Whoever attaches meanwhile waits no longer for it."""
 
@@ -28,7 +31,7 @@ class Pty:
     Its master is in its owner's epoll set: readable while it listens, writable while output waits for room.
     """
 
-    def __init__(self, events: select.epoll, withholds: Callable[[], None]) -> None:
+    def __init__(self, events: select.epoll, readers: Readers, withholds: Callable[[], None]) -> None:
         """`withholds` is called when what waits is to be handed over (`flush`) in AGAIN_S.
 
         OSError when the host has no terminal left.
@@ -44,8 +47,11 @@ class Pty:
         self.listening = False
         """Whether typing is an event."""
         self._interest = 0
-        self._has_given = self._was_full = self._is_read = False
-        """The terminal since it was emptied: whether it was given anything; more than it took; something after that."""
+        self._has_given = self._was_full = False
+        """The terminal since it was emptied: whether it was given anything, and more than it took."""
+        self._readers, self._number = readers, readers.follow(self.path)
+        self._read_at = time.monotonic()
+        """When somebody has read, as far as we have looked."""
         self._until = 0.0
         """Nothing is handed over before that, on the monotonic clock."""
         events.register(self.master, 0)
@@ -65,7 +71,7 @@ class Pty:
         try:
             while self._scrollback and time.monotonic() >= self._until:
                 del self._scrollback[: os.write(self.master, self._scrollback)]
-                self._has_given, self._is_read = True, self._was_full
+                self._has_given = True
         except BlockingIOError:
             self._was_full = True
         self._update()
@@ -73,10 +79,18 @@ class Pty:
     def _empty(self) -> None:
         """What lies in the terminal is older than what waits for it: it goes first, or a reader would see a gap."""
         termios.tcflush(self._slave, termios.TCIFLUSH)
-        if not self._is_read:
-            self._until = time.monotonic() + AGAIN_S
+        self._has_given = self._was_full = False
+        now = time.monotonic()
+        if self._readers.were_there(self._number):
+            self._read_at = now
+        if now >= self._read_at + PATIENCE_S:
+            self._until = now + AGAIN_S
             self._withholds()
-        self._has_given = self._was_full = self._is_read = False
+
+    def end(self) -> None:
+        """Nothing more is printed: what waits is handed over now, and as the terminal takes it."""
+        self._until = 0.0
+        self.flush()
 
     def read(self, limit: int) -> bytes:
         """What was typed, at most `limit` (> 0) bytes; b"" if there is nothing."""
@@ -90,6 +104,7 @@ class Pty:
         self._update()
 
     def close(self) -> None:
+        self._readers.forget(self._number)
         self._events.unregister(self.master)
         os.close(self.master)
         os.close(self._slave)
@@ -110,5 +125,6 @@ class NoPty(Pty):
 
     def write(self, data: bytes) -> None: ...
     def flush(self) -> None: ...
+    def end(self) -> None: ...
     def listen(self, *, on: bool) -> None: ...
     def close(self) -> None: ...

@@ -353,7 +353,7 @@ class Lives:
         live_dumps.domain_died(self, domain)
         clients = self.client_devices(domain)
         devices.drop_states(self.store, domain, self.own_devices(domain), clients)
-        for client, _ in clients:
+        for client in {client.domid: client for client, _ in clients}.values():
             if client.life in ACTING:
                 self.hardware.hurry(client)
         if dom == DOM0:

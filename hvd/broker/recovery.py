@@ -129,6 +129,7 @@ class Recovery:
             world.fork_domain(domain)
         world.start_domain(domain)
         world.open_endpoint(domain)
+        world.upcalls.expect(domain)
         if (ring := self._hypervisor.store_ring_of(domain)) is not None:
             world.store_rings.attach(domain.domid, *ring, new=False)
         if domain.sandbox_lacking is not None:

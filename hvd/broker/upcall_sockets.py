@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Any
 from hvd.broker import core_dumps
 from hvd.broker.domain import ACTING, Domain
 from hvd.broker.held import UPCALL, HeldDescriptors, domain_key
+from hvd.broker.hurries import Hurries
 from hvd.broker.poller import Poller
 from hvd.broker.upcalls import UpcallQueue
 from hvd.transport.descriptors import DESCRIPTORS_PER_MESSAGE, send_message
@@ -27,8 +27,6 @@ from hvd.transport.limits import MESSAGE_BYTES_MAX
 from hvd.transport.upcalls import DESCRIPTORS, EVENT, HURRY, REPLY, REPLY_BYTES_MAX, TOO_LARGE
 
 POSTS_PER_TURN = 8
-HURRY_S = 10.0
-"""How long one that is told to is heard here: it goes back to its endpoint a moment after it has read that."""
 OUTBOX_MAX = 64
 """Messages that may wait for a domain to read its upcall socket; past it the domain is killed."""
 OUTBOX_DESCRIPTORS_MAX = 2 * DESCRIPTORS_PER_MESSAGE
@@ -87,10 +85,12 @@ class UpcallSockets:
         on_fault: Callable[[Domain, FaultNotice | None], None],
         on_post: Callable[[Domain, bytes], None],
         is_disturbed: Callable[[DomId], bool],
+        is_settling: Callable[[DomId], bool],
     ) -> None:
         """`kill` ends a domain that does not read, or has shut its socket.
 
-        `is_disturbed`: its hypercalls are tampered with, as somebody wants it, at its endpoint.
+        `is_disturbed`: its hypercalls are tampered with, as somebody wants it, at its endpoint. `is_settling`: what it
+        has called last is not quite done, and what it calls next waits.
         """
         self._held = held
         self._poller = poller
@@ -99,12 +99,12 @@ class UpcallSockets:
         self._on_fault = on_fault
         self._on_post = on_post
         self._is_disturbed = is_disturbed
+        self._is_settling = is_settling
         self._queues: dict[DomId, UpcallQueue] = {}
         self._outboxes: dict[DomId, Outbox] = {}
         self._by_endpoint: set[DomId] = set()
         """Who has come to life, as far as this broker has seen: what they call comes to their endpoints now."""
-        self._hurrying: dict[DomId, float] = {}
-        """Until when on the monotonic clock."""
+        self._hurries = Hurries()
         self._answered: dict[DomId, int] = {}
         """The last hypercall whose descriptors this broker has sent."""
         self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -121,17 +121,28 @@ class UpcallSockets:
         """This incarnation is over; its socket is about to be dropped."""
         self._forget_waiting(domid)
         self._by_endpoint.discard(domid)
-        self._hurrying.pop(domid, None)
+        self._hurries.forget(domid)
         self._answered.pop(domid, None)
         if domain_key(domid) in self._held.by_key:
             self._poller.unwatch(self._socket(domid))
 
     def hurry(self, domain: Domain) -> None:
-        """A backend of its has died: what it asks next, it may ask here. It is told so ahead of its watch events."""
-        if domain_key(domain.domid) in self._held.by_key:
-            self._hurrying[domain.domid] = time.monotonic() + HURRY_S
+        """A backend of its has died: what it asks next, it may ask here. It is told so ahead of its watch events.
+
+        Only where that takes no more than a moment: nothing waits for whoever does not read.
+        """
+        domid = domain.domid
+        if domain_key(domid) not in self._held.by_key or self._is_disturbed(domid) or self._outboxes.get(domid):
+            return
+        until_ns = self._hurries.begin(domid)
+        if until_ns is not None:
             self.listen(domain)
-            self.tell(domain.domid, [HURRY])
+            with suppress(OSError):  # it reads nothing, or is dying: whoever tells it something else finds out
+                self._send(self._socket(domid), [HURRY, until_ns], ())
+
+    def expect(self, domain: Domain) -> None:
+        """Of a new broker: its predecessor may have told it to hurry."""
+        self._hurries.expect(domain.domid)
 
     # ---- what is read ------------------------------------------------------------------------------------------------
 
@@ -139,41 +150,48 @@ class UpcallSockets:
         """Take in what a domain has written to its upcall socket: hypercalls as it comes to life, then a fault notice.
 
         Hypercalls go from the socket when they are in the journal. A notice stays: the next broker may need it too.
+        What is neither for now is nothing of one whose notice may follow, and left lying of anybody else.
         """
+        domid, reports = domain.domid, core_dumps.reports_faults(domain.config)
         for _ in range(POSTS_PER_TURN):
-            if domain_key(domain.domid) not in self._held.by_key:
-                return  # what it said has ended it
+            if domain_key(domid) not in self._held.by_key or self._is_settling(domid):
+                return  # what it said has ended it, or is not quite done
             untrusted = self._peek(domain)
             if untrusted is None:
                 return
-            calls = self._calls_here(domain)
-            if untrusted and calls and not FaultNotice.may_be(untrusted):
+            if not untrusted or (reports and FaultNotice.may_be(untrusted)):
+                break
+            if not FaultNotice.may_be(untrusted) and self._calls_here(domain):
+                self._hurries.called(domid)
                 self._on_post(domain, untrusted)
-            elif not calls or not untrusted or core_dumps.reports_faults(domain.config):
+            elif domain.ready and not reports:
                 break
             self._drop_first(domain)
         else:
             return
-        self._poller.unwatch_readable(self._socket(domain.domid))
-        if untrusted and core_dumps.reports_faults(domain.config):
+        self._poller.unwatch_readable(self._socket(domid))
+        if untrusted and reports:
             self._read_notice(domain, untrusted)
 
     def _calls_here(self, domain: Domain) -> bool:
-        """A driver domain that is ready may go on for a moment, and who waits for one; others have turns elsewhere."""
-        if not domain.ready:
-            return True
+        """Who comes to life, and who hurries; others have turns elsewhere."""
+        hurries = self._hurries.is_on(domain.domid) and not self._is_disturbed(domain.domid)
+        return hurries or self._comes_to_life(domain)
+
+    def _comes_to_life(self, domain: Domain) -> bool:
+        """A driver domain that is ready may go on for a moment."""
         lingers = domain.config.driver_domain and domain.domid not in self._by_endpoint
-        hurries = time.monotonic() < self._hurrying.get(domain.domid, 0.0)
-        return (lingers or hurries) and not self._is_disturbed(domain.domid)
+        return not domain.ready or (lingers and not self._is_disturbed(domain.domid))
 
     def hear_first(self, domain: Domain | None) -> None:
         """What a domain that comes to life has posted comes before what it calls, and before its death."""
-        if domain is not None and self._calls_here(domain) and domain.life in ACTING:
+        if domain is not None and self._comes_to_life(domain) and domain.life in ACTING:
             self.hear(domain)
 
     def heard_by_endpoint(self, domid: DomId) -> None:
         """It has called there; when it is ready it does so for good."""
         self._by_endpoint.add(domid)
+        self._hurries.lives(domid)
 
     def _read_notice(self, domain: Domain, untrusted: bytes) -> None:
         try:

@@ -92,13 +92,16 @@ class World(TraceHardware, HeldHardware, SpareHardware):
         self.upcalls = UpcallSockets(
             self.held, poller, self.publisher.log, kill=self._kill,
             on_fault=listeners.on_fault, on_post=listeners.on_post, is_disturbed=self.faults.of_messages.__contains__,
+            is_settling=self._is_settling,
         )  # fmt: skip
         self.spares = SpareProcesses(
             self.held, self.endpoints, poller, inheritance.run_dir, listeners.on_spare_report
         )
         self.refusals: list[Refusal] = []
+        self.runs: list[DomId] = []
+        """Who may run when the command that says so is in the journal: ahead of what others hear, who wait for it."""
         self.unsettled: list[Callable[[], None]] = []
-        """What waits until the command it comes from is in the journal."""
+        """What waits for that as well."""
         self.news: list[Event] = []
         """What is published behind all that."""
         self._hypervisor: Hypervisor | None = None
@@ -179,8 +182,7 @@ class World(TraceHardware, HeldHardware, SpareHardware):
         self.upcalls.tell(domain.domid, [BIRTH, certificate], descriptors)
 
     def let_run(self, domain: Domain) -> None:
-        """Ahead of all that the same command tells others: whoever hears of it waits for this domain."""
-        self.unsettled.insert(0, lambda: self._let_run(domain.domid))
+        self.runs.append(domain.domid)
 
     def _let_run(self, domid: DomId) -> None:
         """From here on it runs: the journal knows it. Nothing if it was abandoned in the same command."""
@@ -221,6 +223,9 @@ class World(TraceHardware, HeldHardware, SpareHardware):
 
     def settle(self) -> None:
         """The command is in the journal: do what cannot be taken back."""
+        runs, self.runs = self.runs, []
+        for domid in runs:
+            self._let_run(domid)
         if self.unsettled:
             waiting, self.unsettled = self.unsettled, []
             for act in waiting:

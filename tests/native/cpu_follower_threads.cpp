@@ -36,6 +36,19 @@ void what_is_done_seldom_is_never_followed() {
     EXPECT(recent.any());
 }
 
+/// 100 pieces of work a second are less than what moves anybody, and 500 are more.
+void it_is_the_same_however_rarely_it_is_looked_at() {
+    RecentWork often, rarely;
+    for (int look = 0; look < 1000; ++look) {
+        EXPECT(rarely.look(done_at({{1, 4}}), 10) == 0);
+    }
+    EXPECT(often.look(done_at({{1, 20}}), 1) == 2);
+    for (int look = 0; look < 1000; ++look) {
+        rarely.look(done_at({{1, 20}}), 10);
+    }
+    EXPECT(rarely.look(done_at({{1, 20}}), 10) == 2);
+}
+
 void it_is_followed_for_a_while_when_there_is_no_more() {
     RecentWork recent;
     EXPECT(recent.look(done_at({{3, 100}})) == 8);
@@ -114,6 +127,7 @@ int main() {
     start_watchdog();
     nothing_is_followed_until_there_is_enough_of_it();
     what_is_done_seldom_is_never_followed();
+    it_is_the_same_however_rarely_it_is_looked_at();
     it_is_followed_for_a_while_when_there_is_no_more();
     places_are_united_and_a_small_part_does_not_count();
     whoever_runs_anywhere_has_it_done_anywhere();

@@ -18,13 +18,14 @@ from hvd.domains.console.daemon import LINGER_S
 from hvd.toolstack.cluster import DomainState
 from hvd.transport.limits import CONSOLE_LOG_BYTES_MAX
 from hvd.transport.messages import DomainConfig, StoreRead
+from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
 DOM0_KILLS = 4  # its restart limit is five in ten seconds
 
 # A guest is ready when domain 0 serves its console; then its body runs.
 GUEST = """
-import errno, os, signal, struct, sys, threading
+import errno, os, signal, struct, sys, threading, time
 from hvd.domains.guest import GuestShutdown
 from hvd.transport.hypercalls import HypercallError
 AUTO_READY = False
@@ -378,6 +379,42 @@ def test_domain_0s_death_loses_nothing_and_new_terminals_are_there_when_it_is_re
     # A death between writing down and consuming repeats at most a ring's worth; what is new is in order and complete.
     numbers = [int(number) for number in re.findall(r"^line (\d{6})$", log, re.MULTILINE)]
     assert list(dict.fromkeys(numbers)) == list(range(count))
+
+
+@pytest.mark.parametrize("reads", ["all along", "at the end"])
+def test_who_reads_a_flood_to_its_end_sees_the_last_words(boot, guest, reads):
+    """It has no output of its domain's to wait for when that is gone."""
+    cluster = boot(guest("talker", """
+        input()
+        for number in range(400_000):
+            print(f"line {number} of a flood")
+        print("last words")
+    """))
+    with Terminal(cluster, "talker") as terminal:
+        terminal.type("\r")
+        if reads == "at the end":
+            cluster.domain("talker").wait_gone()
+        assert terminal.read_to_end().endswith("last words\n")
+
+
+def test_who_attaches_to_a_flood_that_nobody_has_read_sees_the_newest_and_goes_on(boot, guest):
+    cluster = boot(guest("talker", """
+        number, until = 0, time.monotonic() + 2
+        while time.monotonic() < until:
+            print(f"line {number} of a flood")
+            number += 1
+        print(f"{number} lines")
+        print(f"hello {input()!r}")
+        guest.run_forever()
+    """))
+    wait_for(lambda: "lines" in cluster.domain("talker").console_log()[-100:], lambda: "it has not printed all")
+    with Terminal(cluster, "talker") as terminal:
+        seen = terminal.read_until("[0-9]+ lines\r\n")
+        numbers = [int(number) for number in re.findall(r"line (\d+) of", seen)][1:]  # the first may have lost its head
+        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+        assert seen.endswith(f"\n{numbers[-1] + 1} lines\n")
+        terminal.type("you\r")
+        terminal.read_until("hello 'you'")
 
 
 def test_domain_0_has_a_console_of_its_own(boot, guest):

@@ -4,6 +4,7 @@
 #include "bindings.hpp"
 #include "cpu_follower.hpp"
 #include "fault_report.hpp"
+#include "inotify.hpp"
 #include "process.hpp"
 #include "timer.hpp"
 
@@ -49,6 +50,13 @@ void bind_process(nb::module_& m) {
         "report_fatal_signals", [](int descriptor) { checked(report_fatal_signals(descriptor)); }, nb::arg("descriptor"));
     m.def("allow_tracing", allow_tracing);
     m.def("trim_memory", trim_memory);
+    m.def("inotify_descriptor", [] { return checked(inotify_descriptor()); });
+    m.def(
+        "watch_readers", [](int fd, const char* path) { return checked(watch_readers(fd, path)); }, nb::arg("fd"),
+        nb::arg("path"));
+    m.def(
+        "unwatch_readers", [](int fd, int number) { checked(unwatch_readers(fd, number)); }, nb::arg("fd"),
+        nb::arg("number"));
     m.def("timer_descriptor", [] { return checked(timer_descriptor()); });
     m.def("arm_timer", [](int fd, std::int64_t at_ns) { checked(arm_timer(fd, at_ns)); }, nb::arg("fd"), nb::arg("at_ns"));
 }

@@ -35,7 +35,21 @@ using Counts = std::array<std::uint32_t, places_max>;
 /// For whom the work of late was done, by place. No clock, no thread: a `look` is a point in time.
 class RecentWork {
 public:
-    /// Takes in what was done at each place since the last look; the places to be at, one bit each, 0: anywhere.
+    /// Takes in what was done at each place in the time of so many looks, evenly; the places to be at, one bit each, 0:
+    /// anywhere.
+    std::uint64_t look(const Counts& done, std::uint32_t looks) {
+        std::uint64_t wanted = 0;
+        for (std::uint32_t number = 0; number < looks; ++number) {
+            Counts part{};
+            for (std::size_t place = 0; place < places_max; ++place) {
+                part[place] = share(done[place], number + 1, looks) - share(done[place], number, looks);
+            }
+            wanted = look(part);
+        }
+        return wanted;
+    }
+
+    /// In the time of one.
     std::uint64_t look(const Counts& done) {
         total_ = 0;
         for (std::size_t place = 0; place < places_max; ++place) {
@@ -56,6 +70,10 @@ public:
     void forget() { *this = {}; }
 
 private:
+    static std::uint32_t share(std::uint32_t done, std::uint32_t parts, std::uint32_t of) {
+        return static_cast<std::uint32_t>(std::uint64_t{done} * parts / of);
+    }
+
     static constexpr double fades = 1.0 / 8;
     /// One piece of work a look, as it adds up, and a quarter of that.
     static constexpr double begins_at = 8, stops_below = 2, forgotten_below = 0.5;
@@ -176,9 +194,9 @@ public:
     std::uint64_t starved() const { return starved_.load(); }
 
 private:
-    static constexpr long look_every_ns = 4'000'000, look_rarely_ns = 40'000'000;
-    /// Looks at which nothing has changed before they become rare.
-    static constexpr int settled_after = 16;
+    static constexpr long look_every_ns = 4'000'000;
+    /// Looks at which nothing has changed before they become rare: one in the place of so many.
+    static constexpr int settled_after = 16, looks_settled = 10;
     /// Looks for which the threads stay free after they got no time.
     static constexpr int free_looks = 25;
 
@@ -205,14 +223,15 @@ private:
                 sleeps_.store(0);
                 settled_ = 0;
             }
-            const timespec pause{0, settled_ < settled_after ? look_every_ns : look_rarely_ns};
+            const int looks = settled_ < settled_after ? 1 : looks_settled;
+            const timespec pause{0, look_every_ns * looks};
             nanosleep(&pause, nullptr);
-            look();
+            look(looks);
         }
         move(0);
     }
 
-    void look() {
+    void look(int looks) {
         Counts done{};
         for (std::size_t place = 0; place < places_max; ++place) {
             done[place] = done_[place].exchange(0, std::memory_order_acquire);
@@ -233,7 +252,7 @@ private:
             move(0);
             starved_.fetch_add(1);
         } else {
-            move(recent_.look(done));
+            move(recent_.look(done, static_cast<std::uint32_t>(looks)));
         }
     }
 

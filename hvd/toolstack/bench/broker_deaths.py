@@ -25,6 +25,7 @@ from hvd.transport.errors import HvdError
 from hvd.transport.histogram import Histogram, from_text
 from hvd.transport.messages import DomainConfig
 
+WHAT = PAIR, DISK = "pair", "disk"
 KILL_S = 0.15
 """About how long one kill takes, with all around it."""
 DOMAINS, CROWD = 8, 200
@@ -45,7 +46,7 @@ IDLE = "hvd:idle"
 
 def measure_broker_deaths(run: Run) -> list[Figure]:
     """In clusters of its own: eight domains under load, then two hundred."""
-    kills = max(int(run.duration_s / KILL_S), 3)
+    kills = max(int(run.duration_s / KILL_S), 2 * len(WHAT))
     with tempfile.TemporaryDirectory(prefix="hvd-bench-") as name:
         with Cluster.build(name="bench-deaths") as cluster:
             loaded = _Loaded(run, cluster, Path(name), "", (run.here, run.there))
@@ -146,16 +147,17 @@ class _Loaded:
         idle = [cluster.create(DomainConfig(f"bench-idle-{n}", IDLE)) for n in range(DOMAINS - len(cluster.domains()))]
         cluster.wait_ready(DEADLINE_S, idle)
         self.deaths = Deaths(cluster)
-        self._samples = {(what, killed): _Samples() for what in ("pair", "disk") for killed in (False, True)}
+        self._samples = {(what, killed): _Samples() for what in WHAT for killed in (False, True)}
 
     def kill_in_windows(self, kills: int) -> None:
-        """So many windows with a kill, and as many without, or CONTROLS_MAX."""
-        windows = [True] * kills + [False] * min(kills, CONTROLS_MAX)
+        """So many windows with a kill, and as many without, or CONTROLS_MAX: half of each on either path."""
+        measures = dict(zip(WHAT, (self._call, self._read), strict=True))
+        windows = [(WHAT[number % len(WHAT)], True) for number in range(kills)]
+        windows += [(what, False) for what, _ in windows[:CONTROLS_MAX]]
         self._run.random.shuffle(windows)
-        for number, killed in enumerate(windows):
+        for number, (what, killed) in enumerate(windows):
             self._run.tell(f"broker killed under load{self._how}: window {number + 1} of {len(windows)}")
-            what, measure = (("pair", self._call), ("disk", self._read))[number % 2]
-            self._samples[what, killed].add(measure(self._strike if killed else lambda: None))
+            self._samples[what, killed].add(measures[what](self._strike if killed else lambda: None))
 
     def _strike(self) -> None:
         """Somewhere in the first half of the window."""
@@ -183,8 +185,8 @@ class _Loaded:
     def pauses(self) -> list[Figure]:
         """On the data path."""
         return [
-            *self._pauses("pair", f"event channel round trip{self._how}"),
-            *self._pauses("disk", f"disk read, 4 KiB{self._how}"),
+            *self._pauses(PAIR, f"event channel round trip{self._how}"),
+            *self._pauses(DISK, f"disk read, 4 KiB{self._how}"),
         ]
 
     def _pauses(self, what: str, name: str) -> list[Figure]:

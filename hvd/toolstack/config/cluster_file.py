@@ -42,7 +42,7 @@ class ClusterConfig:
     policy: Policy = OPEN_POLICY
     enforcing: bool = True
     cpus: tuple[int, ...] = ()
-    """Where the hypervisor's own processes run, and no domain unless it says so; none: wherever there is room."""
+    """Where the hypervisor's own processes run; none: wherever there is room. Domains run where their own say."""
 
     def domain(self, name: str) -> DomainConfig:
         """The domain of this name, dom0 by its full name; KeyError if there is none."""

@@ -46,7 +46,7 @@ class Broker:
         self.sockets = UpcallSockets(
             held, self.poller, lambda *_, **__: None, kill=lambda _: None,
             on_fault=lambda _, notice: self.faults.append(notice), on_post=self._post,
-            is_disturbed=lambda _: False,
+            is_disturbed=lambda _: False, is_settling=lambda _: False,
         )  # fmt: skip
         self.sockets.listen(self.domain)
 

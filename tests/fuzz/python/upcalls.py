@@ -16,7 +16,7 @@ from tests.fuzz.python.choices import Choices
 from tests.fuzz.python.open_descriptors import open_descriptors
 
 STEPS_MAX = 24
-VERBS = ("birth", "run", "descriptors", "event", "reply", "too large", "spawn", "")
+VERBS = ("birth", "run", "descriptors", "event", "reply", "too large", "hurry", "spawn", "")
 NULL = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
 

@@ -43,6 +43,8 @@ class RecordingHardware(NoHardware):
         super().__init__()
         self.calls: list[tuple[Any, ...]] = []
         self.refused: set[str] = set()
+        self.busy: set[str] = set()
+        """Media that somebody else writes."""
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)
@@ -51,6 +53,9 @@ class RecordingHardware(NoHardware):
 
         def recording(*args: Any, **named: Any) -> None:
             self.calls.append((name, *args, *named.values()))
+            if name == "open_medium" and args[1] in self.busy:
+                self.refusals.append(["medium", args[0], errno.EBUSY])
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
             if name in self.refused:
                 number = getattr(args[0], "domid", args[0]) if args else DOMID_XEN
                 self.refusals.append([FALLIBLE[name], number, errno.EMFILE])

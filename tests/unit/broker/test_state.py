@@ -1,6 +1,7 @@
 """Exactly once: what a new broker knows of its predecessor's hypercalls, and does about those that killed it."""
 
 import errno
+from unittest.mock import ANY
 
 import pytest
 
@@ -8,8 +9,9 @@ from hvd.broker.domain import Life
 from hvd.broker.sessions import Sessions, domain_session, store_session
 from hvd.broker.state import CRASHES_MAX, FOUND_OPEN_MAX, State
 from hvd.transport import messages as m
-from hvd.transport.codec import pack_request
+from hvd.transport.codec import pack_call, pack_request
 from hvd.transport.ids import DOM0, DOMID_SELF, ExtentId
+from hvd.transport.messages import DeviceConfig
 from hvd.transport.xs_wire import Type
 
 TOOLSTACK = "t:aa"
@@ -318,3 +320,24 @@ def test_a_store_request_that_brokers_crash_over_takes_its_domain_down(ledger, b
     assert board.h.domains[guest].life is Life.DYING
     board.dies(guest)
     assert board.h.domains[guest].last_death == "crash: XenStore request 0xabc was found open by 2 brokers in a row"
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_media_opened_in_a_multicall_are_those_whatever_the_host_refuses_and_no_others_behind_a_replay(board, dies):
+    """What it refuses is part of the record, call by call."""
+    storage = board.boot("storage", driver_domain=True)
+    disks = [DeviceConfig("vbd", devid, "storage", {"params": f"/{devid}.img"}) for devid in (1, 2, 3)]
+    client = board.boot("client", devices=disks)
+    ledger, session = Ledger(board), domain_session(storage, board.h.domains[storage].incarnation)
+    board.hardware.busy.add("/2.img")
+    calls = [m.PhysdevOpenMedium(client, "vbd", devid) for devid in (1, 2, 3, 2, 1)]
+    multicall = m.Multicall([pack_call(call) for call in calls])
+    first = ledger.call(storage, session, 5, multicall)
+    assert first.value == [[0, None, 1], [errno.EBUSY, ANY, 0], [0, None, 1], [errno.EBUSY, ANY, 0], [0, None, 1]]
+    assert first.descriptors == (("medium:1", 0), ("medium:2", 0), ("medium:3", 0))
+    opened = dict(ledger.state.hypervisor.media.opened)
+    if dies:
+        ledger.broker_dies()
+    assert ledger.call(storage, session, 5, multicall) == first
+    assert ledger.state.hypervisor.media.opened == opened
+    assert sorted(opened.values()) == [2, 3]

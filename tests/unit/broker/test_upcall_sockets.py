@@ -4,24 +4,25 @@ import contextlib
 import os
 import select
 import socket
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hvd.broker import hurries
 from hvd.broker.domain import Domain
 from hvd.broker.held import UPCALL, HeldDescriptors, domain_key
+from hvd.broker.hurries import TOLD_NS
 from hvd.broker.poller import Poller
-from hvd.broker.upcall_sockets import HURRY_S, OUTBOX_DESCRIPTORS_MAX, OUTBOX_MAX, POSTS_PER_TURN, UpcallSockets
+from hvd.broker.upcall_sockets import OUTBOX_DESCRIPTORS_MAX, OUTBOX_MAX, POSTS_PER_TURN, UpcallSockets
 from hvd.broker.upcalls import UpcallQueue
 from hvd.transport.codec import pack_request
 from hvd.transport.descriptors import DESCRIPTORS_PER_MESSAGE, receive_message
 from hvd.transport.fault_notice import NOTICE
 from hvd.transport.ids import DomId
 from hvd.transport.messages import DomainConfig, DomainReady
-from hvd.transport.upcalls import DESCRIPTORS, EVENT, HURRY
+from hvd.transport.upcalls import DESCRIPTORS, EVENT, HURRY, HURRY_CALLS
 
 DOM = DomId(1)
 POST = pack_request(DomainReady(), 1, 0, 0)
@@ -47,10 +48,11 @@ class Ends:
         self.by_key = self.held.by_key
         self.poller, self.queue = Poller(), UpcallQueue()
         self.disturbed: set[DomId] = set()
+        self.settling: set[DomId] = set()
         self.sockets = UpcallSockets(
             self.held, self.poller, lambda *_, **__: None, kill=self.killed.append,
             on_fault=lambda domain, notice: self.faults.append(notice), on_post=self.post,
-            is_disturbed=self.disturbed.__contains__,
+            is_disturbed=self.disturbed.__contains__, is_settling=self.settling.__contains__,
         )  # fmt: skip
         self.sockets.connect({DOM: self.queue})
         self.poller.watch(ours.fileno(), lambda: self.sockets.hear(self.domain))
@@ -72,6 +74,22 @@ class Ends:
         self.poller.unwatch(self.ours.fileno())
         for each in (self.ours, self.theirs, *self.link):
             each.close()
+
+
+class Clock:
+    """The monotonic clock of hurries: time passes as a test says."""
+
+    now = 5_000_000_000
+
+    def monotonic_ns(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(hurries, "time", made)
+    return made
 
 
 @pytest.fixture
@@ -151,34 +169,115 @@ def test_who_has_called_at_its_endpoint_before_it_is_ready_is_heard_until_then(e
     assert heard_until_ready(ends) == [POST]
 
 
-def test_whose_backend_has_died_is_told_to_hurry_ahead_of_its_events_and_is_heard_for_a_while(ends, monkeypatch):
+def told(ends):
+    """Every message that has arrived."""
+    found = []
+    while select.select([ends.theirs], [], [], 0)[0]:
+        received = receive_message(ends.theirs)
+        assert received is not None
+        found.append(received[0])
+    return found
+
+
+def test_whose_backend_has_died_is_told_to_hurry_ahead_of_its_events_and_is_heard_for_a_while(ends, clock):
     ends.domain.ready = True
     ends.theirs.send(POST)
     ends.turn()
     assert (ends.heard, ends.waits) == ([], True)
     ends.queue.add("device/vbd/768/state", "token")
     ends.sockets.hurry(ends.domain)
-    told = [received[0] for _ in range(2) if (received := receive_message(ends.theirs)) is not None]
-    assert told == [[HURRY], [EVENT, 1, "device/vbd/768/state", "token"]]
+    ends.sockets.flush(DOM)
+    assert told(ends) == [[HURRY, clock.now + TOLD_NS], [EVENT, 1, "device/vbd/768/state", "token"]]
     ends.turn()
     assert (ends.heard, ends.waits) == ([POST], False)
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + HURRY_S)
+    clock.now += 2 * TOLD_NS
     ends.theirs.send(POST)
     ends.turn()
     assert (ends.heard, ends.waits) == ([POST], True)
 
 
-def test_whose_hypercalls_are_tampered_with_is_heard_at_its_endpoint_alone(ends):
+def test_one_that_hurries_is_heard_twice_as_often_as_it_is_told_and_no_oftener(ends, clock):
+    ends.domain.ready = True
+    ends.sockets.hurry(ends.domain)
+    for _ in range(2 * HURRY_CALLS + 1):
+        ends.theirs.send(POST)
+        ends.turn()
+    assert (len(ends.heard), ends.waits) == (2 * HURRY_CALLS, True)
+
+
+def test_whose_hypercalls_are_tampered_with_is_told_nothing_and_heard_at_its_endpoint_alone(ends, clock):
     ends.domain.ready = True
     ends.disturbed.add(DOM)
     ends.sockets.hurry(ends.domain)
+    assert told(ends) == []
+    ends.disturbed.clear()
+    ends.sockets.hurry(ends.domain)
+    ends.disturbed.add(DOM)
     ends.theirs.send(POST)
     ends.turn()
     assert ends.heard == []
 
 
-def test_who_has_ended_is_told_nothing_and_the_next_one_of_its_domid_is_not_heard_for_it(ends):
+def test_who_does_not_read_is_told_once_and_lives_whatever_dies(ends, clock):
+    """One that is paused, say: its driver domain may die and come back without end."""
+    ends.domain.ready = True
+    for _ in range(1000):
+        ends.sockets.hurry(ends.domain)
+        clock.now += TOLD_NS
+    assert (len(told(ends)), ends.killed) == (1, [])
+    ends.sockets.heard_by_endpoint(DOM)
+    ends.sockets.hurry(ends.domain)
+    assert len(told(ends)) == 1
+
+
+def test_who_reads_nothing_at_all_is_not_told_and_not_killed_for_it(ends, clock):
+    ends.domain.ready = True
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            ends.ours.send(b"full")
+    ends.sockets.hurry(ends.domain)
+    assert ends.killed == []
+
+
+@pytest.mark.parametrize("ends", [("destroy",), ("coredump-destroy",)], indirect=True)
+def test_a_hypercall_where_nobody_hears_one_is_no_fault_whoever_reports_faults(ends):
+    """It came too late: its caller asks again at its endpoint, and may have a fault yet."""
+    ends.domain.ready = True
+    ends.theirs.send(POST)
+    ends.turn()
+    ends.theirs.send(FAULT)
+    ends.turn()
+    reports = ends.domain.config.on_crash != "destroy"
+    assert (ends.heard, [notice.signal for notice in ends.faults]) == ([], [11] if reports else [])
+
+
+def test_a_new_broker_hears_whom_its_predecessor_may_have_told_to_hurry(ends, clock):
+    ends.domain.ready = True
+    ends.sockets.expect(ends.domain)
+    ends.theirs.send(POST)
+    ends.turn()
+    assert ends.heard == [POST]
+
+
+def test_what_is_called_behind_what_is_not_quite_done_waits(ends):
+    ends.settling.add(DOM)
+    ends.theirs.send(POST)
+    ends.turn()
+    assert (ends.heard, ends.waits) == ([], True)
+    ends.settling.clear()
+    ends.turn()
+    assert ends.heard == [POST]
+
+
+def test_who_hurries_has_no_turn_more_for_what_it_calls_at_its_endpoint(ends, clock):
+    ends.domain.ready = True
+    ends.sockets.hurry(ends.domain)
+    ends.theirs.send(POST)
+    ends.sockets.hear_first(ends.domain)
+    assert ends.heard == []
+
+
+def test_who_has_ended_is_told_nothing_and_the_next_one_of_its_domid_is_not_heard_for_it(ends, clock):
     ends.domain.ready = True
     ends.sockets.hurry(ends.domain)
     ends.sockets.forget(DOM)
@@ -224,16 +323,6 @@ def test_a_closed_end_and_one_that_has_gone_meanwhile_are_no_trouble(ends):
 
 
 # ---- what a domain is told -------------------------------------------------------------------------------------------
-
-
-def told(ends):
-    """Every message that has arrived."""
-    found = []
-    while select.select([ends.theirs], [], [], 0)[0]:
-        received = receive_message(ends.theirs)
-        assert received is not None
-        found.append(received[0])
-    return found
 
 
 def test_what_does_not_fit_into_the_socket_waits_and_arrives_in_order_with_descriptors_before_events(ends):

@@ -38,7 +38,7 @@ def world(said, monkeypatch):
         domains={GUEST: None, DRIVER: None}, birth_ports=lambda domain: (2, 1),
         channels=SimpleNamespace(ports={GUEST: bound, DRIVER: bound}),
     )  # fmt: skip
-    made.unsettled, made.news = [], []
+    made.runs, made.unsettled, made.news = [], [], []
     monkeypatch.setattr(made, "_served", lambda domid: [])
     return made
 
@@ -47,12 +47,13 @@ def test_nothing_is_said_before_the_record_then_who_is_let_run_hears_of_it_first
     world.publish("died")
     world.hurry(SimpleNamespace(domid=GUEST))
     world.events_pending(GUEST)
-    world.let_run(SimpleNamespace(domid=DRIVER))
+    for each in (DRIVER, GUEST):
+        world.let_run(SimpleNamespace(domid=each))
     assert said == []
     world.settle()
-    assert said == [(RUN, DRIVER), ("hurry", GUEST), ("events", GUEST), "bell", "died"]
+    assert said == [(RUN, DRIVER), (RUN, GUEST), ("hurry", GUEST), ("events", GUEST), "bell", "died"]
     world.settle()
-    assert len(said) == 5
+    assert len(said) == 6
 
 
 def test_events_of_who_has_ended_by_then_are_nobodys(world, said):

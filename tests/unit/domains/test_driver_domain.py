@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from hvd.domains import driver_domain
-from hvd.domains.driver_domain import DEVICES_MAX, LINGER_NS, DriverDomain
+from hvd.domains.driver_domain import DEVICES_MAX, DriverDomain
 from hvd.domains.media import Media
 from hvd.domains.multicall import Answered
 from hvd.domains.store import Followed
@@ -44,6 +44,7 @@ class Directory:
         self.opened = []
         """Media, asked for together with a look at the devices."""
         self.watches = False
+        self.now_s = 1000.0
         self._afterwards = []
 
     def watch(self, path, handler):
@@ -164,7 +165,9 @@ def store(monkeypatch):
     monkeypatch.setattr(driver_domain, "XenbusBackend", Backend)
     monkeypatch.setattr(driver_domain, "Timer", Timer)
     monkeypatch.setattr(Backend, "made", [])
-    return Directory()
+    made = Directory()
+    monkeypatch.setattr(driver_domain, "time", SimpleNamespace(monotonic=lambda: made.now_s))
+    return made
 
 
 def serve(store, served=()):
@@ -172,13 +175,21 @@ def serve(store, served=()):
     said: list[str] = []
     runtime: Any = make_runtime(store, served)
     DriverDomain(runtime, said.append)
+    let_time_pass(store, runtime)
     store.tell()
     return said
 
 
-def make_runtime(store, served=(), *, lingers=False):
+def let_time_pass(store, runtime):
+    """Until nobody is waited for any longer."""
+    for nanoseconds, act in runtime.later:
+        store.now_s += nanoseconds / 1e9
+        act()
+
+
+def make_runtime(store, served=()):
     """What is to be done soon is done at once; what is to be done later, when `later` is called."""
-    hypercalls = SimpleNamespace(linger=lambda: None, rest=lambda: None, lingers=lingers)
+    hypercalls = SimpleNamespace(linger=lambda: None, rest=lambda: None)
     return SimpleNamespace(
         store=store, served=list(served), hypercalls=hypercalls, soon=lambda act: act(), media=Media(print), later=[]
     )
@@ -296,24 +307,22 @@ def test_a_device_that_was_replaced_before_it_is_watched_is_another_one(store):
     assert [made.closed for made in Backend.made] == [True, False]
 
 
-def test_while_it_lingers_for_a_frontend_it_asks_nothing_else_and_no_longer_than_it_lingers(store):
+def test_while_a_frontend_may_come_it_asks_nothing_else_and_no_longer_than_it_has_said(store):
     store.devices |= {"vif/2/0"}
-    runtime = make_runtime(store, [("vif", "2", "0")], lingers=True)
+    runtime = make_runtime(store, [("vif", "2", "0")])
     DriverDomain(runtime, print)
-    ((nanoseconds, act),) = runtime.later
-    assert (nanoseconds, store.watches, store.hypercalls[-1]) == (LINGER_NS, False, [])
-    runtime.hypercalls.lingers = False
-    act()
+    assert (store.watches, store.hypercalls[-1]) == (False, [])
+    let_time_pass(store, runtime)
     assert store.watches
 
 
 def test_when_its_frontends_are_attached_it_looks_for_what_it_has_missed(store):
     store.devices |= {"vif/2/0"}
-    runtime = make_runtime(store, [("vif", "2", "0")], lingers=True)
+    runtime = make_runtime(store, [("vif", "2", "0")])
     DriverDomain(runtime, print)
     store.publish("vif/2/0")
     assert store.watches
-    runtime.later[0][1]()  # the timer has nothing to do
+    let_time_pass(store, runtime)  # the timer has nothing to do
     assert len(Backend.made) == 1
 
 

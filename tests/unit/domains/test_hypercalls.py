@@ -2,6 +2,7 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import msgpack
 import pytest
@@ -12,7 +13,7 @@ from hvd.transport import messages as m
 from hvd.transport.codec import pack_reply, unpack_request
 from hvd.transport.descriptors import BYTES_PER_MESSAGE, send_message, socket_pair
 from hvd.transport.hypercalls import HypercallError, HypercallTimeout
-from hvd.transport.upcalls import REPLY, REPLY_BYTES_MAX, TOO_LARGE, UpcallReceiver
+from hvd.transport.upcalls import HURRY_CALLS, REPLY, REPLY_BYTES_MAX, TOO_LARGE, UpcallReceiver
 
 
 class Endpoint:
@@ -210,17 +211,44 @@ def test_a_spare_that_serves_devices_has_its_connection_by_then_and_takes_to_it_
     assert ends.calls.call(m.XenVersion()) == "over the endpoint"
 
 
-def test_who_is_told_to_hurry_calls_over_its_socket_again_until_that_is_over(ends, monkeypatch):
-    ends.calls.linger()
+@pytest.fixture
+def hurrying(ends, monkeypatch):
+    """One that is ready, calls at its endpoint, and is told to hurry until a second from now; and its clock."""
+    now = SimpleNamespace(s=1000.0)
+    monkeypatch.setattr(time, "monotonic", lambda: now.s)
     ends.calls.ready()
-    ends.calls.rest()
     assert ends.calls.call(m.XenVersion()) == "over the endpoint"
-    ends.calls.linger()
+    ends.calls.hurry(int((now.s + 1) * 1e9))
+    return now
+
+
+def test_who_is_told_to_hurry_calls_over_its_socket_again_for_a_moment(ends, hurrying):
     ends.reply(3, value="over the socket")
     assert ends.calls.call(m.XenVersion()) == "over the socket"
-    monkeypatch.setattr(time, "monotonic", lambda: float("inf"))
+    hurrying.s += hypercalls.LINGER_S
     assert ends.calls.call(m.XenVersion()) == "over the endpoint"
     assert ends.endpoints[0].asked == [2, 4]
+
+
+def test_who_has_read_too_late_that_it_is_to_hurry_does_not(ends, hurrying):
+    """It was paused, or computed: nobody would hear it."""
+    ends.calls.hurry(int((hurrying.s - 10) * 1e9))
+    assert ends.calls.call(m.XenVersion()) == "over the endpoint"
+
+
+def test_who_hurries_does_so_for_a_number_of_calls(ends, hurrying):
+    for number in range(HURRY_CALLS):
+        ends.reply(3 + number, value="over the socket")
+        assert ends.calls.call(m.XenVersion()) == "over the socket"
+    assert ends.calls.call(m.XenVersion()) == "over the endpoint"
+
+
+def test_whoever_had_to_fetch_a_reply_is_not_heard_over_its_socket_any_more_and_does_not_try(ends):
+    ends.calls.linger()
+    send_message(ends.broker, [TOO_LARGE, 1])
+    assert ends.calls.call(m.XenVersion()) == "over the endpoint"
+    ends.calls.ready()
+    assert ends.calls.call(m.XenVersion()) == "over the endpoint"
 
 
 def test_who_connected_before_it_was_ready_as_a_spare_does_keeps_no_room(ends):

@@ -4,11 +4,13 @@ import contextlib
 import os
 import select
 import termios
+import time
 
 import pytest
 
 from hvd.domains.console import pty as module
-from hvd.domains.console.pty import AGAIN_S, NoPty, Pty
+from hvd.domains.console.pty import AGAIN_S, PATIENCE_S, NoPty, Pty
+from hvd.domains.console.readers import Readers
 from hvd.transport.limits import CONSOLE_SCROLLBACK_BYTES_MAX
 
 QUIET_S = 0.5
@@ -45,8 +47,15 @@ def withheld():
 
 
 @pytest.fixture
-def pty(events, clock, withheld):
-    made = Pty(events, lambda: withheld.append(clock.now))
+def readers():
+    made = Readers()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pty(events, readers, clock, withheld):
+    made = Pty(events, readers, lambda: withheld.append(clock.now))
     yield made
     made.close()
 
@@ -88,13 +97,29 @@ def test_typing_is_an_event_only_while_it_is_listened_to(pty, events, attached):
     assert pty.read(100) == b""
 
 
+def read_some(descriptor):
+    """What is there by now, waited for."""
+    seen = b""
+    while select.select([descriptor], [], [], 0 if seen else 20)[0]:
+        seen += os.read(descriptor, 65_536)
+    return seen
+
+
 def flood(pty, lines):
     for at in range(0, len(lines), 80):
-        pty.write(b"".join(lines[at : at + 80]))
+        write(pty, lines[at : at + 80])
+
+
+def write(pty, lines):
+    """And let the kernel pass it on: that is another thread's work."""
+    pty.write(b"".join(lines))
+    time.sleep(0.0002)
 
 
 def test_a_pty_that_nobody_reads_never_blocks_and_keeps_the_newest(pty, events, attached, clock):
     lines = [b"line %06d of a flood\r\n" % number for number in range(60_000)]
+    flood(pty, lines)
+    clock.now += PATIENCE_S
     flood(pty, lines)
     clock.now += AGAIN_S
     pty.flush()
@@ -105,11 +130,23 @@ def test_a_pty_that_nobody_reads_never_blocks_and_keeps_the_newest(pty, events, 
     assert least <= len(seen) <= most
 
 
+LINES = [b"line %06d of a flood\r\n" % number for number in range(10_000)]
+
+
+def nobody_reads(pty, clock):
+    """For as long as it takes to see that; it is given nothing from here on."""
+    flood(pty, LINES)
+    clock.now += PATIENCE_S
+    flood(pty, LINES)
+
+
 def test_one_that_nobody_reads_is_given_something_once_a_second(pty, attached, clock, withheld):
-    lines = [b"line %06d of a flood\r\n" % number for number in range(10_000)]
+    flood(pty, LINES)
+    assert withheld == []
+    nobody_reads(pty, clock)
+    first = clock.now
     for number in range(3):
-        flood(pty, lines)
-        assert withheld == [1000.0 + each * AGAIN_S for each in range(number + 1)]
+        assert withheld == [first + each * AGAIN_S for each in range(number + 1)]
         assert not select.select([attached], [], [], 0)[0]
         clock.now += AGAIN_S / 2
         pty.flush()
@@ -117,16 +154,38 @@ def test_one_that_nobody_reads_is_given_something_once_a_second(pty, attached, c
         clock.now += AGAIN_S / 2
         pty.flush()
         assert select.select([attached], [], [], 20)[0]
+        flood(pty, LINES)
 
 
-def test_one_that_somebody_reads_slowly_is_given_what_it_takes_at_once(pty, attached, withheld):
+@pytest.mark.parametrize("every", [80, 4000], ids=["in step", "behind"])
+def test_one_that_somebody_reads_slowly_is_given_what_it_takes_at_once(pty, attached, clock, withheld, every):
     """Of a flood he sees the newest again and again."""
-    lines, seen = [b"line %06d of a flood\r\n" % number for number in range(10_000)], []
-    for at in range(0, len(lines), 80):
-        pty.write(b"".join(lines[at : at + 80]))
-        seen.append(os.read(attached, 1000))
+    for at in range(0, 2 * len(LINES), 80):
+        write(pty, LINES[at % len(LINES) :][:80])
+        clock.now += 0.002
+        if at % every == 0:
+            assert read_some(attached)
+            pty.flush()
     assert withheld == []
-    assert all(seen)
+
+
+def test_whoever_attaches_and_reads_is_given_everything_at_once_again(pty, events, attached, clock, withheld):
+    nobody_reads(pty, clock)
+    clock.now += AGAIN_S
+    pty.flush()
+    assert read_all(pty, events, attached).endswith(LINES[-1])
+    withheld.clear()
+    for _ in range(3):
+        clock.now += 1
+        flood(pty, LINES[:2000])
+        assert read_all(pty, events, attached).endswith(LINES[1999])
+    assert withheld == []
+
+
+def test_what_was_printed_last_is_handed_over_at_the_end_whoever_has_not_read(pty, events, attached, clock):
+    nobody_reads(pty, clock)
+    pty.end()
+    assert read_all(pty, events, attached).endswith(LINES[-1])
 
 
 def test_a_chunk_longer_than_the_bound_loses_its_beginning(pty, events, attached):
@@ -142,8 +201,8 @@ def test_it_does_not_hang_up_when_whoever_attached_goes(pty, events):
     assert pty.read(10) == b""
 
 
-def test_closing_hangs_up_whoever_is_attached(events):
-    pty = Pty(events, print)
+def test_closing_hangs_up_whoever_is_attached(events, readers):
+    pty = Pty(events, readers, print)
     attached = os.open(pty.path, os.O_RDWR | os.O_NOCTTY)
     pty.close()
     try:
