@@ -25,6 +25,7 @@ from hvd.toolstack.cli.command import (
     Require,
     Wait,
     app,
+    program,
 )
 from hvd.toolstack.cli.command import command as _command
 from hvd.toolstack.cli.completion import domain_names, log_names
@@ -44,7 +45,7 @@ def run(machine: MachineProcess | None = None) -> None:
     global _machine
     _machine = machine
     try:
-        app(prog_name="hvd")
+        program(*sys.argv[1:])(prog_name="hvd")
     except Exception as error:  # noqa: BLE001 - the top of the process: what hvd raises on purpose is told, the rest is a bug
         sys.exit(_tell(error))
     finally:

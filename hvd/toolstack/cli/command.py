@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -71,3 +72,16 @@ def command(*examples: str) -> Callable[[F], F]:
         return function
 
     return register
+
+
+def program(*words: str) -> Any:
+    """What reads a command line that begins so: if it names a command, that one alone. Typer takes 0.4 ms to build one.
+
+    Anything else, help and what the shell completes among it, is read by all of them.
+    """
+    named = [each for each in app.registered_commands if each.name in words[:1]]
+    if not named:
+        return typer.main.get_command(app)
+    one = copy.copy(app)
+    one.registered_commands = named
+    return typer.main.get_group(one)

@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from hvd.toolstack.cli.app import app
+from hvd.toolstack.cli.command import program
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 PRINTING = sorted(set(COMMANDS) - {"console"})
@@ -37,6 +38,22 @@ def test_every_command_has_help_with_examples(command):
     result = CliRunner().invoke(app, [command, "--help"], prog_name="hvd")
     assert result.exit_code == 0
     assert f"hvd {command}" in result.stdout.partition("Examples:")[2]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_line_that_names_a_command_is_read_by_that_one_as_by_all(command, capsys):
+    alone, told = program(command, "--help"), []
+    assert list(alone.commands) == [command]
+    for reader in (alone, program()):
+        with pytest.raises(SystemExit, match="0"):
+            reader(args=[command, "--help"], prog_name="hvd")
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("frobnicate",), ("frobnicate", "list")])
+def test_any_other_command_line_is_read_by_all_commands(words):
+    assert sorted(program(*words).commands) == COMMANDS
 
 
 def test_no_other_command_loads_what_traces():
@@ -114,6 +131,15 @@ def test_reading_the_command_line_loads_nothing_that_only_commands_need():
     script = "import sys; from hvd.toolstack.cli import app; print([m for m in sys.argv[1:] if m in sys.modules])"
     modules = ["rich", "zmq", "structlog", "psutil", "hvd.transport.messages", "hvd.toolstack.cluster.cluster",
                "hvd.toolstack.bench", "hvd.transport.histogram", "multiprocessing"]  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-c", script, *modules], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout == "[]\n"
+
+
+def test_an_order_is_given_before_what_talks_to_the_machine_is_loaded():
+    script = "import sys; from hvd.toolstack.cli import app, power; print([m for m in sys.argv[1:] if m in sys.modules])"
+    modules = ["zmq", "tomllib", "hashlib", "hvd.toolstack.cluster.cluster", "hvd.toolstack.cluster.remains"]
     result = subprocess.run(
         [sys.executable, "-c", script, *modules], capture_output=True, text=True, timeout=60, check=True
     )
