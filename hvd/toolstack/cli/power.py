@@ -1,4 +1,7 @@
-"""The commands that start and end a machine: up, down, clean."""
+"""The commands that start and end a machine: up, down, clean.
+
+At the top stands what an order is made of, no more: the machine waits for that.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,9 @@ from hvd.toolstack.cluster.boot_plan import BootPlan
 from hvd.toolstack.cluster.configuration import plan_from_domains, plan_from_file
 from hvd.toolstack.cluster.errors import ClusterError, NotRunning
 from hvd.toolstack.cluster.machine_process import MachineProcess
-from hvd.toolstack.cluster.remains import remove_remains
 from hvd.toolstack.cluster.run_dirs import check_run_dir, default_run_dir
 from hvd.toolstack.cluster.sandbox_trial import require_layers
 from hvd.toolstack.config.policy_file import load_policy
-from hvd.transport.hypercalls import HypercallTimeout
 
 if TYPE_CHECKING:
     from hvd.toolstack.cluster import Cluster, LifecycleEvent
@@ -106,6 +107,8 @@ def _plan(file: Path | None, policy: str | None, require: str) -> BootPlan:
 def down(*, grace_s: float, as_json: bool) -> None:
     """End the machine of this directory and everything in it."""
     from hvd.toolstack.cluster import Cluster
+    from hvd.toolstack.cluster.remains import remove_remains
+    from hvd.transport.hypercalls import HypercallTimeout
 
     run_dir = default_run_dir()
     try:
@@ -127,6 +130,8 @@ def down(*, grace_s: float, as_json: bool) -> None:
 
 def clean(*, as_json: bool) -> None:
     """Remove everything that a machine has left, logs and cores too."""
+    from hvd.toolstack.cluster.remains import remove_remains
+
     run_dir = default_run_dir()
     remains = remove_remains(run_dir, logs=True)
     _say_removed("cleaned", run_dir, remains.processes, remains.files, as_json=as_json, was_running=False)

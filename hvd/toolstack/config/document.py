@@ -2,7 +2,6 @@
 
 import os
 import re
-import tomllib
 from pathlib import Path
 
 from hvd.toolstack.config.problems import ConfigError, Problem
@@ -31,6 +30,8 @@ def text_of(path: str | os.PathLike[str], what: str = "a cluster file") -> str:
 
 def document_of(path: str | os.PathLike[str], text: str) -> dict[str, object]:
     """The TOML in a text; ConfigError with line and column when it is none."""
+    import tomllib  # not for whoever boots without a file
+
     try:
         return tomllib.loads(text)
     except RecursionError:

@@ -1,6 +1,5 @@
 """Reads one vif of a domain, as xl's vif line or as a TOML table, into the device that the wire carries."""
 
-import hashlib
 import re
 from typing import NamedTuple
 
@@ -119,6 +118,8 @@ def _mac(table: Table, owner: str, devid: int) -> str:
     """The address that is given, or one of Xen's own that the domain's name and the device's number come to."""
     text = table.text("mac", "")
     if not text:
+        import hashlib  # brings OpenSSL
+
         digest = hashlib.sha256(f"{owner}\0{devid}".encode()).digest()
         return spell_mac(XEN_PREFIX + bytes((digest[0] & 0x7F, *digest[1:3])))
     try:
