@@ -10,10 +10,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from hvd.transport.process import write_file
+from hvd.transport.records import dataclass
 from hvd.transport.run_dir import lives, start_time
 from hvd.transport.sandbox import RESERVED_KIB
 

@@ -7,11 +7,11 @@ to its `Waiter` under the port number, and waits there for all its ports at once
 import fcntl
 import os
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from hvd.transport._native import Endpoint, EndpointStatistics, Waiter, WaiterStatistics
 from hvd.transport.pages import PAGE_SIZE, Extent, create_extent, seal_seals
+from hvd.transport.records import dataclass
 
 __all__ = [
     "ChannelDescriptors",

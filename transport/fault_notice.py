@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from hvd.transport import _native
 from hvd.transport.errors import PeerFault
-
-if TYPE_CHECKING:
-    from dataclasses import dataclass
-else:
-    from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass
 
 MSGPACK_ARRAYS = 0x90
 NOTICE = struct.Struct("<IIQQ")

@@ -10,9 +10,10 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+from hvd.transport.records import dataclass
 
 _RECORD = struct.Struct("<BBxxIQQq16s")
 RECORD_SIZE: Final = _RECORD.size

@@ -1,6 +1,6 @@
 """Every bound that a domain can run into, with what happens there; docs/limits.md is generated from this table."""
 
-from dataclasses import dataclass
+from hvd.transport.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,9 @@ zygote -> machine   [spawned, domid, incarnation, pid], a reason in the pid's pl
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 
 from hvd.transport.pulse import Pulse
+from hvd.transport.records import dataclass
 
 HOLD, DROP, SPAWN, SIGNAL, DISOWN, UP, STOP = "hold", "drop", "spawn", "signal", "disown", "up", "stop"
 DUMP, DUMP_LIVE, DUMPED, STRIKE, BOUND, READY = "dump", "dump live", "dumped", "strike", "bound", "ready"

@@ -11,16 +11,12 @@ A message never says who sends it: the endpoint that it arrives on does.
 
 from collections.abc import Callable
 from dataclasses import field
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 from hvd.transport.faults import RATE_MOST
 from hvd.transport.ids import DomId, ExtentId, GrantRef, Handle, Port
 from hvd.transport.limits import COPY_SEGMENTS_MAX, DOMAINS_MAX, EXTENT_PAGES_MAX, LABELS_MAX, NETWORKS_MAX
-
-if TYPE_CHECKING:
-    from dataclasses import dataclass
-else:
-    from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass
 
 WIRE_VERSION = 1
 

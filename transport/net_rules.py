@@ -18,10 +18,11 @@ rule that names any.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from hvd.transport.protocols.net import MAC_BYTES
+from hvd.transport.records import dataclass
 
 RULES_MAX = 256
 RULE_BYTES_MAX = 512

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgpack
+
+from hvd.transport.records import dataclass
 
 CONTROL = "control"
 """The toolstack's hypercall endpoint."""

@@ -15,8 +15,9 @@ import mmap
 import os
 import struct
 import time
-from dataclasses import dataclass
 from enum import IntEnum
+
+from hvd.transport.records import dataclass
 
 WORDS = struct.Struct("<6Q")
 TRACE_SWITCH, FAULT_SWITCH = WORDS.size, WORDS.size + 1

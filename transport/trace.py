@@ -10,17 +10,13 @@ from __future__ import annotations
 import os
 import struct
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hvd.transport._native import punch_hole
 from hvd.transport.ids import DOMID_XEN, Incarnation
 from hvd.transport.limits import TRACE_READ_RECORDS_MAX, TRACE_RECORDS
 from hvd.transport.pages import PAGE_SIZE, create_hole
-
-if TYPE_CHECKING:
-    from dataclasses import dataclass
-else:
-    from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass
 
 RECORD: Final = struct.Struct("<QQQIHBx")
 """sequence, ticks, id, port, count, kind."""

@@ -10,9 +10,10 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+from hvd.transport.records import dataclass
 
 MAGIC: Final = 0x4C576468
 _HEADER = struct.Struct("<IIqQQII")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from hvd.transport.records import dataclass
 
 Descriptors = tuple[tuple[str, int], ...]
 """Which held descriptors go to the caller: (key, index in that key's list)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from hvd.transport.ids import DomId
 from hvd.transport.limits import AVC_BURST_MAX
 from hvd.transport.log_file import append
+from hvd.transport.records import dataclass
 from hvd.transport.run_dir import AUDIT_LOG
 
 LINES_PER_S = 1.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
@@ -25,6 +24,7 @@ from hvd.transport.codec import BadMessage, encode, unpack_call
 from hvd.transport.ids import DOM0, GRANT_REF_XENSTORE, DomId, Port
 from hvd.transport.limits import WATCHDOGS_MAX
 from hvd.transport.machine_link import uplink_key
+from hvd.transport.records import dataclass
 
 READ_ALL_MAX = 64
 """Children of a directory that one hypercall reads: a device has some forty keys."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum, auto
 
 from hvd.broker.errors import Refused
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOMID_SELF, DomId, ExtentId, Incarnation, Port
 from hvd.transport.messages import DomainConfig
+from hvd.transport.records import dataclass
 
 
 def subject(caller: DomId, dom: DomId) -> DomId:

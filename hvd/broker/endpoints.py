@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
@@ -17,6 +16,7 @@ import zmq
 from hvd.broker.poller import Poller
 from hvd.transport.hypercalls import HypercallServer, public_key, socket_address
 from hvd.transport.ids import DomId, Incarnation
+from hvd.transport.records import dataclass
 from hvd.transport.run_dir import CONTROL, DOMAINS, ENDPOINT
 
 CONNECTIONS_MAX = 64

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hvd.broker.errors import Refused
 from hvd.transport.faults import FAMILY, SLOW_PERIOD_MS, Family, FaultKind
 from hvd.transport.ids import DomId, ExtentId, Incarnation
 from hvd.transport.limits import FAULT_S_MAX, FAULTS_MAX
+from hvd.transport.records import dataclass
 
 if TYPE_CHECKING:
     from hvd.transport.messages import FaultBegin

@@ -8,13 +8,14 @@ upwards, and an extent whose owner died is dropped as soon as nobody maps it.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import EventChannels
 from hvd.broker.hardware import Hardware, NoHardware
 from hvd.transport.ids import GRANT_REF_FIRST_FREE, GRANT_REF_MAX, DomId, ExtentId, GrantRef, Handle, Port
 from hvd.transport.limits import EXTENT_PAGES_MAX, EXTENTS_MAX, GRANTS_MAX, MAPTRACK_MAX
+from hvd.transport.records import dataclass
 
 
 @dataclass(slots=True)

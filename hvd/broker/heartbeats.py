@@ -12,8 +12,10 @@ which the broker looked in time, so that what stops the broker, or the whole mac
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
+
+from hvd.transport.records import dataclass
 
 SECOND = 1_000_000_000
 

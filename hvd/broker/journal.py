@@ -14,7 +14,8 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+
+from hvd.transport.records import dataclass
 
 MAGIC = 0x6A647668  # "hvdj"
 VERSION = 2

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from hvd.broker.domain import Domain
 from hvd.broker.spare_processes import OnReport
 from hvd.transport.fault_notice import FaultNotice
+from hvd.transport.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

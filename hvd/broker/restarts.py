@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from enum import StrEnum
 
 from hvd.broker.domain import Domain, Shutdown
+from hvd.transport.records import dataclass
 
 
 class Action(StrEnum):

@@ -9,12 +9,12 @@ back what its own key lets go, and a domain that was asked to stop, or to boot a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from hvd.broker.domain import ACTING, ALIVE, Domain, Life, Shutdown
 from hvd.broker.restarts import RESTARTING, Action, action_for
 from hvd.transport.ids import DOM0
+from hvd.transport.records import dataclass
 
 
 class Cause(StrEnum):

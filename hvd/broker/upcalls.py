@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import field
 from operator import itemgetter
 
 from hvd.transport.limits import EVENTS_PENDING_MAX
+from hvd.transport.records import dataclass
 
 OVERFLOW = ("", "")
 """Stands for "you missed some": the domain reads everything that it watches again."""

@@ -6,9 +6,11 @@ import os
 import select
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import ceil
 from pathlib import Path
+
+from hvd.transport.records import dataclass
 
 WALL = 0x40000000
 """__WALL: also wait for children made with another exit signal than SIGCHLD."""

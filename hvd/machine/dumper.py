@@ -11,7 +11,6 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from hvd.machine import elf_core
@@ -20,6 +19,7 @@ from hvd.machine.memory_map import Mapping
 from hvd.machine.traced import GONE, NoCore, TracedProcess
 from hvd.transport import _native
 from hvd.transport.fault_notice import FaultNotice
+from hvd.transport.records import dataclass
 from hvd.transport.run_dir import PART
 
 CORE_BYTES_MAX = 256 << 20

@@ -13,12 +13,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from hvd.machine.children import Child
 from hvd.machine.processes import fork_process
 from hvd.transport.fault_notice import FaultNotice
+from hvd.transport.records import dataclass
 from hvd.transport.run_dir import CORES, PART, part_of
 
 DUMPS_AT_A_TIME = 4

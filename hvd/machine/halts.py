@@ -13,13 +13,13 @@ import fcntl
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from hvd.machine.children import Child
 from hvd.machine.processes import fork_process
 from hvd.transport._native import enter_namespace
 from hvd.transport.descendants import children
 from hvd.transport.process import CLONE_NEWPID, CLONE_NEWUSER
+from hvd.transport.records import dataclass
 
 ROLE = "halter"
 NS_GET_USERNS = 0xB701

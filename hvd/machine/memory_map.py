@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from hvd.machine.elf_core import PAGE, PF_R, PF_W, PF_X
+from hvd.transport.records import dataclass
 from hvd.transport.run_dir import EXTENT_LABEL
 
 _MAPPING = re.compile(

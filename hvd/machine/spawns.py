@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
+
+from hvd.transport.records import dataclass
 
 ASKED_MAX = 16
 """How many of them the zygote is asked for at a time: its socket always has room, a later zygote little to repeat."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from hvd.broker.store.changes import Edit, Fires
 from hvd.broker.store.tree import Node, content_bytes, lookup, subtree
 from hvd.transport.ids import DOM0, DomId
+from hvd.transport.records import dataclass
 
 
 @dataclass(slots=True)

@@ -8,11 +8,11 @@ has checked by Transaction.conflict_with that the sides did not change the same 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from hvd.broker.store import paths
 from hvd.broker.store.children import NO_CHILDREN, Children, Difference, apart, differing, with_child, without_child
 from hvd.broker.store.tree import Node
+from hvd.transport.records import dataclass
 
 
 def differences(one: Node, other: Node) -> Iterator[tuple[str, Node | None, Node | None]]:

@@ -1,6 +1,6 @@
 """Every bound of the store: what one domain may hold, and the ceilings under which dom0 works."""
 
-from dataclasses import dataclass
+from hvd.transport.records import dataclass
 
 PAYLOAD_BYTES_MAX = 4096
 """Of one message on the wire (xs_wire.h XENSTORE_PAYLOAD_MAX); also of one reply to directory_part."""

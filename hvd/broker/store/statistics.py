@@ -1,9 +1,9 @@
 """What the store holds at one moment, for operators, quotas reports and conservation checks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hvd.transport.ids import DomId
+from hvd.transport.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from hvd.transport.ids import DomId
+from hvd.transport.records import dataclass
 
 T = TypeVar("T")
 EDITS_PER_SLICE = 50

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,7 @@ from hvd.broker.store.errors import StoreError
 from hvd.broker.store.merge import differences
 from hvd.broker.store.permissions import Principal
 from hvd.broker.store.tree import HEADER_BYTES, Node, content_bytes, lookup, lookup_in_both, replace
+from hvd.transport.records import dataclass
 
 
 @dataclass(slots=True)

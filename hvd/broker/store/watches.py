@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 from hvd.broker.store import paths
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.quotas import TOKEN_BYTES_MAX
 from hvd.transport.ids import DomId
+from hvd.transport.records import dataclass
 
 RING = 1
 """The connection that a domain's ring page is; 0 is the one by hypercall, and what its socket accepts comes behind.

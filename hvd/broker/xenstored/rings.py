@@ -9,7 +9,6 @@ the protocol says why in its `error` word, and is spoken to again when the clien
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from hvd.broker.held import PAGE, HeldDescriptors, channel_key, extent_key
 from hvd.broker.poller import Poller
@@ -21,6 +20,7 @@ from hvd.transport.channels import Endpoint, open_endpoint
 from hvd.transport.errors import PeerFault
 from hvd.transport.ids import DomId, ExtentId
 from hvd.transport.pages import Extent
+from hvd.transport.records import dataclass
 from hvd.transport.xs_wire import RING_BYTES, RingError
 
 _WORD = 4

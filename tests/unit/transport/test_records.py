@@ -1,4 +1,4 @@
-"""Records behave as the frozen dataclasses with slots that they stand for."""
+"""Records behave as the dataclasses with slots that they stand for."""
 
 import copy
 import dataclasses
@@ -9,15 +9,15 @@ import pytest
 from hvd.transport import records
 
 
-def declare(dataclass):
-    @dataclass(frozen=True, slots=True)
+def declare(dataclass, *, frozen=True):
+    @dataclass(frozen=frozen, slots=True)
     class Inner:
         """One of two."""
 
         number: int
         name: str = "none"
 
-    @dataclass(frozen=True, slots=True)
+    @dataclass(frozen=frozen, slots=True)
     class Outer:
         """The other."""
 
@@ -32,9 +32,11 @@ for made in (Inner, Outer):
     globals()[made.__name__] = made
     made.__qualname__ = made.__name__  # where pickle looks for it
 PAIRS = list(zip((Inner, Outer), declare(dataclasses.dataclass), strict=True))
+CHANGING = list(zip(*(declare(each.dataclass, frozen=False) for each in (records, dataclasses)), strict=True))
+INNERS = (PAIRS[0], CHANGING[0])
 
 
-@pytest.mark.parametrize(("ours", "model"), PAIRS)
+@pytest.mark.parametrize(("ours", "model"), [*PAIRS, *CHANGING])
 def test_they_describe_themselves_alike(ours, model):
     described = [[(f.name, f.default, f.default_factory) for f in dataclasses.fields(kind)] for kind in (ours, model)]
     assert described[0] == described[1]
@@ -53,23 +55,26 @@ def test_they_describe_themselves_alike(ours, model):
         ((), {"name": "a", "number": 2}),
     ],
 )
-def test_they_take_their_fields_alike(given, named):
-    ours, model = PAIRS[0][0](*given, **named), PAIRS[0][1](*given, **named)
+@pytest.mark.parametrize(("ours", "model"), INNERS)
+def test_they_take_their_fields_alike(ours, model, given, named):
+    ours, model = ours(*given, **named), model(*given, **named)
     assert dataclasses.astuple(ours) == dataclasses.astuple(model)
-    assert repr(ours) == repr(model).replace("declare.<locals>.", "")
+    assert repr(ours).replace("declare.<locals>.", "") == repr(model).replace("declare.<locals>.", "")
 
 
 @pytest.mark.parametrize(
     ("given", "named"), [((), {}), ((1, "a", 2), {}), ((1,), {"number": 1}), ((1,), {"nmae": "a"}), ((), {"name": "a"})]
 )
-def test_they_refuse_what_does_not_fit_alike(given, named):
-    for kind in PAIRS[0]:
+@pytest.mark.parametrize("pair", INNERS)
+def test_they_refuse_what_does_not_fit_alike(pair, given, named):
+    for kind in pair:
         with pytest.raises(TypeError):
             kind(*given, **named)
 
 
-def test_a_default_that_is_made_is_made_for_each():
-    first, second = Outer(Inner(1)), Outer(Inner(1))
+@pytest.mark.parametrize("kind", [Outer, CHANGING[1][0]])
+def test_a_default_that_is_made_is_made_for_each(kind):
+    first, second = kind(Inner(1)), kind(Inner(1))
     first.many.append(1)
     assert second.many == []
 
@@ -107,7 +112,47 @@ def test_they_match_patterns():
             assert name == "a"
 
 
-@pytest.mark.parametrize("options", [{"frozen": False, "slots": True}, {"frozen": True, "slots": False}])
-def test_they_stand_for_nothing_else(options):
+@records.dataclass(slots=True)
+class Counter:
+    """What may change, and makes a part of itself."""
+
+    count: int
+    step: int = 1
+    seen: list[int] = dataclasses.field(default_factory=list)
+    ends_at: int = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        self.ends_at = self.count + self.step
+
+
+def test_what_may_change_changes_and_is_equal_by_value():
+    counter = Counter(1, step=2)
+    assert counter.ends_at == 3
+    assert counter == Counter(1, step=2) != Counter(2)
+    assert counter == dataclasses.replace(counter)
+    counter.count += 1
+    assert counter != Counter(2, step=2)  # which ends later
+    with pytest.raises(AttributeError):
+        counter.other = 2
     with pytest.raises(TypeError):
-        records.dataclass(**options)
+        hash(counter)
+
+
+def test_what_may_change_is_copied_and_pickled_as_it_is():
+    counter = Counter(1, seen=[1])
+    counter.ends_at = 9
+    assert copy.deepcopy(counter) == pickle.loads(pickle.dumps(counter)) == counter
+    assert copy.copy(counter).seen is counter.seen
+
+
+def test_what_may_change_says_what_it_is_made_of():
+    with pytest.raises(TypeError, match=r"Counter.__init__\(\) missing 1 required positional argument: 'count'"):
+        Counter()
+    with pytest.raises(TypeError):
+        Counter(1, ends_at=3)
+    assert repr(Counter(1)) == "Counter(count=1, step=1, seen=[], ends_at=2)"
+
+
+def test_without_slots_there_are_none():
+    with pytest.raises(TypeError):
+        records.dataclass(frozen=True, slots=False)
