@@ -7,27 +7,37 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
-import hvd
 from hvd.toolstack.bench.figures import Figure, Goal
 from hvd.transport.errors import HvdError
 
 DEADLINE_S = 60.0
 GUESTS = 6
 IMAGE_BYTES = 1 << 20
+PACKAGES = ("hvd", "hvd.domains", "hvd.transport", "zmq", "msgpack", "typer", "structlog")
+"""What is loaded in a boot; in a working tree two of them are links, which compileall does not follow."""
 ROUNDED = "the kernel rounds a process's start down to 10 ms: up to so much too much"
 
 
-def compile_package() -> None:
-    """What an installer does. Where Python may not write bytecode each `hvd` would compile itself anew: 0.2 s."""
-    compileall.compile_dir(str(Path(hvd.__file__).parent), quiet=2)
+def compile_packages() -> None:
+    """What an installer does. Where Python may not write bytecode each `hvd` would compile itself anew: 0.3 s."""
+    for directory in _directories():
+        compileall.compile_dir(directory, quiet=2)
+
+
+def _directories() -> Iterator[str]:
+    for name in PACKAGES:
+        spec = find_spec(name)
+        if spec is not None:
+            yield from spec.submodule_search_locations or ()
 
 
 def measure_boots(directory: Path, count: int, tell: Callable[[str], None]) -> list[Figure]:
     """dom0 alone."""
-    compile_package()
+    compile_packages()
     boots = []
     for number in range(count):
         tell(f"boot {number + 1} of {count}")

@@ -138,7 +138,7 @@ def test_reading_the_command_line_loads_nothing_that_only_commands_need():
 
 
 def test_an_order_is_given_before_what_talks_to_the_machine_is_loaded():
-    script = "import sys; from hvd.toolstack.cli import app, power; print([m for m in sys.argv[1:] if m in sys.modules])"
+    script = "import sys; from hvd.toolstack.cli import app, power; print([m for m in sys.argv if m in sys.modules])"
     modules = ["zmq", "tomllib", "hashlib", "hvd.toolstack.cluster.cluster", "hvd.toolstack.cluster.remains"]
     result = subprocess.run(
         [sys.executable, "-c", script, *modules], capture_output=True, text=True, timeout=60, check=True
