@@ -22,6 +22,8 @@ from hvd.transport.log_file import append
 from hvd.transport.run_dir import EVENTS, HELLO
 
 BUFFERED_MAX = 1000
+LOG_AFTER_S = 0.5
+"""How long after a broker has come to life its log is opened: to load what writes it takes CPU that births want."""
 
 
 class BoundedFile(io.TextIOBase):
@@ -38,7 +40,8 @@ class BoundedFile(io.TextIOBase):
 class Publisher:
     """Announces events to subscribers and writes them, with everything else worth a line, to log/broker.log as JSON.
 
-    structlog takes 0.1 s to import: lines wait in a bounded buffer until a thread has loaded it, the boot does not.
+    structlog takes 0.1 s to import: lines wait in a bounded buffer until a thread has loaded it, when boot or recovery
+    are over. A broker that is killed before that has written nothing.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], directory: int, poller: Poller) -> None:
@@ -82,11 +85,12 @@ class Publisher:
         if len(self._buffer) == BUFFERED_MAX:
             self.write_log()
 
-    def start_logging(self) -> None:
-        """Load structlog beside the loop and write what has waited."""
-        threading.Thread(target=self._open_log, name="log", daemon=True).start()
+    def start_logging(self, after_s: float = LOG_AFTER_S) -> None:
+        """Load structlog beside the loop, when whoever waits for us has been served, and write what has waited."""
+        threading.Thread(target=self._open_log, args=(after_s,), name="log", daemon=True).start()
 
-    def _open_log(self) -> None:
+    def _open_log(self, after_s: float) -> None:
+        time.sleep(after_s)
         import structlog
 
         structlog.configure(

@@ -1,5 +1,6 @@
 """Owns what a guest may ask for to take the broker down with it: the broker stays the one it was, and goes on."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,14 @@ def main(guest):
 """
 
 
+def await_log_line(cluster: Cluster, text: str) -> None:
+    """The broker opens its log when it has been up for a while."""
+    log, end = cluster.run_dir / "log" / "broker.log", time.monotonic() + DEADLINE_S
+    while not (log.exists() and text in log.read_text()):
+        assert time.monotonic() < end, f"no line with {text!r}"
+        time.sleep(0.005)
+
+
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS.keys())
 def test_a_guest_that_asks_for(tmp_path, ask):
     kernel = tmp_path / "hostile.py"
@@ -102,8 +111,7 @@ def test_a_domain_that_never_reads_is_killed_before_what_waits_for_it_grows(tmp_
         before = cluster.info()
         cluster.create(DomainConfig("deaf", str(kernel), on_crash="destroy")).wait_gone(DEADLINE_S)
         cluster.create(DomainConfig("second", "hvd:idle")).wait_ready(DEADLINE_S)
-        log = (cluster.run_dir / "log" / "broker.log").read_text()
-        assert f"{waits} wait on its upcall socket, which it does not read: killed" in log
+        await_log_line(cluster, f"{waits} wait on its upcall socket, which it does not read: killed")
         assert cluster.info()["broker_pid"] == before["broker_pid"]
 
 

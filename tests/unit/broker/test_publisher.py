@@ -100,7 +100,7 @@ def test_lines_wait_for_the_log_and_keep_the_time_they_were_said(newsroom):
     newsroom.publisher.log("bad hypercall", domid=5, reason="not msgpack")
     newsroom.publisher.publish(DIED)
     before = time.time()
-    newsroom.publisher.start_logging()
+    newsroom.publisher.start_logging(after_s=0)
     first, second = newsroom.lines(2)
     newsroom.publisher.log("later")
     newsroom.publisher.write_log()  # as the loop does, when it has answered
@@ -114,6 +114,6 @@ def test_lines_wait_for_the_log_and_keep_the_time_they_were_said(newsroom):
 def test_what_waits_for_the_log_is_bounded(newsroom):
     for n in range(3000):
         newsroom.publisher.log("line", number=n)
-    newsroom.publisher.start_logging()
+    newsroom.publisher.start_logging(after_s=0)
     numbers = [line["number"] for line in newsroom.lines(1000)]
     assert numbers == list(range(2000, 3000))
