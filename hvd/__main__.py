@@ -22,8 +22,8 @@ INTERRUPTED = 130
 def main() -> None:
     """The `hvd` command.
 
-    `hvd up` forks the machine first: it loads what it will run while we load what reads command lines. It gets its
-    order when that is done, and without one it has done nothing.
+    `hvd up` forks the machine first, behind what both need: it loads what it will run while we load what reads command
+    lines. It gets its order when that is done, and without one it has done nothing.
     """
     try:
         if sys.argv[1:2] != ["up"] or any(word in HELP for word in sys.argv):
@@ -31,6 +31,8 @@ def main() -> None:
 
             run()
             return
+        from hvd.transport import codec, run_dir  # noqa: F401 - for both
+
         pid, orders, reports = _fork_machine()
         from hvd.toolstack.cli.app import run
         from hvd.toolstack.cluster.machine_process import MachineProcess
@@ -41,7 +43,7 @@ def main() -> None:
 
 
 def _fork_machine() -> tuple[int, int, int]:
-    """The pid of a machine that waits for its order, and our ends of its pipes. Only sys and os are loaded yet."""
+    """The pid of a machine that waits for its order, and our ends of its pipes."""
     orders_read, orders_write = os.pipe()
     reports_read, reports_write = os.pipe()
     pid = os.fork()
@@ -72,7 +74,7 @@ def run_machine() -> None:
 
     os.closerange(REPORTS + 1, os.sysconf("SC_OPEN_MAX"))
     end_on_sigterm()
-    gc.disable()  # what is loaded stays: nothing to collect before all is there
+    gc.disable()  # what is loaded stays: there is nothing to collect
     from hvd.broker.loop import run_broker
     from hvd.machine.machine import Machine
     from hvd.machine.run_dir import NoRunDir, RunDirRefused, claim, release
@@ -85,6 +87,7 @@ def run_machine() -> None:
         except OSError:
             return  # whoever started us has gone on
 
+    gc.freeze()
     gc.enable()
     order = Order.read(ORDERS)
     if order is None:
