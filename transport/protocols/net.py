@@ -34,7 +34,6 @@ network; one whose backend died behind its answer may be lost.
 
 from __future__ import annotations
 
-import string
 from typing import Final
 
 TX_REQUEST_SIZE: Final = 12
@@ -54,7 +53,7 @@ QUEUES_MAX: Final = 4
 MAC_BYTES: Final = 6
 XEN_PREFIX: Final = bytes((0x00, 0x16, 0x3E))
 """Of MAC addresses that nobody has chosen: Xen's own."""
-HEX_DIGITS: Final = frozenset(string.hexdigits)
+HEX_DIGITS: Final = frozenset("0123456789abcdefABCDEF")
 LINK_KEY: Final = "hvd-link"
 """Of a backend: up or down, which may change at any time."""
 RATE_KEY: Final = "rate"
