@@ -194,7 +194,16 @@ install_tree() {
     else
         timed "Python packages for '$extra' (pip)" pip_install "hvd[$extra]" || return
     fi
+    compile_dependencies || return
     printf '%s\n' "$digest" >"$HVD_VENV/extra-$extra"
+}
+
+# pip puts bytecode where PYTHONPYCACHEPREFIX says, for the scripts. This is for whoever calls .venv/bin/hvd where Python may write
+# none: each command would compile what it loads anew, 0.1 s of it.
+compile_dependencies() {
+    local site
+    site=$("$HVD_PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))') || return
+    env -u PYTHONPYCACHEPREFIX "$HVD_PYTHON" -m compileall -q "$site"/{msgpack,rich,structlog,typer,zmq}
 }
 
 setup_tree() {
