@@ -161,6 +161,13 @@ def read_until(events: Any, last: Callable[[LifecycleEvent], bool]) -> list[Life
     return [event for event in heard if event.event != HELLO]
 
 
+def test_who_hears_a_boot_hears_what_happened_before_anybody_listened(cluster: Cluster) -> None:
+    heard: list[LifecycleEvent] = []
+    cluster.boot(hear=heard.append)  # of a machine that has booted already
+    assert ("Domain-0", "ready") in [(event.name, event.event) for event in heard]
+    assert [event.number for event in heard] == [*range(1, len(heard) + 1)]
+
+
 def test_after_a_reboot_numbers_begin_anew(cluster: Cluster) -> None:
     with cluster.events(after=0) as events:
         before = read_until(events, lambda event: event.event == "ready")

@@ -155,7 +155,7 @@ class Cluster(Listings):
     ) -> None:
         """Wait until every domain is ready; else end the machine and raise StartFailed.
 
-        `tell` hears who is waited for, `hear` every event.
+        `tell` hears who is waited for, `hear` every event since the machine was switched on.
         """
         try:
             self.wait_ready(deadline_s, tell=tell, hear=hear)
@@ -343,7 +343,7 @@ class Cluster(Listings):
     ) -> None:
         """Until these domains, or all that are to run, are ready; NotReached names who is not, and its last death."""
         until = time.monotonic() + deadline_s
-        with self.events() as events:
+        with self.events(after=None if hear is None else 0) as events:
             infos = self.infos()
             readiness = Readiness(self._wanted(domains, infos), self.run_dir)
             try:
@@ -358,6 +358,9 @@ class Cluster(Listings):
                         readiness.note(event)
                         event = events.next_until(ALREADY)
                     readiness.look(infos := self.infos())
+                if hear is not None:
+                    for event in events.up_to_now():
+                        hear(event)
             except NotRunning as error:
                 for event in events:
                     readiness.note(event)

@@ -125,6 +125,13 @@ class EventStream:
             self._take(message)
         return self._waiting.popleft()
 
+    def up_to_now(self) -> list[LifecycleEvent]:
+        """What has happened and was not taken yet. The broker is asked: nothing of it is still on its way."""
+        self._catch_up()
+        news = list(self._waiting)
+        self._waiting.clear()
+        return news
+
     def _receive(self, until: float | None) -> list[Any] | None:
         while True:
             left_ms = None if until is None else ceil(max(0.0, until - time.monotonic()) * 1000)
