@@ -1,5 +1,6 @@
 """`hvd bench`: every bench runs, prints what it should, and ends with the right status; stalls are not hidden."""
 
+import errno
 import json
 import os
 import shutil
@@ -20,8 +21,11 @@ from hvd.toolstack.bench.peers.peer import Absent
 from hvd.toolstack.bench.run import Run, cpus_from
 from hvd.toolstack.bench.scale import measure_scale
 from hvd.toolstack.bench.suite import BENCHES
+from hvd.toolstack.bench.traced import traced
 from hvd.toolstack.cluster import Cluster
+from hvd.transport import messages as m
 from hvd.transport.histogram import from_text
+from hvd.transport.hypercalls import HypercallError
 
 DEADLINE_S = 100
 QUICK = [name for name in BENCHES if name not in ("scale", "ipc")]
@@ -214,6 +218,14 @@ def test_a_stopped_domain_makes_every_call_late_that_was_due_meanwhile(cluster):
     assert sent.count_from(late) >= 1
     assert intended.count_from(late) >= 150
     assert intended.count_from(late) > 10 * sent.count_from(late)
+
+
+def test_a_turn_that_is_to_be_traced_is_and_the_next_is_not(cluster):
+    with traced(cluster):
+        with pytest.raises(HypercallError) as refused:
+            cluster.call(m.TraceStart([], only_if_free=True))
+        assert refused.value.errno == errno.EBUSY
+    cluster.call(m.TraceStart([], only_if_free=True))
 
 
 def test_many_domains_are_made_weighed_and_compared():

@@ -10,6 +10,7 @@ from hvd.toolstack.bench.measured import MeasuredDomain, Pair
 from hvd.toolstack.bench.peers.peer import CPeer
 from hvd.toolstack.bench.peers.table import C_EVENTFD, C_SPIN
 from hvd.toolstack.bench.run import ROUNDS, Contender, Run, in_turns
+from hvd.toolstack.bench.traced import measure_traced
 from hvd.toolstack.cluster import Cluster
 from hvd.transport._native import PingPong
 from hvd.transport.histogram import Histogram
@@ -31,6 +32,7 @@ def measure_ring(run: Run) -> list[Figure]:
         pair = Pair(cluster, "pair", run.here, run.there)
         figures += _throughput(run, pair)
         figures += _bulk(run, pair)
+        figures += measure_traced(run, cluster, pair, 0.2)
         pair.destroy()
         return figures
 
