@@ -26,6 +26,7 @@ from hvd.toolstack.cluster import Cluster
 from hvd.transport import messages as m
 from hvd.transport.histogram import from_text
 from hvd.transport.hypercalls import HypercallError
+from tests.nobody import nobody
 
 DEADLINE_S = 100
 QUICK = [name for name in BENCHES if name not in ("scale", "ipc")]
@@ -182,6 +183,26 @@ def test_a_report_is_written_where_it_was_asked_for(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "hypercall round trip" in (tmp_path / "performance.md").read_text()
     assert [path.name for path in (tmp_path / "performance").iterdir()] == ["hypercall-hypercalls.svg"]
+
+
+CHANNELS_OF_NOBODY = """
+from hvd.toolstack.bench.run import Run, cpus_from
+from hvd.toolstack.bench.scale import measure_scale
+figures = measure_scale(Run(1, 0.0, cpus_from(None), lambda text: None), domains=3)
+print([(f.p50, f.met, f.note) for f in figures if f.name.startswith("channels between two domains")])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become somebody else")
+def test_a_thousand_channels_need_no_root():
+    with nobody() as somebody:
+        if somebody is None:
+            pytest.skip("no interpreter of this version that other users may execute")
+        told = subprocess.run(
+            [*somebody.python, "-P", "-c", CHANNELS_OF_NOBODY], env=somebody.environment, cwd="/", text=True,
+            capture_output=True, timeout=DEADLINE_S, check=False,
+        )  # fmt: skip
+    assert told.stdout == "[(1000.0, True, 'without root')]\n", told.stderr
 
 
 def test_an_interrupted_bench_leaves_nothing_running():
