@@ -16,7 +16,7 @@ from typing import Annotated, TypeVar
 from hvd.transport.faults import RATE_MOST
 from hvd.transport.ids import DomId, ExtentId, GrantRef, Handle, Port
 from hvd.transport.limits import COPY_SEGMENTS_MAX, DOMAINS_MAX, EXTENT_PAGES_MAX, LABELS_MAX, NETWORKS_MAX
-from hvd.transport.records import dataclass
+from hvd.transport.records import light_dataclass as dataclass
 
 WIRE_VERSION = 1
 

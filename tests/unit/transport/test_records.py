@@ -33,11 +33,12 @@ for made in (Inner, Outer):
     globals()[made.__name__] = made
     made.__qualname__ = made.__name__  # where pickle looks for it
 PAIRS = list(zip((Inner, Outer), declare(dataclasses.dataclass), strict=True))
+LIGHT = list(zip(*(declare(each) for each in (records.light_dataclass, dataclasses.dataclass)), strict=True))
 CHANGING = list(zip(*(declare(each.dataclass, frozen=False) for each in (records, dataclasses)), strict=True))
-INNERS = (PAIRS[0], CHANGING[0])
+INNERS = (PAIRS[0], LIGHT[0], CHANGING[0])
 
 
-@pytest.mark.parametrize(("ours", "model"), [*PAIRS, *CHANGING])
+@pytest.mark.parametrize(("ours", "model"), [*PAIRS, *LIGHT, *CHANGING])
 def test_they_describe_themselves_alike(ours, model):
     described = [[(f.name, f.default, f.default_factory) for f in dataclasses.fields(kind)] for kind in (ours, model)]
     assert described[0] == described[1]
@@ -73,7 +74,7 @@ def test_they_refuse_what_does_not_fit_alike(pair, given, named):
             kind(*given, **named)
 
 
-@pytest.mark.parametrize("kind", [Outer, CHANGING[1][0]])
+@pytest.mark.parametrize("kind", [Outer, LIGHT[1][0], CHANGING[1][0]])
 def test_a_default_that_is_made_is_made_for_each(kind):
     first, second = kind(Inner(1)), kind(Inner(1))
     first.many.append(1)
@@ -158,3 +159,13 @@ def test_what_may_change_says_what_it_is_made_of():
 def test_without_slots_there_are_none():
     with pytest.raises(TypeError):
         records.dataclass(frozen=True, slots=False)
+    with pytest.raises(TypeError):
+        records.light_dataclass(frozen=True, slots=False)
+
+
+def test_light_ones_do_not_change():
+    with pytest.raises(TypeError):
+        records.light_dataclass(frozen=False, slots=True)
+    light: Any = LIGHT[0][0](1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        light.number = 2
