@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -63,8 +64,6 @@ def _do(h: Lives, domain: Domain, fault: Fault) -> None:
     if fault.kind in DEATHS:
         h.hardware.signal_domain(domain, DEATHS[fault.kind])
         return
-    import random
-
     chosen = random.Random(fault.seed)
     corrupt = corruption.ring if fault.kind is FaultKind.CORRUPT_RING else corruption.pages
     h.hardware.flip_bits(domain, fault.number, corrupt(h, domain, fault.amount, chosen))

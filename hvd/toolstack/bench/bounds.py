@@ -28,7 +28,7 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
         "work on both CPUs): 16 ms until `hvd`'s first line (9 of an interpreter that does nothing), 18 for what "
         "command line and machine both need, then two processes at once: 38 until the order is given, most of it "
         "typer, and 55 until machine, broker and ZeroMQ are loaded, 310 modules with Python's own; 3 until the broker "
-        "is forked, 10 until it has booted. Nothing waits for a timer on the way. Of the machine's 440 million "
+        "is forked, 10 until it has booted. Nothing waits for a timer on the way. Of the machine's 450 million "
         "instructions (`valgrind --tool=callgrind`) a quarter makes classes, an eighth reads bytecode, a tenth starts "
         "extension modules. dom0 waits for the zygote besides, 23 ms of CPU time that begin with the broker's 10, and "
         "its process takes some 20 until its first line, most of them in its sandbox. Where bytecode is missing all "
