@@ -31,12 +31,15 @@ def main() -> None:
 
             run()
             return
-        from hvd.transport import codec, run_dir  # noqa: F401 - for both
+        gc.disable()  # what is loaded stays: there is nothing to collect
+        from hvd.transport import hypercalls, run_dir  # noqa: F401 - for both
 
         pid, orders, reports = _fork_machine()
         from hvd.toolstack.cli.app import run
         from hvd.toolstack.cluster.machine_process import MachineProcess
 
+        gc.freeze()
+        gc.enable()
         run(MachineProcess(pid, orders, reports))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)  # while something was being loaded: what is started ends with us
@@ -74,7 +77,7 @@ def run_machine() -> None:
 
     os.closerange(REPORTS + 1, os.sysconf("SC_OPEN_MAX"))
     end_on_sigterm()
-    gc.disable()  # what is loaded stays: there is nothing to collect
+    gc.disable()
     from hvd.broker.loop import run_broker
     from hvd.machine.machine import Machine
     from hvd.machine.run_dir import NoRunDir, RunDirRefused, claim, release

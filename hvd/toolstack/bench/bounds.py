@@ -24,15 +24,15 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"^hvd up to",
-        "**Boot.** What bounds it is what Python executes to load modules. In CPU time (medians of 12 boots, other "
-        "work on both CPUs): 16 ms until `hvd`'s first line (9 of an interpreter that does nothing), 18 for what "
-        "command line and machine both need, then two processes at once: 38 until the order is given, most of it "
-        "typer, and 55 until machine, broker and ZeroMQ are loaded, 310 modules with Python's own; 3 until the broker "
-        "is forked, 10 until it has booted. Nothing waits for a timer on the way. Of the machine's 450 million "
-        "instructions (`valgrind --tool=callgrind`) a quarter makes classes, an eighth reads bytecode, a tenth starts "
-        "extension modules. dom0 waits for the zygote besides, 23 ms of CPU time that begin with the broker's 10, and "
-        "its process takes some 20 until its first line, most of them in its sandbox. Where bytecode is missing all "
-        "of it takes twice as long.",
+        "**Boot.** What bounds it is what Python executes to load modules. In CPU time (medians of 15 boots, other "
+        "work on both CPUs): 15 ms until `hvd`'s first line (9 of an interpreter that does nothing), 31 for what "
+        "command line and machine both need, ZeroMQ among it, then two processes at once: 32 until the order is "
+        "given, most of it typer, and 40 until machine and broker are loaded, 310 modules with Python's own; 3 until "
+        "the broker is forked, 10 until it has booted. Nothing waits for a timer on the way. Of the machine's 450 "
+        "million instructions (`valgrind --tool=callgrind`) a quarter makes classes, an eighth reads bytecode, a "
+        "tenth starts extension modules. dom0 waits for the zygote besides, 20 ms of CPU time that begin with the "
+        "broker's 10, and its process takes some 20 until its first line, most of them in its sandbox. Where bytecode "
+        "is missing all of it takes twice as long.",
     ),
     (
         r"^domain create to",
