@@ -826,5 +826,14 @@ def way_to(root: Node, path: str) -> list[Node] | None:
 
     LocalError for what is no node."""
 
+def merged(
+    record: object, base: Node, mine: Node, now: Node, generation: int,
+    children_from: Callable[[list[dict[str, Node]], list[int]], object], bytes_max: int, permission_bytes: int,
+) -> tuple[Node, str, str]:
+    """Three versions of XenStore's tree into one, by what a transaction has touched (broker/store/record.py).
+
+    The tree; the path of what others have changed and the transaction depends on, or "": else the tree is `now`; the
+    path of a node that takes more than `bytes_max`, and than in `now`, or "". LocalError for what are none of these."""
+
 def rewritten(way: list[Node], path: str, value: bytes, generation: int) -> tuple[Node, Node]:
     """The tree in which the node at the end of this way has another value, and that node; LocalError for any other."""

@@ -2,26 +2,10 @@
 // value. hvd/broker/store/tree.py says what a node is; in Python a write spent a quarter of its time here. Every path is one
 // that paths.py has found valid; what is no node, and a way that is not the path's, is a LocalError, whoever made it.
 #include "bindings.hpp"
+#include "store_nodes.hpp"
 
 namespace hvd {
 namespace {
-
-/// Of a node (tree.py, Node), in its order.
-enum Field : Py_ssize_t { value_field, permissions_field, children_field, generation_field, listing_field, names_field, fields };
-
-nb::object owned(PyObject* made) {
-    if (made == nullptr) {
-        throw nb::python_error();
-    }
-    return nb::steal(made);
-}
-
-PyObject* field_of(nb::handle node, Field field) {
-    if (!PyTuple_Check(node.ptr()) || PyTuple_GET_SIZE(node.ptr()) != fields) {
-        throw LocalError("no node of XenStore's tree");
-    }
-    return PyTuple_GET_ITEM(node.ptr(), field);
-}
 
 /// "" and the names on the way from the root.
 nb::object split(nb::handle path) {

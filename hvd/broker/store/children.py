@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hvd.broker.store.tree import Node
 
 CHUNK_MAX = 256
-"""Children of one dictionary. Two neighbours that have fewer than half of it together become one."""
+"""Children of one dictionary. Two neighbours that have fewer than half of it together become one. Native code knows."""
 
 Chunk = dict[str, "Node"]
 
@@ -46,6 +46,11 @@ class WideChildren(Mapping[str, "Node"]):
     def chunks(self) -> tuple[Chunk, ...]:
         """The dictionaries, in order."""
         return self._chunks
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The bytes of each dictionary's names, with their NULs."""
+        return self._sizes
 
     def set(self, name: str, node: Node) -> WideChildren:
         """With another node of this name, or a new name at the end."""
@@ -129,25 +134,6 @@ def without_child(children: Children, name: str) -> Children:
 def pairs_of(children: Children) -> Iterator[tuple[str, Node]]:
     """Names and nodes in order, in one pass, where `items` of many looks each up."""
     return (pair for chunk in chunks_of(children) for pair in chunk.items())
-
-
-Difference = tuple[str, "Node | None", "Node | None"]
-"""A name, and its node in one and in another; None where there is none."""
-
-
-def apart(one: Children, other: Children) -> int:
-    """How many dictionaries of the other there are to be looked into to see where they differ."""
-    known = {id(chunk) for chunk in chunks_of(one)}
-    return sum(id(chunk) not in known for chunk in chunks_of(other))
-
-
-def differing(one: Children, other: Children) -> list[Difference]:
-    """The children that are not the same in both. Dictionaries that both have are not looked into."""
-    first, second = ({id(chunk): chunk for chunk in chunks_of(each)} for each in (one, other))
-    before = {name: node for at, chunk in first.items() if at not in second for name, node in chunk.items()}
-    after = {name: node for at, chunk in second.items() if at not in first for name, node in chunk.items()}
-    found = [(name, before.get(name), node) for name, node in after.items() if before.get(name) is not node]
-    return found + [(name, node, None) for name, node in before.items() if name not in after]
 
 
 def children_from(chunks: Sequence[Chunk], sizes: Sequence[int]) -> Children:

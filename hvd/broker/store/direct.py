@@ -43,6 +43,8 @@ def write(engine: Engine, domid: DomId, path: str, value: bytes) -> bool:
         owner = node.permissions[0].who.domid
         if growth > 0:
             engine.check_memory(owner, growth, limits)
+            if engine.root is not way[0]:  # what was under way had to be settled first
+                return False
         engine.accounts.count({owner: Tally(bytes=growth)})
     before, engine.generation = way[0], engine.generation + 1
     engine.root, after = rewritten(way, path, value, engine.generation)

@@ -16,16 +16,17 @@ from hvd.broker.store.changes import Change, Edit, Fires
 from hvd.broker.store.domains import Client, Domains
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.events import Events
-from hvd.broker.store.merge import merge
+from hvd.broker.store.merge import Versions, merge
 from hvd.broker.store.operations import Call
 from hvd.broker.store.packing import Packed, pack, unpack
 from hvd.broker.store.parts import Part, in_parts
 from hvd.broker.store.permissions import DOM0_ONLY, READ, Permissions, Principal, given_to_dom0, may
 from hvd.broker.store.quotas import Quotas
+from hvd.broker.store.record import Record
 from hvd.broker.store.remains import Remains
 from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE, WATCHES_PER_SLICE, Sweep, Sweeps
 from hvd.broker.store.transactions import Transaction, View
-from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, record_bytes, replace, subtree, with_content
+from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, replace, subtree, with_content
 from hvd.broker.store.watches import Watch, Watches
 from hvd.transport.ids import DOM0, DomId
 
@@ -96,30 +97,41 @@ class Engine:
 
     # ---- changes -----------------------------------------------------------------------------------------------------
 
-    def enact(self, call: Call, view: View, change: Change | None) -> None:
-        """Make an operation's change, in its transaction or for all to see. ENOSPC, ENOMEM: it would exceed a quota."""
+    def enact(self, call: Call, view: View, change: Change | None) -> bool:
+        """Make an operation's change, in its transaction or for all to see. ENOSPC, ENOMEM: it would exceed a quota.
+
+        Whether that has been done: a quota may have had what was under way settled first, and then the call is another.
+        """
         if change is None:
-            return
-        if change.node is None and not isinstance(view, Transaction):  # what only takes away exceeds nothing
-            self._settle(call.who.domid, replace(self.root, change.path, None, call.generation), change.edits)
+            return True
+        if change.node is None:  # what only takes away exceeds nothing
+            if isinstance(view, Transaction):
+                self._take_away(call, view, change)
+            else:
+                self._settle(call.who.domid, replace(self.root, change.path, None, call.generation), change.edits)
             self.generation = call.generation
-            return
-        if change.node is None and isinstance(view, Transaction):
-            self._take_away(call, view, change)
-            self.generation = call.generation
-            return
+            return True
         growth = growth_of(change.edits)
         if isinstance(view, Transaction):
             self._check_nodes(growth, view.growth, call.limits)
             incoming = sum(content_bytes(edit.path, edit.after) for edit in change.edits if edit.after is not None)
             self.check_memory(call.who.domid, incoming, call.limits)
-            view.adopt(change, call.generation)
         else:
             self._check_nodes(growth, {}, call.limits)
             self._check_bytes(growth, call.limits)
+        if not self._is_next(call):
+            return False
+        self.generation = call.generation
+        if isinstance(view, Transaction):
+            view.adopt(change, call.generation)
+        else:
             root = replace(self.root, change.path, change.node, call.generation)
             self._settle(call.who.domid, root, change.edits, growth)
-        self.generation = call.generation
+        return True
+
+    def _is_next(self, call: Call) -> bool:
+        """Whether nothing has changed since the call was begun."""
+        return call.generation == self.generation + 1
 
     def _take_away(self, call: Call, view: Transaction, change: Change) -> None:
         """A removal in a transaction. ENOSPC if that depends on too many nodes, as far as the first slice shows."""
@@ -130,26 +142,31 @@ class Engine:
         if len(first) == EDITS_PER_SLICE:
             self.sweeps.add(Sweep(call.who.domid, edits, view.depend_on_removed))
 
-    def commit(self, call: Call, transaction: Transaction) -> None:
+    def commit(self, domid: DomId, transaction: Transaction) -> None:
         """Make all changes of a transaction that is over. EAGAIN, ENOSPC, ENOMEM: none of them is made."""
-        if self.sweeps.is_for(call.who.domid):  # its removals were in the same multicall
+        if self.sweeps.is_for(domid):  # its removals were in the same multicall
             self.settle_all()
         if transaction.doomed:
             raise StoreError(errno.ENOSPC, transaction.doomed)
-        if transaction.snapshot is not self.root and (path := transaction.conflict_with(self.root)) is not None:
-            raise StoreError(errno.EAGAIN, f"{path} has changed since the transaction began")
+        call, root, too_large = self.call(domid), transaction.root, ""
+        if transaction.snapshot is not self.root:
+            versions = Versions(transaction.snapshot, transaction.root, self.root)
+            root, too_large = merge(transaction.record, versions, call.generation, call.limits)
         if transaction.root is transaction.snapshot:
             return
         if any(self.domains.living.get(owner.domid) != owner for owner in transaction.given_to):
             raise StoreError(errno.EAGAIN, "the transaction gives a node to a domain that is gone")
         self._check_nodes(transaction.growth, {}, call.limits)
         self._check_bytes(transaction.growth, call.limits)
-        root = transaction.root
+        if not self._is_next(call):  # a quota had what was under way settled first
+            self.commit(domid, transaction)
+            return
+        if too_large:
+            raise StoreError(errno.ENOSPC, f"{too_large} would be too large with what others have put there")
         if transaction.snapshot is not self.root:
-            root = merge(transaction.snapshot, transaction.root, self.root, call.generation)
-            _check_parents(root, transaction.grown_beside(self.root), call.limits)
             self.generation = call.generation
-        self._settle(call.who.domid, root, transaction.edits(), transaction.growth)
+        record, transaction.record = transaction.record, Record()
+        self._settle(domid, root, transaction.edits_of(record), transaction.growth, record)
 
     def remove_all_of(self, who: Principal) -> None:
         """A domain is forgotten: what it owned goes with all below, but the root goes to dom0. It takes its time."""
@@ -184,10 +201,13 @@ class Engine:
         after = with_content(node, node.value, given_to_dom0(node.permissions), self.generation)
         return Change(path, after, [Edit(path, node, after, Fires.ON_IT_AND_ABOVE)])
 
-    def _settle(self, caller: DomId, root: Node, edits: Iterable[Edit], growth: Growth | None = None) -> None:
+    def _settle(
+        self, caller: DomId, root: Node, edits: Iterable[Edit],
+        growth: Growth | None = None, record: Record | None = None,
+    ) -> None:  # fmt: skip
         """The one place where the tree changes. Accounts and watches follow, at once if it is a small change.
 
-        Without its `growth` it takes away only, and who owns how much follows as well.
+        Without its `growth` it takes away only, and who owns how much follows as well. `record`: of the edits, if any.
         """
         before, self.root = self.root, root
         if growth is not None:
@@ -195,9 +215,14 @@ class Engine:
             if isinstance(edits, list) and len(edits) < EDITS_PER_SLICE:
                 self._follow(before, edits, counted=True)
                 return
-        follow, finish = partial(self._follow, before, counted=growth is not None), partial(self.remains.add, before)
-        sweep = Sweep(caller, iter(edits), follow, finish)
+        follow = partial(self._follow, before, counted=growth is not None)
+        sweep = Sweep(caller, iter(edits), follow, partial(self._forget, before, record))
         self._begin(sweep, now=growth is not None or not self.sweeps.is_for(caller))
+
+    def _forget(self, root: Node, record: Record | None) -> None:
+        self.remains.add(root)
+        if record is not None:
+            self.remains.add_record(record)
 
     def _begin(self, sweep: Sweep[Any], *, now: bool) -> None:
         """`now`: its first slice. The others in turn."""
@@ -219,8 +244,7 @@ class Engine:
 
     def leave(self, transaction: Transaction) -> None:
         """It is over: what only it has is let go in time."""
-        self.remains.add_table(transaction.touched)
-        self.remains.add_table(transaction.grown)
+        self.remains.add_record(transaction.record)
         for root in (transaction.snapshot, transaction.root):
             if root is not self.root:
                 self.remains.add(root)
@@ -352,11 +376,3 @@ class Engine:
         self._parts_follow = False
         if "packed" in state:
             self._take_trees(state["packed"])
-
-
-def _check_parents(root: Node, grown: Iterable[str], limits: Quotas) -> None:
-    """ENOSPC if the children that several transactions made are together too many for one node."""
-    for path in grown:
-        parent = lookup(root, path)
-        if parent is not None:  # else the transaction has removed it again
-            operations.check_record(limits, path, record_bytes(parent))

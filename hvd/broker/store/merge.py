@@ -1,87 +1,48 @@
-"""Three versions of a tree into one: what a transaction changed since its snapshot, put into the tree as it is now.
+"""A commit beside changes of others: refused if they changed what it depends on, else one tree with what both changed.
 
-Versions share what they have in common, so only nodes that differ are visited: the work grows with the fewer changes of
-the two sides, not with the tree, nor with a transaction of thousands of nodes beside which little happened. The caller
-has checked by Transaction.conflict_with that the sides did not change the same thing.
+Versions of a tree share what they have in common. So the walk, which is native (bindings_store_merge.cpp), visits of
+what the transaction has touched only what others have changed at or below; all else is either side's as a whole. Its
+work grows with the transaction, whose size has a bound, and not with the tree nor with what others have done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from typing import NamedTuple
 
-from hvd.broker.store import paths
-from hvd.broker.store.children import NO_CHILDREN, Children, Difference, apart, differing, with_child, without_child
-from hvd.broker.store.tree import Node
-from hvd.transport.records import dataclass
-
-
-def differences(one: Node, other: Node) -> Iterator[tuple[str, Node | None, Node | None]]:
-    """Every path whose node is not the same in both, and the two; parents before children."""
-    line: list[tuple[str, Node | None, Node | None]] = [("/", one, other)]
-    while line:
-        path, before, after = line.pop()
-        if before is after:
-            continue
-        yield path, before, after
-        first, second = (NO_CHILDREN if node is None else node.children for node in (before, after))
-        line.extend((paths.child(path, name), was, has_become) for name, was, has_become in differing(first, second))
+from hvd.broker.store.children import children_from
+from hvd.broker.store.errors import StoreError
+from hvd.broker.store.quotas import Quotas
+from hvd.broker.store.record import Record
+from hvd.broker.store.tree import HEADER_BYTES, PERMISSION_BYTES, Node
+from hvd.transport._native import merged
 
 
-@dataclass(slots=True)
-class _Visit:
-    """One node that both sides changed, at or below."""
+class Versions(NamedTuple):
+    """Three of a tree."""
 
-    name: str
     base: Node
+    """When the transaction began."""
     mine: Node
+    """With what it has changed."""
     now: Node
-    other: Children
-    """Of the side that changed more: what the other has changed is put into them."""
-    children: Children
-    """The merged ones, complete when `rest` is empty."""
-    rest: Iterator[Difference]
-    """Children that the side with fewer changes has changed, still to be merged."""
+    """With what others have changed."""
 
 
-def merge(base: Node, mine: Node, now: Node, generation: int) -> Node:
-    """`now` with everything that became of `base` in `mine`; lists of children that mine changed get `generation`."""
-    line = [_visit("", base, mine, now)]
-    while True:
-        visit = line[-1]
-        difference = next(visit.rest, None)
-        if difference is None:
-            line.pop()
-            merged = _merged(visit, generation)
-            if not line:
-                return merged
-            line[-1].children = with_child(line[-1].children, visit.name, merged)
-        elif (below := _merge_child(visit, *difference)) is not None:
-            line.append(below)
+class Merged(NamedTuple):
+    """What became of them."""
+
+    root: Node
+    """`now` with everything that became of `base` in `mine`: what is new stands last in its list."""
+    too_large: str
+    """The path of a node that both sides made larger, so that together it is too large; "" for none."""
 
 
-def _visit(name: str, base: Node, mine: Node, now: Node) -> _Visit:
-    mine_is_less = apart(base.children, mine.children) <= apart(base.children, now.children)
-    less, other = (mine, now) if mine_is_less else (now, mine)
-    rest = differing(base.children, less.children)
-    return _Visit(name, base, mine, now, other.children, other.children, iter(rest))
-
-
-def _merge_child(visit: _Visit, name: str, base: Node | None, changed: Node | None) -> _Visit | None:
-    """Merge one child that one side changed, or say what must be visited for it."""
-    other = visit.other.get(name)
-    if other is base:
-        children = visit.children
-        visit.children = without_child(children, name) if changed is None else with_child(children, name, changed)
-        return None
-    assert base is not None, f"both sides created {name}"
-    mine, now = visit.mine.children.get(name), visit.now.children.get(name)
-    assert mine is not None and now is not None, f"{name} was changed and removed"
-    return _visit(name, base, mine, now)
-
-
-def _merged(visit: _Visit, generation: int) -> Node:
-    base, mine, now = visit.base, visit.mine, visit.now
-    content = now if mine.generation == base.generation else mine
-    listing = now.children_generation if mine.children_generation == base.children_generation else generation
-    names_bytes = now.names_bytes + mine.names_bytes - base.names_bytes
-    return Node(content.value, content.permissions, visit.children, content.generation, listing, names_bytes)
+def merge(record: Record, versions: Versions, generation: int, limits: Quotas) -> Merged:
+    """Lists of children that the transaction changed get `generation`. EAGAIN: others changed what it depends on."""
+    root, conflict, too_large = merged(
+        record.root, *versions, generation, children_from, limits.node_bytes_max - HEADER_BYTES, PERMISSION_BYTES
+    )
+    if conflict:
+        raise StoreError(errno.EAGAIN, f"{conflict} has changed since the transaction began")
+    return Merged(root, too_large)

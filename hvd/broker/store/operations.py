@@ -48,9 +48,8 @@ def _find(view: View, call: Call, path: str, wanted: int) -> Node | None:
     depth, ancestor = nearest(view.root, names)
     if not mandatory.allows(call.policy, who.domid, ancestor.permissions, wanted):
         raise _denied(call, path)
-    view.touch(path)
+    view.touch(paths.join(names[: depth + 1]))  # were it there, it would decide who may know; below it nothing can come
     view.touch(paths.join(names[:depth]))
-    view.touch(paths.join(names[: depth + 1]))  # were it there, it would decide who may know
     if not access_of(ancestor.permissions, who, call.target) & wanted:
         raise _denied(call, path)
     return None
@@ -150,6 +149,7 @@ def _create(view: View, call: Call, path: str, value: bytes) -> Change:
     permissions = inherited(ancestor.permissions, call.who)
     node = leaf(value, permissions, call.generation)
     check_record(call.limits, path, record_bytes(node))
+    view.touch(path)
     edits = [Edit(path, None, node, Fires.ON_IT_AND_ABOVE)]
     for missing in range(len(names) - 1, depth, -1):
         path = paths.join(names[:missing])

@@ -9,6 +9,7 @@ from sys import getrefcount
 from typing import Any
 
 from hvd.broker.store.children import Chunk, chunks_of
+from hvd.broker.store.record import Record, Touched
 from hvd.broker.store.tree import Node
 
 STEPS_AT_ONCE, NAMES_PER_STEP = 400, 8
@@ -21,7 +22,7 @@ class Remains:
     """What is left to be let go."""
 
     def __init__(self) -> None:
-        self._left: list[Node | Chunk] = []
+        self._left: list[Node | Chunk | Touched] = []
         self._tables: list[dict[Any, Any] | list[Any]] = []
 
     def add(self, root: Node) -> None:
@@ -29,9 +30,14 @@ class Remains:
         self._left.append(root)
 
     def add_table(self, table: dict[Any, Any] | list[Any]) -> None:
-        """Of what a transaction has touched, a snapshot has written. Whoever adds it has no use for it any more."""
+        """Of what a snapshot has written. Whoever adds it has no use for it any more."""
         if table:
             self._tables.append(table)
+
+    def add_record(self, record: Record) -> None:
+        """Of what a transaction has touched."""
+        self.add_table(record.by_path)
+        self._left.append(record.root)
 
     def __bool__(self) -> bool:
         return bool(self._left or self._tables)
@@ -55,5 +61,7 @@ class Remains:
             if isinstance(each, dict):
                 steps -= len(each) // NAMES_PER_STEP
                 left.extend(each.values())
+            elif isinstance(each, Touched):
+                left.extend((each.below or {}).values())
             else:
                 left.extend(chunks_of(each.children))

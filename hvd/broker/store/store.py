@@ -10,11 +10,12 @@ node that came or went also to those who may read its parent.
 """
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from hvd.broker.store import direct, operations, paths
+from hvd.broker.store.changes import Change
 from hvd.broker.store.children import names_at
 from hvd.broker.store.domains import Client
 from hvd.broker.store.engine import INTRODUCE, RELEASE, Engine
@@ -84,18 +85,15 @@ class Store:
         """Set a value, creating the node and its parents where they are missing."""
         if not tx and direct.write(self._engine, domid, path, value):
             return
-        view, call, path = self._prepare(domid, tx, path)
-        self._engine.enact(call, view, operations.write(view, call, path, value))
+        self._enact(domid, tx, path, lambda view, call, path: operations.write(view, call, path, value))
 
     def mkdir(self, domid: DomId, tx: int, path: str) -> None:
         """Create a node and its parents where they are missing."""
-        view, call, path = self._prepare(domid, tx, path)
-        self._engine.enact(call, view, operations.mkdir(view, call, path))
+        self._enact(domid, tx, path, operations.mkdir)
 
     def rm(self, domid: DomId, tx: int, path: str) -> None:
         """Remove a node and all below it."""
-        view, call, path = self._prepare(domid, tx, path)
-        self._engine.enact(call, view, operations.rm(view, call, path))
+        self._enact(domid, tx, path, operations.rm)
 
     def set_perms(self, domid: DomId, tx: int, path: str, perms: list[str]) -> None:
         """Replace a node's permissions, or those of a special path (at once, even inside a transaction)."""
@@ -106,8 +104,7 @@ class Store:
         if path.startswith("@"):
             self._set_special_permissions(domid, path, permissions)
             return
-        view, call, path = self._prepare(domid, tx, path)
-        self._engine.enact(call, view, operations.set_perms(view, call, path, permissions))
+        self._enact(domid, tx, path, lambda view, call, path: operations.set_perms(view, call, path, permissions))
 
     # ---- transactions ------------------------------------------------------------------------------------------------
 
@@ -125,7 +122,7 @@ class Store:
         transaction = self._engine.domains[domid].end(tx)
         try:
             if commit:
-                self._engine.commit(self._engine.call(domid), transaction)
+                self._engine.commit(domid, transaction)
         finally:
             self._engine.leave(transaction)
 
@@ -356,6 +353,13 @@ class Store:
         return DomainStatistics(False, 0, 0, 0, 0, 0) if client is None else self._statistics_of(client)
 
     # ---- inside ------------------------------------------------------------------------------------------------------
+
+    def _enact(self, domid: DomId, tx: int, path: str, operation: Callable[[View, Call, str], Change | None]) -> None:
+        """What an operation means, made so; once more when it meant something else by then."""
+        while True:
+            view, call, canonical = self._prepare(domid, tx, path)
+            if self._engine.enact(call, view, operation(view, call, canonical)):
+                return
 
     def _prepare(self, domid: DomId, tx: int, path: str) -> tuple[View, Call, str]:
         call = self._engine.call(domid)

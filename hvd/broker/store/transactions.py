@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from dataclasses import field, fields
-from itertools import islice
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from hvd.broker.store import paths
 from hvd.broker.store.accounts import Growth, add, growth_of
-from hvd.broker.store.changes import Change, Edit, Fires
+from hvd.broker.store.changes import Change, Edit
 from hvd.broker.store.errors import StoreError
-from hvd.broker.store.merge import differences
 from hvd.broker.store.permissions import Principal
-from hvd.broker.store.tree import HEADER_BYTES, Node, content_bytes, lookup, lookup_in_both, replace
-from hvd.transport.records import dataclass
+from hvd.broker.store.record import Depends, Record
+from hvd.broker.store.tree import Node, content_bytes, lookup, replace
 
 
 @dataclass(slots=True)
@@ -34,24 +31,6 @@ class Direct:
 
 
 @dataclass(slots=True)
-class Touched:
-    """What a transaction did with one path; it depends on the node's content in any case."""
-
-    listed: bool = False
-    """It also depends on the names of the node's children."""
-    changed: bool = False
-    fires: Fires = Fires.NOBODY
-
-    def conflicts(self, before: Node | None, now: Node | None) -> bool:
-        """Whether another node than before, or another list, is another one for this transaction."""
-        if before is now:
-            return False
-        if before is None or now is None or before.generation != now.generation:
-            return True
-        return self.listed and before.children_generation != now.children_generation
-
-
-@dataclass(slots=True)
 class Transaction:
     """One open transaction of one domain."""
 
@@ -60,29 +39,27 @@ class Transaction:
     nodes_max: int
     connection: int = 0
     """Of its domain's, the one that opened it and alone may use it."""
-    touched: dict[str, Touched] = field(default_factory=dict)
+    record: Record = field(default_factory=Record)
+    """What it depends on."""
     growth: Growth = field(default_factory=dict)
     """What its commit would mean for each owner."""
     given_to: set[Principal] = field(default_factory=set)
     """The owners of what it has made or changed."""
-    grown: dict[str, None] = field(default_factory=dict)
-    """The paths of the nodes that it has given children."""
     doomed: str = ""
     """Why it cannot commit any more."""
-    held_bytes: int = 0
-    """Of the paths that it depends on and the nodes that are its own versions; the rest is shared with the snapshot."""
+    own_bytes: int = 0
+    """Of the nodes that are its own versions; the rest is shared with the snapshot."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Of those nodes, and of what it has touched."""
+        return self.own_bytes + self.record.bytes
 
     def touch(self, path: str, *, listed: bool = False) -> None:
         """From now on the commit depends on this path. ENOSPC when it would depend on too many."""
-        touched = self.touched.get(path)
-        if touched is None:
-            if len(self.touched) >= self.nodes_max:
-                raise StoreError(
-                    errno.ENOSPC, f"a transaction touches at most {self.nodes_max} nodes, {path} is one more"
-                )
-            touched = self.touched[path] = Touched()
-            self.held_bytes += HEADER_BYTES + len(path)
-        touched.listed = touched.listed or listed
+        if len(self.record) >= self.nodes_max and path not in self.record.by_path:
+            raise StoreError(errno.ENOSPC, f"a transaction touches at most {self.nodes_max} nodes, {path} is one more")
+        self.record.touch(path, Depends.ON_LIST if listed else Depends.ON_CONTENT)
 
     def adopt(self, change: Change, generation: int) -> None:
         """Make a change, visible to this transaction only; its paths have been touched."""
@@ -92,14 +69,12 @@ class Transaction:
     def _note(self, edits: Iterable[Edit]) -> None:
         add(self.growth, growth_of(edits))
         for path, before, after, fires in edits:
-            touched = self.touched[path]
+            touched = self.record.by_path[path]
             if touched.changed and before is not None:
-                self.held_bytes -= content_bytes(path, before)
+                self.own_bytes -= content_bytes(path, before)
             if after is not None:
-                self.held_bytes += content_bytes(path, after)
+                self.own_bytes += content_bytes(path, after)
                 self.given_to.add(after.permissions[0].who)
-                if before is None:
-                    self.grown[paths.parent(path)] = None
             touched.changed = True
             touched.fires = max(touched.fires, fires)
 
@@ -122,36 +97,10 @@ class Transaction:
         else:
             self._note(edits)
 
-    def conflict_with(self, current: Node) -> str | None:
-        """A path that this transaction depends on and that is not what it was.
-
-        It costs the fewer of the two: what the transaction depends on, and what others have changed.
-        """
-        changed = differences(self.snapshot, current)
-        for path, before, now in islice(changed, len(self.touched)):
-            if path in self.touched and self.touched[path].conflicts(before, now):
-                return path
-        if next(changed, None) is None:
-            return None
-        for path, touched in self.touched.items():
-            if touched.conflicts(*lookup_in_both(self.snapshot, current, path)):
-                return path
-        return None
-
-    def grown_beside(self, current: Node) -> list[str]:
-        """The nodes that it has given children, and that are not what they were; after `conflict_with`, as cheap."""
-        changed = [path for path, _, _ in islice(differences(self.snapshot, current), len(self.grown) + 1)]
-        if len(changed) > len(self.grown):
-            return list(self.grown)
-        return [path for path in changed if path in self.grown]
-
-    def edits(self) -> Iterator[Edit]:
-        """What a commit means, in the order in which the paths were first touched; each is forgotten as it is told."""
-        touched_at, self.touched = self.touched, {}
-        for path in list(touched_at):
-            touched = touched_at.pop(path)
-            if touched.changed:
-                yield Edit(path, lookup(self.snapshot, path), lookup(self.root, path), touched.fires)
+    def edits_of(self, record: Record) -> Iterator[Edit]:
+        """What a commit means, in the order in which the paths were first touched."""
+        for path, fires in record.changed():
+            yield Edit(path, lookup(self.snapshot, path), lookup(self.root, path), fires)
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the trees, which the store packs together with its own."""

@@ -65,18 +65,6 @@ def lookup(root: Node, path: str) -> Node | None:
     return node
 
 
-def lookup_in_both(one: Node, other: Node, path: str) -> tuple[Node | None, Node | None]:
-    """The nodes at a path in two versions; one same node, perhaps above it, if they share what is there."""
-    first: Node | None = one
-    second: Node | None = other
-    for name in paths.split(path):
-        if first is second:
-            break
-        first = None if first is None else first.children.get(name)
-        second = None if second is None else second.children.get(name)
-    return first, second
-
-
 def nearest(root: Node, names: Sequence[str]) -> tuple[int, Node]:
     """The deepest node that exists on the way, and how many of the names lead to it."""
     node = root

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hvd.broker.store import Store, StoreError
+from hvd.broker.store import Quotas, Store, StoreError
 from hvd.broker.store.engine import Engine
 from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE, WATCHES_PER_SLICE
 from hvd.broker.store.transactions import Transaction
@@ -202,6 +202,84 @@ def test_a_check_in_the_middle_of_a_removal_raises_no_false_alarm(store: Store) 
     fill(store, FIVE, "many")
     store.rm(FIVE, 0, "many")
     assert store.has_unsettled and store.check() == ""
+
+
+SEVEN = DomId(7)
+
+
+@pytest.fixture
+def leaving() -> Callable[..., Store]:
+    """A store in which a domain is being forgotten: what another owns below its home is gone and still counts, and what
+    it owns elsewhere, /zz, is still there. The other is at a quota."""
+
+    def make(before: Callable[[Store], None] = lambda _: None, **quotas: int) -> Store:
+        store = Store(Quotas(**quotas))
+        for domid in (FIVE, SEVEN):
+            store.introduce(domid)
+            store.write(DOM0, 0, f"/local/domain/{domid}", b"")
+            store.set_perms(DOM0, 0, f"/local/domain/{domid}", [f"b{domid}"])
+        fill(store, DOM0, "/local/domain/7")
+        for number in range(3):
+            store.write(FIVE, 0, f"/local/domain/7/of-five-{number}", b"v" * 100)
+        store.write(DOM0, 0, "/zz/value", b"")
+        store.set_perms(DOM0, 0, "/zz", ["b7"])
+        store.set_perms(DOM0, 0, "/zz/value", ["n5"])
+        before(store)
+        store.forget_domain(SEVEN)
+        assert store.has_unsettled and store.exists("/zz")
+        return store
+
+    return make
+
+
+def test_a_quota_that_has_a_removal_done_first_may_find_that_the_parent_went_with_it(
+    leaving: Callable[..., Store],
+) -> None:
+    store = leaving(nodes_max=5)
+    with pytest.raises(StoreError) as refused:
+        store.write(FIVE, 0, "/zz/new", b"")
+    assert refused.value.errno in (errno.ENOENT, errno.EACCES) and not store.exists("/zz") and not store.check()
+    store = leaving(nodes_max=5)
+    store.write(FIVE, 0, "new", b"")
+    assert store.read(FIVE, 0, "new") == b"" and not store.check()
+
+
+def test_a_value_that_has_a_removal_done_first_is_not_written_into_the_tree_before_it(
+    leaving: Callable[..., Store],
+) -> None:
+    store = leaving(memory_bytes_max=800)
+    with pytest.raises(StoreError) as refused:
+        store.write(FIVE, 0, "/zz/value", b"v" * 300)
+    assert refused.value.errno in (errno.ENOENT, errno.EACCES)
+    assert not store.exists("/zz") and not store.exists("/local/domain/7") and not store.check()
+
+
+def test_a_commit_that_has_a_removal_done_first_is_beside_what_that_took(leaving: Callable[..., Store]) -> None:
+    opened: list[int] = []
+
+    def before(store: Store) -> None:
+        opened.clear()
+        opened.append(store.transaction_start(FIVE))
+        store.write(FIVE, opened[0], "/zz/new", b"")
+        opened.append(store.transaction_start(FIVE))
+        store.write(FIVE, opened[1], "mine", b"")
+        store.write(FIVE, 0, "more", b"")
+
+    store = leaving(before, nodes_max=6)
+    with pytest.raises(StoreError) as refused:
+        store.transaction_end(FIVE, opened[0], True)
+    assert refused.value.errno == errno.EAGAIN and not store.exists("/zz") and not store.check()
+    store = leaving(before, nodes_max=6)
+    store.transaction_end(FIVE, opened[1], True)
+    assert store.read(FIVE, 0, "mine") == b"" and not store.exists("/zz") and not store.check()
+
+
+def test_generations_never_go_back(leaving: Callable[..., Store]) -> None:
+    """Two lists of one directory would have the same, and a commit that depends on one would take the other for it."""
+    store = leaving(nodes_max=5)
+    store.write(FIVE, 0, "new", b"")
+    known = int(store.directory_part(DOM0, 0, "/", 0).split(b"\0")[0])
+    assert store.statistics().generation > known
 
 
 MANY_WATCHES = 5 * WATCHES_PER_SLICE

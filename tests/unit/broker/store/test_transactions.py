@@ -271,4 +271,4 @@ def test_touching_more_than_the_quota_is_refused_and_what_was_touched_stays_usab
         transaction.touch("/c")
     assert refusal.value.errno == errno.ENOSPC
     transaction.touch("/a", listed=True)
-    assert list(transaction.touched) == ["/a", "/b"]
+    assert list(transaction.record.by_path) == ["/a", "/b"]

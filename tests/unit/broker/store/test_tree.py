@@ -91,17 +91,6 @@ def test_a_subtree_is_walked_children_first_in_the_order_of_creation() -> None:
     assert [path for path, _ in tree.subtree("/", root)][-2:] == ["/c", "/"]
 
 
-def test_looking_in_two_versions_stops_where_they_are_one() -> None:
-    before = grown("/a", "/a/b", "/c")
-    after = tree.replace(before, "/a/b", node(b"new", 9), 9)
-    one, other = tree.lookup_in_both(before, after, "/a/b")
-    assert one is found(before, "/a/b")
-    assert other is found(after, "/a/b")
-    one, other = tree.lookup_in_both(before, after, "/c")
-    assert one is other
-    assert tree.lookup_in_both(before, tree.replace(before, "/c", None, 9), "/c/x") == (None, None)
-
-
 @pytest.mark.parametrize("depth", [2 * sys.getrecursionlimit()])
 def test_xsa_418_no_depth_exhausts_the_stack(depth: int) -> None:
     chain = node(b"deepest")

@@ -1,0 +1,104 @@
+"""What a transaction has touched: by path in the order in which it did, and as a tree of names.
+
+The tree of names is what a commit walks beside the trees of nodes (merge.py): where nobody else has changed anything,
+it looks at nothing below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from hvd.broker.store import paths
+from hvd.broker.store.changes import Fires
+from hvd.broker.store.tree import HEADER_BYTES
+
+
+class Depends(IntEnum):
+    """On what of a node a transaction depends. Native code knows the numbers."""
+
+    ON_EXISTENCE = 0
+    """It is on the way to what was touched, which would be gone with it."""
+    ON_CONTENT = 1
+    """Its value, its permissions, whether it exists."""
+    ON_LIST = 2
+    """The names of its children as well."""
+
+
+@dataclass(slots=True)
+class Touched:
+    """What a transaction did with one path."""
+
+    depends: Depends = Depends.ON_EXISTENCE
+    changed: bool = False
+    fires: Fires = Fires.NOBODY
+    below: dict[str, Touched] | None = None
+    """By name; none where nothing below was touched."""
+
+
+Row = tuple[str, Depends, bool, Fires]
+"""A path and what was done with it."""
+
+
+class Record:
+    """What one transaction has touched."""
+
+    __slots__ = ("by_path", "bytes", "root")
+
+    def __init__(self) -> None:
+        self.root = Touched()
+        self.by_path: dict[str, Touched] = {}
+        """What the transaction depends on, in the order in which it was touched."""
+        self.bytes = 0
+        """Of the paths. What is on the way to them is in the tree, or has been touched itself."""
+
+    def __len__(self) -> int:
+        return len(self.by_path)
+
+    def touch(self, path: str, depends: Depends) -> None:
+        """From now on the commit depends on this path, and as much as before at least."""
+        touched = self.by_path.get(path)
+        if touched is None:
+            touched = self.by_path[path] = self._reach(path)
+            self.bytes += HEADER_BYTES + len(path)
+        touched.depends = max(touched.depends, depends)
+
+    def _reach(self, path: str) -> Touched:
+        each = self.root
+        for name in paths.split(path):
+            if each.below is None:
+                each.below = {}
+            following = each.below.get(name)
+            if following is None:
+                following = each.below[name] = Touched()
+            each = following
+        return each
+
+    def rows(self) -> list[Row]:
+        """All of it."""
+        return [(path, each.depends, each.changed, each.fires) for path, each in self.by_path.items()]
+
+    def add(self, rows: list[Row]) -> None:
+        """What another has touched."""
+        for path, depends, changed, fires in rows:
+            self.touch(path, depends)
+            touched = self.by_path[path]
+            touched.changed, touched.fires = changed, fires
+
+    def changed(self) -> Iterator[tuple[str, Fires]]:
+        """The paths of what the transaction has changed, and who is to hear of it."""
+        for path, touched in self.by_path.items():
+            if touched.changed:
+                yield path, touched.fires
+
+    def __reduce__(self) -> tuple[Callable[[list[Row]], Record], tuple[list[Row]]]:
+        """Flat: a pickle knows no depth."""
+        return of_rows, (self.rows(),)
+
+
+def of_rows(rows: list[Row]) -> Record:
+    """The reverse of `rows`."""
+    record = Record()
+    record.add(rows)
+    return record

@@ -1,0 +1,43 @@
+// A node of XenStore's tree as native code sees it: a tuple of Python's. hvd/broker/store/tree.py says what its fields mean.
+#pragma once
+
+#include "bindings.hpp"
+
+namespace hvd {
+
+/// Of a node (tree.py, Node), in its order.
+enum Field : Py_ssize_t { value_field, permissions_field, children_field, generation_field, listing_field, names_field, fields };
+
+inline nb::object owned(PyObject* made) {
+    if (made == nullptr) {
+        throw nb::python_error();
+    }
+    return nb::steal(made);
+}
+
+/// Borrowed from the node.
+inline PyObject* field_of(nb::handle node, Field field) {
+    if (!PyTuple_Check(node.ptr()) || PyTuple_GET_SIZE(node.ptr()) != fields) {
+        throw LocalError("no node of XenStore's tree");
+    }
+    return PyTuple_GET_ITEM(node.ptr(), field);
+}
+
+inline Py_ssize_t count_of(nb::handle number) {
+    const Py_ssize_t count = PyLong_AsSsize_t(number.ptr());
+    if (count == -1 && PyErr_Occurred()) {
+        throw nb::python_error();
+    }
+    return count;
+}
+
+/// What a dictionary has under this name, borrowed from it; nullptr for nothing.
+inline PyObject* found_in(PyObject* dictionary, PyObject* name) {
+    PyObject* const found = PyDict_GetItemWithError(dictionary, name);
+    if (found == nullptr && PyErr_Occurred()) {
+        throw nb::python_error();
+    }
+    return found;
+}
+
+}  // namespace hvd
