@@ -30,26 +30,29 @@ class Due(Enum):
 class Deadlines:
     """The domains that may have a deadline."""
 
-    def __init__(self) -> None:
-        self._domains: dict[DomId, Domain] = {}
+    def __init__(self, domains: dict[DomId, Domain]) -> None:
+        """Among these, who come and go."""
+        self.domains = domains
+        self._noted: dict[DomId, None] = {}
 
     def note(self, domain: Domain) -> None:
         """A deadline in this domain's record has changed."""
-        if _has_any(domain):
-            self._domains[domain.domid] = domain
+        if _has_any(domain) and domain.domid in self.domains:
+            self._noted[domain.domid] = None
         else:
-            self._domains.pop(domain.domid, None)
+            self._noted.pop(domain.domid, None)
 
     def forget(self, domid: DomId) -> None:
-        self._domains.pop(domid, None)
+        self._noted.pop(domid, None)
 
     def next_ns(self) -> int | None:
         """The host time of the first; None: nothing will ever be due by itself."""
-        return min((at for at, _, _ in self.all()), default=None) if self._domains else None
+        return min((at for at, _, _ in self.all()), default=None) if self._noted else None
 
     def all(self) -> Iterator[tuple[int, Due, Domain]]:
         """(host time in ns, what, whose) of every deadline whose time runs."""
-        for domain in self._domains.values():
+        for domid in self._noted:
+            domain = self.domains[domid]
             yield from ((at, what, domain) for at, what in _of(domain))
 
 

@@ -40,14 +40,15 @@ class EventLog:
         self._wall_base_ns = wall_base_ns
         self.last = 0
         """The number of the newest one."""
-        self._kept: deque[Event] = deque(maxlen=KEPT_MAX)
+        self.kept: deque[Event] = deque(maxlen=KEPT_MAX)
+        """The last ones, in order."""
 
     def add(self, event: str, domid: int, name: str, incarnation: int, detail: str) -> Event:
         """Number and keep it."""
         self.last += 1
         cut = detail if len(detail) <= DETAIL_CHARS_MAX else detail[: DETAIL_CHARS_MAX - 1] + "…"
         made = Event(self.last, self._wall_base_ns + self.now_ns, event, domid, name, incarnation, cut)
-        self._kept.append(made)
+        self.kept.append(made)
         return made
 
     def after(self, number: int) -> list[Event]:
@@ -55,7 +56,7 @@ class EventLog:
         return list(self._after(number))
 
     def _after(self, number: int) -> Iterator[Event]:
-        first = self.last - len(self._kept)
+        first = self.last - len(self.kept)
         start = max(0, number - first)
-        for place in range(start, min(start + PAGE_MAX, len(self._kept))):
-            yield self._kept[place]
+        for place in range(start, min(start + PAGE_MAX, len(self.kept))):
+            yield self.kept[place]

@@ -70,7 +70,7 @@ class Lives:
         self.xsm = xsm or Xsm()
         self.store = Store(policy=self.xsm)
         self.upcalls: dict[DomId, UpcallQueue] = {}
-        self.deadlines = Deadlines()
+        self.deadlines = Deadlines(self.domains)
         self.store_log = False
         """Whether requests to the store by socket or ring are logged: xenstore-control's `log on`."""
         self.groups = groups or Groups()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import pickle
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import msgpack
@@ -14,6 +15,7 @@ from hvd.broker.dispatch import handle, is_journaled
 from hvd.broker.errors import Refused
 from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import Hypervisor
+from hvd.broker.rows import TableRows, Taking, apart, rows_of
 from hvd.broker.sessions import Reply, Sessions, domain_session, store_session
 from hvd.broker.store.parts import Collected
 from hvd.broker.xenstored import requests
@@ -56,9 +58,12 @@ class State:
             self.hypervisor.attach(hardware)
 
     def begin_snapshot(self) -> tuple[bytes, Iterator[bytes]]:
-        """The same in parts: all but the store's trees and watches as they are now, then those, some at a time."""
-        with self.hypervisor.store.in_parts() as parts:
-            return self.snapshot(), (pickle.dumps(part, pickle.HIGHEST_PROTOCOL) for part in parts)
+        """The same in parts, as it is now: first what does not grow with domains and nodes, then the rest in turn."""
+        with self.hypervisor.store.in_parts() as store:
+            tables = rows_of(self.hypervisor, self.sessions)
+            with apart(self.hypervisor, self.sessions):
+                first = self.snapshot()
+        return first, (pickle.dumps(part, pickle.HIGHEST_PROTOCOL) for part in chain(store, tables))
 
     @classmethod
     def restore(cls, records: Iterable[bytes], at_work: Callable[[], None] = lambda: None) -> State:
@@ -69,12 +74,15 @@ class State:
         rest = iter(records)
         hypervisor, sessions = pickle.loads(next(rest))
         state = cls(hypervisor, sessions)
-        collected = Collected()
+        tables, store = Taking(hypervisor, sessions), Collected()
         for record in rest:
             at_work()
             if record.startswith(PART):
-                if (trees := collected.add(pickle.loads(record))) is not None:
-                    hypervisor.store.take_parts(trees, collected.watches)
+                part = pickle.loads(record)
+                if isinstance(part, TableRows):
+                    tables.take(part)
+                elif store.add(part):
+                    hypervisor.store.take_parts(store)
                 continue
             *command, refusals = msgpack.unpackb(record)
             hypervisor.hardware.refusals = refusals

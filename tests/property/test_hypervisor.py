@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from itertools import islice
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
@@ -164,7 +166,7 @@ GUESTS = st.integers(0, 4)
 
 
 def dump(value: Any, seen: dict[int, tuple[int, Any]]) -> Any:
-    """Everything that an object holds, as plain data; what is held twice is named the second time.
+    """Everything that an object holds, as plain data; what can change and is held twice is named the second time.
 
     `seen` keeps all of it alive, so that no two have one id.
     """
@@ -175,16 +177,20 @@ def dump(value: Any, seen: dict[int, tuple[int, Any]]) -> Any:
         return sorted(pending.items()), value.last, value.descriptors_sent
     if isinstance(value, NoHardware):
         return "hardware"
+    if isinstance(value, tuple):
+        return [dump(entry, seen) for entry in value]
     if id(value) in seen:
         return f"object {seen[id(value)][0]}"
     seen[id(value)] = len(seen), value
     if isinstance(value, dict):
         return [(dump(key, seen), dump(entry, seen)) for key, entry in value.items()]
-    if isinstance(value, list | tuple | deque):
+    if isinstance(value, list | deque):
         return [dump(entry, seen) for entry in value]
     if isinstance(value, set | frozenset):
         return sorted((dump(entry, seen) for entry in value), key=repr)
     state = value.__getstate__() if hasattr(value, "__getstate__") else vars(value)
+    if isinstance(state, dict):  # in no order that means anything
+        state = dict(sorted(state.items()))
     return type(value).__name__, dump(state, seen)
 
 
@@ -210,6 +216,8 @@ class Replay(RuleBasedStateMachine):
         hypervisor.create(m.DomainConfig("Domain-0", "hvd:dom0"), 0)
         self.state = State(hypervisor, Sessions())
         self.records = [self.state.snapshot()]
+        self.draft: tuple[list[bytes], Iterator[bytes], list[bytes]] | None = None
+        """The snapshot that is being taken in parts: those written, those to be, and what was carried out meanwhile."""
 
     @initialize()
     def domain_0_boots(self) -> None:
@@ -228,6 +236,8 @@ class Replay(RuleBasedStateMachine):
     def command(self, *command: Any) -> None:
         self.state.apply(list(command))
         self.records.append(self.state.record(list(command)))
+        if self.draft is not None:
+            self.draft[2].append(self.records[-1])
 
     def hypercall(self, caller: DomId, session: str, asked: Any) -> None:
         sequence = self.sequences[session] = self.sequences.get(session, 0) + 1
@@ -393,7 +403,24 @@ class Replay(RuleBasedStateMachine):
 
     @rule()
     def a_snapshot_is_taken(self) -> None:
-        self.records = [self.state.snapshot()]
+        self.records, self.draft = [self.state.snapshot()], None
+
+    @rule()
+    def a_snapshot_in_parts_is_begun(self) -> None:
+        while self.state.hypervisor.store.has_unsettled:
+            self.command("store settle", self.now)
+        first, rest = self.state.begin_snapshot()
+        self.draft = [first], rest, []
+
+    @precondition(lambda self: self.draft is not None)
+    @rule(most=st.sampled_from([1, 2, 100]))
+    def some_of_it_is_written(self, most: int) -> None:
+        assert self.draft is not None
+        written, rest, since = self.draft
+        some = list(islice(rest, most))
+        written += some
+        if len(some) < most:
+            self.records, self.draft = [*written, *since], None
 
     @rule()
     def the_broker_dies(self) -> None:
@@ -403,7 +430,7 @@ class Replay(RuleBasedStateMachine):
         self.state.hypervisor.attach(self.hardware)
         for queue in self.state.hypervisor.upcalls.values():
             queue.send_again()
-        self.records = [self.state.snapshot()]
+        self.records, self.draft = [self.state.snapshot()], None
 
     def teardown(self) -> None:
         assert contents(State.restore(self.records)) == contents(self.state)

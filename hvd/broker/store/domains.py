@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from dataclasses import field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.permissions import DOM0_PRINCIPAL, Living, Principal
@@ -59,6 +59,10 @@ class Client:
         return sum(transaction.held_bytes for transaction in self.transactions.values())
 
 
+ClientRow = tuple[Principal, bool, Principal | None, int]
+"""All of a client but its transactions."""
+
+
 class Domains:
     """The table, dom0 always in it. A domid that comes again is another domain: it gets another birth."""
 
@@ -80,6 +84,23 @@ class Domains:
     def forget(self, domid: DomId) -> None:
         """It does not exist any more."""
         del self._clients[domid], self._principals[domid]
+
+    def rows(self) -> list[ClientRow]:
+        """Of all, as they are now."""
+        return [(each.who, each.introduced, each.target, each.last_transaction) for each in self]
+
+    def without_clients(self) -> Domains:
+        """The table before `take` of its rows."""
+        empty = Domains()
+        empty._births = self._births
+        empty._clients, empty._principals = {}, {}
+        return empty
+
+    def take(self, rows: Iterable[ClientRow]) -> None:
+        """Who were in the table that these rows are of."""
+        for who, introduced, target, last_transaction in rows:
+            self._principals[who.domid] = who
+            self._clients[who.domid] = Client(who, introduced, target, {}, last_transaction)
 
     def __getitem__(self, domid: DomId) -> Client:
         """ENOENT for a domain that does not exist."""

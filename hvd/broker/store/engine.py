@@ -19,7 +19,7 @@ from hvd.broker.store.events import Events
 from hvd.broker.store.merge import Versions, merge
 from hvd.broker.store.operations import Call
 from hvd.broker.store.packing import Packed, pack, unpack
-from hvd.broker.store.parts import Part, in_parts
+from hvd.broker.store.parts import Collected, Part, in_parts
 from hvd.broker.store.permissions import DOM0_ONLY, READ, Permissions, Principal, given_to_dom0, may
 from hvd.broker.store.quotas import Quotas
 from hvd.broker.store.record import Record
@@ -27,7 +27,7 @@ from hvd.broker.store.remains import Remains
 from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE, WATCHES_PER_SLICE, Sweep, Sweeps
 from hvd.broker.store.transactions import Transaction, View
 from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, replace, subtree, with_content
-from hvd.broker.store.watches import Watch, Watches
+from hvd.broker.store.watches import Watches
 from hvd.transport.ids import DOM0, DomId
 
 NODES_CHECKED_AT_ONCE = 200
@@ -335,20 +335,26 @@ class Engine:
 
     @contextmanager
     def in_parts(self) -> Iterator[Iterator[Part]]:
-        """A pickle that is made in here has neither trees nor watches: they follow in these parts, for `take_parts`."""
+        """A pickle that is made in here has no trees, watches and clients: they follow in these parts."""
         self.settle_all()
         self._parts_follow = True
         try:
-            yield in_parts(self._roots(), self.watches.in_order(), self.remains)
+            yield in_parts(self._roots(), self.watches.in_order(), self.domains, self.remains)
         finally:
             self._parts_follow = False
 
-    def take_parts(self, packed: Packed, watches: Iterable[Watch]) -> None:
+    def take_parts(self, collected: Collected) -> None:
         """What a pickle had none of."""
+        assert collected.packed is not None
         self.watches = Watches()
-        for watch in watches:
+        for watch in collected.watches:
             self.watches.add(watch)
-        self._take_trees(packed)
+        self.domains.take(collected.clients)
+        for domid, tx, row in collected.transactions:
+            self.domains[domid].transactions[tx] = Transaction.of_row(row)
+        for domid, tx, rows in collected.touched:
+            self.domains[domid].transactions[tx].record.add(rows)
+        self._take_trees(collected.packed)
 
     def _take_trees(self, packed: Packed) -> None:
         roots = iter(unpack(packed))
@@ -367,7 +373,9 @@ class Engine:
         if self._parts_follow:
             apart.add("watches")
         state = {name: value for name, value in self.__dict__.items() if name not in apart}
-        return state if self._parts_follow else {**state, "packed": pack(self._roots())}
+        if self._parts_follow:
+            return {**state, "domains": self.domains.without_clients()}
+        return {**state, "packed": pack(self._roots())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({name: value for name, value in state.items() if name != "packed"})

@@ -1,37 +1,70 @@
-"""What may be much of a store, in parts that take half a millisecond each to be pickled: its trees and its watches.
+"""What may be much of a store, in parts that take half a millisecond each to be pickled: trees, watches, clients.
 
-The parts are those of the moment in which they were begun: no tree and no watch ever changes.
+The parts are those of the moment in which they were begun: no tree and no watch ever changes, and the rest is copied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import field
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
+from hvd.broker.store.domains import ClientRow, Domains
 from hvd.broker.store.packing import Packed, Packing, Row
+from hvd.broker.store.record import Row as TouchedRow
 from hvd.broker.store.remains import Remains
+from hvd.broker.store.transactions import TransactionRow
 from hvd.broker.store.tree import Node
 from hvd.broker.store.watches import Watch
-from hvd.transport.records import dataclass
+from hvd.transport.ids import DomId
 
 ROWS_PER_PART, NAMES_PER_ROW, WATCHES_PER_PART = 60, 10, 100
 """So many names of a directory count as one row."""
+CLIENTS_PER_PART, TOUCHED_PER_PART = 200, 400
+T = TypeVar("T")
+
+
+Open = tuple[DomId, int, TransactionRow]
+"""A transaction: whose, its id, and what it is but for its trees and its record."""
+Touched = tuple[DomId, int, list[TouchedRow]]
+"""What one transaction depends on, or some of it."""
 
 
 class Part(NamedTuple):
-    """Some rows of the trees, or some watches; the last says where the roots are among the rows."""
+    """Some of one kind; the last says where the roots are among the rows."""
 
     rows: Sequence[Row] = ()
     watches: Sequence[Watch] = ()
     roots: Sequence[int] = ()
+    clients: Sequence[ClientRow] = ()
+    transactions: Sequence[Open] = ()
+    touched: Sequence[Touched] = ()
 
 
-def in_parts(roots: Sequence[Node], watches: list[Watch], remains: Remains) -> Generator[Part, None, None]:
+def in_parts(
+    roots: Sequence[Node], watches: list[Watch], domains: Domains, remains: Remains
+) -> Generator[Part, None, None]:
     """One a step. What nobody else has any more by their end, or when they are given up, is for `remains`."""
+    open_ones = [(client.who.domid, tx, each) for client in domains for tx, each in client.transactions.items()]
+    transactions = [(domid, tx, each.row()) for domid, tx, each in open_ones]
+    touched = [(domid, tx, each.record.rows()) for domid, tx, each in open_ones]
+    return _with_remains(roots, watches, _clients(domains.rows(), transactions, touched), remains)
+
+
+def _clients(clients: list[ClientRow], transactions: list[Open], touched: list[Touched]) -> Iterator[Part]:
+    yield from (Part(clients=some) for some in _pieces(clients, CLIENTS_PER_PART))
+    yield from (Part(transactions=some) for some in _pieces(transactions, CLIENTS_PER_PART))
+    for domid, tx, rows in touched:
+        yield from (Part(touched=[(domid, tx, some)]) for some in _pieces(rows, TOUCHED_PER_PART))
+
+
+def _with_remains(
+    roots: Sequence[Node], watches: list[Watch], clients: Iterator[Part], remains: Remains
+) -> Generator[Part, None, None]:
     packing = Packing(roots)
     watches.reverse()
     try:
+        yield from clients
         while watches:
             some = watches[: -WATCHES_PER_PART - 1 : -1]
             del watches[-WATCHES_PER_PART:]
@@ -42,6 +75,10 @@ def in_parts(roots: Sequence[Node], watches: list[Watch], remains: Remains) -> G
             remains.add(root)
         remains.add_table(watches)
         remains.add_table(packing.position)
+
+
+def _pieces(whole: list[T], most: int) -> Iterator[list[T]]:
+    return (whole[at : at + most] for at in range(0, len(whole), most))
 
 
 def _rows(packing: Packing) -> Iterator[Part]:
@@ -62,9 +99,19 @@ class Collected:
 
     rows: list[Row] = field(default_factory=list)
     watches: list[Watch] = field(default_factory=list)
+    clients: list[ClientRow] = field(default_factory=list)
+    transactions: list[Open] = field(default_factory=list)
+    touched: list[Touched] = field(default_factory=list)
+    packed: Packed | None = None
+    """The trees, when the last part has come."""
 
-    def add(self, part: Part) -> Packed | None:
-        """The trees, when that was the last of them."""
+    def add(self, part: Part) -> bool:
+        """Whether that was the last of them."""
         self.rows += part.rows
         self.watches += part.watches
-        return Packed(self.rows, list(part.roots)) if part.roots else None
+        self.clients += part.clients
+        self.transactions += part.transactions
+        self.touched += part.touched
+        if part.roots:
+            self.packed = Packed(self.rows, list(part.roots))
+        return bool(part.roots)

@@ -10,7 +10,7 @@ node that came or went also to those who may read its parent.
 """
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -23,8 +23,7 @@ from hvd.broker.store.errors import StoreError
 from hvd.broker.store.events import WatchEvent
 from hvd.broker.store.mandatory import Policy
 from hvd.broker.store.operations import Call
-from hvd.broker.store.packing import Packed
-from hvd.broker.store.parts import Part
+from hvd.broker.store.parts import Collected, Part
 from hvd.broker.store.permissions import OWNER, Permissions, may, parse, to_texts
 from hvd.broker.store.quotas import PRIVILEGED, UNPRIVILEGED, Quotas
 from hvd.broker.store.statistics import DomainStatistics, StoreStatistics
@@ -286,12 +285,12 @@ class Store:
         self._engine.settle_some()
 
     def in_parts(self) -> AbstractContextManager[Iterator[Part]]:
-        """Pickles that are made in it have neither trees nor watches; they follow in these parts, for `take_parts`."""
+        """Pickles made in it have no trees, watches and clients; they follow in these parts, for `take_parts`."""
         return self._engine.in_parts()
 
-    def take_parts(self, packed: Packed, watches: Iterable[Watch]) -> None:
+    def take_parts(self, collected: Collected) -> None:
         """What such a pickle has none of."""
-        self._engine.take_parts(packed, watches)
+        self._engine.take_parts(collected)
 
     def nodes_and_watches(self) -> int:
         """How many there are: how large a snapshot is."""

@@ -12,12 +12,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from hvd.broker.store.accounts import Growth, add, growth_of
+from hvd.broker.store.accounts import Growth, Tally, add, growth_of
 from hvd.broker.store.changes import Change, Edit
 from hvd.broker.store.errors import StoreError
-from hvd.broker.store.permissions import Principal
+from hvd.broker.store.permissions import DOM0_ONLY, Principal
 from hvd.broker.store.record import Depends, Record
-from hvd.broker.store.tree import Node, content_bytes, lookup, replace
+from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, replace
+from hvd.transport.ids import DomId
+
+NOTHING = leaf(b"", DOM0_ONLY, 0)
+TransactionRow = tuple[int, int, tuple[tuple[DomId, int, int], ...], tuple[Principal, ...], str, int]
 
 
 @dataclass(slots=True)
@@ -101,6 +105,18 @@ class Transaction:
         """What a commit means, in the order in which the paths were first touched."""
         for path, fires in record.changed():
             yield Edit(path, lookup(self.snapshot, path), lookup(self.root, path), fires)
+
+    def row(self) -> TransactionRow:
+        """All but the trees and the record, as it is now."""
+        growth = tuple([(owner, tally.nodes, tally.bytes) for owner, tally in self.growth.items()])
+        return self.nodes_max, self.connection, growth, tuple(self.given_to), self.doomed, self.own_bytes
+
+    @classmethod
+    def of_row(cls, row: TransactionRow) -> Transaction:
+        """The reverse, with an empty record and trees that are none yet."""
+        nodes_max, connection, growth, given_to, doomed, own_bytes = row
+        grown = {owner: Tally(nodes, size) for owner, nodes, size in growth}
+        return cls(NOTHING, NOTHING, nodes_max, connection, Record(), grown, set(given_to), doomed, own_bytes)
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the trees, which the store packs together with its own."""

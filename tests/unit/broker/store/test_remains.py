@@ -7,6 +7,7 @@ from itertools import islice, pairwise
 import pytest
 
 from hvd.broker.store import Store
+from hvd.broker.store.domains import Domains
 from hvd.broker.store.parts import in_parts
 from hvd.broker.store.remains import STEPS_AT_ONCE, Remains
 from hvd.broker.store.tree import Node, replace, subtree
@@ -93,7 +94,7 @@ def test_what_only_a_snapshot_in_parts_has_any_more_goes_in_parts_when_it_is_who
 ) -> None:
     remains, roots, watches = Remains(), [wide(5000)], [Watch(DOM0, f"/{n}", "t", relative=False) for n in range(300)]
     before = Value.ended
-    parts = in_parts(roots, watches, remains)
+    parts = in_parts(roots, watches, Domains(), remains)
     list(islice(parts, written))
     del roots
     parts.close()
