@@ -342,8 +342,8 @@ class StoreMachine(RuleBasedStateMachine):
     def in_conflict(self, own: OpenTransaction) -> bool:
         changed = set().union(*self.commits[own.commits_before :])
         return any(
-            kind == "list" or path in own.start or path in self.tree  # else it was missing, and is missing again
-            for kind, path in changed & own.model.looked_at
+            path in own.start or path in self.tree  # else it was missing, and is missing again
+            for _, path in changed & own.model.looked_at
         )
 
     def replay(self, domid: DomId, own: OpenTransaction) -> None:

@@ -14,7 +14,7 @@ namespace hvd {
 namespace {
 
 /// On what of a node a transaction depends (record.py, Depends).
-enum Depends : Py_ssize_t { on_existence, on_content, on_list };
+enum Depends : Py_ssize_t { on_existence, on_content, on_list, on_all };
 
 /// What a merged node's record may take, beside what every one has, and what a permission takes of it.
 struct Bound {
@@ -44,7 +44,7 @@ bool conflicts(PyObject* touched, PyObject* base, PyObject* now) {
         return true;
     }
     const Py_ssize_t depends = count_of(attribute(touched, name));
-    return (depends >= on_content && !same(base, now, generation_field)) ||
+    return depends >= on_all || (depends >= on_content && !same(base, now, generation_field)) ||
            (depends >= on_list && !same(base, now, listing_field));
 }
 

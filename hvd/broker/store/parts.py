@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from hvd.broker.store.domains import ClientRow, Domains
 from hvd.broker.store.packing import Packed, Packing, Row
-from hvd.broker.store.record import Row as TouchedRow
+from hvd.broker.store.record import Rows
 from hvd.broker.store.remains import Remains
 from hvd.broker.store.transactions import TransactionRow
 from hvd.broker.store.tree import Node
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 Open = tuple[DomId, int, TransactionRow]
 """A transaction: whose, its id, and what it is but for its trees and its record."""
-Touched = tuple[DomId, int, list[TouchedRow]]
+Touched = tuple[DomId, int, Rows]
 """What one transaction depends on, or some of it."""
 
 
@@ -54,8 +54,8 @@ def in_parts(
 def _clients(clients: list[ClientRow], transactions: list[Open], touched: list[Touched]) -> Iterator[Part]:
     yield from (Part(clients=some) for some in _pieces(clients, CLIENTS_PER_PART))
     yield from (Part(transactions=some) for some in _pieces(transactions, CLIENTS_PER_PART))
-    for domid, tx, rows in touched:
-        yield from (Part(touched=[(domid, tx, some)]) for some in _pieces(rows, TOUCHED_PER_PART))
+    for domid, tx, (named, rows) in touched:
+        yield from (Part(touched=[(domid, tx, (named, some))]) for some in _pieces(rows, TOUCHED_PER_PART))
 
 
 def _with_remains(

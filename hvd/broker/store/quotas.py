@@ -28,7 +28,7 @@ class Quotas:
     transactions_max: int = 10
     """Open at once. ENOSPC."""
     transaction_nodes_max: int = 1024
-    """Paths that one transaction reads or writes. ENOSPC. Dom0 has the same: a commit looks at them all at once."""
+    """Paths that one transaction reads or writes, those that it removes with one above them included. ENOSPC."""
     memory_bytes_max: int = 2_621_440
     """Its nodes, its watches, and what its open transactions have read and written. ENOMEM."""
     events_max: int = 1024
@@ -43,6 +43,7 @@ PRIVILEGED = Quotas(
     depth_max=1024,
     watches_max=65_536,
     transactions_max=1024,
+    transaction_nodes_max=65_536,
     memory_bytes_max=1 << 30,
     events_max=65_536,
 )

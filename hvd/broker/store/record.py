@@ -24,6 +24,8 @@ class Depends(IntEnum):
     """Its value, its permissions, whether it exists."""
     ON_LIST = 2
     """The names of its children as well."""
+    ON_ALL = 3
+    """Everything below it as well: it was removed."""
 
 
 @dataclass(slots=True)
@@ -39,29 +41,34 @@ class Touched:
 
 Row = tuple[str, Depends, bool, Fires]
 """A path and what was done with it."""
+Rows = tuple[int, list[Row]]
+"""How many of all were touched by name, and some of them."""
 
 
 class Record:
     """What one transaction has touched."""
 
-    __slots__ = ("by_path", "bytes", "root")
+    __slots__ = ("by_path", "bytes", "named", "root")
 
     def __init__(self) -> None:
         self.root = Touched()
         self.by_path: dict[str, Touched] = {}
         """What the transaction depends on, in the order in which it was touched."""
+        self.named = 0
+        """How many of them were touched one by one, and not with one above that was removed: what a commit looks at."""
         self.bytes = 0
         """Of the paths. What is on the way to them is in the tree, or has been touched itself."""
 
     def __len__(self) -> int:
         return len(self.by_path)
 
-    def touch(self, path: str, depends: Depends) -> None:
+    def touch(self, path: str, depends: Depends, *, by_name: bool = True) -> None:
         """From now on the commit depends on this path, and as much as before at least."""
         touched = self.by_path.get(path)
         if touched is None:
             touched = self.by_path[path] = self._reach(path)
             self.bytes += HEADER_BYTES + len(path)
+            self.named += by_name
         touched.depends = max(touched.depends, depends)
 
     def _reach(self, path: str) -> Touched:
@@ -75,14 +82,15 @@ class Record:
             each = following
         return each
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> Rows:
         """All of it."""
-        return [(path, each.depends, each.changed, each.fires) for path, each in self.by_path.items()]
+        return self.named, [(path, each.depends, each.changed, each.fires) for path, each in self.by_path.items()]
 
-    def add(self, rows: list[Row]) -> None:
-        """What another has touched."""
-        for path, depends, changed, fires in rows:
-            self.touch(path, depends)
+    def add(self, rows: Rows) -> None:
+        """Of another, which has all that this one has."""
+        self.named, some = rows
+        for path, depends, changed, fires in some:
+            self.touch(path, depends, by_name=False)
             touched = self.by_path[path]
             touched.changed, touched.fires = changed, fires
 
@@ -92,12 +100,12 @@ class Record:
             if touched.changed:
                 yield path, touched.fires
 
-    def __reduce__(self) -> tuple[Callable[[list[Row]], Record], tuple[list[Row]]]:
+    def __reduce__(self) -> tuple[Callable[[Rows], Record], tuple[Rows]]:
         """Flat: a pickle knows no depth."""
         return of_rows, (self.rows(),)
 
 
-def of_rows(rows: list[Row]) -> Record:
+def of_rows(rows: Rows) -> Record:
     """The reverse of `rows`."""
     record = Record()
     record.add(rows)

@@ -20,6 +20,8 @@ from hvd.broker.store.record import Depends, Record
 from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, replace
 from hvd.transport.ids import DomId
 
+NAMED_MAX = 1024
+"""Nodes that a transaction may touch one by one, dom0's as well: a commit looks at all of them at once."""
 NOTHING = leaf(b"", DOM0_ONLY, 0)
 TransactionRow = tuple[int, int, tuple[tuple[DomId, int, int], ...], tuple[Principal, ...], str, int]
 
@@ -61,9 +63,14 @@ class Transaction:
 
     def touch(self, path: str, *, listed: bool = False) -> None:
         """From now on the commit depends on this path. ENOSPC when it would depend on too many."""
-        if len(self.record) >= self.nodes_max and path not in self.record.by_path:
-            raise StoreError(errno.ENOSPC, f"a transaction touches at most {self.nodes_max} nodes, {path} is one more")
-        self.record.touch(path, Depends.ON_LIST if listed else Depends.ON_CONTENT)
+        self._touch(path, Depends.ON_LIST if listed else Depends.ON_CONTENT, by_name=True)
+
+    def _touch(self, path: str, depends: Depends, *, by_name: bool) -> None:
+        record, most = self.record, min(self.nodes_max, NAMED_MAX) if by_name else self.nodes_max
+        full = len(record) >= self.nodes_max or (by_name and record.named >= most)
+        if full and path not in record.by_path:
+            raise StoreError(errno.ENOSPC, f"a transaction touches at most {most} nodes, {path} is one more")
+        self.record.touch(path, depends, by_name=by_name)
 
     def adopt(self, change: Change, generation: int) -> None:
         """Make a change, visible to this transaction only; its paths have been touched."""
@@ -84,13 +91,14 @@ class Transaction:
 
     def take_away(self, path: str, first: list[Edit], generation: int) -> None:
         """Without a node and all below from now on; `depend_on_removed` hears of the edits behind the first."""
+        self.record.touch(path, Depends.ON_ALL)
         self.root = replace(self.root, path, None, generation)
         self._note(first)
 
     def depend_on(self, edits: list[Edit]) -> None:
         """The commit depends on what these nodes and their lists are. ENOSPC when it would depend on too many."""
         for edit in edits:
-            self.touch(edit.path, listed=True)
+            self._touch(edit.path, Depends.ON_LIST, by_name=False)
 
     def depend_on_removed(self, edits: list[Edit]) -> None:
         """These nodes are gone as well. When that is too many it cannot commit."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from hvd.broker.store import PRIVILEGED, Quotas, Store, StoreError
+from hvd.broker.store.transactions import NAMED_MAX
 from hvd.transport.ids import DOM0, DomId
 
 FIVE, SEVEN = DomId(5), DomId(7)
@@ -171,6 +172,26 @@ def test_a_transaction_touches_so_many_nodes(small_store: Store) -> None:
             call(SEVEN, tx, "one-more")
     small_store.write(SEVEN, tx, "0", b"one of those before")
     small_store.transaction_end(SEVEN, tx, True)
+
+
+def test_dom0_touches_as_many_one_by_one_and_removes_more_at_once() -> None:
+    store = Store()
+    for number in range(NAMED_MAX + 5):
+        store.write(DOM0, 0, f"/gone/{number}", b"")
+    tx = store.transaction_start(DOM0)
+    store.rm(DOM0, tx, "/gone")
+    while store.has_unsettled:
+        store.settle()
+    for number in range(NAMED_MAX - 2):  # /gone and the root are two
+        store.write(DOM0, tx, f"/{number}", b"")
+    with pytest.raises(StoreError) as refused:
+        store.write(DOM0, tx, "/one-more", b"")
+    assert refused.value.errno == errno.ENOSPC and "at most 1024 nodes" in refused.value.text
+    store.write(DOM0, tx, "/0", b"again")
+    store.write(DOM0, 0, "/others", b"")
+    store.transaction_end(DOM0, tx, True)
+    assert not store.check() and not store.exists("/gone/0")
+    assert store.read(DOM0, 0, "/0") == b"again" and store.exists("/others")
 
 
 def test_a_guests_nodes_watches_and_transactions_share_its_memory() -> None:

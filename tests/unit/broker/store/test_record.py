@@ -18,6 +18,16 @@ def test_paths_stand_in_the_order_in_which_they_were_touched_and_ways_to_them_do
     assert record.root is record.by_path["/"] and record.root.below == {"a": record.by_path["/a"]}
 
 
+def test_what_was_touched_with_one_above_it_is_not_named() -> None:
+    record = Record()
+    record.touch("/a/b", Depends.ON_LIST, by_name=False)
+    record.touch("/a", Depends.ON_CONTENT)
+    record.touch("/a/b", Depends.ON_CONTENT)
+    assert (len(record), record.named) == (2, 1)
+    again = pickle.loads(pickle.dumps(record))
+    assert (len(again), again.named) == (2, 1)
+
+
 def test_a_dependency_grows_and_never_shrinks() -> None:
     record = Record()
     record.touch("/a/b", Depends.ON_LIST)
@@ -36,4 +46,4 @@ def test_a_copy_has_the_same_in_the_same_order_however_deep(copied) -> None:
     assert again.rows() == record.rows() and again.bytes == record.bytes
     assert again.root.below is not None and list(again.root.below) == ["a", "x", "c"]
     assert list(again.changed()) == [("/a", Fires.ON_IT)]
-    assert copied(Record()).rows() == []
+    assert copied(Record()).rows() == (0, [])
