@@ -33,6 +33,7 @@ from hvd.transport.ids import DOM0, DomId, ExtentId, GrantRef, Handle, Port
 from hvd.transport.multicall import BRINGS
 from hvd.transport.packed_rules import unpack_rules
 from hvd.transport.sandbox import LAYERS
+from hvd.transport.xs_wire import Type
 from hvd.transport.xsm import EVERY_SECURITY, EVERYTHING, LABELS, OPEN_POLICY, vector
 
 NAMES = ["drv", "ivi", "ic"]
@@ -136,6 +137,21 @@ POLICIES = st.builds(
     vectors=st.lists(VECTORS, min_size=len(LABELS) ** 2, max_size=len(LABELS) ** 2),
     security=st.lists(st.just(EVERY_SECURITY), min_size=len(LABELS), max_size=len(LABELS)),
 )
+WIRE_PATHS = st.sampled_from([b"data/a", b"data/b", b"data", b"/local/domain/1/data", b"/tool"])
+WIRE = st.one_of(
+    st.tuples(st.just(Type.TRANSACTION_START), st.just(0), st.just(b"\0")),
+    st.tuples(st.just(Type.TRANSACTION_END), st.integers(1, 3), st.sampled_from([b"T\0", b"T\0", b"F\0"])),
+    st.tuples(st.just(Type.WRITE), st.integers(0, 3), WIRE_PATHS.map(lambda path: path + b"\0value")),
+    st.tuples(
+        st.sampled_from([Type.READ, Type.DIRECTORY, Type.MKDIR, Type.RM]), st.integers(0, 3),
+        WIRE_PATHS.map(lambda path: path + b"\0"),
+    ),
+    st.tuples(
+        st.sampled_from([Type.WATCH, Type.UNWATCH]), st.just(0), WIRE_PATHS.map(lambda path: path + b"\0token\0")
+    ),
+    st.tuples(st.just(Type.RESET_WATCHES), st.just(0), st.just(b"\0")),
+)  # fmt: skip
+"""Requests by XenStore's protocol: type, transaction, payload."""
 PERMS = st.lists(st.sampled_from(["n0", "n1", "r2", "b1", "w99", "x"]), min_size=1, max_size=3)
 PARTS = [kind for kind in m.HYPERCALLS.values() if kind.__name__.startswith("Store") or kind in BRINGS]
 """What a multicall may hold, and one kind that it may not."""
@@ -411,6 +427,22 @@ class Replay(RuleBasedStateMachine):
             self.command("store settle", self.now)
         first, rest = self.state.begin_snapshot()
         self.draft = [first], rest, []
+
+    @rule(number=GUESTS, connection=st.sampled_from([1, 2, -2]), requests=st.lists(WIRE, min_size=1, max_size=4))
+    def it_asks_by_socket_or_ring(self, number: int, connection: int, requests: list[tuple[int, int, bytes]]) -> None:
+        """Several doors lead to one transaction's tree, and to its end."""
+        domid = DOM0 if connection < 0 else self.domain(number).domid
+        for kind, tx, payload in requests:
+            self.command("store call", self.now, domid, connection, int(kind), tx, payload)
+
+    @rule(number=GUESTS, connection=st.sampled_from([1, 2, -2]))
+    def a_connection_ends(self, number: int, connection: int) -> None:
+        self.command("store closed", self.now, DOM0 if connection < 0 else self.domain(number).domid, connection)
+
+    @precondition(lambda self: self.state.hypervisor.store.has_unsettled)
+    @rule()
+    def some_is_settled(self) -> None:
+        self.command("store settle", self.now)
 
     @precondition(lambda self: self.draft is not None)
     @rule(most=st.sampled_from([1, 2, 100]))
