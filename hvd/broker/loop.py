@@ -129,10 +129,19 @@ class Broker:
                 self._ledger.tidy(self._state)
 
     def _hear(self) -> bool:
-        """Hear whoever asks; whether somebody did, something is left to do, or it has not been quiet long enough."""
-        due_s = self._wait_s()
-        wait_s = 0.0 if self._is_busy() else due_s
-        return self._poller.poll(wait_s) or wait_s * 1e9 < QUIET_NS
+        """Hear whoever asks; whether somebody did, something is left to do, or it has not been quiet long enough.
+
+        After requests to XenStore that leave nothing to do it waits again at once, until something is due.
+        """
+        due_s, busy, doors = self._wait_s(), self._is_busy(), self._world.store_doors
+        wait_s, doors.plain_turns = 0.0 if busy else due_s, 0
+        while heard := self._poller.poll(wait_s):
+            if busy or heard != doors.plain_turns or self._ledger.is_drafting:
+                return True
+            wait_s, doors.plain_turns = (self._first_ns - time.monotonic_ns()) / 1e9, 0
+            if wait_s <= 0:
+                return True
+        return wait_s * 1e9 < QUIET_NS
 
     def _is_busy(self) -> bool:
         """Whether there is something to do before anything more has come in."""

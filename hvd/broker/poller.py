@@ -43,15 +43,15 @@ class Poller:
         self._writers.pop(descriptor, None)
         self._update(descriptor)
 
-    def poll(self, timeout_s: float | None) -> bool:
-        """Wait and run the handlers of what is ready; whether anything was."""
+    def poll(self, timeout_s: float | None) -> int:
+        """Wait and run the handlers of what is ready; of how many descriptors."""
         ready = self._spin.wait(self._epoll.poll, timeout_s) if timeout_s else self._epoll.poll(timeout_s)
         for descriptor, events in ready:
             if events & ~select.EPOLLOUT and descriptor in self._readers:
                 self._readers[descriptor]()
             if events & ~select.EPOLLIN and descriptor in self._writers:  # a hang-up too: the write tells what is wrong
                 self._writers[descriptor]()
-        return bool(ready)
+        return len(ready)
 
     def _update(self, descriptor: int) -> None:
         reading = select.EPOLLIN if descriptor in self._readers else 0

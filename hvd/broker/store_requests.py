@@ -27,15 +27,19 @@ class StoreRequests:
         self._state, self._ledger, self._world = state, ledger, world
         self._unrecorded: list[Any] = []
         """A command that is to be journaled, and may get further requests of the same turn."""
+        self._plain = True
+        """What has been carried out in this turn is at most a value that nobody watches."""
 
     def serve(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
         """Its reply's type and payload, for after `record`; None when its domain does not live any more."""
         hypervisor, domid = self._state.hypervisor, connection.domid
         if hypervisor.store_log:
+            self._plain = False
             text = f"store request {message.type} {message.tx_id} {message.payload[:80]!r}"
             self._world.publisher.log(text, domid=domid)
         if connection.number < 0:
             return self._carry_out(connection, message)
+        self._plain = False
         domain = hypervisor.domains.get(domid)
         if domain is None or domain.life not in ACTING or not hypervisor.store.is_introduced(domid):
             return None
@@ -43,13 +47,15 @@ class StoreRequests:
         number = zlib.crc32(message.payload, message.type)  # the same request has the same one, by any connection
         self._ledger.open_intent(store_session(domid, domain.incarnation), number)
         reply = self._carry_out(connection, message)
-        self.record()
+        self._record()
         self._ledger.close_intent()
         return reply
 
     def _carry_out(self, connection: Connection, message: Message) -> tuple[int, bytes]:
         if not is_command(message):
-            return answer(self._state.hypervisor, connection.domid, connection.number, message)
+            reply = answer(self._state.hypervisor, connection.domid, connection.number, message)
+            self._plain = self._plain and reply[0] == message.type
+            return reply
         connection.left_traces = True
         domid, number = connection.domid, connection.number
         if not self._unrecorded:
@@ -58,13 +64,22 @@ class StoreRequests:
         kind, _, tx, payload = message
         reply = self._state.store_call(domid, number, message, command[1])
         command += (kind, tx, payload)
-        if kind != Type.WRITE or self._state.hypervisor.has_store_news:
+        if kind != Type.WRITE or reply[0] != kind or self._state.hypervisor.has_store_news:
+            self._plain = False
             self._state.hypervisor.collect_store_events()
-            self.record()
+            self._record()
         return reply
 
-    def record(self) -> None:
-        """What was carried out is in the journal when this returns, and whom it concerns hears of it."""
+    def record(self) -> bool:
+        """What was carried out is in the journal when this returns, and whom it concerns hears of it.
+
+        Whether that leaves nobody anything to do.
+        """
+        self._record()
+        plain, self._plain = self._plain, True
+        return plain
+
+    def _record(self) -> None:
         command = self._unrecorded
         if command:
             self._unrecorded = []

@@ -55,8 +55,11 @@ class Requests(Protocol):
     def serve(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
         """Type and payload of the reply, LATER, or None when its domain is gone."""
 
-    def record(self) -> None:
-        """A turn is over: only behind this may what was carried out in it be answered."""
+    def record(self) -> bool:
+        """A turn is over: only behind this may what was carried out in it be answered.
+
+        Whether nobody has anything to do now who had not before.
+        """
 
 
 class StoreDoors:
@@ -73,6 +76,8 @@ class StoreDoors:
         self._ready: deque[Connection] = deque()
         """Those that have said more than they had a turn for."""
         self._ended: list[Connection] = []
+        self.plain_turns = 0
+        """Turns that left nobody anything to do, counted by whoever sets it to 0."""
 
     def serve_by(self, requests: Requests) -> None:
         """Before the first of them comes."""
@@ -150,12 +155,16 @@ class StoreDoors:
         except PeerFault as fault:
             self._end(connection, fault)
         finally:
-            self._record()
+            plain = self._record()
             self._serving = None
         if not connection.closed:
             self._flush(connection)
-        if not connection.closed and more and not connection.is_stalled:
+        if connection.closed:
+            return
+        if more and not connection.is_stalled:
             self._queue(connection)
+        elif plain:
+            self.plain_turns += 1
 
     def _take_turn(self, connection: Connection) -> bool:
         """Whether there may be more where these came from."""

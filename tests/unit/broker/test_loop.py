@@ -1,5 +1,6 @@
 """The loop's fairness: whoever has more to say than its turn allows goes behind everybody who waits."""
 
+import time
 from collections import deque
 from types import SimpleNamespace
 from typing import Any
@@ -105,10 +106,59 @@ def test_it_is_quiet_only_when_a_wait_has_passed_in_which_nobody_asked(broker, m
     monkeypatch.setattr(broker, "_wait_s", lambda: due_s)
     monkeypatch.setattr(broker, "_is_busy", lambda: left)
 
-    def poll(wait_s: float) -> bool:
+    def poll(wait_s: float) -> int:
         waited.append(wait_s)
-        return heard
+        return int(heard)
 
     broker._poller = SimpleNamespace(poll=poll)
+    broker._world.store_doors = SimpleNamespace(plain_turns=0)
     assert broker._hear() is not quiet
     assert waited == [0.0 if left else due_s]
+
+
+@pytest.mark.parametrize(
+    ("turns", "drafting", "waits"),
+    [
+        ([(1, 1), (2, 2), (1, 0), (1, 1)], False, 3),
+        ([(1, 1), (2, 1), (1, 1)], False, 2),
+        ([(1, 1), (0, 0), (1, 1)], False, 2),
+        ([(1, 1), (1, 1)], True, 1),
+    ],
+    ids=["until one leaves something to do", "or somebody else has spoken", "or nobody", "or a snapshot is begun"],
+)
+def test_after_requests_that_leave_nothing_to_do_it_waits_again_at_once(broker, monkeypatch, turns, drafting, waits):
+    """`turns`: how many were heard in one wait, and of how many of them nothing is left to do."""
+    waited: list[float] = []
+    monkeypatch.setattr(broker, "_wait_s", lambda: 100.0)
+    monkeypatch.setattr(broker, "_is_busy", lambda: False)
+    broker._first_ns = time.monotonic_ns() + 50 * 10**9
+    broker._ledger = SimpleNamespace(is_drafting=drafting)
+    doors = broker._world.store_doors = SimpleNamespace(plain_turns=7)
+
+    def poll(wait_s: float) -> int:
+        waited.append(wait_s)
+        heard, plain = turns[len(waited) - 1]
+        doors.plain_turns += plain
+        return int(heard)
+
+    broker._poller = SimpleNamespace(poll=poll)
+    broker._hear()
+    assert len(waited) == waits and waited[0] == 100.0
+    assert all(49.0 < wait_s <= 50.0 for wait_s in waited[1:]), "no longer than until something is due"
+
+
+def test_when_something_is_due_nothing_more_is_heard_before_it(broker, monkeypatch):
+    monkeypatch.setattr(broker, "_wait_s", lambda: 100.0)
+    monkeypatch.setattr(broker, "_is_busy", lambda: False)
+    broker._first_ns = time.monotonic_ns()
+    broker._ledger = SimpleNamespace(is_drafting=False)
+    doors = broker._world.store_doors = SimpleNamespace(plain_turns=0)
+    waited: list[float] = []
+
+    def poll(wait_s: float) -> int:
+        waited.append(wait_s)
+        doors.plain_turns += 1
+        return 1
+
+    broker._poller = SimpleNamespace(poll=poll)
+    assert broker._hear() and waited == [100.0]

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgpack
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ from hvd.broker.state import State
 from hvd.broker.store import WatchEvent
 from hvd.broker.store_requests import StoreRequests
 from hvd.broker.xenstored.connection import Connection
-from hvd.broker.xenstored.doors import StoreDoors
+from hvd.broker.xenstored.doors import MESSAGES_PER_TURN, StoreDoors
 from hvd.transport import xs_wire
 from hvd.transport.ids import DOM0
 from hvd.transport.xs_wire import Type
@@ -85,8 +86,11 @@ class Broker:
         self.ledger.journal = Journal.create(b"a snapshot")
         self.ledger._worth_ns = 1 << 62  # however slow this machine is, no snapshot takes the place of the records
         upcalls = SimpleNamespace(hear_first=lambda domain: None)
+        self.logged: list[str] = []
+        publisher = SimpleNamespace(log=lambda text, domid: self.logged.append(text))
         self.doors.serve_by(StoreRequests(
-            self.state, self.ledger, SimpleNamespace(settle=self.doors.flush, upcalls=upcalls),  # type: ignore[arg-type]
+            self.state, self.ledger,
+            SimpleNamespace(settle=self.doors.flush, upcalls=upcalls, publisher=publisher),  # type: ignore[arg-type]
         ))  # fmt: skip
         self.clients = [Connection(DOM0, -2), Connection(DOM0, -3), Connection(self.guest, 2)]
         self.lines = [Line(self) for _ in self.clients]
@@ -167,6 +171,43 @@ def test_what_was_carried_out_before_a_client_broke_the_protocol_is_recorded() -
     with broker() as made:
         made.ask(0, write("/a/b", "1"), xs_wire.HEADER.pack(Type.WRITE, 1, 0, xs_wire.PAYLOAD_MAX + 1))
         assert len(made.records()) == 1 and made.clients[0].closed
+
+
+def read(path: str) -> bytes:
+    return xs_wire.pack(Type.READ, 1, 0, f"{path}\0".encode())
+
+
+@pytest.mark.parametrize(
+    ("client", "requests", "plain"),
+    [
+        (0, [read("/a")], 1),
+        (0, [write("/a/b", "v"), read("/a/b"), write("/a/b", "longer")], 1),
+        (0, [write("/a/watched", "v")], 0),
+        (0, [write("/a/watched", "v"), read("/a")], 0),
+        (0, [read("/missing")], 0),
+        (0, [write("/bad//", "v")], 0),
+        (0, [xs_wire.pack(Type.RM, 1, 0, b"/a\0")], 0),
+        (0, [xs_wire.pack(Type.TRANSACTION_START, 1, 0, b"\0")], 0),
+        (0, [xs_wire.pack(Type.CONTROL, 1, 0, b"check\0")], 1),
+        (0, [read("/a")] * (MESSAGES_PER_TURN + 1), 0),
+        (0, [xs_wire.HEADER.pack(Type.READ, 1, 0, xs_wire.PAYLOAD_MAX + 1)], 0),
+        (2, [read("data")], 0),
+    ],
+)
+def test_a_turn_is_plain_if_it_leaves_nobody_anything_to_do(client: int, requests: list[bytes], plain: int) -> None:
+    with broker() as made:
+        made.ask(1, WATCH)
+        made.doors.plain_turns = 0
+        made.lines[client].says = b"".join(requests)
+        made.doors.readable(made.clients[client])
+        assert made.doors.plain_turns == plain
+
+
+def test_no_turn_is_plain_while_requests_are_logged() -> None:
+    with broker() as made:
+        made.hypervisor.store_log = True
+        made.ask(0, read("/a"))
+        assert made.doors.plain_turns == 0 and made.logged
 
 
 PATHS = st.sampled_from(["/a/watched", "/a/b", "/a", "/c/d", "/bad//", "data/x"])

@@ -62,8 +62,9 @@ class Machine:
         self.asked.append(message)
         return message.type, message.payload
 
-    def record(self) -> None:
+    def record(self) -> bool:
         """Nothing of it is kept."""
+        return False
 
     def ring(self) -> None:
         self.endpoint.notify()
