@@ -102,8 +102,8 @@ class Engine:
 
         Whether that has been done: a quota may have had what was under way settled first, and then the call is another.
         """
-        if change is None:
-            return True
+        if change is None or not self._is_next(call):
+            return change is None
         if change.node is None:  # what only takes away exceeds nothing
             if isinstance(view, Transaction):
                 self._take_away(call, view, change)

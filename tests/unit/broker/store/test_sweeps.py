@@ -278,8 +278,20 @@ def test_generations_never_go_back(leaving: Callable[..., Store]) -> None:
     """Two lists of one directory would have the same, and a commit that depends on one would take the other for it."""
     store = leaving(nodes_max=5)
     store.write(FIVE, 0, "new", b"")
-    known = int(store.directory_part(DOM0, 0, "/", 0).split(b"\0")[0])
-    assert store.statistics().generation > known
+    assert store.statistics().generation > generation_of_root(store)
+    opened: list[int] = []
+
+    def before(store: Store) -> None:
+        opened.append(store.transaction_start(FIVE))
+        store.set_limit("memory_bytes_max", store.usage(FIVE).bytes + 1)
+
+    store = leaving(before)
+    store.rm(FIVE, opened[0], "/zz/value")
+    assert not store.exists("/zz") and store.statistics().generation > generation_of_root(store)
+
+
+def generation_of_root(store: Store) -> int:
+    return int(store.directory_part(DOM0, 0, "/", 0).split(b"\0")[0])
 
 
 MANY_WATCHES = 5 * WATCHES_PER_SLICE
