@@ -835,5 +835,10 @@ def merged(
     The tree; the path of what others have changed and the transaction depends on, or "": else the tree is `now`; the
     path of a node that takes more than `bytes_max`, and than in `now`, or "". LocalError for what are none of these."""
 
+def read_all(root: tuple[object, ...], untrusted: bytes, at: int, messages_max: int) -> tuple[bytes, int]:
+    """The replies to the READs of nodes that are there, from a place of a stream on, and where anything else begins.
+
+    For whoever may read everything. What is no plain READ of an absolute path ends it: most of all, what is refused."""
+
 def rewritten(way: list[Node], path: str, value: bytes, generation: int) -> tuple[Node, Node]:
     """The tree in which the node at the end of this way has another value, and that node; LocalError for any other."""

@@ -30,6 +30,12 @@ class StoreRequests:
         self._plain = True
         """What has been carried out in this turn is at most a value that nobody watches."""
 
+    def read_all(self, untrusted: bytes, at: int) -> tuple[bytes, int]:
+        """The replies to the host's READs that come one behind the other, and where anything else begins."""
+        if self._state.hypervisor.store_log:
+            return b"", at
+        return self._state.hypervisor.store.read_all(untrusted, at)
+
     def serve(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
         """Its reply's type and payload, for after `record`; None when its domain does not live any more."""
         hypervisor, domid = self._state.hypervisor, connection.domid

@@ -13,8 +13,12 @@ from hvd.broker.store.changes import Edit, Fires
 from hvd.broker.store.engine import Engine
 from hvd.broker.store.permissions import WRITE, Permissions, Principal
 from hvd.broker.store.tree import Node, record_bytes
+from hvd.transport._native import read_all as native_reads
 from hvd.transport._native import rewritten, way_to
 from hvd.transport.ids import DOM0, DomId
+
+READS_MAX = 64
+"""Of one turn: some tens of microseconds."""
 
 
 def read(engine: Engine, domid: DomId, path: str) -> Node | None:
@@ -24,6 +28,11 @@ def read(engine: Engine, domid: DomId, path: str) -> Node | None:
         return None
     way = way_to(engine.root, paths.resolve(domid, path, engine.limits(domid)))
     return way[-1] if way is not None and _plainly_may(client.who, way[-1].permissions) else None
+
+
+def read_all(engine: Engine, untrusted: bytes, at: int) -> tuple[bytes, int]:
+    """The replies to what dom0 asks to read by the wire protocol, and where in its stream anything else begins."""
+    return native_reads(engine.root, untrusted, at, READS_MAX)
 
 
 def write(engine: Engine, domid: DomId, path: str, value: bytes) -> bool:

@@ -53,6 +53,11 @@ class Store:
             return node.value
         return operations.read(*self._prepare(domid, tx, path))
 
+    def read_all(self, untrusted: bytes, at: int) -> tuple[bytes, int]:
+        """What dom0 asks to read by XenStore's wire protocol, from a place of its stream on: the replies to all plain
+        READs one behind the other, and where the first other message begins. Nothing is changed."""
+        return direct.read_all(self._engine, untrusted, at)
+
     def exists(self, path: str) -> bool:
         """Whether domain 0 finds a node there, outside any transaction."""
         try:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from hvd.transport.ids import DomId
 from hvd.transport.limits import STORE_BACKLOG_BYTES_MAX
-from hvd.transport.xs_wire import Message, split
+from hvd.transport.xs_wire import Message, Type, split
 
 STALLED_AT_BYTES = 64 * 1024
 """Of replies and events that its client has not read: nothing more is asked of the store for it until it has."""
@@ -56,6 +57,17 @@ class Connection:
         self._message_at = self._at
         message, self._at = found
         return message
+
+    def begins_with(self, kind: Type) -> bool:
+        """Whether the next message is of this type, as far as its first byte says."""
+        return self._at < len(self._inbox) and self._inbox[self._at] == kind
+
+    def answer_some(self, answer: Callable[[bytes, int], tuple[bytes, int]]) -> None:
+        """Have the next messages answered together. It says where the first one begins that it has left."""
+        replies, at = answer(self._inbox, self._at)
+        if at != self._at:
+            self._at = at
+            self.add_reply(replies)
 
     def take_back(self) -> None:
         """The last message is the next one as well."""

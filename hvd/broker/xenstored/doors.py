@@ -55,6 +55,9 @@ class Requests(Protocol):
     def serve(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
         """Type and payload of the reply, LATER, or None when its domain is gone."""
 
+    def read_all(self, untrusted: bytes, at: int) -> tuple[bytes, int]:
+        """The replies to the host's plain READs from a place of its stream on, and where anything else begins."""
+
     def record(self) -> bool:
         """A turn is over: only behind this may what was carried out in it be answered.
 
@@ -81,7 +84,7 @@ class StoreDoors:
 
     def serve_by(self, requests: Requests) -> None:
         """Before the first of them comes."""
-        self._carry_out, self._record = requests.serve, requests.record
+        self._carry_out, self._read_all, self._record = requests.serve, requests.read_all, requests.record
 
     # ---- coming and going --------------------------------------------------------------------------------------------
 
@@ -168,10 +171,14 @@ class StoreDoors:
 
     def _take_turn(self, connection: Connection) -> bool:
         """Whether there may be more where these came from."""
+        if connection.is_stalled or self._busy(connection.domid):
+            return True
+        if connection.number < 0 and connection.begins_with(Type.READ):
+            connection.answer_some(self._read_all)
+            if not connection.has_begun:
+                return False
         line, over_ns = self._lines[connection], self._clock_ns() + TURN_NS
         for _ in range(MESSAGES_PER_TURN):
-            if connection.is_stalled or self._busy(connection.domid):
-                return True
             message = connection.next_message()
             if message is not None:
                 if not self._answer(connection, message):
@@ -181,7 +188,7 @@ class StoreDoors:
                 return False
             if connection.closed or not (connection.has_begun or line.pulls):
                 return False
-            if self._clock_ns() >= over_ns:
+            if self._clock_ns() >= over_ns or connection.is_stalled or self._busy(connection.domid):
                 break
         return True
 

@@ -68,6 +68,19 @@ def _ring() -> tuple[RingLine, bytearray]:
     return RingLine(memoryview(page), Silent()), page  # type: ignore[arg-type]
 
 
+def _compare_reads(hypervisor: Hypervisor, untrusted: bytes) -> None:
+    """What the host's reads are answered with together is what each is answered with alone."""
+    replies, end = hypervisor.store.read_all(untrusted, 0)
+    at, expected = 0, b""
+    while at < end:
+        found = xs_wire.split(untrusted, at)
+        assert found is not None
+        message, at = found
+        kind, payload = requests.answer(hypervisor, DOM0, 2, message)
+        expected += xs_wire.pack(kind, message.req_id, message.tx_id, payload)
+    assert replies == expected
+
+
 def _hear(
     hypervisor: Hypervisor, connection: Connection, line: tuple[RingLine, bytearray] | None, choices: Choices
 ) -> None:
@@ -75,6 +88,8 @@ def _hear(
     if line is not None:
         untrusted = _through_the_ring(line, untrusted, choices)
     connection.take_in(untrusted)
+    if connection.domid == DOM0:
+        _compare_reads(hypervisor, untrusted)
     while (message := connection.next_message()) is not None:
         _answer(hypervisor, connection, message)
     if line is not None:

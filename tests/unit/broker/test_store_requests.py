@@ -19,6 +19,7 @@ from hvd.broker.ledger import Ledger
 from hvd.broker.sessions import Sessions
 from hvd.broker.state import State
 from hvd.broker.store import WatchEvent
+from hvd.broker.store.direct import READS_MAX
 from hvd.broker.store_requests import StoreRequests
 from hvd.broker.xenstored.connection import Connection
 from hvd.broker.xenstored.doors import MESSAGES_PER_TURN, StoreDoors
@@ -189,7 +190,7 @@ def read(path: str) -> bytes:
         (0, [xs_wire.pack(Type.RM, 1, 0, b"/a\0")], 0),
         (0, [xs_wire.pack(Type.TRANSACTION_START, 1, 0, b"\0")], 0),
         (0, [xs_wire.pack(Type.CONTROL, 1, 0, b"check\0")], 1),
-        (0, [read("/a")] * (MESSAGES_PER_TURN + 1), 0),
+        (0, [read("/a")] * (READS_MAX + MESSAGES_PER_TURN + 1), 0),
         (0, [xs_wire.HEADER.pack(Type.READ, 1, 0, xs_wire.PAYLOAD_MAX + 1)], 0),
         (2, [read("data")], 0),
     ],

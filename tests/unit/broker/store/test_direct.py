@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 
 from hvd.broker.store import Quotas, Store, StoreError, direct
 from hvd.broker.store.children import CHUNK_MAX
+from hvd.broker.store.direct import READS_MAX
 from hvd.broker.store.mandatory import STORE_WRITE
 from hvd.broker.store.paths import join
 from hvd.broker.store.permissions import DOM0_ONLY
 from hvd.broker.store.tree import Node, leaf, lookup, replace, subtree, with_content
-from hvd.transport._native import rewritten, way_to
+from hvd.transport import xs_wire
+from hvd.transport._native import read_all, rewritten, way_to
 from hvd.transport.errors import LocalError
 from hvd.transport.ids import DOM0, DomId
+from hvd.transport.xs_wire import Type
 
 FIVE, SEVEN = DomId(5), DomId(7)
 PATHS = ["/", "/a", "/a/b", "x", "x/y", "shared", "open", "seen", "/bad//", "@releaseDomain"]
@@ -166,3 +169,68 @@ def test_it_is_the_way_of_dom0_and_of_an_owner_whom_nobody_else_writes_to() -> N
     assert direct.write(engine, FIVE, "x", b"mine")
     assert direct.read(engine, SEVEN, "/local/domain/5/x") is None
     assert not direct.write(engine, FIVE, "new", b"")
+
+
+# ---- reads by the wire -----------------------------------------------------------------------------------------------
+
+WIRE = st.one_of(
+    st.builds(
+        xs_wire.pack,
+        st.sampled_from([Type.READ, Type.READ, Type.READ, Type.WRITE, 2 + 256]),
+        st.integers(0, 2**32 - 1),
+        st.sampled_from([0, 0, 0, 1]),
+        st.sampled_from(
+            [b"/a\0", b"/a/b\0", b"/\0", b"/wide/7\0", b"/long\0", b"/none\0", b"/a/\0", b"//a\0", b"/a", b"/a\0/b\0",
+             b"", b"\0", b"x\0", b"/a/\xff\0", b"/" + b"n" * 200 + b"\0", b"@releaseDomain\0", b"/a b\0"]
+        ),
+    ),
+    st.binary(max_size=20),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def read_from() -> Store:
+    store = Store()
+    store.write(DOM0, 0, "/a/b", b"value")
+    store.write(DOM0, 0, "/long", b"x" * (xs_wire.PAYLOAD_MAX + 1))
+    store.write(DOM0, 0, "/" + "n" * 200, b"behind a long path")
+    for number in range(CHUNK_MAX + 1):
+        store.write(DOM0, 0, f"/wide/{number}", b"")
+    return store
+
+
+@given(messages=st.lists(WIRE, max_size=6), cut=st.integers(0, 30), at=st.integers(0, 20))
+def test_reads_by_the_wire_are_answered_as_one_by_one_until_something_else_comes(
+    read_from: Store, messages: list[bytes], cut: int, at: int
+) -> None:
+    stream = b"".join(messages)
+    stream = stream[: len(stream) - cut] if cut < len(stream) else stream
+    replies, end = read_from.read_all(stream, at)
+    expected = b""
+    while at < end:
+        found = xs_wire.split(stream, at)
+        assert found is not None and found[0].type == Type.READ and not found[0].tx_id
+        value = read_from.read(DOM0, 0, found[0].payload[:-1].decode())
+        expected += xs_wire.pack(Type.READ, found[0].req_id, 0, value)
+        at = found[1]
+    assert replies == expected
+
+
+def test_so_many_reads_of_plain_paths_are_answered_together(read_from: Store) -> None:
+    stream = xs_wire.pack(Type.READ, 7, 0, b"/a/b\0") * (READS_MAX + 3)
+    replies, end = read_from.read_all(stream, 0)
+    assert replies == xs_wire.pack(Type.READ, 7, 0, b"value") * READS_MAX
+    assert end == len(stream) // (READS_MAX + 3) * READS_MAX
+    write = xs_wire.pack(Type.WRITE, 1, 0, b"/a\0v")
+    assert read_from.read_all(write + stream, 0) == (b"", 0)
+    assert read_from.read_all(stream, len(stream)) == (b"", len(stream))
+    assert read_from.read_all(stream, len(stream) + 9) == (b"", len(stream) + 9)
+
+
+def test_what_is_no_tree_is_not_read() -> None:
+    stream = xs_wire.pack(Type.READ, 7, 0, b"/a\0")
+    for garbage in ((1, 2), (b"", (), {"a": 5}, 1, 1, 1)):
+        with pytest.raises(LocalError):
+            read_all(garbage, stream, 0, 9)
+    with pytest.raises(TypeError):
+        read_all((1, 2), stream, -1, 9)

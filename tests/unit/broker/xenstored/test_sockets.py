@@ -58,6 +58,9 @@ class Door:
             self.fire(connection, b"first")
         return None if message.type == Type.RELEASE else (message.type, message.payload)
 
+    def read_all(self, untrusted: bytes, at: int) -> tuple[bytes, int]:
+        return b"", at
+
     def record(self) -> bool:
         self.recorded = len(self.asked)
         return False
