@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from hvd.broker.store.domains import ClientRow, Domains
 from hvd.broker.store.packing import Packed, Packing, Row
-from hvd.broker.store.record import Rows
+from hvd.broker.store.record import Record, Rows
 from hvd.broker.store.remains import Remains
 from hvd.broker.store.transactions import TransactionRow
 from hvd.broker.store.tree import Node
@@ -28,6 +28,10 @@ Open = tuple[DomId, int, TransactionRow]
 """A transaction: whose, its id, and what it is but for its trees and its record."""
 Touched = tuple[DomId, int, Rows]
 """What one transaction depends on, or some of it."""
+
+
+Recorded = tuple[DomId, int, Record]
+"""Whose, the transaction's id, and all of it."""
 
 
 class Part(NamedTuple):
@@ -47,23 +51,30 @@ def in_parts(
     """One a step. What nobody else has any more by their end, or when they are given up, is for `remains`."""
     open_ones = [(client.who.domid, tx, each) for client in domains for tx, each in client.transactions.items()]
     transactions = [(domid, tx, each.row()) for domid, tx, each in open_ones]
-    touched = [(domid, tx, each.record.rows()) for domid, tx, each in open_ones]
-    return _with_remains(roots, watches, _clients(domains.rows(), transactions, touched), remains)
+    records = [(domid, tx, each.record) for domid, tx, each in open_ones]
+    for _, _, record in records:
+        record.ask_for()
+    parts = _with_remains(roots, watches, _clients(domains.rows(), transactions, records), records, remains)
+    next(parts)  # from here on its end is the end of what it holds
+    return parts
 
 
-def _clients(clients: list[ClientRow], transactions: list[Open], touched: list[Touched]) -> Iterator[Part]:
+def _clients(clients: list[ClientRow], transactions: list[Open], records: list[Recorded]) -> Iterator[Part]:
     yield from (Part(clients=some) for some in _pieces(clients, CLIENTS_PER_PART))
     yield from (Part(transactions=some) for some in _pieces(transactions, CLIENTS_PER_PART))
-    for domid, tx, (named, rows) in touched:
+    for domid, tx, record in records:
+        named, rows = record.asked_for()
         yield from (Part(touched=[(domid, tx, (named, some))]) for some in _pieces(rows, TOUCHED_PER_PART))
 
 
 def _with_remains(
-    roots: Sequence[Node], watches: list[Watch], clients: Iterator[Part], remains: Remains
+    roots: Sequence[Node], watches: list[Watch], clients: Iterator[Part], records: list[Recorded], remains: Remains
 ) -> Generator[Part, None, None]:
+    """Behind an empty one."""
     packing = Packing(roots)
     watches.reverse()
     try:
+        yield Part()
         yield from clients
         while watches:
             some = watches[: -WATCHES_PER_PART - 1 : -1]
@@ -71,6 +82,8 @@ def _with_remains(
             yield Part(watches=some)
         yield from _rows(packing)
     finally:
+        for _, _, record in records:
+            record.ask_no_more()
         for root in roots:
             remains.add(root)
         remains.add_table(watches)

@@ -6,7 +6,7 @@ it looks at nothing below.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -48,7 +48,7 @@ Rows = tuple[int, list[Row]]
 class Record:
     """What one transaction has touched."""
 
-    __slots__ = ("by_path", "bytes", "named", "root")
+    __slots__ = ("_kept", "by_path", "bytes", "is_asked_for", "named", "root")
 
     def __init__(self) -> None:
         self.root = Touched()
@@ -58,12 +58,17 @@ class Record:
         """How many of them were touched one by one, and not with one above that was removed: what a commit looks at."""
         self.bytes = 0
         """Of the paths. What is on the way to them is in the tree, or has been touched itself."""
+        self.is_asked_for = False
+        """By a snapshot, which is to have it as it was when `ask_for` was called."""
+        self._kept: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.by_path)
 
     def touch(self, path: str, depends: Depends, *, by_name: bool = True) -> None:
         """From now on the commit depends on this path, and as much as before at least."""
+        if self.is_asked_for and self._kept is None:
+            self._kept = self.rows()
         touched = self.by_path.get(path)
         if touched is None:
             touched = self.by_path[path] = self._reach(path)
@@ -86,6 +91,20 @@ class Record:
         """All of it."""
         return self.named, [(path, each.depends, each.changed, each.fires) for path, each in self.by_path.items()]
 
+    def ask_for(self) -> None:
+        """Whatever is touched from now on, `asked_for` is what was touched by now: copied only if it changes."""
+        self.is_asked_for, self._kept = True, None
+
+    def asked_for(self) -> Rows:
+        """That, once."""
+        rows = self.rows() if self._kept is None else self._kept
+        self.ask_no_more()
+        return rows
+
+    def ask_no_more(self) -> None:
+        """Nobody will."""
+        self.is_asked_for, self._kept = False, None
+
     def add(self, rows: Rows) -> None:
         """Of another, which has all that this one has."""
         self.named, some = rows
@@ -100,13 +119,10 @@ class Record:
             if touched.changed:
                 yield path, touched.fires
 
-    def __reduce__(self) -> tuple[Callable[[Rows], Record], tuple[Rows]]:
-        """Flat: a pickle knows no depth."""
-        return of_rows, (self.rows(),)
+    def __getstate__(self) -> Rows:
+        """Flat: a pickle knows no depth. Who asks for it is no part of it."""
+        return self.rows()
 
-
-def of_rows(rows: Rows) -> Record:
-    """The reverse of `rows`."""
-    record = Record()
-    record.add(rows)
-    return record
+    def __setstate__(self, rows: Rows) -> None:
+        Record.__init__(self)
+        self.add(rows)

@@ -24,6 +24,7 @@ class Remains:
     def __init__(self) -> None:
         self._left: list[Node | Chunk | Touched] = []
         self._tables: list[dict[Any, Any] | list[Any]] = []
+        self._records: list[Record] = []
 
     def add(self, root: Node) -> None:
         """Of this tree whatever no other version has."""
@@ -35,15 +36,24 @@ class Remains:
             self._tables.append(table)
 
     def add_record(self, record: Record) -> None:
-        """Of what a transaction has touched."""
-        self.add_table(record.by_path)
-        self._left.append(record.root)
+        """Of what a transaction has touched, when no snapshot asks for it any more."""
+        if record.by_path:
+            self._records.append(record)
 
     def __bool__(self) -> bool:
-        return bool(self._left or self._tables)
+        return bool(self._left or self._tables or self._records)
+
+    def _look_at_records(self) -> None:
+        for record in self._records:
+            if not record.is_asked_for:
+                self.add_table(record.by_path)
+                self._left.append(record.root)
+        self._records = [record for record in self._records if record.is_asked_for]
 
     def let_go(self) -> None:
         """Of some. What is below a node is kept until it is gone itself, so that its end is not theirs as well."""
+        if self._records:
+            self._look_at_records()
         left, steps = self._left, STEPS_AT_ONCE
         while self._tables and steps > 0:
             table = self._tables[-1]

@@ -47,3 +47,18 @@ def test_a_copy_has_the_same_in_the_same_order_however_deep(copied) -> None:
     assert again.root.below is not None and list(again.root.below) == ["a", "x", "c"]
     assert list(again.changed()) == [("/a", Fires.ON_IT)]
     assert copied(Record()).rows() == (0, [])
+
+
+def test_a_snapshot_has_it_as_it_was_when_it_asked_whatever_has_been_touched_since() -> None:
+    record = Record()
+    record.touch("/a", Depends.ON_CONTENT)
+    before = record.rows()
+    record.ask_for()
+    record.touch("/a", Depends.ON_LIST)
+    record.by_path["/a"].changed = True
+    record.touch("/b", Depends.ON_CONTENT)
+    assert record.is_asked_for and record.asked_for() == before
+    assert not record.is_asked_for and record.rows() != before
+    record.ask_for()
+    record.ask_for()
+    assert record.asked_for() == record.rows()

@@ -123,3 +123,21 @@ def test_what_only_a_check_has_any_more_goes_in_parts(store: Store) -> None:
     while store.has_remains:
         store.let_go()
     assert Value.ended - before == 1000
+
+
+@pytest.mark.parametrize("written", [0, 1, None])
+def test_what_a_transaction_touched_is_let_go_when_no_snapshot_asks_for_it(store: Store, written: int | None) -> None:
+    tx = store.transaction_start(DOM0)
+    for number in range(500):
+        store.write(DOM0, tx, f"/touched/{number}", b"")
+    record = store._engine.domains[DOM0].transactions[tx].record
+    with store.in_parts() as parts:
+        store.transaction_end(DOM0, tx, False)
+    for _ in range(10):
+        store.let_go()
+    assert len(record) > 500 and store.has_remains
+    list(islice(parts, written))
+    del parts
+    while store.has_remains:
+        store.let_go()
+    assert not record.by_path
