@@ -135,8 +135,9 @@ class Broker:
         """
         due_s, busy, doors = self._wait_s(), self._is_busy(), self._world.store_doors
         wait_s, doors.plain_turns = 0.0 if busy else due_s, 0
+        whole = busy or self._world.endpoints.retired > 0
         while heard := self._poller.poll(wait_s):
-            if busy or heard != doors.plain_turns or self._ledger.is_drafting:
+            if whole or heard != doors.plain_turns or self._ledger.is_drafting:
                 return True
             wait_s, doors.plain_turns = (self._first_ns - time.monotonic_ns()) / 1e9, 0
             if wait_s <= 0:

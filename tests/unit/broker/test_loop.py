@@ -117,22 +117,27 @@ def test_it_is_quiet_only_when_a_wait_has_passed_in_which_nobody_asked(broker, m
 
 
 @pytest.mark.parametrize(
-    ("turns", "drafting", "waits"),
+    ("turns", "drafting", "retired", "waits"),
     [
-        ([(1, 1), (2, 2), (1, 0), (1, 1)], False, 3),
-        ([(1, 1), (2, 1), (1, 1)], False, 2),
-        ([(1, 1), (0, 0), (1, 1)], False, 2),
-        ([(1, 1), (1, 1)], True, 1),
+        ([(1, 1), (2, 2), (1, 0), (1, 1)], False, 0, 3),
+        ([(1, 1), (2, 1), (1, 1)], False, 0, 2),
+        ([(1, 1), (0, 0), (1, 1)], False, 0, 2),
+        ([(1, 1), (1, 1)], True, 0, 1),
+        ([(1, 1), (1, 1)], False, 1, 1),
     ],
-    ids=["until one leaves something to do", "or somebody else has spoken", "or nobody", "or a snapshot is begun"],
-)
-def test_after_requests_that_leave_nothing_to_do_it_waits_again_at_once(broker, monkeypatch, turns, drafting, waits):
+    ids=["until one leaves something to do", "or somebody else has spoken", "or nobody", "or a snapshot is begun",
+         "but not with something to clear away"],
+)  # fmt: skip
+def test_after_requests_that_leave_nothing_to_do_it_waits_again_at_once(  # noqa: PLR0917
+    broker, monkeypatch, turns, drafting, retired, waits
+):
     """`turns`: how many were heard in one wait, and of how many of them nothing is left to do."""
     waited: list[float] = []
     monkeypatch.setattr(broker, "_wait_s", lambda: 100.0)
     monkeypatch.setattr(broker, "_is_busy", lambda: False)
     broker._first_ns = time.monotonic_ns() + 50 * 10**9
     broker._ledger = SimpleNamespace(is_drafting=drafting)
+    broker._world.endpoints.retired = retired
     doors = broker._world.store_doors = SimpleNamespace(plain_turns=7)
 
     def poll(wait_s: float) -> int:
