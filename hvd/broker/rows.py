@@ -23,7 +23,7 @@ from hvd.broker.upcalls import UpcallQueue
 from hvd.transport.ids import DomId, ExtentId, Handle, Port
 
 Row = tuple[Any, ...]
-ROWS_PER_PART = 60
+ROWS_PER_PART, REFS_PER_ROW = 60, 100
 """Of domains, extents, replies or whatever else: a third of a millisecond."""
 MUTABLE = ("clock", "memory", "spare", "restarted_at_ns", "watchdogs", "sandbox_lacking")
 """Of a domain's record; everything else in it is replaced, never changed."""
@@ -71,7 +71,7 @@ def rows_of(hypervisor: Hypervisor, sessions: Sessions) -> Iterator[TableRows]:
         ("table", [(dom, table.next_ref) for dom, table in hypervisor.grants.tables.items()]),
         ("extent", [_extent_row(extent, listed=listed) for extent, listed in extents]),
         ("run", [(extent.id, _RUN.of(run)) for extent, _ in extents for run in extent.runs]),
-        ("refs", [(dom, tuple(table.refs)) for dom, table in hypervisor.grants.tables.items()]),
+        ("refs", [row for dom, table in hypervisor.grants.tables.items() for row in _refs_rows(dom, table)]),
         ("mapping", sorted([_mapping_row(*each) for extent, _ in extents for each in extent.mappings.items()])),
         ("upcalls", [(dom, _QUEUE.of(queue)) for dom, queue in upcalls]),
         ("unacknowledged", [(dom, event) for dom, queue in upcalls for event in queue.unacknowledged]),
@@ -138,6 +138,12 @@ def _extent_row(extent: Extent, *, listed: bool) -> Row:
     return _EXTENT.of(extent), tuple(extent.handed), _notify_row(extent.notify), listed
 
 
+def _refs_rows(dom: DomId, table: Table) -> list[Row]:
+    """In their order; of which extent each is, its runs say."""
+    refs = tuple(table.refs)
+    return [(dom, refs[at : at + REFS_PER_ROW]) for at in range(0, len(refs), REFS_PER_ROW)]
+
+
 def _mapping_row(handle: Handle, mapping: Mapping) -> Row:
     return handle, mapping.extent.id, _MAPPING.of(mapping), _notify_row(mapping.notify)
 
@@ -155,6 +161,7 @@ class Taking:
     def __init__(self, hypervisor: Hypervisor, sessions: Sessions) -> None:
         self._h, self._sessions = hypervisor, sessions
         self._extents: dict[ExtentId, Extent] = {}
+        self._granted: dict[DomId, dict[int, Extent]] = {}
 
     def take(self, part: TableRows) -> None:
         """Put them there."""
@@ -191,9 +198,10 @@ class Taking:
 
     def _put_refs(self, dom: DomId, refs: Row) -> None:
         table = self._h.grants.tables[dom]
-        runs = [(run, extent) for extent in table.extents.values() for run in extent.runs]
-        granted = {number: extent for run, extent in runs for number in range(run.ref, run.ref + run.count)}
-        table.refs = {ref: granted[ref] for ref in refs}
+        if dom not in self._granted:
+            runs = [(run, extent) for extent in table.extents.values() for run in extent.runs]
+            self._granted[dom] = {at: extent for run, extent in runs for at in range(run.ref, run.ref + run.count)}
+        table.refs.update({ref: self._granted[dom][ref] for ref in refs})
 
     def _put_mapping(self, handle: Handle, extent: ExtentId, plain: Row, notify: Row | None) -> None:
         mapping: Mapping = _MAPPING.made(plain)

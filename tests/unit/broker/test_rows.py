@@ -75,8 +75,9 @@ def change_everything(board: Any, sessions: Sessions, front: DomId, back: DomId)
     board.create("new")
 
 
-def test_rows_are_of_one_moment_and_come_back_as_the_tables_that_were(busy) -> None:
+def test_rows_are_of_one_moment_and_come_back_as_the_tables_that_were(busy, monkeypatch) -> None:
     board, sessions, _, _ = busy
+    monkeypatch.setattr(rows, "REFS_PER_ROW", 1)
     state, before = State(board.h, sessions), kept(board.h, sessions)
     first, rest = state.begin_snapshot()
     assert kept(board.h, sessions) == before
@@ -95,12 +96,15 @@ def test_every_field_of_a_domain_that_can_change_in_place_is_copied() -> None:
 
 def test_a_part_is_of_few_rows_however_much_one_domain_has(board, monkeypatch) -> None:
     monkeypatch.setattr(rows, "ROWS_PER_PART", 7)
+    monkeypatch.setattr(rows, "REFS_PER_ROW", 5)
     dom = board.create("guest")
     for _ in range(20):
         extent = board.h.grants.allocate(dom, DOM0, 1, readonly=False)
         board.h.grants.share(dom, extent.id, 0, 1)
         board.h.channels.alloc_unbound(dom, DOM0)
         board.h.upcalls[dom].add(f"path/{extent.id}", "token")
-    sizes = [(part.table, len(part.rows)) for part in rows_of(board.h, Sessions())]
+    parts = list(rows_of(board.h, Sessions()))
+    assert max(len(refs) for part in parts if part.table == "refs" for _, refs in part.rows) == 5
+    sizes = [(part.table, len(part.rows)) for part in parts]
     assert max(size for _, size in sizes) == 7
     assert {table for table, size in sizes if size == 7} >= {"extent", "run", "port", "unsent"}
