@@ -366,12 +366,12 @@ class Lives:
         if self.store.is_introduced(dom):
             self.store.release(dom)
         self.store.forget_domain(dom)
-        self.deadlines.forget(dom)
         self.media.domain_removed(dom)
         if dom in self.channels.ports:
             self.channels.remove_domain(dom)
             self.grants.remove_domain(dom)
         del self.domains[dom]
+        self.deadlines.forget(dom)
         services.removed(self)
         self.collect_store_events()
         self.xsm.forget(dom)
