@@ -8,9 +8,9 @@ be paused, and his socket is for other things.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from hvd.transport.ids import DomId
+from hvd.transport.records import dataclass
 from hvd.transport.upcalls import HURRY_CALLS
 
 TOLD_NS = 1_000_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.permissions import DOM0_PRINCIPAL, Living, Principal

@@ -6,7 +6,7 @@ The parts are those of the moment in which they were begun: no tree and no watch
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple, TypeVar
 
 from hvd.broker.store.domains import ClientRow, Domains
@@ -17,6 +17,7 @@ from hvd.broker.store.transactions import TransactionRow
 from hvd.broker.store.tree import Node
 from hvd.broker.store.watches import Watch
 from hvd.transport.ids import DomId
+from hvd.transport.records import dataclass
 
 ROWS_PER_PART, NAMES_PER_ROW, WATCHES_PER_PART = 60, 10, 100
 """So many names of a directory count as one row."""

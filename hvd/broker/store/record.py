@@ -7,12 +7,12 @@ it looks at nothing below.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 
 from hvd.broker.store import paths
 from hvd.broker.store.changes import Fires
 from hvd.broker.store.tree import HEADER_BYTES
+from hvd.transport.records import dataclass
 
 
 class Depends(IntEnum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any
 
 from hvd.broker.store.accounts import Growth, Tally, add, growth_of
@@ -19,6 +19,7 @@ from hvd.broker.store.permissions import DOM0_ONLY, Principal
 from hvd.broker.store.record import Depends, Record
 from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, replace
 from hvd.transport.ids import DomId
+from hvd.transport.records import dataclass
 
 NAMED_MAX = 1024
 """Nodes that a transaction may touch one by one, dom0's as well: a commit looks at all of them at once."""
