@@ -40,7 +40,8 @@ class Hypercalls:
         self._connect = connect
         self._client: HypercallClient | None = None
         self._room: ConnectionRoom | None = None
-        self._has_asked = False
+        self._has_asked = self._has_called_there = False
+        """Anything at all; at the endpoint."""
         self._is_ready = False
         self._lingers_until = 0.0
         """Over the upcall socket, on the monotonic clock; 0: it does not."""
@@ -64,15 +65,18 @@ class Hypercalls:
         if self.before is not None:
             self.before()
         if self._is_ready and not self.lingers:
+            self._has_called_there = True
             return self.connection.call(message)
         packed, name = self.requests.pack(message), type(message).__name__
         self._left -= 1
         try:
             reply = self._ask(packed, name)
         except ReplyTooLarge:
-            self._lingers_until = 0.0  # the hypervisor has us at the endpoint from now on
             reply = None
-        return self.connection.ask(packed, name) if reply is None else self.requests.result(name, *reply)
+        if reply is not None:
+            return self.requests.result(name, *reply)
+        self._has_called_there, self._lingers_until = True, 0.0
+        return self.connection.ask(packed, name)
 
     def post(self, message: Any) -> None:
         """Make a hypercall that nobody answers; before the domain is ready."""
@@ -81,8 +85,12 @@ class Hypercalls:
         self._upcalls.post(self.requests.pack(message))
 
     def linger(self) -> None:
-        """Go on over the upcall socket for a moment: whoever serves devices has guests that wait for it by now."""
-        self._lingers_until, self._rests, self._left = time.monotonic() + LINGER_S, False, UNBOUNDED
+        """Go on over the upcall socket for a moment: whoever serves devices has guests that wait for it by now.
+
+        Not whoever has called at its endpoint: that is where it is heard from then on.
+        """
+        if not self._has_called_there:
+            self._lingers_until, self._rests, self._left = time.monotonic() + LINGER_S, False, UNBOUNDED
 
     def hurry(self, until_ns: int) -> None:
         """As `linger`, no longer than the hypervisor hears us there, nor oftener."""
@@ -111,7 +119,7 @@ class Hypercalls:
         By now it has a thread that the machine can see its end by, whenever it connects.
         """
         start_sleeper()
-        connects = self._has_asked and not self._lingers_until
+        connects = self._has_asked and not self.lingers
         if self._client is None and not connects:
             self._room = ConnectionRoom()
         self.post(DomainReady())

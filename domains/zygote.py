@@ -20,7 +20,7 @@ from hvd.domains.kernel import SHIPPED as KERNELS
 from hvd.domains.mounts import KeptMounts
 from hvd.domains.sandbox import seccomp, view
 from hvd.domains.sandbox.namespaces import FLAGS, Namespaces
-from hvd.domains.sandbox.syscalls import POLICIES
+from hvd.domains.sandbox.syscalls import CONSOLES, POLICIES
 from hvd.domains.standby import Standby, fork_standby
 from hvd.transport.cgroups import DomainGroups
 from hvd.transport.descriptors import receive_message, send_message
@@ -29,8 +29,8 @@ from hvd.transport.pulse import BEAT_EVERY_S, Pulse
 from hvd.transport.sandbox import Kind
 
 FIRST = KERNELS["hvd:dom0"]
-FIRST_KIND = Kind.DRIVER
-"""What domain 0 runs, and in which sandbox: the whole machine waits for it."""
+FIRST_CALLS = CONSOLES[Kind.DRIVER]
+"""What domain 0 runs, and what it may ask the kernel for: the whole machine waits for it."""
 REST = (*KERNELS.values(), *DRIVERS.values(), "hvd.domains.program.init", "importlib.metadata")
 """Everything else that domains load: it is in the image because a birth that imports takes milliseconds longer."""
 STANDBYS = 2
@@ -45,7 +45,7 @@ def run_zygote(link: socket.socket, groups: list[DomainGroups], pulse: Pulse, ev
     `everywhere`: the CPUs of a domain that does not say on which it is to run.
     """
     pulse.beat()
-    seccomp.compile_filters([FIRST_KIND])
+    seccomp.compile_filters([FIRST_CALLS])
     view.interpreter()  # looked for once, not by every domain
     _load(FIRST)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # inherited: a domain takes it when it can handle it

@@ -21,6 +21,7 @@ TERMINALS_PER_EVENT = 64
 """Ptys served before the domains' rings have their turn."""
 SUCCESSION_S = 0.03
 """How long a console waits for its domain's next incarnation: others wait for that, and both need the hypervisor."""
+CAME, WENT = "@introduceDomain", "@releaseDomain"
 LINGER_S = 1.0
 """How long a pty outlives its domain: closing it takes from whoever is attached what he has not read yet."""
 
@@ -53,19 +54,25 @@ class ConsoleDaemon:
         self._readers = Readers()
         runtime.watch_fd(self._terminals.fileno(), self._pump)
         self._scan_due: float | None = None
-        self._store.watch("@introduceDomain", lambda _: self._store.afterwards(self._hear_of_new))
-        self._store.watch("@releaseDomain", lambda _: self._scan_soon())
+        self._heard: set[str] = set()
+        """Of domains that came and went, since the last look."""
+        for event in (CAME, WENT):
+            self._store.watch(event, self._hear_of_domains)
         self.scan()
         for domid in self._consoles:
             self._look(domid)  # before the watches fire: whoever hears that we are ready finds the consoles there
         own.relieve = self._serve_own
 
-    def _scan_soon(self) -> None:
-        self._scan_due = self._scan_due or time.monotonic() + SUCCESSION_S
+    def _hear_of_domains(self, event: str) -> None:
+        self._heard.add(event)
+        self._store.afterwards(self._scan_in_time)
 
-    def _hear_of_new(self) -> None:
-        """A new domain has its console at once; soon where one has ended just now, which was only started again."""
-        if self._scan_due is None:
+    def _scan_in_time(self) -> None:
+        """At once, unless one came and one went in the same moment: it was started again, and others wait for it."""
+        heard, self._heard = self._heard, set()
+        if {CAME, WENT} <= heard:
+            self._scan_due = time.monotonic() + SUCCESSION_S
+        else:
             self.scan()
 
     def scan(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 
 from hvd.transport._native import inotify_descriptor, unwatch_readers, watch_readers
@@ -57,12 +58,17 @@ class Readers:
             os.close(self._descriptor)
 
     def _take(self) -> None:
-        try:
-            read = os.read(self._descriptor, READ_BYTES)
-        except BlockingIOError:
-            return
-        at = 0
-        while at < len(read):
-            number, mask, _, name_length = _EVENT.unpack_from(read, at)
-            at += _EVENT.size + name_length
-            self._since |= self._followed if mask & IN_Q_OVERFLOW else self._followed & {number}
+        """All there is: the kernel keeps a bounded number."""
+        with suppress(BlockingIOError):
+            while True:
+                for number, mask in _events(os.read(self._descriptor, READ_BYTES)):
+                    self._since |= self._followed if mask & IN_Q_OVERFLOW else self._followed & {number}
+
+
+def _events(read: bytes) -> Iterator[tuple[int, int]]:
+    """(number, mask) of each."""
+    at = 0
+    while at < len(read):
+        number, mask, _, name_length = _EVENT.unpack_from(read, at)
+        yield number, mask
+        at += _EVENT.size + name_length

@@ -15,7 +15,7 @@ from hvd.domains.sandbox import identity, landlock, limits, seccomp, view
 from hvd.domains.sandbox.layered import Layered
 from hvd.domains.sandbox.namespaces import OFF
 from hvd.domains.sandbox.root import Root
-from hvd.domains.sandbox.syscalls import INIT
+from hvd.domains.sandbox.syscalls import CONSOLES, INIT
 from hvd.transport.cgroups import DomainGroups
 from hvd.transport.hypercalls import socket_address
 from hvd.transport.ids import DOM0
@@ -83,6 +83,8 @@ class Sandbox(Layered):
         self._try("cgroups", lambda: self._bound_groups(kind, settings["memory_kib"]))
         needs = Needs(certificate, kind)
         scopes, calls = landlock.SCOPES, str(kind)
+        if certificate["domid"] == DOM0:
+            calls = CONSOLES.get(kind, calls)
         if fork_program is not None:
             _make_files(needs.writable)
             fork_program(self)

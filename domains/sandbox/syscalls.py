@@ -117,7 +117,7 @@ TERMINAL_FACTS = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 TERMINALS = (0x5402, 0x5403, 0x5404, 0x402C542B, 0x402C542C, 0x402C542D, 0x540B, 0x5414, 0x80045430, 0x40045431, 0x5441)
 """TCSETS, TCSETSW, TCSETSF, TCSETS2, TCSETSW2, TCSETSF2, TCFLSH, TIOCSWINSZ, TIOCGPTN, TIOCSPTLCK, TIOCGPTPEER."""
 READERS = 0x21
-"""IN_ACCESS | IN_OPEN: domain 0 gives output to the terminals that somebody reads."""
+"""IN_ACCESS | IN_OPEN."""
 DISKS = (0x80081272, 0x1268, 0x127B, 0x1277)
 """BLKGETSIZE64, BLKSSZGET, BLKPBSZGET, BLKDISCARD."""
 TUN = (0x400454CA, 0x800454D2, 0x400454D0, 0x400454D8, 0x8933, 0x8913, 0x8914, 0x8921, 0x8922)
@@ -170,10 +170,7 @@ INIT = "init"
 POLICIES: dict[str, Policy] = {
     Kind.GUEST: Policy(GUEST, _GUEST_ONLY),
     INIT: Policy(GUEST, _GUEST_ONLY | {"ioctl": _first(1, *TERMINAL_FACTS, *TAPS)}),
-    Kind.DRIVER: Policy(
-        GUEST | _words("fallocate sync_file_range readahead inotify_rm_watch"),
-        _DRIVER_ONLY | {"inotify_add_watch": _first(2, READERS)},
-    ),
+    Kind.DRIVER: Policy(GUEST | _words("fallocate sync_file_range readahead"), _DRIVER_ONLY),
     Kind.NETWORK: Policy(
         GUEST | _words("fallocate bind listen accept accept4 sendmmsg recvmmsg"),
         _DRIVER_ONLY
@@ -183,6 +180,14 @@ POLICIES: dict[str, Policy] = {
         },
     ),
     Kind.PROGRAM: Policy((GUEST | PROGRAMS) - _PROGRAM_ONLY.keys(), _PROGRAM_ONLY, FEIGNED),
+}
+CONSOLES = {kind: f"{kind} with consoles" for kind in (Kind.DRIVER, Kind.NETWORK)}
+"""Of no kind: domain 0, which may ask who reads its terminals. Others could see who runs what on the host."""
+POLICIES |= {
+    name: Policy(
+        POLICIES[kind].always | {"inotify_rm_watch"}, {**POLICIES[kind].only, "inotify_add_watch": _first(2, READERS)}
+    )
+    for kind, name in CONSOLES.items()
 }
 REFUSED = {
     "clone3": "ENOSYS",

@@ -258,9 +258,10 @@ def _read_all(h: Hypervisor, caller: DomId, msg: m.StoreReadAll, now: int) -> di
 
 def _firing(operation: Callable[[Hypervisor, DomId, Any], Any]) -> Handler:
     def handler(h: Hypervisor, caller: DomId, msg: Any, now: int) -> Any:
-        value = operation(h, caller, msg)
-        h.collect_store_events()
-        return value
+        try:
+            return operation(h, caller, msg)
+        finally:
+            h.collect_store_events()
 
     return handler
 

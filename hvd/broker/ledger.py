@@ -82,11 +82,11 @@ class Ledger:
         And not before all that is under way in it is settled.
         """
         store = state.hypervisor.store
+        if store.has_unsettled:
+            return False
         if store.nodes_and_watches() <= AT_ONCE:
             self.take_snapshot(state)
             return True
-        if store.has_unsettled:
-            return False
         began_ns = time.monotonic_ns()
         tables, parts = state.begin_snapshot()
         self._since = []

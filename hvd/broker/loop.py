@@ -115,7 +115,7 @@ class Broker:
                 self._world.store_doors.serve_ready()
             for connection in self._world.store_doors.take_ended():
                 self._command([STORE_CLOSED, time.monotonic_ns(), connection.domid, connection.number])
-            if self._state.hypervisor.store.has_unsettled:
+            if self._state.hypervisor.store.awaits_settling:
                 self._command([STORE_SETTLE, time.monotonic_ns()])
             elif self._state.hypervisor.store.has_remains:
                 self._state.hypervisor.store.let_go()
@@ -148,7 +148,7 @@ class Broker:
         """Whether there is something to do before anything more has come in."""
         waiting = bool(self._ready) or self._recovery is not None or self._ledger.is_drafting
         store = self._state.hypervisor.store
-        return waiting or self._world.store_doors.has_more or store.has_unsettled or store.has_remains
+        return waiting or self._world.store_doors.has_more or store.awaits_settling or store.has_remains
 
     def _clear_away(self, *, idle: bool) -> None:
         """What is left of the dead and in nobody's way."""

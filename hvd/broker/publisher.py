@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import threading
 import time
 from collections import deque
@@ -41,7 +42,7 @@ class Publisher:
     """Announces events to subscribers and writes them, with everything else worth a line, to log/broker.log as JSON.
 
     structlog takes 0.1 s to import: lines wait in a bounded buffer until a thread has loaded it, when boot or recovery
-    are over. A broker that is killed before that has written nothing.
+    are over. A broker that is killed before that has written nothing; one that goes by itself has.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], directory: int, poller: Poller) -> None:
@@ -99,6 +100,13 @@ class Publisher:
         )
         self._log = structlog.get_logger()
         self.write_log()
+
+    def finish_log(self) -> None:
+        """We go: write what waits, also where what writes it is not loaded yet."""
+        self.write_log()
+        with self._writing:
+            for event, fields in self._buffer if self._log is None else ():
+                append(self._path, f"{json.dumps(fields | {'event': event, 'level': 'info'})}\n".encode())
 
     def write_log(self) -> None:
         """Write what waits. The loop and the thread that loads structlog may both be here: line by line, in order."""

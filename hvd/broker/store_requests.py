@@ -70,7 +70,8 @@ class StoreRequests:
         kind, _, tx, payload = message
         reply = self._state.store_call(domid, number, message, command[1])
         command += (kind, tx, payload)
-        if kind != Type.WRITE or reply[0] != kind or self._state.hypervisor.has_store_news:
+        hypervisor = self._state.hypervisor
+        if kind != Type.WRITE or reply[0] != kind or hypervisor.has_store_news or hypervisor.store.has_unsettled:
             self._plain = False
             self._state.hypervisor.collect_store_events()
             self._record()

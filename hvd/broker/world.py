@@ -349,6 +349,7 @@ class World(TraceHardware, HeldHardware, SpareHardware):
 
     def say_goodbye(self) -> None:
         """Let the last replies out, then have the machine end everything, us among it."""
+        self.publisher.finish_log()
         self._context.destroy(linger=GOODBYE_MS)
         self.tell_machine([STOP, self.stop_requested])
         signal.pause()

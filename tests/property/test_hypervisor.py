@@ -425,6 +425,7 @@ class Replay(RuleBasedStateMachine):
     def a_snapshot_in_parts_is_begun(self) -> None:
         while self.state.hypervisor.store.has_unsettled:
             self.command("store settle", self.now)
+        self.draft = None  # the one before is given up before another is begun, as the ledger does
         first, rest = self.state.begin_snapshot()
         self.draft = [first], rest, []
 

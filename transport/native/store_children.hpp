@@ -187,6 +187,9 @@ private:
         kept.swap(chunks_);
         for (Part& part : kept) {
             const Py_ssize_t size = PyDict_GET_SIZE(part.names.ptr());
+            if (size == 0) {
+                continue;
+            }
             if (chunks_.empty() || PyDict_GET_SIZE(chunks_.back().names.ptr()) + size >= chunk_max / 2) {
                 chunks_.push_back(part);
             } else if (PyDict_Update(own(chunks_.size() - 1), part.names.ptr()) == 0) {
@@ -194,9 +197,6 @@ private:
             } else {
                 throw nb::python_error();
             }
-        }
-        if (chunks_.size() == 1 && !PyDict_GET_SIZE(chunks_.front().names.ptr())) {
-            chunks_.clear();
         }
     }
 

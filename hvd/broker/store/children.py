@@ -76,10 +76,10 @@ class WideChildren(Mapping[str, "Node"]):
         return WideChildren(chunks, (*self._sizes[:at], size, *self._sizes[at + 1 :]), count)
 
     def _joined(self, at: int) -> WideChildren:
-        """With one chunk in the place of this one and the next, or the one before, if they are small."""
+        """With one chunk in the place of this one and a neighbour, if they are small or one is empty."""
         for first in (at, at - 1):
             pair = self._chunks[first : first + 2] if first >= 0 else ()
-            if len(pair) == 2 and len(pair[0]) + len(pair[1]) < CHUNK_MAX // 2:
+            if len(pair) == 2 and (not all(pair) or len(pair[0]) + len(pair[1]) < CHUNK_MAX // 2):
                 chunks = (*self._chunks[:first], {**pair[0], **pair[1]}, *self._chunks[first + 2 :])
                 size = self._sizes[first] + self._sizes[first + 1]
                 return WideChildren(chunks, (*self._sizes[:first], size, *self._sizes[first + 2 :]), self._count)

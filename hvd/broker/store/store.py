@@ -277,6 +277,14 @@ class Store:
         return self._engine.sweeps.is_for(domid)
 
     @property
+    def awaits_settling(self) -> bool:
+        """Whether there is something to settle, or what settling has fired is still to be told.
+
+        Whoever reaches a quota has everything settled at once, and may be refused: then nobody has told it.
+        """
+        return self.has_unsettled or self.has_events
+
+    @property
     def has_remains(self) -> bool:
         """Whether there are nodes that nobody needs any more: `let_go` of some. It is no change."""
         return bool(self._engine.remains)
@@ -370,6 +378,8 @@ class Store:
         view: View = Direct(self._engine.root)
         if tx:
             view = self._engine.domains[domid].transaction(tx)
+            if self._engine.sweeps.is_for(domid):
+                self._engine.settle_all()  # its own removal: what is written there again has to come behind
             self._engine.check_memory(domid, len(path), call.limits)
         return view, call, paths.resolve(domid, path, call.limits)
 

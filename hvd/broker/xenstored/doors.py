@@ -166,7 +166,7 @@ class StoreDoors:
             return
         if more and not connection.is_stalled:
             self._queue(connection)
-        elif plain:
+        elif plain and not more:
             self.plain_turns += 1
 
     def _take_turn(self, connection: Connection) -> bool:

@@ -220,8 +220,8 @@ def _pass(events: EventStream, seconds: float) -> None:
 
 
 def _figures(kind: str, deaths: list[Death], verdict: Verdict) -> list[Figure]:
-    failures = 0 if verdict.intact and not verdict.failed else verdict.failed + verdict.lost + verdict.torn
-    bound = f"{failures} operations lost or failed in {len(deaths)} kills"
+    failures = verdict.failed + verdict.breaches
+    bound = f"{failures} operations lost, wrong or failed in {len(deaths)} kills"
     if not failures:
         bound += f": at 95 %, of fewer than {100 * 3 / len(deaths):.2g} % of kills"
     steps = (

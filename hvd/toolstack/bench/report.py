@@ -11,6 +11,7 @@ from hvd.toolstack.bench.plots import check_library, draw
 from hvd.toolstack.bench.suite import BENCHES
 from hvd.toolstack.config import ConfigError
 from hvd.toolstack.config.problems import Problem
+from hvd.toolstack.faults.history import BREACHES
 
 PAGE, PLOTS = "performance.md", "performance"
 PLOTTED: dict[str, dict[str, str]] = {
@@ -114,7 +115,7 @@ def _rows(rows: list[dict[str, Any]]) -> str:
 
 
 def _verdict(verdict: dict[str, Any]) -> str:
-    counts = ", ".join(f"{verdict[key]} {key}" for key in ("lost", "torn", "misplaced", "duplicated"))
+    counts = ", ".join(f"{verdict[key]} {key}" for key in BREACHES)
     return f"Of {verdict['operations']:,} acknowledged operations: {counts}."
 
 

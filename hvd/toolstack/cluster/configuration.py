@@ -74,7 +74,7 @@ def plan_from_domains(
     check_labels(report, policy, [(draft.place, draft.config) for draft in drafts])
     own = read_cpus(Table(report, (), {"cpus": list(cpus)})) if cpus else []
     report.raise_if_wrong()
-    dom0 = replace(given_dom0[0], name=DOM0_NAME) if given_dom0 else ClusterConfig().dom0
+    dom0 = replace(given_dom0[0], name=DOM0_NAME, driver_domain=True) if given_dom0 else ClusterConfig().dom0
     configs = tuple(draft.config for draft in guests)
     order, kept = start_order(guests, supervised), tuple(group.config for group in supervised)
     config = ClusterConfig(name, None, dom0, configs, order, kept, made, policy, cpus=tuple(own))

@@ -12,6 +12,8 @@ from typing import Any
 from hvd.toolstack.faults.id_runs import IdRuns
 from hvd.transport.history import INCARNATION_SHIFT, RECORD_SIZE, Event, Kind, Phase, Record, event_of, records
 
+BREACHES = ("lost", "torn", "misplaced", "duplicated", "unexpected", "wrong")
+"""What a verdict counts and nothing may be."""
 EXAMPLES_MAX = 10
 PART_RECORDS = 1 << 14
 """So many are read at a time: how long a history is, is not what it costs in memory."""
@@ -55,7 +57,12 @@ class Verdict:
     @property
     def intact(self) -> bool:
         """Nothing that was acknowledged is missing, and nothing is there that should not be."""
-        return not (self.lost or self.torn or self.misplaced or self.duplicated or self.unexpected or self.wrong)
+        return not self.breaches
+
+    @property
+    def breaches(self) -> int:
+        """How often that is not so."""
+        return sum(getattr(self, name) for name in BREACHES)
 
     @classmethod
     def total(cls, verdicts: Iterable[Verdict]) -> Verdict:
@@ -73,8 +80,7 @@ class Verdict:
     def lines(self, what: str = "checker") -> list[str]:
         """The same for people."""
         asked = f"{self.ok} ok, {self.failed} failed, {self.unknown} unknown"
-        names = ("lost", "torn", "misplaced", "duplicated", "unexpected", "wrong")
-        found = ", ".join(f"{getattr(self, name)} {name}" for name in names)
+        found = ", ".join(f"{getattr(self, name)} {name}" for name in BREACHES)
         text = f"{what}: {self.invoked} operations ({asked}), {self.compared} places compared: {found}"
         return [text, *(f"  {example}" for example in self.examples)]
 

@@ -243,6 +243,22 @@ def test_who_hurries_does_so_for_a_number_of_calls(ends, hurrying):
     assert ends.calls.call(m.XenVersion()) == "over the endpoint"
 
 
+def test_whoever_has_called_at_its_endpoint_does_not_linger_for_devices(ends):
+    """It serves them late: it is not heard over its socket any more."""
+    ends.calls.ready()
+    assert ends.calls.call(m.XenVersion()) == "over the endpoint"
+    ends.calls.linger()
+    assert ends.calls.call(m.XenVersion()) == "over the endpoint"
+
+
+def test_a_hurry_that_is_over_before_it_is_ready_keeps_nobody_from_connecting(ends):
+    ends.reply(1)
+    ends.calls.call(m.XenVersion())
+    ends.calls.hurry(1)
+    ends.calls.ready()
+    assert ends.said == ["sleeper", "connected"]
+
+
 def test_whoever_had_to_fetch_a_reply_is_not_heard_over_its_socket_any_more_and_does_not_try(ends):
     ends.calls.linger()
     send_message(ends.broker, [TOO_LARGE, 1])

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hvd.broker.store import PRIVILEGED, Quotas, StoreError, tree
@@ -185,6 +185,7 @@ DIRECTORIES = {size: directory(size) for size in (0, 2, CHUNK_MAX, len(NAMES))}
 
 
 @given(size=st.sampled_from(sorted(DIRECTORIES)), ours=steps, theirs=steps)
+@example(size=len(NAMES), ours=[("remove", 2 * CHUNK_MAX, CHUNK_MAX // 2)], theirs=[])
 def test_a_directory_of_any_size_is_what_dictionaries_would_be(
     size: int, ours: list[Step], theirs: list[Step]
 ) -> None:

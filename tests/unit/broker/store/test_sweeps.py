@@ -94,6 +94,36 @@ def test_a_quota_counts_what_is_gone_as_gone(store: Store) -> None:
     assert refused.value.errno == errno.ENOSPC and not store.check()
 
 
+def test_what_a_quota_has_settled_is_still_to_be_told_though_the_call_was_refused(store: Store) -> None:
+    for number in range(2):
+        fill(store, FIVE, f"more/{number}", 480)
+    fill(store, DOM0, "/many")
+    store.watch(DOM0, "/many", "above")
+    store.take_events()
+    store.rm(DOM0, 0, "/many")
+    with pytest.raises(StoreError, match="ENOSPC"):
+        for number in range(200):  # its events are not taken
+            store.write(FIVE, 0, f"yet-more/{number}", b"")
+    assert not store.has_unsettled and store.awaits_settling
+    store.settle()
+    assert [event.token for event in store.take_events()] == ["above"] and not store.awaits_settling
+
+
+def test_what_a_transaction_writes_where_it_is_removing_counts_as_much_as_it_holds(store: Store) -> None:
+    value = b"x" * 100
+    for number in range(MANY):
+        store.write(FIVE, 0, f"many/{number}", value)
+    tx = store.transaction_start(FIVE)
+    store.rm(FIVE, tx, "many")
+    for number in range(MANY):
+        store.write(FIVE, tx, f"many/{number}", b"")
+    settled(store)
+    assert store._engine.domains[FIVE].transaction(tx).own_bytes > 0
+    store.transaction_end(FIVE, tx, True)
+    settled(store)
+    assert not store.check()
+
+
 def test_a_snapshot_has_nothing_under_way(store: Store) -> None:
     fill(store, DOM0, "/many")
     store.watch(DOM0, "/many", "above")

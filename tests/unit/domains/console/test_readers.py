@@ -15,6 +15,18 @@ def readers():
     made.close()
 
 
+def reads(*answers):
+    """Of a descriptor that has so much, and then nothing."""
+    left = list(answers)
+
+    def read(*_):
+        if not left:
+            raise BlockingIOError
+        return left.pop(0)
+
+    return read
+
+
 @pytest.fixture
 def terminal():
     master, slave = os.openpty()
@@ -52,11 +64,23 @@ def test_each_terminal_has_its_own_readers_and_one_that_was_let_go_has_none(read
     assert readers.were_there(second)
 
 
+def test_who_reads_is_seen_behind_thousands_of_others(readers, tmp_path):
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_text("text")
+    numbers = [readers.follow(str(path)) for path in paths]
+    for _ in range(2500):  # alternately, or the kernel makes one event of them
+        paths[0].read_text()
+        paths[1].read_text()
+    paths[2].read_text()
+    assert readers.were_there(numbers[2])
+
+
 def test_when_events_were_lost_somebody_may_have_been_anywhere(readers, terminal, monkeypatch):
     number = readers.follow(terminal[2])
     lost = module._EVENT.pack(-1, module.IN_Q_OVERFLOW, 0, 0)
     with monkeypatch.context() as patched:
-        patched.setattr(os, "read", lambda *_: lost)
+        patched.setattr(os, "read", reads(lost))
         assert readers.were_there(number)
     assert not readers.were_there(number)
 
