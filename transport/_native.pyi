@@ -6,7 +6,7 @@ at a time: while one waits, changing what it waits on raises LocalError in the o
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import NamedTuple, TypeVar, final, overload
+from typing import Any, NamedTuple, TypeVar, final, overload
 
 from typing_extensions import Buffer
 
@@ -24,6 +24,12 @@ class Mapping(Buffer):
         """Unmaps. LocalError while views of it exist."""
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
+
+def store_word(page: Buffer, offset: int, value: int) -> None:
+    """Stores a u64 that other processes see, ahead of every later `load_word`. LocalError where there is no word."""
+
+def load_word(page: Buffer, offset: int) -> int:
+    """Loads one, from writable memory, behind every earlier `store_word`."""
 
 class Ring:
     """The verbs both ends of a ring share. Every one raises PeerFault once the peer has broken the ring."""
@@ -99,7 +105,7 @@ class EndpointStatistics:
     def notified(self) -> int: ...
     @property
     def rung(self) -> int:
-        """Notifications that found the peer asleep and wrote its pipe."""
+        """Notifications that found the peer asleep and woke it."""
 
     @property
     def taken(self) -> int: ...
@@ -112,7 +118,15 @@ class EndpointStatistics:
         """Polls that gave the CPU to a peer on the same one."""
 
     @property
+    def crowded(self) -> int:
+        """Waits that gave up polling, since others wanted the CPU."""
+
+    @property
     def sleeps(self) -> int: ...
+    @property
+    def lasted(self) -> int:
+        """Sleeps that were not over when the word had been slept on for long enough, and went on at the pipe."""
+
     @property
     def wakeups(self) -> int: ...
 
@@ -174,6 +188,10 @@ class WaiterStatistics:
     @property
     def yields(self) -> int:
         """Polls that gave the CPU to a peer on the same one."""
+
+    @property
+    def crowded(self) -> int:
+        """Waits that gave up polling, since others wanted the CPU."""
 
     @property
     def sleeps(self) -> int: ...
@@ -301,6 +319,10 @@ def exit_on_fatal_signals() -> None: ...
 def report_fatal_signals(descriptor: int) -> None: ...
 def allow_tracing() -> None: ...
 def trim_memory() -> bool: ...
+def bring_in(stretches: bytes) -> None:
+    """Take the page faults of parts of our memory now: three 64-bit words each, start, bytes, MADV_POPULATE_*."""
+
+def arenas() -> bytes: ...
 def inotify_descriptor() -> int:
     """A descriptor that `watch_readers` makes readable; it does not block."""
 
@@ -342,6 +364,9 @@ def restore_fault(registers: bytes, untrusted_context: bytes) -> bytes: ...
 
 # sandbox.hpp: OSError where the kernel refuses. For a process with one thread.
 def make_mounts_private() -> None: ...
+def make_mounts_followers() -> None:
+    """What is mounted here is seen nowhere else; what is where these were copied from is, if that is shared."""
+
 def mount_tmpfs(where: str, options: str) -> None: ...
 def mount_new(kind: str, where: str, options: str) -> None:
     """A proc or devpts of its own; nothing in it can be executed."""
@@ -353,7 +378,16 @@ def leave_namespaces(flags: int) -> None:
 def enter_namespace(descriptor: int, kind: int) -> None:
     """setns(2), with one CLONE_NEW*."""
 
-def bind_mount(source: str, target: str, attributes: int, userns_fd: int = -1) -> None:
+def enter_mounts(descriptor: int, root: int) -> None:
+    """setns(2) into a mount namespace, with this open directory of it for a root."""
+
+def clone_tree(source: str) -> int:
+    """A descriptor of a copy of what is mounted there and below, mounted nowhere yet."""
+
+def place_tree(tree: int, target: str, attributes: int, userns_fd: int = -1) -> None:
+    """Mount such a copy, private. `attributes` are MOUNT_ATTR_*; owners are as that user namespace maps them."""
+
+def bind_mount(source: str, target: str, attributes: int) -> None:
     """`attributes` are MOUNT_ATTR_*; what is mounted below `source` comes with it."""
 
 def set_mount_attributes(where: str, attributes: int) -> None: ...
@@ -362,7 +396,7 @@ def enter_root(root: str) -> None:
 
 def detach_mount(where: str) -> None: ...
 def make_user_namespace(owner: int) -> int:
-    """A descriptor for `bind_mount`: root's files are `owner`'s in what is mounted with it."""
+    """A descriptor for `place_tree`: root's files are `owner`'s in what is mounted with it."""
 
 def no_new_privileges() -> None: ...
 def set_dumpable(dumpable: bool) -> None: ...
@@ -835,10 +869,26 @@ def merged(
     The tree; the path of what others have changed and the transaction depends on, or "": else the tree is `now`; the
     path of a node that takes more than `bytes_max`, and than in `now`, or "". LocalError for what are none of these."""
 
-def read_all(root: tuple[object, ...], untrusted: bytes, at: int, messages_max: int) -> tuple[bytes, int]:
-    """The replies to the READs of nodes that are there, from a place of a stream on, and where anything else begins.
+def answer_plain(
+    root: Node, untrusted: bytes, at: int, generation: int, watched: dict[str, Any],
+    grow: Callable[[Any, int], bool], node_bytes_max: int, names_max: int,
+) -> tuple[bytes, int, Node, int]:
+    """READs and WRITEs of XenStore's wire protocol, from a place of a stream on, by whoever may do everything.
 
-    For whoever may read everything. What is no plain READ of an absolute path ends it: most of all, what is refused."""
+    The replies; where anything else begins; the tree with what was written; its generation, one more for each value.
+    What is not plain ends it: a path that is not absolute or of no node, one that may be watched, or one above it (in
+    `watched`, a tree of names as hvd/broker/store/watches.py has it, some name on its way is there under ""), a node
+    that would take more than `node_bytes_max`. A value of another size is written if `grow`, of the node's
+    permissions and the difference, says so. It ends, too, when `names_max` names were copied, each message counted as
+    128 of them. LocalError for no tree.
+    """
+
+def tally(node: Node, path_length: int, skipped: int) -> list[tuple[int, int, int]]:
+    """What a node of XenStore's tree and all below it count: each owner's domid, its nodes, and their bytes.
+
+    Children before parents, without so many that come first; the node's path has so many characters. LocalError for
+    what is no node.
+    """
 
 def rewritten(way: list[Node], path: str, value: bytes, generation: int) -> tuple[Node, Node]:
     """The tree in which the node at the end of this way has another value, and that node; LocalError for any other."""

@@ -22,14 +22,20 @@ __all__ = [
     "WaiterStatistics",
     "create_channel",
     "events_sent",
+    "is_closed",
+    "is_pending",
     "open_endpoint",
 ]
 
-# ChannelLine in native/layouts.hpp: each side's line is 128 bytes long; it holds the receiver's CPU in its third word,
-# and behind the fourth how many events its sender has sent.
+# ChannelLine in native/layouts.hpp: each side's line is 128 bytes long; its first word says whether an event waits for
+# the receiver, the third on which CPU that is, the fourth whether its sender has gone, and behind that stands how many
+# events its sender has sent.
 _LINE_SIZE: Final = 128
 _CPU_OFFSET: Final = 8
 _SENT: Final = struct.Struct("<Q")
+_PENDING: Final = struct.Struct("<I")
+_CLOSED: Final = struct.Struct("<I")
+_CLOSED_OFFSET: Final = 12
 _SENT_OFFSET: Final = 16
 _CPU_UNKNOWN: Final = (-1).to_bytes(4, "little", signed=True)
 
@@ -80,6 +86,18 @@ def events_sent(page_fd: int, side: int) -> int:
     """How many events this side says it has sent since it opened its end."""
     (sent,) = _SENT.unpack(os.pread(page_fd, _SENT.size, (1 - side) * _LINE_SIZE + _SENT_OFFSET))
     return int(sent)
+
+
+def is_closed(page_fd: int, side: int) -> bool:
+    """Whether this side is told that the other one is gone, who may say so at any time."""
+    (closed,) = _CLOSED.unpack(os.pread(page_fd, _CLOSED.size, side * _LINE_SIZE + _CLOSED_OFFSET))
+    return bool(closed)
+
+
+def is_pending(page_fd: int, side: int) -> bool:
+    """Whether an event was raised at this side that it has not taken."""
+    (pending,) = _PENDING.unpack(os.pread(page_fd, _PENDING.size, side * _LINE_SIZE))
+    return bool(pending)
 
 
 def open_endpoint(page_fd: int, side: int, rx: int, tx: int) -> Endpoint:

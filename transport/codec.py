@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -12,7 +11,8 @@ import msgpack
 from hvd.transport.errors import LocalError, PeerFault
 from hvd.transport.ids import GRANT_REF_MAX, DomId, ExtentId, GrantRef, Handle, Port
 from hvd.transport.limits import LIST_ITEMS_MAX, MESSAGE_BYTES_MAX, TEXT_BYTES_MAX
-from hvd.transport.messages import HYPERCALLS, POSTS, WIRE_VERSION, Most
+from hvd.transport.messages import HYPERCALLS, POSTS, STORE_CALLS, WIRE_VERSION, Most
+from hvd.transport.records import fields, is_record
 
 Check = Callable[[Any, str], Any]
 """Takes an untrusted value and the name of its place; returns it typed or raises BadMessage."""
@@ -39,7 +39,7 @@ def encode(message: Any) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value):
+    if is_record(value):
         return encode(value)
     if isinstance(value, list):
         return [_plain(item) for item in value]
@@ -73,13 +73,25 @@ def unpack_request(untrusted_bytes: bytes) -> tuple[int, int, int, Any]:
         raise
 
 
+def may_ask_the_store(untrusted_bytes: bytes) -> bool:
+    """Whether this is a hypercall to XenStore, or brings some."""
+    number = _number_of(untrusted_bytes)
+    return number is not None and number in STORE_CALLS
+
+
 def is_post(untrusted_bytes: bytes) -> bool:
     """Whether this is a hypercall that its caller waits for no answer to."""
+    number = _number_of(untrusted_bytes)
+    return number is not None and number in POSTS
+
+
+def _number_of(untrusted_bytes: bytes) -> int | None:
+    """Of the hypercall; None if it is none."""
     try:
         envelope = _unpack(untrusted_bytes)
     except BadMessage:
-        return False
-    return isinstance(envelope, list) and len(envelope) == 6 and type(envelope[4]) is int and envelope[4] in POSTS
+        return None
+    return envelope[4] if isinstance(envelope, list) and len(envelope) == 6 and type(envelope[4]) is int else None
 
 
 def _message(version: Any, number: Any, untrusted_fields: Any) -> Any:
@@ -141,7 +153,7 @@ def _unpack(untrusted_bytes: bytes) -> Any:
 def _field_checks(message: type) -> list[tuple[str, Check, bool]]:
     hints = get_type_hints(message, include_extras=True)
     return [
-        (f.name, _check_for(hints[f.name]), f.default is not MISSING or f.default_factory is not MISSING)
+        (f.name, _check_for(hints[f.name]), not f.is_required)
         for f in fields(message)
     ]
 
@@ -165,7 +177,7 @@ def _check_for(hint: Any) -> Check:
         return _list(_check_for(get_args(hint)[0]), LIST_ITEMS_MAX if most is None else most)
     if get_origin(hint) is dict:
         return _string_map
-    if isinstance(hint, type) and is_dataclass(hint):
+    if isinstance(hint, type) and is_record(hint):
         return lambda value, place: decode(hint, value, place)
     raise TypeError(f"no check for {hint!r}: a message field is an id, int, bool, str, bytes, list, dict or record")
 

@@ -71,10 +71,23 @@ class HistoryWriter:
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._has_recorded = False
 
     def record(self, event: Event) -> None:
         """The event as of now, whatever its `at_ns`."""
+        if not self._has_recorded:
+            self._has_recorded = True
+            self._cut_off_torn()
         os.write(self._file, pack(event, time.monotonic_ns()))
+
+    def _cut_off_torn(self) -> None:
+        """The kernel writes page by page, and whoever is killed in between leaves a half: all behind it would be askew.
+
+        Only now, as a spare opens the history while another process writes it.
+        """
+        size = os.fstat(self._file).st_size
+        if torn := size % RECORD_SIZE:
+            os.ftruncate(self._file, size - torn)
 
 
 def pack(event: Event, at_ns: int) -> bytes:

@@ -3,7 +3,8 @@
 The endpoint is the identity: the broker binds one for each domain, and only that domain is told its public key. A
 caller has one hypercall in flight; each carries a sequence number. When the connection comes back after a broker's
 death, or no answer comes for a while, the call in flight is sent again, and answered from the journal if it had been
-carried out.
+carried out. Of a domain that asks nothing the connection outlives its broker (hvd/broker/connections.py): it connects
+anew with its next hypercall.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import errno as errno_names
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from math import ceil
-from typing import Any, cast
+from struct import Struct
+from typing import Any, NamedTuple, cast
 
 import zmq
 from zmq.utils import z85
@@ -25,13 +28,21 @@ from hvd.transport.limits import MESSAGE_BYTES_MAX
 from hvd.transport.upcalls import UpcallReceiver
 
 ENDPOINT_BACKLOG = 16
+FRAME_BYTES_MAX = MESSAGE_BYTES_MAX + 4096
+"""What is a little too large is told so; what is larger ends its connection. It is less than malloc asks the kernel
+for by itself: what libzmq keeps of a message that does not end is in an arena (hvd/broker/hoards.py)."""
+QUEUED_MAX = 2
+"""Messages that wait in a connection, either way: a caller has one call in flight, and may have sent it again. Replies
+beyond are dropped: whoever reads none shall not have the broker keep them."""
 NOBLOCK, MORE, EVENTS, POLLIN = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.EVENTS), int(zmq.POLLIN)
-ROUTING_ID, LINGER, RECONNECT_IVL, RECONNECT_IVL_MAX = map(
-    int, (zmq.ROUTING_ID, zmq.LINGER, zmq.RECONNECT_IVL, zmq.RECONNECT_IVL_MAX)
+ROUTING_ID, LINGER, RCVHWM, RECONNECT_IVL, RECONNECT_IVL_MAX = map(
+    int, (zmq.ROUTING_ID, zmq.LINGER, zmq.RCVHWM, zmq.RECONNECT_IVL, zmq.RECONNECT_IVL_MAX)
 )
 SERVER_KEY, PUBLIC_KEY, SECRET_KEY = map(int, (zmq.CURVE_SERVERKEY, zmq.CURVE_PUBLICKEY, zmq.CURVE_SECRETKEY))
 """As plain numbers: pyzmq's flags are enums, whose every `&` and `|` costs as much as the call they are for. Options
 that are set as attributes go through them too: of the pages that a domain's client writes to, one in eight."""
+_EVENT = Struct("=Hi")
+"""Of a monitor: what has happened, and to which descriptor."""
 AGAIN_LEAST_S, AGAIN_MOST_S = 0.25, 2.0
 """When a hypercall that is not answered is sent again: the first time, and each time twice as long up to this."""
 LAST_REPLY_MS = 100
@@ -52,6 +63,14 @@ class HypercallTimeout(HvdError):
 
 
 _monitors = count()
+
+
+class ConnectionEvent(NamedTuple):
+    """A connection was accepted, or has ended."""
+
+    accepted: bool
+    descriptor: int
+    """libzmq's; it may be another's by now."""
 
 
 def _readable(socket: zmq.Socket[bytes]) -> bool:
@@ -81,6 +100,8 @@ class HypercallServer:
         counts_connections: bool = False,
     ) -> None:
         """OSError when the host has no socket left, or no such directory. Counting them takes two more sockets."""
+        self.path = address.removeprefix("ipc://")
+        """As whoever is accepted there finds it to be his own."""
         self._monitor: zmq.Socket[bytes] | None = None
         try:
             self._socket = context.socket(zmq.ROUTER)
@@ -88,9 +109,9 @@ class HypercallServer:
             raise OSError(error.errno, f"no socket for {address}: {error.strerror}") from None
         self._socket.linger = 0
         self._socket.router_handover = True
-        self._socket.maxmsgsize = MESSAGE_BYTES_MAX * 4
+        self._socket.maxmsgsize = FRAME_BYTES_MAX
         self._socket.backlog = ENDPOINT_BACKLOG
-        self._socket.rcvhwm = self._socket.sndhwm = 64
+        self._socket.rcvhwm = self._socket.sndhwm = QUEUED_MAX
         if secret is not None:
             self._socket.curve_server = True
             self._socket.curve_secretkey = z85.encode(secret)
@@ -105,7 +126,7 @@ class HypercallServer:
     def _count_connections(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
         """What says so for each. Without a bound: ZeroMQ's thread would wait for us, and we, closing, for that."""
         address = f"inproc://connections-{next(_monitors)}"  # never one again: a closed one's name is free only later
-        self._socket.monitor(address, zmq.EVENT_ACCEPTED)
+        self._socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         monitor = context.socket(zmq.PAIR)
         monitor.linger = monitor.rcvhwm = 0
         monitor.connect(address)
@@ -121,18 +142,18 @@ class HypercallServer:
         return int(self._socket.fd)
 
     def connections_fileno(self) -> int:
-        """Readable when somebody may have connected: then ask `connections`."""
+        """Readable when somebody may have connected, or gone: then ask `connections`."""
         assert self._monitor is not None
         return int(self._monitor.fd)
 
-    def connections(self) -> int:
-        """How many connections were accepted since it was asked last."""
+    def connections(self) -> list[ConnectionEvent]:
+        """What has become of connections since it was asked last."""
         assert self._monitor is not None
-        accepted = 0
+        events = []
         while _readable(self._monitor):
-            self._monitor.recv_multipart()
-            accepted += 1
-        return accepted
+            event, descriptor = _EVENT.unpack(self._monitor.recv_multipart()[0])
+            events.append(ConnectionEvent(event == zmq.EVENT_ACCEPTED, descriptor))
+        return events
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """(client, untrusted request bytes), or None when there is nothing. A message in several parts is empty."""
@@ -196,13 +217,17 @@ class HypercallClient:
         name: bytes = b"domain",
         deadline_s: float = 10.0,
         end: int | None = None,
+        broker: Callable[[], int] = lambda: 0,
     ) -> None:
         """`requests`: of a caller that has made hypercalls before, another way; its deadline counts.
 
-        `end`: a descriptor that becomes readable when nobody is left to answer (the machine's pidfd).
+        `end`: a descriptor that becomes readable when nobody is left to answer (the machine's pidfd). `broker`: the
+        number of the one that answers, for who is not told of its death by the connection's end.
         """
         self.requests = requests or Requests(deadline_s=deadline_s)
-        self._handshakes = 0
+        self._address = address
+        self._broker = broker
+        self._name, self._followed = name, 0
         self._socket = context.socket(zmq.DEALER)
         options: list[tuple[int, int | bytes]] = [(ROUTING_ID, name), (LINGER, 0), (RECONNECT_IVL, 1)]
         if end is None:
@@ -212,8 +237,8 @@ class HypercallClient:
             options += [(SERVER_KEY, server_key), (PUBLIC_KEY, public), (SECRET_KEY, secret)]
         for option, value in options:
             self._socket.setsockopt(option, value)
-        self._monitor = self._watch_handshakes(context)
-        self._socket.connect(address)
+        self._monitor = self._watch_connection(context)
+        self._connect()
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
@@ -221,14 +246,36 @@ class HypercallClient:
         if end is not None:
             self._poller.register(end, zmq.POLLIN)
 
-    def _watch_handshakes(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
-        """What says so for each."""
-        address = f"inproc://handshakes-{next(_monitors)}"
-        self._socket.monitor(address, zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    def _watch_connection(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+        """What says so when it is there, and when it has ended."""
+        address = f"inproc://connection-{next(_monitors)}"
+        self._socket.monitor(address, zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         monitor = context.socket(zmq.PAIR)
         monitor.setsockopt(LINGER, 0)
+        monitor.setsockopt(RCVHWM, 0)  # else libzmq's thread waits for who asks nothing while brokers come and go
         monitor.connect(address)
         return monitor
+
+    def _connect(self) -> None:
+        """Whoever serves by the time that there is a connection, it is no older broker than this."""
+        broker, self._handshakes = self._broker(), 0
+        self._socket.connect(self._address)
+        self._connected_to = broker
+
+    def _follow(self) -> bool:
+        """Connect anew if another broker serves than the one that we may be connected to, which is dead; whether.
+
+        By another name: of two connections by one name, of which libzmq may have made one meanwhile, the broker's end
+        of either would be closed without a word.
+        """
+        if self._broker() == self._connected_to:
+            return False
+        with suppress(zmq.ZMQError):  # a signal has ended an earlier try half-way: there is no connection
+            self._socket.disconnect(self._address)
+        self._followed += 1
+        self._socket.setsockopt(ROUTING_ID, b"%b.%d" % (self._name, self._followed))
+        self._connect()
+        return True
 
     def call(self, message: Any) -> Any:
         """Make a hypercall; its value, or (value, descriptors) when descriptors come with it.
@@ -244,7 +291,8 @@ class HypercallClient:
 
     def _send(self, packed: bytes) -> None:
         while _readable(self._monitor):
-            self._reconnected()  # while nothing was in flight: no reason to send this call twice
+            self._hear_connection()
+        self._follow()
         self._socket.send(packed)
 
     def _await_reply(self, packed: bytes, name: str) -> tuple[int, Any, int]:
@@ -260,7 +308,9 @@ class HypercallClient:
                 if sequence == self.requests.sequence:
                     return errno, value, count
             lost = not ready and time.monotonic() >= again
-            if lost or (self._monitor in ready and self._reconnected()):
+            if lost:
+                self._follow()
+            if lost or (self._monitor in ready and self._hear_connection()):
                 patience_s = min(2 * patience_s, AGAIN_MOST_S)
                 again = time.monotonic() + patience_s
                 with suppress(zmq.Again):  # there is no connection now: the next one is a reason of its own
@@ -273,14 +323,20 @@ class HypercallClient:
 
     @property
     def is_connected(self) -> bool:
-        """Whether it has been by now."""
+        """Whether it has been by now, to the broker that serves; if not, it is on the way."""
         while _readable(self._monitor):
-            self._reconnected()
+            self._hear_connection()
+        self._follow()
         return self._handshakes > 0
 
-    def _reconnected(self) -> bool:
-        """Whether this handshake is with a new broker, which may never have seen the call in flight."""
-        self._monitor.recv_multipart()  # zmq.utils.monitor would parse it, and load asyncio for that: 30 ms of a boot
+    def _hear_connection(self) -> bool:
+        """Whether it leads to another broker now, which may never have seen the call in flight.
+
+        libzmq has made it again, or a new broker has ended the one to its predecessor and we have connected anew.
+        """
+        event, _ = _EVENT.unpack(self._monitor.recv_multipart()[0])  # zmq.utils.monitor loads asyncio: 30 ms of a boot
+        if event == zmq.EVENT_DISCONNECTED:
+            return self._follow()
         self._handshakes += 1
         return self._handshakes > 1
 

@@ -44,8 +44,8 @@ TEXT_BYTES_MAX = _limit("text_bytes_max", 4096, "bytes of one text or byte strin
 LIST_ITEMS_MAX = _limit("list_items_max", 1024, "items of one list in a hypercall", "EBADMSG naming the field",
                         "tests/unit/transport/test_codec.py")
 MULTICALL_REPLY_BYTES_MAX = _limit("multicall_reply_bytes_max", 262_144,
-                                   "bytes that the reads of one multicall bring, names and values",
-                                   "E2BIG in the place of each that would bring more",
+                                   "bytes that the reads of one multicall bring, each name and value at least 512",
+                                   "E2BIG in the place of the one that would bring more, and of each behind it",
                                    "tests/unit/broker/test_multicall.py")
 DESCRIPTORS_PENDING_MAX = _limit("descriptors_pending_max", 16,
                                  "descriptors sent to a domain that it has not acknowledged",
@@ -53,9 +53,16 @@ DESCRIPTORS_PENDING_MAX = _limit("descriptors_pending_max", 16,
 EVENTS_PENDING_MAX = _limit("events_pending_max", 1024, "watch events a domain has not acknowledged",
                             "one overflow event: the domain reads everything it watches again",
                             "tests/unit/broker/test_upcalls.py")
+EVENTS_PENDING_BYTES_MAX = _limit("events_pending_bytes_max", 131_072, "bytes of their paths",
+                                  "one overflow event: the domain reads everything it watches again",
+                                  "tests/unit/broker/test_upcalls.py")
 DESCRIPTORS_SPARED = _limit("descriptors_spared", 2048,
                             "descriptors that broker and machine keep for themselves (at most half of RLIMIT_NOFILE)",
                             "EMFILE from the call that would take one", "tests/unit/broker/test_held.py")
+JOURNAL_BYTES_SPARED = _limit("journal_bytes_spared", 524_288,
+                        "bytes of the journal that are left for deaths and time, where the host refuses it more",
+                        "ENOSPC from whatever would change something; `broker.log` says why and what to do",
+                        "tests/unit/broker/test_ledger.py")
 STORE_CONNECTIONS_MAX = _limit("store_connections_max", 8, "connections to a domain's XenStore socket",
                                "one more is closed at once, and the log says so",
                                "tests/unit/broker/xenstored/test_sockets.py")
@@ -67,9 +74,13 @@ STORE_HOST_CONNECTIONS_MAX = _limit("store_host_connections_max", 256, "connecti
                                     "one more is closed at once, and the log says so",
                                     "tests/unit/broker/xenstored/test_sockets.py")
 STORE_BACKLOG_BYTES_MAX = _limit("store_backlog_bytes_max", 262_144,
-                                 "bytes of watch events that a XenStore client has not read from its socket",
-                                 "its connection is closed, and the log says so",
+                                 "bytes of watch events that a XenStore client of the host's has not read from its "
+                                 "socket", "its connection is closed, and the log says so",
                                  "tests/unit/broker/xenstored/test_sockets.py")
+STORE_GUEST_BACKLOG_BYTES_MAX = _limit("store_guest_backlog_bytes_max", 131_072,
+                                       "the same of a domain's, and 160 for each message that waits",
+                                       "its connection is closed, and the log says so",
+                                       "tests/unit/broker/xenstored/test_sockets.py")
 TOOLSTACK_CLIENTS_MAX = _limit("toolstack_clients_max", 64, "toolstack programs whose last reply is kept",
                                "the one unused longest is forgotten", "tests/unit/broker/test_sessions.py")
 WATCHDOGS_MAX = _limit("watchdogs_max", 2, "watchdog timers per domain (Xen: NR_DOMAIN_WATCHDOG_TIMERS)",
@@ -77,6 +88,9 @@ WATCHDOGS_MAX = _limit("watchdogs_max", 2, "watchdog timers per domain (Xen: NR_
 HEARTBEAT_MS_LEAST = _limit("heartbeat_ms_least", 50, "ms between a domain's heartbeats, at least (0: it has none)",
                             "EINVAL from domctl_create; `hvd` names the line",
                             "tests/unit/broker/test_hypervisor.py")
+IO_BPS_LEAST = _limit("io_bps_least", 65_536,
+                      "bytes a second of each disk that a domain is bound to, at least (0: it is not)",
+                      "EINVAL from domctl_create; `hvd` names the line", "tests/unit/broker/test_hypervisor.py")
 CONSOLE_LOG_BYTES_MAX = _limit("console_log_bytes_max", 1 << 20,
                                "bytes of one log file before it is rotated (one old file is kept)",
                                "the oldest lines go", "tests/unit/transport/test_log_file.py")

@@ -1,7 +1,7 @@
 """What machine, broker and zygote say to each other: msgpack lists over seqpacket sockets, both ends trusted.
 
 broker -> machine   [hold, key] + descriptors   keep these under key, in place of what key named
-                    [drop, key]
+                    [drop, key, ...]
                     [spawn, domid, incarnation, name, layers of its sandbox that are off, its CPUs: none, if any
                         will do] + (upcall socket, stdio)
                     [signal, domid, incarnation, number]
@@ -11,6 +11,7 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
                         it; fault: the fields of its FaultNotice, or []. Nothing if it was told so before
                     [dump live, domid, incarnation, path] write a core of that process, which is to live on
                     [bound, domid, incarnation, kib] that process's group may have so much memory from now on
+                    [bound disks, domid, incarnation, bps] nor more of a disk that the host was given since its birth
                     [disown, domid, incarnation] end that process, or the one that is on its way, without a word
                     [strike, role, signal, for_ms]  signal broker or zygote; a SIGSTOP is ended after for_ms
                     [up]                        tables are recovered, the toolstack's endpoint is bound
@@ -19,7 +20,7 @@ machine -> broker   [started, domid, incarnation, pid]
                     [died, domid, incarnation, how, core]   core: what became of the core, "" if none was asked for
                     [zygote died, how]          another has taken its place
                     [dumped, domid, incarnation, said]  what became of the core of one that lives on
-                    [unbound, domid, incarnation, why]  the host does not let it
+                    [unbound, domid, incarnation, what]  a bound of its is not in force, and why
                     [disowned, domid, incarnation]  whatever was said of it before this was said of the disowned one
 machine -> zygote   [spawn, domid, incarnation, name, layers off, CPUs] + (upcall socket, stdio)
 zygote -> machine   [spawned, domid, incarnation, pid], a reason in the pid's place when it could not
@@ -36,7 +37,7 @@ from hvd.transport.records import dataclass
 HOLD, DROP, SPAWN, SIGNAL, DISOWN, UP, STOP = "hold", "drop", "spawn", "signal", "disown", "up", "stop"
 DUMP, DUMP_LIVE, DUMPED, STRIKE, BOUND, READY = "dump", "dump live", "dumped", "strike", "bound", "ready"
 STARTED, DIED, DISOWNED, SPAWNED, LOST = "started", "died", "disowned", "spawned", "lost"
-ZYGOTE_DIED, UNBOUND = "zygote died", "unbound"
+ZYGOTE_DIED, UNBOUND, BOUND_DISKS = "zygote died", "unbound", "bound disks"
 
 
 def uplink_key(tap: str) -> str:

@@ -10,12 +10,12 @@ A message never says who sends it: the endpoint that it arrives on does.
 """
 
 from collections.abc import Callable
-from dataclasses import field
 from typing import Annotated, TypeVar
 
 from hvd.transport.faults import RATE_MOST
 from hvd.transport.ids import DomId, ExtentId, GrantRef, Handle, Port
 from hvd.transport.limits import COPY_SEGMENTS_MAX, DOMAINS_MAX, EXTENT_PAGES_MAX, LABELS_MAX, NETWORKS_MAX
+from hvd.transport.records import field
 from hvd.transport.records import light_dataclass as dataclass
 
 WIRE_VERSION = 1
@@ -120,6 +120,8 @@ class DomainConfig:
     """Its UUID as text; empty: one that the machine makes for its domid."""
     maxmem: U32 = 0
     """MiB: as much as `mem-set` may give it while it runs; at least `memory`, which 0 stands for."""
+    io_bps: U63 = 0
+    """Bytes a second that its processes may read of each disk of the host, and as many that they may write; 0: any."""
 
 
 # ---- what a machine boots from ---------------------------------------------------------------------------------------
@@ -510,7 +512,7 @@ class PhysdevOpenUplink:
 @hypercall(0x8001)
 @dataclass(frozen=True, slots=True)
 class StoreDirectory:
-    """Reply the children's names."""
+    """Reply the children's names. E2BIG for more than 4,096: XenStore's own DIRECTORY_PART lists those."""
 
     tx: U32
     path: str
@@ -549,6 +551,8 @@ class StoreWatch:
 
     path: str
     token: Token
+    keys: bool = False
+    """Whether events bring what StoreReadAll of the directory that this node is in would: nobody has to ask for it."""
 
 
 @hypercall(0x8005)
@@ -657,10 +661,16 @@ class DomctlUnpause:
     dom: DomId
 
 
+GRACE_OVER = "killed after its grace"
+
+
 @hypercall(0x2480)
 @dataclass(frozen=True, slots=True)
 class DomctlShutdown:
-    """Ask a domain to stop (control/shutdown), and kill it after `grace_ms` if it has not. `reboot`: start it again."""
+    """Ask a domain to stop (control/shutdown), and kill it after `grace_ms` if it has not. `reboot`: start it again.
+
+    The reason of the death of one that was killed so ends with GRACE_OVER.
+    """
 
     dom: DomId
     reboot: bool
@@ -732,6 +742,16 @@ class DomctlDetach:
     kind: Name
     devid: U32
     force: bool = False
+
+
+@hypercall(0x2498)
+@dataclass(frozen=True, slots=True)
+class DomctlKeep:
+    """Take DomctlDetach back, which is announced as "detach refused". EBUSY: the domain is letting go already."""
+
+    dom: DomId
+    kind: Name
+    devid: U32
 
 
 @hypercall(0x241C)
@@ -981,3 +1001,5 @@ class TraceRead:
 
 POSTS = frozenset({DomainReady.NUMBER, SandboxReport.NUMBER})  # type: ignore[attr-defined]
 """Hypercalls whose caller waits for no answer when it makes them over its upcall socket."""
+STORE_CALLS = frozenset(range(0x8000, 0x80A0)) | {Multicall.NUMBER}  # type: ignore[attr-defined]
+"""Hypercalls to XenStore, and those that bring some."""

@@ -18,11 +18,10 @@ rule that names any.
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from hvd.transport.protocols.net import MAC_BYTES
-from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass, fields
 
 RULES_MAX = 256
 RULE_BYTES_MAX = 512

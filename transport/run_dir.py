@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from pathlib import Path
 
 import msgpack
 
@@ -42,6 +41,8 @@ UNUSABLE = "unusable: "
 """Begins the machine's last words when there can be no such directory: whoever named it has to name another."""
 NO_UPLINK = "no uplink: "
 """Begins them when a TAP device that it was to open cannot be had."""
+LET_GO = b"\n"
+"""Behind the order, once: the machine goes on without whoever gave it. Else it powers off when his end closes."""
 
 _FLOCK = "hhqqi"
 _ORDER_BYTES_MAX = 1 << 26
@@ -60,12 +61,10 @@ class Order:
     """TAP devices of the host that it is to hold, with the MTU of one that it makes."""
     cpus: list[int]
     """Where it is to run, and broker and zygote; none: where it is started."""
-    lifeline: bool
-    """Power off when the other end of descriptor 0 is closed: the machine's owner is gone."""
 
     def packed(self) -> bytes:
         """The bytes on the pipe: a length and the fields."""
-        fields = [self.run_dir, self.configuration, self.temporary, self.uplinks, self.cpus, self.lifeline]
+        fields = [self.run_dir, self.configuration, self.temporary, self.uplinks, self.cpus]
         body: bytes = msgpack.packb(fields)
         return len(body).to_bytes(4, "little") + body
 
@@ -124,6 +123,6 @@ def _stat(pid: int) -> list[bytes]:
         return []
 
 
-def part_of(path: Path, domid: int, incarnation: int) -> Path:
+def part_of(path: str, domid: int, incarnation: int) -> str:
     """Where a live domain's core is written before it is whole: beside its place, a name of its own."""
-    return path.with_name(f"{path.name}.{domid}.{incarnation}{PART}")
+    return f"{path}.{domid}.{incarnation}{PART}"

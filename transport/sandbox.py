@@ -25,7 +25,7 @@ LAYERS = {
     "network": "the host's network, loopback and abstract sockets",
     "ipc": "System V and POSIX queues and semaphores of others",
     "uts": "the host's name",
-    "cgroups": "more memory and processes than it may have in all, more than its share of the disks",
+    "cgroups": "more memory and processes than it may have in all, more of a disk than its io_bps",
     "root": "every file it was not given, /proc, other domains' endpoints",
     "limits": "exhausting descriptors, processes, memory or file sizes",
     "uid": "files and processes of whoever started the machine",

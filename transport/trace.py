@@ -83,8 +83,8 @@ class Slots:
 def best_clock() -> TraceClock:
     """The clock for a trace on this host: the counter, where the kernel itself keeps time by it."""
     try:
-        with open("/sys/devices/system/clocksource/clocksource0/current_clocksource", encoding="ascii") as file:
-            return TraceClock.COUNTER if file.read().strip() in TRUSTED_COUNTERS else TraceClock.MONOTONIC
+        with open("/sys/devices/system/clocksource/clocksource0/current_clocksource", "rb") as file:  # no codec to load
+            return TraceClock.COUNTER if file.read().strip().decode() in TRUSTED_COUNTERS else TraceClock.MONOTONIC
     except OSError:
         return TraceClock.MONOTONIC
 

@@ -11,12 +11,16 @@ import select
 import socket
 import time
 from collections import deque
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+from hvd.transport.call_words import CallWords
 from hvd.transport.codec import unpack_reply
 from hvd.transport.descriptors import receive_message
 from hvd.transport.errors import HvdError, PeerFault
 
+AHEAD = "ahead"
+"""Calls that were carried out for a domain that is about to run, with their answers: [entry, value, descriptors] each.
+RUN brings them too, and all where one message takes them."""
 BIRTH, RUN, DESCRIPTORS, EVENT = "birth", "run", "descriptors", "event"
 TOOLSTACK = "toolstack"
 """The token of the watch that a domain has from birth: on what the toolstack changes below `device` and `control`."""
@@ -25,6 +29,15 @@ HURRY, HURRY_CALLS = "hurry", 64
 """A backend of the domain's has died: until a moment, and so many times, it is heard here as when it comes to life."""
 REPLY_BYTES_MAX = 32_768
 """Of a reply that goes over the upcall socket; a larger one has to be fetched over the endpoint."""
+
+
+class WatchEvent(NamedTuple):
+    """Something has changed at this path, or below."""
+
+    path: str
+    token: str
+    keys: dict[str, bytes] | None = None
+    """What the directory of the watched node held when it was sent, where that is brought."""
 
 
 class UpcallTimeout(HvdError):
@@ -49,11 +62,14 @@ class UpcallReceiver:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._descriptors: dict[int, list[int]] = {}
-        self._events: deque[tuple[str, str]] = deque()
+        self._events: deque[tuple[int, WatchEvent]] = deque()
+        """Read and not taken up yet, with their numbers."""
         self._birth: tuple[dict[str, Any], list[int]] | None = None
         self._may_run = False
         self.served: list[tuple[str, str, str]] = []
         """(kind, domid, devid) of the devices whose backends this domain hosts, as it is let run."""
+        self._ahead: dict[bytes, tuple[Any, list[int]]] = {}
+        """By the call as an entry of a multicall: value and descriptors."""
         self._latest = -1
         """The last hypercall that descriptors came for; a new broker may send them again."""
         self._ended = False
@@ -62,6 +78,11 @@ class UpcallReceiver:
         """The newest, until somebody asks for it."""
         self._too_large = -1
         """The newest hypercall whose reply has to be fetched."""
+        self.words: CallWords | None = None
+        """Where a broker that dies leaves its successor to find what we have taken up; None: nobody looks.
+
+        What we have only read, waiting for an answer, we may not have been rung for, nor ever be.
+        """
         self.events_seen = 0
         self.descriptors_received = 0
         """For how many the sender may take it that they are here: repeated ones count once."""
@@ -158,14 +179,29 @@ class UpcallReceiver:
             raise UpcallsBroken(f"hypercall {sequence} promised {count} descriptors, {len(descriptors)} came")
         return descriptors
 
+    def take_ahead(self) -> dict[bytes, tuple[Any, list[int]]]:
+        """What was answered before it was asked, as we were let run: value and descriptors, ours, by the call."""
+        ahead, self._ahead = self._ahead, {}
+        return ahead
+
+    @property
+    def has_ahead(self) -> bool:
+        """Whether there is something for `take_ahead`."""
+        return bool(self._ahead)
+
     def take_hurry(self) -> int:
         """Until when we may ask here, on the monotonic clock in ns, if we were told so since we asked last; else 0."""
         until_ns, self._hurry_until_ns = self._hurry_until_ns, 0
         return until_ns
 
-    def next_event(self) -> tuple[str, str] | None:
-        """The next watch event (path, token), or None. ("", ""): events were lost, read everything watched again."""
-        return self._events.popleft() if self._events else None
+    def next_event(self) -> WatchEvent | None:
+        """The next watch event, or None. Of no path and no token: events were lost, read everything watched again."""
+        if not self._events:
+            return None
+        number, event = self._events.popleft()
+        if self.words is not None:
+            self.words.see(number)
+        return event
 
     def _forget_before(self, sequence: int) -> None:
         """Nobody waits any more for what answers an older hypercall."""
@@ -179,14 +215,18 @@ class UpcallReceiver:
             case ["birth", dict() as certificate] if self._birth is None:
                 self._birth = certificate, descriptors
                 return
-            case ["run", list() as served]:
-                if not self._may_run:
-                    self.served = [(str(kind), str(domid), str(devid)) for kind, domid, devid in served]
+            case ["ahead", list() as entries] if not self._may_run:
+                descriptors = self._take_answers(entries, descriptors)
+            case ["run", list() as served, list() as entries] if not self._may_run:
+                self.served = [(str(kind), str(domid), str(devid)) for kind, domid, devid in served]
+                descriptors = self._take_answers(entries, descriptors)
                 self._may_run = True
             case ["descriptors", int() as sequence]:
                 if sequence > self._latest:
                     self._latest = sequence
                     self.descriptors_received += len(descriptors)
+                    if self.words is not None:
+                        self.words.receive(sequence)
                 if sequence >= self.oldest_wanted and sequence not in self._descriptors:
                     self._descriptors[sequence] = descriptors
                     return
@@ -196,9 +236,20 @@ class UpcallReceiver:
                 self._reply = packed
             case ["too large", int() as sequence]:
                 self._too_large = sequence
-            case ["event", int() as number, str() as path, str() as token]:
+            case ["event", int() as number, str() as path, str() as token, *brought]:
                 if number > self.events_seen:
                     self.events_seen = number
-                    self._events.append((path, token))
+                    self._events.append((number, WatchEvent(path, token, *brought)))
         for descriptor in descriptors:
             os.close(descriptor)
+
+    def _take_answers(self, entries: list[Any], descriptors: list[int]) -> list[int]:
+        """Keep each that is new; the descriptors of those that a new broker repeats are left."""
+        left = []
+        for call, value, count in entries:
+            brought, descriptors = descriptors[:count], descriptors[count:]
+            if call in self._ahead:
+                left += brought
+            else:
+                self._ahead[call] = value, brought
+        return left + descriptors

@@ -34,6 +34,9 @@ class LogKind(IntEnum):
     """A FLUSH is answered with OKAY now: everything that was answered before it was asked for must survive."""
 
 
+_KINDS: Final = frozenset(LogKind)
+
+
 @dataclass(frozen=True, slots=True)
 class LogRecord:
     """One record: `offset` and `length` in bytes, `content` of a WRITE, `at_ns` on CLOCK_MONOTONIC."""
@@ -46,7 +49,10 @@ class LogRecord:
 
 
 def records(data: bytes) -> Iterator[LogRecord]:
-    """Every whole record in order; the first that is torn ends the log, as its writer was killed there."""
+    """Every whole record in order; the first that is torn ends the log, as its writer was killed there.
+
+    So does one of no kind that there is: whose log it is may write anything into it.
+    """
     at = 0
     while (record := _record_at(data, at)) is not None:
         yield record
@@ -71,7 +77,7 @@ def _end_of(data: bytes | mmap.mmap, at: int) -> int | None:
         return None
     magic, kind, _, _, length, _, _ = _HEADER.unpack_from(data, at)
     end: int = at + _HEADER.size + (length if kind == LogKind.WRITE else 0)
-    return end if magic == MAGIC and end <= len(data) else None
+    return end if magic == MAGIC and kind in _KINDS and end <= len(data) else None
 
 
 def _record_at(data: bytes | mmap.mmap, at: int) -> LogRecord | None:

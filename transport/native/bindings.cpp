@@ -48,6 +48,6 @@ NB_MODULE(_native, m) {
     hvd::bind_trace(m);
     hvd::bind_store(m);
     hvd::bind_store_merge(m);
-    hvd::bind_store_reads(m);
+    hvd::bind_store_requests(m);
     hvd::bind_bench(m);
 }

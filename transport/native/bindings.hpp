@@ -85,7 +85,7 @@ void bind_netfront(nb::module_& m);
 void bind_trace(nb::module_& m);
 void bind_store(nb::module_& m);
 void bind_store_merge(nb::module_& m);
-void bind_store_reads(nb::module_& m);
+void bind_store_requests(nb::module_& m);
 void bind_bench(nb::module_& m);
 
 }  // namespace hvd

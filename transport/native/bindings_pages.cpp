@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "bindings.hpp"
+#include "layouts.hpp"
 #include "pages.hpp"
 
 namespace hvd {
@@ -39,6 +40,23 @@ void gather(Mapping* self, nb::list pages) {
     new (self) Mapping(at);
 }
 
+/// A word of memory that other processes have too. Each access is a fence: a store comes before every later load.
+std::uint64_t& word_at(const Buffer& page, std::size_t offset) {
+    const std::span<std::byte> bytes = page.bytes();
+    if (offset % sizeof(std::uint64_t) != 0 || offset > bytes.size() || bytes.size() - offset < sizeof(std::uint64_t)) {
+        throw LocalError("there is no word at " + std::to_string(offset) + " of " + std::to_string(bytes.size()) + " bytes");
+    }
+    return *reinterpret_cast<std::uint64_t*>(bytes.data() + offset);
+}
+
+void store_word(nb::handle page, std::size_t offset, std::uint64_t value) {
+    store_fenced(word_at(Buffer(page, Buffer::Access::write), offset), value);
+}
+
+std::uint64_t load_word(nb::handle page, std::size_t offset) {
+    return load_fenced(word_at(Buffer(page, Buffer::Access::write), offset));
+}
+
 PyType_Slot mapping_slots[] = {
     {Py_bf_getbuffer, reinterpret_cast<void*>(get_buffer)},
     {Py_bf_releasebuffer, reinterpret_cast<void*>(release_buffer)},
@@ -52,6 +70,8 @@ void bind_pages(nb::module_& m) {
         .def(nb::init<int, std::size_t, bool>(), nb::arg("fd"), nb::arg("bytes"), nb::arg("writable"))
         .def("__init__", gather, nb::arg("pages"))
         .def("close", &Mapping::close);
+    m.def("store_word", store_word, nb::arg("page"), nb::arg("offset"), nb::arg("value"));
+    m.def("load_word", load_word, nb::arg("page"), nb::arg("offset"));
 }
 
 }  // namespace hvd

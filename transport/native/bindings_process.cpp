@@ -50,6 +50,16 @@ void bind_process(nb::module_& m) {
         "report_fatal_signals", [](int descriptor) { checked(report_fatal_signals(descriptor)); }, nb::arg("descriptor"));
     m.def("allow_tracing", allow_tracing);
     m.def("trim_memory", trim_memory);
+    m.def(
+        "bring_in",
+        [](const nb::bytes& stretches) {
+            bring_in(reinterpret_cast<const std::byte*>(stretches.c_str()), stretches.size());
+        },
+        nb::arg("stretches"));
+    m.def("arenas", [] {
+        const std::string told = arenas();
+        return nb::bytes(told.data(), told.size());
+    });
     m.def("inotify_descriptor", [] { return checked(inotify_descriptor()); });
     m.def(
         "watch_readers", [](int fd, const char* path) { return checked(watch_readers(fd, path)); }, nb::arg("fd"),

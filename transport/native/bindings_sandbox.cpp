@@ -7,6 +7,7 @@ namespace hvd {
 void bind_sandbox(nb::module_& m) {
     using namespace nb::literals;
     m.def("make_mounts_private", [] { checked(sandbox::make_mounts_private()); });
+    m.def("make_mounts_followers", [] { checked(sandbox::make_mounts_followers()); });
     m.def("mount_tmpfs", [](const char* where, const char* options) { checked(sandbox::mount_tmpfs(where, options)); },
           "where"_a, "options"_a);
     m.def(
@@ -20,11 +21,21 @@ void bind_sandbox(nb::module_& m) {
         "enter_namespace", [](int descriptor, int kind) { checked(sandbox::enter_namespace(descriptor, kind)); },
         "descriptor"_a, "kind"_a);
     m.def(
-        "bind_mount",
-        [](const char* source, const char* target, std::uint64_t attributes, int userns_fd) {
-            checked(sandbox::bind_mount(source, target, attributes, userns_fd));
+        "enter_mounts", [](int descriptor, int root) { checked(sandbox::enter_mounts(descriptor, root)); },
+        "descriptor"_a, "root"_a);
+    m.def("clone_tree", [](const char* source) { return checked(sandbox::clone_tree(source)); }, "source"_a);
+    m.def(
+        "place_tree",
+        [](int tree, const char* target, std::uint64_t attributes, int userns_fd) {
+            checked(sandbox::place_tree(tree, target, attributes, userns_fd));
         },
-        "source"_a, "target"_a, "attributes"_a, "userns_fd"_a = -1);
+        "tree"_a, "target"_a, "attributes"_a, "userns_fd"_a = -1);
+    m.def(
+        "bind_mount",
+        [](const char* source, const char* target, std::uint64_t attributes) {
+            checked(sandbox::bind_mount(source, target, attributes));
+        },
+        "source"_a, "target"_a, "attributes"_a);
     m.def(
         "set_mount_attributes",
         [](const char* where, std::uint64_t attributes) { checked(sandbox::set_mount_attributes(where, attributes)); },

@@ -58,6 +58,12 @@ nb::object below(PyObject* touched) {
     return found;
 }
 
+/// Whether the transaction has made it anew.
+bool was_made(PyObject* touched) {
+    static PyObject* const name = PyUnicode_InternFromString("made");
+    return attribute(touched, name).ptr() == Py_True;
+}
+
 /// A child in the three versions; `elsewhere` if nobody but the transaction has changed it.
 struct Child {
     PyObject* base;
@@ -100,20 +106,25 @@ public:
         return {base, mine_ == nullptr ? nullptr : mine == was_.node ? base : mine, found_now_.node, false};
     }
 
-    /// What becomes of the child that was asked for last; nullptr: it is to be gone.
-    void put(PyObject* name, PyObject* node) {
+    /// What becomes of the child that was asked for last; nullptr: it is to be gone. What was `made` anew stands last.
+    void put(PyObject* name, PyObject* node, bool made) {
         if (mine_ == nullptr) {  // as all of it is to be
             return;
         }
         if (!edited_) {
             edited_.emplace(now_);
         }
-        if (found_now_.node == nullptr && was_.node == nullptr) {
-            edited_->append(name, node);
-            return;
+        if (found_now_.node != nullptr || was_.node != nullptr) {
+            const std::size_t at = found_now_.node != nullptr ? found_now_.chunk.at : edited_->place_of(was_.chunk.names);
+            if (node != nullptr && !made) {
+                edited_->replace(at, name, node);
+                return;
+            }
+            edited_->remove(at, name);
         }
-        const std::size_t at = found_now_.node != nullptr ? found_now_.chunk.at : edited_->place_of(was_.chunk.names);
-        node == nullptr ? edited_->remove(at, name) : edited_->replace(at, name, node);
+        if (node != nullptr && PyDict_SetItem(made_.ptr(), name, node) != 0) {
+            throw nb::python_error();
+        }
     }
 
     /// What is here afterwards, with what has been put below; nothing if the transaction has removed it.
@@ -131,6 +142,7 @@ public:
                     bytes > bound.bytes_of(field_of(now_, value_field), field_of(now_, permissions_field), names_now);
         const nb::handle listing =
             same(mine_, base_, listing_field) ? nb::handle(field_of(now_, listing_field)) : generation;
+        append_made();
         const nb::object children =
             edited_ ? edited_->children(children_from) : nb::borrow(field_of(now_, children_field));
         nb::object made = owned(Py_TYPE(now_)->tp_alloc(Py_TYPE(now_), fields));
@@ -144,6 +156,21 @@ public:
     }
 
 private:
+    /// In the order in which they stand in `mine`: last of all, since nothing else has come there.
+    void append_made() {
+        const Py_ssize_t count = PyDict_GET_SIZE(made_.ptr());
+        if (count == 0) {
+            return;
+        }
+        for (PyObject* name : last_of(mine_, count)) {
+            PyObject* const node = found_in(made_.ptr(), name);
+            if (node == nullptr) {
+                throw LocalError("no record of a transaction");
+            }
+            edited_->append(name, node);
+        }
+    }
+
     PyObject* name_;
     PyObject* base_;
     PyObject* mine_;
@@ -152,6 +179,7 @@ private:
     Py_ssize_t at_ = 0;
     OnlyIn only_base_, only_now_, only_mine_, not_mine_;
     Found found_now_, was_;
+    nb::dict made_;
     std::optional<Edited> edited_;
 };
 
@@ -182,7 +210,7 @@ nb::tuple merged(nb::handle record, nb::handle base, nb::handle mine, nb::handle
             const Child child = visit.child(name);
             if (child.elsewhere) {
                 if (child.mine != child.base) {
-                    visit.put(name, child.mine);
+                    visit.put(name, child.mine, was_made(touched));
                 }
             } else if (conflicts(touched, child.base, child.now)) {
                 return nb::make_tuple(now, path_of(line, name), too_large);
@@ -203,7 +231,7 @@ nb::tuple merged(nb::handle record, nb::handle base, nb::handle mine, nb::handle
         const bool as_it_was = result.ptr() == visit.now();
         line.pop_back();
         if (!as_it_was) {
-            line.back().put(name, result.ptr());
+            line.back().put(name, result.ptr(), false);  // beside what others have done below, it cannot be new
         }
     }
 }

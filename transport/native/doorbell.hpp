@@ -1,7 +1,12 @@
-// One end of an event channel: a pending word in a shared page, and a pipe that is written only when the other end sleeps.
+// One end of an event channel: a pending word in a shared page, and a word or a pipe by which the other end is woken if it sleeps.
 //
-//   notifier: pending = 1;  FENCE;  if (waiting && exchange(waiting, 0)) write one byte
-//   receiver: drain;  waiting = 1;  FENCE;  if (pending) stay awake; else sleep on the pipe;  waiting = 0
+//   notifier: pending = 1;  FENCE;  if (waiting) was = exchange(waiting, 0);  was = 2: wake the word's sleeper;  else: write one byte
+//   receiver: waiting = 2;  FENCE;  if (pending) stay awake; else sleep while waiting is 2, not for long;  waiting = 0
+//   and then: drain;  waiting = 1;  FENCE;  if (pending) stay awake; else sleep on the pipe;  waiting = 0
+//
+// To sleep on a word and be woken there takes one system call of each end, and its deadline costs next to nothing; a pipe
+// takes one more, which empties it, and a dearer sleep. But nothing tells of a peer's end there, nor can many be slept on
+// at once: so a wait that lasts goes on at the pipe, and a Waiter begins there.
 //
 // The pipe is drained before the next sleep and not after this one, where the woken has something better to do and the
 // writer still holds the pipe's lock. Whatever is drained belongs to events that the look after the fence would find.
@@ -15,14 +20,10 @@
 // and both lines are chosen by `side`, which is ours.
 #pragma once
 
-#include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -30,7 +31,9 @@
 
 #include "event_faults.hpp"
 #include "faults.hpp"
+#include "futex.hpp"
 #include "layouts.hpp"
+#include "pipe_end.hpp"
 #include "spin.hpp"
 #include "trace.hpp"
 
@@ -38,56 +41,27 @@ namespace hvd {
 
 struct DoorbellStatistics {
     std::uint64_t notified = 0;     // notify() and its kin
-    std::uint64_t rung = 0;         // of these: the peer slept and its pipe was written
+    std::uint64_t rung = 0;         // of these: the peer slept and was woken
     std::uint64_t taken = 0;        // events received
     std::uint64_t spins_hit = 0;    // waits that polling ended
     std::uint64_t spins_missed = 0; // waits that polled in vain and slept
     std::uint64_t yields = 0;       // polls that gave up a CPU shared with the peer
+    std::uint64_t crowded = 0;      // waits that gave up polling, since others wanted the CPU
     std::uint64_t sleeps = 0;
+    std::uint64_t lasted = 0;       // of these: went on at the pipe
     std::uint64_t wakeups = 0;      // sleeps that an event ended
 };
 
-namespace detail {
+/// A wait that was woken for nothing so often is interrupted: a signal that comes while a peer keeps waking us ends no sleep.
+inline constexpr int in_vain_most = 64;
 
-/// Writes with SIGPIPE held back, for kernels that know no better way.
-inline void write_byte_masked(int fd) {
-    sigset_t broken_pipe;
-    sigset_t before;
-    sigemptyset(&broken_pipe);
-    sigaddset(&broken_pipe, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &broken_pipe, &before);
-    const char byte = 1;
-    if (::write(fd, &byte, 1) < 0 && errno == EPIPE) {
-        const timespec at_once{0, 0};
-        sigtimedwait(&broken_pipe, nullptr, &at_once);
-    }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-}
-
-/// A full pipe is readable already and a peer without a reader is the peer's fault: neither is an error here, and neither
-/// may raise SIGPIPE, whose deadly default a guest program may have restored.
-inline void write_byte_quietly(int fd) {
-    static std::atomic<bool> kernel_can = true;
-    if (kernel_can.load(std::memory_order_relaxed)) {
-        constexpr int no_signal = 0x100;  // RWF_NOSIGNAL, since Linux 6.18
-        char byte = 1;
-        const iovec part{&byte, 1};
-        if (::pwritev2(fd, &part, 1, -1, no_signal) >= 0 || errno == EAGAIN || errno == EPIPE) {
-            return;
-        }
-        kernel_can.store(false, std::memory_order_relaxed);
-    }
-    write_byte_masked(fd);
-}
-
-inline void set_non_blocking(int fd) {
-    const int flags = ::fcntl(fd, F_GETFL);
-    if (flags < 0 || ((flags & O_NONBLOCK) == 0 && ::fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)) {
-        throw LocalError("descriptor " + std::to_string(fd) + " is not an open pipe end");
-    }
-}
-
-}  // namespace detail
+#if defined(HVD_ON_WORD_MOST_NS)  // for the test in which whoever is not woken there is not to wake
+inline constexpr std::int64_t on_word_most_ns = HVD_ON_WORD_MOST_NS;
+#else
+/// How long a sleeper may not see that nobody can ring it any more. Longer than a tick of the kernel's, so that its timer is
+/// mostly not the next one that is due, and costs no programming of the hardware.
+inline constexpr std::int64_t on_word_most_ns = 20'000'000;
+#endif
 
 class Doorbell {
 public:
@@ -136,7 +110,7 @@ public:
         }
         ++statistics_.notified;
         store_fenced(out_->pending, 1U);
-        ring_pipe();
+        ring_whatever();
     }
 
     void mark_closed() {
@@ -150,7 +124,8 @@ public:
         store_fenced(out_->closed, 0U);
     }
 
-    bool pending() const { return load_acquire(in_->pending) != 0; }
+    /// Behind the store by which we advertise that we sleep, so no weaker load will do: it may overtake that store (ldapr).
+    bool pending() const { return load_fenced(in_->pending) != 0; }
 
     /// Takes the event, if there is one. A poll that finds nothing only reads, and so leaves the cache line shared.
     bool take() {
@@ -190,13 +165,10 @@ public:
     // The three steps of sleeping, for whoever owns the sleep (`wait` below, or a Waiter over many doorbells).
 
     /// From here on a notifier writes the pipe; `pending()` must be looked at once more before sleeping.
-    void arm() {
-        store_relaxed(in_->cpu, asleep_on(published_cpu_));
-        store_fenced(in_->waiting, 1U);
-    }
+    void arm() { arm_by(woken_by_pipe); }
 
     void disarm(std::int32_t cpu) {
-        store_relaxed(in_->waiting, 0U);
+        store_relaxed(in_->waiting, awake);
         published_cpu_ = cpu;
         store_relaxed(in_->cpu, cpu);
     }
@@ -211,7 +183,6 @@ public:
     /// Empties the pipe as far as one read goes; a peer that wrote more than one byte costs only itself and this call.
     void drain() {
         char bytes[page_size];
-        undrained_ = false;
         if (::read(rx_fd_, bytes, sizeof bytes) == 0) {
             hung_up_ = true;
         }
@@ -232,31 +203,40 @@ public:
     }
 
     /// Polls, then sleeps, until an event is taken or the deadline passes. With nobody left who could ring it returns
-    /// `ready` at once and always, so that nobody sleeps on a dead channel for ever.
+    /// `ready` at once and always, so that nobody sleeps on a dead channel for ever. `interrupted`: look at signals, and go on.
     Wake wait(std::int64_t deadline_ns, std::int64_t spin_ns) {
-        const std::int64_t began = now_ns();
+        const bool may_poll = spin_ns != 0;  // who may not learns nothing about polling, and needs no clock for it
+        const std::int64_t began = may_poll ? now_ns() : 0;
         const std::int64_t budget = budget_of(spin_ns);
-        if (budget > 0 && spin_until(began, std::min(began + budget, deadline_ns), yielding_, [this] { return take(); },
-                                     [this] { return shares_cpu(); })) {
+        Crowding crowding(spin_ns < 0);
+        const bool hit = budget > 0 && spin_until(began, std::min(began + budget, deadline_ns), yielding_, crowding,
+                                                  [this] { return take(); }, [this] { return shares_cpu(); });
+        statistics_.crowded += crowding.seen() ? 1 : 0;
+        if (hit) {
             ++statistics_.spins_hit;
             return Wake::ready;
         }
         statistics_.spins_missed += budget > 0 ? 1 : 0;
-        for (;;) {
+        for (int in_vain = 0; in_vain < in_vain_most; ++in_vain) {
             const Wake wake = sleep(deadline_ns);
             if (wake == Wake::interrupted) {
                 return wake;
             }
             if (take() || hung_up_) {
                 ++statistics_.wakeups;
-                adaptive_.missed(now_ns() - began, true);
+                if (may_poll) {
+                    adaptive_.missed(now_ns() - began, true);
+                }
                 return Wake::ready;
             }
             if (now_ns() >= deadline_ns) {
-                adaptive_.missed(now_ns() - began, false);
+                if (may_poll) {
+                    adaptive_.missed(now_ns() - began, false);
+                }
                 return Wake::timed_out;
             }
         }
+        return Wake::interrupted;
     }
 
     DoorbellStatistics statistics() const {
@@ -307,9 +287,27 @@ private:
     void raise() {
         store_relaxed(out_->sent, ++statistics_.notified);  // in the line that the next store takes anyway
         store_fenced(out_->pending, 1U);
-        if (load_fenced(out_->waiting) != 0 && exchange_fenced(out_->waiting, 0U) != 0) {
-            ring_pipe();
+        if (load_fenced(out_->waiting) != awake) {
+            ring(exchange_fenced(out_->waiting, awake));
         }
+    }
+
+    void ring(std::uint32_t untrusted_waiting) {
+        if (untrusted_waiting == woken_by_word) {
+            ++statistics_.rung;
+            futex::wake(out_->waiting);
+        } else if (untrusted_waiting != awake) {
+            ++statistics_.rung;
+            write_pipe();
+        }
+    }
+
+    /// A word that stays as the sleeper left it would let it lie down again.
+    void ring_whatever() {
+        ++statistics_.rung;
+        exchange_fenced(out_->waiting, awake);
+        futex::wake(out_->waiting);
+        write_pipe();
     }
 
     [[gnu::noinline]] void notify_watched() {
@@ -320,38 +318,64 @@ private:
         }
         for (std::uint64_t more = 1; more < times; ++more) {
             store_fenced(out_->pending, 1U);
-            ring_pipe();
+            ring_whatever();
         }
     }
 
     std::int64_t budget_of(std::int64_t spin_ns) const { return spin_ns < 0 ? adaptive_.budget_ns() : spin_ns; }
 
-    void ring_pipe() {
-        ++statistics_.rung;
+    void write_pipe() {
         if (tx_fd_ != -1) {
             detail::write_byte_quietly(tx_fd_);
         }
     }
 
+    void arm_by(std::uint32_t waiting) {
+        store_relaxed(in_->cpu, asleep_on(published_cpu_));
+        store_fenced(in_->waiting, waiting);
+    }
+
+    /// On the word, and what lasts longer on the pipe.
     Wake sleep(std::int64_t deadline_ns) {
-        if (undrained_) {
-            drain();
+        if (hung_up_) {
+            return Wake::ready;
         }
-        arm();
-        int woken = 1;
-        if (!pending()) {
+        const std::int64_t left_ns = deadline_ns == never_ns ? never_ns : std::max<std::int64_t>(deadline_ns - now_ns(), 0);
+        const Wake wake = armed(woken_by_word, [&] {
             ++statistics_.sleeps;
-            pollfd pipe{rx_fd_, POLLIN, 0};
-            const timespec left = deadline_ns == never_ns ? timespec{} : until(deadline_ns);
-            woken = ::ppoll(&pipe, 1, deadline_ns == never_ns ? nullptr : &left, nullptr);
-            if (woken < 0 && errno != EINTR) {
-                disarm(current_cpu());
-                throw LocalError(std::string("ppoll: ") + std::strerror(errno));
-            }
-            undrained_ = woken > 0;
-            hung_up_ |= woken > 0 && (pipe.revents & POLLIN) == 0;  // POLLHUP alone: nobody can write it again
+            return futex::wait(in_->waiting, woken_by_word, std::min(left_ns, on_word_most_ns));
+        });
+        if (wake == Wake::ready) {
+            return wake;
         }
-        disarm(current_cpu());
+        drain();
+        if (hung_up_ || wake == Wake::interrupted || left_ns <= on_word_most_ns) {
+            return hung_up_ ? Wake::ready : wake;
+        }
+        ++statistics_.lasted;
+        return armed(woken_by_pipe, [&] { return sleep_on_pipe(deadline_ns); });
+    }
+
+    /// Advertises what wakes us, looks once more, and only then sleeps.
+    template <class Sleep>
+    Wake armed(std::uint32_t waiting, Sleep&& sleep) {
+        struct Disarm {
+            Doorbell& bell;
+            ~Disarm() { bell.disarm(current_cpu()); }
+        };
+        arm_by(waiting);
+        const Disarm disarm{*this};
+        return pending() ? Wake::ready : sleep();
+    }
+
+    Wake sleep_on_pipe(std::int64_t deadline_ns) {
+        pollfd pipe{rx_fd_, POLLIN, 0};
+        const timespec left = deadline_ns == never_ns ? timespec{} : until(deadline_ns);
+        const int woken = ::ppoll(&pipe, 1, deadline_ns == never_ns ? nullptr : &left, nullptr);
+        if (woken < 0 && errno != EINTR) {
+            throw LocalError(std::string("ppoll: ") + std::strerror(errno));
+        }
+        hung_up_ |= woken > 0 && (pipe.revents & POLLIN) == 0;  // POLLHUP alone: nobody can write it again
         return woken > 0 ? Wake::ready : woken == 0 ? Wake::timed_out : Wake::interrupted;
     }
 
@@ -360,7 +384,6 @@ private:
     int rx_fd_ = -1;
     int tx_fd_ = -1;
     bool hung_up_ = false;
-    bool undrained_ = false;
     std::int32_t published_cpu_ = cpu_unknown;
     SpinBudget adaptive_{spin_limit_default_ns};
     Yielding yielding_;

@@ -49,6 +49,10 @@ struct ChannelPage {
 };
 static_assert(sizeof(ChannelPage) <= page_size);
 
+/// `ChannelLine::waiting` says what wakes its receiver: nothing, since it is awake, a byte in the pipe, or this very word. Any
+/// other value of it is the receiver's own fault, and taken for the pipe.
+inline constexpr std::uint32_t awake = 0, woken_by_pipe = 1, woken_by_word = 2;
+
 /// `ChannelLine::cpu` says where its receiver runs; negative while it sleeps, and then still says where it last ran,
 /// because that is where it is likely to wake. -1 is "never ran".
 inline constexpr std::int32_t cpu_unknown = -1;

@@ -13,6 +13,10 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
 
 namespace hvd {
 
@@ -29,6 +33,36 @@ inline int die_with_parent() { return prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 ? 0 
 
 /// Gives the pages of freed memory back, of all arenas of the allocator's. Whether there were any.
 inline bool trim_memory() { return malloc_trim(0) != 0; }
+
+/// A part of the address space, and how it is brought in: madvise(2)'s MADV_POPULATE_READ or _WRITE, since Linux 5.14.
+struct Stretch {
+    std::uint64_t start, bytes, advice;
+};
+static_assert(sizeof(Stretch) == 24);
+
+/// Takes the page faults of these now, in one go. What cannot be had is left to whoever uses it.
+inline void bring_in(const std::byte* stretches, std::size_t bytes) {
+    for (std::size_t at = 0; at + sizeof(Stretch) <= bytes; at += sizeof(Stretch)) {
+        Stretch next{};
+        std::memcpy(&next, stretches + at, sizeof next);
+        syscall(SYS_madvise, next.start, next.bytes, next.advice);
+    }
+}
+
+/// malloc_info(3): what each arena of the allocator's has, as XML. Nothing where there is no memory to tell it in.
+inline std::string arenas() {
+    char* text = nullptr;
+    std::size_t size = 0;
+    FILE* stream = open_memstream(&text, &size);
+    if (stream == nullptr) {
+        return {};
+    }
+    malloc_info(0, stream);
+    const bool whole = std::fclose(stream) == 0;
+    std::string told = whole ? std::string{text, size} : std::string{};
+    std::free(text);
+    return told;
+}
 
 /// A thread that sleeps until the process ends, deaf to signals, on a small stack of which it touches next to nothing.
 /// None where the kernel gives none.

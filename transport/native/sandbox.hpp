@@ -50,6 +50,9 @@ inline long result_of(long result) { return result < 0 ? -errno : result; }
 /// Nothing mounted from here on is seen outside this mount namespace, nor the other way round.
 inline long make_mounts_private() { return result_of(mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr)); }
 
+/// Nothing mounted from here on is seen outside this mount namespace; what those outside mount or unmount is, where they share it.
+inline long make_mounts_followers() { return result_of(mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr)); }
+
 inline long mount_tmpfs(const char* where, const char* options) {
     return result_of(mount("hvd", where, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options));
 }
@@ -70,24 +73,41 @@ inline long leave_namespaces(int flags) { return result_of(unshare(flags)); }
 /// Go into a namespace of this CLONE_NEW* kind; into a PID namespace only those go whom we fork from here on.
 inline long enter_namespace(int descriptor, int kind) { return result_of(setns(descriptor, kind)); }
 
-/// Mounts `source`, with what is mounted below it, over `target`, with MOUNT_ATTR_* `attributes` from the first moment on.
-/// `userns_fd`: translate owners as that user namespace maps them; -1: not.
-inline long bind_mount(const char* source, const char* target, std::uint64_t attributes, int userns_fd) {
-    const unsigned flags = open_tree_clone | O_CLOEXEC | at_recursive;
-    const long tree = syscall(sys_open_tree, AT_FDCWD, source, flags);
-    if (tree < 0) {
+/// Into the mount namespace behind `descriptor`, with what `root` is open at for our root directory. The namespace's own
+/// would be another one where its first process had changed it.
+inline long enter_mounts(int descriptor, int root) {
+    if (setns(descriptor, CLONE_NEWNS) != 0 || fchdir(root) != 0 || chroot(".") != 0) {
         return -errno;
     }
+    return 0;
+}
+
+/// A copy of what is mounted at `source` and below it, mounted nowhere yet: a descriptor.
+inline long clone_tree(const char* source) {
+    return result_of(syscall(sys_open_tree, AT_FDCWD, source, open_tree_clone | O_CLOEXEC | at_recursive));
+}
+
+/// Mounts such a copy over `target`, with MOUNT_ATTR_* `attributes` from the first moment on; what is mounted at its source
+/// later is not seen there. It is used up if that worked.
+/// `userns_fd`: translate owners as that user namespace maps them; -1: not.
+inline long place_tree(int tree, const char* target, std::uint64_t attributes, int userns_fd) {
     constexpr std::uint64_t mount_attr_idmap = 0x00100000;
-    MountAttributes wanted{attributes, 0, 0, 0};
+    MountAttributes wanted{attributes, 0, MS_PRIVATE, 0};
     if (userns_fd >= 0) {
         wanted.set |= mount_attr_idmap;
         wanted.userns_fd = static_cast<std::uint64_t>(userns_fd);
     }
-    long result = result_of(syscall(sys_mount_setattr, tree, "", at_empty_path | at_recursive, &wanted, sizeof wanted));
-    if (result == 0) {
-        result = result_of(syscall(sys_move_mount, tree, "", AT_FDCWD, target, move_mount_f_empty_path));
+    const long result = result_of(syscall(sys_mount_setattr, tree, "", at_empty_path | at_recursive, &wanted, sizeof wanted));
+    return result != 0 ? result : result_of(syscall(sys_move_mount, tree, "", AT_FDCWD, target, move_mount_f_empty_path));
+}
+
+/// Mounts `source`, with what is mounted below it, over `target`.
+inline long bind_mount(const char* source, const char* target, std::uint64_t attributes) {
+    const long tree = clone_tree(source);
+    if (tree < 0) {
+        return tree;
     }
+    const long result = place_tree(static_cast<int>(tree), target, attributes, -1);
     close(static_cast<int>(tree));
     return result;
 }
@@ -139,7 +159,7 @@ inline long user_namespace_of(int pidfd, unsigned owner) {
     return result_of(open(path.data(), O_RDONLY | O_CLOEXEC));
 }
 
-/// A user namespace that nobody lives in, for bind_mount to translate owners by: root's files are `owner`'s there.
+/// A user namespace that nobody lives in, for place_tree to translate owners by: root's files are `owner`'s there.
 /// The process that it takes runs for a moment, in our memory, on a stack of its own, and does nothing.
 inline long make_user_namespace(unsigned owner) {
     alignas(16) static std::array<std::byte, 16384> stack;
@@ -168,11 +188,11 @@ inline long no_new_privileges() { return result_of(prctl(PR_SET_NO_NEW_PRIVS, 1,
 inline long set_dumpable(bool dumpable) { return result_of(prctl(PR_SET_DUMPABLE, dumpable ? 1 : 0, 0, 0, 0)); }
 
 /// No program that is run later can have any capability but those in `kept`, a mask of 1 << CAP_*. Whoever has no privilege
-/// now has nothing to drop.
+/// now has nothing to drop, which the kernel says first (EPERM), and of a capability that there is not at last (EINVAL).
 inline long drop_bounding_set(std::uint64_t kept) {
-    for (unsigned long capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; ++capability) {
-        if ((kept >> capability & 1) == 0 && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 && errno != EPERM) {
-            return -errno;
+    for (unsigned long capability = 0; capability < 64; ++capability) {
+        if ((kept >> capability & 1) == 0 && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0) {
+            return errno == EPERM || errno == EINVAL ? 0 : -errno;
         }
     }
     return 0;

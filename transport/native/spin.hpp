@@ -2,8 +2,8 @@
 //
 // Waking a sleeping CPU costs 14 to 30 us, a polled word 0.1 us; but polling a peer that needs our own CPU costs 20 to
 // 200 times more than sleeping, and polling for something that comes late burns the CPU for nothing. So each waiter grows
-// its budget while polling would have caught what came, drops it to nothing when it would not, and yields where it shares
-// the CPU.
+// its budget while polling would have caught what came, drops it to nothing when it would not, yields where it shares the
+// CPU with its peer, and gives up where others want it.
 #pragma once
 
 #include <sched.h>
@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <utility>
 
 #include "layouts.hpp"
 
@@ -147,6 +148,27 @@ private:
     bool asleep_elsewhere_ = false;
 };
 
+/// Whether others want the CPU too. Who polls and is off it between two readings of the clock was taken off it by somebody, which
+/// the kernel does where more threads want to run than there are CPUs. Whoever finds its own budget gives up the rest of it then;
+/// one that was told for how long to poll does not.
+class Crowding {
+public:
+    explicit Crowding(bool gives_up) : gives_up_(gives_up) {}
+
+    bool gives_up(std::int64_t before, std::int64_t after) {
+        const bool taken_off = gives_up_ && after - before > taken_off_ns;
+        seen_ |= taken_off;
+        return taken_off;
+    }
+
+    bool seen() const { return seen_; }
+
+private:
+    static constexpr std::int64_t taken_off_ns = 100'000;  ///< an interrupt takes less
+    bool gives_up_;
+    bool seen_ = false;
+};
+
 /// Polls `ready` for one clock's worth of pauses.
 template <class Ready>
 bool spin_briefly(Ready&& ready) {
@@ -160,15 +182,18 @@ bool spin_briefly(Ready&& ready) {
 }
 
 /// Polls `ready` from `now` on until it holds (true) or `end_ns` has passed (false), yielding while `shares_cpu` holds; false
-/// as well when yielding does not pay.
+/// as well when yielding does not pay, and when the CPU is wanted by others.
 template <class Ready, class SharesCpu>
-bool spin_until(std::int64_t now, std::int64_t end_ns, Yielding& yielding, Ready&& ready, SharesCpu&& shares_cpu) {
+bool spin_until(std::int64_t now, std::int64_t end_ns, Yielding& yielding, Crowding& crowding, Ready&& ready, SharesCpu&& shares_cpu) {
     while (now < end_ns) {
         if (!shares_cpu()) {
             if (spin_briefly(ready)) {
                 return true;
             }
-            now = now_ns();
+            const std::int64_t before = std::exchange(now, now_ns());
+            if (crowding.gives_up(before, now)) {
+                return ready();
+            }
         } else if (yielding.pays(now)) {
             now = yielding.yield(now);
             if (ready()) {

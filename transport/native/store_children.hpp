@@ -105,7 +105,27 @@ private:
     std::size_t last_ = 0;
 };
 
-/// Children with others in their place, behind them, and without some; each name is said once.
+/// So many names of a node's children that stand last, in their order, borrowed.
+inline std::vector<PyObject*> last_of(nb::handle node, Py_ssize_t count) {
+    const Chunks chunks(node);
+    std::size_t first = chunks.size();
+    Py_ssize_t skipped = -count;
+    while (first > 0 && skipped < 0) {
+        skipped += PyDict_GET_SIZE(chunks.at(--first));
+    }
+    std::vector<PyObject*> names;
+    for (; first < chunks.size(); ++first) {
+        PyObject* name = nullptr;
+        for (Py_ssize_t at = 0; PyDict_Next(chunks.at(first), &at, &name, nullptr) != 0;) {
+            if (--skipped < 0) {
+                names.push_back(name);
+            }
+        }
+    }
+    return names;
+}
+
+/// Children with others in their place, behind them, and without some.
 class Edited {
 public:
     explicit Edited(nb::handle node) {

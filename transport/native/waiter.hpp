@@ -31,6 +31,7 @@ struct WaiterStatistics {
     std::uint64_t spins_hit = 0;     // waits that polling ended
     std::uint64_t spins_missed = 0;  // waits that polled in vain
     std::uint64_t yields = 0;        // polls that gave up a CPU shared with the peers
+    std::uint64_t crowded = 0;       // waits that gave up polling, since others wanted the CPU
     std::uint64_t sleeps = 0;
     std::uint64_t wakeups = 0;       // sleeps that ended with something ready
     std::uint64_t idle_wakeups = 0;  // sleeps that ended with nothing: a stale byte, a masked port, junk from a peer
@@ -206,13 +207,17 @@ public:
         return !ready_.empty() || !may_block;
     }
 
-    /// Polls, then sleeps, until something is ready or the deadline passes. Runs without the interpreter lock.
+    /// Polls, then sleeps, until something is ready or the deadline passes. Runs without the interpreter lock. `interrupted`: look
+    /// at signals, and go on.
     Wake block(std::int64_t deadline_ns) {
         const std::int64_t began = now_ns();
         const std::int64_t budget = budget_ns();
         if (budget > 0 && !polled_.empty()) {
-            if (spin_until(began, std::min(began + budget, deadline_ns), yielding_, [this] { return collect(); },
-                           [this] { return shares_cpu(); })) {
+            Crowding crowding(spin_ns < 0);
+            const bool hit = spin_until(began, std::min(began + budget, deadline_ns), yielding_, crowding, [this] { return collect(); },
+                                        [this] { return shares_cpu(); });
+            statistics_.crowded += crowding.seen() ? 1 : 0;
+            if (hit) {
                 ++statistics_.spins_hit;
                 look_at_epoll_if_due();
                 return Wake::ready;
@@ -222,7 +227,7 @@ public:
         if (began >= look_at_ns() && look_again(false)) {
             return Wake::ready;
         }
-        for (;;) {
+        for (int in_vain = 0; in_vain < in_vain_most; ++in_vain) {
             const Wake wake = sleep(std::min(deadline_ns, look_at_ns()));
             if (wake == Wake::timed_out && now_ns() >= look_at_ns() && look_again(true)) {
                 return Wake::ready;
@@ -238,6 +243,7 @@ public:
                 return Wake::timed_out;
             }
         }
+        return Wake::interrupted;
     }
 
     const std::vector<std::int64_t>& ready() const { return ready_; }
@@ -334,6 +340,9 @@ private:
     static bool has_work(const Slot& slot) {
         return slot.ring != nullptr && (slot.ring->has_work() || (slot.second != nullptr && slot.second->has_work()));
     }
+
+    /// Once for each: whoever does not look into the console then has lost it.
+    static bool has_news(const Slot& slot) { return slot.console != nullptr && slot.console->has_news(); }
 
     void let_go(Ring*& ring) {
         if (ring != nullptr) {
@@ -440,8 +449,7 @@ private:
         std::uint64_t found = 0;
         for (auto& [port, slot] : slots_) {
             const bool told = slot->state == State::masked || (slot->state == State::polled && !slept) || slot->bell.pending();
-            const bool has_news = slot->console != nullptr && slot->console->has_news();
-            if (!told && (has_work(*slot) || has_news)) {
+            if (!told && (has_work(*slot) || has_news(*slot))) {
                 if (slot->state == State::armed) {
                     poll_again(*slot);
                 }

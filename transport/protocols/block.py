@@ -37,6 +37,8 @@ RING_PAGE_ORDER_MAX: Final = 4
 PROTOCOL: Final = "x86_64-abi"
 """The layout's name in XenStore: that of 64-bit x86, which 64-bit ARM shares field for field."""
 INFO_READONLY: Final = 4
+DISCARD: Final = "discard-enable"
+"""The backend's key in which the toolstack says "0" of a disk that is to offer no discarding."""
 
 
 class Operation(IntEnum):
