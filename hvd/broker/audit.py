@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
 from hvd.transport.ids import DomId
@@ -38,7 +37,7 @@ class AuditLog:
     """Lines wait until they are taken. A domain that is denied without end is logged now and then, with a count."""
 
     def __init__(self, run_dir: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = Path(run_dir) / AUDIT_LOG
+        self._path = f"{run_dir}/{AUDIT_LOG}"
         self._clock = clock
         self._allowances: dict[DomId, Allowance] = {}
         self._waiting: list[Denial] = []

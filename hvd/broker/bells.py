@@ -1,4 +1,4 @@
-"""The broker's hand on a domain's event channels: rings its heartbeat, and sees what it has not taken."""
+"""The broker's hand on a domain's event channels: rings its heartbeat, sees what it has not taken, hears if it asks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import fcntl
 import struct
 import termios
 from collections.abc import Callable
+from contextlib import closing
 
 from hvd.broker.domain import ALIVE, Domain
-from hvd.broker.held import ENDPOINTS_PER_CHANNEL, UPCALL, HeldDescriptors, domain_key
+from hvd.broker.held import ENDPOINTS_PER_CHANNEL, PAGE, UPCALL, HeldDescriptors, channel_key, domain_key
 from hvd.broker.hypervisor import Hypervisor
-from hvd.transport.channels import Endpoint
+from hvd.transport.call_words import CallWords
+from hvd.transport.channels import Endpoint, is_pending
 from hvd.transport.ids import DOM0, DomId, Port
 
 
@@ -31,6 +33,28 @@ class Bells:
             if binding.virq is None:
                 for side in range(ENDPOINTS_PER_CHANNEL):
                     self._held.endpoint(binding.channel, side).kick()
+
+    def ring_what_is_untaken(self, domain: Domain) -> None:
+        """Those of its ports whose events it has not taken: a broker may have died before it woke who slept there."""
+        for binding in self._hypervisor().channels.ports[domain.domid].values():
+            if is_pending(self._held.by_key[channel_key(binding.channel)][PAGE], binding.side):
+                self._held.endpoint(binding.channel, binding.side).kick()
+
+    def serve(self, domain: Domain, broker: int) -> None:
+        """Have it know that this broker does: what it asks next, it asks here. Nothing if it has no upcall port."""
+        binding = self._hypervisor().channels.ports[domain.domid].get(self._upcall_port(domain))
+        if binding is not None:
+            serve(self._held, binding.channel, broker)
+
+    def untrusted_calls(self, domain: Domain) -> tuple[bool, int, int]:
+        """By its own words: whether it waits for an answer, the last event that it has taken up, and the last call
+        whose descriptors it has.
+        """
+        binding = self._hypervisor().channels.ports[domain.domid].get(self._upcall_port(domain))
+        if binding is None:
+            return True, 0, 0
+        with closing(CallWords(self._held.by_key[channel_key(binding.channel)][PAGE])) as words:
+            return words.untrusted_asks, words.untrusted_seen, words.untrusted_received
 
     def has_taken(self, domain: Domain) -> bool:
         """Whether it has taken the event: by its own word, which can harm nobody else."""
@@ -62,3 +86,9 @@ class Bells:
         socket = self._held.by_key[domain_key(domain.domid)][UPCALL]
         (unread,) = struct.unpack("i", fcntl.ioctl(socket, termios.TIOCOUTQ, bytes(4)))
         return int(unread)
+
+
+def serve(held: HeldDescriptors, upcall_channel: int, broker: int) -> None:
+    """Have whoever receives upcalls there know which broker serves."""
+    with closing(CallWords(held.by_key[channel_key(upcall_channel)][PAGE])) as words:
+        words.serve(broker)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hvd.broker import device_changes, spares
@@ -12,6 +11,7 @@ from hvd.broker.domain import ACTING, Domain
 from hvd.broker.errors import Refused
 from hvd.broker.store import StoreError
 from hvd.transport.ids import DOM0, DomId
+from hvd.transport.records import replace
 from hvd.transport.upcalls import TOOLSTACK
 
 if TYPE_CHECKING:

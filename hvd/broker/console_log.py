@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 
 from hvd.broker.poller import Poller
 from hvd.transport.ids import DomId
@@ -20,12 +20,13 @@ class ConsoleLog:
         """`on_read` is told whose pipe was read."""
         self._poller = poller
         self._on_read = on_read
-        self._directory = Path(run_dir) / "log"
-        self._directory.mkdir(mode=0o700, exist_ok=True)
-        self._pipes: dict[DomId, tuple[int, Path]] = {}
+        self._directory = f"{run_dir}/log"
+        with suppress(FileExistsError):
+            os.mkdir(self._directory, 0o700)
+        self._pipes: dict[DomId, tuple[int, str]] = {}
 
     def attach(self, domid: DomId, name: str, descriptor: int) -> None:
-        self._pipes[domid] = descriptor, self._directory / f"{name}.log"
+        self._pipes[domid] = descriptor, f"{self._directory}/{name}.log"
         self._poller.watch(descriptor, lambda: self.read(domid))
 
     def forget(self, domid: DomId) -> None:
@@ -37,7 +38,7 @@ class ConsoleLog:
 
     def write(self, name: str, line: str) -> None:
         """A line of ours in a domain's log, whether its pipe is there or not."""
-        append(self._directory / f"{name}.log", f"hvd: {line}\n".encode())
+        append(f"{self._directory}/{name}.log", f"hvd: {line}\n".encode())
 
     def read(self, domid: DomId) -> None:
         """Append what is there now, at most one pipe's worth."""

@@ -74,7 +74,7 @@ def _rings(h: Lives, domain: Domain) -> Iterator[RingPlace]:
             ref = GrantRef(_number(h, f"{home}/{key}"))
             extent = refs.get(ref)
             if extent is not None:
-                run = next(run for run in extent.runs if run.ref <= ref < run.ref + run.count)
+                run = extent.runs[extent.place_of(ref)]
                 yield extent.id, run.first_page + ref - run.ref, checked
 
 

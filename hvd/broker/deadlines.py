@@ -25,6 +25,8 @@ class Due(Enum):
     """Raise VIRQ_TIMER."""
     SPARE = auto()
     """Begin a spare."""
+    RUN = auto()
+    """Let one run that has taken over."""
 
 
 class Deadlines:
@@ -57,8 +59,8 @@ class Deadlines:
 
 
 def _has_any(domain: Domain) -> bool:
-    set_at = (domain.retry_at_ns, domain.kill_at_ns, domain.timer_ns, domain.spare_at_ns, *domain.watchdogs.values())
-    return any(at is not None for at in set_at)
+    set_at = (domain.retry_at_ns, domain.kill_at_ns, domain.timer_ns, domain.spare_at_ns, domain.runs_at_ns)
+    return any(at is not None for at in (*set_at, *domain.watchdogs.values()))
 
 
 def _of(domain: Domain) -> Iterator[tuple[int, Due]]:
@@ -70,6 +72,8 @@ def _of(domain: Domain) -> Iterator[tuple[int, Due]]:
         yield domain.kill_at_ns, Due.GRACE
     if domain.spare_at_ns is not None:
         yield domain.spare_at_ns, Due.SPARE
+    if domain.runs_at_ns is not None:
+        yield domain.runs_at_ns, Due.RUN
     in_system_time = [(at, Due.WATCHDOG) for at in domain.watchdogs.values()] + [(domain.timer_ns, Due.TIMER)]
     for system_time_ns, what in in_system_time:
         at = None if system_time_ns is None else domain.clock.host_time_ns(system_time_ns)

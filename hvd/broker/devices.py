@@ -52,16 +52,24 @@ def write_domain(store: Store, domain: Domain) -> None:
 
 def renew_domain(store: Store, domain: Domain) -> None:
     """What `write_domain` makes of the home of a domain that had one, with no more writes than differ."""
-    home = f"/local/domain/{domain.domid}"
+    home, own = f"/local/domain/{domain.domid}", [f"n{domain.domid}"]
+    shutdown = f"{home}/control/shutdown"
     for child in store.directory(DOM0, 0, home):
         if child in OWN:
-            for grandchild in store.directory(DOM0, 0, f"{home}/{child}"):
-                store.rm(DOM0, 0, f"{home}/{child}/{grandchild}")
-            store.set_perms(DOM0, 0, f"{home}/{child}", [f"n{domain.domid}"])
+            for grandchild in store.directory(DOM0, 0, path := f"{home}/{child}"):
+                if f"{path}/{grandchild}" != shutdown or not _is_plain(store, shutdown, own):
+                    store.rm(DOM0, 0, f"{path}/{grandchild}")
+            if store.get_perms(DOM0, 0, path) != own:
+                store.set_perms(DOM0, 0, path, own)
         elif child not in KEPT:
             store.rm(DOM0, 0, f"{home}/{child}")
     _write(store, f"{home}/incarnation", str(domain.incarnation))
-    _write(store, f"{home}/control/shutdown", "")
+    _write(store, shutdown, "")
+
+
+def _is_plain(store: Store, path: str, perms: list[str]) -> bool:
+    """Whether a node is what it would be if it had been made anew, but for its value."""
+    return store.get_perms(DOM0, 0, path) == perms and not store.directory(DOM0, 0, path)
 
 
 def write_console(store: Store, domain: Domain, port: Port) -> None:

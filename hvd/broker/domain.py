@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from dataclasses import field
 from enum import IntEnum, auto
 
+from hvd.broker.answers import Ahead, Calls
 from hvd.broker.errors import Refused
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOMID_SELF, DomId, ExtentId, Incarnation, Port
 from hvd.transport.messages import DomainConfig
-from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass, field
 
 
 def subject(caller: DomId, dom: DomId) -> DomId:
@@ -228,6 +228,12 @@ class Domain:
     unready_deaths: int = 0
     """Consecutive incarnations that died before they were ready: what the back-off counts."""
     spare: Spare | None = None
+    estate: Calls = ()
+    """What its dead incarnation had of its clients, as hypercalls: a spare that takes over is to have the same."""
+    ahead: Ahead = ()
+    """What was carried out for a spare that took over, before it asked, with the answers; until it is ready."""
+    runs_at_ns: int | None = None
+    """When a spare that has taken over is let run: when those whose devices it serves have been told of it."""
     spare_at_ns: int | None = None
     """When the next spare is begun."""
     console_waits: bool = False

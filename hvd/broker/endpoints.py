@@ -7,31 +7,62 @@ that a new broker puts there appears in it, and nobody else's does.
 from __future__ import annotations
 
 import os
-import shutil
+import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 
 import zmq
 
+from hvd.broker.connections import Connections
+from hvd.broker.hoards import HOARD_BYTES, HOARD_BYTES_EACH, bytes_in_other_arenas, is_hoard
 from hvd.broker.poller import Poller
+from hvd.broker.retries import make_room_for
 from hvd.transport.hypercalls import HypercallServer, public_key, socket_address
 from hvd.transport.ids import DomId, Incarnation
-from hvd.transport.records import dataclass
 from hvd.transport.run_dir import CONTROL, DOMAINS, ENDPOINT
 
-CONNECTIONS_MAX = 64
-"""Of one incarnation to one broker. It needs one; libzmq accepts what comes, and aborts when descriptors run out."""
+CONNECTIONS_MAX, CONNECTIONS_AT_ONCE_MAX = 64, 3
+"""Of one incarnation to one broker. It needs one; libzmq accepts what comes, and aborts when descriptors run out. At
+once: in each there may be replies that it does not read."""
+LET_GO_S, LOOK_AGAIN_S = 0.3, 0.001
+"""How long libzmq's thread may take to let go of what closed endpoints kept: nobody is served meanwhile."""
+FALL_BYTES, FALL_BYTES_EACH = HOARD_BYTES // 4, HOARD_BYTES_EACH // 2
+"""By more than the first, and the second for each endpoint that was closed, what is kept falls if they had a hoard."""
+SCREENS_MAX = 3
+"""Hoards that an endpoint may seem to have had because a connection to it ended as they went. Once that is chance."""
 
 
-@dataclass(slots=True)
 class Place:
     """One domain's endpoint, or its spare's."""
 
-    name: str
-    key: bytes
-    server: HypercallServer | None = None
-    """None: there is only the directory as yet."""
-    connections: int = 0
+    __slots__ = (
+        "bound", "connections", "domid", "ended", "is_kept", "key", "name", "newest", "screens", "secret", "server",
+    )  # fmt: skip
+
+    def __init__(self, domid: DomId, name: str, secret: bytes) -> None:
+        self.domid = domid
+        self.name = name
+        self.secret = secret
+        self.key = public_key(secret)
+        self.server: HypercallServer | None = None
+        """None: there is only the directory as yet."""
+        self.connections = 0
+        """Accepted by now."""
+        self.ended = 0
+        """Of these."""
+        self.newest: int | None = None
+        """libzmq's descriptor of the last connection, if that has not ended..."""
+        self.is_kept = False
+        """...and whether it has been given to whoever keeps it."""
+        self.bound = 0
+        """Times."""
+        self.screens = 0
+        """Hoards that went as one ended, and another's endpoint was bound anew."""
+
+    @property
+    def is_flooded(self) -> bool:
+        """Whether it has been connected to too often, or is too often at once."""
+        return self.connections > CONNECTIONS_MAX or self.connections - self.ended > CONNECTIONS_AT_ONCE_MAX
 
 
 class Endpoints:
@@ -42,25 +73,33 @@ class Endpoints:
         context: zmq.Context[zmq.Socket[bytes]],
         run_dir: str,
         poller: Poller,
+        connections: Connections,
+        *,
         on_ready: Callable[[DomId | None], None],
-        on_flood: Callable[[DomId], None],
+        on_flood: Callable[[DomId, bool], None],
     ) -> None:
         """`on_ready` is told whose endpoint has something to read (None: the toolstack's); `on_flood` whose is closed.
 
-        That is where a domain has connected more than CONNECTIONS_MAX times.
+        That is where a domain has connected more than CONNECTIONS_MAX times, or CONNECTIONS_AT_ONCE_MAX at once; and
+        whether it was its spare that did.
         """
         self._context = context
         self._poller = poller
+        self._connections = connections
         self._on_ready = on_ready
         self._on_flood = on_flood
         self.directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._domains: dict[DomId, Place] = {}
         self._spares: dict[DomId, Place] = {}
         """Connected to already, heard only when they are promoted."""
+        self._ready: Place | None = None
+        """Of a domain that there is not yet: bound, and not heard."""
         self._retired: list[Place] = []
-        self._run_dir = Path(run_dir)
-        (self._run_dir / DOMAINS).mkdir(mode=0o700, exist_ok=True)
-        self.control = HypercallServer(context, socket_address(self.directory, CONTROL), None)
+        self._suspects: list[Place] = []
+        """Whose the last hoard may have been; none: anybody's."""
+        self._run_dir = run_dir
+        _make(f"{run_dir}/{DOMAINS}")
+        self.control = make_room_for(lambda: HypercallServer(context, socket_address(self.directory, CONTROL), None))
         poller.watch(self.control.fileno(), lambda: on_ready(None))
 
     def name(self, domid: DomId, incarnation: Incarnation) -> str:
@@ -68,38 +107,59 @@ class Endpoints:
         return f"{DOMAINS}/{domid}.{incarnation}"
 
     def prepare(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> None:
-        """What an incarnation has to know of its endpoint, and the directory that its sandbox shows."""
-        self.close(domid)
-        self._domains[domid] = self._place(domid, incarnation, secret)
+        """What an incarnation has to know of its endpoint, and the directory that its sandbox shows.
 
-    def open(self, domid: DomId, secret: bytes) -> None:
-        """Bind what was prepared."""
+        Nothing if that is there: to make it anew would be to take it from the sandbox.
+        """
+        if domid in self._domains and self._domains[domid].name == self.name(domid, incarnation):
+            return
+        self.close(domid)
+        if self._ready is not None and self._ready.name == self.name(domid, incarnation):
+            self._domains[domid], self._ready = self._ready, None
+        else:
+            self._domains[domid] = self._place(domid, incarnation, secret)
+
+    def open(self, domid: DomId) -> None:
+        """Bind what was prepared, if it is not bound, and hear it."""
         place = self._domains[domid]
-        self._hear(domid, self._bind(domid, place, secret))
+        self._hear(domid, place.server or self._bind(place))
+
+    def make_ready(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> None:
+        """What `prepare` of these numbers takes, in place of what it was for others; nothing if it is there."""
+        if self._ready is None or self._ready.name != self.name(domid, incarnation):
+            self._close(self._ready)
+            self._ready = None
+            place = self._place(domid, incarnation, secret)
+            self._bind(place)
+            self._ready = place
 
     def open_spare(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> None:
         """One that is connected to and not heard."""
         self.close_spare(domid)
         place = self._spares[domid] = self._place(domid, incarnation, secret)
-        self._bind(domid, place, secret)
+        self._bind(place)
 
     def promote(self, domid: DomId) -> None:
         """The spare's endpoint is the domain's from here on, and heard."""
         self.close(domid)
         self._domains[domid] = self._spares.pop(domid)
         server = self._domains[domid].server
-        assert server is not None
-        self._hear(domid, server)
-        self._on_ready(domid)  # what has come already rings no more
+        if server is not None:
+            self._hear(domid, server)
+            self._on_ready(domid)  # what has come already rings no more
 
     def make_directory(self, name: str) -> str:
         """A private directory in the run directory, by a path that is short."""
-        (self._run_dir / name).mkdir(mode=0o700, exist_ok=True)
+        _make(f"{self._run_dir}/{name}")
         return f"/proc/self/fd/{self.directory}/{name}"
 
     def directory_of(self, domid: DomId) -> str:
         """The directory of an open endpoint, by a path that is short."""
         return f"/proc/self/fd/{self.directory}/{self._domains[domid].name}"
+
+    def directory_of_spare(self, domid: DomId) -> str:
+        """The same of its spare's."""
+        return f"/proc/self/fd/{self.directory}/{self._spares[domid].name}"
 
     def close(self, domid: DomId) -> None:
         self._close(self._domains.pop(domid, None))
@@ -126,17 +186,25 @@ class Endpoints:
         self._close(self._spares.pop(domid, None))
 
     def _place(self, domid: DomId, incarnation: Incarnation, secret: bytes) -> Place:
-        place = Place(self.name(domid, incarnation), public_key(secret))
-        directory = self._run_dir / place.name
-        directory.mkdir(exist_ok=True)
-        directory.chmod(0o755)  # whatever the umask: a domain has a uid; the run directory is closed
+        place = Place(domid, self.name(domid, incarnation), secret)
+        directory = f"{self._run_dir}/{place.name}"
+        _make(directory)
+        os.chmod(directory, 0o755)  # whatever the umask: a domain has a uid; the run directory is closed
         return place
 
-    def _bind(self, domid: DomId, place: Place, secret: bytes) -> HypercallServer:
-        address = socket_address(self.directory, f"{place.name}/{ENDPOINT}")
-        server = place.server = HypercallServer(self._context, address, secret, counts_connections=True)
-        (self._run_dir / place.name / ENDPOINT).chmod(0o666)
-        self._poller.watch(server.connections_fileno(), lambda: self._count_connections(domid, place))
+    def _bind(self, place: Place) -> HypercallServer:
+        place.bound += 1
+        first = f"{place.name}/{ENDPOINT}.{place.bound}"  # what a server unlinks as it ends
+        address = socket_address(self.directory, first)
+        server = HypercallServer(self._context, address, place.secret, counts_connections=True)
+        try:
+            os.chmod(f"{self._run_dir}/{first}", 0o666)
+            os.rename(f"{self._run_dir}/{first}", f"{self._run_dir}/{place.name}/{ENDPOINT}")
+        except OSError:
+            server.close()
+            raise
+        place.server = server
+        self._poller.watch(server.connections_fileno(), lambda: self._count_connections(place))
         return server
 
     def _hear(self, domid: DomId, server: HypercallServer) -> None:
@@ -146,20 +214,102 @@ class Endpoints:
         if place is None:
             return
         if place.server is not None:
-            self._poller.unwatch(place.server.fileno())
-            self._poller.unwatch(place.server.connections_fileno())
-            place.server.close()
-        shutil.rmtree(self._run_dir / place.name, ignore_errors=True)
+            self._end(place, place.server)
+        _remove(f"{self._run_dir}/{place.name}")
 
-    def _count_connections(self, domid: DomId, place: Place) -> None:
-        """Closing the endpoint ends every connection to it, at once: the domain's end may take longer."""
+    def _count_connections(self, place: Place) -> None:
+        """Closing the endpoint ends every connection to it, at once: the domain's end may take longer.
+
+        Its place stays until then: a spare may be promoted before it has ended, and is deaf.
+        """
         assert place.server is not None
-        place.connections += place.server.connections()
-        if place.connections > CONNECTIONS_MAX:
-            for among in (self._domains, self._spares):
-                if among.get(domid) is place:
-                    self._close(among.pop(domid))
-                    self._on_flood(domid)
+        for accepted, descriptor in place.server.connections():
+            place.connections += accepted
+            place.ended += not accepted
+            if accepted:
+                place.newest, place.is_kept = descriptor, False
+            elif place.newest == descriptor:
+                place.newest = None
+                self._connections.end(place.name)
+        if place.newest is not None and not place.is_kept:
+            place.is_kept = True
+            self._connections.keep(place.name, place.newest, place.server.path)
+        if place.is_flooded:
+            self._end(place, place.server)
+            place.server = None
+            if place is self._ready:
+                self._close(place)
+                self._ready = None
+            elif self._is_spares(place) or self._domains.get(place.domid) is place:
+                self._on_flood(place.domid, self._is_spares(place))
+
+    def hoarder(self) -> tuple[DomId, bool] | None:
+        """Whose endpoint has kept one hoard after the other, and whether its spare's; None while that is not known.
+
+        Half of those who may have it are bound anew, and all others if it is not theirs: whoever's it is, it is let go
+        of. All connect again, and ask again. Each hoard halves them, and the last is sought at one alone. Or who has
+        screened it SCREENS_MAX times: two could go on for ever, one of whom ends a connection as the other loses one.
+        """
+        bound = [place for place in (*self._domains.values(), *self._spares.values()) if place.server is not None]
+        if not is_hoard(bytes_in_other_arenas(), len(bound)):
+            return None
+        among = [place for place in bound if place in self._suspects] or bound
+        half = among[: (len(among) + 1) // 2]
+        others = [place for place in bound if place not in half]
+        found = self._goes_with(half, others)
+        screens = [place for place in others if place.screens >= SCREENS_MAX]
+        guilty = half if found == half == self._suspects else screens
+        if guilty:
+            return guilty[0].domid, self._is_spares(guilty[0])
+        if not found and self._goes_with(others, []):  # or it is nobody's of these, and says nothing of anybody
+            found = [place for place in among if place not in half]
+        self._suspects = found
+        return None
+
+    def _goes_with(self, these: list[Place], others: list[Place]) -> list[Place]:
+        """Bind these anew: whose the hoard was if it goes meanwhile, or nobody.
+
+        Whoever of the others ends a connection in that moment may have let go of it to have it taken for one of theirs.
+        """
+        ended = {place: self._ended(place) for place in others}
+        kept = bytes_in_other_arenas()
+        for place in these:
+            self._bind_anew(place)
+        if not _falls_below(kept - FALL_BYTES - FALL_BYTES_EACH * len(these)):
+            return []
+        screening = [place for place in others if self._ended(place) > ended[place]]
+        for place in screening:
+            place.screens += 1
+        return screening or these
+
+    def _ended(self, place: Place) -> int:
+        """How many of its connections have ended by now."""
+        if place.server is not None:
+            self._count_connections(place)
+        return place.ended
+
+    def _bind_anew(self, place: Place) -> None:
+        """Where the host has no socket left for another one, the old one stays."""
+        old = place.server
+        if old is None:
+            return
+        with suppress(OSError):
+            server = self._bind(place)
+            if not self._is_spares(place):
+                self._hear(place.domid, server)
+            place.connections = place.ended = 0
+            self._end(place, old)
+
+    def _is_spares(self, place: Place) -> bool:
+        return self._spares.get(place.domid) is place
+
+    def _end(self, place: Place, server: HypercallServer) -> None:
+        """Its connections end, and what they kept is let go of."""
+        self._connections.end(place.name)
+        place.newest = None
+        self._poller.unwatch(server.fileno())
+        self._poller.unwatch(server.connections_fileno())
+        server.close()
 
     def public_key(self, domid: DomId) -> bytes:
         return self._domains[domid].key
@@ -173,3 +323,27 @@ class Endpoints:
             return self.control
         place = self._domains.get(domid)
         return None if place is None else place.server
+
+
+def _falls_below(bytes_most: int) -> bool:
+    """Whether what libzmq keeps does so in a moment."""
+    until = time.monotonic() + LET_GO_S
+    while bytes_in_other_arenas() > bytes_most:
+        if time.monotonic() > until:
+            return False
+        time.sleep(LOOK_AGAIN_S)
+    return True
+
+
+def _make(directory: str) -> None:
+    """If it is not there."""
+    with suppress(FileExistsError):
+        os.mkdir(directory, 0o700)
+
+
+def _remove(directory: str) -> None:
+    """With the sockets in it. (shutil does it for trees of any depth, and takes a boot 1 ms to load.)"""
+    with suppress(OSError):
+        for name in os.listdir(directory):
+            os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)

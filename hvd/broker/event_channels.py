@@ -7,14 +7,13 @@ nobody's yet. Ports are per domain, never 0. The tables say who may ring; ringin
 from __future__ import annotations
 
 import errno
-from dataclasses import field
 from enum import IntEnum
 
 from hvd.broker.errors import Refused
 from hvd.broker.hardware import Hardware, NoHardware
 from hvd.transport.ids import DOM0, DOMID_XEN, DomId, Port
 from hvd.transport.limits import PORTS_MAX
-from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass, field
 
 VIRQ_TIMER = 0
 VIRQ_DEBUG = 1

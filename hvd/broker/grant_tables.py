@@ -8,14 +8,16 @@ upwards, and an extent whose owner died is dropped as soon as nobody maps it.
 from __future__ import annotations
 
 import errno
-from dataclasses import field
+from bisect import bisect_right, insort
+from operator import attrgetter
 
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import EventChannels
+from hvd.broker.granted_refs import GrantedRefs
 from hvd.broker.hardware import Hardware, NoHardware
 from hvd.transport.ids import GRANT_REF_FIRST_FREE, GRANT_REF_MAX, DomId, ExtentId, GrantRef, Handle, Port
 from hvd.transport.limits import EXTENT_PAGES_MAX, EXTENTS_MAX, GRANTS_MAX, MAPTRACK_MAX
-from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass, field
 
 
 @dataclass(slots=True)
@@ -26,13 +28,16 @@ class UnmapNotify:
     port: Port | None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Run:
     """`count` consecutive refs granted over consecutive pages of one extent."""
 
     ref: GrantRef
     count: int
     first_page: int
+
+
+_by_ref = attrgetter("ref")
 
 
 @dataclass(slots=True)
@@ -58,12 +63,19 @@ class Extent:
     readonly: bool
     sealed: bool = False
     runs: list[Run] = field(default_factory=list)
+    """By ref: there may be thousands, and a grant is looked up by each hypercall. No run is ever changed."""
     mappings: dict[Handle, Mapping] = field(default_factory=dict)
     handed: set[DomId] = field(default_factory=set)
     """Mappers whose living incarnation holds a descriptor of it."""
     notify: UnmapNotify | None = None
     orphaned: bool = False
     """Its owner has died: it goes with its last mapping."""
+    maps: int = 0
+    """How many mappings there were ever."""
+
+    def place_of(self, ref: GrantRef) -> int:
+        """Which of its runs a ref is in, if it is granted."""
+        return bisect_right(self.runs, ref, key=_by_ref) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +95,7 @@ class Table:
     """One domain's side of it all."""
 
     extents: dict[ExtentId, Extent] = field(default_factory=dict)
-    refs: dict[GrantRef, Extent] = field(default_factory=dict)
+    refs: GrantedRefs = field(default_factory=GrantedRefs)
     mappings: dict[Handle, Mapping] = field(default_factory=dict)
     next_ref: int = GRANT_REF_FIRST_FREE
 
@@ -151,25 +163,22 @@ class GrantTables:
         ref = GrantRef(table.next_ref) if at is None else at
         if at is None:
             table.next_ref += count
-        extent.runs.append(Run(ref, count, first_page))
-        for number in range(ref, ref + count):
-            table.refs[GrantRef(number)] = extent
+        insort(extent.runs, Run(ref, count, first_page), key=_by_ref)
+        table.refs.add(ref, count, extent)
         return ref
 
     def end_access(self, owner: DomId, ref: GrantRef, count: int) -> None:
         """Withdraw refs; EBUSY, and nothing is withdrawn, while one is mapped. EINVAL if they are not one grant."""
         table = self._table(owner)
-        extent, run = self._run(table, owner, ref, count)
+        extent, at = self._grant(table, owner, ref, count)
         if any(m.ref < ref + count and ref < m.ref + m.count for m in extent.mappings.values()):
             raise Refused(errno.EBUSY, f"ref {ref} of domain {owner} is mapped by domain {extent.peer}")
-        extent.runs.remove(run)
+        run = extent.runs[at]
         before, after = ref - run.ref, run.ref + run.count - ref - count
-        if before:
-            extent.runs.append(Run(run.ref, before, run.first_page))
-        if after:
-            extent.runs.append(Run(GrantRef(ref + count), after, run.first_page + before + count))
-        for number in range(ref, ref + count):
-            del table.refs[GrantRef(number)]
+        left = [Run(run.ref, before, run.first_page)] if before else []
+        left += [Run(GrantRef(ref + count), after, run.first_page + before + count)] if after else []
+        extent.runs[at : at + 1] = left
+        table.refs.remove(ref, count)
 
     def free(self, owner: DomId, extent_id: ExtentId) -> None:
         """Give an extent back; EBUSY while any of it is granted."""
@@ -188,7 +197,7 @@ class GrantTables:
         read-only, ENOSPC when the mapper's maptrack table is full.
         """
         extent = self._granted(mapper, dom, ref, writable=writable)
-        run = next(r for r in extent.runs if r.ref <= ref < r.ref + r.count)
+        run = extent.runs[extent.place_of(ref)]
         if count == 0:
             ref, count = run.ref, run.count
         if ref + count > run.ref + run.count:
@@ -203,6 +212,7 @@ class GrantTables:
         table.mappings[handle] = extent.mappings[handle] = mapping
         needs_descriptor = mapper not in extent.handed
         extent.handed.add(mapper)
+        extent.maps += 1
         return Mapped(handle, extent, ref, count, first_page, needs_descriptor)
 
     def unmap(self, mapper: DomId, handle: Handle) -> None:
@@ -253,7 +263,7 @@ class GrantTables:
                 raise Refused(errno.EACCES, f"ref {ref} is granted read-only: its owner writes it in its own mapping")
         else:
             extent = self._granted(caller, dom, ref, writable=writable)
-        run = next(r for r in extent.runs if r.ref <= ref < r.ref + r.count)
+        run = extent.runs[extent.place_of(ref)]
         return extent.id, run.first_page + ref - run.ref
 
     def domain_died(self, dom: DomId) -> None:
@@ -310,10 +320,11 @@ class GrantTables:
             raise Refused(errno.EINVAL, f"domain {owner} has no extent {extent_id}")
         return extent
 
-    def _run(self, table: Table, owner: DomId, ref: GrantRef, count: int) -> tuple[Extent, Run]:
+    def _grant(self, table: Table, owner: DomId, ref: GrantRef, count: int) -> tuple[Extent, int]:
+        """The extent and the place of the run that these refs are of."""
         extent = table.refs.get(ref)
         if extent is not None and count >= 1:
-            for run in extent.runs:
-                if run.ref <= ref and ref + count <= run.ref + run.count:
-                    return extent, run
+            at = extent.place_of(ref)
+            if ref + count <= extent.runs[at].ref + extent.runs[at].count:
+                return extent, at
         raise Refused(errno.EINVAL, f"refs {ref}..{ref + count - 1} of domain {owner} are not one grant")

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import field, replace
 
 from hvd.broker.restarts import is_within_limit
 from hvd.broker.supervision import Escalation, Strategy, restarted_with
 from hvd.transport.messages import GroupConfig
-from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass, field, replace
 
 
 @dataclass(slots=True)

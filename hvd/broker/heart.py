@@ -9,14 +9,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import field
 
 from hvd.broker.bells import Bells
 from hvd.broker.domain import Domain, Life
 from hvd.broker.heartbeats import Doing, Evidence, Pulse, hangs, interrupted, judge
 from hvd.broker.process_evidence import Process
 from hvd.transport.ids import DomId
-from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass, field
 
 MS = 1_000_000
 GRID_NS = 10 * MS

@@ -12,10 +12,9 @@ which the broker looked in time, so that what stops the broker, or the whole mac
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 
-from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass, replace
 
 SECOND = 1_000_000_000
 

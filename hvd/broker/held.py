@@ -24,7 +24,11 @@ PAGE = 0  # channel: page, rx 0, tx 0, rx 1, tx 1
 WRITABLE, READ_ONLY = 0, 1  # extent
 UPCALL, UPCALL_DOMAIN, STDIO, STDIO_DOMAIN, INFO, INFO_READ_ONLY, TRACE = range(7)  # domain
 
-CHANNEL, DOMAIN = "channel:", "domain"
+CHANNEL, DOMAIN, CONNECTION = "channel:", "domain", "connection:"
+READY = "ready"
+"""The descriptors of a domain that there is not yet: of those that are spared, they count when they are taken."""
+KEYS_PER_DROP = 256
+"""Of one message to the machine, which wakes it."""
 ENDPOINTS_PER_CHANNEL = 2
 """Descriptors that ringing both sides of a channel takes beside those that are held."""
 
@@ -48,6 +52,16 @@ def domain_key(domid: DomId) -> str:
 def store_key(domid: DomId | None) -> str:
     """Of the listening XenStore socket of a domain; None: the host's."""
     return f"store:{'host' if domid is None else domid}"
+
+
+def spare_store_key(domid: DomId) -> str:
+    """Of its spare's."""
+    return f"spare store:{domid}"
+
+
+def connection_key(name: str) -> str:
+    """Of the newest connection to the endpoint of this name."""
+    return f"{CONNECTION}{name}"
 
 
 def spare_key(domid: DomId) -> str:
@@ -116,6 +130,10 @@ class HeldDescriptors:
         self.used -= len(lent)
         _close(lent)
 
+    def count(self) -> int:
+        """How many are held for somebody. Connections are libzmq's, and come and go by themselves."""
+        return sum(len(held) for key, held in self.by_key.items() if key != READY and not key.startswith(CONNECTION))
+
     def cost(self, keys: Iterable[str]) -> int:
         """How many descriptors are in use for what these keys name."""
         return sum(_cost(key, self.by_key[key]) for key in keys if key in self.by_key)
@@ -127,10 +145,21 @@ class HeldDescriptors:
             self.used -= _cost(key, descriptors)
             self._dropped[key] = descriptors
 
+    def let_go(self, key: str) -> None:
+        """Forget one that no table speaks of, here and in the machine at once; nothing if it is not held."""
+        descriptors = self.by_key.pop(key, None)
+        if descriptors is not None:
+            self.used -= _cost(key, descriptors)
+            _close(descriptors)
+            send_message(self._link, [DROP, key])
+
     def rename(self, key: str, name: str) -> None:
-        """What a key names under another, in place of what that named. Their number does not change: never refused."""
+        """What a key names under another, in place of what that named. Their number does not change, so there is room.
+
+        OSError, and nothing has changed: the kernel lets our user send no more of them just now.
+        """
+        send_message(self._link, [HOLD, name], tuple(self.by_key[key]))
         descriptors = self.by_key.pop(key)
-        send_message(self._link, [HOLD, name], tuple(descriptors))
         self.drop(name)
         _close(self._dropped.pop(name, []))
         self.by_key[name] = descriptors
@@ -145,9 +174,11 @@ class HeldDescriptors:
         """Let go of what was dropped, here and in the machine."""
         if not self._dropped:
             return
-        for key, descriptors in self._dropped.items():
+        for descriptors in self._dropped.values():
             _close(descriptors)
-            send_message(self._link, [DROP, key])
+        keys = list(self._dropped)
+        for at in range(0, len(keys), KEYS_PER_DROP):
+            send_message(self._link, [DROP, *keys[at : at + KEYS_PER_DROP]])
         self._dropped.clear()
 
     def create_channel(self, channel: int) -> None:
@@ -218,6 +249,19 @@ class HeldDescriptors:
 
     def create_domain(self, key: str) -> None:
         """Upcall socket, stdio pipe, shared info page and trace buffer for a new incarnation."""
+        ready = self.by_key.get(READY, ())
+        if ready and self.used + len(ready) <= self.most:
+            self.rename(READY, key)
+            self.used += len(ready)
+        else:
+            self._make_domain(key)
+
+    def make_ready(self) -> None:
+        """What `create_domain` takes next; nothing if there is some."""
+        if READY not in self.by_key:
+            self._make_domain(READY)
+
+    def _make_domain(self, key: str) -> None:
         ours, theirs = socket_pair()
         descriptors = [ours.detach(), theirs.detach()]
         try:
@@ -239,6 +283,8 @@ class HeldDescriptors:
 
 
 def _cost(key: str, descriptors: list[int]) -> int:
+    if key == READY:
+        return 0
     return len(descriptors) + (ENDPOINTS_PER_CHANNEL if key.startswith(CHANNEL) else 0)
 
 

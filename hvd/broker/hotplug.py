@@ -2,15 +2,15 @@
 
 To take a device away is xl's handshake: the toolstack writes `online` 0 and Closing into the backend's directory; the
 frontend, if it can let go, goes to Closing, waits until the backend has let go of its pages, and to Closed; then both
-directories are removed. A frontend that is in use says so in `hvd-busy`, and everything is as before.
+directories are removed. A frontend that is in use says so in `hvd-busy`, and everything is as before. So it is when
+the toolstack takes its request back before the frontend has said anything.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hvd.broker import devices, spares
 from hvd.broker.domain import ALIVE, Domain
@@ -21,6 +21,7 @@ from hvd.transport.ids import DOM0, DomId
 from hvd.transport.kernels import is_program
 from hvd.transport.limits import DEVICES_MAX, INTERFACES_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig
+from hvd.transport.records import replace
 from hvd.transport.upcalls import TOOLSTACK
 from hvd.transport.xenbus_state import XenbusState, parse_state
 
@@ -30,8 +31,18 @@ if TYPE_CHECKING:
 BUSY = "hvd-busy"
 BUSY_MAX = 200
 """Characters of a refusal's reason that are passed on."""
-Leaving = dict[tuple[DomId, str, int], DomId]
-"""Devices whose frontends are asked to let go, each with its backend's domid."""
+
+
+class Asked(NamedTuple):
+    """What the request to let go of a device has found."""
+
+    backend: DomId
+    state: str | None
+    """The backend's, before it was Closing for this; None: it had none."""
+
+
+Leaving = dict[tuple[DomId, str, int], Asked]
+"""Devices whose frontends are asked to let go."""
 
 
 def attach(h: Lives, dom: DomId, device: DeviceConfig) -> None:
@@ -65,21 +76,37 @@ def detach(h: Lives, dom: DomId, kind: str, devid: int, *, force: bool) -> None:
         raise Refused(errno.ENOENT, f"domain {domain.name} has no device {kind} {devid}")
     backend = h.by_name(device.backend)
     path = devices.backend_path(backend.domid, dom, device) if backend is not None else ""
-    if force or backend is None or domain.life not in ALIVE or not h.store.exists(path):
+    unasked = force or backend is None or domain.life not in ALIVE or not h.store.exists(path)
+    if unasked or _front_state(h, dom, device) is XenbusState.INITIALISING:  # it has published nothing to let go of
         _take_away(h, domain, device)
         return
-    h.leaving[dom, kind, devid] = backend.domid
+    assert backend is not None
+    if (dom, kind, devid) not in h.leaving:
+        h.leaving[dom, kind, devid] = Asked(backend.domid, _read(h.store, f"{path}/state"))
+        _remove(h.store, f"{devices.frontend_path(dom, device)}/{BUSY}")  # said too late to an earlier request
     h.store.write(DOM0, 0, f"{path}/online", b"0")
     _set_state(h.store, path, XenbusState.CLOSING)
     h.collect_store_events()
 
 
+def keep(h: Lives, dom: DomId, kind: str, devid: int) -> None:
+    """Take `detach` back. ENOENT: the device has gone, or nobody asked for it; EBUSY: its frontend is letting go."""
+    domain = h.domain(dom)
+    device, asked = find(domain.config, kind, devid), h.leaving.get((dom, kind, devid))
+    if device is None or asked is None:
+        raise Refused(errno.ENOENT, f"nobody has asked domain {domain.name} to let go of {kind} {devid}")
+    if _front_state(h, dom, device) in (XenbusState.CLOSING, XenbusState.CLOSED):
+        raise Refused(errno.EBUSY, f"domain {domain.name} is letting go of {kind} {devid} already")
+    _stays(h, domain, device, asked, "the request was taken back")
+
+
 def look(h: Lives) -> None:
     """Something has changed in the store: finish what those who were asked have decided."""
-    for dom, domain, device, backend in list(_asked(h)):
+    for dom, domain, device, asked in list(_asked(h)):
         front = devices.frontend_path(dom, device)
         if (busy := _read(h.store, f"{front}/{BUSY}")) is not None:
-            _refused(h, domain, device, backend, busy)
+            h.store.rm(DOM0, 0, f"{front}/{BUSY}")
+            _stays(h, domain, device, asked, busy)
         elif parse_state(_read(h.store, f"{front}/state")) is XenbusState.CLOSED:
             _take_away(h, domain, device)
 
@@ -96,12 +123,12 @@ def find(config: DomainConfig, kind: str, devid: int) -> DeviceConfig | None:
     return next((d for d in config.devices if (d.kind, d.devid) == (kind, devid)), None)
 
 
-def _asked(h: Lives) -> Iterator[tuple[DomId, Domain, DeviceConfig, DomId]]:
-    for (dom, kind, devid), backend in h.leaving.items():
+def _asked(h: Lives) -> Iterator[tuple[DomId, Domain, DeviceConfig, Asked]]:
+    for (dom, kind, devid), asked in h.leaving.items():
         domain = h.domains.get(dom)
         device = None if domain is None else find(domain.config, kind, devid)
         if domain is not None and device is not None:
-            yield dom, domain, device, backend
+            yield dom, domain, device, asked
 
 
 def _write(h: Lives, domain: Domain, device: DeviceConfig, backend: DomId) -> None:
@@ -116,15 +143,25 @@ def _write(h: Lives, domain: Domain, device: DeviceConfig, backend: DomId) -> No
         h.hardware.events_pending(domain.domid)
 
 
-def _refused(h: Lives, domain: Domain, device: DeviceConfig, backend: DomId, untrusted_reason: str) -> None:
+def _stays(h: Lives, domain: Domain, device: DeviceConfig, asked: Asked, untrusted_reason: str) -> None:
+    """Everything as before the request; what its backend has said of itself meanwhile holds."""
     del h.leaving[domain.domid, device.kind, device.devid]
-    path = devices.backend_path(backend, domain.domid, device)
-    h.store.rm(DOM0, 0, f"{devices.frontend_path(domain.domid, device)}/{BUSY}")
-    h.store.write(DOM0, 0, f"{path}/online", b"1")
-    _set_state(h.store, path, XenbusState.CONNECTED)
+    path = devices.backend_path(asked.backend, domain.domid, device)
+    if h.store.exists(path):  # else its driver domain has been destroyed, and is to have no directory any more
+        _back_online(h.store, path, asked.state)
     reason = untrusted_reason[:BUSY_MAX]
     h.announce("detach refused", domain, f"{device.kind} {device.devid}: {reason}")
     h.collect_store_events()
+
+
+def _back_online(store: Store, path: str, state: str | None) -> None:
+    store.write(DOM0, 0, f"{path}/online", b"1")
+    if parse_state(_read(store, f"{path}/state")) is not XenbusState.CLOSING:
+        return
+    if state is None:
+        store.rm(DOM0, 0, f"{path}/state")
+    else:
+        store.write(DOM0, 0, f"{path}/state", state.encode())
 
 
 def _take_away(h: Lives, domain: Domain, device: DeviceConfig) -> None:
@@ -143,8 +180,16 @@ def remove_directories(store: Store, domain: Domain, device: DeviceConfig, backe
     """The frontend's first: a frontend whose backend's goes looks whether it is itself still there."""
     front, back = devices.frontend_path(domain.domid, device), devices.backend_path(backend, domain.domid, device)
     for path in (front, back):
-        if _read(store, path) is not None:
-            store.rm(DOM0, 0, path)
+        _remove(store, path)
+
+
+def _remove(store: Store, path: str) -> None:
+    if _read(store, path) is not None:
+        store.rm(DOM0, 0, path)
+
+
+def _front_state(h: Lives, dom: DomId, device: DeviceConfig) -> XenbusState:
+    return parse_state(_read(h.store, f"{devices.frontend_path(dom, device)}/state"))
 
 
 def _set_state(store: Store, path: str, state: XenbusState) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 
-from hvd.broker import core_dumps, fault_steps, sandboxes, services, spares
+from hvd.broker import ahead, core_dumps, fault_steps, sandboxes, services, spares
 from hvd.broker.aftermath import Aftermath
 from hvd.broker.deadlines import Due
 from hvd.broker.domain import ACTING, ALIVE, NEXT, Domain, Event, Life, Shutdown
@@ -22,7 +22,7 @@ from hvd.broker.tracing import Phase
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, GRANT_REF_XENSTORE, DomId, Incarnation, Port
 from hvd.transport.limits import FAULT_S_MAX
-from hvd.transport.messages import DomainConfig, FaultBegin
+from hvd.transport.messages import GRACE_OVER, DomainConfig, FaultBegin
 
 
 class Hypervisor(Aftermath):
@@ -193,13 +193,17 @@ class Hypervisor(Aftermath):
         domain = self.domain(domid)
         domain.ready_unseen = domain.pid is None
         if not domain.ready and not domain.ready_unseen:
-            domain.ready = True
+            domain.ready, domain.ahead = True, ()
             self.hardware.watch_end(domain)
             self.announce("ready", domain, "")
             services.stands(self, domain)
             self.collect_store_events()
             spares.schedule(self, domain, now_ns)
             self._start_waiting(now_ns)
+
+    def ask_ahead(self, domain: Domain) -> None:
+        if domain.config.driver_domain:
+            ahead.carry_out(self, domain, self.events.now_ns)
 
     # ---- XenStore's own calls ----------------------------------------------------------------------------------------
 
@@ -326,6 +330,7 @@ class Hypervisor(Aftermath):
                     else:
                         self._start(domain, now_ns)
                 case Due.GRACE:
+                    domain.shutdown_text = GRACE_OVER
                     self._end(domain)
                 case Due.WATCHDOG:
                     domain.shutdown, domain.shutdown_text = Shutdown.WATCHDOG, "its watchdog timer ran out"
@@ -335,4 +340,6 @@ class Hypervisor(Aftermath):
                     self.channels.raise_virq(domain.domid, VIRQ_TIMER)
                 case Due.SPARE:
                     spares.due(self, domain, now_ns)
+                case Due.RUN:
+                    spares.let_run(self, domain)
             self.deadlines.note(domain)

@@ -13,7 +13,8 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from hvd.transport.records import dataclass
 
@@ -25,12 +26,10 @@ INTENT_SESSION_AT, SESSION_BYTES_MAX = 80, 64
 RECORD = struct.Struct("<II")
 RECORDS_AT = 4096
 CAPACITY = 8 << 20
-RECORDS_PER_PART = 500
-"""More than a turn of the broker's loop brings, so that a snapshot in parts comes to an end."""
 
 
 class JournalFull(Exception):
-    """No room for a record: take a snapshot into a new journal."""
+    """No room for a record: take a snapshot into a new journal, or `make_room`."""
 
 
 class JournalCorrupt(Exception):
@@ -50,9 +49,7 @@ class Journal:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self._map = mmap.mmap(descriptor, 0)
-        self._header = memoryview(self._map)[:RECORDS_AT]
-        self._words = self._header.cast("Q")
+        self._attach(mmap.mmap(descriptor, 0))
         if self._words[IDENTITY_WORD] != IDENTITY:
             found = self._words[IDENTITY_WORD]
             self.close()
@@ -62,45 +59,28 @@ class Journal:
             self.close()
             raise JournalCorrupt(f"the journal ends at {self._end}, behind the end of its file")
 
+    def _attach(self, mapped: mmap.mmap) -> None:
+        self._map = mapped
+        self._header = memoryview(mapped)[:RECORDS_AT]
+        self._words = self._header.cast("Q")
+
     @classmethod
     def create(cls, snapshot: bytes, capacity: int = CAPACITY) -> Journal:
-        """A new journal that starts with this snapshot, and has room for `capacity` bytes of records beside it."""
-        descriptor = os.memfd_create("hvd-journal", os.MFD_CLOEXEC)
-        try:
-            os.ftruncate(descriptor, RECORDS_AT + RECORD.size + len(snapshot) + capacity)
-            os.pwrite(descriptor, struct.pack("<QQ", IDENTITY, RECORDS_AT), 0)
-            journal = cls(descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        journal.append(snapshot)
-        return journal
+        """A new journal that starts with this snapshot, and has room for `capacity` bytes of records beside it.
 
-    @classmethod
-    def of(
-        cls, parts: Iterable[bytes], since: Callable[[], list[bytes]], capacity: int = CAPACITY
-    ) -> Generator[Journal | None, None, None]:
-        """A new journal of a snapshot's parts, one a step: None, and at last the journal. Nothing if closed before.
-
-        Behind them come the records that were written `since`: that returns each once, and a few at a time, which is a
-        step as well. The step that finds fewer than RECORDS_PER_PART is the last.
+        OSError where the host has none for it.
         """
-        descriptor, end, made = os.memfd_create("hvd-journal", os.MFD_CLOEXEC), RECORDS_AT, False
+        writer = JournalWriter()
         try:
-            for part in parts:
-                end += _put(descriptor, [part], end)
-                yield None
-            while len(records := since()) == RECORDS_PER_PART:
-                end += _put(descriptor, records, end)
-                yield None
-            end += _put(descriptor, records, end)
-            os.ftruncate(descriptor, end + capacity)
-            os.pwrite(descriptor, struct.pack("<QQ", IDENTITY, end), 0)
-            journal, made = cls(descriptor), True
-            yield journal
+            writer.put([snapshot])
+            return writer.finished(capacity)
         finally:
-            if not made:
-                os.close(descriptor)
+            writer.close()
+
+    @property
+    def room(self) -> int:
+        """Bytes behind the last record."""
+        return len(self._map) - self._end
 
     def append(self, payload: bytes) -> None:
         """Add a record; it counts when this returns. JournalFull leaves everything as it was."""
@@ -111,6 +91,13 @@ class Journal:
         RECORD.pack_into(self._map, self._end, len(payload), zlib.crc32(payload, MAGIC))
         self._map[start:end] = payload
         self._words[END_WORD] = self._end = end
+
+    def make_room(self, capacity: int = CAPACITY) -> None:
+        """Have room for so many bytes of records more. OSError: the host has none; everything is as it was then."""
+        os.ftruncate(self.descriptor, len(self._map) + capacity)
+        larger = mmap.mmap(self.descriptor, 0)
+        self.close()
+        self._attach(larger)
 
     def records(self) -> Iterator[bytes]:
         """Every record in order, the snapshot first; JournalCorrupt at one that is not what was written."""
@@ -151,9 +138,48 @@ class Journal:
         self._map.close()
 
 
-def _put(descriptor: int, records: list[bytes], at: int) -> int:
-    data = b"".join(RECORD.pack(len(payload), _checksum(payload)) + payload for payload in records)
-    return os.pwrite(descriptor, data, at)
+class Stretch(NamedTuple):
+    """Where some records stand in a journal's file."""
+
+    start: int
+    end: int
+
+
+class JournalWriter:
+    """A journal that is made a little at a time: there is none before it is `finished`. Close it in any case."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.memfd_create("hvd-journal", os.MFD_CLOEXEC)
+        self.end = RECORDS_AT
+
+    def put(self, records: list[bytes]) -> None:
+        """These behind all others."""
+        self._write(b"".join(RECORD.pack(len(payload), _checksum(payload)) + payload for payload in records))
+
+    def copy(self, journal: Journal, stretch: Stretch) -> None:
+        """The bytes that stand there in another journal: whole records, when all of them have been copied."""
+        self._write(os.pread(journal.descriptor, stretch.end - stretch.start, stretch.start))
+
+    def finished(self, capacity: int = CAPACITY) -> Journal:
+        """The journal, with room for so many bytes of records more."""
+        os.ftruncate(self._descriptor, self.end + capacity)
+        os.pwrite(self._descriptor, struct.pack("<QQ", IDENTITY, self.end), 0)
+        journal, self._descriptor = Journal(self._descriptor), -1
+        return journal
+
+    def close(self) -> None:
+        """Nothing if it is finished."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _write(self, data: bytes) -> None:
+        """All of it, or OSError: a host that has no memory left writes some."""
+        rest = memoryview(data)
+        while rest:
+            written = os.pwrite(self._descriptor, rest, self.end)
+            self.end += written
+            rest = rest[written:]
 
 
 def _checksum(payload: bytes) -> int:

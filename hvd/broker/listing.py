@@ -86,6 +86,7 @@ def _extents(h: Hypervisor, domain: Domain) -> Iterator[Row]:
             "domid": domain.domid, "peer": extent.peer, "extent": extent.id, "pages": extent.pages,
             "readonly": extent.readonly, "refs": [[run.ref, run.count] for run in extent.runs],
             "mapped": [[mapping.mapper, mapping.ref, mapping.count] for mapping in extent.mappings.values()],
+            "maps": extent.maps,
         }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The hypervisor's tables, and the steps of a domain's life: enrolled, built, run, ended, started again or forgotten.
+"""The steps of a domain's life: enrolled, built, run, ended, started again or forgotten.
 
 No I/O, no clock, no random source: time and secrets come in as arguments, and the world outside is reached through
 `Hardware` only.
@@ -7,150 +7,26 @@ No I/O, no clock, no random source: time and secrets come in as arguments, and t
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
-from collections import deque
 
 from hvd.broker import core_dumps, devices, fault_steps, hotplug, live_dumps, sandboxes, services, spares
 from hvd.broker.birth_ports import bind_birth
-from hvd.broker.deadlines import Deadlines
 from hvd.broker.domain import ACTING, ALIVE, NEVER_STARTED, Clock, Domain, Event, Life
 from hvd.broker.errors import Refused
-from hvd.broker.event_channels import EventChannels
-from hvd.broker.event_log import EventLog
-from hvd.broker.faults import Faults
-from hvd.broker.grant_tables import GrantTables
-from hvd.broker.groups import Groups
-from hvd.broker.hardware import Hardware, NoHardware
-from hvd.broker.media import Media
-from hvd.broker.networks import Networks
+from hvd.broker.estates import estate_of
 from hvd.broker.restarts import Action
-from hvd.broker.store import Store, StoreError
-from hvd.broker.tracing import Tracing
-from hvd.broker.upcalls import UpcallQueue
-from hvd.broker.xsm import Xsm
-from hvd.transport.ids import (
-    DOM0,
-    DOMID_FIRST_RESERVED,
-    GRANT_REF_CONSOLE,
-    GRANT_REF_XENSTORE,
-    DomId,
-    ExtentId,
-    Incarnation,
-    Port,
-)
-from hvd.transport.limits import DEVICES_MAX, DOMAINS_MAX, HEARTBEAT_MS_LEAST, HYPERVISOR_LOG_LINES_MAX
+from hvd.broker.store import StoreError
+from hvd.broker.tables import Tables
+from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, DomId, Incarnation, Port
+from hvd.transport.limits import DEVICES_MAX, DOMAINS_MAX, HEARTBEAT_MS_LEAST
 from hvd.transport.messages import DeviceConfig, DomainConfig
 
 SIGTERM, SIGKILL, SIGCONT, SIGSTOP = 15, 9, 18, 19
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", re.ASCII)
 
 
-class Lives:
-    """All tables, and what becomes of domains by the rules alone."""
-
-    def __init__(
-        self,
-        secret: bytes,
-        now_ns: int,
-        hardware: Hardware | None = None,
-        xsm: Xsm | None = None,
-        *,
-        wall_base_ns: int = 0,
-        groups: Groups | None = None,
-        networks: Networks | None = None,
-    ) -> None:
-        """`wall_base_ns`: the wall clock at the host's time 0, for events."""
-        self.secret = secret
-        self.booted_ns = now_ns
-        self.domains: dict[DomId, Domain] = {}
-        self.channels = EventChannels()
-        self.grants = GrantTables(channels=self.channels)
-        self.media = Media()
-        self.xsm = xsm or Xsm()
-        self.store = Store(policy=self.xsm)
-        self.upcalls: dict[DomId, UpcallQueue] = {}
-        self.deadlines = Deadlines(self.domains)
-        self.store_log = False
-        """Whether requests to the store by socket or ring are logged: xenstore-control's `log on`."""
-        self.groups = groups or Groups()
-        self.networks = networks or Networks()
-        self.tracing = Tracing()
-        self.events = EventLog(now_ns, wall_base_ns)
-        self.faults = Faults()
-        self.console: deque[str] = deque(maxlen=HYPERVISOR_LOG_LINES_MAX)
-        self.services: dict[str, services.Service] = {}
-        self.leaving: hotplug.Leaving = {}
-        self.denials: dict[DomId, int] = {}
-        """How often the policy has denied something to each domain."""
-        self.next_domid = 0
-        self.stopping: bool | None = None
-        """None: run on; False: power off; True: reboot."""
-        self.attach(hardware or NoHardware())
-
-    def attach(self, hardware: Hardware) -> None:
-        """Let the tables act on the world."""
-        self.hardware = self.channels.hardware = self.grants.hardware = self.media.hardware = hardware
-        self.xsm.hardware = hardware
-
-    def announce(self, event: str, domain: Domain | None, detail: str) -> None:
-        """Tell the world, in the order in which things happen; None: it is about the machine."""
-        whose = (-1, "", 0) if domain is None else (domain.domid, domain.name, domain.incarnation)
-        self.hardware.publish(self.events.add(event, *whose, detail))
-
-    # ---- looking things up -------------------------------------------------------------------------------------------
-
-    def domain(self, domid: DomId) -> Domain:
-        """The record of a domid; ESRCH if there is none."""
-        domain = self.domains.get(domid)
-        if domain is None:
-            raise Refused(errno.ESRCH, f"no domain with domid {domid}")
-        return domain
-
-    def by_name(self, name: str) -> Domain | None:
-        return next((d for d in self.domains.values() if d.name == name), None)
-
-    def secret_key(self, domid: DomId, incarnation: Incarnation) -> bytes:
-        """The 32 secret bytes of an incarnation's endpoint (a CURVE secret key)."""
-        return hashlib.blake2b(f"{domid}/{incarnation}".encode(), key=self.secret, digest_size=32).digest()
-
-    def uuid(self, domain: Domain) -> str:
-        """The UUID it was given, else one of the machine's own making that its domid keeps."""
-        if domain.config.uuid:
-            return domain.config.uuid
-        made = hashlib.blake2b(f"uuid {domain.domid}".encode(), key=self.secret, digest_size=16).hexdigest()
-        return f"{made[:8]}-{made[8:12]}-4{made[13:16]}-8{made[17:20]}-{made[20:]}"
-
-    def console_descriptors(self, domain: Domain) -> tuple[ExtentId, int, int]:
-        """(console extent, console channel, upcall channel) that a domain is born with."""
-        console_port, upcall_port = self.birth_ports(domain)
-        ports = self.channels.ports[domain.domid]
-        extent = self.grants.tables[domain.domid].refs[GRANT_REF_CONSOLE]
-        return extent.id, ports[console_port].channel, ports[upcall_port].channel
-
-    def store_ring_of(self, domain: Domain) -> tuple[ExtentId, int] | None:
-        """(extent, channel) of its XenStore ring; None before it has asked for one, or when it has given either up."""
-        ports, table = self.channels.ports.get(domain.domid, {}), self.grants.tables.get(domain.domid)
-        binding = ports.get(domain.store_port) if domain.store_port is not None else None
-        extent = table.refs.get(GRANT_REF_XENSTORE) if table is not None else None
-        if binding is None or extent is None or binding.channel != domain.store_channel:
-            return None
-        return extent.id, binding.channel
-
-    def birth_ports(self, domain: Domain) -> tuple[Port, Port]:
-        """(console port, upcall port): the first two that every domain has."""
-        return Port(2), Port(1)
-
-    def client_devices(self, backend: Domain) -> list[tuple[Domain, DeviceConfig]]:
-        """The devices of other domains whose backend this domain hosts."""
-        return [(d, dev) for d in self.domains.values() for dev in d.config.devices if dev.backend == backend.name]
-
-    def own_devices(self, domain: Domain) -> list[tuple[DeviceConfig, DomId]]:
-        """Its devices, each with the domid of its backend; those whose backend is gone are left out."""
-        backends = ((device, self.by_name(device.backend)) for device in domain.config.devices)
-        return [(device, backend.domid) for device, backend in backends if backend is not None]
-
-    # ---- the steps of a life -----------------------------------------------------------------------------------------
+class Lives(Tables):
+    """The tables, and what becomes of domains by the rules alone."""
 
     def _enrol(self, config: DomainConfig, now_ns: int) -> Domain:
         """The checks, and a record that waits."""
@@ -241,7 +117,7 @@ class Lives:
         takes_over = spares.takes_over(domain)
         if not takes_over:
             spares.dismiss(self, domain)
-            domain.incarnations = Incarnation(domain.incarnations + 1)
+            domain.incarnations, domain.estate = Incarnation(domain.incarnations + 1), ()
         domain.move(Event.START)
         domain.restarts += domain.incarnation != NEVER_STARTED
         domain.incarnation = domain.spare.incarnation if domain.spare is not None else domain.incarnations
@@ -281,6 +157,9 @@ class Lives:
         self._write_store(domain, console_port)
         if not (domain.config.paused and domain.incarnation == 1):
             self.let_run(domain)
+
+    def ask_ahead(self, domain: Domain) -> None:
+        """Carry out what the spare that takes over would ask first; for whoever knows the hypercalls."""
 
     def let_run(self, domain: Domain) -> None:
         if not domain.released:
@@ -337,6 +216,7 @@ class Lives:
     def _withdraw(self, domain: Domain) -> None:
         """Take back what the dead incarnation held; the other ends of it are woken."""
         dom = domain.domid
+        domain.estate, domain.ahead = estate_of(self, domain) if spares.is_succeeded(domain) else (), ()
         for fault in self.faults.of(dom):
             fault_steps.end(self, fault, dead=True)
         self.grants.domain_died(dom)
@@ -348,7 +228,7 @@ class Lives:
         self.upcalls.pop(dom, None)
         self.tracing.keep(domain, self.hardware)
         self.hardware.release_domain(dom)
-        domain.pid = domain.kill_at_ns = None
+        domain.pid = domain.kill_at_ns = domain.runs_at_ns = None
         hotplug.domain_died(self, domain)
         live_dumps.domain_died(self, domain)
         clients = self.client_devices(domain)

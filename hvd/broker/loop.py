@@ -7,17 +7,17 @@ import os
 import resource
 import time
 from collections import deque
-from collections.abc import Iterable
 from typing import Any
 
 import msgpack
 
 from hvd.broker import garbage
+from hvd.broker.admission import refusal
 from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ACTING, Domain
 from hvd.broker.groups import Groups
 from hvd.broker.hypervisor import Hypervisor
-from hvd.broker.ledger import Ledger
+from hvd.broker.ledger import LEFT_BY_ANYBODY, Ledger
 from hvd.broker.listeners import Listeners
 from hvd.broker.lives import SIGKILL
 from hvd.broker.message_faults import MessageFault, Request
@@ -41,25 +41,27 @@ from hvd.broker.state import (
     State,
 )
 from hvd.broker.store_requests import StoreRequests
+from hvd.broker.withheld import Withheld
 from hvd.broker.world import World
 from hvd.broker.xsm import Xsm
-from hvd.transport.codec import BadMessage, decode, is_post, unpack_request
+from hvd.transport.codec import BadMessage, decode, is_post, may_ask_the_store, unpack_request
 from hvd.transport.descriptors import receive_message, send_message
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.faults import FaultKind
 from hvd.transport.hypercalls import HypercallServer
 from hvd.transport.ids import DOM0, DomId, Incarnation
-from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
 from hvd.transport.machine_link import DISOWNED, UNBOUND, UP, ZYGOTE_DIED, Inheritance, uplink_key
 from hvd.transport.messages import BootConfig
 from hvd.transport.pulse import BEAT_EVERY_S
 
 QUIET_NS = 5_000_000
 """Nobody has wanted anything for so long: there is time to clear away."""
+LEFT_NS = 5_000_000
+"""So long what nobody waits for is left while somebody asks for something."""
 RETIRED_MAX = 16
 """Endpoints of the dead that wait for that."""
-CALLS_PER_TURN = 8
-"""Hypercalls of one caller before the next caller has its turn."""
+CALLS_PER_TURN, TURN_NS = 8, 200_000
+"""Hypercalls of one caller before the next one's turn, or those behind which it has lasted so long: some cost more."""
 
 
 def run_broker(inheritance: Inheritance) -> None:
@@ -82,9 +84,10 @@ class Broker:
         self._due_ns: int | None = None
         self._first_ns = 0
         self._disowned: set[tuple[int, int]] = set()
+        self._withheld = Withheld()
         listeners = Listeners(self._on_fault, self._on_post, self._on_spare)
         self._world = World(inheritance, self._poller, self._mark_ready, listeners)
-        self._ledger = Ledger(self._world.held)
+        self._ledger = Ledger(self._world.held, self._world.publisher.log)
         self._recovery: Recovery | None = None
         if self._ledger.is_new:
             self._state = self._boot(inheritance)
@@ -109,10 +112,10 @@ class Broker:
             if time.monotonic_ns() >= self._first_ns:
                 self._tick()
                 self._serve_late()
+            self._world.end_hoard()
             for _ in range(len(self._ready)):
                 self._serve(self._ready.popleft())
-            if self._world.store_doors.has_more:
-                self._world.store_doors.serve_ready()
+            self._world.store_doors.serve_ready()
             for connection in self._world.store_doors.take_ended():
                 self._command([STORE_CLOSED, time.monotonic_ns(), connection.domid, connection.number])
             if self._state.hypervisor.store.awaits_settling:
@@ -121,12 +124,14 @@ class Broker:
                 self._state.hypervisor.store.let_go()
             self._write_audit()
             self._world.publisher.write_log()
-            if self._recovery is not None:
-                self._go_on_recovering(self._recovery)
+            if self._recovery is not None and self._recovery.is_due:
+                self._recovery = self._recovery.go_on()
             elif self._ledger.is_drafting:
                 self._ledger.go_on()
             elif idle:
                 self._ledger.tidy(self._state)
+            if self._recovery is None and self._world.may_make_ready(idle=idle):
+                self._world.make_ready()
 
     def _hear(self) -> bool:
         """Hear whoever asks; whether somebody did, something is left to do, or it has not been quiet long enough.
@@ -135,7 +140,7 @@ class Broker:
         """
         due_s, busy, doors = self._wait_s(), self._is_busy(), self._world.store_doors
         wait_s, doors.plain_turns = 0.0 if busy else due_s, 0
-        whole = busy or self._world.endpoints.retired > 0
+        whole = busy or self._world.endpoints.retired > 0 or self._world.left_since_ns is not None
         while heard := self._poller.poll(wait_s):
             if whole or heard != doors.plain_turns or self._ledger.is_drafting:
                 return True
@@ -146,13 +151,15 @@ class Broker:
 
     def _is_busy(self) -> bool:
         """Whether there is something to do before anything more has come in."""
-        waiting = bool(self._ready) or self._recovery is not None or self._ledger.is_drafting
-        store = self._state.hypervisor.store
+        store, recovery = self._state.hypervisor.store, self._recovery
+        waiting = bool(self._ready) or self._ledger.is_drafting or (recovery is not None and recovery.is_due)
         return waiting or self._world.store_doors.has_more or store.awaits_settling or store.has_remains
 
     def _clear_away(self, *, idle: bool) -> None:
         """What is left of the dead and in nobody's way."""
-        endpoints = self._world.endpoints
+        since_ns, endpoints = self._world.left_since_ns, self._world.endpoints
+        if since_ns is not None and (idle or time.monotonic_ns() - since_ns > LEFT_NS):
+            self._world.clear_away()
         if endpoints.retired and (idle or endpoints.retired >= RETIRED_MAX):
             endpoints.close_retired()
 
@@ -168,8 +175,7 @@ class Broker:
             self._disown(domid, incarnation)
         policy, wall_base_ns = Xsm(boot.policy, enforcing=boot.enforcing), time.time_ns() - time.monotonic_ns()
         hypervisor = Hypervisor(
-            os.urandom(32), now, xsm=policy, wall_base_ns=wall_base_ns, groups=Groups(boot.groups),
-            networks=networks,
+            os.urandom(32), now, xsm=policy, wall_base_ns=wall_base_ns, groups=Groups(boot.groups), networks=networks,
         )  # fmt: skip
         self._world.connect(hypervisor)
         self._world.listen_for_host()
@@ -183,17 +189,13 @@ class Broker:
         journal = self._ledger.journal
         assert journal is not None
         self._state = state = State.restore(journal.records(), self._pulse.beat)
+        self._ledger.has_replayed(state.replayed)
         self._world.connect(state.hypervisor)
         recovery = Recovery(self._world, state, inheritance, self._command, self._disown)
         recovery.begin(journal.intent())
         self._ledger.close_intent()
         self._world.publisher.log("recovered", broker=os.getpid(), domains=len(state.hypervisor.domains))
         return state, recovery
-
-    def _go_on_recovering(self, recovery: Recovery) -> None:
-        recovery.go_on()
-        if recovery.complete:
-            self._recovery = None
 
     # ---- commands ----------------------------------------------------------------------------------------------------
 
@@ -206,18 +208,21 @@ class Broker:
 
     def _tick(self) -> None:
         """Do what was due when the wait began; what has become due since is next time's, which waits for nothing."""
-        if self._due_ns is not None and self._due_ns <= time.monotonic_ns():
-            self._command([TICK, time.monotonic_ns()])
+        self._do_what_is_due()
         for domain, why in self._world.heart.look(time.monotonic_ns()):
             self._command([HUNG, time.monotonic_ns(), domain.domid, domain.incarnation, why])
-        lease_s = self._world.trace.lease_left_s()
-        if lease_s is not None and lease_s <= 0:
+        if (lease_s := self._world.trace.lease_left_s()) is not None and lease_s <= 0:
             self._command([TRACE_OVER, time.monotonic_ns()])
 
+    def _do_what_is_due(self) -> None:
+        if self._due_ns is not None and self._due_ns <= time.monotonic_ns():
+            self._command([TICK, time.monotonic_ns()])
+
     def _write_audit(self) -> None:
-        """What the policy denied, onto the hypervisor's console: a command of its own, as reads have no record."""
+        """What the policy denied, onto the hypervisor's console: a command of its own, where there is room for one."""
         for denial in self._world.audit_log.take():
-            self._command([AUDITED, time.monotonic_ns(), *denial])
+            if self._ledger.has_room(self._state, LEFT_BY_ANYBODY):
+                self._command([AUDITED, time.monotonic_ns(), *denial])
 
     def _wait_s(self) -> float:
         """How long nothing is due: in the tables at `_due_ns`, anywhere at `_first_ns`."""
@@ -225,13 +230,15 @@ class Broker:
         self._due_ns = self._state.hypervisor.next_deadline_ns()
         wait_ns = int(BEAT_EVERY_S * 1e9)
         late = (fault.due_ns() for fault in world.faults.of_messages.values())
-        for at_ns in (self._due_ns, world.heart.next_ns(), *late):
+        again = None if self._recovery is None else self._recovery.next_ns
+        for at_ns in (self._due_ns, world.heart.next_ns(), again, *late):
             if at_ns is not None and at_ns - now_ns < wait_ns:
                 wait_ns = at_ns - now_ns
         if (lease_s := world.trace.lease_left_s()) is not None:
             wait_ns = min(wait_ns, int(lease_s * 1e9))
         self._first_ns = now_ns + wait_ns
-        if world.endpoints.retired:
+        lacks_ready = self._recovery is None and world.lacks_ready
+        if world.endpoints.retired or lacks_ready or world.left_since_ns is not None:
             wait_ns = min(wait_ns, QUIET_NS)
         return max(0, wait_ns) / 1e9
 
@@ -253,14 +260,16 @@ class Broker:
                     self._disown(domid, incarnation)
             case [verb, int() as domid, int() as incarnation, str() as said] if verb == DUMPED:
                 self._command([DUMPED, time.monotonic_ns(), domid, incarnation, said])
-            case [verb, int() as domid, int(), str() as why] if verb == UNBOUND:
-                self._world.publisher.log(f"its bound of memory is not in force: {why}", domid=domid)
+            case [verb, int() as domid, int(), str() as what] if verb == UNBOUND:
+                self._world.publisher.log(what, domid=domid)
             case [verb, str() as how] if verb == ZYGOTE_DIED:
                 self._command([ZYGOTE_DIED, time.monotonic_ns(), how])
             case [verb, int() as domid, int() as incarnation, str() as how, str() as core] if verb == DIED:
                 if self._state.hypervisor.is_expected(DomId(domid), Incarnation(incarnation)):
                     self._world.upcalls.hear_first(self._state.hypervisor.domains.get(DomId(domid)))
                 self._command([DIED, time.monotonic_ns(), domid, incarnation, how, core])
+                self._due_ns = self._state.hypervisor.next_deadline_ns()
+                self._do_what_is_due()  # to let its spare run
 
     def _on_fault(self, domain: Domain, notice: FaultNotice | None) -> None:
         said = notice.as_list() if notice is not None else []
@@ -272,8 +281,7 @@ class Broker:
     def _on_post(self, domain: Domain, body: bytes) -> None:
         """A hypercall of one that comes to life: answered the way it came, or in the log when nobody waits for it."""
         self._world.cpus.worked_for(domain.domid)
-        reply = self._answer(domain.domid, b"", body)
-        if reply is None:
+        if (reply := self._answer(domain.domid, b"", body)) is None:
             return
         if not is_post(body):
             self._world.upcalls.reply(domain.domid, reply.sequence, reply.packed())
@@ -291,14 +299,20 @@ class Broker:
 
     def _serve(self, domid: DomId | None) -> None:
         """One caller's turn; whoever has more to say goes to the end of the line."""
-        store = self._state.hypervisor.store
-        for _ in range(CALLS_PER_TURN):
-            if store.has_unsettled and store.is_settling(DOM0 if domid is None else domid):
+        store, caller = self._state.hypervisor.store, DOM0 if domid is None else domid
+        over_ns = time.monotonic_ns() + TURN_NS
+        for number in range(CALLS_PER_TURN):
+            if number and time.monotonic_ns() >= over_ns:
+                break
+            if store.has_unsettled and store.is_settling(caller):
                 break  # what it has called last is not quite done
             server = self._world.endpoints.server(domid)
-            received = server.receive() if server is not None else None
+            received = self._withheld.take(domid, server) or (server.receive() if server is not None else None)
             if server is None or received is None:
                 return
+            if store.has_unsettled and may_ask_the_store(received[1]) and store.has_to_wait(caller):
+                self._withheld.keep(domid, server, received)  # or it would have all that is under way counted at once
+                break
             if domid is not None:
                 self._world.cpus.worked_for(domid)
                 self._world.upcalls.hear_first(self._state.hypervisor.domains.get(domid))
@@ -315,9 +329,7 @@ class Broker:
         if reply is not None:
             server.reply(client, reply.packed())
 
-    def _answer_all(
-        self, server: HypercallServer, domid: DomId, fault: MessageFault, requests: Iterable[Request]
-    ) -> None:
+    def _answer_all(self, server: HypercallServer, domid: DomId, fault: MessageFault, requests: list[Request]) -> None:
         """What a fault has made of one request, or has held back until now."""
         for client, body in requests:
             reply = self._answer(domid, client, body)
@@ -374,14 +386,13 @@ class Broker:
         return domain_session(domid, domain.incarnation)
 
     def _carry_out(self, session: str, caller: DomId, sequence: int, message: Any, body: bytes) -> Reply:
-        queue = self._state.hypervisor.upcalls.get(caller)
-        if queue is not None and queue.descriptors_sent - queue.descriptors_received >= DESCRIPTORS_PENDING_MAX:
-            text = f"{DESCRIPTORS_PENDING_MAX} descriptors wait on the upcall socket: read them first"
-            return Reply(sequence, errno.EAGAIN, text)
+        journaled = is_journaled(message)
+        if no := refusal(self._state, self._ledger, session, caller, message, size=len(body), journaled=journaled):
+            return Reply(sequence, no.errno, no.text)
         now = time.monotonic_ns()
         self._ledger.open_intent(session, sequence)
         reply = self._state.call(session, caller, sequence, message, now)
-        if is_journaled(message):
+        if journaled:
             self._ledger.record(self._state, [CALL, now, session, caller, body], now)
         self._ledger.close_intent()
         self._world.settle()

@@ -7,14 +7,13 @@ domain writes into XenStore does not matter.
 from __future__ import annotations
 
 import errno
-from dataclasses import field
 
 from hvd.broker.domain import Domain
 from hvd.broker.errors import Refused
 from hvd.broker.hardware import Hardware, NoHardware
 from hvd.transport.ids import DomId
 from hvd.transport.messages import DeviceConfig
-from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

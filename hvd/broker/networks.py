@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import chain
 
 from hvd.broker.domain import Domain, Life
@@ -16,6 +15,7 @@ from hvd.broker.errors import Refused
 from hvd.transport.messages import DeviceConfig, NetworkConfig
 from hvd.transport.packed_rules import DEFAULT_KEY, RULES_KEY, pack_rules
 from hvd.transport.protocols.net import BRIDGE, UPLINK, UPLINK_KEY
+from hvd.transport.records import replace
 
 VIF = "vif"
 NETWORKS_OWN = (DEFAULT_KEY, RULES_KEY, UPLINK_KEY)

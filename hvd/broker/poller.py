@@ -32,6 +32,10 @@ class Poller:
             self._writers[descriptor] = handler
         self._update(descriptor)
 
+    def awaits_room(self, descriptor: int) -> bool:
+        """Whether a handler waits for it to become writable."""
+        return descriptor in self._writers
+
     def unwatch_readable(self, descriptor: int) -> None:
         """Forget its reader; nothing if it has none."""
         if self._readers.pop(descriptor, None) is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from pathlib import Path
 
 from hvd.broker.heartbeats import Doing
 
@@ -29,9 +28,10 @@ class Process:
 
     def __init__(self, pid: int) -> None:
         """OSError when it cannot be seen."""
-        self._root = Path(f"/proc/{pid}")
-        self._tasks = self._root / "task"
-        self._stat = os.open(self._root / "stat", os.O_RDONLY | os.O_CLOEXEC)
+        self._root = f"/proc/{pid}"
+        self._tasks = f"/proc/{pid}/task"
+        self._main = f"/proc/{pid}/task/{pid}"
+        self._stat = os.open(f"{self._root}/stat", os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
         os.close(self._stat)
@@ -45,7 +45,7 @@ class Process:
             doing, cpu_ns = _parse(os.pread(self._stat, STAT_BYTES_MAX, 0))
             if doing in (Doing.RUNNABLE, Doing.UNKNOWN):
                 return doing, cpu_ns, 0
-            if not TRACER.search((self._root / "status").read_bytes()):
+            if not TRACER.search(_read(f"{self._root}/status")):
                 return Doing.TRACED, cpu_ns, 0
             doing, steps = self._look_at_threads(doing)
         except (OSError, ValueError, IndexError):
@@ -57,24 +57,24 @@ class Process:
     def _look_at_threads(self, main: Doing) -> tuple[Doing, int]:
         """What the main thread does, unless another is runnable; and what all of them have run."""
         doing, steps = main, 0
-        for thread in self._tasks.iterdir():
+        for tid in os.listdir(self._tasks):
+            thread = f"{self._tasks}/{tid}"
             with suppress(FileNotFoundError, ProcessLookupError):  # one that has just ended
-                state, cpu_ns = _parse((thread / "stat").read_bytes())
+                state, cpu_ns = _parse(_read(f"{thread}/stat"))
                 steps += _nanoseconds_run(thread, cpu_ns)
                 if state is Doing.RUNNABLE:
                     doing = state
         return doing, steps
 
     def _naps(self) -> bool:
-        main = self._tasks / self._root.name
-        waits_in = _text(main / "wchan")
-        return waits_in in HIDDEN or "nanosleep" in waits_in or bool(_text(main / "children"))
+        waits_in = _text(f"{self._main}/wchan")
+        return waits_in in HIDDEN or "nanosleep" in waits_in or bool(_text(f"{self._main}/children"))
 
 
 def private_resident_kib(pid: int) -> int:
     """What a process has in memory of its own, what it shares since its fork included; 0 if it cannot be seen."""
     try:
-        _, resident, shared = (Path(f"/proc/{pid}/statm").read_bytes().split())[:3]
+        _, resident, shared = _read(f"/proc/{pid}/statm").split()[:3]
     except (OSError, ValueError):
         return 0
     return (int(resident) - int(shared)) * PAGE_KIB
@@ -86,15 +86,20 @@ def _parse(stat: bytes) -> tuple[Doing, int]:
     return STATES.get(fields[0].decode(), Doing.UNKNOWN), (int(fields[11]) + int(fields[12])) * TICK_NS
 
 
-def _nanoseconds_run(thread: Path, otherwise_ns: int) -> int:
+def _nanoseconds_run(thread: str, otherwise_ns: int) -> int:
     """From the scheduler's own account; where the kernel keeps none, from its clock ticks."""
-    text = _text(thread / "schedstat")
+    text = _text(f"{thread}/schedstat")
     return int(text.split()[0]) if text else otherwise_ns
 
 
-def _text(path: Path) -> str:
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _text(path: str) -> str:
     """A file's text without white space around it; empty where there is no such file, or it is not for us."""
     try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
+        return _read(path).decode(errors="replace").strip()
     except OSError:
         return ""

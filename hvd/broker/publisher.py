@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TextIO, cast
 
 import msgpack
@@ -18,6 +17,7 @@ import zmq
 
 from hvd.broker.event_log import Event
 from hvd.broker.poller import Poller
+from hvd.broker.retries import make_room_for
 from hvd.transport.hypercalls import socket_address
 from hvd.transport.log_file import append
 from hvd.transport.run_dir import EVENTS, HELLO
@@ -30,7 +30,7 @@ LOG_AFTER_S = 0.5
 class BoundedFile(io.TextIOBase):
     """A text file that is rotated at a bound: whoever sends nonsense all day must not fill the disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
 
     def write(self, text: str) -> int:
@@ -49,12 +49,12 @@ class Publisher:
         self._socket = context.socket(zmq.XPUB)
         self._socket.linger = 0
         self._socket.xpub_verbose = True
-        self._socket.bind(socket_address(directory, EVENTS))
+        make_room_for(lambda: self._socket.bind(socket_address(directory, EVENTS)))
         self._buffer: deque[tuple[str, dict[str, Any]]] = deque(maxlen=BUFFERED_MAX)
         self._log: Any = None
         self._newest: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._writing = threading.Lock()
-        self._path = Path(f"/proc/self/fd/{directory}/log/broker.log")
+        self._path = f"/proc/self/fd/{directory}/log/broker.log"
         poller.watch(int(self._socket.fd), self.welcome)
 
     def connect(self, newest: Callable[[], tuple[int, int]]) -> None:

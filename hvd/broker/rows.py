@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
-from operator import attrgetter
+from itertools import chain, groupby, islice
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from hvd.broker.domain import Clock, Domain, Memory, Spare
@@ -21,9 +21,10 @@ from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.sessions import Reply, Sessions
 from hvd.broker.upcalls import UpcallQueue
 from hvd.transport.ids import DomId, ExtentId, Handle, Port
+from hvd.transport.records import fields
 
 Row = tuple[Any, ...]
-ROWS_PER_PART, REFS_PER_ROW = 60, 100
+ROWS_PER_PART = 60
 """Of domains, extents, replies or whatever else: a third of a millisecond."""
 MUTABLE = ("clock", "memory", "spare", "restarted_at_ns", "watchdogs", "sandbox_lacking")
 """Of a domain's record; everything else in it is replaced, never changed."""
@@ -70,8 +71,6 @@ def rows_of(hypervisor: Hypervisor, sessions: Sessions) -> Iterator[TableRows]:
         ("port", [(dom, port, _BINDING.of(each)) for dom, of in ports for port, each in of.items()]),
         ("table", [(dom, table.next_ref) for dom, table in hypervisor.grants.tables.items()]),
         ("extent", [_extent_row(extent, listed=listed) for extent, listed in extents]),
-        ("run", [(extent.id, _RUN.of(run)) for extent, _ in extents for run in extent.runs]),
-        ("refs", [row for dom, table in hypervisor.grants.tables.items() for row in _refs_rows(dom, table)]),
         ("mapping", sorted([_mapping_row(*each) for extent, _ in extents for each in extent.mappings.items()])),
         ("upcalls", [(dom, _QUEUE.of(queue)) for dom, queue in upcalls]),
         ("unacknowledged", [(dom, event) for dom, queue in upcalls for event in queue.unacknowledged]),
@@ -79,13 +78,20 @@ def rows_of(hypervisor: Hypervisor, sessions: Sessions) -> Iterator[TableRows]:
         ("event", [(event,) for event in hypervisor.events.kept]),
         ("reply", list(sessions.last.items())),
     ]
-    return _parts(copied)
+    return chain(_parts(copied), _run_parts([(extent.id, tuple(extent.runs)) for extent, _ in extents]))
 
 
 def _parts(copied: list[tuple[str, list[Row]]]) -> Iterator[TableRows]:
     for table, rows in copied:
         for at in range(0, len(rows), ROWS_PER_PART):
             yield TableRows(table, rows[at : at + ROWS_PER_PART])
+
+
+def _run_parts(runs: list[tuple[ExtentId, tuple[Run, ...]]]) -> Iterator[TableRows]:
+    """Of an extent there may be thousands: each is made a row when its part is, since none ever changes."""
+    each = ((extent, _RUN.of(run)) for extent, some in runs for run in some)
+    while some := list(islice(each, ROWS_PER_PART)):
+        yield TableRows("runs", [(extent, tuple(run for _, run in of)) for extent, of in groupby(some, itemgetter(0))])
 
 
 @contextmanager
@@ -138,12 +144,6 @@ def _extent_row(extent: Extent, *, listed: bool) -> Row:
     return _EXTENT.of(extent), tuple(extent.handed), _notify_row(extent.notify), listed
 
 
-def _refs_rows(dom: DomId, table: Table) -> list[Row]:
-    """In their order; of which extent each is, its runs say."""
-    refs = tuple(table.refs)
-    return [(dom, refs[at : at + REFS_PER_ROW]) for at in range(0, len(refs), REFS_PER_ROW)]
-
-
 def _mapping_row(handle: Handle, mapping: Mapping) -> Row:
     return handle, mapping.extent.id, _MAPPING.of(mapping), _notify_row(mapping.notify)
 
@@ -161,7 +161,6 @@ class Taking:
     def __init__(self, hypervisor: Hypervisor, sessions: Sessions) -> None:
         self._h, self._sessions = hypervisor, sessions
         self._extents: dict[ExtentId, Extent] = {}
-        self._granted: dict[DomId, dict[int, Extent]] = {}
 
     def take(self, part: TableRows) -> None:
         """Put them there."""
@@ -193,15 +192,13 @@ class Taking:
         if listed:
             self._h.grants.tables[extent.owner].extents[extent.id] = extent
 
-    def _put_run(self, extent: ExtentId, run: Row) -> None:
-        self._extents[extent].runs.append(_RUN.made(run))
-
-    def _put_refs(self, dom: DomId, refs: Row) -> None:
-        table = self._h.grants.tables[dom]
-        if dom not in self._granted:
-            runs = [(run, extent) for extent in table.extents.values() for run in extent.runs]
-            self._granted[dom] = {at: extent for run, extent in runs for at in range(run.ref, run.ref + run.count)}
-        table.refs.update({ref: self._granted[dom][ref] for ref in refs})
+    def _put_runs(self, extent: ExtentId, some: tuple[Row, ...]) -> None:
+        whole, runs = self._extents[extent], [Run(*run) for run in some]
+        whole.runs += runs
+        if not whole.orphaned:
+            refs = self._h.grants.tables[whole.owner].refs
+            for run in runs:
+                refs.add(run.ref, run.count, whole)
 
     def _put_mapping(self, handle: Handle, extent: ExtentId, plain: Row, notify: Row | None) -> None:
         mapping: Mapping = _MAPPING.made(plain)

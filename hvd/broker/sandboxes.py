@@ -9,6 +9,7 @@ from hvd.broker.domain import Domain
 from hvd.broker.errors import Refused
 from hvd.transport.ids import DOM0
 from hvd.transport.kernels import is_program
+from hvd.transport.limits import IO_BPS_LEAST
 from hvd.transport.messages import DomainConfig
 from hvd.transport.sandbox import ACTIONS, LAYERS, Kind, in_force, split_path
 
@@ -17,7 +18,7 @@ REASON_MAX = 500
 
 
 def check(config: DomainConfig) -> None:
-    """EINVAL naming what is no kind, layer, action or path."""
+    """EINVAL naming what is no kind, layer, action, path or bound."""
     if config.sandbox and config.sandbox not in set(Kind):
         raise Refused(errno.EINVAL, f"sandbox = {config.sandbox!r}; expected one of {', '.join(Kind)}")
     if config.seccomp not in ACTIONS:
@@ -32,6 +33,8 @@ def check(config: DomainConfig) -> None:
     for given in config.paths:
         if not split_path(given)[0].startswith("/"):
             raise Refused(errno.EINVAL, f"paths names {given!r}, which is not absolute")
+    if 0 < config.io_bps < IO_BPS_LEAST:
+        raise Refused(errno.EINVAL, f"io_bps = {config.io_bps}; expected 0, for no bound, or at least {IO_BPS_LEAST}")
 
 
 def kind_of(domain: Domain) -> Kind:
@@ -54,7 +57,7 @@ def settings(domain: Domain) -> dict[str, Any]:
     return {
         "kind": str(kind_of(domain)), "off": layers_off(domain), "seccomp": config.seccomp, "paths": config.paths,
         "memory_kib": domain.next_target_kib(), "maxmem_kib": domain.built_with_kib(),
-        "require": config.sandbox_require,
+        "io_bps": config.io_bps, "require": config.sandbox_require,
     }  # fmt: skip
 
 
@@ -65,8 +68,8 @@ def take_report(domain: Domain, untrusted_lacking: dict[str, str]) -> str:
     domain.sandbox_lacking = lacking = known(untrusted_lacking)
     domain.refused = missing(domain, lacking)
     lacks = "; ".join(f"{name} ({reason})" for name, reason in lacking.items()) or "nothing"
-    kind = kind_of(domain)
-    return f"domain {domain.domid} {domain.name}: sandbox {kind}: {', '.join(in_force(lacking))}; lacking: {lacks}"
+    who = f"(XEN) domain {domain.domid} {domain.name}"
+    return f"{who}: sandbox {kind_of(domain)}: {', '.join(in_force(lacking))}; lacking: {lacks}"
 
 
 def _on_one_line(untrusted: str) -> str:

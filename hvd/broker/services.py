@@ -8,13 +8,12 @@ Another is chosen behind the fence, in the command that takes in the death: ther
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import TYPE_CHECKING
 
 from hvd.broker.domain import Domain
 from hvd.broker.store import Store
 from hvd.transport.ids import DOM0, DomId
-from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass, field
 
 if TYPE_CHECKING:
     from hvd.broker.lives import Lives

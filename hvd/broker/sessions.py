@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import Any
 
 from hvd.broker.answers import Descriptors
 from hvd.transport.codec import pack_reply
 from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.limits import TOOLSTACK_CLIENTS_MAX
-from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass, field
 
 TOOLSTACK = "t:"
 

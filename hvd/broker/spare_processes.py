@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from hvd.broker import sandboxes
+from hvd.broker.bells import serve
 from hvd.broker.certificates import birth_certificate, birth_descriptors, spawn_order
-from hvd.broker.domain import Domain
+from hvd.broker.domain import Domain, Spare
 from hvd.broker.endpoints import Endpoints
 from hvd.broker.held import STDIO_DOMAIN, UPCALL, UPCALL_DOMAIN, HeldDescriptors, domain_key, spare_key
 from hvd.broker.hypervisor import Hypervisor
@@ -20,7 +21,7 @@ from hvd.transport.codec import BadMessage, unpack_request
 from hvd.transport.descriptors import send_message
 from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.limits import MESSAGE_BYTES_MAX
-from hvd.transport.machine_link import DISOWN, SIGNAL
+from hvd.transport.machine_link import DISOWN, SIGNAL, Inheritance
 from hvd.transport.messages import SandboxReport, SchedShutdown
 from hvd.transport.shared_info import TimeInfo, write_time_info
 from hvd.transport.upcalls import BIRTH
@@ -34,12 +35,12 @@ class SpareProcesses:
     """A domain has at most one."""
 
     def __init__(
-        self, held: HeldDescriptors, endpoints: Endpoints, poller: Poller, run_dir: str, on_report: OnReport
+        self, held: HeldDescriptors, endpoints: Endpoints, poller: Poller, inheritance: Inheritance, on_report: OnReport
     ) -> None:
         self._held = held
         self._endpoints = endpoints
         self._poller = poller
-        self._run_dir = run_dir
+        self._inheritance = inheritance
         self._on_report = on_report
 
     def create(self, domid: DomId) -> None:
@@ -57,9 +58,16 @@ class SpareProcesses:
         assert spare is not None
         secret = hypervisor.secret_key(domid, spare.incarnation)
         self._endpoints.open_spare(domid, spare.incarnation, secret)
+        serve(self._held, spare.upcall_channel, self._inheritance.brokers_before)
         self._write_clock(domain, spare.incarnation)
+        if not spare.stands:
+            self._deliver_birth(hypervisor, domain, spare)
+        self._poller.watch(self._descriptor(domid), lambda: self._hear(domid, spare.incarnation))
+
+    def _deliver_birth(self, hypervisor: Hypervisor, domain: Domain, spare: Spare) -> None:
+        domid = domain.domid
         certificate = birth_certificate(
-            hypervisor, domain, spare.incarnation, run_dir=self._run_dir, spare=True,
+            hypervisor, domain, spare.incarnation, run_dir=self._inheritance.run_dir, spare=True,
             endpoint=self._endpoints.name(domid, spare.incarnation), server_key=self._endpoints.spare_key(domid),
         )  # fmt: skip
         descriptors = birth_descriptors(
@@ -67,7 +75,6 @@ class SpareProcesses:
         )
         with self._socket(domid) as sock, suppress(OSError):  # it is dead, or has it from the broker before
             send_message(sock, [BIRTH, certificate], descriptors)
-        self._poller.watch(self._descriptor(domid), lambda: self._hear(domid, spare.incarnation))
 
     def promote(self, domid: DomId) -> None:
         """What was the spare's is the domain's, by name."""

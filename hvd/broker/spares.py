@@ -135,6 +135,11 @@ def takes_over(domain: Domain) -> bool:
     return spare is not None and spare.config == domain.config and domain.shutdown is not Shutdown.REBOOT
 
 
+def is_succeeded(domain: Domain) -> bool:
+    """Whether what it has of its clients is of use to a spare that may take over from it."""
+    return domain.spare is not None and domain.config.driver_domain
+
+
 def _renew_store(lives: Lives, domain: Domain) -> None:
     """It finds what it would find if it had been started, and offered what its predecessor did."""
     lives.store.tell_started_again()
@@ -152,23 +157,33 @@ def renew(lives: Lives, domain: Domain) -> None:
 
 
 def promote(lives: Lives, domain: Domain, now_ns: int) -> None:
-    """Behind the fence, its predecessor's ports and grants gone: the spare is the domain, and is let run.
+    """Behind the fence, its predecessor's ports and grants gone: the spare is the domain, and is let run at once.
 
-    Its console is announced later: what domain 0 then does would be in the way of those that wait for the domain.
+    But in a command of its own: that of the death is in the journal sooner for it, and so its guests hear sooner whose
+    offers these are, and publish meanwhile. Its console is announced later: what domain 0 then does would be in the way
+    of those that wait for the domain.
     """
-    spare, domain.spare = domain.spare, None
+    spare = domain.spare
     assert spare is not None
+    lives.hardware.promote_spare(domain)  # OSError: it is a spare still, and goes with the domain, which fails
+    domain.spare = None
     lives.deadlines.note(domain)
-    lives.hardware.promote_spare(domain)
     bind_birth(lives, domain, spare)
     domain.sandbox_lacking = spare.lacking
     if spare.pid is not None:
         domain.pid = spare.pid
         domain.move(Event.STARTED)
     _renew_store(lives, domain)
-    lives.let_run(domain)
-    domain.console_waits = True
+    domain.console_waits, domain.runs_at_ns = True, now_ns
     _later(lives, domain, now_ns + QUIET_NS)
+
+
+def let_run(lives: Lives, domain: Domain) -> None:
+    """One that has taken over; with what it would ask first."""
+    domain.runs_at_ns = None
+    lives.ask_ahead(domain)
+    lives.let_run(domain)
+    lives.collect_store_events()
 
 
 def dismiss(lives: Lives, domain: Domain) -> None:

@@ -17,7 +17,8 @@ from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.rows import TableRows, Taking, apart, rows_of
 from hvd.broker.sessions import Reply, Sessions, domain_session, store_session
-from hvd.broker.store.parts import Collected
+from hvd.broker.store.packing import Packing
+from hvd.broker.store.parts import Collected, Part
 from hvd.broker.xenstored import requests
 from hvd.transport.codec import unpack_request
 from hvd.transport.fault_notice import FaultNotice
@@ -29,6 +30,8 @@ FAULTED, HUNG, TRACE_OVER, AUDITED = "faulted", "hung", "trace over", "audited"
 RECOVERED, SPARE_REPORTS, DUMPED = "recovered", "spare reports", "dumped"
 STORE_CALL, STORE_CLOSED, STORE_LOST = "store call", "store closed", "store lost"
 """Requests by XenStore's wire protocol, the end of a connection, the end of all: their broker died."""
+STORE_STREAM = "store stream"
+"""Plain requests of the host's, among them a write, as they came."""
 STORE_SETTLE = "store settle"
 """Accounts and watches follow a change of many nodes by some more."""
 PART = b"\x80"
@@ -47,6 +50,8 @@ class State:
     def __init__(self, hypervisor: Hypervisor, sessions: Sessions) -> None:
         self.hypervisor = hypervisor
         self.sessions = sessions
+        self.replayed = 0
+        """Commands that `restore` has carried out again."""
 
     def snapshot(self) -> bytes:
         """Everything as bytes, for a broker of the same image: pickled, since only brokers ever hold it."""
@@ -57,13 +62,23 @@ class State:
         finally:
             self.hypervisor.attach(hardware)
 
-    def begin_snapshot(self) -> tuple[bytes, Iterator[bytes]]:
-        """The same in parts, as it is now: first what does not grow with domains and nodes, then the rest in turn."""
-        with self.hypervisor.store.in_parts() as store:
+    def begin_snapshot(
+        self, packing: Packing | None = None, *, watches: bool = True
+    ) -> tuple[bytes, Iterator[Part | TableRows]]:
+        """The same in parts, as it is now: first what does not grow with domains and nodes, then the rest in turn.
+
+        Without the rows that a packing has made before, or the watches: they are in an older snapshot.
+        """
+        with self.hypervisor.store.in_parts(packing, watches=watches) as store:
             tables = rows_of(self.hypervisor, self.sessions)
             with apart(self.hypervisor, self.sessions):
                 first = self.snapshot()
-        return first, (pickle.dumps(part, pickle.HIGHEST_PROTOCOL) for part in chain(store, tables))
+        return first, chain(store, tables)
+
+    @staticmethod
+    def packed_part(part: Part | TableRows) -> bytes:
+        """As `restore` takes it."""
+        return pickle.dumps(part, pickle.HIGHEST_PROTOCOL)
 
     @classmethod
     def restore(cls, records: Iterable[bytes], at_work: Callable[[], None] = lambda: None) -> State:
@@ -87,6 +102,7 @@ class State:
             *command, refusals = msgpack.unpackb(record)
             hypervisor.hardware.refusals = refusals
             state.apply(command)
+            state.replayed += 1
         return state
 
     def record(self, command: list[Any]) -> bytes:
@@ -133,6 +149,9 @@ class State:
                 for kind, tx, payload in zip(*[iter(requests)] * 3, strict=True):
                     self.store_call(DomId(domid), connection, Message(kind, 0, tx, payload), now_ns)
                 self.hypervisor.collect_store_events()
+            case ["store stream", int(), bytes() as stream]:
+                _, end, _ = self.hypervisor.store.answer_plain(stream, 0)
+                assert end == len(stream), f"what was plain is not any more, at {end} of {len(stream)} bytes"
             case ["store closed", int(), int() as domid, int() as connection]:
                 self.hypervisor.store.close_connection(DomId(domid), connection)
             case ["store settle", int()]:

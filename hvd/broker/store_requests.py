@@ -6,18 +6,19 @@ connection: none is answered before that, and nobody else is served meanwhile.
 
 from __future__ import annotations
 
+import errno
 import time
 import zlib
 from typing import Any
 
 from hvd.broker.domain import ACTING
-from hvd.broker.ledger import Ledger
+from hvd.broker.ledger import LEFT_BY_ANYBODY, LEFT_BY_HOST, Ledger
 from hvd.broker.sessions import store_session
-from hvd.broker.state import STORE_CALL, State
+from hvd.broker.state import STORE_CALL, STORE_STREAM, State
 from hvd.broker.world import World
 from hvd.broker.xenstored.connection import Connection
 from hvd.broker.xenstored.requests import answer, is_command
-from hvd.transport.xs_wire import Message, Type
+from hvd.transport.xs_wire import Message, Type, error_payload
 
 
 class StoreRequests:
@@ -30,11 +31,22 @@ class StoreRequests:
         self._plain = True
         """What has been carried out in this turn is at most a value that nobody watches."""
 
-    def read_all(self, untrusted: bytes, at: int) -> tuple[bytes, int]:
-        """The replies to the host's READs that come one behind the other, and where anything else begins."""
-        if self._state.hypervisor.store_log:
+    def answer_plain(self, untrusted: bytes, at: int) -> tuple[bytes, int]:
+        """The replies to the host's READs and WRITEs that come one behind the other, and where anything else begins.
+
+        Writes are in the journal as they came, when this returns. Nobody hears of them, so there is nothing to settle.
+        """
+        hypervisor = self._state.hypervisor
+        if hypervisor.store_log or hypervisor.leaving:  # of what leaves, each change may be the one that is waited for
             return b"", at
-        return self._state.hypervisor.store.read_all(untrusted, at)
+        if not self._ledger.has_room(self._state, LEFT_BY_HOST):
+            return b"", at
+        now_ns = time.monotonic_ns()
+        replies, end, wrote = hypervisor.store.answer_plain(untrusted, at)
+        if wrote:
+            hypervisor.events.now_ns = now_ns
+            self._ledger.record(self._state, [STORE_STREAM, now_ns, untrusted[at:end]], now_ns)
+        return replies, end
 
     def serve(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
         """Its reply's type and payload, for after `record`; None when its domain does not live any more."""
@@ -62,8 +74,10 @@ class StoreRequests:
             reply = answer(self._state.hypervisor, connection.domid, connection.number, message)
             self._plain = self._plain and reply[0] == message.type
             return reply
-        connection.left_traces = True
         domid, number = connection.domid, connection.number
+        if not self._ledger.has_room(self._state, LEFT_BY_HOST if number < 0 else LEFT_BY_ANYBODY):
+            return Type.ERROR, error_payload(errno.ENOSPC)
+        connection.left_traces = True
         if not self._unrecorded:
             self._unrecorded = [STORE_CALL, time.monotonic_ns(), domid, number]
         command = self._unrecorded

@@ -48,6 +48,7 @@ def describe(h: Hypervisor, domain: Domain, now_ns: int) -> dict[str, Any]:
         "uuid": h.uuid(domain),
         "shutdown": None if domain.shutdown is None else int(domain.shutdown),
         "cpus": domain.config.cpus,
+        "io_bps": domain.config.io_bps,
         "group": h.groups.name_of(domain.name),
         "heartbeat_ms": domain.config.heartbeat_ms,
         "heartbeat": h.hardware.heartbeat(domain.domid),

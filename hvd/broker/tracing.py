@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from dataclasses import field
 from enum import IntEnum, auto
 
 from hvd.broker.domain import ALIVE, Domain
@@ -18,7 +17,7 @@ from hvd.broker.errors import Refused
 from hvd.broker.hardware import Hardware
 from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.limits import TRACES_KEPT_MAX
-from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass, field
 from hvd.transport.trace import HYPERVISOR
 
 

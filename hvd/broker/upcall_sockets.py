@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from hvd.broker import core_dumps
+from hvd.broker.answers import Descriptors
 from hvd.broker.domain import ACTING, Domain
 from hvd.broker.held import UPCALL, HeldDescriptors, domain_key
 from hvd.broker.hurries import Hurries
@@ -27,6 +28,9 @@ from hvd.transport.limits import MESSAGE_BYTES_MAX
 from hvd.transport.upcalls import DESCRIPTORS, EVENT, HURRY, REPLY, REPLY_BYTES_MAX, TOO_LARGE
 
 POSTS_PER_TURN = 8
+BRINGING_MAX = 16
+"""Events that bring what has changed, of those that are sent together; the others come alone, and whoever is told reads
+for himself: one write may fire as many watches as a domain has, and each would have a directory read."""
 OUTBOX_MAX = 64
 """Messages that may wait for a domain to read its upcall socket; past it the domain is killed."""
 OUTBOX_DESCRIPTORS_MAX = 2 * DESCRIPTORS_PER_MESSAGE
@@ -86,11 +90,16 @@ class UpcallSockets:
         on_post: Callable[[Domain, bytes], None],
         is_disturbed: Callable[[DomId], bool],
         is_settling: Callable[[DomId], bool],
+        read: Callable[[DomId, str], dict[str, bytes] | None],
+        on_drop: Callable[[DomId], None],
+        ring: Callable[[DomId], None],
     ) -> None:
-        """`kill` ends a domain that does not read, or has shut its socket.
+        """`kill` ends a domain that does not read, or has shut its socket; `ring` raises its upcall event.
 
         `is_disturbed`: its hypercalls are tampered with, as somebody wants it, at its endpoint. `is_settling`: what it
-        has called last is not quite done, and what it calls next waits.
+        has called last is not quite done, and what it calls next waits. `read`: the nodes of a directory as it sees
+        them now, for an event that brings them; None: it is told of the event alone. `on_drop` is told who has written
+        what is nothing for now: it is work that it makes.
         """
         self._held = held
         self._poller = poller
@@ -100,6 +109,9 @@ class UpcallSockets:
         self._on_post = on_post
         self._is_disturbed = is_disturbed
         self._is_settling = is_settling
+        self._read = read
+        self._on_drop = on_drop
+        self._ring = ring
         self._queues: dict[DomId, UpcallQueue] = {}
         self._outboxes: dict[DomId, Outbox] = {}
         self._by_endpoint: set[DomId] = set()
@@ -166,6 +178,8 @@ class UpcallSockets:
                 self._on_post(domain, untrusted)
             elif domain.ready and not reports:
                 break
+            else:
+                self._on_drop(domid)
             self._drop_first(domain)
         else:
             return
@@ -218,12 +232,16 @@ class UpcallSockets:
 
     # ---- what is written ---------------------------------------------------------------------------------------------
 
-    def send_descriptors(self, domid: DomId, sequence: int, references: tuple[tuple[str, int], ...]) -> None:
+    def send_descriptors(self, domid: DomId, sequence: int, references: Descriptors) -> None:
         """The descriptors that answer a hypercall, ahead of its reply; each broker sends them once."""
         if self._answered.get(domid) == sequence:
             return
         self._answered[domid] = sequence
-        self.tell(domid, [DESCRIPTORS, sequence], tuple(self._to_send(key, index) for key, index in references))
+        self.tell_with(domid, [DESCRIPTORS, sequence], references)
+
+    def tell_with(self, domid: DomId, message: list[Any], references: Descriptors) -> None:
+        """The same with descriptors that are held."""
+        self.tell(domid, message, tuple(self._to_send(key, index) for key, index in references))
 
     def _to_send(self, key: str, index: int) -> int:
         """A descriptor to send; a medium whose device went before its backend heard of it is an empty file by now."""
@@ -247,7 +265,10 @@ class UpcallSockets:
         except OSError as error:
             self._end(domid, error)
             return
-        self.flush(domid)
+        if self._poller.awaits_room(self._socket(domid)):
+            self._go_on(domid)  # with its events too: once they are sent, nobody else rings for them
+        else:
+            self.flush(domid)
 
     def _send_or_keep(self, outbox: Outbox, domid: DomId, message: list[Any], descriptors: tuple[int, ...]) -> None:
         with suppress(BlockingIOError):
@@ -257,16 +278,21 @@ class UpcallSockets:
         outbox.add(message, descriptors)
 
     def flush(self, domid: DomId) -> None:
-        """Send what waits, descriptors first, until the socket is full; then wait for it to become writable."""
+        """Send what waits, descriptors first, until the socket is full; then go on when it becomes writable."""
         sock = self._socket(domid)
         try:
             self._send_all(domid, sock)
         except BlockingIOError:
-            self._poller.watch_writable(sock, lambda: self.flush(domid))
+            self._poller.watch_writable(sock, lambda: self._go_on(domid))
             return
         except OSError as error:
             self._end(domid, error)
         self._poller.watch_writable(sock, None)
+
+    def _go_on(self, domid: DomId) -> None:
+        """It has read some of what it was rung for, and may have read all of it and sleep again."""
+        self.flush(domid)
+        self._ring(domid)
 
     def _end(self, domid: DomId, error: OSError) -> None:
         """It is dying, or has shut its socket, or what waits cannot be kept: it hears no more, so it goes."""
@@ -283,12 +309,21 @@ class UpcallSockets:
         outbox, queue = self._outboxes.get(domid), self._queues.get(domid)
         if outbox is not None:
             outbox.send_all(lambda message, descriptors: self._send(sock, message, descriptors))
+        reads = 0
         while queue is not None and (event := queue.take()) is not None:
+            directory = queue.follows.get(event[2]) if reads < BRINGING_MAX else None
+            reads += directory is not None  # whether it may be brought is known when all of it has been read
+            brought = self._brought(domid, directory)
             try:
-                self._send(sock, [EVENT, *event], ())
+                self._send(sock, [EVENT, *event, *brought], ())
             except BlockingIOError:
                 queue.put_back()
                 raise
+
+    def _brought(self, domid: DomId, directory: str | None) -> list[dict[str, bytes]]:
+        """Read as the event is sent: what changes later has an event of its own behind it."""
+        keys = None if directory is None else self._read(domid, directory)
+        return [] if keys is None else [keys]
 
     def _socket(self, domid: DomId) -> int:
         return self._held.by_key[domain_key(domid)][UPCALL]

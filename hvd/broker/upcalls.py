@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import field
 from operator import itemgetter
 
-from hvd.transport.limits import EVENTS_PENDING_MAX
-from hvd.transport.records import dataclass
+from hvd.transport.limits import EVENTS_PENDING_BYTES_MAX, EVENTS_PENDING_MAX
+from hvd.transport.records import dataclass, field
 
+FOLLOWS_MAX = 1024
+"""Watches of one domain whose events bring what has changed: one for each device that it may have or serve."""
 OVERFLOW = ("", "")
 """Stands for "you missed some": the domain reads everything that it watches again."""
 
@@ -23,19 +24,37 @@ class UpcallQueue:
 
     unsent: dict[tuple[str, str], int] = field(default_factory=dict)
     unacknowledged: deque[tuple[int, str, str]] = field(default_factory=deque)
+    path_bytes: int = 0
+    """Of all of them; a token is its watch's."""
     last: int = 0
     descriptors_sent: int = 0
     descriptors_received: int = 0
+    follows: dict[str, str] = field(default_factory=dict)
+    """Token -> the directory whose nodes its events bring. Replaced, never changed."""
+
+    def follow(self, token: str, directory: str) -> None:
+        """From here on, unless there are as many as may be: then its events come alone."""
+        if len(self.follows) < FOLLOWS_MAX:
+            self.follows = {**self.follows, token: directory}
+
+    def unfollow(self, token: str) -> None:
+        """Nothing if it brought none."""
+        if token in self.follows:
+            self.follows = {other: directory for other, directory in self.follows.items() if other != token}
 
     def add(self, path: str, token: str) -> None:
-        """Queue an event; at the bound all pending ones become a single overflow event."""
+        """Queue an event; at either bound all pending ones become a single overflow event."""
         self.last += 1
-        self.unsent.pop((path, token), None)
-        if len(self.unsent) + len(self.unacknowledged) >= EVENTS_PENDING_MAX:
+        if self.unsent.pop((path, token), None) is not None:
+            self.path_bytes -= len(path)
+        count = len(self.unsent) + len(self.unacknowledged)
+        if count >= EVENTS_PENDING_MAX or self.path_bytes + len(path) > EVENTS_PENDING_BYTES_MAX:
             self.unsent.clear()
             self.unacknowledged.clear()
+            self.path_bytes = 0
             path, token = OVERFLOW
         self.unsent[path, token] = self.last
+        self.path_bytes += len(path)
 
     def take(self) -> tuple[int, str, str] | None:
         """The next event to send, now unacknowledged; None when all are sent."""
@@ -54,9 +73,10 @@ class UpcallQueue:
     def acknowledge(self, number: int, descriptors_received: int) -> None:
         """The domain has seen everything up to `number`, and so many descriptors."""
         while self.unacknowledged and self.unacknowledged[0][0] <= number:
-            self.unacknowledged.popleft()
+            self.path_bytes -= len(self.unacknowledged.popleft()[1])
         for key in [key for key, n in self.unsent.items() if n <= number]:
             del self.unsent[key]
+            self.path_bytes -= len(key[0])
         self.descriptors_received = max(self.descriptors_received, min(descriptors_received, self.descriptors_sent))
 
     def send_again(self) -> None:
@@ -67,3 +87,4 @@ class UpcallQueue:
         again = {(path, token): number for number, path, token in self.unacknowledged} | self.unsent
         self.unsent = dict(sorted(again.items(), key=itemgetter(1)))
         self.unacknowledged.clear()
+        self.path_bytes = sum(len(path) for path, _ in self.unsent)

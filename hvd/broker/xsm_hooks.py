@@ -97,6 +97,7 @@ HOOKS: dict[type, Hook] = {
     m.DomctlSysrq: _about(vector("domain", "kill")),
     m.DomctlAttach: _about(DOMAIN_CREATE),
     m.DomctlDetach: _about(DOMAIN_CREATE),
+    m.DomctlKeep: _about(DOMAIN_CREATE),
     m.DomctlDestroy: _about(vector("domain", "destroy")),
     m.DomctlPause: _about(vector("domain", "pause")),
     m.DomctlUnpause: _about(vector("domain", "unpause")),

@@ -6,11 +6,10 @@ import os
 import select
 import signal
 import time
-from dataclasses import field
 from math import ceil
-from pathlib import Path
 
-from hvd.transport.records import dataclass
+from hvd.transport.process import parent_of
+from hvd.transport.records import dataclass, field
 
 WALL = 0x40000000
 """__WALL: also wait for children made with another exit signal than SIGCHLD."""
@@ -106,18 +105,8 @@ class Children:
 
 def child_pids() -> set[int]:
     """The pids of all our children, dead ones that nobody has reaped too."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and _parent(entry) == os.getpid():
-            found.add(int(entry.name))
-    return found
-
-
-def _parent(process: Path) -> int:
-    try:
-        return int((process / "stat").read_bytes().rpartition(b")")[2].split()[1])
-    except OSError:
-        return -1  # it has just gone
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return {pid for pid in pids if parent_of(pid) == os.getpid()}
 
 
 def describe_end(code: int, status: int) -> str:

@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from hvd.machine.children import Child
 from hvd.machine.processes import fork_process
@@ -34,8 +33,8 @@ class Dump:
     """One order."""
 
     domain: Child
-    path: Path
-    part: Path
+    path: str
+    part: str
     fault: list[int]
     lives_on: bool = False
     """Its process is not killed for it: `tell` is told in place of that."""
@@ -73,7 +72,7 @@ class Dumps:
         self, run_dir: str, adopt: Callable[[Child], None], tell: Callable[[Child, str], None]
     ) -> None:
         """`adopt` has the machine reap a new child; `tell` says what became of a live domain's core."""
-        self._cores = Path(run_dir) / CORES
+        self._cores = f"{run_dir}/{CORES}"
         self._adopt = adopt
         self._tell = tell
         self._orders: dict[tuple[int, int], Dump] = {}
@@ -82,8 +81,8 @@ class Dumps:
 
     def order(self, domain: Child, name: str, fault: list[int]) -> None:
         """Stop it now, dump it when it is its turn, then kill it. Nothing if it was ordered before."""
-        path = self._cores / f"{Path(name).name}.core"
-        dump = Dump(domain, path, path.with_name(path.name + PART), fault)
+        path = f"{self._cores}/{os.path.basename(name)}.core"
+        dump = Dump(domain, path, path + PART, fault)
         before = self._orders.get(dump.key)
         if before is not None and before.lives_on:
             before.then = dump
@@ -92,7 +91,7 @@ class Dumps:
             domain.signal(signal.SIGSTOP)
             self._take(dump)
 
-    def order_live(self, domain: Child, path: Path) -> None:
+    def order_live(self, domain: Child, path: str) -> None:
         """Dump it to that file when it is its turn. Nothing if a core of it was ordered before."""
         dump = Dump(domain, path, part_of(path, domain.domid, domain.incarnation), [], lives_on=True)
         if dump.key not in self._orders and dump.key not in self._outcomes:
@@ -188,14 +187,16 @@ class Dumps:
 
     def _be_dumper(self, dump: Dump, outcome: int) -> None:
         """Loaded here, since most machines never dump: it would be part of every boot."""
+        from pathlib import Path
+
         from hvd.machine import dumper
 
         process = dump.domain.pid, dump.domain.domid
         if dump.lives_on:
-            said = dumper.dump(process, dumper.Target(dump.path, dump.part, bytes_max=sys.maxsize))
+            said = dumper.dump(process, dumper.Target(Path(dump.path), Path(dump.part), bytes_max=sys.maxsize))
         else:
             notice = FaultNotice(*dump.fault) if dump.fault else None
-            said = dumper.dump_dying(process, self._cores, dump.path.stem, notice)
+            said = dumper.dump_dying(process, Path(self._cores), Path(dump.path).stem, notice)
         os.write(outcome, said.encode()[:OUTCOME_BYTES_MAX])
 
     def _finish(self, dump: Dump, said: str) -> None:
@@ -217,4 +218,4 @@ class Dumps:
 
     def _discard_part(self, dump: Dump) -> None:
         with contextlib.suppress(OSError):  # whatever somebody has made of that directory
-            dump.part.unlink(missing_ok=True)
+            os.unlink(dump.part)

@@ -1,4 +1,4 @@
-"""Sees a process's end before the kernel has taken its memory apart.
+"""Sees a process's end before the kernel has taken its memory apart, and has that give way to who takes over.
 
 A pidfd tells of the end when the last thread is gone, and the last one takes the memory with it: milliseconds. A thread
 that is not the last goes at once, and a pidfd of its own tells that (PIDFD_THREAD, Linux 6.9). Whether all have ended
@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from hvd.machine.children import Child, describe_end
@@ -19,11 +21,21 @@ from hvd.transport.process import PIDFD_THREAD, run_in_short_slices
 PF_EXITING = 0x4
 FLAGS, EXIT_CODE = 6, -1
 """Fields of /proc/PID/stat, counted behind the name (proc(5))."""
-THREADS_MAX = 2
+THREADS_MAX, WAITED_FOR_MAX = 2, 4
 """Threads of a process that are watched, its first one and another: one of them is not the last to go. As many however
-many there are by then: what the machine holds for a domain does not depend on who was first."""
-PATIENCE_S, BETWEEN_S = 0.004, 0.0001
-"""For the threads that are not past their program yet, once the first is: one may be in the middle of a system call."""
+many there are by then: what the machine holds for a domain does not depend on who was first. Of whom others wait for
+all that a runtime has, its sleeper and libzmq's two: the one that is watched may be the one that gets no CPU."""
+PATIENCE_S, AGAIN_PATIENCE_S, BETWEEN_S = 0.004, 0.0002, 0.0001
+"""For the threads that are not past their program yet, once the first is, and later: one may be in a system call."""
+AGAIN_LEAST_S, AGAIN_MOST_S = 0.005, 0.16
+"""After a look at whoever ends and has not ended yet, twice as long after each: it waits for a CPU, for a disk or for a
+child of its. Until all of its memory is taken apart may be long then, where others want the CPUs."""
+GIVES_WAY_NICE = 5
+"""A quarter of a CPU's time beside one other who wants it, and no less: what the dead hold of the kernel's locks as
+they go, sockets' and epoll sets' among them, we may wait for ourselves."""
+GIVES_WAY_S = 0.05
+"""So long what is left of the dead is taken apart on CPUs that nobody else wants: milliseconds of work, of which others
+wait for none."""
 READ_BYTES = 4096
 STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 
@@ -31,9 +43,18 @@ STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTO
 class Exits:
     """The watched threads of all children, by descriptor."""
 
-    def __init__(self, epoll: select.epoll) -> None:
+    def __init__(self, epoll: select.epoll, on_late: Callable[[Child], None]) -> None:
+        """`on_late` is told of whom it is time to ask `how_it_ended` again."""
         self._epoll = epoll
+        self._on_late = on_late
+        self._late: dict[int, tuple[Child, float]] = {}
+        """By pid: who is to be looked at again, and when, on the monotonic clock."""
+        self._waited_s: dict[int, float] = {}
+        """By pid, before the last look at who had not ended."""
         self._by_descriptor: dict[int, Child] = {}
+        self._may_let_give_way = comes_back()
+        self._give_way_until: dict[int, float] = {}
+        """By pid, on the monotonic clock."""
 
     def follow(self, child: Child, *, is_waited_for: bool) -> None:
         """It has the threads that it will have. Nothing where the kernel has no pidfd of a thread, or it has gone.
@@ -45,10 +66,15 @@ class Exits:
             return
         try:
             others = sorted(tid for tid in _threads(child.pid) if tid != child.pid)
-            for tid in [child.pid, *others][:THREADS_MAX] if others else []:
+            most = WAITED_FOR_MAX if is_waited_for else THREADS_MAX
+            for tid in [child.pid, *others][:most] if others else []:
                 descriptor = os.pidfd_open(tid, PIDFD_THREAD)
+                try:
+                    self._epoll.register(descriptor, select.EPOLLIN)
+                except OSError:
+                    os.close(descriptor)
+                    raise
                 self._by_descriptor[descriptor] = child
-                self._epoll.register(descriptor, select.EPOLLIN)
                 if is_waited_for and tid != child.pid:
                     run_in_short_slices(tid)
         except OSError:
@@ -63,16 +89,78 @@ class Exits:
 
     def forget(self, child: Child) -> None:
         """It has been reaped."""
+        self._give_way_until.pop(child.pid, None)
+        self._late.pop(child.pid, None)
+        self._waited_s.pop(child.pid, None)
         for descriptor in [each for each, whose in self._by_descriptor.items() if whose is child]:
             del self._by_descriptor[descriptor]
             self._close(descriptor)
+
+    def let_give_way(self, child: Child) -> None:
+        """It has ended, and somebody may wait for what follows, on the CPU that takes its memory apart.
+
+        Nothing where it would be for good: beside somebody who computes, its memory and descriptors would linger.
+        """
+        if not self._may_let_give_way:
+            return
+        _be_nicer(child.pid, GIVES_WAY_NICE)
+        self._give_way_until[child.pid] = time.monotonic() + GIVES_WAY_S
+
+    def how_it_ended(self, child: Child) -> str | None:
+        """In words, when none of its threads, and no child of its, will run its program any more; None: reap it first.
+
+        Of one that is about to end it is asked again a little later.
+        """
+        waited_s = self._waited_s.pop(child.pid, 0.0)
+        how = how_it_ended(child, AGAIN_PATIENCE_S if waited_s else PATIENCE_S)
+        if how is None and is_ending(child):
+            wait_s = self._waited_s[child.pid] = min(2 * waited_s, AGAIN_MOST_S) or AGAIN_LEAST_S
+            self._late[child.pid] = child, time.monotonic() + wait_s
+        return how
+
+    def deadline(self) -> float | None:
+        """When `expire` is to be called."""
+        return min((*self._give_way_until.values(), *(at for _, at in self._late.values())), default=None)
+
+    def expire(self, now: float) -> None:
+        """Ask again of whom it is time to; whose memory is taken apart has its share of the CPUs again, for good.
+
+        Whoever wants them: it is to be free soon.
+        """
+        for child in [child for child, at in self._late.values() if at <= now]:
+            del self._late[child.pid]
+            self._on_late(child)
+        for pid in [pid for pid, until in self._give_way_until.items() if until <= now]:
+            del self._give_way_until[pid]
+            _be_nicer(pid, 0)
 
     def _close(self, descriptor: int) -> None:
         self._epoll.unregister(descriptor)
         os.close(descriptor)
 
 
-def how_it_ended(child: Child) -> str | None:
+def comes_back() -> bool:
+    """Whether we may have somebody be nice no longer: that takes CAP_SYS_NICE, or RLIMIT_NICE.
+
+    Tried by a thread that ends with it (sched(7)); a user namespace's root has the capability and may not.
+    """
+    came_back = False
+
+    def try_it() -> None:
+        nonlocal came_back
+        with suppress(OSError):
+            own, thread = os.getpriority(os.PRIO_PROCESS, 0), threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, own + GIVES_WAY_NICE)
+            os.setpriority(os.PRIO_PROCESS, thread, own)
+            came_back = True
+
+    thread = threading.Thread(target=try_it)
+    thread.start()
+    thread.join()
+    return came_back
+
+
+def how_it_ended(child: Child, patience_s: float = PATIENCE_S) -> str | None:
     """In words, when none of its threads, and no child of its, will run its program any more; None: reap it first.
 
     None also for a thread that ended alone, and for who ended well: nobody is in a hurry then.
@@ -82,9 +170,17 @@ def how_it_ended(child: Child) -> str | None:
         if code is None:
             return None
         child.signal(signal.SIGKILL)  # nothing to who is ending; whoever pretends to can start no thread now
-        return describe_end(*code) if _all_are_exiting(child.pid) and not _has_children(child.pid) else None
+        ended = _all_are_exiting(child.pid, patience_s) and not _has_children(child.pid)
+        return describe_end(*code) if ended else None
     except OSError:
         return None  # it is gone, or the kernel does not say
+
+
+def is_ending(child: Child) -> bool:
+    """Whether the whole process is on its way to an end that `how_it_ended` may tell."""
+    with suppress(OSError):
+        return _exit_code(child.pid) is not None
+    return False
 
 
 def _exit_code(pid: int) -> tuple[int, int] | None:
@@ -97,11 +193,20 @@ def _exit_code(pid: int) -> tuple[int, int] | None:
     return os.CLD_EXITED, os.WEXITSTATUS(status)
 
 
-def _all_are_exiting(pid: int) -> bool:
-    until = time.monotonic() + PATIENCE_S
-    while not all(_is_exiting(pid, tid) for tid in _threads(pid)):
+def _all_are_exiting(pid: int, patience_s: float = PATIENCE_S) -> bool:
+    """Who is not after a moment is to come soon: SIGKILL is sent, and all that it may do yet is end.
+
+    Not at once: one that waits for our own CPU would have it from us, and take the memory apart there before we are
+    back, 2 ms. It has that CPU while we sleep.
+    """
+    until = time.monotonic() + patience_s
+    late: list[int] = []
+    while not_yet := [tid for tid in _threads(pid) if not _is_exiting(pid, tid)]:
         if time.monotonic() > until:
             return False
+        for tid in late:
+            run_in_short_slices(tid)
+        late = not_yet
         time.sleep(BETWEEN_S)
     return True
 
@@ -126,8 +231,17 @@ def _has_children(pid: int) -> bool:
     return bool(_read(f"/proc/{pid}/task/{pid}/children"))
 
 
+def _be_nicer(pid: int, than_we: int) -> None:
+    """All its threads by so much, as far as there are any and the kernel lets us; 0: as nice as it was born."""
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    with suppress(OSError):
+        for tid in _threads(pid):
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, tid, own + than_we)
+
+
 def _threads(pid: int) -> list[int]:
-    return [int(tid) for tid in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208 - half the time, and somebody waits
+    return [int(tid) for tid in os.listdir(f"/proc/{pid}/task")]
 
 
 def _stat(path: str) -> list[bytes]:

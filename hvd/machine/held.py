@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 
 class Held:
@@ -24,6 +25,9 @@ class Held:
             for descriptor in self.by_key.pop(key, []):
                 os.close(descriptor)
 
-    def drop_all(self) -> None:
-        for key in list(self.by_key):
+    def drop_each(self, keys: Iterable[str]) -> None:
+        for key in keys:
             self.drop(key)
+
+    def drop_all(self) -> None:
+        self.drop_each(list(self.by_key))

@@ -19,7 +19,7 @@ from hvd.machine.broker_line import OUTBOX_MAX, BrokerLine
 from hvd.machine.children import Child, Children
 from hvd.machine.dumps import ENDED_BEFORE, Dumps
 from hvd.machine.ends import DEATHS_MAX, Ends, Vitality
-from hvd.machine.exits import Exits, how_it_ended
+from hvd.machine.exits import Exits
 from hvd.machine.halts import Halts
 from hvd.machine.held import Held
 from hvd.machine.orders import ORDERS, DomainOrders
@@ -27,7 +27,7 @@ from hvd.machine.processes import fork_process
 from hvd.machine.spawns import PATIENCE_S, Spawn, Spawns
 from hvd.machine.strikes import Strikes
 from hvd.machine.watch import Watches
-from hvd.transport.cgroups import DomainGroups, MachineGroups
+from hvd.transport.cgroups import DomainGroups, MachineGroups, lift_disks
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
 from hvd.transport.errors import PeerFault
 from hvd.transport.machine_link import (
@@ -86,7 +86,7 @@ class Machine:
         self._broker_end = ""
         self._epoll = select.epoll()
         self._children = Children(self._epoll)
-        self._exits = Exits(self._epoll)
+        self._exits = Exits(self._epoll, self._see_end)
         self._dumps = Dumps(run_dir, self._children.add, self._report_live_core)
         self._halts = Halts(self._children.add)
         self._orders = DomainOrders(self._exits, self._dumps, self._halts, self._tell_broker)
@@ -122,8 +122,8 @@ class Machine:
                         self._serve(descriptor)
                 self._check_zygote()
                 self._watches.look(time.monotonic())
-                self._dumps.expire(time.monotonic())
-                self._strikes.expire(time.monotonic())
+                for timed in (self._dumps, self._strikes, self._exits):
+                    timed.expire(time.monotonic())
             self._kill_all()
         self._machine_groups.remove()
 
@@ -131,7 +131,7 @@ class Machine:
         self._stop = False
 
     def _wait_s(self) -> float:
-        timed = (self._spawns, self._dumps, self._watches, self._strikes)
+        timed = (self._spawns, self._dumps, self._watches, self._strikes, self._exits)
         deadlines = [at for each in timed if (at := each.deadline()) is not None]
         return max(0.0, min(deadlines) - time.monotonic())
 
@@ -224,8 +224,8 @@ class Machine:
         match message:
             case [verb, str() as key] if verb == HOLD:
                 self._held.hold(key, descriptors)
-            case [verb, str() as key] if verb == DROP:
-                self._held.drop(key)
+            case [verb, *keys] if verb == DROP:
+                self._held.drop_each(keys)
             case [verb, int() as domid, int() as incarnation, str(), list(), list()] if verb == SPAWN:
                 self._ends.forget(domid, incarnation)
                 self._spawns.add(Spawn(domid, incarnation, message, descriptors))
@@ -274,7 +274,7 @@ class Machine:
             self._spawns.disown(domid, incarnation)
         else:
             child.role = "stray"
-            self._orders.signal(child, signal.SIGKILL)
+            self._orders.signal(child, signal.SIGKILL, self._groups)
 
     def _report_end(self, domid: int, incarnation: int, how: str, core: str) -> None:
         self._ends.note(domid, incarnation, how, core)
@@ -298,12 +298,13 @@ class Machine:
             group.remove(child.pid)
 
     def _see_end(self, child: Child) -> None:
-        """A thread of it has gone: if all are past their program, it has ended, and its remains are to be reaped."""
-        if child.role == REMAINS or self._dumps.concern(child):
+        """A thread of it has gone: if all are past their program, it has ended. Its remains, and strays, are reaped."""
+        if child.role in (REMAINS, "stray") or self._dumps.concern(child):
             return
-        if (how := how_it_ended(child)) is not None:
+        if (how := self._exits.how_it_ended(child)) is not None:
             self._ended_so(child, how)
             child.role = REMAINS
+            self._exits.let_give_way(child)
 
     def _ended_so(self, child: Child, how: str) -> None:
         """What follows from an end, told once."""
@@ -355,9 +356,8 @@ class Machine:
             self._ask_zygote()
 
     def _check_zygote(self) -> None:
-        """A zygote that does not answer is replaced; what was asked of it is asked again."""
-        deadline = self._spawns.deadline()
-        if deadline is not None and deadline <= time.monotonic():
+        """A zygote that beats and does not answer is replaced; what was asked of it is asked again."""
+        if self._spawns.is_late(time.monotonic(), is_silent=self._watches.is_silent("zygote")):
             self._spawns.forget_asked()
             self._watches.kill("zygote", f"it did not answer for {PATIENCE_S:g} s")
 
@@ -383,6 +383,8 @@ class Machine:
 
     def _kill_all(self) -> None:
         """Kill every process and wait until each is gone; drop every descriptor."""
+        for child in self._children.of("domain"):
+            lift_disks(self._groups, child.pid)
         self._children.kill_all(time.monotonic() + POWER_OFF_DEADLINE_S)
         self._children.end_strangers()  # only now, since the zygote forks no more
         self._children.kill_all(time.monotonic() + POWER_OFF_DEADLINE_S)
@@ -391,9 +393,7 @@ class Machine:
         self._spawns.clear()
         self._dumps.clear()
         self._halts.clear()
-        self._strikes = Strikes()
-        self._broker_line = None
-        self._ends = Ends()
-        self._broker_end = ""
+        self._strikes, self._ends = Strikes(), Ends()
+        self._broker_line, self._broker_end = None, ""
         self._watches.forget()
         self._held.drop_all()

@@ -21,7 +21,7 @@ def fork_process(role: str, keep: set[int], body: Callable[[], None]) -> int:
         die_with_parent(parent)
         set_process_name(f"hvd-{role}")
         run_in_usual_slices()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP, signal.SIGIO):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)

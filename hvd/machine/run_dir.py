@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
-from pathlib import Path
+from contextlib import suppress
 
 from hvd.transport.run_dir import CONTROL, DOMAINS, EVENTS, LOCK, LOG, XENSTORED, start_time
 
@@ -27,10 +26,9 @@ def claim(run_dir: str) -> None:
 
     A POSIX lock: it belongs to the process, is not inherited by a fork, and ends with us however we end.
     """
-    path = Path(run_dir)
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        os.makedirs(run_dir, 0o700, exist_ok=True)
+        directory = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise NoRunDir(f"{run_dir} cannot be made: {error.strerror}") from None
     try:
@@ -40,20 +38,26 @@ def claim(run_dir: str) -> None:
         _locks[run_dir] = _lock(directory, run_dir)
     finally:
         os.close(directory)
-    (path / LOG).mkdir(mode=0o700, exist_ok=True)
+    os.makedirs(f"{run_dir}/{LOG}", 0o700, exist_ok=True)
 
 
 def release(run_dir: str, *, everything: bool) -> None:
     """Remove what a running machine keeps in its directory; the logs stay unless `everything` goes."""
-    path = Path(run_dir)
+    import shutil  # for a machine's end alone
+
     for name in (DOMAINS, XENSTORED):
-        shutil.rmtree(path / name, ignore_errors=True)
+        shutil.rmtree(f"{run_dir}/{name}", ignore_errors=True)
     for name in (CONTROL, EVENTS):
-        (path / name).unlink(missing_ok=True)
+        _unlink(f"{run_dir}/{name}")
     if everything:
-        shutil.rmtree(path, ignore_errors=True)
-    (path / LOCK).unlink(missing_ok=True)
+        shutil.rmtree(run_dir, ignore_errors=True)
+    _unlink(f"{run_dir}/{LOCK}")
     os.close(_locks.pop(run_dir))
+
+
+def _unlink(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _lock(directory: int, run_dir: str) -> int:

@@ -6,12 +6,13 @@ import os
 from collections import deque
 from typing import Any
 
+from hvd.machine.watch import LOOK_EVERY_S
 from hvd.transport.records import dataclass
 
 ASKED_MAX = 16
 """How many of them the zygote is asked for at a time: its socket always has room, a later zygote little to repeat."""
 PATIENCE_S = 5.0
-"""How long a zygote that was asked may give no answer at all."""
+"""How long a zygote that was asked, and is at work, may give no answer at all."""
 
 
 @dataclass(slots=True)
@@ -94,8 +95,16 @@ class Spawns:
         self._deadline = None
 
     def deadline(self) -> float | None:
-        """When a zygote that has not answered by then is stuck; None: it was asked nothing."""
+        """When to ask whether it `is_late`; None: it was asked nothing."""
         return self._deadline
+
+    def is_late(self, now_s: float, *, is_silent: bool) -> bool:
+        """Whether a zygote is stuck. One that is silent is in the middle of something: its watch judges what of."""
+        if self._deadline is None or now_s < self._deadline:
+            return False
+        if is_silent:
+            self._deadline = now_s + LOOK_EVERY_S
+        return not is_silent
 
     def clear(self) -> None:
         for spawn in self._waiting:

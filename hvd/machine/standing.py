@@ -1,4 +1,4 @@
-"""How the machine stands to whoever started it: apart from its terminal and files, but ended with it if asked."""
+"""How the machine stands to whoever started it: apart from its terminal and files, but ended with it until let go."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import os
 import select
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 
-from hvd.transport.run_dir import LOG
+from hvd.transport.run_dir import LET_GO, LOG
 
 MACHINE_LOG = "machine.log"
 
@@ -21,7 +20,7 @@ def detach(run_dir: str) -> None:
         os.setsid()
     os.chdir("/")
     os.umask(0o077)
-    log = os.open(Path(run_dir) / LOG / MACHINE_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    log = os.open(f"{run_dir}/{LOG}/{MACHINE_LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
@@ -36,20 +35,28 @@ def _end(number: int, frame: FrameType | None) -> None:
     sys.exit(0)
 
 
-def follow_owner(descriptor: int, *, lifeline: bool) -> None:
-    """With a lifeline: when the pipe's other end closes, this process gets SIGTERM, as if asked to power off.
+def follow_owner(descriptor: int) -> None:
+    """When the pipe's other end closes, this process gets SIGTERM, as if asked to power off, unless LET_GO came first.
 
-    The kernel sends it (signal-driven I/O): no thread, nothing in the machine's loop. Nothing more is written there.
+    The kernel says so by SIGIO (signal-driven I/O): no thread, nothing in the machine's loop.
     """
-    if not lifeline:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    following = True
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        nonlocal following
+        if not following or not poll.poll(0):
+            return
+        following = False
+        if os.read(descriptor, len(LET_GO)) != LET_GO:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         os.dup2(null, descriptor)
         os.close(null)
-        return
+
+    signal.signal(signal.SIGIO, hear)
     fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGTERM)
     fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
-    poll = select.poll()
-    poll.register(descriptor, 0)
-    if poll.poll(0):
-        sys.exit(0)  # it was closed before we listened
+    hear(signal.SIGIO, None)  # it may have been closed before we listened

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
 from hvd.machine.children import Children
 from hvd.transport.pulse import Pulse
@@ -32,7 +31,7 @@ class Watch:
     def __init__(self, pid: int, pulse: Pulse, *, expected: bool) -> None:
         """`expected`: it will beat; else it is watched from its first beat on."""
         self.pulse = pulse
-        self._process = Path(f"/proc/{pid}")
+        self._process = f"/proc/{pid}"
         self._beats = 0
         self._watched = expected
         self._silent = 0
@@ -41,6 +40,11 @@ class Watch:
     @property
     def has_beaten(self) -> bool:
         return self.pulse.beats > 0
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the last look found no beat."""
+        return self._silent > 0
 
     def look(self) -> str | None:
         """Once every LOOK_EVERY_S. Why the process is to be killed; None: it is not."""
@@ -68,15 +72,16 @@ class Watch:
     def _look_at_process(self) -> tuple[str, float]:
         """(its state, CPU time in seconds). One that sleeps may wait for a thread of its own that would run."""
         try:
-            state, cpu_s = _of_stat(self._process / "stat")
-            threads = {_of_stat(task / "stat")[0] for task in (self._process / "task").iterdir()}
+            state, cpu_s = _of_stat(self._process)
+            threads = {_of_stat(f"{self._process}/task/{tid}")[0] for tid in os.listdir(f"{self._process}/task")}
         except OSError:
             return "X", 0.0  # it has gone, or a thread of it has just ended
         return next((busy for busy in "DR" if state == "S" and busy in threads), state), cpu_s
 
 
-def _of_stat(path: Path) -> tuple[str, float]:
-    fields = path.read_bytes().rpartition(b")")[2].split()
+def _of_stat(thread: str) -> tuple[str, float]:
+    with open(f"{thread}/stat", "rb") as stat:
+        fields = stat.read().rpartition(b")")[2].split()
     return fields[0].decode(), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -109,6 +114,10 @@ class Watches:
             why = watch.look()
             if why is not None:
                 self.kill(role, why)
+
+    def is_silent(self, role: str) -> bool:
+        """Whether whoever has this role has not come back to its loop since the look before the last."""
+        return role in self._watches and self._watches[role].is_silent
 
     def kill(self, role: str, why: str) -> None:
         """End whoever has this role for what it did."""

@@ -72,6 +72,13 @@ class Accounts:
         """Who owns how much has changed by this."""
         add(self._tallies, growth)
 
+    def leave(self, removal: Edit) -> None:
+        """The one node of this edit has gone."""
+        assert removal.before is not None
+        growth: Growth = {}
+        _charge(growth, removal.path, removal.before, -1)
+        add(self._tallies, growth)
+
     def note(self, edits: Iterable[Edit], root: Node) -> None:
         """Who owns which paths; `root` is the tree by now, in which they may have changed once more."""
         for path, before, after, _ in edits:

@@ -39,9 +39,9 @@ class Removal:
     """The edits of a removal, children before parents: watches on those below hear of it first."""
 
     def __init__(self, path: str, node: Node) -> None:
-        self._path = path
-        self._node = node
+        self.path = path
+        self.node = node
 
     def __iter__(self) -> Iterator[Edit]:
-        for path, gone in subtree(self._path, self._node):
-            yield Edit(path, gone, None, Fires.ON_IT_AND_ABOVE if gone is self._node else Fires.ON_IT)
+        for path, gone in subtree(self.path, self.node):
+            yield Edit(path, gone, None, Fires.ON_IT_AND_ABOVE if gone is self.node else Fires.ON_IT)

@@ -13,12 +13,14 @@ from hvd.broker.store.changes import Edit, Fires
 from hvd.broker.store.engine import Engine
 from hvd.broker.store.permissions import WRITE, Permissions, Principal
 from hvd.broker.store.tree import Node, record_bytes
-from hvd.transport._native import read_all as native_reads
+from hvd.transport._native import answer_plain as native_answers
 from hvd.transport._native import rewritten, way_to
 from hvd.transport.ids import DOM0, DomId
 
-READS_MAX = 64
-"""Of one turn: some tens of microseconds."""
+PLAIN_MAX = 64
+"""Requests of one turn: some tens of microseconds."""
+_NAMES_MAX = PLAIN_MAX * 128
+"""Names in the directories that their writes copy: each request counts as 128 of them."""
 
 
 def read(engine: Engine, domid: DomId, path: str) -> Node | None:
@@ -30,9 +32,15 @@ def read(engine: Engine, domid: DomId, path: str) -> Node | None:
     return way[-1] if way is not None and _plainly_may(client.who, way[-1].permissions) else None
 
 
-def read_all(engine: Engine, untrusted: bytes, at: int) -> tuple[bytes, int]:
-    """The replies to what dom0 asks to read by the wire protocol, and where in its stream anything else begins."""
-    return native_reads(engine.root, untrusted, at, READS_MAX)
+def answer_plain(engine: Engine, untrusted: bytes, at: int) -> tuple[bytes, int, bool]:
+    """The replies to what dom0 asks to read and to write by the wire protocol where that concerns nobody else; where in
+    its stream anything else begins; whether anything was written."""
+    root = engine.root
+    replies, end, engine.root, engine.generation = native_answers(
+        root, untrusted, at, engine.generation, engine.watches.by_name, engine.grow, engine.privileged.node_bytes_max,
+        _NAMES_MAX,
+    )  # fmt: skip
+    return replies, end, engine.root is not root
 
 
 def write(engine: Engine, domid: DomId, path: str, value: bytes) -> bool:
@@ -52,8 +60,6 @@ def write(engine: Engine, domid: DomId, path: str, value: bytes) -> bool:
         owner = node.permissions[0].who.domid
         if growth > 0:
             engine.check_memory(owner, growth, limits)
-            if engine.root is not way[0]:  # what was under way had to be settled first
-                return False
         engine.accounts.count({owner: Tally(bytes=growth)})
     before, engine.generation = way[0], engine.generation + 1
     engine.root, after = rewritten(way, path, value, engine.generation)

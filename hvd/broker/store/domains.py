@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from dataclasses import field
 
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.permissions import DOM0_PRINCIPAL, Living, Principal
 from hvd.broker.store.transactions import Transaction
 from hvd.broker.store.tree import Node
 from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, DomId
-from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass, field
 
 _TRANSACTION_ID_MAX = (1 << 32) - 1
 

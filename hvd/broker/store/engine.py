@@ -10,15 +10,16 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from hvd.broker.store import mandatory, operations, paths
+from hvd.broker.store import mandatory, paths
 from hvd.broker.store.accounts import Accounts, Growth, Tally, add, growth_of
-from hvd.broker.store.changes import Change, Edit, Fires
+from hvd.broker.store.changes import Change, Edit, Fires, Removal
+from hvd.broker.store.departures import Departures
 from hvd.broker.store.domains import Client, Domains
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.events import Events
 from hvd.broker.store.merge import Versions, merge
 from hvd.broker.store.operations import Call
-from hvd.broker.store.packing import Packed, pack, unpack
+from hvd.broker.store.packing import Packed, Packing, pack, unpack
 from hvd.broker.store.parts import Collected, Part, in_parts
 from hvd.broker.store.permissions import DOM0_ONLY, READ, Permissions, Principal, given_to_dom0, may
 from hvd.broker.store.quotas import Quotas
@@ -41,7 +42,7 @@ class Engine:
 
     def __init__(self, quotas: Quotas, privileged: Quotas, policy: mandatory.Policy | None = None) -> None:
         self.quotas = quotas
-        self._privileged = privileged
+        self.privileged = privileged
         self._policy = policy
         self.generation = 1
         """Of the last change; each change, inside a transaction or not, gets the next."""
@@ -51,6 +52,7 @@ class Engine:
         self.watches = Watches()
         self.events = Events()
         self.sweeps = Sweeps()
+        self._departures = Departures()
         self.leaving: set[DomId] = set()
         """Domains that are forgotten, and whose nodes are still being removed."""
         self.remains = Remains()
@@ -60,7 +62,7 @@ class Engine:
 
     def limits(self, domid: DomId) -> Quotas:
         """What bounds this domain."""
-        return self._privileged if domid == DOM0 else self.quotas
+        return self.privileged if domid == DOM0 else self.quotas
 
     def call(self, domid: DomId) -> Call:
         """A call by this domain, now."""
@@ -97,20 +99,17 @@ class Engine:
 
     # ---- changes -----------------------------------------------------------------------------------------------------
 
-    def enact(self, call: Call, view: View, change: Change | None) -> bool:
-        """Make an operation's change, in its transaction or for all to see. ENOSPC, ENOMEM: it would exceed a quota.
-
-        Whether that has been done: a quota may have had what was under way settled first, and then the call is another.
-        """
-        if change is None or not self._is_next(call):
-            return change is None
+    def enact(self, call: Call, view: View, change: Change | None) -> None:
+        """Make an operation's change, in its transaction or for all to see. ENOSPC, ENOMEM: it would exceed a quota."""
+        if change is None:
+            return
         if change.node is None:  # what only takes away exceeds nothing
             if isinstance(view, Transaction):
                 self._take_away(call, view, change)
             else:
-                self._settle(call.who.domid, replace(self.root, change.path, None, call.generation), change.edits)
+                self._remove(call, change)
             self.generation = call.generation
-            return True
+            return
         growth = growth_of(change.edits)
         if isinstance(view, Transaction):
             self._check_nodes(growth, view.growth, call.limits)
@@ -119,19 +118,12 @@ class Engine:
         else:
             self._check_nodes(growth, {}, call.limits)
             self._check_bytes(growth, call.limits)
-        if not self._is_next(call):
-            return False
         self.generation = call.generation
         if isinstance(view, Transaction):
             view.adopt(change, call.generation)
         else:
             root = replace(self.root, change.path, change.node, call.generation)
             self._settle(call.who.domid, root, change.edits, growth)
-        return True
-
-    def _is_next(self, call: Call) -> bool:
-        """Whether nothing has changed since the call was begun."""
-        return call.generation == self.generation + 1
 
     def _take_away(self, call: Call, view: Transaction, change: Change) -> None:
         """A removal in a transaction. ENOSPC if that depends on too many nodes, as far as the first slice shows."""
@@ -140,12 +132,11 @@ class Engine:
         view.depend_on(first)
         view.take_away(change.path, first, call.generation)
         if len(first) == EDITS_PER_SLICE:
-            self.sweeps.add(Sweep(call.who.domid, edits, view.depend_on_removed))
+            self.sweeps.add(Sweep(call.who.domid, edits, view.depend_on_removed, about=view))
 
     def commit(self, domid: DomId, transaction: Transaction) -> None:
         """Make all changes of a transaction that is over. EAGAIN, ENOSPC, ENOMEM: none of them is made."""
-        if self.sweeps.is_for(domid):  # its removals were in the same multicall
-            self.settle_all()
+        self.sweeps.finish(transaction)  # its removals were in the same multicall
         if transaction.doomed:
             raise StoreError(errno.ENOSPC, transaction.doomed)
         call, root, too_large = self.call(domid), transaction.root, ""
@@ -158,9 +149,6 @@ class Engine:
             raise StoreError(errno.EAGAIN, "the transaction gives a node to a domain that is gone")
         self._check_nodes(transaction.growth, {}, call.limits)
         self._check_bytes(transaction.growth, call.limits)
-        if not self._is_next(call):  # a quota had what was under way settled first
-            self.commit(domid, transaction)
-            return
         if too_large:
             raise StoreError(errno.ENOSPC, f"{too_large} would be too large with what others have put there")
         if transaction.snapshot is not self.root:
@@ -171,12 +159,12 @@ class Engine:
     def remove_all_of(self, who: Principal) -> None:
         """A domain is forgotten: what it owned goes with all below, but the root goes to dom0. It takes its time."""
         self.leaving.add(who.domid)
-        follow = partial(self._follow, self.root, counted=False)
-        finish = partial(self._has_left, who.domid)
+        follow = partial(self._follow, self.root)
+        finish = partial(self.sweeps.afterwards, DOM0, partial(self._is_forgotten, who.domid))  # some go with others'
         sweep = Sweep(DOM0, self._removals_of(who), follow, finish, REMOVALS_PER_SLICE)
         self._begin(sweep, now=not self.sweeps)  # some of what is under way may be about its nodes
 
-    def _has_left(self, domid: DomId) -> None:
+    def _is_forgotten(self, domid: DomId) -> None:
         self.accounts.forget(domid)
         self.leaving.remove(domid)
 
@@ -190,34 +178,41 @@ class Engine:
         for path in self.accounts.owned_by(who.domid):
             node = lookup(self.root, path)
             if node is not None and node.permissions[0].who == who:  # else it went with a node above it
-                change = self._without(path, node)
-                self.root = replace(self.root, path, change.node, self.generation)
-                yield from change.edits
+                self.generation += 1
+                yield from self._give_to_dom0(node) if path == "/" else self._without(path, node)
 
-    def _without(self, path: str, node: Node) -> Change:
-        self.generation += 1
-        if path != "/":
-            return operations.removal(path, node)
-        after = with_content(node, node.value, given_to_dom0(node.permissions), self.generation)
-        return Change(path, after, [Edit(path, node, after, Fires.ON_IT_AND_ABOVE)])
+    def _without(self, path: str, node: Node) -> Iterator[Edit]:
+        self.root = replace(self.root, path, None, self.generation)
+        return self._departures.of(Removal(path, node), self.accounts)
+
+    def _give_to_dom0(self, root: Node) -> list[Edit]:
+        self.root = with_content(root, root.value, given_to_dom0(root.permissions), self.generation)
+        edits = [Edit("/", root, self.root, Fires.ON_IT_AND_ABOVE)]
+        self.accounts.count(growth_of(edits))
+        return edits
+
+    def _remove(self, call: Call, change: Change) -> None:
+        """A removal for all to see. Who owns how much follows too."""
+        assert isinstance(change.edits, Removal)
+        before, self.root = self.root, replace(self.root, change.path, None, call.generation)
+        edits = self._departures.of(change.edits, self.accounts)
+        sweep = Sweep(call.who.domid, edits, partial(self._follow, before), partial(self._forget, before, None))
+        self._begin(sweep, now=not self.sweeps.is_for(call.who.domid))
 
     def _settle(
-        self, caller: DomId, root: Node, edits: Iterable[Edit],
-        growth: Growth | None = None, record: Record | None = None,
-    ) -> None:  # fmt: skip
-        """The one place where the tree changes. Accounts and watches follow, at once if it is a small change.
+        self, caller: DomId, root: Node, edits: Iterable[Edit], growth: Growth, record: Record | None = None
+    ) -> None:
+        """Any other change of the tree. Watches and lists of paths follow, at once if it is a small one.
 
-        Without its `growth` it takes away only, and who owns how much follows as well. `record`: of the edits, if any.
+        `record`: of the edits, if any.
         """
         before, self.root = self.root, root
-        if growth is not None:
-            self.accounts.count(growth)
-            if isinstance(edits, list) and len(edits) < EDITS_PER_SLICE:
-                self._follow(before, edits, counted=True)
-                return
-        follow = partial(self._follow, before, counted=growth is not None)
-        sweep = Sweep(caller, iter(edits), follow, partial(self._forget, before, record))
-        self._begin(sweep, now=growth is not None or not self.sweeps.is_for(caller))
+        self.accounts.count(growth)
+        if isinstance(edits, list) and len(edits) < EDITS_PER_SLICE:
+            self._follow(before, edits)
+            return
+        sweep = Sweep(caller, iter(edits), partial(self._follow, before), partial(self._forget, before, record))
+        self._begin(sweep, now=True)
 
     def _forget(self, root: Node, record: Record | None) -> None:
         self.remains.add(root)
@@ -249,10 +244,8 @@ class Engine:
             if root is not self.root:
                 self.remains.add(root)
 
-    def _follow(self, root_before: Node, edits: list[Edit], *, counted: bool) -> None:
-        """Accounts and watches hear of these edits; `counted`: who owns how much has been settled already."""
-        if not counted:
-            self.accounts.count(growth_of(edits))
+    def _follow(self, root_before: Node, edits: list[Edit]) -> None:
+        """Lists of owned paths and watches hear of these edits."""
         self.accounts.note(edits, self.root)
         for edit in edits:
             if edit.fires:
@@ -260,9 +253,7 @@ class Engine:
 
     def settle_some(self) -> None:
         """Go on with what is under way."""
-        sweep = self.sweeps.oldest()
-        if sweep is not None:
-            sweep.advance()
+        self.sweeps.go_on()
 
     def settle_all(self) -> None:
         """Nothing is under way any more."""
@@ -276,8 +267,7 @@ class Engine:
         for owner, more in growth.items():
             nodes = self.accounts.of(owner).nodes + already.get(owner, Tally()).nodes + more.nodes
             if more.nodes > 0 and nodes > limits.nodes_max:
-                if self.sweeps:
-                    self.settle_all()
+                if self._departures.count_all():
                     self._check_nodes(growth, already, limits)
                     return
                 raise StoreError(errno.ENOSPC, f"domain {owner} would own {nodes} nodes of {limits.nodes_max}")
@@ -290,11 +280,23 @@ class Engine:
     def check_memory(self, domid: DomId, incoming: int, limits: Quotas) -> None:
         """ENOMEM if a domain cannot hold so many bytes more."""
         size = self.memory_of(domid) + incoming
-        if size > limits.memory_bytes_max and self.sweeps:
-            self.settle_all()
+        if size > limits.memory_bytes_max and self._departures.count_all():
             size = self.memory_of(domid) + incoming
         if size > limits.memory_bytes_max:
             raise StoreError(errno.ENOMEM, f"domain {domid} would hold {size} bytes of {limits.memory_bytes_max}")
+
+    def grow(self, permissions: Permissions, growth: int) -> bool:
+        """A value that dom0 writes is larger by so much: its owner is charged, unless that is more than it may hold.
+
+        Or it is gone: whose its nodes are then is being settled, and the long way says so.
+        """
+        owner = permissions[0].who.domid
+        if self.domains.get(owner) is None:
+            return False
+        if growth > 0 and self.memory_of(owner) + growth > self.privileged.memory_bytes_max:
+            return False
+        self.accounts.count({owner: Tally(bytes=growth)})
+        return True
 
     def memory_of(self, domid: DomId) -> int:
         """What counts against a domain's memory_bytes_max."""
@@ -305,9 +307,13 @@ class Engine:
     def fire(self, root_before: Node, edit: Edit) -> None:
         """Tell those who watch it, and may know."""
         watches = self.watches.on if edit.fires is Fires.ON_IT else self.watches.on_or_above
+        heard_by: dict[DomId, bool] = {}
         for watch in watches(edit.path):
-            if self._may_hear(self.domains[watch.domid].who, root_before, edit):
-                self.events.add(watch, edit.path, self.limits(watch.domid).events_max)
+            domid = watch.domid
+            if domid not in heard_by:
+                heard_by[domid] = self._may_hear(self.domains[domid].who, root_before, edit)
+            if heard_by[domid]:
+                self.events.add(watch, edit.path, self.limits(domid).events_max)
 
     def _may_hear(self, who: Principal, root_before: Node, edit: Edit) -> bool:
         """Whether it tells only what `who` may see: a readable node, or a change in a readable list (XSA-115)."""
@@ -334,12 +340,13 @@ class Engine:
         return [transaction for client in self.domains for transaction in client.transactions.values()]
 
     @contextmanager
-    def in_parts(self) -> Iterator[Iterator[Part]]:
+    def in_parts(self, packing: Packing | None, *, watches: bool) -> Iterator[Iterator[Part]]:
         """A pickle that is made in here has no trees, watches and clients: they follow in these parts."""
         self.settle_all()
         self._parts_follow = True
+        told = self.watches.in_order() if watches else []
         try:
-            yield in_parts(self._roots(), self.watches.in_order(), self.domains, self.remains)
+            yield in_parts(self._roots(), told, self.domains, self.remains, packing)
         finally:
             self._parts_follow = False
 
@@ -369,7 +376,7 @@ class Engine:
     def __getstate__(self) -> dict[str, Any]:
         """All trees in one flat table, which knows neither depth nor copies; the accounts follow from the tree."""
         self.settle_all()
-        apart = {"root", "accounts", "remains", "_check", "_parts_follow"}
+        apart = {"root", "accounts", "sweeps", "remains", "_check", "_departures", "_parts_follow"}
         if self._parts_follow:
             apart.add("watches")
         state = {name: value for name, value in self.__dict__.items() if name not in apart}
@@ -379,6 +386,8 @@ class Engine:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({name: value for name, value in state.items() if name != "packed"})
+        self.sweeps = Sweeps()
+        self._departures = Departures()
         self.remains = Remains()
         self._check = None
         self._parts_follow = False

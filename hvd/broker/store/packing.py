@@ -28,21 +28,30 @@ class Packed(NamedTuple):
 
 def pack(roots: Sequence[Node]) -> Packed:
     """The trees as one table; what they share is in it once."""
-    packing = Packing(roots)
-    return Packed(list(packing), packing.roots())
+    packing = Packing()
+    return Packed(list(packing.add(roots)), packing.positions(roots))
 
 
 class Packing:
-    """`pack` row by row, for whoever has other things to do meanwhile: no tree ever changes."""
+    """`pack` row by row, for whoever has other things to do meanwhile: no tree ever changes.
 
-    def __init__(self, roots: Sequence[Node]) -> None:
-        self._roots = roots
+    Of trees that come later only those rows are made that none before them had. It keeps all of them, since it knows
+    what it has made a row of by its `id`.
+    """
+
+    def __init__(self) -> None:
+        self.roots: list[Node] = []
         self.position: dict[int, int] = {}
         """Of each row that has been made, by the `id` of what it is of."""
 
-    def __iter__(self) -> Iterator[Row]:
+    def add(self, roots: Sequence[Node]) -> Iterator[Row]:
+        """Their rows, each in its turn; nothing else is to be added before the last."""
+        self.roots += [root for root in roots if id(root) not in self.position]
+        return self._rows(roots)
+
+    def _rows(self, roots: Sequence[Node]) -> Iterator[Row]:
         position = self.position
-        for root in self._roots:
+        for root in roots:
             line: list[Node | Chunk] = [root]
             while line:
                 each = line[-1]
@@ -56,9 +65,9 @@ class Packing:
                     position[id(each)] = len(position)
                     yield _row(each, position)
 
-    def roots(self) -> list[int]:
-        """Where they are, when all rows have been made."""
-        return [self.position[id(root)] for root in self._roots]
+    def positions(self, roots: Sequence[Node]) -> list[int]:
+        """Where they are, when all their rows have been made."""
+        return [self.position[id(root)] for root in roots]
 
 
 def _row(each: Node | Chunk, position: dict[int, int]) -> Row:

@@ -6,7 +6,6 @@ The parts are those of the moment in which they were begun: no tree and no watch
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import field
 from typing import NamedTuple, TypeVar
 
 from hvd.broker.store.domains import ClientRow, Domains
@@ -17,7 +16,7 @@ from hvd.broker.store.transactions import TransactionRow
 from hvd.broker.store.tree import Node
 from hvd.broker.store.watches import Watch
 from hvd.transport.ids import DomId
-from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass, field
 
 ROWS_PER_PART, NAMES_PER_ROW, WATCHES_PER_PART = 60, 10, 100
 """So many names of a directory count as one row."""
@@ -36,7 +35,7 @@ Recorded = tuple[DomId, int, Record]
 
 
 class Part(NamedTuple):
-    """Some of one kind; the last says where the roots are among the rows."""
+    """Some of one kind: rows first; the last says where the roots are among them."""
 
     rows: Sequence[Row] = ()
     watches: Sequence[Watch] = ()
@@ -47,15 +46,19 @@ class Part(NamedTuple):
 
 
 def in_parts(
-    roots: Sequence[Node], watches: list[Watch], domains: Domains, remains: Remains
+    roots: Sequence[Node], watches: list[Watch], domains: Domains, remains: Remains, packing: Packing | None = None
 ) -> Generator[Part, None, None]:
-    """One a step. What nobody else has any more by their end, or when they are given up, is for `remains`."""
+    """One a step. What nobody else has any more by their end, or when they are given up, is for `remains`.
+
+    With a packing of the caller's there are only rows that it has not made before, and it keeps the trees.
+    """
     open_ones = [(client.who.domid, tx, each) for client in domains for tx, each in client.transactions.items()]
     transactions = [(domid, tx, each.row()) for domid, tx, each in open_ones]
     records = [(domid, tx, each.record) for domid, tx, each in open_ones]
     for _, _, record in records:
         record.ask_for()
-    parts = _with_remains(roots, watches, _clients(domains.rows(), transactions, records), records, remains)
+    clients = _clients(domains.rows(), transactions, records)
+    parts = _with_remains(roots, watches, clients, records, remains, kept=packing)
     next(parts)  # from here on its end is the end of what it holds
     return parts
 
@@ -69,42 +72,45 @@ def _clients(clients: list[ClientRow], transactions: list[Open], records: list[R
 
 
 def _with_remains(
-    roots: Sequence[Node], watches: list[Watch], clients: Iterator[Part], records: list[Recorded], remains: Remains
-) -> Generator[Part, None, None]:
+    roots: Sequence[Node], watches: list[Watch], clients: Iterator[Part], records: list[Recorded], remains: Remains,
+    *, kept: Packing | None,
+) -> Generator[Part, None, None]:  # fmt: skip
     """Behind an empty one."""
-    packing = Packing(roots)
+    packing = Packing() if kept is None else kept
+    rows = packing.add(roots)
     watches.reverse()
     try:
         yield Part()
-        yield from clients
+        yield from _rows(rows)
         while watches:
             some = watches[: -WATCHES_PER_PART - 1 : -1]
             del watches[-WATCHES_PER_PART:]
             yield Part(watches=some)
-        yield from _rows(packing)
+        yield from clients
+        yield Part(roots=packing.positions(roots))
     finally:
         for _, _, record in records:
             record.ask_no_more()
-        for root in roots:
-            remains.add(root)
+        if kept is None:
+            remains.add_packing(packing)
         remains.add_table(watches)
-        remains.add_table(packing.position)
 
 
 def _pieces(whole: list[T], most: int) -> Iterator[list[T]]:
     return (whole[at : at + most] for at in range(0, len(whole), most))
 
 
-def _rows(packing: Packing) -> Iterator[Part]:
+def _rows(packed: Iterator[Row]) -> Iterator[Part]:
     rows: list[Row] = []
     size = 0
-    for row in packing:
+    for row in packed:
         rows.append(row)
         size += 1 + (len(row[0]) // NAMES_PER_ROW if isinstance(row[0], tuple) else 0)
         if size >= ROWS_PER_PART:
             yield Part(rows)
             rows, size = [], 0
-    yield Part(rows, roots=packing.roots())
+    if rows:
+        yield Part(rows)
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ class Quotas:
     """Open at once. ENOSPC."""
     transaction_nodes_max: int = 1024
     """Paths that one transaction reads or writes, those that it removes with one above them included. ENOSPC."""
-    memory_bytes_max: int = 2_621_440
+    memory_bytes_max: int = 2_097_152
     """Its nodes, its watches, and what its open transactions have read and written. ENOMEM."""
     events_max: int = 1024
     """Watch events not taken yet; what fires beyond says only which watch it was, and new watches get ENOSPC."""

@@ -9,6 +9,7 @@ from sys import getrefcount
 from typing import Any
 
 from hvd.broker.store.children import Chunk, chunks_of
+from hvd.broker.store.packing import Packing
 from hvd.broker.store.record import Record, Touched
 from hvd.broker.store.tree import Node
 
@@ -34,6 +35,12 @@ class Remains:
         """Of what a snapshot has written. Whoever adds it has no use for it any more."""
         if table:
             self._tables.append(table)
+
+    def add_packing(self, packing: Packing) -> None:
+        """Of all its trees, and of what it knows of them. Whoever adds it has no use for it any more."""
+        self._left += packing.roots
+        packing.roots.clear()
+        self.add_table(packing.position)
 
     def add_record(self, record: Record) -> None:
         """Of what a transaction has touched, when no snapshot asks for it any more."""

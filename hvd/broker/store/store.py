@@ -10,32 +10,30 @@ node that came or went also to those who may read its parent.
 """
 
 import errno
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import replace
+from collections.abc import Callable
+from itertools import islice
 
 from hvd.broker.store import direct, operations, paths
 from hvd.broker.store.changes import Change
 from hvd.broker.store.children import names_at
-from hvd.broker.store.domains import Client
 from hvd.broker.store.engine import INTRODUCE, RELEASE, Engine
 from hvd.broker.store.errors import StoreError
-from hvd.broker.store.events import WatchEvent
 from hvd.broker.store.mandatory import Policy
 from hvd.broker.store.operations import Call
-from hvd.broker.store.parts import Collected, Part
 from hvd.broker.store.permissions import OWNER, Permissions, may, parse, to_texts
 from hvd.broker.store.quotas import PRIVILEGED, UNPRIVILEGED, Quotas
-from hvd.broker.store.statistics import DomainStatistics, StoreStatistics
+from hvd.broker.store.record import KEPT_IN_BYTES
 from hvd.broker.store.transactions import Direct, View
+from hvd.broker.store.upkeep import Upkeep
 from hvd.broker.store.watches import Watch, check_token, size_of
 from hvd.transport.ids import DOM0, DomId
 
 
-class Store:
+class Store(Upkeep):
     """Every call may raise StoreError, and has then changed nothing but what an open transaction depends on.
 
-    All calls but the broker's own, at the end, name the calling domain, which must be known; domid 0 is privileged.
+    All calls but the broker's own, which end this class and make up Upkeep, name the calling domain, which must be
+    known; domid 0 is privileged.
     `tx` is an open transaction of the caller, or 0. Paths are absolute, or relative to the caller's
     /local/domain/<domid>.
     """
@@ -43,7 +41,7 @@ class Store:
     def __init__(
         self, quotas: Quotas = UNPRIVILEGED, privileged: Quotas = PRIVILEGED, policy: Policy | None = None
     ) -> None:
-        self._engine = Engine(quotas, privileged, policy)
+        super().__init__(Engine(quotas, privileged, policy))
 
     # ---- nodes -------------------------------------------------------------------------------------------------------
 
@@ -53,10 +51,12 @@ class Store:
             return node.value
         return operations.read(*self._prepare(domid, tx, path))
 
-    def read_all(self, untrusted: bytes, at: int) -> tuple[bytes, int]:
-        """What dom0 asks to read by XenStore's wire protocol, from a place of its stream on: the replies to all plain
-        READs one behind the other, and where the first other message begins. Nothing is changed."""
-        return direct.read_all(self._engine, untrusted, at)
+    def answer_plain(self, untrusted: bytes, at: int) -> tuple[bytes, int, bool]:
+        """What dom0 asks by XenStore's wire protocol, from a place of its stream on: the replies to all plain READs and
+        WRITEs one behind the other, where the first other message begins, and whether any of them was a WRITE.
+
+        Plain is what finds the node, and to write it, nobody who watches it."""
+        return direct.answer_plain(self._engine, untrusted, at)
 
     def exists(self, path: str) -> bool:
         """Whether domain 0 finds a node there, outside any transaction."""
@@ -66,9 +66,16 @@ class Store:
             return False
         return True
 
-    def directory(self, domid: DomId, tx: int, path: str) -> list[str]:
-        """The names of a node's children, in the order of their creation."""
-        return list(operations.directory(*self._prepare(domid, tx, path)).children)
+    def directory(self, domid: DomId, tx: int, path: str, most: int | None = None) -> list[str]:
+        """The names of a node's children, in the order of their creation. E2BIG for more than so many."""
+        children = operations.directory(*self._prepare(domid, tx, path)).children
+        if most is not None and len(children) > most:
+            raise StoreError(errno.E2BIG, f"{path} has {len(children)} children, more than the {most} of one list")
+        return list(children)
+
+    def first_names(self, domid: DomId, path: str, most: int) -> list[str]:
+        """Those of the children that were made first, at most so many."""
+        return list(islice(operations.directory(*self._prepare(domid, 0, path)).children, most))
 
     def directory_list(self, domid: DomId, tx: int, path: str, most: int) -> bytes:
         """The same names, each with its NUL: DIRECTORY's reply. E2BIG for more than so many bytes."""
@@ -267,120 +274,20 @@ class Store:
         if client.introduced:
             self._engine.fire_special(RELEASE)
 
-    @property
-    def has_unsettled(self) -> bool:
-        """Whether accounts and watches have yet to follow a change of many nodes: call `settle` again."""
-        return bool(self._engine.sweeps)
-
-    def is_settling(self, domid: DomId) -> bool:
-        """Whether this domain made that change: until it is settled its next call would be too early."""
-        return self._engine.sweeps.is_for(domid)
-
-    @property
-    def awaits_settling(self) -> bool:
-        """Whether there is something to settle, or what settling has fired is still to be told.
-
-        Whoever reaches a quota has everything settled at once, and may be refused: then nobody has told it.
-        """
-        return self.has_unsettled or self.has_events
-
-    @property
-    def has_remains(self) -> bool:
-        """Whether there are nodes that nobody needs any more: `let_go` of some. It is no change."""
-        return bool(self._engine.remains)
-
-    def let_go(self) -> None:
-        """To free many at once would hold everybody up."""
-        self._engine.remains.let_go()
-
-    def settle(self) -> None:
-        """Let them follow by some nodes more."""
-        self._engine.settle_some()
-
-    def in_parts(self) -> AbstractContextManager[Iterator[Part]]:
-        """Pickles made in it have no trees, watches and clients; they follow in these parts, for `take_parts`."""
-        return self._engine.in_parts()
-
-    def take_parts(self, collected: Collected) -> None:
-        """What such a pickle has none of."""
-        self._engine.take_parts(collected)
-
-    def nodes_and_watches(self) -> int:
-        """How many there are: how large a snapshot is."""
-        return self.nodes() + len(self._engine.watches)
-
-    def nodes(self) -> int:
-        """How many there are."""
-        return self._engine.accounts.nodes()
-
-    @property
-    def has_events(self) -> bool:
-        """Whether there is something for `take_events`."""
-        return bool(self._engine.events)
-
-    def take_events(self) -> list[WatchEvent]:
-        """All watch events since the last call, in firing order; equal ones of one domain came together."""
-        return self._engine.events.take()
-
-    def statistics(self) -> StoreStatistics:
-        """What there is now."""
-        domains = {client.who.domid: self._statistics_of(client) for client in self._engine.domains}
-        return StoreStatistics(
-            generation=self._engine.generation,
-            nodes=self._engine.accounts.nodes(),
-            watches=sum(domain.watches for domain in domains.values()),
-            transactions=sum(domain.transactions for domain in domains.values()),
-            events=sum(domain.events for domain in domains.values()),
-            events_shortened=self._engine.events.shortened,
-            domains=domains,
-        )
-
-    def limits(self, domid: DomId) -> Quotas:
-        """What a domain may hold."""
-        return self._engine.limits(domid)
-
-    @property
-    def unprivileged_limits(self) -> Quotas:
-        """What every guest may hold."""
-        return self._engine.quotas
-
-    def set_limit(self, name: str, value: int) -> None:
-        """Change one of them; who holds more already keeps it."""
-        self._engine.quotas = replace(self._engine.quotas, **{name: value})
-
-    def check_some(self) -> str | None:
-        """What is wrong with the accounts; "" when they are what a walk through the tree counts; None: ask again."""
-        return self._engine.check_some()
-
-    def check(self) -> str:
-        """The same at once: settles all."""
-        self._engine.settle_all()
-        while (verdict := self._engine.check_some()) is None:
-            pass
-        return verdict
-
-    def usage(self, domid: DomId) -> DomainStatistics:
-        """What it holds; nothing before it is introduced."""
-        client = self._engine.domains.get(domid)
-        return DomainStatistics(False, 0, 0, 0, 0, 0) if client is None else self._statistics_of(client)
-
     # ---- inside ------------------------------------------------------------------------------------------------------
 
     def _enact(self, domid: DomId, tx: int, path: str, operation: Callable[[View, Call, str], Change | None]) -> None:
-        """What an operation means, made so; once more when it meant something else by then."""
-        while True:
-            view, call, canonical = self._prepare(domid, tx, path)
-            if self._engine.enact(call, view, operation(view, call, canonical)):
-                return
+        """What an operation means, made so."""
+        view, call, canonical = self._prepare(domid, tx, path)
+        self._engine.enact(call, view, operation(view, call, canonical))
 
     def _prepare(self, domid: DomId, tx: int, path: str) -> tuple[View, Call, str]:
         call = self._engine.call(domid)
         view: View = Direct(self._engine.root)
         if tx:
             view = self._engine.domains[domid].transaction(tx)
-            if self._engine.sweeps.is_for(domid):
-                self._engine.settle_all()  # its own removal: what is written there again has to come behind
-            self._engine.check_memory(domid, len(path), call.limits)
+            self._engine.sweeps.finish(view)  # what is written there again has to come behind
+            self._engine.check_memory(domid, KEPT_IN_BYTES + len(path), call.limits)
         return view, call, paths.resolve(domid, path, call.limits)
 
     def _watch_path(self, domid: DomId, path: str) -> str:
@@ -398,14 +305,3 @@ class Store:
         if not may(current, self._engine.domains[domid].who, OWNER):
             raise StoreError(errno.EACCES, f"domain {domid} may not change the permissions of {name}")
         self._engine.special_permissions[name] = permissions
-
-    def _statistics_of(self, client: Client) -> DomainStatistics:
-        domid = client.who.domid
-        return DomainStatistics(
-            introduced=client.introduced,
-            nodes=self._engine.accounts.of(domid).nodes,
-            bytes=self._engine.memory_of(domid),
-            watches=self._engine.watches.count(domid),
-            transactions=len(client.transactions),
-            events=self._engine.events.count(domid),
-        )

@@ -35,6 +35,8 @@ class Sweep(Generic[T]):
     finish: Callable[[], None] = lambda: None
     """Does what has to wait for all of them."""
     per_slice: int = EDITS_PER_SLICE
+    about: object = None
+    """Of a removal in a transaction, that transaction: it concerns nothing else, so it need not wait for the others."""
     done: bool = False
 
     def advance(self) -> None:
@@ -47,14 +49,74 @@ class Sweep(Generic[T]):
 
 
 class Sweeps:
-    """Those that are under way, the oldest first."""
+    """Those that are under way, the oldest first. A snapshot is taken when there are none."""
 
     def __init__(self) -> None:
         self._waiting: deque[Sweep[Any]] = deque()
+        self._begun = 0
+        """How many ever."""
+        self._until: dict[DomId, int] = {}
+        """For whom how many of them are to be done."""
+        self._let_go_on: set[DomId] = set()
+        """Who has waited for that, and has his turn until the next slice."""
+        self._is_to_end = False
+        """Somebody waits until nothing is under way."""
+        self._last: set[DomId] = set()
+        """Who has begun one since then."""
 
     def add(self, sweep: Sweep[Any]) -> None:
         """It is not done yet."""
+        if not self:
+            self._until.clear()
+            self._is_to_end = False
+            self._last.clear()
         self._waiting.append(sweep)
+        self._begun += 1
+        if self._is_to_end and sweep.caller is not None:
+            self._last.add(sweep.caller)
+
+    def come_to_an_end(self) -> None:
+        """Nothing is to be under way soon: from now on, whoever begins one `has_begun_the_last` of his until then."""
+        self._is_to_end = bool(self)
+
+    def has_begun_the_last(self, domid: DomId) -> bool:
+        """Whether a domain is to begin no other before nothing is under way."""
+        return domid in self._last and bool(self)
+
+    def afterwards(self, caller: DomId | None, act: Callable[[], None]) -> None:
+        """Do this when all that is under way now is done; at once if nothing is."""
+        if self:
+            self.add(Sweep(caller, iter(()), lambda _: None, act))
+        else:
+            act()
+
+    def has_to_wait(self, domid: DomId) -> bool:
+        """Whether any is left of those that were under way when this was first asked for a domain.
+
+        When none is, it may go on until the next slice, by each of its doors: one that is asked first would have the
+        turn of all others. Then it begins anew. So nobody waits for ever, however many are begun meanwhile.
+        """
+        if self.oldest() is None or domid in self._let_go_on:
+            return False
+        until = self._until.setdefault(domid, self._begun)
+        if self._begun - len(self._waiting) < until:
+            return True
+        del self._until[domid]
+        self._let_go_on.add(domid)
+        return False
+
+    def go_on(self) -> None:
+        """By a slice of the oldest, if there is any."""
+        self._let_go_on.clear()
+        sweep = self.oldest()
+        if sweep is not None:
+            sweep.advance()
+
+    def finish(self, about: object) -> None:
+        """Whatever concerns this transaction alone is done."""
+        for sweep in self._waiting:
+            while sweep.about is about and not sweep.done:
+                sweep.advance()
 
     def oldest(self) -> Sweep[Any] | None:
         """The one to go on with; None when nothing is under way."""

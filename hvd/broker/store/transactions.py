@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from dataclasses import field, fields
 from typing import Any
 
 from hvd.broker.store.accounts import Growth, Tally, add, growth_of
@@ -19,12 +18,12 @@ from hvd.broker.store.permissions import DOM0_ONLY, Principal
 from hvd.broker.store.record import Depends, Record
 from hvd.broker.store.tree import Node, content_bytes, leaf, lookup, replace
 from hvd.transport.ids import DomId
-from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass, field, fields
 
 NAMED_MAX = 1024
 """Nodes that a transaction may touch one by one, dom0's as well: a commit looks at all of them at once."""
 NOTHING = leaf(b"", DOM0_ONLY, 0)
-TransactionRow = tuple[int, int, tuple[tuple[DomId, int, int], ...], tuple[Principal, ...], str, int]
+TransactionRow = tuple[int, int, tuple[tuple[DomId, int, int], ...], tuple[tuple[Principal, int], ...], str, int]
 
 
 @dataclass(slots=True)
@@ -50,8 +49,8 @@ class Transaction:
     """What it depends on."""
     growth: Growth = field(default_factory=dict)
     """What its commit would mean for each owner."""
-    given_to: set[Principal] = field(default_factory=set)
-    """The owners of what it has made or changed."""
+    given_to: dict[Principal, int] = field(default_factory=dict)
+    """The owners of the nodes that are its own versions, and how many each has."""
     doomed: str = ""
     """Why it cannot commit any more."""
     own_bytes: int = 0
@@ -83,12 +82,20 @@ class Transaction:
         for path, before, after, fires in edits:
             touched = self.record.by_path[path]
             if touched.changed and before is not None:
-                self.own_bytes -= content_bytes(path, before)
+                self._count_own(path, before, -1)
             if after is not None:
-                self.own_bytes += content_bytes(path, after)
-                self.given_to.add(after.permissions[0].who)
+                self._count_own(path, after, 1)
             touched.changed = True
+            touched.made = touched.made or before is None
             touched.fires = max(touched.fires, fires)
+
+    def _count_own(self, path: str, node: Node, sign: int) -> None:
+        """One of its own versions more or less."""
+        self.own_bytes += sign * content_bytes(path, node)
+        owner = node.permissions[0].who
+        count = self.given_to.pop(owner, 0) + sign
+        if count:
+            self.given_to[owner] = count
 
     def take_away(self, path: str, first: list[Edit], generation: int) -> None:
         """Without a node and all below from now on; `depend_on_removed` hears of the edits behind the first."""
@@ -118,14 +125,14 @@ class Transaction:
     def row(self) -> TransactionRow:
         """All but the trees and the record, as it is now."""
         growth = tuple([(owner, tally.nodes, tally.bytes) for owner, tally in self.growth.items()])
-        return self.nodes_max, self.connection, growth, tuple(self.given_to), self.doomed, self.own_bytes
+        return self.nodes_max, self.connection, growth, tuple(self.given_to.items()), self.doomed, self.own_bytes
 
     @classmethod
     def of_row(cls, row: TransactionRow) -> Transaction:
         """The reverse, with an empty record and trees that are none yet."""
         nodes_max, connection, growth, given_to, doomed, own_bytes = row
         grown = {owner: Tally(nodes, size) for owner, nodes, size in growth}
-        return cls(NOTHING, NOTHING, nodes_max, connection, Record(), grown, set(given_to), doomed, own_bytes)
+        return cls(NOTHING, NOTHING, nodes_max, connection, Record(), grown, dict(given_to), doomed, own_bytes)
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the trees, which the store packs together with its own."""

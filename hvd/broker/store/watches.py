@@ -5,20 +5,24 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hvd.broker.store import paths
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.quotas import TOKEN_BYTES_MAX
 from hvd.transport.ids import DomId
-from hvd.transport.records import dataclass
+from hvd.transport.records import dataclass, field
 
 RING = 1
 """The connection that a domain's ring page is; 0 is the one by hypercall, and what its socket accepts comes behind.
 
 Connections to the host's socket have negative numbers: they are dom0's, and outlive its process.
 """
+
+
+HERE, NAMES_MAX = "", 5
+"""No name is empty; and so many names of a path are looked at by whoever only asks whether anybody might watch it."""
+Level = dict[str, "Level | int"]
 
 
 class Watch(NamedTuple):
@@ -60,11 +64,16 @@ class Watches:
     """
 
     def __init__(self) -> None:
-        self._at: dict[str, dict[tuple[DomId, int, str], Watch]] = {}
+        self.by_path: dict[str, dict[tuple[DomId, int, str], Watch]] = {}
+        """Some of a path may be nobody's; where nobody watches there is none."""
+        self.by_name: Level = {}
+        """Those paths, but for special ones, as a tree of their first names. HERE: a path ends there, or goes on."""
         self._of: dict[DomId, dict[int, _Own]] = {}
         self._counts: Counter[DomId] = Counter()
         self._bytes: Counter[DomId] = Counter()
         self._all: dict[Watch, None] = {}
+        self.version = 0
+        """Another after each change of what `in_order` returns."""
         self._dropped: list[dict[tuple[str, str], Watch]] = []
 
     def add(self, watch: Watch) -> None:
@@ -73,12 +82,16 @@ class Watches:
         own = connections.setdefault(watch.connection, _Own())
         if (watch.path, watch.token) in own.watches:
             raise StoreError(errno.EEXIST, f"domain {watch.domid} has a watch on {watch.path} with this token")
-        if (watch.domid, watch.connection, watch.token) in self._at.get(watch.path, {}):  # dropped, and set again
+        if (watch.domid, watch.connection, watch.token) in self.by_path.get(watch.path, {}):  # dropped, and set again
             self.unlist(self.dropped())
         own.watches[watch.path, watch.token] = watch
-        self._at.setdefault(watch.path, {})[watch.domid, watch.connection, watch.token] = watch
+        if watch.path not in self.by_path:
+            self.by_path[watch.path] = {}
+            self._plant(watch.path)
+        self.by_path[watch.path][watch.domid, watch.connection, watch.token] = watch
         self._count(own, watch.domid, 1, size_of(watch))
         self._all[watch] = None
+        self.version += 1
 
     def remove(self, domid: DomId, connection: int, path: str, token: str) -> None:
         """ENOENT if there is no such watch."""
@@ -122,10 +135,32 @@ class Watches:
         """They are nobody's: take them off the lists."""
         for watch in watches:
             del self._all[watch]
-            here = self._at[watch.path]
+            self.version += 1
+            here = self.by_path[watch.path]
             del here[watch.domid, watch.connection, watch.token]
             if not here:
-                del self._at[watch.path]
+                del self.by_path[watch.path]
+                self._uproot(watch.path)
+
+    def _plant(self, path: str) -> None:
+        if path.startswith("/"):
+            level: Any = self.by_name
+            for name in paths.split(path)[:NAMES_MAX]:
+                level = level.setdefault(name, {})
+            level[HERE] = level.get(HERE, 0) + 1
+
+    def _uproot(self, path: str) -> None:
+        if path.startswith("/"):
+            names = paths.split(path)[:NAMES_MAX]
+            levels: list[Any] = [self.by_name]
+            for name in names:
+                levels.append(levels[-1][name])
+            levels[-1][HERE] -= 1
+            if not levels[-1][HERE]:
+                del levels[-1][HERE]
+            while names and not levels[-1]:
+                levels.pop()
+                del levels[-1][names.pop()]
 
     def connections(self, domid: DomId) -> list[int]:
         """Which of a domain's connections have watches."""
@@ -148,12 +183,12 @@ class Watches:
 
     def on(self, path: str) -> Collection[Watch]:
         """Those on exactly this path."""
-        here = self._at.get(path)
+        here = self.by_path.get(path)
         return () if here is None else self._heard(here.values())
 
     def on_or_above(self, path: str) -> Collection[Watch]:
         """Those on this path and on every path above it, the root's first."""
-        at = self._at
+        at = self.by_path
         if not at:
             return ()
         found = list(at["/"].values()) if "/" in at else []

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from hvd.transport.ids import DomId
-from hvd.transport.limits import STORE_BACKLOG_BYTES_MAX
-from hvd.transport.xs_wire import Message, Type, split
+from hvd.transport.limits import STORE_BACKLOG_BYTES_MAX, STORE_GUEST_BACKLOG_BYTES_MAX
+from hvd.transport.xs_wire import Message, split
 
 STALLED_AT_BYTES = 64 * 1024
 """Of replies and events that its client has not read: nothing more is asked of the store for it until it has."""
+KEPT_IN_BYTES = 160
+"""What a waiting message takes of memory beside its own bytes: small events without number are a guest's as well."""
 
 
 class TooFarBehind(Exception):
-    """Its client reads too little of what it has asked to be told."""
+    """Its client reads too little of what it has asked to be told: what waits would take more than `bytes_max`."""
+
+    def __init__(self, bytes_max: int) -> None:
+        super().__init__()
+        self.bytes_max = bytes_max
 
 
 class Connection:
@@ -23,6 +29,7 @@ class Connection:
     def __init__(self, domid: DomId, number: int) -> None:
         self.domid = domid
         self.number = number
+        """Negative for the host's programs."""
         self.closed = False
         self.queued = False
         """It waits for another turn."""
@@ -43,6 +50,11 @@ class Connection:
         self._at = 0
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing that it has said is left, and nothing waits to be told."""
+        return not self._outbox and self._at == len(self._inbox)
+
+    @property
     def has_begun(self) -> bool:
         """Whether there is more of its stream: a message, or a part of one."""
         return self._at < len(self._inbox)
@@ -58,9 +70,9 @@ class Connection:
         message, self._at = found
         return message
 
-    def begins_with(self, kind: Type) -> bool:
-        """Whether the next message is of this type, as far as its first byte says."""
-        return self._at < len(self._inbox) and self._inbox[self._at] == kind
+    def begins_with(self, kinds: Collection[int]) -> bool:
+        """Whether the next message is of one of these types, as far as its first byte says."""
+        return self._at < len(self._inbox) and self._inbox[self._at] in kinds
 
     def answer_some(self, answer: Callable[[bytes, int], tuple[bytes, int]]) -> None:
         """Have the next messages answered together. It says where the first one begins that it has left."""
@@ -90,8 +102,11 @@ class Connection:
         self._outbox_bytes += len(data)
 
     def _append(self, data: bytes) -> None:
-        if self._outbox_bytes + len(data) > STORE_BACKLOG_BYTES_MAX:
-            raise TooFarBehind
+        taken, most = self._outbox_bytes + len(data), STORE_BACKLOG_BYTES_MAX
+        if self.number > 0:
+            taken, most = taken + KEPT_IN_BYTES * (len(self._outbox) + 1), STORE_GUEST_BACKLOG_BYTES_MAX
+        if taken > most:
+            raise TooFarBehind(most)
         self._outbox.append(data)
         self._outbox_bytes += len(data)
 

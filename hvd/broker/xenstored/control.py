@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from hvd.broker.store import StoreError
+from hvd.broker.store.quotas import ABSOLUTE_PATH_BYTES_MAX
+from hvd.broker.store.transactions import NAMED_MAX
 from hvd.transport.ids import DomId
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ QUOTAS = (
     ("events", "events_max", "Max. number of watch events not taken yet"),
 )
 """xenstored's name, ours in `Quotas`, and what it says of it. The last two xenstored does not have."""
+AT_MOST = {"transaction-nodes": NAMED_MAX, "path-max": ABSOLUTE_PATH_BYTES_MAX}
+"""What bounds everybody, whatever a quota says: to set a larger one would promise what is not there."""
 _VALUE = re.compile(r"[0-9]{1,9}")
 
 
@@ -94,7 +98,12 @@ def _set_quota(hypervisor: Hypervisor, words: list[str]) -> bytes:
     ours = {name: ours for name, ours, _ in QUOTAS}
     if len(words) != 2 or words[0] not in ours or not _VALUE.fullmatch(words[1]):
         raise StoreError(errno.EINVAL, f"not a quota and its value: {words}")
-    hypervisor.store.set_limit(ours[words[0]], int(words[1]))
+    name, value = words[0], int(words[1])
+    if value > (most := AT_MOST.get(name, value)):
+        text = f"quota {name} is at most {most}, not {value}"
+        hypervisor.console.append(f"(XEN) xenstore: {text}")  # an ERROR says no more than EINVAL
+        raise StoreError(errno.EINVAL, text)
+    hypervisor.store.set_limit(ours[name], value)
     return OK
 
 

@@ -16,18 +16,23 @@ from hvd.broker.xenstored.connection import Connection, TooFarBehind
 from hvd.transport import xs_wire
 from hvd.transport.errors import PeerFault
 from hvd.transport.ids import DomId
-from hvd.transport.limits import STORE_BACKLOG_BYTES_MAX
 from hvd.transport.xs_wire import Message, Type
 
 MESSAGES_PER_TURN = 32
 TURN_NS = 200_000
 """A turn is over behind the message in which it has lasted so long: others wait, and some messages cost more."""
+PLAIN: Final = (int(Type.READ), int(Type.WRITE))
+"""What may be answered many at a time."""
+AT_ONCE_BYTES = 512
+"""A turn of so little is short in any case."""
 
 LATER: Final = (-1, b"")
 """The request takes several turns: it is to be asked once more in the next. Nothing has been changed."""
 Log = Callable[[str, DomId], None]
 Busy = Callable[[DomId], bool]
 """Whether a domain has to wait, as its last request is not quite done."""
+OnWork = Callable[[DomId], None]
+"""Told for which domain we have worked: for each of its requests, and whenever it wakes us, whatever comes of it."""
 
 
 class Line(Protocol):
@@ -55,8 +60,9 @@ class Requests(Protocol):
     def serve(self, connection: Connection, message: Message) -> tuple[int, bytes] | None:
         """Type and payload of the reply, LATER, or None when its domain is gone."""
 
-    def read_all(self, untrusted: bytes, at: int) -> tuple[bytes, int]:
-        """The replies to the host's plain READs from a place of its stream on, and where anything else begins."""
+    def answer_plain(self, untrusted: bytes, at: int) -> tuple[bytes, int]:
+        """The replies to the host's plain READs and WRITEs from a place of its stream on, which are recorded, and where
+        anything else begins."""
 
     def record(self) -> bool:
         """A turn is over: only behind this may what was carried out in it be answered.
@@ -68,9 +74,12 @@ class Requests(Protocol):
 class StoreDoors:
     """All connections of one broker."""
 
-    def __init__(self, busy: Busy, log: Log, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(
+        self, busy: Busy, log: Log, clock_ns: Callable[[], int] = time.monotonic_ns, *, on_work: OnWork
+    ) -> None:
         self._busy = busy
         self._log = log
+        self.on_work = on_work
         self._clock_ns = clock_ns
         self._lines: dict[Connection, Line] = {}
         self._by_number: dict[tuple[DomId, int], Connection] = {}
@@ -84,7 +93,7 @@ class StoreDoors:
 
     def serve_by(self, requests: Requests) -> None:
         """Before the first of them comes."""
-        self._carry_out, self._read_all, self._record = requests.serve, requests.read_all, requests.record
+        self._carry_out, self._answer_plain, self._record = requests.serve, requests.answer_plain, requests.record
 
     # ---- coming and going --------------------------------------------------------------------------------------------
 
@@ -137,17 +146,39 @@ class StoreDoors:
         """Its line has something for us. What is there already comes first."""
         if connection.queued or connection.closed:
             return
+        if connection.number > 0:
+            self.on_work(connection.domid)
+        line = self._lines[connection]
         try:
-            untrusted = self._lines[connection].receive()
+            untrusted = line.receive()
+            if not untrusted or self._answer_at_once(connection, line, untrusted):
+                return
         except EOFError:
             self.close(connection)
             return
         except PeerFault as fault:
             self._end(connection, fault)
             return
-        if untrusted:
+        self._serve(connection)
+
+    def _answer_at_once(self, connection: Connection, line: Line, untrusted: bytes) -> bool:
+        """Take in what has come; whether that was all, and is answered: little by a program of the host's that waits.
+
+        It is a turn without all that has nothing to do in it.
+        """
+        alone = connection.number < 0 and len(untrusted) <= AT_ONCE_BYTES and connection.is_idle
+        if not alone or untrusted[0] not in PLAIN or self._busy(connection.domid):
             connection.take_in(untrusted)
-            self._serve(connection)
+            return False
+        replies, at = self._answer_plain(untrusted, 0)
+        sent = line.send(replies) if replies else 0
+        if sent < len(replies):
+            connection.add_reply(replies[sent:])
+        elif at == len(untrusted):
+            self.plain_turns += 1
+            return True
+        connection.take_in(untrusted[at:])
+        return False
 
     def _serve(self, connection: Connection) -> None:
         """As many of its messages as a turn has; then what there is to send goes out at once."""
@@ -173,8 +204,8 @@ class StoreDoors:
         """Whether there may be more where these came from."""
         if connection.is_stalled or self._busy(connection.domid):
             return True
-        if connection.number < 0 and connection.begins_with(Type.READ):
-            connection.answer_some(self._read_all)
+        if connection.number < 0 and connection.begins_with(PLAIN):
+            connection.answer_some(self._answer_plain)
             if not connection.has_begun:
                 return False
         line, over_ns = self._lines[connection], self._clock_ns() + TURN_NS
@@ -204,6 +235,8 @@ class StoreDoors:
 
     def _answer(self, connection: Connection, message: Message) -> bool:
         """Whether that is done; else it is to be asked once more."""
+        if connection.number > 0:
+            self.on_work(connection.domid)
         before = connection.waiting
         reply = self._carry_out(connection, message)
         if reply is LATER:
@@ -228,8 +261,8 @@ class StoreDoors:
         payload = xs_wire.strings(event.path.encode(), event.token.encode("utf-8", "surrogateescape"))
         try:
             connection.add_event(xs_wire.pack(Type.WATCH_EVENT, 0, 0, payload))
-        except TooFarBehind:
-            text = f"{STORE_BACKLOG_BYTES_MAX} bytes of watch events wait for it, and it does not read"
+        except TooFarBehind as behind:
+            text = f"{behind.bytes_max} bytes of watch events wait for it, and it does not read"
             self._end(connection, PeerFault(text))
         else:
             self._unflushed.add(connection)

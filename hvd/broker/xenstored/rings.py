@@ -184,6 +184,7 @@ class StoreRings:
     def _hear(self, domid: DomId) -> None:
         """Something was put in, or taken out, or the client wants to begin anew."""
         ring = self._rings[domid]
+        self._doors.on_work(domid)
         if _is_silent(ring.bell):
             self.detach(domid)
             return

@@ -7,13 +7,14 @@ and with them their watches and transactions.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from contextlib import suppress
 from typing import Final
 
-from hvd.broker.held import HeldDescriptors, store_key
+from hvd.broker.held import HeldDescriptors, spare_store_key, store_key
 from hvd.broker.poller import Poller
 from hvd.broker.xenstored.connection import Connection
 from hvd.broker.xenstored.doors import Log, StoreDoors
@@ -102,6 +103,26 @@ class StoreSockets:
         descriptor = self._held.by_key[key][0]
         self._poller.watch(descriptor, lambda: self._accept(owner, descriptor))
 
+    def make_ready(self, domid: DomId, directory: str) -> None:
+        """The one of a domain's spare, which nobody hears yet: to be there when the spare takes over takes no time."""
+        key = spare_store_key(domid)
+        if key not in self._held.by_key:
+            self._held.hold(key, [_bound(f"{directory}/{STORE_SOCKET}", anybody=True)])
+
+    def promote(self, domid: DomId) -> None:
+        """What was its spare's is the domain's, to `listen` to; nothing if there was none. OSError: it is gone."""
+        key = spare_store_key(domid)
+        if key in self._held.by_key:
+            try:
+                self._held.rename(key, store_key(domid))
+            except OSError:
+                self._held.drop(key)
+                raise
+
+    def release_spare(self, domid: DomId) -> None:
+        """Nothing if there is none."""
+        self._held.drop(spare_store_key(domid))
+
     def release(self, domid: DomId) -> None:
         """The domain is gone, and its socket with it."""
         key = store_key(domid)
@@ -118,6 +139,8 @@ class StoreSockets:
         finally:
             listening.detach()
         domid = DOM0 if owner is HOST else owner
+        if owner is not HOST:
+            self._doors.on_work(owner)
         if refusal := self._refusal(owner, client):
             self._log(f"a connection to its XenStore socket is refused: {refusal}", domid)
             client.close()
@@ -149,8 +172,9 @@ class StoreSockets:
 def _bound(path: str, *, anybody: bool) -> int:
     """A listening socket at this path, in place of what was there. OSError: there can be none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as listening:
-        Path(path).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
         listening.bind(path)
-        Path(path).chmod(0o666 if anybody else 0o600)  # a domain has a uid of its own, and the directory is its own
+        os.chmod(path, 0o666 if anybody else 0o600)  # a domain has a uid of its own, and the directory is its own
         listening.listen(LISTEN_BACKLOG)
         return listening.detach()
