@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hvd.domains.grants import MappedPages
@@ -18,6 +17,7 @@ from hvd.transport.channels import Endpoint
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId, GrantRef, Port
 from hvd.transport.multicall import split
+from hvd.transport.records import dataclass, field
 
 if TYPE_CHECKING:
     from hvd.domains.runtime import Runtime
@@ -77,10 +77,13 @@ def _drop(runtime: Runtime, answers: list[Answered]) -> None:
         for descriptor in answered.descriptors:
             os.close(descriptor)
         if not answered.errno:
-            undo = _undo(answered.value)
             with contextlib.suppress(HypercallError):
-                runtime.hypercalls.call(undo)
+                _undo(runtime, answered.value)
 
 
-def _undo(value: dict[str, Any]) -> m.GnttabUnmap | m.EvtchnClose:
-    return m.GnttabUnmap(value["handle"]) if "handle" in value else m.EvtchnClose(value["port"])
+def _undo(runtime: Runtime, value: dict[str, Any]) -> None:
+    """Pages may have been mapped ahead, before anybody asked for them."""
+    if "handle" in value:
+        runtime.grants.disown(value)
+    else:
+        runtime.hypercalls.call(m.EvtchnClose(Port(value["port"])))

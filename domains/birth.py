@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from hvd.domains.guest import Guest, GuestShutdown, sendable
 from hvd.domains.kernel import KernelError, load_kernel
+from hvd.domains.rehearsal import Props, rehearse
 from hvd.domains.runtime import SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, Runtime
 from hvd.domains.standby import UPCALL, Identity
 from hvd.transport.kernels import is_program
 from hvd.transport.messages import SandboxReport
 from hvd.transport.process import allow_tracing, report_fatal_signals
+from hvd.transport.sandbox import Kind
 from hvd.transport.upcalls import UpcallReceiver
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ def live(identity: Identity) -> None:
     if certificate["cpus"]:
         os.sched_setaffinity(0, certificate["cpus"])
     init = _init(certificate) if is_program(certificate["kernel"]) else None
+    props = _props(certificate)
     address = identity.sandbox.enter(certificate, None if init is None else init.launch.fork)
     runtime = Runtime(certificate, descriptors, upcalls, address)
     guest = Guest(runtime)
@@ -40,6 +44,8 @@ def live(identity: Identity) -> None:
     may_run = not lacking.keys() & certificate["sandbox"]["require"]
     if certificate["spare"] and may_run:
         runtime.stand_by(lacking)
+        if props is not None:
+            rehearse(runtime, props)
     else:
         runtime.hypercalls.post(SandboxReport(lacking))
         if not may_run:
@@ -60,6 +66,14 @@ def live(identity: Identity) -> None:
     if runtime.stands_by:
         runtime.give_up(text[:TEXT_MAX] or "its kernel ended while it stood by")
     guest.close(reason, text, last_words)
+
+
+def _props(certificate: dict[str, Any]) -> Props | None:
+    """For the rehearsal of a spare that is to serve devices; a host that refuses them has it do without."""
+    if certificate["spare"] and certificate["sandbox"]["kind"] in (Kind.DRIVER, Kind.NETWORK):
+        with suppress(OSError):
+            return Props()
+    return None
 
 
 def _init(certificate: dict[str, Any]) -> Init:

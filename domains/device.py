@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hvd.transport.errors import PeerFault
 from hvd.transport.ids import DomId
+from hvd.transport.records import dataclass
 
 if TYPE_CHECKING:
     from hvd.domains.runtime import Runtime

@@ -41,13 +41,14 @@ class DriverDomain:
         self._store = runtime.store
         self._log = log
         self._backends: dict[Key, XenbusBackend | None] = {}
-        self._changed: dict[Key, None] = {}
-        """Of whose frontends something was heard."""
+        self._changed: dict[Key, Keys | None] = {}
+        """Of whose frontends something was heard, and what they say if that came with it."""
         self._may_have_come = False
         """Devices, or gone."""
         self._unsaid: list[tuple[str, Keys]] | None = None
         """What backends want written, while several have their turn."""
         served = runtime.served
+        runtime.take_ahead()
         runtime.hypercalls.linger()
         self._until = time.monotonic() + LINGER_S
         """Nobody waits longer for frontends that do not come."""
@@ -55,8 +56,17 @@ class DriverDomain:
         self._rests = False
         """Whether we watch what comes and goes, and call as everybody does."""
         runtime.soon(self._catch_up)
+        self._timer = Timer(runtime)
         if self._backends:
-            Timer(runtime).after(LINGER_NS, self._catch_up)
+            self._timer.after(LINGER_NS, self._catch_up)
+
+    def close(self) -> None:
+        """Let go of all devices, as if they had been taken away; for who goes on without."""
+        self._timer.close()
+        while self._backends:
+            _, backend = self._backends.popitem()
+            if backend is not None:
+                backend.close()
 
     def _on_change(self, path: str) -> None:
         """Only devices coming and going matter: backend/<kind>/<domid>/<devid> and above, or toolstack nodes."""
@@ -127,15 +137,14 @@ class DriverDomain:
             self._take_up_some(new[start : start + AT_ONCE])
 
     def _take_up_some(self, some: list[Key]) -> None:
-        """All are offered before the first is attached, which is at once where its frontend waits for it."""
+        """All are offered before the first is attached: what their frontends say comes with their watches."""
         fronts = [f"/local/domain/{domid}/device/{kind}/{devid}" for kind, domid, devid in some]
         watched = [(f"{front}/state", partial(self._hear, key)) for front, key in zip(fronts, some, strict=True)]
         backs = ["/".join(("backend", *key)) for key in some]
         media = _media_of(some)
         opens = [m.PhysdevOpenMedium(*one) for one in media]
-        tokens, read, opened = self._store.follow(watched, [*backs, *fronts], opens)
+        tokens, read, opened = self._store.follow(watched, backs, opens)
         self._runtime.media.have(dict(zip(media, opened, strict=True)))
-        front_keys = dict(zip(some, read[len(some) :], strict=True))
         with self._saying_together():
             for number, (key, token) in enumerate(zip(some, tokens, strict=True)):
                 if isinstance(token, HvdError):
@@ -144,7 +153,6 @@ class DriverDomain:
                 else:
                     self._add(key, Found(key[2], read[number], fronts[number], token))
         self._runtime.media.close_unwanted()
-        self._follow({key: keys for key, keys in front_keys.items() if self._is_offered(key)})
 
     def _is_offered(self, key: Key) -> bool:
         backend = self._backends.get(key)
@@ -159,9 +167,9 @@ class DriverDomain:
             return
         self._store.unwatch(found.token)
 
-    def _hear(self, key: Key, _: str) -> None:
-        """Several frontends change at a time when their driver domain has come back: they are read together."""
-        self._changed[key] = None
+    def _hear(self, key: Key, brought: Keys | None) -> None:
+        """Several frontends change at a time when their driver domain has come back: they are followed together."""
+        self._changed[key] = brought
         self._store.afterwards(self._catch_up)
 
     def _catch_up(self) -> None:
@@ -172,6 +180,7 @@ class DriverDomain:
             if time.monotonic() < self._until and any(map(self._is_offered, self._backends)):
                 return
             self._rests = True
+            self._runtime.give_back_ahead()
             self._runtime.soon(self._runtime.hypercalls.rest)
             self._store.watch("backend", self._on_change)  # fires at once: the first scan
             self._look_again()
@@ -195,8 +204,10 @@ class DriverDomain:
 
     def _look(self) -> None:
         changed, self._changed = self._changed, {}
-        paths = {key: backend.frontend_path for key in changed if (backend := self._backends.get(key)) is not None}
-        self._follow(dict(zip(paths, self._store.read_all_of([*paths.values()]), strict=True)))
+        brought = {key: keys for key, keys in changed.items() if keys is not None}
+        unread = [key for key, keys in changed.items() if keys is None]
+        paths = {key: backend.frontend_path for key in unread if (backend := self._backends.get(key)) is not None}
+        self._follow(brought | dict(zip(paths, self._store.read_all_of([*paths.values()]), strict=True)))
 
     def _follow(self, keys: dict[Key, Keys]) -> None:
         with self._saying_together():

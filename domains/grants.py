@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from hvd.transport import messages as m
@@ -13,6 +12,7 @@ from hvd.transport.errors import LocalError
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId, ExtentId, GrantRef, Handle
 from hvd.transport.pages import PAGE_SIZE, Extent
+from hvd.transport.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,16 @@ class Grants:
 
     def take(self, value: dict[str, Any], descriptors: list[int]) -> MappedPages:
         """What GnttabMap has answered, mapped; it is undone when that fails. The descriptors are ours."""
+        extent = self.adopt(value, descriptors)
+        view = extent.pages(value["first_page"], value["count"])
+        handle, extent_id, ref = Handle(value["handle"]), ExtentId(value["extent"]), GrantRef(value["ref"])
+        return MappedPages(handle, extent_id, ref, value["count"], view)
+
+    def adopt(self, value: dict[str, Any], descriptors: list[int]) -> Extent:
+        """The extent that GnttabMap has answered with, mapped under this handle; it is undone when that fails.
+
+        Until `take`, or `disown`.
+        """
         extent_id, handle = ExtentId(value["extent"]), Handle(value["handle"])
         if extent_id not in self._mapped:
             try:
@@ -108,15 +118,22 @@ class Grants:
             self._mapped[extent_id] = extent, set()
         extent, handles = self._mapped[extent_id]
         handles.add(handle)
-        view = extent.pages(value["first_page"], value["count"])
-        return MappedPages(handle, extent_id, GrantRef(value["ref"]), value["count"], view)
+        return extent
+
+    def disown(self, value: dict[str, Any]) -> None:
+        """Give back what GnttabMap has answered and nobody has taken, whether it was adopted or not."""
+        self._let_go(ExtentId(value["extent"]), Handle(value["handle"]))
 
     def unmap(self, mapped: MappedPages) -> None:
         """Give a mapping back. Release everything that uses its view first."""
         mapped.view.release()
-        extent, handles = self._mapped[mapped.id]
-        handles.discard(mapped.handle)
-        if not handles:
-            del self._mapped[mapped.id]
-            extent.close()
-        self._call(m.GnttabUnmap(mapped.handle))
+        self._let_go(mapped.id, mapped.handle)
+
+    def _let_go(self, extent_id: ExtentId, handle: Handle) -> None:
+        if extent_id in self._mapped:
+            extent, handles = self._mapped[extent_id]
+            handles.discard(handle)
+            if not handles:
+                del self._mapped[extent_id]
+                extent.close()
+        self._call(m.GnttabUnmap(handle))

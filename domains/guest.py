@@ -61,6 +61,7 @@ class Guest:
         self._on_device: Callable[[Frontend, bool], None] | None = None
         self._on_shrink: Callable[[int], None] | None = None
         self._services: dict[str, Service] = {}
+        self._driver_domain: DriverDomain | None = None
         self._is_ready = False
         signal.signal(signal.SIGTERM, self._on_sigterm)
 
@@ -101,7 +102,8 @@ class Guest:
 
     def serve_backends(self) -> DriverDomain:
         """Be a driver domain too: serve whatever devices the toolstack puts under `backend`."""
-        return DriverDomain(self.runtime, self.log)
+        self._driver_domain = DriverDomain(self.runtime, self.log)
+        return self._driver_domain
 
     def service(self, name: str) -> Service:
         """A named service: whoever is active of the domains that name it in their configuration, maybe ourselves."""
@@ -136,6 +138,8 @@ class Guest:
         if not self._is_ready:
             self._is_ready = True
             self.runtime.hypercalls.ready()
+            if self._driver_domain is None:
+                self.runtime.give_back_ahead()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Sleep until something happens to this domain; False on timeout."""

@@ -16,9 +16,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from hvd.domains.ahead import Ahead
 from hvd.domains.connection_room import ConnectionRoom
+from hvd.transport.call_words import CallWords
 from hvd.transport.hypercalls import HypercallClient, HypercallTimeout, Requests, unanswered
-from hvd.transport.messages import DomainReady
+from hvd.transport.messages import DomainReady, Multicall
 from hvd.transport.process import start_sleeper
 from hvd.transport.upcalls import HURRY_CALLS, ReplyTooLarge, UpcallReceiver
 
@@ -33,21 +35,26 @@ twice."""
 class Hypercalls:
     """What a domain calls the hypervisor by. One at a time."""
 
-    def __init__(self, upcalls: UpcallReceiver, connect: Callable[[Requests], HypercallClient]) -> None:
-        """`connect` makes the endpoint's client, which goes on with these numbers."""
+    def __init__(
+        self, upcalls: UpcallReceiver, connect: Callable[[Requests], HypercallClient], words: CallWords
+    ) -> None:
+        """`connect` makes the endpoint's client, which goes on with these numbers. `words`: where we say so."""
         self.requests = Requests(upcalls)
         self._upcalls = upcalls
         self._connect = connect
+        self._words = words
         self._client: HypercallClient | None = None
         self._room: ConnectionRoom | None = None
         self._has_asked = self._has_called_there = False
         """Anything at all; at the endpoint."""
-        self._is_ready = False
+        self._is_ready = self._has_sleeper = False
         self._lingers_until = 0.0
         """Over the upcall socket, on the monotonic clock; 0: it does not."""
         self._rests = False
         self._left = UNBOUNDED
         """How many of them yet."""
+        self.ahead: Ahead | None = None
+        """What a multicall may ask has been answered."""
         self.before: Callable[[], None] | None = None
         """Called ahead of each hypercall: what a spare waits in until it is the domain."""
 
@@ -64,6 +71,18 @@ class Hypercalls:
         """As `HypercallClient.call`."""
         if self.before is not None:
             self.before()
+        if self.ahead is not None and isinstance(message, Multicall):
+            return self.ahead.ask(message, self._call)
+        return self._call(message)
+
+    def _call(self, message: Any) -> Any:
+        self._words.begin()
+        try:
+            return self._make(message)
+        finally:
+            self._words.end()
+
+    def _make(self, message: Any) -> Any:
         if self._is_ready and not self.lingers:
             self._has_called_there = True
             return self.connection.call(message)
@@ -118,7 +137,7 @@ class Hypercalls:
 
         By now it has a thread that the machine can see its end by, whenever it connects.
         """
-        start_sleeper()
+        self.have_sleeper()
         connects = self._has_asked and not self.lingers
         if self._client is None and not connects:
             self._room = ConnectionRoom()
@@ -126,6 +145,12 @@ class Hypercalls:
         self._is_ready = True
         if connects:
             _ = self.connection  # behind the word: who has waited for that need not wait for this
+
+    def have_sleeper(self) -> None:
+        """A thread that the machine can see our end by; a spare has it made while there is time."""
+        if not self._has_sleeper:
+            self._has_sleeper = True
+            start_sleeper()
 
     def _ask(self, packed: bytes, name: str) -> tuple[int, Any, int] | None:
         """Until there is an answer; None: nobody hears whoever is ready here. HypercallTimeout past the deadline."""

@@ -2,7 +2,8 @@
 
 A process that dies as the last in its mount namespace unmounts everything in it first, and the kernel waits for every
 CPU to have looked away: 2 ms of a death, and tens of them on a busy machine, before anybody is told of it. Whoever
-holds the namespace open does that instead, by closing it, when there is time.
+holds the namespace open does that instead, by closing it, when there is time. A process that stands by is born into
+one, which shows it the host's mounts, and lives in another.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import select
 from collections import deque
 
 KEPT_MAX = 256
-"""Past it a process takes its namespace apart itself. Each takes two descriptors."""
+"""Past it a process takes its namespace apart itself. Each takes three descriptors."""
 SHARE = 8
 """Of the descriptors that there may be, one in so many is for a namespace."""
 
@@ -24,8 +25,10 @@ class KeptMounts:
     def __init__(self) -> None:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = min(KEPT_MAX, soft // SHARE)
-        self._living: dict[int, int] = {}
-        """The namespace of each process, by its pidfd."""
+        self._living: dict[int, list[int]] = {}
+        """The namespaces of each process, by its pidfd, the one that it was born into first."""
+        self._pidfds: dict[int, int] = {}
+        """By pid."""
         self._dead: deque[int] = deque()
         self._deaths = select.epoll()
 
@@ -42,8 +45,20 @@ class KeptMounts:
         except OSError:
             os.close(namespace)
             return
-        self._living[pidfd] = namespace
+        self._living[pidfd], self._pidfds[pid] = [namespace], pidfd
         self._deaths.register(pidfd, select.EPOLLIN)
+
+    def moved(self, pid: int, namespace: int) -> None:
+        """A process that was kept lives in this one now, and looks into the first for a while: ours to close."""
+        if pid in self._pidfds:
+            self._living[self._pidfds[pid]].append(namespace)
+        else:
+            os.close(namespace)
+
+    def settled(self, pid: int) -> None:
+        """It looks into the first no more, or is about to."""
+        if pid in self._pidfds and len(self._living[self._pidfds[pid]]) > 1:
+            self._dead.append(self._living[self._pidfds[pid]].pop(0))
 
     def fileno(self) -> int:
         """Readable when somebody has died: then `note_deaths`."""
@@ -54,7 +69,8 @@ class KeptMounts:
         for pidfd, _ in self._deaths.poll(0):
             self._deaths.unregister(pidfd)
             os.close(pidfd)
-            self._dead.append(self._living.pop(pidfd))
+            self._dead.extend(self._living.pop(pidfd))
+            self._pidfds = {pid: other for pid, other in self._pidfds.items() if other != pidfd}
 
     @property
     def waiting(self) -> bool:

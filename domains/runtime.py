@@ -10,10 +10,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
+from functools import partial
 from typing import Any, NoReturn
 
 import zmq
 
+from hvd.domains.ahead import Ahead
 from hvd.domains.attaching import Attached, attach
 from hvd.domains.grants import Grants
 from hvd.domains.hypercalls import Hypercalls
@@ -21,6 +24,7 @@ from hvd.domains.media import Media
 from hvd.domains.store import StoreClient
 from hvd.transport import messages as m
 from hvd.transport._native import open_own_trace, system_time_ns
+from hvd.transport.call_words import CallWords
 from hvd.transport.channels import Endpoint, Waiter, open_endpoint
 from hvd.transport.errors import HvdError, LocalError
 from hvd.transport.hypercalls import HypercallClient, Requests
@@ -80,13 +84,18 @@ class Runtime:
         self._raised: set[Port] = set()
         """Taken by `poll`; their handlers have not run."""
         self.bind(self._upcall_port, open_endpoint(upcall_page, 0, upcall_rx, -1), self._on_upcall)
+        words = upcalls.words = CallWords(upcall_page)
         for descriptor in (info, trace, console_extent, console_page, upcall_page):
             os.close(descriptor)
-        self.hypercalls = Hypercalls(upcalls, lambda requests: _connect(address, certificate["server_key"], requests))
+        connect = partial(_connect, address, certificate["server_key"], words)
+        self.hypercalls = Hypercalls(upcalls, connect, words)
+        self._have_clients()
+        self._install_wakeup()
+
+    def _have_clients(self) -> None:
         self.grants = Grants(self.hypercalls.call)
         self.store = StoreClient(self.hypercalls.call)
         self.media = Media(self.hypercalls.call)
-        self._install_wakeup()
 
     # ---- standing by -------------------------------------------------------------------------------------------------
 
@@ -98,7 +107,17 @@ class Runtime:
         self.stands_by = True
         self._lacking = lacking
         _ = self.hypercalls.connection  # its handshake is done long before we are ready
+        self.hypercalls.have_sleeper()
         self.hypercalls.before = self._take_over
+
+    def on_stage(self, upcalls: UpcallReceiver, hypercalls: Hypercalls) -> Runtime:
+        """Another that stands by, for another hypervisor: its ports, pages, watches and waits are none of ours."""
+        stage = copy(self)
+        stage._upcalls, stage.hypercalls, stage.waiter = upcalls, hypercalls, Waiter()
+        stage._endpoints, stage._raised = {}, set()
+        stage._handlers = {self._upcall_port: stage._on_upcall}
+        stage._have_clients()
+        return stage
 
     def give_up(self, text: str) -> NoReturn:
         """A spare that cannot be the domain says why, and waits to be killed."""
@@ -121,6 +140,18 @@ class Runtime:
         if self.stands_by:
             self._take_over()
         return self._upcalls.served
+
+    def take_ahead(self) -> None:
+        """From here on what was asked ahead, as we were let run, is an answer to whoever asks for it."""
+        self.hypercalls.ahead = Ahead(self._upcalls.take_ahead(), self.grants)
+
+    def give_back_ahead(self) -> None:
+        """Nobody asks for what is left of it any more, or ever has."""
+        if self.hypercalls.ahead is None:
+            self.take_ahead()
+        ahead, self.hypercalls.ahead = self.hypercalls.ahead, None
+        assert ahead is not None
+        ahead.give_back(self.hypercalls.call)
 
     # ---- waiting -----------------------------------------------------------------------------------------------------
 
@@ -285,8 +316,10 @@ class Runtime:
         self._upcalls.read_all()
         if until_ns := self._upcalls.take_hurry():
             self.hypercalls.hurry(until_ns)
+        if self._upcalls.has_ahead:  # watches of which nobody here knows yet: what they told would be lost
+            self.give_back_ahead()
         while (event := self._upcalls.next_event()) is not None:
-            self.store.deliver(*event)
+            self.store.deliver(event.path, event.token, event.keys)
         self.store.delivered()
 
     def _install_wakeup(self) -> None:
@@ -351,7 +384,7 @@ def _discard(descriptor: int) -> None:
     os.read(descriptor, 4096)
 
 
-def _connect(address: str, key: bytes, requests: Requests) -> HypercallClient:
+def _connect(address: str, key: bytes, words: CallWords, requests: Requests) -> HypercallClient:
     """The context's threads are born into the sandbox that is on by now."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    return HypercallClient(context, address, key, requests=requests)
+    return HypercallClient(context, address, key, requests=requests, broker=lambda: words.broker)

@@ -7,11 +7,11 @@ is ready is active, the others stand by. `/local/service/NAME` says who, and is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from hvd.domains.runtime import Runtime
 from hvd.transport.errors import HvdError, LocalError
 from hvd.transport.ids import DomId
+from hvd.transport.records import dataclass
 
 WAIT_S = 60.0
 """How long a wait without a deadline sleeps at a time."""

@@ -1,7 +1,8 @@
 """A domain's process before it is anybody's: forked ahead, done with all that needs no identity, waiting for one.
 
-The zygote makes it and keeps one end of a seqpacket socket. Down that come, once, the domain's name, its upcall socket
-and its standard output. Whoever reads end of file there has lost its zygote, and ends.
+The zygote makes it and keeps one end of a seqpacket socket. Up that goes, once it stands by, the mount namespace that
+it lives in; down that come, once, the domain's name, its upcall socket and its standard output. Whoever reads end of
+file there has lost its zygote, and ends.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import NoReturn
 
+from hvd.domains.birth_pages import BirthPages
 from hvd.domains.sandbox import Sandbox
 from hvd.domains.sandbox.namespaces import Namespaces, map_own_user
 from hvd.transport.cgroups import DomainGroups
 from hvd.transport.descriptors import receive_message, send_message, socket_pair
+from hvd.transport.errors import PeerFault
 from hvd.transport.process import (
     CLONE_NEWUSER,
     die_with_parent,
@@ -26,12 +28,14 @@ from hvd.transport.process import (
     set_process_name,
     write_file,
 )
+from hvd.transport.records import dataclass
 
 OOM_SCORE_ADJ = "500"
 """When memory runs out a domain is killed, and started again; never the broker, let alone the machine."""
 OUTSIDE_IDS = (os.geteuid(), os.getegid())
 """Read in the zygote: in a new user namespace nobody is mapped yet."""
 NAME = "hvd:standby"
+STANDS_BY = "stands by"
 UPCALL = 3
 """The descriptor of a domain's upcall socket, and before it has one, of the socket that it comes down."""
 
@@ -48,53 +52,77 @@ class Identity:
 class Standby:
     """The zygote's handle of a process that waits."""
 
-    def __init__(self, pid: int, link: socket.socket) -> None:
+    def __init__(self, pid: int, link: socket.socket, *, will_stand_by: bool) -> None:
         self.pid = pid
         self._link = link
+        self.is_to_be_heard = will_stand_by
+        """Whether it may say yet that it stands by."""
+
+    def fileno(self) -> int:
+        """Readable when it stands by, or has died: then `hear`."""
+        return self._link.fileno()
+
+    def hear(self) -> int | None:
+        """The mount namespace that it lives in, ours to close; None when it has gone, or has nothing to say."""
+        self.is_to_be_heard = False
+        try:
+            received = receive_message(self._link)
+        except (OSError, PeerFault):
+            received = None
+        return None if received is None else received[1][0]
+
+    def close(self) -> None:
+        self._link.close()
 
     def become(self, name: str, descriptors: list[int]) -> bool:
-        """Hand it its identity; False when it is dead. It is used up either way."""
+        """Hand it its identity; False when it is dead. `close` it then, but not while it `is_to_be_heard`.
+
+        Who closes a socket with something unread in it has the kernel take from the other end what that has not read.
+        """
         try:
             send_message(self._link, [name], tuple(descriptors))
         except OSError:
             return False
-        finally:
-            self._link.close()
         return True
 
 
 def fork_standby(
     namespaces: Namespaces,
     groups: list[DomainGroups],
+    pages: BirthPages,
     live: Callable[[Identity], None],
     off: Collection[str] = (),
+    *,
+    waits: bool,
 ) -> Standby:
     """A process that will `live` once it is told who it is, in these groups, in none of a layer that is off.
 
-    OSError when there can be none.
+    `waits`: that will not be at once. OSError when there can be none.
     """
     ours, theirs = socket_pair()
     try:
         pid, flags = namespaces.fork(off)
         if pid == 0:
             ours.detach()
+            if waits:
+                pages.bring_in()
             lacking, in_user_namespace = namespaces.lacking(flags, off), bool(flags & CLONE_NEWUSER)
             sandbox = Sandbox(lacking, [] if "cgroups" in off else groups, in_user_namespace=in_user_namespace)
-            _run(flags, sandbox, theirs.detach(), live)
+            _run(flags, sandbox, theirs.detach(), live, waits=waits)
     except OSError:
         ours.close()
         raise
     finally:
         theirs.close()
-    return Standby(pid, ours)
+    return Standby(pid, ours, will_stand_by=waits)
 
 
-def _run(flags: int, sandbox: Sandbox, link: int, live: Callable[[Identity], None]) -> NoReturn:
+def _run(flags: int, sandbox: Sandbox, link: int, live: Callable[[Identity], None], *, waits: bool) -> NoReturn:
     """The new process, from fork to death."""
     status = 1
     try:
         _leave_the_zygote(flags, link)
-        identity = _wait_for_identity(sandbox)
+        identity = _wait_for_identity(sandbox, waits=waits)
         if identity is not None:
             live(identity)
         status = 0
@@ -106,12 +134,15 @@ def _run(flags: int, sandbox: Sandbox, link: int, live: Callable[[Identity], Non
         os._exit(status)
 
 
-def _wait_for_identity(sandbox: Sandbox) -> Identity | None:
+def _wait_for_identity(sandbox: Sandbox, *, waits: bool) -> Identity | None:
     """Put on what needs none, and wait for it; None when the zygote has gone before it had a use for us."""
     waiting = socket.socket(fileno=UPCALL)
-    sandbox.begin()
+    sandbox.begin(waits=waits)
     waiting.setblocking(True)
     try:
+        if sandbox.mounts >= 0:
+            with contextlib.suppress(OSError):  # the zygote is dead, and nobody hears it
+                send_message(waiting, [STANDS_BY], (sandbox.mounts,))
         received = receive_message(waiting)
     finally:
         waiting.detach()

@@ -10,12 +10,17 @@ from hvd.domains.multicall import Answered, ask_all
 from hvd.transport import messages as m
 from hvd.transport.errors import HvdError, LocalError
 from hvd.transport.hypercalls import HypercallError
-from hvd.transport.multicall import MULTICALL_MAX
+from hvd.transport.multicall import is_too_much
 from hvd.transport.upcalls import TOOLSTACK
 
 TRANSACTION_TRIES = 50
 ABSENT = frozenset({errno.ENOENT, errno.EACCES})
 """A node under a home that has just been removed answers EACCES: what is above it decides."""
+
+
+KeysHandler = Callable[[dict[str, str] | None], None]
+Handler = Callable[[str, dict[str, str] | None], None]
+"""Of any watch: the path of an event, and the keys that it brought."""
 
 
 class TransactionConflict(HvdError):
@@ -37,13 +42,17 @@ class StoreClient:
 
     def __init__(self, call: Callable[[Any], Any]) -> None:
         self._call = call
-        self._watches: dict[str, tuple[str, Callable[[str], None]]] = {}
+        self._watches: dict[str, tuple[str, Handler]] = {}
         self._next_token = 0
         self._afterwards: dict[Callable[[], None], None] = {}
+        self._read_now: set[str] = set()
+        """Watches, by token, of which one of the events that are being delivered was to be read about."""
+        self._read_before: set[str] = set()
+        """The same of those that were delivered before these, which may have been sent ahead of that."""
 
     def on_toolstack(self, handler: Callable[[str], None]) -> None:
         """Call `handler(path)` for what the toolstack changes below `device`, `control`, `memory`: from birth on."""
-        self._watches[TOOLSTACK] = "", handler
+        self._watches[TOOLSTACK] = "", _without_keys(handler)
 
     def read(self, path: str, tx: int = 0) -> bytes | None:
         """The value; None if there is no such node, or none that we may see."""
@@ -95,27 +104,34 @@ class StoreClient:
             if error.errno in ABSENT:
                 return {}
             raise
-        return {name: value.decode("utf-8", "replace") for name, value in values.items()}
+        return _texts(values)
 
     def read_directories(self, paths: Sequence[str]) -> list[list[str]]:
-        """`directory` of each of these, in as few hypercalls as there are 64 of them."""
+        """`directory` of each of these, in as few hypercalls as take them."""
         answers = ask_all(self._call, [m.StoreDirectory(0, path) for path in paths])
-        return [[] if code else names for code, names, _ in answers]
+        return [self._names(path, answered) for path, answered in zip(paths, answers, strict=True)]
+
+    def _names(self, path: str, answered: Answered) -> list[str]:
+        """Names may be more than one multicall brings: then they are asked for by themselves."""
+        if answered.errno == errno.E2BIG:
+            return self.directory(path)
+        names: list[str] = [] if answered.errno else answered.value
+        return names
 
     def read_all_of(self, paths: Sequence[str]) -> list[dict[str, str]]:
-        """`read_all` of each of these, in as few hypercalls as there are 64 of them."""
+        """`read_all` of each of these, in as few hypercalls as take them."""
         answers = ask_all(self._call, [m.StoreReadAll(path) for path in paths])
         return [self._keys(path, answered) for path, answered in zip(paths, answers, strict=True)]
 
     def follow(
-        self, watched: Sequence[tuple[str, Callable[[str], None]]], read: Sequence[str], others: Sequence[Any] = ()
+        self, watched: Sequence[tuple[str, KeysHandler]], read: Sequence[str], others: Sequence[Any] = ()
     ) -> Followed:
-        """`watch` these, then `read_all` those, in as few hypercalls: what is read is no older than the watches.
+        """`watch_keys` these, then `read_all` those, in as few hypercalls: what is read is no older than the watches.
 
         And whatever other hypercalls can be made with them, last.
         """
-        tokens = [self._register(path, handler) for path, handler in watched]
-        calls = [m.StoreWatch(path, token) for token, (path, _) in zip(tokens, watched, strict=True)]
+        tokens = [self._register(path, _with_keys(handler), path) for path, handler in watched]
+        calls = [m.StoreWatch(path, token, True) for token, (path, _) in zip(tokens, watched, strict=True)]
         answers = ask_all(self._call, [*calls, *map(m.StoreReadAll, read), *others])
         last = len(answers) - len(others)
         taken = [self._watched(token, answered) for token, answered in zip(tokens, answers, strict=False)]
@@ -133,7 +149,7 @@ class StoreClient:
         if answered.errno == errno.E2BIG:
             return self.read_all(path)
         values = {} if answered.errno else answered.value
-        return {name: value.decode("utf-8", "replace") for name, value in values.items()}
+        return _texts(values)
 
     def write_all(self, path: str, values: Mapping[str, str | int], tx: int = 0) -> None:
         """Write children of a directory in order, in one hypercall; HypercallError of the first that fails."""
@@ -147,7 +163,7 @@ class StoreClient:
         outcomes: list[HypercallError | None] = []
         for path, values in entries:
             writes = _writes(path, values)
-            if sum(map(len, some)) + len(writes) > MULTICALL_MAX:
+            if is_too_much([call for entry in (*some, writes) for call in entry]):
                 outcomes += self._write(some)
                 some = []
             some.append(writes)
@@ -181,13 +197,24 @@ class StoreClient:
 
     def watch(self, path: str, handler: Callable[[str], None]) -> str:
         """Call `handler(path)` from the next `wait` on, once at once, then for every change at or below the path."""
-        token = self._register(path, handler)
+        token = self._register(path, _without_keys(handler))
         self._call(m.StoreWatch(path, token))
         return token
 
-    def _register(self, path: str, handler: Callable[[str], None]) -> str:
-        self._next_token += 1
-        token = str(self._next_token)
+    def watch_keys(self, path: str, handler: KeysHandler) -> str:
+        """The same for a node: `handler(keys)`, with those of the directory that it is in when it was told.
+
+        None: they were not brought, and whoever wants them reads them.
+        """
+        token = self._register(path, _with_keys(handler))
+        self._call(m.StoreWatch(path, token, True))
+        return token
+
+    def _register(self, path: str, handler: Handler, token: str = "") -> str:
+        """Under a token of its own, or this one if no other watch has it: what is asked ahead has the path for it."""
+        if not token or token in self._watches:
+            self._next_token += 1
+            token = str(self._next_token)
         self._watches[token] = path, handler
         return token
 
@@ -195,15 +222,23 @@ class StoreClient:
         path, _ = self._watches.pop(token)
         self._call(m.StoreUnwatch(path, token))
 
-    def deliver(self, path: str, token: str) -> None:
-        """Run the handler of an event; of every watch when events were lost. A watch taken back hears nothing."""
+    def deliver(self, path: str, token: str, keys: Mapping[str, bytes] | None = None) -> None:
+        """Run the handler of an event; of every watch when events were lost. A watch taken back hears nothing.
+
+        Where one event is read about, those that were sent before that are too: what they brought is older.
+        """
         if (path, token) == ("", ""):
+            self._read_now.update(self._watches)
             for watched, handler in list(self._watches.values()):
-                handler(watched)
+                handler(watched, None)
             return
         entry = self._watches.get(token)
-        if entry is not None:
-            entry[1](path)
+        if entry is None:
+            return
+        if keys is None or token in self._read_now or token in self._read_before:
+            self._read_now.add(token)
+            keys = None
+        entry[1](path, None if keys is None else _texts(keys))
 
     def afterwards(self, handler: Callable[[], None]) -> None:
         """Call `handler()` once, when the events that are there by now have been delivered."""
@@ -214,11 +249,24 @@ class StoreClient:
         handlers, self._afterwards = self._afterwards, {}
         for handler in handlers:
             handler()
+        self._read_now, self._read_before = set(), self._read_now
+
+
+def _texts(values: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: value.decode("utf-8", "replace") for name, value in values.items()}
+
+
+def _without_keys(handler: Callable[[str], None]) -> Handler:
+    return lambda path, _: handler(path)
+
+
+def _with_keys(handler: KeysHandler) -> Handler:
+    return lambda _, keys: handler(keys)
 
 
 def _writes(path: str, values: Mapping[str, str | int], tx: int = 0) -> list[m.StoreWrite]:
     """What writes these children of a directory; LocalError when one multicall does not take them."""
     calls = [m.StoreWrite(tx, f"{path}/{name}", str(value).encode()) for name, value in values.items()]
-    if len(calls) > MULTICALL_MAX:
-        raise LocalError(f"{len(calls)} nodes below {path} in one hypercall; {MULTICALL_MAX} is the most")
+    if is_too_much(calls):
+        raise LocalError(f"{len(calls)} nodes below {path} are too many for one hypercall")
     return calls

@@ -21,15 +21,23 @@ class Timer:
         self._due: list[tuple[int, int, Callable[[], None]]] = []
         self._number = 0
         self._descriptor = -1
+        self._token = 0
 
     def after(self, nanoseconds: int, act: Callable[[], None]) -> None:
         """Call `act` in so long, not earlier."""
         if self._descriptor < 0:
             self._descriptor = timer_descriptor()
-            self._runtime.watch_fd(self._descriptor, self._ring)
+            self._token = self._runtime.watch_fd(self._descriptor, self._ring)
         self._number += 1
         heapq.heappush(self._due, (time.monotonic_ns() + nanoseconds, self._number, act))
         arm_timer(self._descriptor, self._due[0][0])
+
+    def close(self) -> None:
+        """Nothing is called any more."""
+        if self._descriptor >= 0:
+            self._runtime.unwatch_fd(self._token)
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def _ring(self) -> None:
         os.read(self._descriptor, EXPIRATIONS_BYTES)

@@ -10,19 +10,20 @@ later one knocks: it writes its number to `hvd-incarnation`, and the backend off
 
 The toolstack takes a device away by `online` 0 in the backend's directory. A frontend that can let go says Closing,
 waits for InitWait, by which the backend has let go of its pages, and says Closed; one in use says why in `hvd-busy`.
+`online` 1 takes that back: a frontend that has said Closing nevertheless publishes its ring anew at InitWait.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hvd.domains.device import Backend, Frontend, Keys
 from hvd.domains.drivers import find_driver
 from hvd.transport.errors import HvdError, PeerFault
 from hvd.transport.ids import DomId
+from hvd.transport.records import dataclass
 from hvd.transport.xenbus_state import XenbusState, parse_state
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class XenbusFrontend:
         self._announced = False
         self._broken = not keys.keys().isdisjoint(OF_A_BREACH)
         """Nodes of ours, or of an earlier incarnation, say that the device was closed."""
-        self._token = self._store.watch(f"{self._backend_path}/state", lambda _: self._look())
+        self._token = self._store.watch_keys(f"{self._backend_path}/state", self._look)
 
     def drop_replaced(self) -> None:
         """One that was taken away and plugged in again before we looked is another one: this one has gone."""
@@ -80,9 +81,9 @@ class XenbusFrontend:
     def _session(self) -> str:
         return f"{self._runtime.incarnation}.{self._sessions}"
 
-    def _look(self) -> None:
+    def _look(self, brought: Keys | None) -> None:
         """Follow the backend's state."""
-        keys = read_keys(self._runtime, self._backend_path)
+        keys = read_keys(self._runtime, self._backend_path) if brought is None else brought
         if self._leaves(keys):
             return
         backend, offer = parse_state(keys.get("state")), _offer(keys.get(INCARNATION))
@@ -111,6 +112,8 @@ class XenbusFrontend:
             self._end()
             return True
         if keys.get("online") != "0":
+            if self.state is XenbusState.CLOSING:  # the request was taken back before its answer was there
+                self._published_for = ""
             return False
         if self.state is not XenbusState.CLOSING and (reason := self.device.in_use()):
             self._store.write(f"{self.path}/{BUSY}", reason[:ERROR_MAX])

@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from hvd.domains import birth
+from hvd.domains.birth_pages import BirthPages
 from hvd.domains.drivers import SHIPPED as DRIVERS
 from hvd.domains.kernel import SHIPPED as KERNELS
 from hvd.domains.mounts import KeptMounts
@@ -67,23 +68,28 @@ class Zygote:
         """Whether the rest is loaded."""
         self._groups = groups
         self._standbys: deque[Standby] = deque()
+        self._given: list[Standby] = []
+        """Those that were somebody's before they stood by, and are to be heard yet."""
         self._wanted = STANDBYS
-        """None after a fork that was refused, until somebody asks again."""
+        """None after a fork that was refused, or one that died, until somebody asks again."""
         self._namespaces = Namespaces()
         self._mounts = KeptMounts()
+        self._pages = BirthPages()
+        self._poll = select.poll()
 
     def run(self) -> None:
-        poll = select.poll()
         for source in (self._link, self._mounts):
-            poll.register(source, select.POLLIN)
+            self._poll.register(source, select.POLLIN)
         while True:
             self._pulse.beat()
             timeout_ms = QUIET_MS if self._has_work() else BEAT_EVERY_S * 1000
-            ready = [descriptor for descriptor, _ in poll.poll(timeout_ms)]
+            ready = [descriptor for descriptor, _ in self._poll.poll(timeout_ms)]
             if not ready and self._has_work():
                 self._prepare()
             if self._mounts.fileno() in ready:
                 self._mounts.note_deaths()
+            for standby in [each for each in (*self._standbys, *self._given) if each.fileno() in ready]:
+                self._hear(standby)
             if self._link.fileno() not in ready:
                 continue
             received = receive_message(self._link)
@@ -96,21 +102,31 @@ class Zygote:
                 os.close(descriptor)
 
     def _has_work(self) -> bool:
-        return not self._complete or len(self._standbys) < self._wanted or self._mounts.waiting
+        lacks_standby = len(self._standbys) < self._wanted
+        return not self._complete or self._pages.waiting or lacks_standby or self._mounts.waiting
 
     def _prepare(self) -> None:
-        """While nobody asks: complete the image, then fork from it, then clear away what the dead have left."""
+        """While nobody asks: complete the image, learn from a birth, fork, then clear away what the dead have left."""
         if not self._complete:
             seccomp.compile_filters(POLICIES)
             _load(*REST)
             self._complete = True
+        elif self._pages.waiting:
+            self._learn()
         elif len(self._standbys) < self._wanted:
             try:
-                self._standbys.append(self._fork())
+                self._standbys.append(standby := self._fork(waits=True))
+                self._poll.register(standby, select.POLLIN)
             except OSError:
                 self._wanted = 0
         else:
             self._mounts.close_one()
+
+    def _learn(self) -> None:
+        if self._standbys:
+            self._pages.look()
+        else:
+            self._pages.forget()
 
     def _spawn(self, message: list[Any], descriptors: list[int]) -> None:
         """Make one of those that stand by a domain's; of none, a new one."""
@@ -120,24 +136,55 @@ class Zygote:
         born_into = set(off) & {*FLAGS, "cgroups"}
         while self._standbys and not born_into:
             standby = self._standbys.popleft()
+            self._poll.unregister(standby)
             if self._give(standby, name, descriptors, cpus):
+                self._pages.follow(standby.pid)
                 send_message(self._link, [SPAWNED, domid, incarnation, standby.pid])
                 return
             send_message(self._link, [LOST, standby.pid])
         try:
-            standby = self._fork(born_into)
+            standby = self._fork(born_into, waits=False)
         except OSError as error:
             send_message(self._link, [SPAWNED, domid, incarnation, f"fork: {error.strerror}"])
             return
         self._give(standby, name, descriptors, cpus)  # dead already? then the machine finds it so
         send_message(self._link, [SPAWNED, domid, incarnation, standby.pid])
 
+    def _hear(self, standby: Standby) -> None:
+        """It stands by, or it is dead: what kills those that wait kills the next as well, until somebody asks."""
+        namespace = standby.hear()
+        if namespace is not None:
+            self._mounts.moved(standby.pid, namespace)
+        if standby in self._given:
+            self._given.remove(standby)
+            self._poll.unregister(standby)
+            self._let_go(standby)
+            return
+        if namespace is not None:
+            return
+        self._standbys.remove(standby)
+        self._poll.unregister(standby)
+        standby.close()
+        self._wanted = 0
+        send_message(self._link, [LOST, standby.pid])
+
     def _give(self, standby: Standby, name: str, descriptors: list[int], cpus: list[int]) -> bool:
         _keep_to({*cpus} or self._everywhere, standby.pid)
-        return standby.become(name, descriptors)
+        is_alive = standby.become(name, descriptors)
+        if is_alive and standby.is_to_be_heard:
+            self._given.append(standby)
+            self._poll.register(standby, select.POLLIN)
+        else:
+            self._let_go(standby)
+        return is_alive
 
-    def _fork(self, off: Collection[str] = ()) -> Standby:
-        standby = fork_standby(self._namespaces, self._groups, birth.live, off)
+    def _let_go(self, standby: Standby) -> None:
+        """It says nothing more."""
+        standby.close()
+        self._mounts.settled(standby.pid)
+
+    def _fork(self, off: Collection[str] = (), *, waits: bool) -> Standby:
+        standby = fork_standby(self._namespaces, self._groups, self._pages, birth.live, off, waits=waits)
         self._mounts.keep(standby.pid)
         return standby
 

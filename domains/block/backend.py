@@ -20,6 +20,7 @@ from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId, GrantRef, Port
 from hvd.transport.pages import Extent
 from hvd.transport.protocols.block import (
+    DISCARD,
     INDIRECT_SEGMENTS_MAX,
     INFO_READONLY,
     PROTOCOL,
@@ -60,7 +61,7 @@ class BlockBackend(Backend):
             "physical-sector-size": str(SECTOR_SIZE),
             "info": str(INFO_READONLY if readonly else 0),
             "feature-flush-cache": "1",
-            "feature-discard": "0" if readonly else "1",
+            "feature-discard": "0" if readonly or self.keys.get(DISCARD) == "0" else "1",
             "feature-persistent": "1",
             "feature-max-indirect-segments": str(INDIRECT_SEGMENTS_MAX),
             "max-ring-page-order": str(RING_PAGE_ORDER_MAX),

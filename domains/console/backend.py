@@ -5,7 +5,6 @@ from __future__ import annotations
 import select
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 from hvd.domains.attaching import Attached
 from hvd.domains.console.pty import Pty
@@ -33,7 +32,7 @@ class ConsoleBackend(Backend):
     ) -> None:
         """`keys`: the domain's `name`. Whoever owns `pty`'s events calls `pump` with them."""
         super().__init__(runtime, frontend, keys)
-        self._log = Path(runtime.run_dir) / "log" / f"{keys['name']}.log"
+        self._log = f"{runtime.run_dir}/log/{keys['name']}.log"
         self._held_return = b""
         self._on_fault = on_fault
         self.pty = pty

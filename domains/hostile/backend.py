@@ -1,4 +1,7 @@
-"""A driver domain whose first incarnation abuses the ring as its argument says; later ones are honest."""
+"""A driver domain whose first incarnation abuses the ring as its argument says; later ones are honest.
+
+Of one that dies the second incarnation takes the device away before it has had it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 from hvd.domains.block import backend
 from hvd.domains.guest import Guest
 from hvd.domains.programs import driver_domain
+from hvd.transport.errors import PeerFault
 from hvd.transport.protocols.block import REQUEST_SIZE
 
 AUTO_READY = False
@@ -52,6 +56,13 @@ def jumping(connection: Any) -> None:
         signal.pause()
 
 
+def storming(connection: Any) -> None:
+    """XSA-391: events without an answer to any request, for as long as there is a guest to have them."""
+    if connection._ring.pop_many():
+        while True:
+            notify(connection)
+
+
 def late(connection: Any) -> None:
     """Leave a child behind that goes on writing to the disk, and die of the first request."""
     if not connection._ring.pop_many():
@@ -64,11 +75,24 @@ def late(connection: Any) -> None:
     os._exit(1)
 
 
+def dying(connection: Any) -> None:
+    """Die of the first request."""
+    if connection._ring.pop_many():
+        os._exit(1)
+
+
+def refuse(connection: Any, untrusted_keys: Any) -> None:
+    """XSA-465: the device is closed, and has never been connected to us."""
+    raise PeerFault("it is taken away")
+
+
 def many_sectors(device: Any) -> dict[str, Any]:
     return features(device) | {"sectors": "many"}
 
 
 def main(guest: Guest) -> None:
+    if guest.incarnation == 2 and guest.args[0] == "dying":
+        backend.Connection.open = refuse  # type: ignore[method-assign,assignment]
     if guest.incarnation == 1:
         if guest.args[0] == "many_sectors":
             backend.BlockBackend.features = many_sectors  # type: ignore[method-assign,assignment]

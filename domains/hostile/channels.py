@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
+import random
+import resource
+import stat
 
 from hvd.domains.guest import Guest
 from hvd.domains.hostile.grants import told
@@ -12,6 +16,10 @@ from hvd.domains.hostile.messages import certificate
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DOM0, DOMID_SELF, DomId, Port
+from hvd.transport.limits import PORTS_MAX
+
+SCRIBBLES, LINES_BYTES, SEED = 20_000, 256, 1
+VIRQ_TIMER, VIRQ_DEBUG, VIRQ_UPCALL, NO_VIRQ = 0, 1, 0x80, 77
 
 
 def bind_all(guest: Guest, dom: str) -> str:
@@ -29,6 +37,83 @@ def bind_all(guest: Guest, dom: str) -> str:
             with contextlib.suppress(HypercallError):
                 call(message)
     return f"bound {bound}"
+
+
+def bind_virqs(guest: Guest) -> str:
+    """XSA-496: virqs that cannot be bound, as they are, as there is none of that number, as no port is left for one."""
+    bound = _bind(guest, VIRQ_TIMER)
+    ports = _fill_ports(guest)
+    guest.runtime.store.write("data/full", "1")
+    told(guest, "go")
+    refused = [_bind(guest, virq) for virq in (VIRQ_TIMER, VIRQ_UPCALL, NO_VIRQ, VIRQ_DEBUG) for _ in range(10)]
+    guest.runtime.store.write("data/refused", str(refused.count(None)))
+    told(guest, "free")
+    guest.runtime.hypercalls.call(m.EvtchnClose(ports[-1]))
+    after = [_bind(guest, virq) for virq in (NO_VIRQ, VIRQ_TIMER, VIRQ_DEBUG)]
+    works = bound is not None and after == [None, None, ports[-1]]
+    return f"{'bound' if works else 'lost'} the last virq when a port was free"
+
+
+def _bind(guest: Guest, virq: int) -> Port | None:
+    """The port that it is raised at; None: refused."""
+    try:
+        value, descriptors = guest.runtime.hypercalls.call(m.EvtchnBindVirq(virq))
+    except HypercallError:
+        return None
+    _close(descriptors)
+    return Port(value["port"])
+
+
+def _fill_ports(guest: Guest) -> list[Port]:
+    """All that there are left."""
+    ports = []
+    with contextlib.suppress(HypercallError):
+        while True:
+            value, descriptors = guest.runtime.hypercalls.call(m.EvtchnAllocUnbound(DOMID_SELF, DOM0))
+            _close(descriptors)
+            ports.append(Port(value["port"]))
+    return ports
+
+
+def ask_of_nothing(guest: Guest) -> str:
+    """XSA-221: the state of ports that are closed, never were, or lead nowhere, and events for them, deaths' too."""
+    call, carried_out = guest.runtime.hypercalls.call, 0
+    value, descriptors = call(m.EvtchnAllocUnbound(DOMID_SELF, DOM0))
+    _close(descriptors)
+    call(m.EvtchnClose(Port(value["port"])))
+    ports = [Port(port) for port in (0, value["port"], 500, PORTS_MAX, PORTS_MAX + 1, 4096, 131_071, 2**31, 2**32 - 1)]
+    for port in ports:
+        extent, descriptors = call(m.GnttabAllocate(DOM0, 1, False))
+        _close(descriptors)
+        for message in (m.EvtchnStatus(DOMID_SELF, port), m.EvtchnSend(port), m.EvtchnClose(port),
+                        m.EvtchnBindInterdomain(DOMID_SELF, port), m.EvtchnBindInterdomain(DOM0, port),
+                        m.GnttabShareNotify(extent, 0, True, port), m.GnttabFree(extent)):  # fmt: skip
+            with contextlib.suppress(HypercallError):
+                call(message)
+                carried_out += 1
+    return f"asked of {len(ports)} ports, {carried_out} calls were carried out"
+
+
+def scribble(guest: Guest) -> str:
+    """XSA-107, XSA-358, XSA-359: whatever can be, in whatever order, in the words that a channel's ends share."""
+    runtime, peer = guest.runtime, DomId(int(told(guest, "peer")))
+    value, (page, rx, tx) = runtime.hypercalls.call(m.EvtchnAllocUnbound(DOMID_SELF, peer))
+    shared = runtime.grants.share(peer, 1)
+    runtime.store.write("data/ref", shared.ref)
+    runtime.store.write("data/port", value["port"])
+    told(guest, "go")
+    drawn, words = random.Random(SEED), mmap.mmap(page, mmap.PAGESIZE)
+    values = [bytes(4), b"\xff" * 4, (1).to_bytes(4, "little"), (2**31).to_bytes(4, "little"), drawn.randbytes(4)]
+    for number in range(SCRIBBLES):
+        at = drawn.randrange(0, LINES_BYTES, 4)
+        words[at : at + 4] = drawn.choice(values)
+        if number % 16 == 0:
+            with contextlib.suppress(OSError):
+                os.write(tx, drawn.randbytes(64))
+            words[:LINES_BYTES] = drawn.randbytes(LINES_BYTES)
+    for descriptor in (page, rx, tx):
+        os.close(descriptor)
+    return f"scribbled {SCRIBBLES:,} words"
 
 
 def race_resets(guest: Guest) -> str:
@@ -118,3 +203,14 @@ def flip(guest: Guest, times: str) -> str:
 def _close(descriptors: list[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+def list_descriptors(guest: Guest) -> str:
+    """What each of ours is open on; character devices and the kernel's nameless files are everybody's."""
+    found = []
+    for descriptor in range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
+        with contextlib.suppress(OSError):
+            status = os.fstat(descriptor)
+            if stat.S_IFMT(status.st_mode) not in (0, stat.S_IFCHR):
+                found.append(f"{status.st_dev}:{status.st_ino}")
+    return " ".join(found)

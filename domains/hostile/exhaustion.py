@@ -7,6 +7,7 @@ import mmap
 import os
 import resource
 import threading
+import time
 from typing import Any
 
 from hvd.domains.guest import Guest
@@ -15,6 +16,7 @@ from hvd.domains.hostile.processes import LIBC, called
 KEPT: list[Any] = []
 SETPRIORITY = {"x86_64": 141, "aarch64": 140}[os.uname().machine]
 SCHED_FIFO = 1
+SECRET_BYTES = 16
 
 
 def descriptors(guest: Guest, count: str) -> None:
@@ -48,6 +50,24 @@ def fork_bomb(guest: Guest, count: str) -> None:
         if os.fork() == 0:
             LIBC.pause()
             os._exit(0)
+
+
+def spin_in_processes(guest: Guest, count: str) -> str:
+    """Each in a session of its own, as the kernel may share CPUs out among sessions (autogroup)."""
+    for _ in range(int(count)):
+        if os.fork() == 0:
+            os.setsid()
+            _spin()
+    return f"has {count} processes that spin"
+
+
+def read_disk(guest: Guest, path: str, block_bytes: str, for_s: str) -> str:
+    """Blocks of a file from its disk, past the page cache; the first bytes of the last one that there was time for."""
+    block = mmap.mmap(-1, int(block_bytes))
+    descriptor, until = os.open(path, os.O_RDONLY | os.O_DIRECT), time.monotonic() + float(for_s)
+    while time.monotonic() < until and os.readv(descriptor, [block]):
+        pass
+    return block[:SECRET_BYTES].hex()
 
 
 def large_file(guest: Guest, path: str, size: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hvd.domains.guest import Guest
+from hvd.transport.ids import DOM0, DomId
 from hvd.transport.protocols import block
 from hvd.transport.xenbus_state import XenbusState
 
@@ -164,6 +165,27 @@ def garbage_keys(guest: Guest) -> None:
         assert error.startswith("vbd 51712 of domain") and len(error) > 30, error
         store.write_all("device/vbd/51712", {"hvd-incarnation": str(number + 1000), "state": "1"})
         guest.runtime.wait_until(lambda: disk._front.attached, f"a second chance after {garbage}", 5)
+    assert disk.read(0, 1) == bytes(512)
+
+
+def unmappable(guest: Guest) -> None:
+    """XSA-362: rings and segments whose pages the backend may not map, or not any more, or only read."""
+    disk, store, grants = guest.disk(), guest.runtime.store, guest.runtime.grants
+    backend = DomId(int(store.read_text("device/vbd/51712/backend-id")))
+    gone, others = grants.share(backend, 1), grants.share(DOM0, 1)
+    grants.unshare(gone)
+    refs = [gone.ref, others.ref, grants.share(backend, 1, readonly=True).ref, 0, 1, UNKNOWN_REF]
+    for ref in refs[:2] + refs[3:]:
+        request_id = next(ids)
+        slot = transfer(block.Operation.WRITE, request_id, 0, segment(disk._data.ref) + segment(ref))
+        assert raw(disk, slot, request_id) == errno.EIO, ref
+    incarnation = store.read_text(store.read_text("device/vbd/51712/backend") + "/hvd-incarnation")
+    for number, ref in enumerate(refs, 200):
+        keys = {"hvd-session": f"{guest.incarnation}.{number}", "hvd-backend-incarnation": incarnation, "state": "3"}
+        store.write_all("device/vbd/51712", {"ring-ref": str(ref)} | keys)
+        assert f"{ref}" in wait_closed(guest)
+        store.write_all("device/vbd/51712", {"hvd-incarnation": str(number + 1000), "state": "1"})
+        guest.runtime.wait_until(lambda: disk._front.attached, f"a second chance after ref {ref}", 5)
     assert disk.read(0, 1) == bytes(512)
 
 

@@ -20,6 +20,7 @@ from hvd.domains.hostile.processes import LIBC, OURS
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DOM0, DOMID_SELF, DomId, GrantRef, Handle
+from hvd.transport.pages import Extent
 
 LIBC.mmap.restype = ctypes.c_void_p
 LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
@@ -219,6 +220,22 @@ def copy_out_of_range(guest: Guest) -> str:
     return f"statuses {guest.runtime.hypercalls.call(m.GnttabCopy(segments))}"
 
 
+def copy_batches(guest: Guest, *counts: str) -> str:
+    """XSA-318, XSA-380: batches of so many copies, each into another's page."""
+    owner, ref = DomId(int(told(guest, "owner"))), GrantRef(int(told(guest, "ref")))
+    mine = guest.runtime.grants.share(DOM0, 1)
+    mine.view[: len(OURS)] = OURS
+    segment = m.CopySegment(m.CopyEnd(DOMID_SELF, mine.ref, 0), m.CopyEnd(owner, ref, 0), len(OURS))
+    refused = 0
+    for count in counts:
+        try:
+            guest.runtime.hypercalls.call(m.GnttabCopy([segment] * int(count)))
+        except HypercallError as error:
+            assert error.errno == errno.EBADMSG, error
+            refused += 1
+    return f"{refused} of {len(counts)} batches were refused"
+
+
 def fill_tables(guest: Guest) -> str:
     """Extents, granted pages and event channels, to the last."""
     call, made = guest.runtime.hypercalls.call, {"extents": 0, "grants": 0, "ports": 0}
@@ -271,6 +288,21 @@ def die_mapping(guest: Guest, dies: str) -> str:
     if int(dies):
         os._exit(1)
     return "has it mapped 20 times"
+
+
+def die_owning(guest: Guest) -> None:
+    """Grant a page, take the file from under whoever has mapped it, and die."""
+    peer = DomId(int(told(guest, "peer")))
+    extent, (descriptor,) = guest.runtime.hypercalls.call(m.GnttabAllocate(peer, 1, False))
+    page = Extent.map(descriptor, 1, writable=True)
+    page.view[:8] = b"original"
+    ref = guest.runtime.hypercalls.call(m.GnttabShare(extent, 0, 1))
+    guest.runtime.store.write("data/ref", str(ref))
+    told(guest, "go")
+    for size in (0, 1 << 20):
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, size)
+    os._exit(1)
 
 
 def fill_maptrack(guest: Guest, most: str) -> str:

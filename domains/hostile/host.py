@@ -53,8 +53,10 @@ def see_names(guest: Guest) -> str:
     return os.uname().nodename
 
 
-def see_processes(guest: Guest) -> str:
-    return f"pids {' '.join(entry.name for entry in Path('/proc').iterdir() if entry.name.isdecimal())} "
+def see_processes(guest: Guest, pid: str) -> str:
+    """How many there are, and whether that one is among them."""
+    seen = {entry.name for entry in Path("/proc").iterdir() if entry.name.isdecimal()}
+    return f"sees {len(seen)}" + (f" and {pid}" if pid in seen else "")
 
 
 def mount(guest: Guest, path: str) -> None:

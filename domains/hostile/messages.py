@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import array
 import contextlib
+import itertools
 import os
 import resource
 import socket
 import struct
 import sys
+import time
 from typing import Any, NoReturn
 
 import msgpack
@@ -23,6 +25,9 @@ from hvd.transport.ids import DOM0, DOMID_SELF, DomId, ExtentId, GrantRef, Handl
 KEPT: list[Any] = []
 UPCALLS = 3
 ANSWER_MS = 700
+ASKED_S = 15.0
+PART_BYTES, CUT_OFF_S, LOOK_AGAIN_S = 66_000, 20.0, 0.05
+"""A message that nobody cuts off has arrived by then, and been dropped."""
 REPLAY_SEQUENCE = 10**6
 
 
@@ -128,6 +133,14 @@ def send_descriptors(guest: Guest, count: str) -> str:
     return f"sent {sent} messages of 16 descriptors"
 
 
+def post_for_ever(guest: Guest) -> NoReturn:
+    """Hypercalls where none is heard any more: of one that may yet send a fault notice they are taken, and dropped."""
+    upcalls, request = socket.socket(fileno=os.dup(UPCALLS)), pack_request(m.XenVersion(), REPLAY_SEQUENCE, 0, 0)
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            upcalls.send(request)
+
+
 class _Deaf:
     """It says that whatever was sent has been taken, and reads nothing."""
 
@@ -144,6 +157,53 @@ def be_deaf(guest: Guest) -> None:
     while True:
         extent, _ = client.call(m.GnttabAllocate(DOM0, 1, False))
         client.call(m.GnttabFree(extent))
+
+
+def read_no_replies(guest: Guest, connections: str, count: str) -> str:
+    """As much as one reply brings, asked for again and again on several connections that nobody reads."""
+    guest.runtime.store.write("data/read", "x" * 1900)
+    large = m.Multicall([pack_call(m.StoreRead(0, "data/read"))] * 64)
+    key, numbers = certificate()["server_key"], itertools.count(REPLAY_SEQUENCE)
+    for number in range(int(connections)):
+        deaf: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+        deaf.linger, deaf.rcvhwm, deaf.sndhwm = 0, 1, 0
+        deaf.routing_id, deaf.curve_serverkey = b"deaf-%d" % number, key
+        deaf.curve_publickey, deaf.curve_secretkey = zmq.curve_keypair()
+        deaf.connect(own_address(guest))
+        for message in [large] * int(count) + [m.StoreWrite(0, "data/asked", str(number).encode())]:
+            deaf.send(pack_request(message, next(numbers), 0, 0))
+        KEPT.append(deaf)
+        guest.runtime.hypercalls.requests.sequence = next(numbers)
+        _until_written(guest, "data/asked", str(number))
+    return f"asked {count} times on each of {connections} connections"
+
+
+def send_without_end(guest: Guest, count: str, parts: str) -> str:
+    """Messages of so many parts, more than the broker shall ever keep: on one connection after the other is cut off."""
+    part = b"x" * PART_BYTES
+    for number in range(int(count)):
+        endless: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+        endless.linger = endless.sndhwm = 0
+        endless.curve_serverkey = certificate()["server_key"]
+        endless.curve_publickey, endless.curve_secretkey = zmq.curve_keypair()
+        cut_off = endless.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        endless.connect(own_address(guest))
+        for _ in range(int(parts)):
+            endless.send(part, zmq.SNDMORE)
+        endless.send(b"and the last")
+        guest.runtime.store.write("data/sent", str(number))
+        until = time.monotonic() + CUT_OFF_S
+        while not cut_off.poll(0) and time.monotonic() < until:
+            guest.runtime.wait(LOOK_AGAIN_S)
+        endless.disable_monitor()
+        endless.close(0)
+    return f"sent {count} messages of {int(parts) * PART_BYTES >> 20} MiB"
+
+
+def _until_written(guest: Guest, path: str, value: str) -> None:
+    """What was asked before that has been answered."""
+    store = guest.runtime.store
+    guest.runtime.wait_until(lambda: store.read(path) == value.encode(), path, ASKED_S)
 
 
 def tell_key(guest: Guest) -> str:

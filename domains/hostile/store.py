@@ -98,7 +98,7 @@ def fill(guest: Guest) -> NoReturn:
 
 
 def send_oversize(guest: Guest) -> str:
-    """XSA-324, XSA-323, XSA-72, XSA-481, XSA-418: tags, paths and values too long, malformed and too deep."""
+    """XSA-324, XSA-323, XSA-481, XSA-418: tags, paths and values too long, malformed and too deep."""
     deep = "a/" * 1400 + "a"
     return _tried(guest, [
         m.StoreWatch("data", "t" * 1022), m.StoreWrite(0, "data/long", b"x" * 4096),
@@ -137,6 +137,45 @@ def take_medium(guest: Guest, dom: str) -> str:
     return "; ".join(outcome)
 
 
+def forge_console(guest: Guest, terminal: str) -> str:
+    """XSA-57: what the toolstack reads of a domain, where its console ends above all, as the domain would have it."""
+    home = f"/local/domain/{guest.domid}"
+    return _tried(guest, [
+        m.StoreWrite(0, f"{home}/console/tty", terminal.encode()), m.StoreRm(0, f"{home}/console/port"),
+        m.StoreWrite(0, f"{home}/console/port", b"1"), m.StoreWrite(0, f"{home}/console/limit", b"999999999"),
+        m.StoreWrite(0, f"{home}/console/output", b"file:/etc/planted"), m.StoreWrite(0, f"{home}/domid", b"0"),
+        m.StoreSetPerms(0, f"{home}/console", [f"n{guest.domid}"]), m.StoreRm(0, f"{home}/console"),
+        m.StoreWrite(0, f"{home}/name", b"Domain-0"), m.StoreWrite(0, f"{home}/memory/target", b"1"),
+        m.StoreSetPerms(0, home, [f"n{guest.domid}"]), m.StoreWrite(0, f"{home}/vm", b"/vm/planted"),
+    ])  # fmt: skip
+
+
+def leave_nodes(guest: Guest, host: str, count: str, dies: str) -> NoReturn:
+    """XSA-419: all the nodes that we may have, where somebody lets us make them; and die, or (the control) live on."""
+    made, home = 0, f"/local/domain/{host}/data/open"
+    guest.runtime.store.write("data/made", "none")  # later there is no room for it
+    for number in range(int(count)):
+        try:
+            guest.runtime.hypercalls.call(m.StoreMkdir(0, f"{home}/{guest.domid}-{number // 100}/{number}"))
+            made += 1
+        except HypercallError as error:
+            assert error.errno == errno.ENOSPC, error
+            break
+    guest.runtime.store.write("data/made", str(made))
+    told(guest, "go")
+    if int(dies):
+        os._exit(1)
+    while True:
+        guest.wait()
+
+
+def let_all_in(guest: Guest) -> str:
+    """A directory of ours that everybody may write in."""
+    guest.runtime.store.write("data/open", "")
+    guest.runtime.hypercalls.call(m.StoreSetPerms(0, "data/open", [f"b{guest.domid}"]))
+    return "let everybody in"
+
+
 def print_without_end(guest: Guest, size: str) -> str:
     """XSA-180: a console's log is a file of the host's."""
     line = "x" * 1000 + "\n"
@@ -147,7 +186,7 @@ def print_without_end(guest: Guest, size: str) -> str:
 
 
 def dodge_quota(guest: Guest, most: str) -> str:
-    """XSA-419, XSA-440, XSA-483: more nodes than it may have, past permissions, transactions and removals."""
+    """XSA-440, XSA-483: more nodes than it may have, past permissions, transactions and removals."""
     call, me = guest.runtime.hypercalls.call, guest.domid
     made = 0
     for number in range(int(most)):
@@ -166,16 +205,22 @@ def dodge_quota(guest: Guest, most: str) -> str:
 
 
 def _remove_and_give_up(guest: Guest, number: int) -> None:
-    """What a transaction that is given up removed is there, and counts; what one made and removed does not."""
+    """What a transaction that is given up removed is there, and counts; what one made and removed does not.
+
+    Of what a third has made below a node that is gone when it ends (XSA-440) nothing is there, and nothing counts.
+    """
     call, hundred = guest.runtime.hypercalls.call, f"data/many/{number // 100}"
-    first, second = call(m.StoreTransactionStart()), call(m.StoreTransactionStart())
+    first, second, third = (call(m.StoreTransactionStart()) for _ in range(3))
+    _tried(guest, [m.StoreMkdir(0, "data/base"), *(m.StoreMkdir(third, f"data/base/{n}") for n in range(5)),
+                   m.StoreRm(third, "data/base/0"), m.StoreRm(0, "data/base"),
+                   m.StoreTransactionEnd(third, True)])  # fmt: skip
     _tried(guest, [m.StoreRm(first, hundred), m.StoreRm(first, "data/many"), m.StoreTransactionEnd(first, False),
                    m.StoreMkdir(second, "data/once"), m.StoreRm(second, "data/once"), m.StoreRm(second, "data/once"),
                    m.StoreTransactionEnd(second, True)])  # fmt: skip
 
 
 def break_transactions(guest: Guest) -> None:
-    """XSA-414, XSA-415, XSA-484: creations that fail half-way, parents removed in open transactions; die in one."""
+    """XSA-414, XSA-415: creations that fail half-way, parents removed in open transactions; die in one."""
     call = guest.runtime.hypercalls.call
     for number in range(30):
         transactions = [call(m.StoreTransactionStart()) for _ in range(3)]

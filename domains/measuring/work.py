@@ -37,12 +37,15 @@ class RingDevice:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
 
-    def echo(self, for_ns: int, think_ns: int = 0) -> dict[str, Any]:
+    def echo(self, for_ns: int, think_ns: int = 0, spin_ns: int = -1) -> dict[str, Any]:
+        """`spin_ns` 0: it never polls for its answer; -1: as domains do by themselves."""
         times, call = Histogram(), self._guest.device("echo").call
         if not think_ns:
             times.time_calls(lambda: call(MESSAGE), WARM_UP_NS)
             times.reset()
+        self._guest.runtime.waiter.spin_ns = spin_ns
         times.time_calls(lambda: call(MESSAGE), for_ns, think_ns)
+        self._guest.runtime.waiter.spin_ns = -1
         return {"times": to_text(times)}
 
 

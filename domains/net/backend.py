@@ -6,7 +6,6 @@ Packets go through transport/native/net_switch.hpp, a bounded number at a time, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from hvd.domains.attaching import Attached
@@ -30,6 +29,7 @@ from hvd.transport.protocols.net import (
     TX_REQUEST_SIZE,
     TX_RESPONSE_SIZE,
 )
+from hvd.transport.records import replace
 from hvd.transport.rings import RING_CHECKS, BackRing
 
 PORT_MAX = 131_071

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hvd.domains.device import Frontend, Keys
@@ -34,6 +33,7 @@ from hvd.transport.protocols.net import (
     chosen_mac,
     parse_mac,
 )
+from hvd.transport.records import dataclass
 from hvd.transport.rings import RING_CHECKS, FrontRing
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from hvd.domains.device import Keys
 from hvd.transport._native import NetRules
 from hvd.transport.net_rules import Rule, parse_rule
 from hvd.transport.packed_rules import unpack_rules
+from hvd.transport.records import dataclass
 
 _RECORD = struct.Struct("<BBBBHHHHHHHBB6s6sBB16s16s")
 """struct Rule of native/packet_filter.hpp."""

@@ -12,12 +12,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from hvd.domains.device import Keys
 from hvd.domains.net.policy import Policy, policy_in
 from hvd.transport.protocols.net import BRIDGE, LINK_KEY, MTU, MTU_MAX, MTU_MIN, UPLINK_KEY, chosen_mac, parse_mac
+from hvd.transport.records import dataclass, field
 
 VLAN_MAX = 4094
 _RATE = re.compile(r"(\d{1,15}),(\d{1,10})", re.ASCII)

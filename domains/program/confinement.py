@@ -16,8 +16,9 @@ from hvd.domains.program import network
 from hvd.domains.sandbox import identity, landlock, limits, program_view, seccomp
 from hvd.domains.sandbox.layered import Layered
 from hvd.domains.sandbox.namespaces import OFF, map_user
+from hvd.domains.sandbox.needs import Needs
 from hvd.domains.sandbox.root import STAGE, Root
-from hvd.domains.sandbox.sandbox import Needs, Sandbox
+from hvd.domains.sandbox.sandbox import Sandbox
 from hvd.transport._native import detach_mount, leave_namespaces, set_dumpable
 from hvd.transport.process import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, die_with_parent, write_file
 from hvd.transport.sandbox import Kind
@@ -49,7 +50,8 @@ class Confinement(Layered):
         """What init configures our network namespace by."""
 
     def leave_mounts(self) -> None:
-        """What init mounts from here on is not ours, and the reverse."""
+        """What init mounts from here on is not ours, and the reverse; the host's files are here."""
+        self._sandbox.show_host()
         if "mount" not in self.lacking:
             leave_namespaces(CLONE_NEWNS)
 
@@ -73,7 +75,7 @@ class Confinement(Layered):
         self._try("capabilities", lambda: identity.give_up_privileges(kept))
         self._try("no-new-privs", identity.gain_no_privileges)
         die_with_parent(os.getppid())
-        self._try("landlock", lambda: landlock.restrict(self._rules(), tcp=True))
+        self._try("landlock", lambda: landlock.Ruleset(self._rules(), tcp=True).restrict())
         self._try("seccomp", lambda: seccomp.install(seccomp.compiled(Kind.PROGRAM, seccomp.PROGRAMS_ACTION)))
         return master, slave, status
 

@@ -15,7 +15,6 @@ import socket
 import stat
 import struct
 import sys
-from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface
 from itertools import count
 from pathlib import Path
@@ -26,6 +25,7 @@ from hvd.domains.sandbox.root import STAGE
 from hvd.transport._native import detach_mount, mount_new
 from hvd.transport.limits import INTERFACES_MAX
 from hvd.transport.protocols.net import PREFIXES
+from hvd.transport.records import dataclass, field
 
 TUN_DIRECTORY, TUN = "/dev/net", "tun"
 TUNSETIFF, TUNGETIFF, TUNSETOFFLOAD, SIOCGIFINDEX = 0x400454CA, 0x800454D2, 0x400454D0, 0x8933

@@ -6,11 +6,10 @@ such. Whoever writes `data/finish` into its XenStore home ends it.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hvd.domains.finishing import Finish
 from hvd.domains.guest import Guest
 from hvd.transport.history import INCARNATION_SHIFT, Event, HistoryWriter, Kind, Phase
+from hvd.transport.records import replace
 from hvd.transport.stamped_lines import stamped_line
 
 DRAIN_S = 0.2

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
 
 from hvd.domains.block.frontend import BlockFrontend, Completion
 from hvd.domains.finishing import Finish
 from hvd.domains.guest import Guest
 from hvd.transport.history import INCARNATION_SHIFT, Event, HistoryWriter, Kind, Phase
+from hvd.transport.records import replace
 from hvd.transport.stamped_blocks import BLOCK_SIZE, SECTORS_PER_BLOCK, content, digest, parse_block
 
 WAIT_S = 60.0

@@ -9,6 +9,7 @@ import hashlib
 import mmap
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -18,11 +19,14 @@ from hvd.domains.guest import Guest
 from hvd.transport import messages as m
 from hvd.transport.errors import HvdError
 from hvd.transport.ids import DOM0
+from hvd.transport.limits import EXTENTS_MAX, GRANTS_MAX
 
 AUTO_READY = False
 PAGE = 4096
 THREADS, PROCESSES = 63, 511
 VALUE = b"x" * 2000
+FOR_EVER_S = 2**31
+BURST_S = 0.015
 ITERATIONS = 10**7
 """Of a computation that takes seconds."""
 
@@ -52,6 +56,15 @@ def calls(guest: Guest) -> None:
     """One hypercall after the other."""
     while True:
         guest.runtime.hypercalls.call(m.XenVersion())
+
+
+def bursts(guest: Guest) -> None:
+    """Hypercalls for a while and none for as long: whoever works for it comes and goes."""
+    while True:
+        until = time.monotonic() + BURST_S
+        while time.monotonic() < until:
+            guest.runtime.hypercalls.call(m.XenVersion())
+        time.sleep(BURST_S)
 
 
 def crowds(guest: Guest) -> None:
@@ -124,13 +137,17 @@ def forks(guest: Guest) -> None:
 
 
 def fills_all(guest: Guest) -> None:
-    """Every table to its bound; then it is ready, and prints."""
-    store, call = guest.runtime.store, guest.runtime.hypercalls.call
+    """Every table that `hvd info --quotas` lists to its bound; then it is ready, and prints."""
+    store, call, grants = guest.runtime.store, guest.runtime.hypercalls.call, guest.runtime.grants
+    own = grants.share(guest.domid, 1)
+    _until_refused(lambda: call(m.GnttabMap(guest.domid, own.ref, 1, True)))
+    _until_refused(lambda: call(m.SchedWatchdog(0, FOR_EVER_S)))
     _until_refused(lambda: store.watch("data", lambda _: None))
     _until_refused(lambda: guest.runtime.alloc_unbound(DOM0, lambda: None))
-    _until_refused(lambda: guest.runtime.grants.share(DOM0, 1))
+    _until_refused(lambda: grants.share(DOM0, GRANTS_MAX // EXTENTS_MAX))
+    _until_refused(lambda: grants.share(DOM0, 1))
     numbers = count()
-    _until_refused(lambda: store.write(f"data/{next(numbers)}", VALUE))
+    _until_refused(partial(_write_next, guest, numbers, 0))
     transactions: list[int] = []
     _until_refused(lambda: transactions.append(call(m.StoreTransactionStart())))
     for transaction in transactions:
@@ -140,7 +157,9 @@ def fills_all(guest: Guest) -> None:
 
 
 def _write_next(guest: Guest, numbers: Iterator[int], transaction: int) -> None:
-    guest.runtime.store.write(f"data/{next(numbers)}", VALUE[1:], transaction)
+    """A few hundred names are as many as one node may have children; half of the memory is the transactions'."""
+    number, size = next(numbers), len(VALUE) - (1 if transaction else 700)
+    guest.runtime.store.write(f"data/{number // 100}/{number}", VALUE[:size], transaction)
 
 
 def _until_refused(act: Callable[[], object]) -> None:
@@ -163,7 +182,7 @@ def _compute_for_ever() -> None:
 WAYS: dict[str, Callable[[Guest], None]] = {
     way.__name__: way
     for way in (
-        spins, storms, prints, calls, crowds, fills_store, watches, transacts, grants, ports, allocates, forks,
+        spins, storms, prints, calls, bursts, crowds, fills_store, watches, transacts, grants, ports, allocates, forks,
         fills_all,
     )
 }  # fmt: skip

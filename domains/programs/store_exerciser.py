@@ -9,7 +9,6 @@ Whoever writes `data/finish` into its XenStore home ends it.
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 from hvd.domains.finishing import Finish
 from hvd.domains.guest import Guest
@@ -17,6 +16,7 @@ from hvd.domains.store import StoreClient, TransactionConflict
 from hvd.transport.history import INCARNATION_SHIFT, Event, HistoryWriter, Kind, Phase
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.protocols.bank import ACCOUNTS, AMOUNT_MAX, SLOTS, account, client_count, client_slot, entry, place
+from hvd.transport.records import replace
 
 AUTO_READY = False
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 
 from hvd.transport._native import (
     drop_bounding_set,
@@ -15,6 +14,7 @@ from hvd.transport._native import (
     set_dumpable,
 )
 from hvd.transport.process import die_with_parent
+from hvd.transport.records import dataclass
 
 CAP_SYS_PTRACE = 19
 FIRST_UID = 1_900_000_000
@@ -43,21 +43,35 @@ def new_person(pid: int) -> Person:
         return Person(uid, -1)
 
 
-def take_uid(uid: int, needed: Iterable[tuple[str, int]]) -> None:
-    """Become a user and group of that number, for good, with no other group.
+def check_access(uid: int, needed: Iterable[tuple[str, int]]) -> None:
+    """Whether a user and group of that number, of no other group, can use these: paths with os.access modes.
 
-    Unreadable, and nothing has changed, when such a user could not use one of `needed` (paths with os.access modes).
+    Unreadable if it cannot. For root, who stays what he is: access(2) asks for the real user, who has no other part.
     """
     there = [(path, mode | os.X_OK * os.path.isdir(path)) for path, mode in needed if os.path.exists(path)]
+    groups = os.getgroups()
+    try:
+        os.setgroups([])
+        os.setresgid(uid, -1, -1)
+        os.setresuid(uid, -1, -1)
+        for path, mode in there:
+            if not os.access(path, mode):
+                raise Unreadable(0, f"{path} is not open to others, and its file system translates no owners")
+    finally:
+        os.setresuid(0, -1, -1)
+        os.setresgid(0, -1, -1)
+        os.setgroups(groups)
+
+
+def take_uid(uid: int, needed: Collection[tuple[str, int]]) -> None:
+    """Become a user and group of that number, for good, with no other group.
+
+    Unreadable, and nothing has changed, when such a user could not use one of `needed`, as in `check_access`.
+    """
+    if needed:
+        check_access(uid, needed)
     drop_bounding_set()  # takes a capability, which goes with the uid
     os.setgroups([])
-    os.setresgid(uid, uid, 0)
-    os.setresuid(uid, uid, 0)
-    for path, mode in there:
-        if not os.access(path, mode):
-            os.setresuid(0, 0, 0)
-            os.setresgid(0, 0, 0)
-            raise Unreadable(0, f"{path} is not open to others, and its file system translates no owners")
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     die_with_parent(os.getppid())  # the kernel forgets that when the uid changes

@@ -28,6 +28,7 @@ WRITE = READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAK
 SCRATCH = WRITE | EXECUTE | MAKE_SOCK | MAKE_FIFO
 """Where a program does as it likes."""
 DEVICE = READ_FILE | READ_DIR | WRITE_FILE | IOCTL_DEV
+ABSENT = {errno.ENOSYS: "the kernel is built without it", errno.EOPNOTSUPP: "it is not in the kernel's lsm="}
 NETWORK_SINCE, SCOPES_SINCE = 4, 6
 
 
@@ -35,28 +36,38 @@ class Unavailable(OSError):
     """The kernel has no Landlock, or it is not switched on."""
 
 
-def restrict(rules: Iterable[tuple[str, int]], *, tcp: bool, scopes: int = SCOPES) -> str:
-    """Allow this access beneath these paths and no other, for good; what the kernel's version leaves open, or nothing.
+class Ruleset:
+    """What is allowed beneath some paths, in force for nobody before `restrict`."""
 
-    Paths that are not there are left out. OSError when there is no Landlock. Needs no_new_privs.
-    """
-    try:
-        abi = landlock_abi()
-    except OSError as error:
-        missing = {errno.ENOSYS: "the kernel is built without it", errno.EOPNOTSUPP: "it is not in the kernel's lsm="}
-        raise Unavailable(error.errno, missing.get(error.errno or 0, error.strerror)) from None
-    known = _known(abi)
-    network = TCP if abi >= NETWORK_SINCE and not tcp else 0
-    scopes = scopes if abi >= SCOPES_SINCE else 0
-    size = 24 if abi >= SCOPES_SINCE else 16 if abi >= NETWORK_SINCE else 8
-    ruleset = landlock_create(known, network, scopes, size)
-    try:
+    def __init__(self, rules: Iterable[tuple[str, int]], *, tcp: bool, scopes: int = SCOPES) -> None:
+        """Allow this, and no other but what `allow` adds. OSError when there is no Landlock."""
+        try:
+            abi = landlock_abi()
+        except OSError as error:
+            raise Unavailable(error.errno, ABSENT.get(error.errno or 0, error.strerror)) from None
+        self._known = _known(abi)
+        network = TCP if abi >= NETWORK_SINCE and not tcp else 0
+        scopes = scopes if abi >= SCOPES_SINCE else 0
+        size = 24 if abi >= SCOPES_SINCE else 16 if abi >= NETWORK_SINCE else 8
+        self._ruleset = landlock_create(self._known, network, scopes, size)
+        try:
+            self.allow(rules)
+        except OSError:
+            self.close()
+            raise
+
+    def allow(self, rules: Iterable[tuple[str, int]]) -> None:
+        """This access beneath these paths, as they lead now. Those that are not there are left out."""
         for path, access in rules:
-            _allow(ruleset, path, access & known)
-        landlock_restrict(ruleset)
-    finally:
-        os.close(ruleset)
-    return "" if scopes else f"ABI {abi} knows no scopes for signals and abstract sockets"
+            _allow(self._ruleset, path, access & self._known)
+
+    def restrict(self) -> None:
+        """Us to that, for good. Needs no_new_privs."""
+        landlock_restrict(self._ruleset)
+
+    def close(self) -> None:
+        """It is of no use any more; who is restricted stays so."""
+        os.close(self._ruleset)
 
 
 def _known(abi: int) -> int:

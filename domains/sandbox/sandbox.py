@@ -9,18 +9,21 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from hvd.domains.sandbox import identity, landlock, limits, seccomp, view
+from hvd.domains.sandbox.host_mounts import HostMounts
 from hvd.domains.sandbox.layered import Layered
 from hvd.domains.sandbox.namespaces import OFF
+from hvd.domains.sandbox.needs import Needs, legible, make_files, rules_of_own_root, without_files
 from hvd.domains.sandbox.root import Root
 from hvd.domains.sandbox.syscalls import CONSOLES, INIT
-from hvd.transport.cgroups import DomainGroups
+from hvd.transport.cgroups import DomainGroups, bound_disks
 from hvd.transport.hypercalls import socket_address
 from hvd.transport.ids import DOM0
-from hvd.transport.run_dir import ENDPOINT, LOG
-from hvd.transport.sandbox import Kind, split_path
+from hvd.transport.run_dir import ENDPOINT
+from hvd.transport.sandbox import Kind
 
 HYPERCALLS = "/run/hvd"
 """Where a domain with a root of its own finds its endpoint, and its XenStore socket."""
@@ -31,6 +34,8 @@ CORE = "a core of it is to be written by others of the same user"
 NO_GROUPS = "there is none that we may change: that takes root, or systemd-run --user --scope -p Delegate=yes"
 NO_ROOT = "the machine was not started by root"
 ONE_USER = "in its user namespace there is one user"
+RULED_OTHERWISE = (Kind.NETWORK, Kind.PROGRAM)
+"""Kinds that may do more than read what they are shown."""
 
 
 class Sandbox(Layered):
@@ -41,9 +46,18 @@ class Sandbox(Layered):
         self.lacking = dict(lacking)
         self._groups = groups
         self._in_user_namespace = in_user_namespace
+        self._bounds: list[tuple[str, int]] = []
+        """Controllers and open files that our control groups are bounded by."""
+        self._ruleset: landlock.Ruleset | None = None
+        """What any guest or driver domain may do in the root that we have moved into."""
+        self._is_legible = False
+        """Whether our uid can read what every domain is shown in the root that we have moved into."""
 
-    def begin(self) -> None:
-        """Put on all that needs no identity."""
+    def begin(self, *, waits: bool = False) -> None:
+        """Put on all that needs no identity. `waits`: so that as little as can be is left, which takes longer.
+
+        Of the layers that come later, which whoever has time makes ready, it is in none yet: it may be anybody's.
+        """
         self._pid = int(os.readlink("/proc/self"))  # on the host; in its own namespace it is the first
         if not self._groups:
             self.lacking["cgroups"] = NO_GROUPS
@@ -58,17 +72,39 @@ class Sandbox(Layered):
         if "mount" in self.lacking:
             self.lacking["root"] = "it takes a mount namespace, and there is none"
         else:
-            self._try("root", self._begin_root)
+            self._try("root", lambda: self._begin_root(waits=waits))
+        if self.mounts >= 0:
+            self._make_ready()
+
+    def _make_ready(self) -> None:
+        """In the root that we have moved into. What is refused here is tried again, and told of, when it is put on."""
+        with contextlib.suppress(OSError):
+            if "uid" not in self.lacking:
+                identity.check_access(self.person.uid, legible())
+            self._is_legible = True
+        with contextlib.suppress(OSError):
+            self._ruleset = landlock.Ruleset(rules_of_own_root(landlock.READ), tcp=False)
 
     @property
     def hides_proc(self) -> bool:
         """Whether a root is under construction where the host's /proc is."""
-        return self._root is not None
+        return self._root is not None and self._root.host is None
+
+    @property
+    def mounts(self) -> int:
+        """A descriptor of the mount namespace that it has left its first one for; -1: it has not."""
+        return self._root.host.namespace if self._root is not None and self._root.host is not None else -1
 
     @property
     def descriptors(self) -> list[int]:
         """Those that it needs until it is on."""
-        return [self.person.owners] if self.person.owners >= 0 else []
+        owners = [self.person.owners] if self.person.owners >= 0 else []
+        return owners if self._root is None else [*owners, *self._root.descriptors]
+
+    def show_host(self) -> None:
+        """In a child that puts on another sandbox: the host's files, if ours are out of their sight already."""
+        if self._root is not None and self._root.host is not None:
+            self._abandon_root()
 
     def enter(self, certificate: dict[str, Any], fork_program: Callable[[Sandbox], None] | None = None) -> str:
         """All the rest, for the domain of this birth certificate; the address of its endpoint from here on.
@@ -81,22 +117,26 @@ class Sandbox(Layered):
         for name in settings["off"]:
             self.lacking[name] = HOSTS_NETWORK if (kind, name) == (Kind.NETWORK, "network") else OFF
         self._try("cgroups", lambda: self._bound_groups(kind, settings["memory_kib"]))
-        needs = Needs(certificate, kind)
+        self._close_bounds()
+        with nullcontext() if self._root is None else self._root.seeing_host():
+            self._try("cgroups", lambda: self._join_others(kind, settings["memory_kib"], settings["io_bps"]))
+            needs = Needs(certificate, kind)
+            make_files(needs.writable)
+            own = needs if fork_program is None else Needs(without_files(certificate), Kind.GUEST)
+            self._try("root", lambda: self._fetch(own))
         scopes, calls = landlock.SCOPES, str(kind)
         if certificate["domid"] == DOM0:
             calls = CONSOLES.get(kind, calls)
         if fork_program is not None:
-            _make_files(needs.writable)
             fork_program(self)
-            kind, needs, calls = Kind.GUEST, Needs(_without_files(certificate), Kind.GUEST), INIT
+            kind, needs, calls = Kind.GUEST, own, INIT
             scopes = landlock.ABSTRACT_SOCKETS  # it is to signal its program, which is not in its Landlock domain
-        _make_files(needs.writable)
         address = self._enter_root(needs)
         if "uts" not in self.lacking:
             socket.sethostname(certificate["name"])
         if certificate["traceable"] and "root" in self.lacking and not identity.may_trace_others():
             self.lacking.setdefault("uid", CORE)  # where there is a root, its files are that uid's already
-        self._try("uid", lambda: identity.take_uid(self.person.uid, needs.checked))
+        self._try("uid", lambda: identity.take_uid(self.person.uid, self._unchecked(needs)))
         own_user = not {"user", "uid"} <= self.lacking.keys()
         self._try("limits", lambda: limits.apply(
             kind, memory_kib=settings["memory_kib"], maxmem_kib=settings["maxmem_kib"],
@@ -108,8 +148,8 @@ class Sandbox(Layered):
         identity.be_opaque(opaque="opaque" not in self.lacking)
         self._try("capabilities", identity.give_up_privileges)
         self._try("no-new-privs", identity.gain_no_privileges)
-        self._try("landlock", lambda: landlock.restrict(
-            self._rules(needs, kind), tcp=kind is Kind.NETWORK, scopes=scopes))
+        self._try("landlock", lambda: self._restrict(needs, kind, scopes))
+        self._drop_ruleset()
         self._try("seccomp", lambda: seccomp.install(seccomp.compiled(calls, settings["seccomp"])))
         return address
 
@@ -117,15 +157,38 @@ class Sandbox(Layered):
         for group in self._groups:
             if not group.shares_cpus:
                 group.enter(self._pid)
+                self._bounds += group.open_bounds(self._pid).items()
 
     def _bound_groups(self, kind: Kind, memory_kib: int) -> None:
-        for group in self._groups:
-            if group.shares_cpus and kind is Kind.PROGRAM:
-                group.enter(self._pid)
-            group.bound(self._pid, limits.of_all_processes(kind, memory_kib=memory_kib))
+        bounds = limits.of_all_processes(kind, memory_kib=memory_kib)
+        for controller, descriptor in self._bounds:
+            os.write(descriptor, str(bounds[controller]).encode())
 
-    def _begin_root(self) -> None:
-        self._root = Root(self.person.owners)
+    def _close_bounds(self) -> None:
+        while self._bounds:
+            os.close(self._bounds.pop()[1])
+
+    def _join_others(self, kind: Kind, memory_kib: int, io_bps: int) -> None:
+        """A hierarchy that shares out CPU time may have other controllers beside it: who is not in it lacks those."""
+        for group in self._groups:
+            if group.shares_cpus:
+                if kind is Kind.PROGRAM:
+                    group.enter(self._pid)
+                group.bound(self._pid, limits.of_all_processes(kind, memory_kib=memory_kib))
+        if io_bps:
+            bound_disks(self._groups, self._pid, io_bps)
+
+    def _begin_root(self, *, waits: bool) -> None:
+        host = None
+        if waits:
+            with contextlib.suppress(OSError):  # there are as many namespaces as there may be: it does with one
+                host = HostMounts()
+        try:
+            self._root = Root(self.person.owners, host)
+        except OSError:
+            if host is not None:
+                host.go_back()
+            raise
         try:
             for path in view.interpreter():
                 self._root.give(path)
@@ -134,6 +197,9 @@ class Sandbox(Layered):
             for path in view.DEVICES:
                 self._root.give_device(path)
             self._root.link(XENSTORED, HYPERCALLS)
+            self._root.make_directory(HYPERCALLS)
+            if host is not None:
+                self._root.move_in()
         except OSError:
             self._abandon_root()
             raise
@@ -142,10 +208,18 @@ class Sandbox(Layered):
         """The address of the endpoint, in a root of our own or in the host's."""
         if self._root is not None and "root" not in self.lacking:
             self._try("root", lambda: self._finish_root(needs))
+        self._abandon_root()
+        if self.person.owners >= 0:
+            os.close(self.person.owners)
         if "root" not in self.lacking:
             return f"ipc://{HYPERCALLS}/{ENDPOINT}"
-        self._abandon_root()
         return socket_address(os.open(needs.endpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), ENDPOINT)
+
+    def _fetch(self, needs: Needs) -> None:
+        if self._root is not None:
+            for path in (*needs.readable, *needs.writable):
+                self._root.fetch(path)
+            self._root.fetch(HYPERCALLS, needs.endpoint)
 
     def _finish_root(self, needs: Needs) -> None:
         assert self._root is not None
@@ -158,57 +232,37 @@ class Sandbox(Layered):
         self._root.hide(needs.run_dir)
         for path in needs.writable:
             self._root.give(path, writable=True)
-        self._root.give(HYPERCALLS, source=needs.endpoint)
+        self._root.give(HYPERCALLS)
         self._root.enter()
         self._root = None
-        if self.person.owners >= 0:
-            os.close(self.person.owners)
 
     def _abandon_root(self) -> None:
         if self._root is not None:
             self._root.abandon()
             self._root = None
 
+    def _unchecked(self, needs: Needs) -> list[tuple[str, int]]:
+        """What it is not known of yet whether our uid can use it."""
+        return needs.given if self._is_legible and "root" not in self.lacking else [*needs.given, *legible()]
+
+    def _restrict(self, needs: Needs, kind: Kind, scopes: int) -> None:
+        if "root" in self.lacking or kind in RULED_OTHERWISE or scopes != landlock.SCOPES:
+            self._drop_ruleset()
+        if self._ruleset is None:
+            self._ruleset = landlock.Ruleset(self._rules(needs, kind), tcp=kind is Kind.NETWORK, scopes=scopes)
+        else:
+            self._ruleset.allow(needs.rules)
+        self._ruleset.restrict()
+
+    def _drop_ruleset(self) -> None:
+        if self._ruleset is not None:
+            self._ruleset.close()
+            self._ruleset = None
+
     def _rules(self, needs: Needs, kind: Kind) -> list[tuple[str, int]]:
         read = landlock.READ | (landlock.EXECUTE if kind is Kind.PROGRAM else 0)
-        shown = ["/"] if "root" not in self.lacking else [*view.interpreter(), *view.SYSTEM, *needs.commands,
-                                                          *needs.readable]  # fmt: skip
-        rules = [(path, read) for path in shown]
-        rules += [(path, landlock.DEVICE) for path in (*view.DEVICES, *needs.terminals)]
-        return rules + [(path, landlock.WRITE) for path in needs.writable]
-
-
-class Needs:
-    """The files of the host that one domain is given beside what all are given."""
-
-    def __init__(self, certificate: dict[str, Any], kind: Kind) -> None:
-        kernel: str = certificate["kernel"]
-        given = [split_path(path) for path in certificate["sandbox"]["paths"]]
-        self.run_dir: str = certificate["run_dir"]
-        self.endpoint = f"{self.run_dir}/{certificate['endpoint']}"
-        self.writable = [path for path, writable in given if writable]
-        self.readable = [path for path, writable in given if not writable]
-        if "/" in kernel:
-            self.readable += dict.fromkeys((os.path.dirname(kernel), os.path.dirname(os.path.realpath(kernel))))
-        self.commands = list(view.commands()) if kind is Kind.PROGRAM else []
-        self.terminals = list(view.TERMINALS) if certificate["domid"] == DOM0 else []
-        if certificate["domid"] == DOM0:
-            self.writable.append(f"{self.run_dir}/{LOG}")  # the consoles' logs are its daemon's
-        self.given = [(path, os.R_OK) for path in (*self.readable, *([kernel] if "/" in kernel else []))]
-        self.given += [(path, os.R_OK | os.W_OK) for path in self.writable]
-        self.checked = [*self.given, *((path, os.R_OK) for path in view.interpreter())]
-        if self.terminals:
-            self.checked.append(("/dev/ptmx", os.R_OK | os.W_OK))
-
-
-def _without_files(certificate: dict[str, Any]) -> dict[str, Any]:
-    """The certificate of a domain whose own process runs no file and is given none: its program is."""
-    return {**certificate, "kernel": "", "sandbox": {**certificate["sandbox"], "paths": []}}
-
-
-def _make_files(writable: list[str]) -> None:
-    """A file that is to be written and is not there is made."""
-    for path in writable:
-        if not os.path.lexists(path):
-            with contextlib.suppress(OSError):  # then the kernel that opens it is told why it is not there
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        if "root" not in self.lacking:
+            return [*rules_of_own_root(read), *needs.rules]
+        shown = [*view.interpreter(), *view.SYSTEM, *needs.commands, *needs.readable]
+        rules = [(path, read) for path in shown] + [(path, landlock.DEVICE) for path in view.DEVICES]
+        return [*rules, *needs.rules]

@@ -6,10 +6,10 @@ A name that an architecture or libseccomp does not know is left out. What is not
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from hvd.transport.process import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS
+from hvd.transport.records import dataclass
 from hvd.transport.sandbox import Kind
 
 CLONE_THREAD = 0x00010000

@@ -61,7 +61,7 @@ def _fork_guest(write: int, run_dir: str, groups: list[DomainGroups]) -> NoRetur
 
 def _certificate(run_dir: str) -> dict[str, Any]:
     settings = {"kind": str(Kind.GUEST), "off": [], "seccomp": "kill", "paths": [],
-                "memory_kib": 64 << 10, "maxmem_kib": 64 << 10}  # fmt: skip
+                "memory_kib": 64 << 10, "maxmem_kib": 64 << 10, "io_bps": 0}  # fmt: skip
     return {"domid": DOMID, "name": "trial", "kernel": "hvd:idle", "run_dir": run_dir, "endpoint": "endpoint",
             "traceable": False,
             "sandbox": settings}  # fmt: skip

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime",
           "/usr/share/zoneinfo")  # fmt: skip
@@ -27,8 +26,8 @@ def interpreter() -> tuple[str, ...]:
 
 
 def _interpreter() -> Iterator[str]:
-    own = {str(Path(folder).resolve()) for folder in sys.modules["hvd"].__path__}
-    trees = {str(Path(folder).parent) for folder in own}
+    own = set(map(os.path.realpath, sys.modules["hvd"].__path__))
+    trees = set(map(os.path.dirname, own))
     found = sys.path if sys.flags.safe_path else sys.path[1:]
     for entry in dict.fromkeys(os.path.abspath(entry) for entry in found if entry):
         if os.path.realpath(entry) not in trees or _is_installed(entry):
