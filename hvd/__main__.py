@@ -56,6 +56,9 @@ def _fork_machine() -> tuple[int, int, int]:
         return pid, orders_write, reports_read
     try:
         os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for not_ours in (orders_write, reports_read):  # may be a standard one, of a command that had none
+            os.dup2(null, not_ours)
         os.dup2(orders_read, ORDERS)
         os.dup2(reports_write, REPORTS)
         run_machine()
@@ -105,7 +108,7 @@ def run_machine() -> None:
         everywhere = os.sched_getaffinity(0)
         os.sched_setaffinity(0, order.cpus or everywhere)
         detach(order.run_dir)
-        follow_owner(ORDERS, lifeline=order.lifeline)
+        follow_owner(ORDERS)
 
         def run_zygote(link: socket.socket, groups: list[DomainGroups], pulse: Pulse) -> None:
             _run_zygote(link, groups, pulse, everywhere)

@@ -19,7 +19,7 @@ A scenario is a plan of faults (docs/chaos.md), named beside the test as well; n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hvd.toolstack.cluster import Cluster
     from hvd.toolstack.conformance.trial import DeviceUnderTest
 
+Tell = Callable[[str], None]
 LOG_CHARACTERS_MAX = 4000
 
 
@@ -56,20 +57,35 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A running cluster whose domains are ready; what they wrote to their consoles is shown if the test fails."""
     with _described(request) as running:
         yield running
-        _show_logs(running)
+        _show_logs(running.run_dir / "log")
 
 
 @pytest.fixture
-def scenario(request: pytest.FixtureRequest) -> Scenario:
-    """A plan of faults, ready to be run: each `run` has a cluster of its own, of which nothing is left."""
+def scenario(request: pytest.FixtureRequest, tmp_path: Path) -> Scenario:
+    """A plan of faults, ready to be run: each `run` has a cluster of its own, of which nothing is left.
+
+    Of a run that is not as expected, what its domains wrote to their consoles is shown if the test fails.
+    """
+    from hvd.toolstack.chaos.outcome import Outcome
+    from hvd.toolstack.chaos.run import LOGS
     from hvd.toolstack.chaos.scenario import Scenario
+
+    class Told(Scenario):
+        """Says what became of a run as soon as it is over, with its seed."""
+
+        def run(self, seed: int | None = None, tell: Tell | None = None, keep: Path | None = None) -> Outcome:
+            outcome = super().run(seed, tell, keep or tmp_path / f"seed-{self.plan.seed if seed is None else seed}")
+            if outcome.kept is not None:
+                told = f"seed {outcome.seed} of {self.plan.file} was not as expected"
+                print(f"{told}; its logs and files: {outcome.kept}")
+                _show_logs(outcome.kept / LOGS)
+            return outcome
 
     marker = request.node.get_closest_marker("scenario")
     if marker is None:
         how = 'mark it @pytest.mark.scenario("FILE")'
         raise pytest.UsageError(f"{request.node.nodeid} uses the fixture scenario: {how}")
-    (file,) = marker.args
-    return Scenario.load(request.path.parent / file)
+    return Told.load(request.path.parent / _only_argument(request, marker))
 
 
 @pytest.fixture
@@ -90,8 +106,7 @@ def _described(request: pytest.FixtureRequest) -> Cluster:
 
     marker = request.node.get_closest_marker("cluster")
     if marker is not None:
-        (file,) = marker.args
-        return Cluster.load(request.path.parent / file)
+        return Cluster.load(request.path.parent / _only_argument(request, marker))
     config = _config_fixture(request)
     return Cluster.load(config) if isinstance(config, str | Path) else Cluster.build(config)
 
@@ -106,9 +121,15 @@ def _config_fixture(request: pytest.FixtureRequest) -> Any:
     raise pytest.UsageError(f"{request.node.nodeid} uses the fixture cluster: {how}")
 
 
-def _show_logs(running: Cluster) -> None:
+def _only_argument(request: pytest.FixtureRequest, marker: pytest.Mark) -> str:
+    if len(marker.args) != 1 or marker.kwargs:
+        raise pytest.UsageError(f"{request.node.nodeid}: @pytest.mark.{marker.name} takes one argument, a file")
+    return str(marker.args[0])
+
+
+def _show_logs(directory: Path) -> None:
     """On the test's output, which pytest shows for failures only."""
-    for log in sorted((running.run_dir / "log").glob("*.log")):
+    for log in sorted(directory.glob("*.log")):
         text = log.read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS_MAX:]
         if text:
             print(f"---- {log.name} ----\n{text}")

@@ -62,12 +62,16 @@ class Arena:
         try:
             yield
         finally:
-            for domain in self._domains:
-                with contextlib.suppress(HypercallError):
-                    self.cluster.call(m.DomctlDestroy(domain.domid))
-            for domain in self._domains:
-                domain.wait_gone(DEADLINE_S)
-            self._domains.clear()
+            self.clear()
+
+    def clear(self) -> None:
+        """Destroy every domain of this attempt, and wait until they are gone."""
+        for domain in self._domains:
+            with contextlib.suppress(HypercallError):
+                self.cluster.call(m.DomctlDestroy(domain.domid))
+        for domain in self._domains:
+            domain.wait_gone(DEADLINE_S)
+        self._domains.clear()
 
     @contextlib.contextmanager
     def policy(self, name: str | os.PathLike[str]) -> Iterator[None]:

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgpack
+import psutil
 
 from hvd.toolstack.attacks import naive
-from hvd.toolstack.attacks.arena import Arena, harm, harmless
+from hvd.toolstack.attacks.arena import ENDED, Arena, harm, harmless
 from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
 from hvd.toolstack.attacks.layers import IS_ROOT
 from hvd.toolstack.cluster import Domain, DomainState
@@ -24,7 +25,11 @@ from hvd.transport.run_dir import DOMAINS, ENDPOINT
 
 REPLAYS = 100
 POISONED_MAX = 60
+LOADED_S = 2.0
 FORGED = 300
+UNREAD, UNREAD_CONNECTIONS = 60, 2
+ENDLESS, PARTS, ENDLESS_S, ENDLESS_MAX_KIB = 16, 12_000, 60.0, 1 << 20
+LOOK_AGAIN_S = 0.01
 FLOOD_DESCRIPTORS, FLOODERS_MAX = 4000, 8
 REACHES_SOCKETS = ("root", "landlock", *(("uid",) if IS_ROOT else ("user", "mount")))
 IDENTITY = "c0123456789abcdef"
@@ -182,6 +187,42 @@ def _deaf(arena: Arena) -> Seen:
     return harm(what) if arena.broker_pid() != broker or grown > 4096 else harmless(what)
 
 
+def _unread(arena: Arena) -> Seen:
+    """Its own connection and two more are as many as it may have: on one more it is killed."""
+    before, broker = resident_kib(arena), arena.broker_pid()
+    domain = arena.domain("messages.read_no_replies", UNREAD_CONNECTIONS, UNREAD, wait=False)
+    told = arena.outcome(domain)
+    grown = resident_kib(arena) - before
+    what = f"{told}; the broker has {grown:,} KiB more"
+    return harm(what) if arena.broker_pid() != broker or grown > 4096 else harmless(what)
+
+
+def _endless(arena: Arena) -> Seen:
+    """It is killed for it; what the broker had of it meanwhile is what came between two looks.
+
+    Or its own libzmq aborts, as it does where it is disconnected in the midst of a message in parts.
+    """
+    broker = arena.broker_pid()
+    domain = arena.domain("messages.send_without_end", ENDLESS, PARTS, wait=False, memory=1024)
+    most, sent, until = 0, "", time.monotonic() + ENDLESS_S
+    while _goes_on(arena, domain):
+        most, before = max(most, memory_kib(broker)), sent
+        sent = f"it is at {arena.read(domain, 'data/sent')}, {domain.state}"
+        if sent != before:  # however slowly: who goes on is not waited for in vain
+            until = time.monotonic() + ENDLESS_S
+        if most > ENDLESS_MAX_KIB or time.monotonic() > until:
+            return harm(f"the broker has {most:,} KiB; {sent}")
+        time.sleep(LOOK_AGAIN_S)
+    end = domain.last_death or arena.read(domain, "data/outcome") or ""
+    what = f"{end}; the broker had {most:,} KiB at most"
+    ended = "SIGKILL" in end or "SIGABRT" in end
+    return harmless(what) if arena.broker_pid() == broker and ended else harm(what)
+
+
+def _goes_on(arena: Arena, domain: Domain) -> bool:
+    return domain.state not in ENDED and arena.read(domain, "data/outcome") is None
+
+
 AT_WORK_S = 0.03
 """How long after a broker's coming its attacker is surely at it again."""
 
@@ -193,7 +234,7 @@ def _poison(arena: Arena) -> Seen:
     arena.node(attacker, "data/working")
     deaths = 0
     while attacker.state is DomainState.RUNNING and deaths < POISONED_MAX:
-        time.sleep(AT_WORK_S * (1 + deaths % 4))  # a new broker serves us before it has taken everybody over
+        time.sleep(AT_WORK_S * (1 + deaths % 16) / 8)  # a new broker serves us before it has taken everybody over
         os.kill(broker, signal.SIGSEGV)
         deaths += 1
         arena.until(lambda: _broker_of(machine) not in (0, broker), "the next broker")  # noqa: B023
@@ -216,8 +257,10 @@ def _broker_of(machine: int) -> int:
 
 
 def resident_kib(arena: Arena) -> int:
-    """What the broker has of memory of its own."""
-    return memory_kib(arena.broker_pid())
+    """What the broker has of memory of its own, behind what it loads for its log when it has been up for a while."""
+    pid = arena.broker_pid()
+    arena.until(lambda: time.time() - psutil.Process(pid).create_time() > LOADED_S, "the broker to have loaded all")
+    return memory_kib(pid)
 
 
 def memory_kib(pid: int) -> int:
@@ -254,4 +297,8 @@ ATTACKS: list[Attack] = [
            "against a server that is started again and fed again"),
     Attack("a domain that never reads its descriptor socket", "broker: outbox_max", _deaf,
            undefended("queues_without_end", 10_000), "against a peer that keeps what is not taken"),
+    Attack("replies that are never read", "broker: queued_max", _unread, undefended("keeps_replies", UNREAD),
+           "against a ZeroMQ socket without a bound"),
+    Attack("messages that have no end", "broker: hoard_bytes", _endless, undefended("awaits_the_last_part", 2000),
+           "against a ZeroMQ socket alone"),
 ]  # fmt: skip

@@ -7,6 +7,7 @@ import time
 from hvd.toolstack.attacks.arena import DEADLINE_S, Arena, harm, harmless
 from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
 from hvd.toolstack.attacks.broker import against_broker, undefended
+from hvd.toolstack.cluster import Domain
 from hvd.transport import messages as m
 from hvd.transport.ids import DOM0, Port
 
@@ -53,6 +54,27 @@ def _flip(arena: Arena) -> Seen:
     return harm(what) if left or arena.broker_pid() != broker else harmless(what)
 
 
+def _bind_virqs(arena: Arena) -> Seen:
+    """What was refused has changed nothing: as many ports, the same virq at the same port, and one more can be."""
+    broker, attacker = arena.broker_pid(), arena.domain("channels.bind_virqs")
+    arena.node(attacker, "data/full")
+    before = _ports(arena, attacker)
+    arena.write(attacker, "data/go", 1)
+    refused = arena.node(attacker, "data/refused")
+    changed = before != _ports(arena, attacker)
+    arena.write(attacker, "data/free", 1)
+    told = arena.outcome(attacker)
+    what = f"{refused} of 40 were refused, {'its ports changed' if changed else 'no port changed'}; it {told}"
+    harmed = changed or refused != "40" or "lost" in told or arena.broker_pid() != broker
+    return harm(what) if harmed else harmless(what)
+
+
+def _ports(arena: Arena, domain: Domain) -> list[object]:
+    """How many there are, and what the first of this domain's are."""
+    first = [arena.cluster.call(m.EvtchnStatus(domain.domid, Port(port))) for port in range(1, 20)]
+    return [arena.cluster.info()["ports"], *first]
+
+
 def _stuff(arena: Arena) -> Seen:
     victim = arena.domain("victims.serve_ring", "defended", "")
     attacker = arena.domain("channels.stuff")
@@ -83,16 +105,28 @@ def _find_key(own: bool) -> Attempt:
     return attempt
 
 
+def _inherited(arena: Arena) -> Seen:
+    """Nothing that one domain has open another has, though both are forks of one process."""
+    first, second = (arena.attack("channels.list_descriptors").split()[1:] for _ in range(2))
+    both = set(first) & set(second)
+    what = f"{len(second)} files are open, {len(both)} of another domain's"
+    return harm(what) if both or not second else harmless(what)
+
+
 ATTACKS: list[Attack] = [
     Attack("XSA-342 ports of others and out of range", "event channels: a port is bound by whom it is held open for",
            bind_all(False), bind_all(True), "with a port that is held open for it"),
-    Attack("XSA-343 XSA-344 resets that race", "event channels: one loop decides",
+    Attack("XSA-496 virqs that cannot be bound", "event channels: nothing is changed before all is checked",
+           _bind_virqs, undefended("notes_before_it_looks", 1), "against one that notes a virq before it has a port"),
+    Attack("XSA-343 resets that race", "event channels: one loop decides",
            against_broker(lambda arena: arena.attack("channels.race_resets")),
            undefended("lets_go_of_what_is_in_use", 60), "against one that frees a port while it is used"),
     Attack("XSA-338 a port that is closed while it is bound", "event channels: one loop decides", _flip,
            undefended("lets_go_of_what_is_in_use", FLIPS), "against one that frees a port while it is used"),
     Attack("a channel's pipe filled, its flags changed", "event channels: a description for each end", _stuff,
            undefended("shares_a_description"), "against two that write one description"),
+    Attack("another domain's descriptors in a fork", "zygote: it holds none", _inherited,
+           undefended("closes_nothing", 16), "in a fork that closes nothing"),
     Attack("another domain's key in a fork", "zygote: it holds no key", _find_key(False), _find_key(True),
            "in the domain whose key it is"),
 ]  # fmt: skip

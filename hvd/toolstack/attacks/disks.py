@@ -11,13 +11,15 @@ from hvd.toolstack.attacks.arena import DEADLINE_S, Arena, harm, harmless
 from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
 from hvd.toolstack.attacks.broker import undefended
 from hvd.toolstack.attacks.layers import attacks_on
-from hvd.toolstack.attacks.pairs import NAIVE, on_ring
+from hvd.toolstack.attacks.pairs import NAIVE, STORM, on_ring
 from hvd.toolstack.cluster import Domain, DomainState
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
+from hvd.transport.xenbus_state import XenbusState
 
 IMAGE_BYTES = 1 << 20
 FRONTEND, BACKEND = "hvd.domains.hostile.frontend:main", "hvd.domains.hostile.backend:main"
 SECTORS = 8
+STATE, CLOSED = "device/vbd/51712/state", str(int(XenbusState.CLOSED))
 BEYOND = struct.pack("<BBHxxxxQQ", 1, 1, 0, 1, SECTORS).hex()
 """A blkif WRITE of one segment at the sector behind the last."""
 FOREVER = RestartPolicy(limit=0)
@@ -69,6 +71,8 @@ def _backend(lie: str) -> Attempt:
                              devices=[_disk(image, "liar", **{"timeout-ms": "300"})])  # fmt: skip
         try:
             told = arena.node(guest, "data/lied-to")
+            if lie == "dying":
+                arena.until(lambda: arena.read(guest, STATE) == CLOSED, "the device to be taken away")
             driver.kill(signal.SIGKILL)
             return harmless(f"{told}, then {arena.outcome(guest)}")
         except TimeoutError as error:
@@ -111,6 +115,8 @@ ATTACKS: list[Attack] = [
     Attack("XSA-90 XSA-423 requests out of range and malformed", "blkback: requests are checked",
            _frontend("bad_requests"), undefended("writes_any_sector", BEYOND, SECTORS),
            "against a backend that writes where it is told"),
+    Attack("XSA-362 rings and segments that cannot be mapped", "blkback: a refusal is the frontend's fault",
+           _frontend("unmappable"), undefended("takes_a_refusal_for_a_bug", -3), "against one that has no answer"),
     Attack("writing a read-only disk", "blkback: the image is open read-only", _frontend("raw_write_to_readonly", "r"),
            _writable, "on a disk that is writable"),
     Attack("XSA-350 a frontend that comes and goes", "blkback: a connection is an object", _frontend("reconnects"),
@@ -120,6 +126,10 @@ ATTACKS: list[Attack] = [
     *(Attack(f"{what} of a backend", "blkfront: ids are its own", _backend(lie),
              undefended("believes_responses", *ids), "against a frontend that believes them")
       for what, lie, ids in (("invented answers", "invented", (1001,)), ("repeated answers", "repeated", (1, 1)))),
+    Attack("XSA-465 a device that is taken away before it is back", "blkfront: it has no ring until it is attached",
+           _backend("dying"), undefended("forgets_that_it_resumed", 2), "against one that stops what it has not"),
+    Attack("XSA-391 an event storm of a backend", "event channels: events are merged", _backend("storming"),
+           undefended("reads_every_byte", STORM), "against a pipe with a byte for each event"),
     *attacks_on("I/O of a dead incarnation", ("pid",), _late, also_off=("cgroups",)),
     Attack("XSA-39 an answer index of a backend too far ahead", "blkfront: indices are bounded", _backend("jumping"),
            on_ring(NAIVE, "rings.jump", 5000), "the same index, against an end that believes it"),

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,8 @@ THREADS, PROCESSES = 100, 600
 MEMORY = 1024 * MIB
 SHARED = 600 * MIB
 FILE = 1025 * MIB
+TAKING_S, LOOK_EVERY_S = 60.0, 1.0
+"""For one fork more on a busy machine, and to say so."""
 
 
 def _taken(function: str, wanted: int, count: Callable[[int], int], unit: str, **fields: Any) -> Act:
@@ -26,7 +33,7 @@ def _taken(function: str, wanted: int, count: Callable[[int], int], unit: str, *
 
     def act(arena: Arena, off: tuple[str, ...]) -> Seen:
         domain = arena.domain(f"exhaustion.{function}", wanted, off=off, **fields)
-        told = arena.outcome(domain)
+        told = _when_it_takes_no_more(arena, domain, count)
         arena.note_sandbox(domain)
         pid = domain.pid
         taken = count(pid) if pid else 0
@@ -34,6 +41,19 @@ def _taken(function: str, wanted: int, count: Callable[[int], int], unit: str, *
         return harm(what) if taken >= wanted and told.startswith("did") else harmless(f"{told}; {what}")
 
     return act
+
+
+def _when_it_takes_no_more(arena: Arena, domain: Domain, count: Callable[[int], int]) -> str:
+    """What came of it. Whoever goes on taking is waited for, as slowly as a busy machine lets it."""
+    taken, until = -1, time.monotonic() + TAKING_S
+    while True:
+        with contextlib.suppress(TimeoutError):
+            return arena.outcome(domain, LOOK_EVERY_S)
+        before, taken = taken, count(domain.pid or 0)
+        if taken > before:
+            until = time.monotonic() + TAKING_S
+        if time.monotonic() > until:
+            raise TimeoutError(f"{domain.name} has {taken:,}, takes no more and does not say what came of it")
 
 
 def _status(pid: int, name: str) -> int:
@@ -64,6 +84,36 @@ def _processes(pid: int) -> int:
     return len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
+def _crowd_out(arena: Arena, off: tuple[str, ...]) -> Seen:
+    """What a process of the host's has of the CPU that they spin on."""
+    domain = arena.domain("exhaustion.spin_in_processes", SPINNERS, off=off, sandbox="program", cpus=[FIRST_CPU])
+    told = arena.outcome(domain)
+    arena.note_sandbox(domain)
+    done = subprocess.run([sys.executable, "-c", SPIN, str(FIRST_CPU)], capture_output=True, text=True, check=True)
+    share = float(done.stdout)
+    what = f"{told}; a process of the host's has {share:.0%} of that CPU"
+    return harm(what) if share < SHARE_LEAST else harmless(what)
+
+
+def _read_disk(arena: Arena, off: tuple[str, ...]) -> Seen:
+    """How much it had of the disk in the time that it took is told by what stands at the start of the last block."""
+    with tempfile.NamedTemporaryFile(dir=ON_DISK) as image:
+        blocks = [os.urandom(BLOCK) for _ in range(BLOCKS)]
+        image.write(b"".join(blocks))
+        image.flush()
+        os.fsync(image.fileno())
+        os.fchmod(image.fileno(), 0o644)
+        began = time.monotonic()
+        told = arena.attack("exhaustion.read_disk", image.name, BLOCK, READS_S, off=off, paths=[image.name],
+                            io_bps=DISK_BPS)  # fmt: skip
+        elapsed_s = time.monotonic() - began
+    secrets = {block[:SECRET_BYTES].hex(): number for number, block in enumerate(blocks, 1)}
+    read = secrets.get(told.removeprefix("did "), 0) * BLOCK
+    times = read / elapsed_s / DISK_BPS
+    what = f"it has read {read >> 10:,} KiB of its disk, at {times:.1f} times its bound"
+    return harm(what) if times > TIMES_MOST else harmless(what if read else told)
+
+
 def _file(arena: Arena, off: tuple[str, ...]) -> Seen:
     path = arena.home / "large"
     path.write_bytes(b"")
@@ -72,6 +122,14 @@ def _file(arena: Arena, off: tuple[str, ...]) -> Seen:
     size = path.stat().st_size
     path.unlink()
     return harm(f"the file has {size:,} bytes") if size >= FILE else harmless(f"{told}; the file has {size:,} bytes")
+
+
+def _is_on_disk(path: str) -> bool:
+    """Not in memory, nor on another host."""
+    if not Path(path).is_dir():
+        return False
+    device = Path(path).stat().st_dev
+    return Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").exists()
 
 
 def _watched(function: str, changed: Callable[[Domain], str], **fields: Any) -> Act:
@@ -101,10 +159,25 @@ def _cpus(domain: Domain) -> str:
     return f"it runs on CPUs {sorted(cpus)}" if len(cpus) > 1 else ""
 
 
+SPINNERS, SHARE_LEAST = 60, 0.05
+SPIN = """
+import os, sys, time
+os.sched_setaffinity(0, {int(sys.argv[1])})
+began, until = time.process_time(), time.monotonic() + 1
+while time.monotonic() < until:
+    pass
+print(time.process_time() - began)
+"""
+SHARES = Path("/sys/fs/cgroup/cpu/cpu.shares")
+"""Where it is there CPUs are shared out among groups; of version 2 we use no such thing."""
 FIRST_CPU = min(os.sched_getaffinity(0))
 SEVERAL_CPUS = len(os.sched_getaffinity(0)) > 1
 CPU_GROUP = Path("/sys/fs/cgroup/cpu/cpu.rt_runtime_us")
 """Where it is there, a domain's control group forbids real time, whatever layers are off."""
+BLOCK, BLOCKS, READS_S, SECRET_BYTES = 256 << 10, 128, 1.5, 16
+DISK_BPS, TIMES_MOST = 1 << 20, 3
+ON_DISK = next((path for path in (tempfile.gettempdir(), "/var/tmp") if _is_on_disk(path)), None)
+"""Where a file of ours would be; None where no disk is ours to write to."""
 UID = ("uid",) if IS_ROOT else ()
 ATTACKS: list[Attack] = [
     *attacks_on("exhausting descriptors", ("limits",),
@@ -115,6 +188,8 @@ ATTACKS: list[Attack] = [
     *attacks_on("exhausting threads", ("limits", "cgroups"), _taken("threads", THREADS, _threads, "threads")),
     *attacks_on("a fork bomb", ("limits", "cgroups"),
                 _taken("fork_bomb", PROCESSES, _processes, "processes", sandbox="program", memory=4096)),
+    *(attacks_on("crowding others out of a CPU", ("cgroups",), _crowd_out) if SHARES.exists() else []),
+    *(attacks_on("crowding others out of a disk", ("cgroups",), _read_disk) if ON_DISK else []),
     *attacks_on("filling a disk", ("limits",), _file),
     *attacks_on("raising its priority", ("capabilities", "seccomp"), _watched("raise_priority", _priority),
                 also_off=UID, as_root=True),

@@ -45,8 +45,8 @@ def _see_host_name(arena: Arena, off: tuple[str, ...]) -> Seen:
 
 def _see_processes(arena: Arena, off: tuple[str, ...]) -> Seen:
     victim = arena.victim
-    told = arena.attack("host.see_processes", off=off)
-    return harm("it sees the victim in /proc") if f" {victim.pid} " in told else harmless(told)
+    told = arena.attack("host.see_processes", victim.pid, off=off)
+    return harm("it sees the victim in /proc") if told.endswith(f" and {victim.pid}") else harmless(told)
 
 
 def _mount(arena: Arena, off: tuple[str, ...]) -> Seen:

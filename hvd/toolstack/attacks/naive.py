@@ -7,6 +7,7 @@ controls of attacks on checks that hvd has no switch for.
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import json
 import mmap
@@ -26,6 +27,8 @@ from typing import Any
 
 import msgpack
 import zmq
+
+from hvd.toolstack.attacks import naive_tables
 
 DEADLINE_S = 60.0
 FEW_DESCRIPTORS = 64
@@ -89,6 +92,15 @@ def _descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
+def closes_nothing(count: int) -> tuple[bool, str]:
+    """Forks with files open, which are the child's as well."""
+    kept = [tempfile.TemporaryFile() for _ in range(count)]  # noqa: SIM115 - they stay open
+    if os.fork() == 0:
+        os._exit(all(os.fstat(file.fileno()) for file in kept))
+    inherited = bool(os.waitstatus_to_exitcode(os.wait()[1]))
+    return inherited, f"it has {count} files of its parent's"
+
+
 def queues_without_end(count: int) -> tuple[bool, str]:
     """Keeps what its peer does not take."""
     ours, _theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -100,6 +112,61 @@ def queues_without_end(count: int) -> tuple[bool, str]:
         except BlockingIOError:
             waiting.append(b"event %d" % number)
     return len(waiting) > 1024, f"{len(waiting):,} messages wait"
+
+
+def keeps_replies(count: int) -> tuple[bool, str]:
+    """Answers whoever asks, and keeps what he does not read."""
+    context, address = zmq.Context(), f"ipc://@hvd-naive-{os.getpid()}"
+    server, deaf = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
+    server.linger = deaf.linger = server.sndhwm = 0
+    deaf.rcvhwm = 1
+    server.bind(address)
+    deaf.connect(address)
+    deaf.send(b"a request")
+    asking, before = server.recv_multipart()[0], _resident()
+    for _ in range(count):
+        server.send_multipart([asking, b"x" * 120_000])
+    grown = (_resident() - before) // 1024
+    context.destroy(0)
+    return grown > 4096, f"it has {grown:,} KiB more"
+
+
+def keeps_connections(count: int) -> tuple[bool, str]:
+    """Accepts whoever comes, with few descriptors, in a process that does not expect to run out of them."""
+    address = f"\0hvd-naive-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen(count)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_DESCRIPTORS, FEW_DESCRIPTORS))
+        kept = []
+        for _ in range(count):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(address)
+                kept.append(listening.accept())
+    return False, f"it has accepted {len(kept)} and goes on"
+
+
+def awaits_the_last_part(count: int) -> tuple[bool, str]:
+    """Has a bound for messages, and for the bytes of each part."""
+    context, address = zmq.Context(), f"ipc://@hvd-naive-{os.getpid()}"
+    server, endless = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
+    server.linger = endless.linger = endless.sndhwm = 0
+    server.rcvhwm, server.maxmsgsize = 2, 70_000
+    server.bind(address)
+    before = _resident()
+    endless.connect(address)
+    part = b"x" * 66_000
+    for _ in range(count):
+        endless.send(part, zmq.SNDMORE, copy=False)
+    endless.send(b"and the last")
+    server.poll(int(DEADLINE_S * 1000))
+    grown = (_resident() - before) // 1024
+    context.destroy(0)
+    return grown > 65_536, f"it has {grown:,} KiB more"
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 class _Room(ctypes.Structure):
@@ -134,6 +201,16 @@ def writes_all_it_is_told(path: str, size: int) -> tuple[bool, str]:
     written = Path(path).stat().st_size
     Path(path).unlink()
     return written >= size // BUFFER * BUFFER, f"its log has {written:,} bytes"
+
+
+def maps_what_is_not_sealed() -> tuple[bool, str]:
+    """Reads a mapped page whose owner has cut the file off behind it."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    descriptor = os.memfd_create("page")
+    os.ftruncate(descriptor, BUFFER)
+    page = mmap.mmap(descriptor, BUFFER)
+    os.ftruncate(descriptor, 0)
+    return page[0] != 0, "it goes on"
 
 
 def counts_without_names(maps: int, unmaps: int) -> tuple[bool, str]:
@@ -221,6 +298,54 @@ def maps_what_it_can(granted: int, count: int) -> tuple[bool, str]:
     return False, "it goes on"
 
 
+def takes_entries_without_a_lock(takers: int) -> tuple[bool, str]:
+    """A table whose free entry each of several looks up before any of them has taken it."""
+    free, taken = list(range(takers)), []
+    together = threading.Barrier(takers)
+
+    def take() -> None:
+        entry = free[0]
+        together.wait()
+        taken.append(entry)
+
+    threads = [threading.Thread(target=take) for _ in range(takers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(set(taken)) < takers, f"{takers} mappings are in {len(set(taken))} entry: unmapping one unmaps all"
+
+
+def notes_before_it_looks(ports: int) -> tuple[bool, str]:
+    """Binds a virq, and looks for a port to raise it at."""
+    free, bound = list(range(ports)), set()
+
+    def bind(virq: int) -> int:
+        if virq in bound:
+            raise KeyError(virq)
+        bound.add(virq)
+        return free.pop()
+
+    bind(0)
+    with contextlib.suppress(IndexError):
+        bind(1)
+    free.append(7)
+    try:
+        bind(1)
+    except KeyError:
+        return True, "a virq is bound for ever, and to no port"
+    return False, "it goes on"
+
+
+def forgets_that_it_resumed(queues: int) -> tuple[bool, str]:
+    """A frontend that lets go of its queues when it resumes, and stops them when its device is taken away."""
+    running = {"eth0": [bytearray(BUFFER) for _ in range(queues)]}
+    del running["eth0"]  # until its backend is connected
+    for queue in running["eth0"]:
+        queue.clear()
+    return False, "it goes on"
+
+
 def is_fed_again(times: int) -> tuple[bool, str]:
     """A server that is started again whenever it died, and given what was not answered."""
     deaths = 0
@@ -241,12 +366,14 @@ def forgets_its_parents(names: int) -> tuple[bool, str]:
     return False, "it goes on"
 
 
-PEERS: dict[str, Callable[..., tuple[bool, str]]] = {
+PEERS: dict[str, Callable[..., tuple[bool, str]]] = naive_tables.PEERS | {
     peer.__name__: peer for peer in (
         trusts_messages, accepts_everybody, keeps_descriptors, queues_without_end, copies_whatever_comes,
         walks_recursively, writes_all_it_is_told, counts_without_names, reads_every_byte,
         lets_go_of_what_is_in_use, shares_a_description, writes_any_sector, believes_a_key, believes_responses,
-        maps_what_it_can, is_fed_again, forgets_its_parents,
+        maps_what_it_can, is_fed_again, forgets_its_parents, keeps_replies, keeps_connections, closes_nothing,
+        maps_what_is_not_sealed, awaits_the_last_part, takes_entries_without_a_lock, notes_before_it_looks,
+        forgets_that_it_resumed,
     )
 }  # fmt: skip
 

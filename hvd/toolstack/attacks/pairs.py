@@ -10,7 +10,7 @@ from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
 from hvd.toolstack.attacks.broker import against_broker, undefended
 from hvd.toolstack.attacks.layers import attacks_on
 from hvd.toolstack.cluster import Domain, DomainState
-from hvd.transport.limits import MAPTRACK_MAX
+from hvd.transport.limits import COPY_SEGMENTS_MAX, MAPTRACK_MAX
 
 ORIGINAL = "original"
 RING_SLOTS = 32
@@ -18,9 +18,10 @@ STORM = 100_000
 HARMLESS_WAKES = 10
 DEFENDED, NAIVE = "defended", "naive"
 LOOKS, LOOK_AGAIN_S = 10, 0.05
+RACES, RACE_S = 30, 60.0
 
 
-def _granted(arena: Arena, mode: str, attacker: Domain, secret: str = "") -> Domain:
+def granted(arena: Arena, mode: str, attacker: Domain, secret: str = "") -> Domain:
     """A victim that grants the attacker a page, which the attacker has been told of."""
     owner = arena.domain("victims.grant", mode, secret)
     arena.write(owner, "data/peer", attacker.domid)
@@ -32,7 +33,7 @@ def _granted(arena: Arena, mode: str, attacker: Domain, secret: str = "") -> Dom
 def write_granted(mode: str, off: tuple[str, ...]) -> Attempt:
     def attempt(arena: Arena) -> Seen:
         attacker = arena.domain("grants.write_granted", mode, off=off)
-        owner = _granted(arena, mode, attacker)
+        owner = granted(arena, mode, attacker)
         told = arena.outcome(attacker)
         content = (arena.ask(owner) or {}).get("content")
         return harmless(f"15 ways: {told}") if content == ORIGINAL else harm(f"the owner finds {content!r} in its page")
@@ -44,7 +45,7 @@ def _keep_mapping(mode: str, function: str = "keep_mapping") -> Attempt:
     def attempt(arena: Arena) -> Seen:
         secret = secrets.token_hex(16)
         attacker = arena.domain(f"grants.{function}")
-        owner = _granted(arena, mode, attacker, secret)
+        owner = granted(arena, mode, attacker, secret)
         arena.node(attacker, "data/mapped")
         arena.write(owner, "data/revoke", 1)
         revoked = (arena.ask(owner) or {}).get("revoked")
@@ -60,14 +61,14 @@ def _outlive(arena: Arena, off: tuple[str, ...]) -> Seen:
     """The owner's page must not change any more when the attacker is known to be dead."""
     attacker = arena.domain("grants.outlive", off=off, sandbox="program")
     arena.note_sandbox(attacker)
-    owner = _granted(arena, "writable", attacker)
+    owner = granted(arena, "writable", attacker)
     arena.node(attacker, "data/mapped")
     arena.write(attacker, "data/go", 1)
     attacker.wait_state(DomainState.PRESERVED)
-    return _still(arena, owner)
+    return still(arena, owner)
 
 
-def _still(arena: Arena, owner: Domain) -> Seen:
+def still(arena: Arena, owner: Domain) -> Seen:
     """Nobody writes to the owner's page any more."""
     first = (arena.ask(owner) or {}).get("content")
     for _ in range(LOOKS):  # a writer that waits for a CPU has not stopped
@@ -81,7 +82,7 @@ def _read_beyond(mode: str) -> Attempt:
     def attempt(arena: Arena) -> Seen:
         secret = secrets.token_hex(16)
         attacker = arena.domain("grants.read_beyond")
-        _granted(arena, mode, attacker, secret)
+        granted(arena, mode, attacker, secret)
         told = arena.outcome(attacker)
         return harm("it reads what lies in the next page") if secret in told else harmless(told)
 
@@ -91,9 +92,9 @@ def _read_beyond(mode: str) -> Attempt:
 def _unmap_twice(arena: Arena) -> Seen:
     """Another domain's mapping of another page must be there still: its owner cannot take that back."""
     neighbour, attacker = arena.domain("grants.keep_mapping"), arena.domain("grants.unmap_twice")
-    owner = _granted(arena, "writable", neighbour)
+    owner = granted(arena, "writable", neighbour)
     arena.node(neighbour, "data/mapped")
-    _granted(arena, "writable", attacker)
+    granted(arena, "writable", attacker)
     told = arena.outcome(attacker)
     arena.write(owner, "data/revoke", 1)
     revoked = str((arena.ask(owner) or {}).get("revoked"))
@@ -101,10 +102,22 @@ def _unmap_twice(arena: Arena) -> Seen:
     return harmless(what) if revoked.startswith("refused") else harm(what)
 
 
+def _race_unmaps(arena: Arena) -> Seen:
+    """While the attacker has it mapped once its owner cannot have its page back, and then he can: each is counted."""
+    attacker = arena.domain("races.race_unmaps", RACES)
+    owner = granted(arena, "writable", attacker)
+    arena.node(attacker, "data/kept", RACE_S)
+    arena.write(owner, "data/revoke", 1)
+    if not str((arena.ask(owner) or {}).get("revoked")).startswith("refused"):
+        return harm("the owner has a page back that is mapped")
+    arena.write(attacker, "data/go", 1)
+    return _taken_back(arena, owner, arena.outcome(attacker))
+
+
 def _map_partly(arena: Arena) -> Seen:
     """When every batch was refused nothing of the owner's is mapped: it can have its page back."""
     attacker = arena.domain("grants.map_partly")
-    owner = _granted(arena, "writable", attacker)
+    owner = granted(arena, "writable", attacker)
     told = arena.outcome(attacker)
     return _taken_back(arena, owner, told)
 
@@ -114,13 +127,38 @@ def _die_mapping(dies: bool) -> Attempt:
 
     def attempt(arena: Arena) -> Seen:
         attacker = arena.domain("grants.die_mapping", int(dies))
-        owner = _granted(arena, "writable", attacker)
+        owner = granted(arena, "writable", attacker)
         if dies:
             attacker.wait_state(DomainState.PRESERVED)
             return _taken_back(arena, owner, "it died with 20 mappings")
         return _taken_back(arena, owner, arena.outcome(attacker))
 
     return attempt
+
+
+def _die_owning(arena: Arena) -> Seen:
+    """Whoever has mapped a dead owner's page reads what was there, and when it has gone too the page goes."""
+    before = arena.cluster.info()["extents"]
+    owner = arena.domain("grants.die_owning")
+    mapper = arena.domain("grants.keep_mapping")
+    arena.write(owner, "data/peer", mapper.domid)
+    arena.write(mapper, "data/owner", owner.domid)
+    arena.write(mapper, "data/ref", arena.node(owner, "data/ref"))
+    arena.node(mapper, "data/mapped")
+    arena.write(owner, "data/go", 1)
+    owner.wait_state(DomainState.PRESERVED)
+    arena.write(mapper, "data/go", 1)
+    told = arena.outcome(mapper)
+    if ORIGINAL not in told:
+        return harm(f"whoever had mapped its page: {told}")
+    for domain in (owner, mapper):
+        domain.destroy()
+        domain.wait_gone()
+    try:
+        arena.until(lambda: arena.cluster.info()["extents"] <= before, "the page to go with who had mapped it last")
+    except TimeoutError as error:
+        return harm(str(error))
+    return harmless(f"{told[:40]}; it went with whoever had mapped it")
 
 
 def _taken_back(arena: Arena, owner: Domain, told: str) -> Seen:
@@ -133,9 +171,9 @@ def _taken_back(arena: Arena, owner: Domain, told: str) -> Seen:
 def _fill_maptrack(arena: Arena) -> Seen:
     """Its own table is full, and nobody else's: another maps the same owner's page."""
     attacker, other = arena.domain("grants.fill_maptrack", 2 * MAPTRACK_MAX), arena.domain("grants.keep_mapping")
-    _granted(arena, "writable", attacker)
+    granted(arena, "writable", attacker)
     told = arena.outcome(attacker)
-    _granted(arena, "writable", other)
+    granted(arena, "writable", other)
     arena.node(other, "data/mapped")
     return harm(told) if told == f"did mapped it {2 * MAPTRACK_MAX} times" else harmless(f"{told}; another maps too")
 
@@ -143,7 +181,7 @@ def _fill_maptrack(arena: Arena) -> Seen:
 def _lose_leader(arena: Arena) -> Seen:
     """While a thread of it writes it is not dead, and when it is dead no thread of it writes."""
     attacker = arena.domain("grants.lose_leader")
-    owner = _granted(arena, "writable", attacker)
+    owner = granted(arena, "writable", attacker)
     arena.node(attacker, "data/mapped")
     arena.write(attacker, "data/go", 1)
     arena.until(lambda: (arena.ask(owner) or {}).get("content") != ORIGINAL, "the attacker's thread to write")
@@ -151,7 +189,7 @@ def _lose_leader(arena: Arena) -> Seen:
         return harm(f"it counts as {attacker.state}, and writes")
     attacker.kill()
     attacker.wait_state(DomainState.PRESERVED)
-    return _still(arena, owner)
+    return still(arena, owner)
 
 
 def _copy(mode: str) -> Attempt:
@@ -159,7 +197,7 @@ def _copy(mode: str) -> Attempt:
 
     def attempt(arena: Arena) -> Seen:
         attacker = arena.domain("grants.copy_out_of_range")
-        owner = _granted(arena, mode, attacker)
+        owner = granted(arena, mode, attacker)
         told = arena.outcome(attacker)
         content = (arena.ask(owner) or {}).get("content")
         return harmless(told) if content == ORIGINAL else harm(f"{told}; the owner finds {content!r} in its page")
@@ -167,7 +205,20 @@ def _copy(mode: str) -> Attempt:
     return attempt
 
 
-def _ring(arena: Arena, mode: str, function: str, *arguments: object, go: bool = True) -> tuple[Domain, Domain, str]:
+def _copy_batches(*counts: int) -> Attempt:
+    """None of a batch that is too long is carried out."""
+
+    def attempt(arena: Arena) -> Seen:
+        attacker = arena.domain("grants.copy_batches", *counts)
+        owner = granted(arena, "writable", attacker)
+        told = arena.outcome(attacker)
+        content = (arena.ask(owner) or {}).get("content")
+        return harmless(told) if content == ORIGINAL else harm(f"{told}; the owner finds {content!r} in its page")
+
+    return attempt
+
+
+def ring(arena: Arena, mode: str, function: str, *arguments: object, go: bool = True) -> tuple[Domain, Domain, str]:
     """A victim that serves the attacker's ring, the attacker, and the victim's secret."""
     secret = secrets.token_hex(16)
     victim = arena.domain("victims.serve_ring", mode, secret)
@@ -186,7 +237,7 @@ def on_ring(mode: str, function: str, *arguments: object) -> Attempt:
     """The victim is harmed where it does not answer, served more than there are slots, or memory was overwritten."""
 
     def attempt(arena: Arena) -> Seen:
-        victim, attacker, _ = _ring(arena, mode, function, *arguments)
+        victim, attacker, _ = ring(arena, mode, function, *arguments)
         told = arena.outcome(attacker)
         state = arena.ask(victim)
         if state is None:
@@ -205,7 +256,7 @@ def _for_ever(mode: str) -> Attempt:
     """The victim must do something else now and then."""
 
     def attempt(arena: Arena) -> Seen:
-        victim, attacker, _ = _ring(arena, mode, "rings.produce_for_ever")
+        victim, attacker, _ = ring(arena, mode, "rings.produce_for_ever")
         arena.outcome(attacker)
         state = arena.ask(victim)
         if state is None:
@@ -218,7 +269,7 @@ def _for_ever(mode: str) -> Attempt:
 
 def _padding(mode: str) -> Attempt:
     def attempt(arena: Arena) -> Seen:
-        _, attacker, secret = _ring(arena, mode, "rings.read_padding")
+        _, attacker, secret = ring(arena, mode, "rings.read_padding")
         told = arena.outcome(attacker)
         return harm("it reads what was on the victim's stack") if secret in told else harmless(told)
 
@@ -227,7 +278,7 @@ def _padding(mode: str) -> Attempt:
 
 def _storm(arena: Arena) -> Seen:
     """For a victim that is stopped meanwhile: what it finds when it goes on."""
-    victim, attacker, _ = _ring(arena, DEFENDED, "rings.storm", STORM, go=False)
+    victim, attacker, _ = ring(arena, DEFENDED, "rings.storm", STORM, go=False)
     before = (arena.ask(victim) or {}).get("wakes", 0)
     victim.pause()
     arena.write(attacker, "data/go", 1)
@@ -264,14 +315,20 @@ ATTACKS: list[Attack] = [
            _map_partly, undefended("maps_what_it_can", 1, 2), "against a table that maps page by page"),
     Attack("XSA-371 a mapper that dies", "broker: what a dead domain held is withdrawn", _die_mapping(True),
            _die_mapping(False), "by one that lives on"),
+    Attack("XSA-371 an owner that dies", "grants: extents are sealed, and live as long as they are mapped", _die_owning,
+           undefended("maps_what_is_not_sealed"), "against one that maps a file that is not sealed"),
     Attack("exhausting mappings", "broker: quotas", _fill_maptrack, undefended("queues_without_end", 2 * MAPTRACK_MAX),
            "against a table without a bound"),
     Attack("XSA-403 a neighbour's data beside a granted page", "grants: an extent for each peer",
            _read_beyond("writable"), _read_beyond("beside"), "from an owner that keeps a secret in the same extent"),
     Attack("XSA-218 XSA-224 unmapping twice", "grants: a handle for each mapping", _unmap_twice,
            undefended("counts_without_names", 2, 5), "against a table that only counts"),
-    Attack("grant copies out of range, of nothing, to others", "grants: each segment is checked", _copy("readonly"),
-           _copy("writable"), "into a page that is granted writable"),
+    Attack("XSA-228 XSA-236 unmapping on two connections at once", "grants: one loop decides", _race_unmaps,
+           undefended("takes_entries_without_a_lock", 2), "against a table without a lock"),
+    Attack("XSA-318 XSA-380 a batch that is too long", "broker: a batch has a bound",
+           _copy_batches(COPY_SEGMENTS_MAX + 1, 1000), _copy_batches(COPY_SEGMENTS_MAX), "of as many as there may be"),
+    Attack("XSA-382 grant copies out of range, of nothing, to others", "grants: each segment is checked",
+           _copy("readonly"), _copy("writable"), "into a page that is granted writable"),
     Attack("exhausting extents, grants and ports", "broker: quotas",
            against_broker(lambda arena: _mapped_only(arena.attack("grants.fill_tables"))),
            undefended("queues_without_end", 40_000), "against a table without a bound"),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from hvd.toolstack.attacks.arena import Arena, harm, harmless
 from hvd.toolstack.attacks.attack import Attack, Seen
 from hvd.toolstack.attacks.layers import IS_ROOT, Act, attacks_on
+from hvd.toolstack.cluster import DomainState
+from hvd.transport.errors import HvdError
+from hvd.transport.messages import DomainConfig
 
 WHOSE = ("uid", "capabilities") if IS_ROOT else ("user",)
 """What makes an attacker somebody else than the victim."""
@@ -35,8 +40,23 @@ def _read(arena: Arena, off: tuple[str, ...]) -> Seen:
     return harm("it knows what is in the victim's memory") if victim.secret in told else harmless(told)
 
 
+def _kill_domain(arena: Arena, off: tuple[str, ...]) -> Seen:
+    """The victim is another domain, which has a uid of its own: not the host's user, and not the attacker's."""
+    shared = ["uid"] if "uid" in off else []
+    victim = arena.add(DomainConfig("victim", "hvd:idle", on_crash="preserve", sandbox_off=shared))
+    told = arena.attack("processes.kill", victim.pid, off=off)
+    with contextlib.suppress(HvdError):
+        victim.wait_state(DomainState.PRESERVED, deadline_s=DIES_S)
+        return harm("the other domain is dead")
+    return harmless(told)
+
+
+DIES_S = 0.3
+"""Within which a domain that was killed is known to be dead."""
 ATTACKS: list[Attack] = [
     *attacks_on("signal", ("pid", "landlock", *(("uid",) if IS_ROOT else ())), _kill, also_off=("user",)),
+    *attacks_on("signal to another domain", ("pid", "landlock", *(("uid",) if IS_ROOT else ())), _kill_domain,
+                also_off=("user",)),
     *attacks_on("ptrace", ("pid", "landlock", "seccomp", *WHOSE), _overwrite("trace", "memory", "pid", "address")),
     *attacks_on("process_vm_readv", ("pid", "landlock", "seccomp", *WHOSE), _read),
     *attacks_on("process_vm_writev", ("pid", "landlock", "seccomp", *WHOSE),

@@ -6,11 +6,13 @@ import contextlib
 import os
 import secrets
 import time
+from pathlib import Path
 
 from hvd.toolstack.attacks.arena import ENDED, Arena, harm, harmless, home
 from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
 from hvd.toolstack.attacks.broker import against_broker, memory_kib, resident_kib, undefended
-from hvd.toolstack.cluster import Domain
+from hvd.toolstack.cli.console import terminal_path
+from hvd.toolstack.cluster import Domain, DomainState, NotReached
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call
 from hvd.transport.hypercalls import HypercallError
@@ -24,6 +26,7 @@ LOGS_MAX = 3 << 20
 DOM0_NODES = 8_000
 NODES_QUOTA, NODES_TRIED = 1_000, 1_500
 """What a guest may have, and what it tries to."""
+VISITORS, LEAVES = 3, 3
 TYPED_BYTES, TYPES_S = 4 << 20, 1.0
 
 
@@ -238,6 +241,77 @@ def _medium(hosts: bool) -> Attempt:
     return attempt
 
 
+def _forge_console(permitted: bool) -> Attempt:
+    """Where `hvd console` attaches, and what else stands in the domain's home; or the domain is let write there."""
+
+    def attempt(arena: Arena) -> Seen:
+        forged = str(arena.home / "forged-terminal")
+        attacker = arena.domain("store.forge_console", forged, paused=True)
+        right = arena.node(attacker, "console/tty")
+        facts = ("console/tty", "console/port", "console/limit", "domid", "name", "memory/target")
+        before = [arena.read(attacker, fact) for fact in facts]
+        if permitted:
+            _permit_all(arena, attacker, "console/tty")
+        attacker.unpause()
+        told = arena.outcome(attacker)
+        try:
+            attached = terminal_path(arena.cluster, attacker)
+        except NotReached as error:
+            return harm(f"`hvd console` would attach to nothing: {error}")
+        if attached != right:
+            return harm(f"`hvd console` would attach to {Path(attached).name}")
+        same = before == [arena.read(attacker, fact) for fact in facts]
+        return harmless(told) if same else harm(f"what the toolstack reads of it is changed: {told}")
+
+    return attempt
+
+
+def _permit_all(arena: Arena, domain: Domain, path: str) -> None:
+    """The node, which is domain 0's, may be written by this domain."""
+    arena.cluster.call(m.StoreSetPerms(0, f"{home(domain)}/{path}", ["n0", f"b{domain.domid}"]))
+
+
+def _visit(arena: Arena, host: Domain, *, dies: bool) -> tuple[Domain, int]:
+    """A domain that makes all the nodes that it may in another's home, and how many that was."""
+    visitor = arena.domain("store.leave_nodes", host.domid, NODES_QUOTA, int(dies), wait=False)
+    arena.until(lambda: (arena.read(visitor, "data/made") or "none") != "none", "it to have all that it may")
+    made = int(arena.node(visitor, "data/made"))
+    arena.write(visitor, "data/go", 1)
+    return visitor, made
+
+
+def _leave_together(arena: Arena) -> str:
+    """Home and visitors go at once: what is below the one is also the others'."""
+    for _ in range(LEAVES):
+        host = arena.domain("store.let_all_in")
+        arena.outcome(host)
+        for _ in range(VISITORS):
+            _visit(arena, host, dies=False)
+        arena.clear()
+    return f"{LEAVES} times {VISITORS} visitors went together with whose guests they were"
+
+
+def _leave_nodes(dies: bool) -> Attempt:
+    """What the dead made in another's home is not there; of those that live each has its own quota."""
+
+    def attempt(arena: Arena) -> Seen:
+        host = arena.domain("store.let_all_in")
+        arena.outcome(host)
+        made = 0
+        for _ in range(VISITORS):
+            visitor, more = _visit(arena, host, dies=dies)
+            made += more
+            if dies:
+                visitor.wait_state(DomainState.PRESERVED)
+                visitor.destroy()
+                visitor.wait_gone()
+        count = _count(arena, f"{home(host)}/data")
+        what = f"{VISITORS} made {made:,} nodes; {count:,} are there"
+        return harm(what) if count > NODES_QUOTA else harmless(what)
+
+    return attempt
+
+
 def _log_flood(arena: Arena) -> Seen:
     domain = arena.domain("store.print_without_end", LOG_BYTES)
     told = arena.outcome(domain)
@@ -282,14 +356,18 @@ ATTACKS: list[Attack] = [
            _reused_id(True), "with a permission of its own domid, as if it were the dead one's"),
     Attack("XSA-352 a node given away", "XenStore: only domain 0 gives away", _give_away, _given_by_domain_0,
            "by domain 0"),
-    Attack("XSA-419 XSA-440 XSA-483 a quota dodged", "XenStore: quotas", _dodge(False), _dodge(True),
+    Attack("XSA-440 XSA-483 a quota dodged", "XenStore: quotas", _dodge(False), _dodge(True),
            "by domain 0, which has none"),
-    Attack("XSA-414 XSA-415 XSA-484 transactions left half-done", "XenStore: a transaction is a tree of its own",
+    Attack("XSA-419 nodes left in another's home", "XenStore: a domain's nodes go with it", _leave_nodes(True),
+           _leave_nodes(False), "by some that live on, each with a quota of its own"),
+    Attack("a home that goes with its visitors", "XenStore: accounts follow whatever goes",
+           against_broker(_leave_together), undefended("forgets_its_parents", 3), "against a store that looks up late"),
+    Attack("XSA-414 XSA-415 transactions left half-done", "XenStore: a transaction is a tree of its own",
            _break_transactions, undefended("forgets_its_parents", 3), "against a store without them"),
     Attack("XSA-326 filling XenStore", "XenStore: quotas", _fill, _fill_as_domain_0, "under domain 0's quotas"),
     Attack("XSA-349 rewriting a watched node", "XenStore: events are bounded", _rewrite,
            undefended("queues_without_end", REWRITES), "against a queue without a bound"),
-    Attack("XSA-324 XSA-323 XSA-72 XSA-481 oversize and malformed", "XenStore: bounds",
+    Attack("XSA-324 XSA-323 XSA-481 oversize and malformed", "XenStore: bounds",
            against_broker(lambda arena: arena.attack("store.send_oversize")),
            undefended("copies_whatever_comes", 5000), "against a buffer of 4,096 bytes that takes what comes"),
     Attack("XSA-418 a path of a thousand names", "XenStore: bounds",
@@ -297,6 +375,8 @@ ATTACKS: list[Attack] = [
            undefended("walks_recursively", "a/" * 1400), "against a store that walks recursively"),
     Attack("XSA-175 XSA-178 another's disk image", "broker: devices are in its own tables", _medium(False),
            _medium(True), "as the backend that the toolstack made it"),
+    Attack("XSA-57 a console that ends elsewhere", PERMISSIONS, _forge_console(False), _forge_console(True),
+           "with permission to write where it ends"),
     Attack("XSA-392 input that is never read", "dom0: it takes what the ring has room for", _never_reads,
            undefended("queues_without_end", TYPED_BYTES // 1024), "against a peer that keeps what is not taken"),
     Attack("XSA-180 a console flood", "dom0: logs are rotated", _log_flood, _naive_log, "into a log without rotation"),

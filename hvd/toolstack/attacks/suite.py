@@ -18,28 +18,37 @@ from hvd.toolstack.attacks import (
     policy,
     processes,
     programs,
+    races,
     store,
     vifs,
+    xenstored,
 )
 from hvd.toolstack.attacks.arena import DEFAULT_POLICY, Arena
 from hvd.toolstack.attacks.attack import Attack, Result, Seen
+from hvd.toolstack.attacks.threats import ADVISORY
 from hvd.toolstack.cluster.sandbox_trial import lacking_here
 from hvd.toolstack.config import ConfigError
 from hvd.toolstack.config.problems import Problem, nearest
 from hvd.transport.errors import HvdError
 
-FAMILIES = (processes, programs, host, exhaustion, broker, pairs, channels, store, disks, vifs, policy)
+FAMILIES = (
+    processes, programs, host, exhaustion, broker, pairs, races, channels, store, xenstored, disks, vifs, policy,
+)  # fmt: skip
 ATTACKS: dict[str, Attack] = {attack.name: attack for family in FAMILIES for attack in family.ATTACKS}
 
 
 def chosen(names: Sequence[str]) -> list[Attack]:
-    """Those whose names begin so, or all. ConfigError names the one that there is not."""
+    """Those whose names begin so or have the advisory of this number, or all. ConfigError names what there is not."""
     for name in names:
-        if not any(known.startswith(name) for known in ATTACKS):
+        if not any(_is_meant(known, name) for known in ATTACKS):
             near = nearest(name, ATTACKS)
             raise ConfigError([Problem("command line", "--only", "the name of an attack: --list shows them", repr(name),
                                        near)])  # fmt: skip
-    return [attack for attack in ATTACKS.values() if not names or attack.name.startswith(tuple(names))]
+    return [attack for attack in ATTACKS.values() if not names or any(_is_meant(attack.name, name) for name in names)]
+
+
+def _is_meant(attack: str, name: str) -> bool:
+    return attack.startswith(name) or (ADVISORY.fullmatch(name) is not None and name in attack.split())
 
 
 class Runner:

@@ -34,11 +34,13 @@ def measure_births(cluster: Cluster, directory: Path, count: int, tell: Callable
             taker.wait_gone(DEADLINE_S)
         time.sleep(REST_S)
         bare.append(_birth_ms(cluster, directory, f"bare-{number}", sandbox_off=list(LAYERS)))
+    share = [with_one - without for with_one, without in zip(forked, bare, strict=True)]
     note = f"right behind {STANDBYS} that took what stood by"
     return [
         Figure("domain create to its first line, from a warm standby", "ms", warm, (Goal("p50", 1.0),)),
         Figure("domain create to its first line, forked", "ms", forked, (Goal("p50", 10.0),), note),
         Figure("domain create to its first line, forked, without a sandbox", "ms", bare, (Goal("p50", 5.0),)),
+        Figure("domain create to its first line, forked: the sandbox's share", "ms", share, (Goal("p50", 5.0),)),
     ]
 
 

@@ -8,13 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from hvd.toolstack.bench.births import measure_births
-from hvd.toolstack.bench.boots import measure_boots, measure_cluster_boots
+from hvd.toolstack.bench.boots import measure_boots, measure_cluster_boots, measure_list
 from hvd.toolstack.bench.figures import Figure, Goal, value
 from hvd.toolstack.bench.run import Run
 from hvd.toolstack.cluster import Cluster
 from hvd.transport.messages import DomainConfig
 
-BOOT_S, CLUSTER_BOOT_S, BIRTH_S = 0.5, 1.0, 0.3
+BOOT_S, CLUSTER_BOOT_S, BIRTH_S, LIST_S = 0.5, 1.0, 0.3, 0.15
 """About how long one of each takes: what turns a duration into counts."""
 ORDERED_BOOTS, ORDERED_FROM_S = 100, 10.0
 """So many boots of a chain the goal speaks of: a run that is to take so long or longer makes them all, 0.3 s each."""
@@ -29,6 +29,7 @@ def measure_boot(run: Run) -> list[Figure]:
         figures = measure_boots(directory, _count(run, 0.3, BOOT_S), run.tell)
         figures.append(measure_cluster_boots(directory, _count(run, 0.25, CLUSTER_BOOT_S), run.tell))
         with Cluster.build(name="bench-boot") as cluster:
+            figures.append(measure_list(cluster.run_dir, _count(run, 0.1, LIST_S), run.tell))
             figures += measure_births(cluster, directory, _count(run, 0.15, BIRTH_S), run.tell)
     return [*figures, _order(run)]
 

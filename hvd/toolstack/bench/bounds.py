@@ -5,13 +5,15 @@ from __future__ import annotations
 WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     (
         r"both asleep, .* CPUs? / C eventfd",
-        "**Event channel, both asleep.** An end makes three system calls a round trip (`pwritev2`, `ppoll`, a "
-        "`read` that empties the pipe before the next sleep), the eventfd's two, whose sleep is its read and has no "
-        "deadline. A bare C program of two processes on one CPU, in one run (60,000 round trips each): eventfd 3.65 "
-        "µs, a pipe that is read without a deadline 4.01, slept on by `ppoll` 5.04, by `ppoll` with a deadline 5.84, "
-        "which is 1.6 times the eventfd. Of the rest 0.2 µs are the seccomp filter's (measured with the layer off). A "
-        "futex with a deadline takes 4.36; but nothing wakes whoever sleeps on one when his peer dies, nor can he wait "
-        "for descriptors as well.",
+        "**Event channel, both asleep.** An end makes two system calls a round trip, as many as the eventfd's "
+        "(`strace`: `futex` to wake, `futex` to sleep), and Python makes them. A bare C program of two processes on "
+        "one CPU, back to back (lower quartiles of 41 turns of 2,000 round trips, other work on both CPUs): eventfd "
+        "3.79 µs, a pipe that is read without a deadline 3.82, a futex 3.84, one with a deadline 4.29, a pipe slept "
+        "on by `ppoll` 4.33, by `ppoll` with a deadline 6.02. In turns with these two domains took 5.27 µs, which is "
+        "1.35 times the eventfd, and os.pipe 5.17: what is beyond the futex is four calls from Python into C and "
+        "back, 0.13 of it the seccomp filter's. Behind a millisecond of sleep all of that, kernel and interpreter, "
+        "has to come back into the caches: beside other work that fills them the domains took 13.8 µs, os.pipe 12.8, "
+        "a semaphore in shared memory 14.7, and the eventfd, which is a loop of a few hundred instructions, 8.0.",
     ),
     (
         r"handed over / memcpy",
@@ -23,6 +25,16 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
         "CPUs on different cores, large sizes miss it too.",
     ),
     (
+        r"traced / untraced$",
+        "**A traced ring.** A record is an atomic addition, a reading of the CPU's counter and six stores. In a ring "
+        "whose two ends are one thread it takes 7.9 ns (C++, lower quartile of 1,500 times 16,000 messages of four "
+        "records each); without the reading it takes 6.9, with an addition that is not atomic 5.4, with neither 2.5: "
+        "the two wait for each other. Each side makes two for a message that goes out and its answer, and a message "
+        "one by one takes some 130 ns untraced: 12 % before anything has left a cache. The trace's reader is not in "
+        "that. It took 16 to 35 ms of CPU time for each of its ten looks a second as long as it made an object of "
+        "every record, and takes 2 to 4 since it does that when the trace has ended.",
+    ),
+    (
         r"^hvd up to",
         "**Boot.** What bounds it is what Python executes to load modules. In CPU time (medians of 15 boots, other "
         "work on both CPUs): 15 ms until `hvd`'s first line (9 of an interpreter that does nothing), 31 for what "
@@ -32,27 +44,52 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
         "million instructions (`valgrind --tool=callgrind`) a quarter makes classes, an eighth reads bytecode, a "
         "tenth starts extension modules. dom0 waits for the zygote besides, 20 ms of CPU time that begin with the "
         "broker's 10, and its process takes some 20 until its first line, most of them in its sandbox. Where bytecode "
-        "is missing all of it takes twice as long.",
+        "is missing all of it takes twice as long. "
+        "Since then machine and broker load 21 modules less, dataclasses, inspect and OpenSSL among them: 443 million "
+        "instructions until they are loaded, where it was 535 (whole processes), of which what both need are 242, "
+        "where it was 280; the command line, which loads inspect itself, has its order after 410, where it was 426. "
+        "The machine used 58 ms of CPU time over a boot, where it was 72 (medians of 12, in turns, other work on both "
+        "CPUs). "
+        "Since then neither machine and broker nor domain 0 load pathlib, which brings urllib and ipaddress, "
+        "records that differ in names alone are compiled once, and hypercalls' messages are made once and not "
+        "twice: 387 million instructions until machine and broker are loaded, where it was 418 (an installed tree, "
+        "whole processes), and 474 for `hvd list`, where it was 482; 93 ms of CPU time for the former, where it "
+        "was 101 (medians of 15, in turns, five times as much work as CPUs beside them). As it boots the broker "
+        "writes to 1,300 pages that are the machine's until then, and the kernel copies each.",
     ),
     (
         r"^domain create to",
-        "**Creating a domain.** With a clock read at each step (lower quartiles of 25, sandboxed, the process "
-        "standing by, other work on both CPUs), of 4.8 ms: 1.8 until it has its name (0.5 the hypercall's way "
-        "through ZeroMQ to the broker, 0.6 until that has made its sockets and buffers and told the machine, 0.3 "
-        "each from there to the zygote and to the process), 0.3 until it has its certificate, 1.4 for the sandbox, "
-        "0.9 for channels, console and streams, 0.4 until it may run, its kernel is loaded and it has said that it "
-        "is ready. Of the sandbox 0.7 are its root, 2.1 in the median: the kernel waits for every CPU before it has "
-        "let go of the host's mounts. The process makes some 360 page faults in that time: reference counts in "
-        "pages that are the zygote's until then. It makes no client of ZeroMQ's on the way, which took 1.1 ms of "
-        "one that was forked, 0.4 of one that had stood by. A process that is forked comes 3 ms later into being, "
-        "which is the fork of the image itself, and has 2 ms more to do: what one that stands by has behind it. No "
-        "answer of the broker's is waited for on the way.",
+        "**Creating a domain.** With a clock read at each step (medians of 30, sandboxed, the process standing by, "
+        "all of it with real-time priority beside other work), of 3.4 ms: 1.8 until the process knows that it is "
+        "wanted (of which earlier 0.4 were the hypercall's way through ZeroMQ to the broker, 0.4 until that has read "
+        "it, checked it, and told the machine, the rest by way of the machine and the zygote), 0.2 until it has its "
+        "name and its certificate, 0.9 for the sandbox, 0.3 for channels, console and streams, 0.3 until it may run, "
+        "its kernel is loaded and it has said that it is ready. Of the sandbox 0.3 are for a look at the host's files, "
+        "at the one that it is to note its first line in and at its endpoint, 0.15 to mount the two, 0.1 its uid, 0.1 "
+        "seccomp, which the kernel compiles, 0.05 the bounds of its control groups. From when the process knows that "
+        "it is wanted that is 1.6 ms, where it was 2.7: it makes some 30 page faults, where it made 370, since who "
+        "stands by has the pages that births use (`domains/birth_pages.py`), which saves 0.8 ms; the rest is what its "
+        "sandbox has at hand (ARCHITECTURE.md, \"A sandbox put on in two halves\"), and a bounding set that is "
+        "dropped by 42 system calls where it took 164. It does not wait for the "
+        "kernel to let go of the host's mounts, which took 0.3 to 1.6 ms of it. What bounds the rest is "
+        "first of all the way to the process, by way of broker, machine and zygote. A "
+        "process that is forked comes 3 ms later into being, which is the fork of the image itself with its "
+        "namespaces (1.6 until the zygote goes on, 2.2 until the child does), and has 2.5 ms more to do: what one "
+        "that stands by has behind it. No answer of the broker's is waited for on the way.",
     ),
     (
         r"with and without a kill, Mann-Whitney p$",
         "**The data path while a broker dies.** It does not wait: no system call of either end is the broker's. But "
-        "the next broker is forked and takes everything over in some 20 ms of CPU time, and domains answer it; on two "
-        "CPUs that meets one end or the other in most windows, so that the worst round trip of a window is longer.",
+        "the next broker is forked and takes everything over in some 20 ms of CPU time; on two CPUs that meets one "
+        "end or the other in most windows, so that the worst round trip of a window is longer. With the hypervisor on "
+        "another CPU nobody of ours runs on theirs who asks the hypervisor nothing (counted by the kernel, "
+        "`/proc/PID/task/TID/status`, over 40 kills with eight domains): no thread of ZeroMQ's, and no domain's own "
+        "more often than without a kill. Until then ZeroMQ's thread of each domain that has a client connected again "
+        "there, 0.75 ms of CPU time in ten pieces a kill, and domain 0, driver domain and reader ran for their bells, "
+        "0.3 to 0.4 ms each. The worst round trip of a window was 26 µs in the median with a kill and 25 without one "
+        "(40 windows each, Mann-Whitney p 0.69, other work on both CPUs), where it had been 179 (20 windows beside 10 "
+        "without a kill, p 0.0003). "
+        "Reads of a disk, 4 KiB, in turns: 221 and 220 µs (40 each, p 0.60), and 324 and 220 before.",
     ),
     (
         r"^driver domain SIGKILL to",
@@ -62,12 +99,33 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
         "over its upcall socket), 2.2 until the frontend has read the offer and published its ring, 1.3 until that is "
         "read and attached (two hypercalls), 0.9 until the first request is answered. With a spare the 7.7 are "
         "some 3, of the broker's for it and of the spare's until it asks. "
+        "Since then the process that becomes it has let go of the host's mounts while it stood by: the guest's next "
+        "request after 18.2 ms in the median and 15.2 in the lower quartile, where it was 35.8 and 19.0 (30 kills "
+        "each, in turns, other work on both CPUs). "
         "Since then both ends ask over their upcall sockets, 0.3 ms where it was 0.8 to 1.8, and images are opened "
-        "with the first look. Of a spare's (medians of 40, clock reads in all processes, other work on both CPUs): 1.7 "
-        "ms until the fence, 1.5 for the tables (withdrawn, promoted, offered again), 0.4 until it runs, 1.5 until it "
-        "has looked, 0.9 until it has made its backend, by when the guest has published, 0.7 until that is read, 0.4 "
-        "until it is attached, 0.5 until the first answer. "
-        "Each step wakes a process, and each process runs code for the first time: 300 page faults. "
+        "with the first look. A spare asks nothing before its first answer: what it would ask comes with the word to "
+        "run, what its frontend has published with the event. Of one (medians of 40, clock reads in all processes, "
+        "other work on both CPUs): 1.3 ms until the fence (0.5 in the quickest tenth), 1.7 for the tables (0.7 "
+        "withdrawn, 0.2 promoted, 0.3 offered again, 0.4 asked ahead), 0.6 until it is told to run, 0.1 until it does, "
+        "1.2 until it has made its backend, 0.9 until what the guest has published meanwhile is heard, 0.4 until that "
+        "is attached, 0.6 until the first answer. From the word to run to that answer it uses 1.9 ms of CPU time and "
+        "makes 230 page faults, since all of it runs for the first time; so does the broker's: to renew the offers and "
+        "the domain's home took 0.3 ms there and 0.1 when it was done again and again. "
+        "Since then a spare has served a disk of its own, in memory, before it stands by: over a takeover it makes 38 "
+        "and 39 page faults, where it was 249 and 254 (medians of 15 kills, in two turns, other work on both CPUs). "
+        "What it goes through then took 1.7 ms of CPU time the second time, where the first took 3.2 (medians of 9). "
+        "Since then the spare's XenStore socket is made while it stands by, its guests are told of the offer before "
+        "what the spare would ask is carried out, and all threads of a driver domain are watched. The quickest "
+        "quarter of 60 with some 20 processes beside, on both CPUs: 0.5 until the fence, 0.3 until the broker has it,"
+        " 1.0 for the tables (0.6 withdrawn, 0.25 promoted, 0.15 offered again), 0.2 until the guest knows, 0.2 until"
+        " it has made its ring anew and asks; meanwhile 0.3 to ask ahead and 0.5 until the spare has made its "
+        "backend; 1.1 from the guest's question until the broker, which does that first, has written it down, 0.8 "
+        "until the spare has attached, 0.4 until the first answer: 4.6, where it was 6.1 to 7.0. In turns with the "
+        "tree before, 120 kills each, that load beside: the fence after 1.2 ms in the median where it was 2.3, the "
+        "guest's next request after 6.4 where it was 7.6. A death was known 0.2 to 20 s late a few times in 120 with "
+        "such load, on memory files too: what was left of the one before was scheduled by SCHED_IDLE, held locks of "
+        "the kernel's, and the machine waited for these. With a nice value of 5 instead: with a spare 9 ms at the "
+        "99th percentile of 80, without one two of 80 after more than 50 ms, the longest 0.4 s. "
         "A domain that is killed in the middle of `fdatasync` ends when the disk is done, "
         "and a FLUSH that is issued again waits for the disk too: with other work writing to the same disk 0.7 and "
         "1.1 s were seen (`/proc/PID/stack`: folio_wait_writeback). Where 20 processes want the two CPUs the same "
@@ -93,9 +151,10 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"^switch killed",
-        "**A switch's recovery.** As a driver domain's. With four vifs its offers are one hypercall, all frontends "
-        "that have published are read with one, and each vif is attached with one: 12 ms from its readiness to the "
-        "next answer, of which most is the guests' and the switch's first steps, on two CPUs that six processes want. "
+        "**A switch's recovery.** As a driver domain's. With four vifs its offers are one hypercall, what "
+        "their frontends have published comes with the events, and each vif is attached with one: 12 ms from its "
+        "readiness to the next answer (when they were read with one more), of which most is the guests' and the "
+        "switch's first steps, on two CPUs that six processes want. "
         "The more vifs a switch has, the longer the last one waits.",
     ),
     (
@@ -106,24 +165,52 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     (
         r"/ xenstored's$",
         "**XenStore over its socket.** The broker makes three system calls for what has come in one piece (`strace "
-        "-c`: epoll_wait, recvfrom, sendto), and one record for its writes; what it is behind by is Python. With a "
-        "broker and its client in one process, a read took 7.3 µs and a write 9.6 one at a time, 3.4 and 4.7 with "
-        "32 in flight (the least of 4,000); of xenstored's CPU either takes 10 one at a time and 7.5 with 32 in "
-        "flight (schedstat), and it keeps no journal. One at a time a broker that finds its CPU free waits awake, "
-        "and reads are even with xenstored's; on a machine that has other work it sleeps between two requests, and "
-        "each begins with cold caches: Python has more to warm. A read beside another's write waits for both. With "
-        "a clock read at each step (medians of 6,000 pairs, broker and client with real-time priority beside other "
-        "work), of 55 µs: 15 until the broker is awake, 14 for the write, 16 for the read, whose reply wakes the "
-        "client, and 10 until that has it.",
+        "-c`: epoll_wait, recvfrom, sendto), which take 2.8 µs of its time, and one record for its writes. With a "
+        "broker and its client in one process, a read took 4.0 µs and a write 5.3 one at a time, 0.25 and 0.5 with "
+        "32 in flight (the least of 6,000); of xenstored's CPU either takes 10 one at a time and 7 with 32 in flight "
+        "(schedstat), and it keeps no journal. One at a time a broker that finds its CPU free waits awake; on a "
+        "machine that has other work it sleeps between two requests, and each begins with cold caches, of which "
+        "Python has more to warm: of the broker's CPU a write takes 10.6 µs on the quiet machine, spinning included, "
+        "and 17 beside a load of 30 on two CPUs, of xenstored's 10 and 11. A read beside another's write waits for "
+        "both.",
+    ),
+    (
+        r"^a write's cost beside many",
+        "**A write beside many.** What it cost was snapshots: of a journal of 8 MiB small writes fill one in a third"
+        " of a second, and then a snapshot of the whole store was taken at once, 0.3 s of CPU time of 100,000 nodes."
+        " Of the broker's CPU a write took 1.5 µs beside nothing, 3.4 beside 100,000 nodes and 4.0 beside 10,000 "
+        "watches as well (32 in flight, other work on both CPUs); since a snapshot copies what has not changed, and "
+        "a full journal is given room until it is whole, 1.4, 1.1 and 1.2 in one run. The tree itself takes 0.38 µs "
+        "of that either way; watches took 0.09 more, a look for each name of the path, and take none since they are "
+        "a tree of names.",
     ),
     (
         r"^a pair beside",
-        "**A pair beside one that wants everything.** Who runs on the pair's CPU meanwhile `perf record -e "
-        "sched:sched_switch` tells: in 4 s beside one that opens ports without end the pair's two 33,600 times, nobody "
-        "13,900, the broker and its ZeroMQ thread 28 times; beside one that prints no kernel thread for its terminal, "
-        "where there had been 6,300 a second. Beside one that storms it was the broker's two 264 times. The other ways "
-        "were not looked at so. The figure is the median over rounds: in each, the 99th percentile beside it is set "
-        "against that of the turn without it which follows. Runs differ by half.",
+        "**A pair beside one that wants everything.** A turn begins 20 ms after the nuisance was let run, or "
+        "paused. Without that the 99th percentile of a turn of 70 ms is what its first milliseconds were, in "
+        "which the hypervisor does what the bench asks of it and follows whoever calls to his CPU: 2.2, 1.4 and "
+        "1.2 for ports, watches and prints, 0.9, 1.0 and 0.8 with it (medians of 9 rounds, some other work). One "
+        "that calls in bursts of 15 ms has a row of its own, since it has the hypervisor come and go as well. "
+        "What is left is another set of rows from run to run, some 17 µs where it is 11. In 1.2 s beside one that "
+        "grants, 5,200 round trips, the pair's CPU took 36 interrupts and ran somebody else 75 times, alone 29 "
+        "and 70 (`perf record`): that is no more than one in a hundred either way, so most of it is not this "
+        "kernel's doing but what two CPUs share beneath it, core, caches or host. The controls: beside a process "
+        "that rests, which is what the measuring itself finds, the ratio was 1.00 (bare C 0.97); beside processes that "
+        "are no domains and walk, map, talk or nap 0.97 to 1.14 (bare C 0.97 to 1.07). So what those that grant and "
+        "allocate cost beyond 1.2 is more than such a process costs, and is not explained. The figure is the median "
+        "over rounds: in each, the 99th percentile beside it is set against that of the turn without it which follows.",
+    ),
+    (
+        r"^bystander beside",
+        "**A bystander beside kills.** 1.11, 1.22 and 2.30 in three runs; between the last two what is left of a dead "
+        "domain began to run at nice 5, where it was SCHED_IDLE for 50 ms, since a machine that waited for its locks "
+        "stood for seconds beside twenty busy processes. What runs on the pair's CPU meanwhile was not sampled: that "
+        "profile is missing.",
+    ),
+    (
+        r"^8 domains idle",
+        "**Idle.** 0.95 % before an endpoint slept on its word for 20 ms first, and before all threads of who may die "
+        "were watched; 1.16 with both. Which of them it is was not profiled.",
     ),
     (
         r"^memory of a domain",

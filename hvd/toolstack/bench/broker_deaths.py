@@ -1,7 +1,7 @@
 """The broker killed again and again under load: who survives, when it answers again, and whether the data path notices.
 
 Half of the windows have a kill in them and half have none, in an order that the seed shuffles; in each, either a pair
-calls each other over an event channel or a guest reads its disk.
+calls each other over an event channel or a guest reads its disk. The toolstack asks the same in both.
 """
 
 from __future__ import annotations
@@ -49,22 +49,24 @@ def measure_broker_deaths(run: Run) -> list[Figure]:
     kills = max(int(run.duration_s / KILL_S), 2 * len(WHAT))
     with tempfile.TemporaryDirectory(prefix="hvd-bench-") as name:
         with Cluster.build(name="bench-deaths") as cluster:
-            loaded = _Loaded(run, cluster, Path(name), "", (run.here, run.there))
+            loaded = _Loaded(run, cluster, Path(name), _Places("", run.here, run.there, []))
             loaded.kill_in_windows(kills - kills // 2)
         dom0 = DomainConfig(DOM0_NAME, "hvd:dom0", cpus=[run.here], driver_domain=True)
         with Cluster.build([dom0], name="bench-parted", cpus=[run.here]) as cluster, pinned(run.here):
-            parted = _Loaded(run, cluster, Path(name), ", hypervisor on another CPU", (run.there, run.there))
+            places = _Places(", hypervisor on another CPU", run.there, run.there, [run.here])
+            parted = _Loaded(run, cluster, Path(name), places)
             parted.kill_in_windows(kills // 2)
     crowd = CROWD if run.duration_s >= LONG_S else SMALL_CROWD
     with Cluster.build(name="bench-crowd") as cluster:
         run.tell(f"{crowd} domains")
         made = [cluster.create(DomainConfig(f"idle-{number}", IDLE)) for number in range(crowd - 1)]
         cluster.wait_ready(DEADLINE_S, made)
-        crowded = Deaths(cluster)
+        crowded = Deaths(cluster, [])
         for number in range(max(kills // 10, 3)):
             run.tell(f"{crowd} domains: broker kill {number + 1}")
             time.sleep(run.random.uniform(0, KILL_S))
             crowded.kill()
+            crowded.create_now_and_then()
     return [
         _survived(f"broker SIGKILL survived, {DOMAINS} domains under load", loaded.deaths, parted.deaths),
         Figure(f"broker SIGKILL to the next hypercall answered, {DOMAINS} domains under load", "ms",
@@ -80,8 +82,10 @@ def measure_broker_deaths(run: Run) -> list[Figure]:
 class Deaths:
     """Kills the broker of a cluster, and looks at what is left each time."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, cpus: list[int]) -> None:
+        """`cpus`: of domains that are created meanwhile."""
         self._cluster = cluster
+        self._cpus = cpus
         self._before = self._look()
         self.back_ms: list[float] = []
         self.failures: list[str] = []
@@ -98,8 +102,6 @@ class Deaths:
             self.failures.append(f"kill {len(self.back_ms) + 1}: {error}")
             raise
         self.back_ms.append((time.monotonic_ns() - killed_ns) / 1e6)
-        if len(self.back_ms) % NEW_DOMAIN_EVERY == 0:
-            self._create()
         after = self._look()
         if after != self._before:
             self.failures.append(f"kill {len(self.back_ms)}: {self._before} became {after}")
@@ -109,9 +111,18 @@ class Deaths:
         infos: list[DomainInfo] = list(self._cluster.infos().values())
         return [(info.name, info.incarnation, info.pid, str(info.state)) for info in infos]
 
-    def _create(self) -> None:
+    def spare(self) -> None:
+        """Ask what `kill` does, for as long, and kill nobody."""
+        until_ns = time.monotonic_ns() + int(1e6 * (self.back_ms[-1] if self.back_ms else BACK_MS))
+        while time.monotonic_ns() < until_ns:
+            self._cluster.info()
+        self._look()
+
+    def create_now_and_then(self) -> None:
         """ReHype's criterion: a new domain can be created."""
-        new = self._cluster.create(DomainConfig("bench-new", IDLE))
+        if len(self.back_ms) % NEW_DOMAIN_EVERY:
+            return
+        new = self._cluster.create(DomainConfig("bench-new", IDLE, cpus=self._cpus))
         new.wait_ready(DEADLINE_S)
         new.destroy()
         new.wait_gone(DEADLINE_S)
@@ -130,23 +141,32 @@ class _Samples:
         self.worst_us.append(times.max / 1000)
 
 
+@dataclass(frozen=True)
+class _Places:
+    """The CPUs of the pair's two ends; if they are one, the disk's two are there too."""
+
+    how: str
+    """Goes into the figures' names."""
+    here: int
+    there: int
+    others: list[int]
+    """Of whoever else there is; []: any."""
+
+
 class _Loaded:
     """Eight domains: a pair, a reader and its driver domain, and some that do nothing."""
 
-    def __init__(self, run: Run, cluster: Cluster, directory: Path, how: str, ends: tuple[int, int]) -> None:
-        """`ends`: the CPUs of the pair's two ends; if they are one, the disk's two are there too.
-
-        `how` goes into the figures' names.
-        """
-        self._run, self._how = run, how
-        here, there = ends
+    def __init__(self, run: Run, cluster: Cluster, directory: Path, places: _Places) -> None:
+        self._run, self._how = run, places.how
+        here, there, others = places.here, places.there, places.others
         cluster.create(disk_domain("bench-disk", [here] if here == there else ())).wait_ready(DEADLINE_S)
         device = disk(make_image(directory / f"image-{here}-{there}"), "bench-disk")
         self._reader = MeasuredDomain(cluster, "bench-reader", there, (device,))
         self._pair = Pair(cluster, "bench-pair", here, there)
-        idle = [cluster.create(DomainConfig(f"bench-idle-{n}", IDLE)) for n in range(DOMAINS - len(cluster.domains()))]
+        left = range(DOMAINS - len(cluster.domains()))
+        idle = [cluster.create(DomainConfig(f"bench-idle-{n}", IDLE, cpus=others)) for n in left]
         cluster.wait_ready(DEADLINE_S, idle)
-        self.deaths = Deaths(cluster)
+        self.deaths = Deaths(cluster, others)
         self._samples = {(what, killed): _Samples() for what in WHAT for killed in (False, True)}
 
     def kill_in_windows(self, kills: int) -> None:
@@ -157,12 +177,9 @@ class _Loaded:
         self._run.random.shuffle(windows)
         for number, (what, killed) in enumerate(windows):
             self._run.tell(f"broker killed under load{self._how}: window {number + 1} of {len(windows)}")
-            self._samples[what, killed].add(measures[what](self._strike if killed else lambda: None))
-
-    def _strike(self) -> None:
-        """Somewhere in the first half of the window."""
-        time.sleep(self._run.random.uniform(0, WINDOW_NS / 2e9))
-        self.deaths.kill()
+            self._samples[what, killed].add(measures[what](self.deaths.kill if killed else self.deaths.spare))
+            if killed:
+                self.deaths.create_now_and_then()
 
     def _call(self, strike: Callable[[], None]) -> Histogram:
         spin_ns = SPIN_NS["adaptive"]
@@ -177,8 +194,9 @@ class _Loaded:
         return self._result(self._reader, strike)
 
     def _result(self, domain: MeasuredDomain, strike: Callable[[], None]) -> Histogram:
-        """Nobody looks before the window is over."""
+        """Struck somewhere in the first half of the window; nobody looks for the result before it is over."""
         until = time.monotonic() + WINDOW_NS / 1e9
+        time.sleep(self._run.random.uniform(0, WINDOW_NS / 2e9))
         strike()
         return from_text(domain.result(max(0.0, until - time.monotonic()))["times"])
 

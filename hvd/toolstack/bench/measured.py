@@ -89,10 +89,10 @@ class MeasuredDomain:
 class Pair:
     """Two measured domains with an event channel, a ring and pages between them."""
 
-    def __init__(self, cluster: Cluster, name: str, here: int, there: int) -> None:
-        """`name` distinguishes the pairs of one cluster."""
-        self.answerer = MeasuredDomain(cluster, f"{name}-answerer", there)
-        self.caller = MeasuredDomain(cluster, f"{name}-caller", here)
+    def __init__(self, cluster: Cluster, name: str, here: int, there: int, off: tuple[str, ...] = ()) -> None:
+        """`name` distinguishes the pairs of one cluster; `off`: without these layers of the sandbox."""
+        self.answerer = MeasuredDomain(cluster, f"{name}-answerer", there, off=off)
+        self.caller = MeasuredDomain(cluster, f"{name}-caller", here, off=off)
         offer = self.caller.do("offer", peer=self.answerer.domid)
         self.answerer.do("accept", caller=self.caller.domid, **offer)
 

@@ -23,6 +23,11 @@ PLOTTED: dict[str, dict[str, str]] = {
         "At a fixed rate": r"calls/s",
     },
     "ring": {"Ring round trips": r"ring round trip|ping-pong"},
+    "recovery": {
+        "A broker's death and the event channel": r"^event channel round trip",
+        "A broker's death and the disk": r"^disk read, 4 KiB",
+        "A bystander": r"^bystander",
+    },
     "scale": {"A pair among many": r"event channel"},
     "hypercall": {"Hypercalls": r"round trip"},
 }
@@ -60,8 +65,9 @@ def page(told: dict[str, Any], drawn: dict[str, list[tuple[str, str]]]) -> str:
     met = sum(goal["met"] for goal in told["goals"])
     parts = [
         "# Performance",
-        f"Written by `{_command(told['command'])}`. Every figure is from that one run, and every ratio from turns that "
-        "were taken together. Timings are of the machine below; a goal that was missed on it says by how much.",
+        f"Written by `{_command(told['command'])}`. Every figure in a table is from that one run, and every ratio "
+        "from turns that were taken together. Timings are of the machine below; a goal that was missed on it says by "
+        "how much.",
         _table(("machine", ""), [[key, value] for key, value in told["machine"].items()]),
         "Columns: *wait* says how both ends waited. *spin* and *polled* never sleep, *sleep* and *woken* always do, "
         "*adaptive* is what domains do by themselves. Percentiles of round trips are HdrHistogram's, of three digits.",

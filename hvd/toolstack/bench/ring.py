@@ -6,7 +6,7 @@ from functools import partial
 
 from hvd.toolstack.bench.disks import disk_domain
 from hvd.toolstack.bench.figures import Figure, Goal, absent, ratio, value
-from hvd.toolstack.bench.measured import MeasuredDomain, Pair
+from hvd.toolstack.bench.measured import SPIN_NS, MeasuredDomain, Pair
 from hvd.toolstack.bench.peers.peer import CPeer
 from hvd.toolstack.bench.peers.table import C_EVENTFD, C_SPIN
 from hvd.toolstack.bench.run import ROUNDS, Contender, Run, in_turns
@@ -19,6 +19,7 @@ from hvd.transport.messages import DeviceConfig
 ECHO, CALLER = "bench-echo", "bench-caller"
 DEADLINE_S = 60.0
 ASLEEP_NS = 1_000_000
+"""Between two requests: longer than anybody polls, so that the driver domain sleeps when the next one comes."""
 DEPTH = 32
 BULK = {"64 KiB": 64 << 10, "256 KiB": 256 << 10, "1 MiB": 1 << 20, "4 MiB": 4 << 20}
 
@@ -48,14 +49,14 @@ def measure_round_trips(run: Run, cluster: Cluster, part: float) -> list[Figure]
         awake[C_SPIN] = lambda for_ns: spin.times(for_ns, 0)
     hot = in_turns(run, "ring, both hot", awake, run.share_ns(part / 2))
     contenders: dict[str, Contender] = {
-        "ring": lambda for_ns: caller.times("echo", for_ns=for_ns, think_ns=ASLEEP_NS),
+        "ring": lambda for_ns: caller.times("echo", for_ns=for_ns, think_ns=ASLEEP_NS, spin_ns=SPIN_NS["sleep"]),
         C_EVENTFD: lambda for_ns: eventfd.times(for_ns, ASLEEP_NS),
     }
     asleep = in_turns(run, "ring, both asleep", contenders, run.share_ns(part / 2))
     caller.domain.destroy()
     driver.destroy()
     ours = Figure.timed("ring round trip, 64 bytes, both hot", hot.pop("ring"), (Goal("p50", 1.0),), wait="adaptive")
-    slept = Figure.timed("ring round trip, 64 bytes, both asleep", asleep["ring"], wait="adaptive")
+    slept = Figure.timed("ring round trip, 64 bytes, both asleep", asleep["ring"], wait="sleep")
     beside = "in turns with the line above"
     floor = Figure.timed(f"{C_EVENTFD}, both asleep", asleep[C_EVENTFD], wait="woken", note=beside)
     tail = None if not ours.p50 else ours.percentiles["p99"] / ours.p50

@@ -1,14 +1,15 @@
-"""XenStore by its socket: requests a second beside Xen's own daemon, with 100,000 nodes, with 10,000 watches."""
+"""XenStore by its socket: requests a second beside Xen's own daemons, with 100,000 nodes, with 10,000 watches."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import ExitStack
-from typing import Self
+from typing import Self, TypeVar
 
 from hvd.toolstack.bench.figures import Figure, Goal, absent, ratio
+from hvd.toolstack.bench.peers.peer import Absent
+from hvd.toolstack.bench.peers.xenstored import DAEMONS, running
 from hvd.toolstack.bench.run import ROUNDS, Run
 from hvd.toolstack.bench.store_client import StoreClient
 from hvd.toolstack.cluster import Cluster, Domain
@@ -17,26 +18,28 @@ from hvd.transport.messages import DomainConfig, DomctlDestroy
 from hvd.transport.run_dir import DOMAINS, STORE_SOCKET
 from hvd.transport.xs_wire import Type
 
-BESIDE = "HVD_BENCH_XENSTORED"
-"""Names the socket of another daemon to measure in turns; tests/process/xenstored/no_xen.c says how Xen's run here."""
-THEIRS = "xenstored: "
-"""Begins the names of its figures."""
 NODES, WATCHES, REMOVED, OWNED, IN_FLIGHT = 100_000, 10_000, 10_000, 900, 32
+BESIDE_ROUNDS = 20
+"""What comes of a round is a ratio of two turns."""
 REMOVAL_NS = 50_000_000
 """About how long it takes."""
 NODE = "/bench/node"
+NOTHING, MANY_NODES, MANY_OF_BOTH = "nothing", "many nodes", "many nodes and watches"
+OURS, READS_IN_FLIGHT = "", f"reads, {IN_FLIGHT} in flight"
 READ, WRITE = f"{NODE}\0".encode(), f"{NODE}\0value".encode()
 
 
 def measure_store(run: Run) -> list[Figure]:
-    """In clusters of its own: one with few nodes and no watches, one with many."""
+    """In clusters of its own: one with few nodes and no watches, one with many nodes, one with many of both."""
     with (
         Cluster.build(name="bench-store") as few, StoreClient(_socket(few)) as plain,
+        Cluster.build(name="bench-store-nodes") as nodes, StoreClient(_socket(nodes)) as unwatched,
         Cluster.build(name="bench-store-full") as many, StoreClient(_socket(many)) as full,
         StoreClient(_socket(many)) as watcher,
     ):  # fmt: skip
-        _fill(run, full, watcher)
-        return [*_beside(run, _socket(few)), *_full(run, plain, full), *_bystanders(run, many, full)]
+        _fill(run, [unwatched, full], watcher)
+        costs = _write_costs(run, {NOTHING: plain, MANY_NODES: unwatched, MANY_OF_BOTH: full})
+        return [*_beside(run, _socket(few)), *costs, *_bystanders(run, many, full)]
 
 
 def _socket(cluster: Cluster) -> str:
@@ -44,9 +47,10 @@ def _socket(cluster: Cluster) -> str:
     return path
 
 
-def _fill(run: Run, full: StoreClient, watcher: StoreClient) -> None:
+def _fill(run: Run, stores: list[StoreClient], watcher: StoreClient) -> None:
     run.tell(f"{_scaled(run, NODES):,} nodes and {_scaled(run, WATCHES):,} watches")
-    full.write_all([f"/load/{number % 100}/{number // 100}" for number in range(_scaled(run, NODES))])
+    for store in stores:
+        store.write_all([f"/load/{number % 100}/{number // 100}" for number in range(_scaled(run, NODES))])
     for number in range(_scaled(run, WATCHES)):
         watcher.call(Type.WATCH, f"/unrelated/{number}\0token\0".encode())
 
@@ -60,12 +64,17 @@ Turn = Callable[[int], float]
 """Measures for so many nanoseconds: requests a second."""
 
 
-def _in_turns(run: Run, what: str, part: float, turns: dict[str, Turn]) -> dict[str, list[float]]:
+Name = TypeVar("Name", bound=Hashable)
+
+
+def _in_turns(
+    run: Run, what: str, part: float, turns: dict[Name, Turn], rounds: int = ROUNDS
+) -> dict[Name, list[float]]:
     """What disturbs the machine for a while disturbs all of them."""
-    rates: dict[str, list[float]] = {name: [] for name in turns}
-    turn_ns = run.share_ns(part) // (ROUNDS * len(turns))
-    for number in range(ROUNDS):
-        run.tell(f"{what}, round {number + 1} of {ROUNDS}")
+    rates: dict[Name, list[float]] = {name: [] for name in turns}
+    turn_ns = run.share_ns(part) // (rounds * len(turns))
+    for number in range(rounds):
+        run.tell(f"{what}, round {number + 1} of {rounds}")
         order = list(turns)
         run.random.shuffle(order)
         for name in order:
@@ -74,21 +83,37 @@ def _in_turns(run: Run, what: str, part: float, turns: dict[str, Turn]) -> dict[
 
 
 def _beside(run: Run, path: str) -> list[Figure]:
-    """Reads and writes by one connection, beside another daemon if there is one."""
-    theirs = os.environ.get(BESIDE)
-    with _Asker(path) as ours:
-        if theirs is None:
-            figures = _rates(_in_turns(run, "requests", 0.5, _turns("", ours)))
-            return [*figures, absent("the same of xenstored", f"{BESIDE} names no socket of one")]
-        with _Asker(theirs) as other:
-            rates = _in_turns(run, "requests", 0.5, _turns("", ours) | _turns(THEIRS, other))
-        return [*_rates(rates), *(_beaten(name, rates[name], rates[f"{THEIRS}{name}"]) for name in _turns("", ours))]
+    """Reads and writes by one connection, of ours and of each of Xen's daemons that this machine has, in turns."""
+    turns: dict[tuple[str, str], Turn] = {}
+    absences: list[Figure] = []
+    with ExitStack() as opened:
+        for name, socket in {OURS: path, **_xens(opened, absences)}.items():
+            turns |= _turns(name, opened.enter_context(_Asker(socket)))
+        rates = _in_turns(run, "requests", 0.5, turns, BESIDE_ROUNDS)
+    goals = {(OURS, READS_IN_FLIGHT): (Goal("p50", least=20_000.0),)}
+    rows = [Figure(_named(*key), "1/s", each, goals.get(key, ()), "one connection") for key, each in rates.items()]
+    return [*rows, *(_beaten(whose, what, rates) for whose, what in rates if whose != OURS), *absences]
 
 
-def _beaten(name: str, ours: list[float], theirs: list[float]) -> Figure:
+def _xens(opened: ExitStack, absences: list[Figure]) -> dict[str, str]:
+    """The sockets of those that run from now on."""
+    sockets = {}
+    for name in DAEMONS:
+        try:
+            sockets[name] = str(opened.enter_context(running(name)).socket)
+        except Absent as why:
+            absences.append(absent(f"the same of {name}", str(why)))
+    return sockets
+
+
+def _named(whose: str, what: str) -> str:
+    return f"{whose}: {what}" if whose else what
+
+
+def _beaten(whose: str, what: str, rates: dict[tuple[str, str], list[float]]) -> Figure:
     """Round by round: what disturbs the machine for a while disturbs both."""
-    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-    return Figure(f"{name} / xenstored's", "×", ratios, (Goal("p50", least=1.0),), "of the same round")
+    ratios = [ours / theirs for ours, theirs in zip(rates[OURS, what], rates[whose, what], strict=True)]
+    return Figure(f"{what} / {whose}'s", "×", ratios, (Goal("p50", least=1.0),), "of the same round")
 
 
 class _Asker:
@@ -116,31 +141,36 @@ class _Asker:
         return done / (now - began) * 1e9
 
 
-def _turns(prefix: str, asker: _Asker) -> dict[str, Turn]:
+def _turns(whose: str, asker: _Asker) -> dict[tuple[str, str], Turn]:
     client = asker.client
-    return {
-        f"{prefix}reads": lambda ns: client.rate(Type.READ, READ, ns),
-        f"{prefix}reads, {IN_FLIGHT} in flight": lambda ns: client.rate(Type.READ, READ, ns, IN_FLIGHT),
-        f"{prefix}reads, each beside another's write": asker.rate_beside_writer,
-        f"{prefix}writes": lambda ns: client.rate(Type.WRITE, WRITE, ns),
-        f"{prefix}writes, {IN_FLIGHT} in flight": lambda ns: client.rate(Type.WRITE, WRITE, ns, IN_FLIGHT),
+    turns: dict[str, Turn] = {
+        "reads": lambda ns: client.rate(Type.READ, READ, ns),
+        READS_IN_FLIGHT: lambda ns: client.rate(Type.READ, READ, ns, IN_FLIGHT),
+        "reads, each beside another's write": asker.rate_beside_writer,
+        "writes": lambda ns: client.rate(Type.WRITE, WRITE, ns),
+        f"writes, {IN_FLIGHT} in flight": lambda ns: client.rate(Type.WRITE, WRITE, ns, IN_FLIGHT),
     }
+    return {(whose, what): turn for what, turn in turns.items()}
 
 
-def _rates(rates: dict[str, list[float]]) -> list[Figure]:
-    goals = {f"reads, {IN_FLIGHT} in flight": (Goal("p50", least=20_000.0),)}
-    return [Figure(name, "1/s", samples, goals.get(name, ()), "one connection") for name, samples in rates.items()]
-
-
-def _full(run: Run, plain: StoreClient, full: StoreClient) -> list[Figure]:
-    full.call(Type.WRITE, WRITE)
-    rates = _in_turns(run, "the full store", 0.35, {
-        "writes beside nothing": lambda ns: plain.rate(Type.WRITE, WRITE, ns, IN_FLIGHT),
-        "writes beside many nodes and watches": lambda ns: full.rate(Type.WRITE, WRITE, ns, IN_FLIGHT),
-    })  # fmt: skip
+def _write_costs(run: Run, stores: dict[str, StoreClient]) -> list[Figure]:
+    """Of the same write in each of them."""
+    for store in stores.values():
+        store.call(Type.WRITE, WRITE)
+    turns = {f"writes beside {what}": _writes(store) for what, store in stores.items()}
+    rates = _in_turns(run, "the full stores", 0.35, turns)
+    figures = [Figure(name, "1/s", samples, note=f"{IN_FLIGHT} in flight") for name, samples in rates.items()]
+    alone, unwatched, full = figures
     many = f"{_scaled(run, NODES):,} nodes and {_scaled(run, WATCHES):,} watches that are not concerned"
-    alone, beside = (Figure(name, "1/s", samples, note=f"{IN_FLIGHT} in flight") for name, samples in rates.items())
-    return [alone, beside, ratio("a write's cost beside many / beside nothing", alone, beside, most=1.1, note=many)]
+    return [
+        *figures,
+        ratio("a write's cost beside many / beside nothing", alone, full, most=1.1, note=many),
+        ratio("a write's cost beside many watches / beside none", unwatched, full, most=1.1, note="in the same tree"),
+    ]
+
+
+def _writes(store: StoreClient) -> Turn:
+    return lambda for_ns: store.rate(Type.WRITE, WRITE, for_ns, IN_FLIGHT)
 
 
 def _bystanders(run: Run, cluster: Cluster, busy: StoreClient) -> list[Figure]:

@@ -118,7 +118,7 @@ BENCHES: dict[str, Bench] = {
     "scale": Bench("200 domains and 1,000 channels", 15, _scale),
     "fairness": Bench("a pair beside a domain that wants everything; the broker at full quotas", 30, _fairness),
     "hypercall": Bench("hypercalls beside bare ZeroMQ", 10, _hypercall),
-    "store": Bench("XenStore's socket, beside xenstored if one runs; 100,000 nodes and 10,000 watches", 20, _store),
+    "store": Bench("XenStore's socket, beside Xen's own daemons; 100,000 nodes and 10,000 watches", 20, _store),
 }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
+
+from hvd.toolstack.chaos.outcome import BUCKET_MS
 
 WIDTH, LEFT, RIGHT = 960, 110, 10
 LANE, CHART = 18, 150
@@ -18,13 +20,14 @@ def chart(run: Mapping[str, Any]) -> str:
     """One run: a lane a victim, each fault from its injection until everybody went on, and every workload's p99."""
     faults = [fault for fault in run["faults"] if fault["injected"]]
     lanes = sorted({victim for fault in faults for victim in fault["victims"]} or {"-"})
-    ends = [_end(fault) for fault in faults] + [row[0] for rows in run["latencies"].values() for row in rows]
-    scale = (WIDTH - LEFT - RIGHT) / max([*ends, 1.0])
+    answers = [row[0] for rows in run["latencies"].values() for row in rows]
+    end_ms = max([run["ended_ms"], *(_end(fault, run) for fault in faults), *answers, 1.0])
+    scale = (WIDTH - LEFT - RIGHT) / end_ms
     top = LANE * (len(lanes) + 1)
     height = top + CHART + 24
     parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="run {run["seed"]}">']
     for fault in faults:
-        x, width = LEFT + fault["at_ms"] * scale, max(1.5, (_end(fault) - fault["at_ms"]) * scale)
+        x, width = LEFT + fault["at_ms"] * scale, max(1.5, (_end(fault, run) - fault["at_ms"]) * scale)
         title = f"<title>{escape(_told(fault))}</title>"
         parts.append(f'<rect class="shade" x="{x:.1f}" y="{top}" width="{width:.1f}" height="{CHART}">{title}</rect>')
         for victim in fault["victims"]:
@@ -33,19 +36,33 @@ def chart(run: Mapping[str, Any]) -> str:
             place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{LANE - 4}"'
             parts.append(f'<rect class="{kind}" {place}>{title}</rect>')
     parts += [_text(LEFT - 6, LANE * (lane + 1.2), name, "end") for lane, name in enumerate(lanes)]
-    parts += _axes(top, scale, max([*ends, 1.0]))
+    parts += _axes(top, scale, end_ms)
     for number, (name, rows) in enumerate(run["latencies"].items()):
         colour = COLOURS[number % len(COLOURS)]
-        points = " ".join(f"{LEFT + at * scale:.1f},{top + _y(p99):.1f}" for at, _, p99, _ in rows)
         title = f"<title>{escape(name)}: p99</title>"
-        parts.append(f'<polyline fill="none" stroke="{colour}" points="{points}">{title}</polyline>')
+        for stretch in _without_silences(rows):
+            points = [f"{LEFT + at * scale:.1f},{top + _y(p99):.1f}" for at, _, p99, _ in stretch]
+            both_ends = " ".join(points if len(points) > 1 else points * 2)
+            parts.append(f'<polyline class="line" stroke="{colour}" points="{both_ends}">{title}</polyline>')
         parts.append(f'<text x="{LEFT + 8 + 110 * number}" y="{height - 4}" fill="{colour}">{escape(name)} p99</text>')
     return "".join([*parts, "</svg>"])
 
 
-def _end(fault: Mapping[str, Any]) -> float:
-    lasted = fault["recovered_ms"] if fault["recovered_ms"] is not None else fault["for_s"] * 1000
-    return float(fault["at_ms"] + lasted)
+def _end(fault: Mapping[str, Any], run: Mapping[str, Any]) -> float:
+    """What was not recovered from lasted until the run ended."""
+    return float(run["ended_ms"] if fault["recovered_ms"] is None else fault["at_ms"] + fault["recovered_ms"])
+
+
+def _without_silences(rows: Sequence[Sequence[float]]) -> Iterator[list[Sequence[float]]]:
+    """Where nothing was answered there is no latency, and no line."""
+    stretch: list[Sequence[float]] = []
+    for row in rows:
+        if stretch and row[0] > stretch[-1][0] + BUCKET_MS:
+            yield stretch
+            stretch = []
+        stretch.append(row)
+    if stretch:
+        yield stretch
 
 
 def _told(fault: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hvd.toolstack.chaos.schedule import PlannedFault
@@ -129,7 +130,12 @@ class Outcome:
     at: float
     """When it began, in seconds of the wall clock."""
     wall_s: float = 0.0
+    plan_digest: str = ""
+    """See Plan.digest."""
+    kept: Path | None = None
+    """Where logs and files of a run are that was not as expected, if they were to be kept."""
     started_ns: int = 0
+    ended_ns: int = 0
     calm_until_ns: int = 0
     problems: list[str] = field(default_factory=list)
     faults: list[StruckFault] = field(default_factory=list)
@@ -190,7 +196,9 @@ class Outcome:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "seed": self.seed, "at": self.at, "wall_s": self.wall_s, "ok": self.ok, "problems": self.problems,
+            "seed": self.seed, "plan_digest": self.plan_digest, "at": self.at, "wall_s": self.wall_s,
+            "ended_ms": round((self.ended_ns - self.started_ns) / 1e6, 3) if self.started_ns else 0.0,
+            "ok": self.ok, "problems": self.problems, "kept": str(self.kept or ""),
             "faults": [fault.as_dict() for fault in self.faults], "workloads": self.workloads, "leaks": self.leaks,
             "new_domains": self.new_domains, "broker_restarts": self.broker_restarts,
             "broker_crashes": self.broker_crashes,

@@ -19,7 +19,8 @@ table{border-collapse:collapse;margin:.6em 0 1.4em}
 td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #e2e8f0}
 td:first-child,th:first-child{text-align:left}.good{color:#276749}.bad{color:#9b2c2c}
 svg{width:100%;font:11px sans-serif}
-.bar{fill:#2f855a}.lost{fill:#c53030}.shade{fill:#cbd5e0;opacity:.5}.grid{stroke:#edf2f7}pre{white-space:pre-wrap}
+.bar{fill:#2f855a}.lost{fill:#c53030}.shade{fill:#cbd5e0;opacity:.5}.grid{stroke:#edf2f7}
+.line{fill:none;stroke-width:1.5;stroke-linecap:round;stroke-linejoin:round}pre{white-space:pre-wrap}
 """
 
 
@@ -89,7 +90,7 @@ def _problems(told: Mapping[str, Any]) -> Iterable[str]:
     if told["problems"]:
         yield "<h2>What was not as expected</h2>"
     for row in told["problems"]:
-        text = "\n".join(row["problems"])
+        text = "\n".join((*row["problems"], *([f"logs and files: {row['kept']}"] if row["kept"] else [])))
         yield f"<pre class='bad'>seed {row['seed']}: {escape(text)}</pre>"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -101,6 +102,15 @@ class Plan:
             return ()  # it is for everybody
         hit = {victim for _, victims in aims for victim in victims}
         return tuple(load.name for load in self.workloads if not {load.name, *self.servers(load)} & hit)
+
+    def digest(self) -> str:
+        """Of the plan's file, the cluster's and its kernels' as they are now: a run of others is no run of this one."""
+        digest = hashlib.sha256()
+        kernels = (Path(domain.kernel) for domain in self.cluster.domains)
+        for path in (self.file, self.cluster_file, *kernels):
+            if path.is_file():
+                digest.update(path.read_bytes())
+        return digest.hexdigest()[:16]
 
     def servers(self, load: Workload) -> frozenset[str]:
         """The domains without which a workload waits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -12,10 +13,11 @@ from hvd.toolstack.chaos.load import Load, Running
 from hvd.toolstack.chaos.outcome import Outcome, StruckFault
 from hvd.toolstack.chaos.plan import Plan
 from hvd.toolstack.chaos.schedule import PlannedFault, Step, schedule
-from hvd.toolstack.cluster import Cluster, DomainState, EventStream
+from hvd.toolstack.cluster import Cluster, DomainInfo, DomainState, EventStream
 from hvd.toolstack.cluster.configuration import plan_of
 from hvd.toolstack.faults.conservation import Census, census, settled
 from hvd.toolstack.faults.injection import inject
+from hvd.toolstack.faults.processes import threads
 from hvd.transport.errors import HvdError
 from hvd.transport.hypercalls import HypercallTimeout
 from hvd.transport.messages import DomainConfig
@@ -29,6 +31,8 @@ TICK_S = 0.004
 WITNESS_S = 2.5
 """How long a witness may take behind the end of a fault; then nobody has seen it."""
 CENSUS_TICK_S = 0.01
+LOGS, FILES = "log", "files"
+"""Of what is kept of a run: consoles, the hypervisor's among them; images, histories and whatever is the load's."""
 NEWCOMER = "chaos-newcomer"
 
 
@@ -36,19 +40,37 @@ class Unhealthy(HvdError):
     """Something that was expected does not hold; the run ends."""
 
 
-def run(plan: Plan, seed: int, tell: Callable[[str], None]) -> Outcome:
-    """Carry out the schedule of a seed; what was found. Nothing is left of the cluster and its files."""
-    outcome = Outcome(seed, time.time())
+def run(plan: Plan, seed: int, tell: Callable[[str], None], keep: Path | None = None) -> Outcome:
+    """Carry out the schedule of a seed; what was found. Nothing is left of the cluster and its files.
+
+    `keep`: a directory to be made, if the run is not as expected, for logs of consoles and what workloads wrote.
+    """
+    outcome = Outcome(seed, time.time(), plan_digest=plan.digest())
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hvd-chaos-") as name:
         load = Load(plan, seed, Path(name))
         try:
             with Cluster(plan_of(load.prepared(plan.cluster))) as cluster:
-                _Run(plan, cluster, load, outcome, tell).all()
+                try:
+                    _Run(plan, cluster, load, outcome, tell).all()
+                except HvdError:
+                    _keep(outcome, keep, cluster, Path(name))
+                    raise
         except HvdError as error:
             outcome.problems.append(str(error) if isinstance(error, Unhealthy) else f"{type(error).__name__}: {error}")
     outcome.wall_s = round(time.monotonic() - started, 3)
     return outcome
+
+
+def _keep(outcome: Outcome, keep: Path | None, cluster: Cluster, files: Path) -> None:
+    """While they are there; what an earlier run of the seed has left goes."""
+    outcome.ended_ns = time.monotonic_ns()
+    if keep is None:
+        return
+    shutil.rmtree(keep, ignore_errors=True)
+    shutil.copytree(files, keep / FILES)
+    shutil.copytree(cluster.run_dir / LOGS, keep / LOGS)
+    outcome.kept = keep
 
 
 class _Run:
@@ -80,6 +102,7 @@ class _Run:
             finally:
                 self._outcome.take_latencies(self._load)
         self._end()
+        self._outcome.ended_ns = time.monotonic_ns()
 
     # ---- one step ---------------------------------------------------------------------------------------------------
 
@@ -128,7 +151,7 @@ class _Run:
                 break
             if time.monotonic() > until:
                 late = f"{self._plan.expect.recovered_ms} ms after {', '.join(str(each.planned) for each in struck)}"
-                raise Unhealthy(f"not recovered {late}: waiting for {', '.join(missing)}")
+                raise Unhealthy(f"not recovered {late}: waiting for {self._with_reasons(missing)}")
         now = time.monotonic_ns()
         for each in struck:
             each.recovered(now)
@@ -147,6 +170,15 @@ class _Run:
         running = {name for name, info in infos.items() if info.ready and info.state is DomainState.RUNNING}
         absent = sorted(self._wanted - running)
         return absent or self._load.unreached(done, self._plan.expect.progress)
+
+    def _with_reasons(self, missing: list[str]) -> str:
+        """Who is waited for, each with what it does and has done: afterwards nobody can ask its threads any more."""
+        infos = {info.name: info for info in self._cluster.infos().values()}
+        verdicts = {each.plan.name: each.verdict.lines() for each in self._load.running}
+        return ", ".join(
+            f"{who} ({'; '.join((doing(infos[who]), *verdicts.get(who, ())))})" if who in infos else who
+            for who in missing
+        )
 
     # ---- what is to hold --------------------------------------------------------------------------------------------
 
@@ -222,6 +254,14 @@ class _Run:
             at_ns = event.at_ns - self._wall_offset_ns
             for each in struck:
                 each.hear(event, at_ns)
+
+
+def doing(info: DomainInfo) -> str:
+    """What a domain does, by the hypervisor's tables and by the kernel's."""
+    ready = "ready" if info.ready else "not ready"
+    died = [f"died last of: {info.last_death}"] if info.last_death else []
+    told = f"{info.state_text}, {ready}, incarnation {info.incarnation}"
+    return "; ".join((told, *died, *threads(info.pid or 0)))
 
 
 def _workload(each: Running) -> dict[str, Any]:

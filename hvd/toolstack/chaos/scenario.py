@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hvd.toolstack.chaos.outcome import Outcome
 from hvd.toolstack.chaos.plan import Plan, load_plan
@@ -29,7 +29,7 @@ class Scenario:
         self.plan = plan
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Scenario:
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """The scenario in a file; ConfigError names everything that is wrong with it."""
         return cls(load_plan(path))
 
@@ -37,9 +37,14 @@ class Scenario:
         """What a run of this seed does. Nothing is started."""
         return schedule(self.plan, seed)
 
-    def run(self, seed: int | None = None, tell: Callable[[str], None] | None = None) -> Outcome:
-        """One run, in a cluster of its own; None: the plan's seed. What went wrong is in the outcome, not raised."""
-        return run(self.plan, self.plan.seed if seed is None else seed, tell or _ignore)
+    def run(
+        self, seed: int | None = None, tell: Callable[[str], None] | None = None, keep: Path | None = None
+    ) -> Outcome:
+        """One run, in a cluster of its own; None: the plan's seed. What went wrong is in the outcome, not raised.
+
+        `keep`: a directory to be made for the logs and files of a run that is not as expected.
+        """
+        return run(self.plan, self.plan.seed if seed is None else seed, tell or _ignore, keep)
 
     def run_all(
         self,
@@ -47,16 +52,22 @@ class Scenario:
         directory: Path,
         tell: Callable[[str], None] | None = None,
         hear: Callable[[Outcome], None] | None = None,
+        *,
+        again: bool = False,
     ) -> dict[str, Any]:
-        """Run those of these seeds that the directory has no run of, and write its report; the summary of all.
+        """Run those of these seeds that the directory has no run of, or all (`again`); its report is written.
+
+        Returns the summary.
 
         A run is written when it is over, so that whoever is interrupted goes on there, and several may share the work.
+        Runs of a plan, cluster or kernel that has been changed since do not count. Of a run that is not as expected
+        `seed-N` keeps logs and files.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        done = {row["seed"] for row in rows_of(directory)}
+        done = set() if again else {row["seed"] for row in self.rows(directory)}
         for seed in seeds:
             if seed not in done:
-                outcome = self.run(seed, tell)
+                outcome = self.run(seed, tell, directory / f"seed-{seed}")
                 _append(directory / RUNS, outcome)
                 (hear or _ignore)(outcome)
         return self.report(directory)
@@ -65,11 +76,16 @@ class Scenario:
         """Write report.json and report.html of all runs in the directory; the summary."""
         from hvd.toolstack.chaos.page import page
 
-        rows = rows_of(directory)
+        rows = self.rows(directory)
         told = summary(self.plan.name, rows)
         (directory / SUMMARY).write_text(json.dumps(told, indent=1) + "\n")
         (directory / PAGE).write_text(page(told, rows))
         return told
+
+    def rows(self, directory: Path) -> list[dict[str, Any]]:
+        """Those of this plan as it is now."""
+        digest = self.plan.digest()
+        return [row for row in rows_of(directory) if row["plan_digest"] == digest]
 
 
 def rows_of(directory: Path) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def summary(plan: str, runs: Sequence[Row]) -> dict[str, Any]:
         "broker_crashes": sum(run["broker_crashes"] for run in runs),
         "leaking_runs": sum(bool(run["leaks"]) for run in runs),
         "bystanders": _bystanders(runs),
-        "problems": [{"seed": run["seed"], "problems": run["problems"]} for run in failed],
+        "problems": [{"seed": run["seed"], "problems": run["problems"], "kept": run["kept"]} for run in failed],
     }
 
 

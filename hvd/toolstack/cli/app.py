@@ -16,6 +16,7 @@ from hvd.toolstack.cli.command import (
     All,
     AsJson,
     Deadline,
+    DefConfig,
     Fallback,
     Grace,
     MaybeNames,
@@ -23,8 +24,10 @@ from hvd.toolstack.cli.command import (
     Names,
     Policy,
     Require,
+    Settings,
     Wait,
     app,
+    described_by,
     program,
 )
 from hvd.toolstack.cli.command import command as _command
@@ -74,7 +77,7 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when every domain is ready.")] = False,
     timings: Annotated[bool, typer.Option("--timings", help="Print how long each step took.")] = False,
     deadline: Deadline = 30.0,
-    require_sandbox: Require = "",
+    require_sandbox: Require = None,
     json: AsJson = False,
 ) -> None:
     """Start a cluster, wait until its domains are ready, and tell what happens in it until Ctrl-C powers it off."""
@@ -113,7 +116,7 @@ def clean(json: AsJson = False) -> None:
 @_command("hvd list", "hvd list -r ivi storage", "hvd list --json | jq -r '.[] | select(.ready) | .name'")
 def list_(
     *,
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", autocompletion=domain_names)] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", autocompletion=domain_names)] = None,
     restarts: Annotated[
         bool, typer.Option("--restarts", "-r", help="In place of xl's table: readiness, restarts, why it died last.")
     ] = False,
@@ -160,11 +163,11 @@ def info(
     "hvd create --kernel ivi.py --name ivi --memory 128 --disk format=raw,vdev=xvda,backend=storage,target=ivi.img",
 )
 def create(
+    context: typer.Context,
     *,
     file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A cluster file (.toml), or an xl.cfg.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Lines that stand in the place of the xl.cfg's.")
-    ] = None,
+    settings: Settings = None,
+    defconfig: DefConfig = None,
     kernel: Annotated[
         str | None, typer.Option(metavar="FILE|ENTRY", help="A Python file with main(guest), or a name.")
     ] = None,
@@ -189,12 +192,12 @@ def create(
         list[str] | None, typer.Option(metavar="PATH[:w]", help="What it may read, or write; may be repeated.")
     ] = None,
     sandbox: Annotated[str | None, typer.Option(metavar="KIND", help="guest, driver, network or program.")] = None,
-    require_sandbox: Require = "",
+    require_sandbox: Require = None,
     json: AsJson = False,
 ) -> None:
     """Add domains to the running cluster: those of a cluster file, one of an xl.cfg, or one that options describe.
 
-    Options stand in the place of what an xl.cfg says.
+    Options stand in the place of what an xl.cfg says. When one is refused, or not ready in time, none of them stays.
     """
     from hvd.toolstack.cli import change
 
@@ -203,14 +206,15 @@ def create(
         "driver_domain": driver_domain or None, "on_crash": on_crash, "seclabel": seclabel,
         "paths": path, "sandbox": sandbox,
     }  # fmt: skip
-    given: dict[str, object] = {key: value for key, value in options.items() if value}
+    given: dict[str, object] = {key: value for key, value in options.items() if value is not None and value != []}
+    file, settings = described_by(context, file, defconfig, settings)
     if file is None and kernel is None:
         raise typer.BadParameter("give a FILE or --kernel with its options")
     if file is not None and file.suffix == ".toml" and (given or settings):
         raise typer.BadParameter("a cluster file says everything itself: give either it or options")
     created = change.create(
-        file, given, settings or [], paused=paused, wait=wait, deadline_s=deadline, require=require_sandbox,
-        quiet=quiet, as_json=json,
+        file, given, settings, paused=paused, wait=wait, deadline_s=deadline, require=require_sandbox,
+        quiet=quiet, as_json=json, last=not console,
     )  # fmt: skip
     if console:
         from hvd.toolstack.cli.console import console as attach
@@ -289,9 +293,15 @@ def kill(
     change.kill(names, change.signal_from(signal), as_json=json)
 
 
-@_command("hvd console ivi")
-def console(name: Name) -> None:
+@_command("hvd console ivi", "hvd console -t pv -n 0 ivi")
+def console(
+    name: Name,
+    kind: Annotated[str, typer.Option("-t", metavar="TYPE", help="As in xl; a domain's console is pv.")] = "pv",
+    number: Annotated[int, typer.Option("-n", metavar="NUM", min=0, max=0, help="As in xl; a domain has one.")] = 0,
+) -> None:
     """Attach this terminal to a domain's console; Ctrl-] detaches."""
+    if kind != "pv":
+        raise typer.BadParameter(f"a domain's console is pv, and {kind!r} is none of its", param_hint="-t")
     from hvd.toolstack.cli.console import console as attach
 
     attach(name)

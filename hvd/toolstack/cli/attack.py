@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from hvd.toolstack.attacks import suite
 from hvd.toolstack.attacks.attack import Result
+from hvd.toolstack.cli.interrupts import Ended, ended_by_signals
 from hvd.toolstack.cli.output import FAILED, on_one_line, print_error, print_json, print_line, print_table
-from hvd.toolstack.cli.power import Ended, ended_by_signals
 from hvd.toolstack.cli.progress import Progress
+from hvd.toolstack.config.policy_file import load_policy
 
 HEADINGS = ("Attack", "Stopped by", "Stopped", "Control")
 INTERRUPTED = 130
@@ -24,8 +25,10 @@ def list_attacks(*, as_json: bool) -> None:
 
 
 def attack(names: Sequence[str], *, policy: str | None, as_json: bool) -> int:
-    """Carry out those whose names begin so, or all; the exit status."""
+    """Carry out those whose names begin so, or all; the exit status. ConfigError for bad input: nothing is attacked."""
     attacks = suite.chosen(names)
+    if policy is not None:
+        load_policy(policy, "--policy")  # which each attack does, and would fail at
     results: list[Result] = []
     try:
         with ended_by_signals(), Progress(quiet=as_json) as progress, suite.Runner(policy) as runner:

@@ -10,8 +10,8 @@ from hvd.toolstack.bench.figures import HEADINGS
 from hvd.toolstack.bench.machine_facts import machine_facts
 from hvd.toolstack.bench.run import Run, cpus_from
 from hvd.toolstack.bench.suite import BENCHES, Outcome, as_object, measure
+from hvd.toolstack.cli.interrupts import Ended, ended_by_signals
 from hvd.toolstack.cli.output import FAILED, print_error, print_json, print_line, print_table
-from hvd.toolstack.cli.power import Ended, ended_by_signals
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.config import ConfigError
 from hvd.toolstack.config.problems import Problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from hvd.toolstack.cli.output import print_json, print_table
@@ -11,7 +12,7 @@ from hvd.toolstack.monitor.sample import Sample, take_sample
 from hvd.toolstack.monitor.watcher import Watcher
 
 EVTCHN_HEADS = ("Domain", "Port", "Status", "Leads to", "Sent/s")
-GRANT_HEADS = ("Domain", "Granted to", "Pages", "Mode", "Refs", "Mapped by")
+GRANT_HEADS = ("Domain", "Granted to", "Pages", "Mode", "Refs", "Mapped by", "Maps/s")
 
 
 def evtchn(names: list[str], *, seconds: float, as_json: bool) -> None:
@@ -31,19 +32,24 @@ def evtchn(names: list[str], *, seconds: float, as_json: bool) -> None:
     print_table(EVTCHN_HEADS, right(shown, EVTCHN_HEADS, 4))
 
 
-def grants(names: list[str], *, as_json: bool) -> None:
-    """Pages that domains let others map, and who has."""
+def grants(names: list[str], *, seconds: float, as_json: bool) -> None:
+    """Pages that domains let others map, who has, and how often they were mapped in so many seconds; 0: not looked."""
     with Cluster.attach() as cluster:
         chosen, called = _chosen(cluster, names)
-        rows = [row for row in cluster.grants() if row["domid"] in chosen]
+        before = {(row["domid"], row["extent"]): row["maps"] for row in cluster.grants()} if seconds else {}
+        time.sleep(seconds)
+        found = [row for row in cluster.grants() if row["domid"] in chosen]
+    rows = [row | {"maps_per_s": _mapped(row, before, seconds)} for row in found]
     if as_json:
         print_json(rows)
         return
-    print_table(GRANT_HEADS, [
+    shown = [
         (called.get(row["domid"], "?"), called.get(row["peer"], str(row["peer"])), str(row["pages"]).rjust(5),
-         "read-only" if row["readonly"] else "writable", _runs(row["refs"]), _mappers(row["mapped"], called))
+         "read-only" if row["readonly"] else "writable", _runs(row["refs"]), _mappers(row["mapped"], called),
+         number(row["maps_per_s"]))
         for row in rows
-    ])  # fmt: skip
+    ]  # fmt: skip
+    print_table(GRANT_HEADS, right(shown, GRANT_HEADS, 6))
 
 
 def ring(names: list[str], *, seconds: float, as_json: bool) -> None:
@@ -66,6 +72,11 @@ def _chosen(cluster: Cluster, names: list[str]) -> tuple[set[int], dict[int, str
 
 def _sent(row: dict[str, Any], sample: Sample | None) -> float | None:
     return None if sample is None else round(sample.notified[row["domid"], row["port"]] / sample.seconds, 1)
+
+
+def _mapped(row: dict[str, Any], before: dict[tuple[int, int], int], seconds: float) -> float | None:
+    """Of an extent that came meanwhile, all that it was mapped."""
+    return round((row["maps"] - before.get((row["domid"], row["extent"]), 0)) / seconds, 1) if seconds else None
 
 
 def _leads_to(row: dict[str, Any], called: dict[int, str]) -> str:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from hvd.toolstack.cli.output import print_json, print_line, print_warning
+from hvd.toolstack.cli.interrupts import INTERRUPTED, Ended, HeldSignals
+from hvd.toolstack.cli.output import print_error, print_json, print_line, print_warning
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cluster import Cluster, Domain
 from hvd.toolstack.cluster.domain import ALIVE
+from hvd.toolstack.cluster.errors import BadInput, NotRunning
+from hvd.toolstack.cluster.events import EventStream
 from hvd.toolstack.cluster.sandbox_trial import require_layers
 from hvd.toolstack.config import ClusterConfig, load
 from hvd.toolstack.config.options import domain_from_options
 from hvd.toolstack.config.problems import ConfigError, Problem, shown
 from hvd.toolstack.config.xl_file import SUFFIX, load_xl_cfg
+from hvd.transport import messages as m
+from hvd.transport.errors import HvdError
+from hvd.transport.hypercalls import HypercallError
 from hvd.transport.messages import DomainConfig
 from hvd.transport.xsm import OPEN_POLICY
 
@@ -29,28 +37,74 @@ def create(
     paused: bool,
     wait: bool,
     deadline_s: float,
-    require: str,
+    require: str | None,
     quiet: bool,
     as_json: bool,
+    last: bool = True,
 ) -> list[Domain]:
-    """Add the domains of a file, or the one that options describe, to the running cluster."""
-    layers = require_layers(require) if require else []
-    with Cluster.attach() as cluster:
-        running = {info.name: info.driver_domain for info in cluster.infos().values() if info.domid}
-        if file is None:
-            configs = [domain_from_options(options, Path.cwd(), running, cluster.networks())]
-        else:
-            configs = _from_file(file, running, cluster.networks(), options, settings)
-        domains = [
-            cluster.create(replace(config, paused=paused, sandbox_require=[*config.sandbox_require, *layers]))
-            for config in configs
-        ]
-        if wait and not paused:
-            with Progress(quiet=as_json) as progress:
-                cluster.wait_ready(deadline_s, domains, tell=progress)
+    """Add the domains of a file, or the one that options describe, to the running cluster: all of them or none.
+
+    Whoever interrupts has none of them, or is too late and is told of all. `last`: nothing is done behind it.
+    """
+    layers = require_layers(require) if require is not None else []
+    with Cluster.attach() as cluster, HeldSignals() as signals:
+        domains: list[Domain] = []
+        try:
+            with signals.heard():
+                configs = _configs(cluster, file, options, settings)
+            for config in configs:
+                signals.check()
+                required = [*config.sandbox_require, *layers]
+                domains.append(_created(cluster, replace(config, paused=paused, sandbox_require=required)))
+            with signals.heard():
+                if wait and not paused:
+                    with Progress(quiet=as_json) as progress:
+                        cluster.wait_ready(deadline_s, domains, tell=progress)
+        except Ended:
+            _take_back(domains)
+            print_error("interrupted: nothing was created", as_json=as_json, kind="Ended")
+            sys.exit(INTERRUPTED)
+        except Exception:
+            _take_back(domains)
+            raise
         if not quiet:
             _say("created", domains, as_json=as_json)
+        if last:
+            signals.ignore()
         return domains
+
+
+def _created(cluster: Cluster, config: DomainConfig) -> Domain:
+    """BadInput: no domain can be made of this, as its label, which only the hypervisor knows."""
+    try:
+        return cluster.create(config)
+    except HypercallError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise BadInput(f"{config.name}: {error.text}") from None
+
+
+def _configs(
+    cluster: Cluster, file: Path | None, options: dict[str, object], settings: list[str]
+) -> list[DomainConfig]:
+    running = {info.name: info.driver_domain for info in cluster.infos().values() if info.domid}
+    if file is None:
+        domain = domain_from_options(options, Path.cwd(), running, cluster.networks())
+        _warn(domain.warnings)
+        return [domain.config]
+    return _from_file(file, running, cluster.networks(), options, settings)
+
+
+def _take_back(domains: list[Domain]) -> None:
+    """Nothing of a create that has failed stays, as far as its cluster still answers; else we say what does."""
+    for domain in reversed(domains):
+        try:
+            domain.destroy()
+        except NotRunning:
+            return
+        except HvdError as error:
+            if not isinstance(error, HypercallError) or error.errno != errno.ESRCH:
+                print_warning(f"{domain.name} (domid {domain.domid}) may still be there: {error}")
 
 
 def _from_file(
@@ -58,8 +112,7 @@ def _from_file(
 ) -> list[DomainConfig]:
     if file.suffix != SUFFIX:
         domain = load_xl_cfg(file, running, networks, options, settings)
-        for warning in domain.warnings:
-            print_warning(warning)
+        _warn(domain.warnings)
         return [domain.config]
     config = load(file, running, networks=networks)
     if config.dom0 != ClusterConfig().dom0:
@@ -74,7 +127,13 @@ def _from_file(
         if found:
             expected = "domains to add to a cluster that is running"
             raise ConfigError([Problem(str(file), key, expected, f"a {key}", f"{key}s are made by `hvd up`")])
+    _warn(config.warnings)
     return [config.domain(name) for name in config.start_order]
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        print_warning(warning)
 
 
 def destroy(names: list[str], *, as_json: bool) -> None:
@@ -97,7 +156,7 @@ def shutdown(names: list[str] | None, *, wait: bool, grace_s: float, as_json: bo
     if not wait:
         _each(names, lambda domain: domain.shutdown(grace_s), "asked to power off", as_json=as_json)
         return
-    with Cluster.attach() as cluster, Progress(quiet=as_json) as progress:
+    with Cluster.attach() as cluster, Progress(quiet=as_json) as progress, cluster.events() as events:
         domains = _named(cluster, names)
         ends = [(domain, domain.incarnation) for domain in domains]
         for domain in domains:
@@ -105,18 +164,41 @@ def shutdown(names: list[str] | None, *, wait: bool, grace_s: float, as_json: bo
         for domain, incarnation in ends:
             progress(f"waiting for {domain.name} to stop")
             domain.wait_stopped(incarnation, grace_s + SLACK_S)
-    _say("powered off", domains, as_json=as_json)
+        killed = _killed(events)
+    _say_ended("powered off", domains, killed, grace_s, as_json=as_json)
 
 
 def reboot(names: list[str] | None, *, wait: bool, grace_s: float, deadline_s: float, as_json: bool) -> None:
     """Ask domains to boot again."""
-    with Cluster.attach() as cluster, Progress(quiet=as_json) as progress:
+    with Cluster.attach() as cluster, Progress(quiet=as_json) as progress, cluster.events() as events:
         domains = _named(cluster, names)
         for domain in domains:
             domain.reboot(grace_s, deadline_s)
         if wait:
             cluster.wait_ready(deadline_s, domains, tell=progress)
-    _say("rebooted" if wait else "asked to reboot", domains, as_json=as_json)
+        killed = _killed(events) if wait else set()
+    _say_ended("rebooted" if wait else "asked to reboot", domains, killed, grace_s, as_json=as_json)
+
+
+def _killed(events: EventStream) -> set[int]:
+    """The domains that have not stopped by themselves."""
+    try:
+        news = events.up_to_now()
+    except HvdError:  # the machine has gone with its dom0
+        return set()
+    return {event.domid for event in news if event.event == "died" and event.detail.endswith(m.GRACE_OVER)}
+
+
+def _say_ended(done: str, domains: list[Domain], killed: set[int], grace_s: float, *, as_json: bool) -> None:
+    if as_json:
+        print_json([
+            {"done": done, "domid": domain.domid, "name": domain.name, "killed": domain.domid in killed}
+            for domain in domains
+        ])  # fmt: skip
+        return
+    for domain in domains:
+        how = f", killed after its grace of {grace_s:g} s" if domain.domid in killed else ""
+        print_line(f"{done} {domain.name} (domid {domain.domid}){how}")
 
 
 def kill(names: list[str], number: signal.Signals, *, as_json: bool) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hvd.toolstack.chaos.outcome import Outcome
 from hvd.toolstack.chaos.plan import SEED_MAX
-from hvd.toolstack.chaos.scenario import PAGE, SUMMARY, Scenario
+from hvd.toolstack.chaos.scenario import PAGE, RUNS, SUMMARY, Scenario
+from hvd.toolstack.cli.interrupts import Ended, ended_by_signals
 from hvd.toolstack.cli.output import FAILED, print_error, print_json, print_line, print_table
-from hvd.toolstack.cli.power import Ended, ended_by_signals
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.config import ConfigError
 from hvd.toolstack.config.problems import Problem
@@ -29,16 +30,17 @@ def seeds_from(text: str) -> range:
     return range(first, last + 1)
 
 
-def chaos(file: Path, *, seeds: str | None, out: Path, dry_run: bool, as_json: bool) -> int:
+def chaos(file: Path, *, seeds: str | None, out: Path, dry_run: bool, again: bool, as_json: bool) -> int:
     """Run them; the exit status: 0 when every run was as expected."""
     scenario = Scenario.load(file)
     wanted = seeds_from(seeds) if seeds else range(scenario.plan.seed, scenario.plan.seed + 1)
     if dry_run:
         _show_schedule(scenario, wanted, as_json=as_json)
         return 0
+    _make(out)
     try:
         with ended_by_signals(), Progress(quiet=as_json) as progress:
-            told = scenario.run_all(wanted, out, progress, _hearing(file, as_json=as_json))
+            told = scenario.run_all(wanted, out, progress, _hearing(file, out, as_json=as_json), again=again)
     except Ended:
         scenario.report(out)
         return INTERRUPTED
@@ -46,18 +48,32 @@ def chaos(file: Path, *, seeds: str | None, out: Path, dry_run: bool, as_json: b
     return FAILED if told["problems"] else 0
 
 
-def _hearing(file: Path, *, as_json: bool) -> Callable[[Outcome], None]:
+def _make(out: Path) -> None:
+    """ConfigError where runs cannot be written: before anything runs."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / RUNS).open("a").close()
+    except OSError as error:
+        expected = "a directory that can be written"
+        raise ConfigError([Problem("hvd chaos", "--out", expected, f"{out}: {error.strerror}")]) from None
+
+
+def _hearing(file: Path, out: Path, *, as_json: bool) -> Callable[[Outcome], None]:
     def hear(outcome: Outcome) -> None:
         injected = [fault for fault in outcome.faults if fault.injection is not None]
         recovered = sum(bool(fault.recovered_ns) for fault in injected)
         if as_json:
-            print_json({"seed": outcome.seed, "ok": outcome.ok, "problems": outcome.problems, "wall_s": outcome.wall_s,
+            print_json({"seed": outcome.seed, "ok": outcome.ok, "problems": outcome.problems,
+                        "kept": str(outcome.kept or ""), "wall_s": outcome.wall_s,
                         "injected": len(injected), "recovered": recovered})  # fmt: skip
             return
         print_line(f"seed {outcome.seed}: {len(injected)} faults, {recovered} recovered, {outcome.wall_s:.1f} s")
         for problem in outcome.problems:
-            again = f"again: hvd chaos {file} --seeds {outcome.seed}"
-            print_error(f"seed {outcome.seed}: {problem}\n{again}", as_json=False)
+            print_error(f"seed {outcome.seed}: {problem}", as_json=False)
+        if not outcome.ok:
+            kept = f"its logs and files: {outcome.kept}\n" if outcome.kept else ""
+            words = ("hvd", "chaos", str(file), "--seeds", str(outcome.seed), "--out", str(out), "--again")
+            print_error(f"{kept}again: {shlex.join(words)}", as_json=False)
 
     return hear
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typer import Context
+
 
 def domain_names(incomplete: str) -> list[str]:
     """The domains that are alive in this directory's cluster."""
@@ -43,3 +45,40 @@ def fault_names(incomplete: str) -> list[str]:
     from hvd.toolstack.faults.registry import FAULTS
 
     return [name for name in ("list", *FAULTS) if name.startswith(incomplete)]
+
+
+def buttons(incomplete: str) -> list[str]:
+    """What `hvd trigger` presses."""
+    from hvd.toolstack.cli.reconfigure import BUTTONS
+
+    return [name for name in BUTTONS if name.startswith(incomplete)]
+
+
+def bench_names(incomplete: str) -> list[str]:
+    """What `hvd bench` measures."""
+    from hvd.toolstack.bench.suite import BENCHES
+
+    return [name for name in (*BENCHES, "all") if name.startswith(incomplete)]
+
+
+def disk_names(ctx: Context, incomplete: str) -> list[str]:
+    """The disks of the domain that the command line names before."""
+    return _devices(ctx, incomplete, "vbd", "dev")
+
+
+def vif_numbers(ctx: Context, incomplete: str) -> list[str]:
+    """The vifs of the domain that the command line names before."""
+    return _devices(ctx, incomplete, "vif", "handle")
+
+
+def _devices(ctx: Context, incomplete: str, kind: str, key: str) -> list[str]:
+    from hvd.toolstack.cluster import Cluster, ClusterError
+    from hvd.transport.errors import HvdError
+
+    try:
+        with Cluster.attach() as cluster:
+            devices = cluster.domain(ctx.params.get("name") or "").config().devices
+    except (ClusterError, HvdError, OSError):
+        return []
+    names = [device.backend_keys.get(key, str(device.devid)) for device in devices if device.kind == kind]
+    return [name for name in names if name.startswith(incomplete)]

@@ -7,8 +7,8 @@ import sys
 import time
 from dataclasses import dataclass
 
+from hvd.toolstack.cli.interrupts import Ended, ended_by_signals
 from hvd.toolstack.cli.output import event_line, print_json, print_line
-from hvd.toolstack.cli.power import Ended, ended_by_signals
 from hvd.toolstack.cluster import Cluster
 from hvd.toolstack.cluster.domain import full_name
 from hvd.toolstack.cluster.errors import NotRunning

@@ -97,4 +97,4 @@ def _tell(injection: Injection, *, as_json: bool) -> None:
     print_line(f"injected {injection.fault.name} into {names} (seed {order.seed})")
     print_line(f"  {'activated' if injection.activated else 'not activated'}: {injection.evidence}")
     if order.for_s:
-        print_line(f"  undone after {order.for_s:g} s")
+        print_line(f"  its {order.for_s:g} s are over, and nothing of it is left")

@@ -73,18 +73,17 @@ def info(name: str, *, as_json: bool) -> None:
     """The machine: what `xl info` says, then what only hvd has; or one of these facts alone."""
     with Cluster.attach() as cluster:
         facts = cluster.info()
-    if as_json:
-        print_json(facts)
-        return
-    uptime = {"uptime": seconds(facts["uptime_ns"])}
-    told = xl_info(facts) | uptime | {key: str(value) for key, value in facts.items() if key != "uptime_ns"}
+    told = xl_info(facts) | {"uptime": seconds(facts["uptime_ns"])} | facts
     if name and name not in told:
         raise BadInput(f"command line: NAME: expected one of {', '.join(told)}; found {name!r}")
-    for key, value in told.items():
-        if not name:
-            print_line(f"{key:<23}: {value}")
-        elif key == name:
-            print_line(value)
+    if as_json:
+        print_json({name: told[name]} if name else told)
+    elif name:
+        print_line(str(told[name]))
+    else:
+        for key, value in told.items():
+            if key != "uptime_ns":  # people have read it above
+                print_line(f"{key:<23}: {value}")
 
 
 def sandboxes(*, as_json: bool) -> None:

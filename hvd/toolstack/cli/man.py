@@ -83,8 +83,7 @@ def _usage(command: Any, name: str) -> str:
 
 def _metavar(param: Any) -> str:
     shown = param.metavar or param.name.upper()
-    many = shown + ("..." if param.nargs == -1 else "")
-    return many if param.required else f"[{many}]"
+    return shown if param.required else f"[{shown}]"
 
 
 def _options(command: Any) -> list[str]:

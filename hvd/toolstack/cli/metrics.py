@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from hvd.toolstack.cli.interrupts import Ended, ended_by_signals
 from hvd.toolstack.cli.output import print_json, print_line
-from hvd.toolstack.cli.power import Ended, ended_by_signals
 from hvd.toolstack.cluster import Cluster
 from hvd.toolstack.metrics.exporter import Exporter
 

@@ -6,15 +6,15 @@ At the top stands what an order is made of, no more: the machine waits for that.
 from __future__ import annotations
 
 import contextlib
-import signal
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from hvd.toolstack.cli.output import event_line, print_json, print_line
+from hvd.toolstack.cli.interrupts import INTERRUPTED, Ended, HeldSignals, ended_by_signals
+from hvd.toolstack.cli.output import event_line, print_error, print_json, print_line, print_warning
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cli.timings import Timings
 from hvd.toolstack.cluster.boot_plan import BootPlan
@@ -28,12 +28,6 @@ from hvd.toolstack.config.policy_file import load_policy
 if TYPE_CHECKING:
     from hvd.toolstack.cluster import Cluster, LifecycleEvent
 
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Ended(BaseException):
-    """A signal asks this program to end."""
-
 
 def up(
     file: Path | None,
@@ -42,50 +36,71 @@ def up(
     detach: bool,
     timings: bool,
     deadline_s: float,
-    require: str,
+    require: str | None,
     as_json: bool,
     machine: MachineProcess | None,
 ) -> None:
-    """Start a cluster; stay with it until it ends or somebody ends us, unless detached."""
+    """Start a cluster; stay with it until it ends or somebody ends us, unless detached.
+
+    Until it is told that it is up, the machine ends with us, whatever we end of.
+    """
     clock = Timings()
+    with HeldSignals() as signals:
+        machine = machine or MachineProcess.spawn()
+        try:
+            with signals.heard():
+                plan = partial(_plan, file, policy, require)  # made while the machine starts
+                cluster = _switch_on(plan, clock, machine, deadline_s, as_json=as_json)
+        except Ended:
+            machine.discard()
+            if detach:
+                print_error("interrupted: nothing was started", as_json=as_json, kind="Ended")
+                sys.exit(INTERRUPTED)
+            return
+        with contextlib.closing(cluster):
+            if detach:
+                _say_up(cluster, clock, as_json=as_json, detach=True)
+                cluster.let_go()
+                signals.ignore()
+                _say_timings(clock, timings=timings, as_json=as_json)
+            else:
+                _stay(cluster, clock, signals, timings=timings, as_json=as_json)
+
+
+def _stay(cluster: Cluster, clock: Timings, signals: HeldSignals, *, timings: bool, as_json: bool) -> None:
     with ended_by_signals():
         try:
-            plan = partial(_plan, file, policy, require)  # made while the machine starts
-            cluster = _switch_on(plan, clock, machine, deadline_s, detach=detach, as_json=as_json)
-        except Ended:
-            return
-        try:
-            with contextlib.nullcontext() if detach else cluster.events() as events:
-                _say_up(cluster, clock, timings=timings, as_json=as_json, detach=detach)
-                for event in events or ():
+            signals.check()
+            with cluster.events() as events:
+                _say_up(cluster, clock, as_json=as_json, detach=False)
+                _say_timings(clock, timings=timings, as_json=as_json)
+                for event in events:
                     tell(event, as_json=as_json)
-            if not detach and not as_json:
+            if not as_json:
                 print_line(f"the machine in {cluster.run_dir} has powered off")
         except Ended:
             _end(cluster, as_json=as_json)
-        finally:
-            cluster.close()
 
 
 def _switch_on(
     make_plan: Callable[[], BootPlan],
     clock: Timings,
-    machine: MachineProcess | None,
+    machine: MachineProcess,
     deadline_s: float,
     *,
-    detach: bool,
     as_json: bool,
 ) -> Cluster:
     """The machine gets its order first; what talks to it is loaded while it boots. Nothing is left if it fails."""
     until = time.monotonic() + deadline_s
     with contextlib.ExitStack() as undo, Progress(quiet=as_json) as progress:
         progress("waiting for the broker")
-        machine = machine or MachineProcess.spawn()
         undo.callback(machine.discard)
         plan = make_plan()
+        for warning in plan.warnings:
+            print_warning(warning)
         run_dir = default_run_dir()
         check_run_dir(run_dir)
-        machine.order(plan.order(run_dir, temporary=False, lifeline=not detach))
+        machine.order(plan.order(run_dir, temporary=False))
         clock.mark("order given")
         from hvd.toolstack.cluster.cluster import Cluster
 
@@ -98,8 +113,8 @@ def _switch_on(
         return cluster
 
 
-def _plan(file: Path | None, policy: str | None, require: str) -> BootPlan:
-    layers = require_layers(require) if require else []
+def _plan(file: Path | None, policy: str | None, require: str | None) -> BootPlan:
+    layers = require_layers(require) if require is not None else []
     loaded = None if policy is None else load_policy(policy, "--policy")
     return plan_from_domains([], "hvd", loaded, layers) if file is None else plan_from_file(file, loaded, layers)
 
@@ -148,7 +163,8 @@ def _say_removed(
     print_line(f"{what} {run_dir}: {'; '.join(parts) or 'nothing was left'}")
 
 
-def _say_up(cluster: Cluster, clock: Timings, *, timings: bool, as_json: bool, detach: bool) -> None:
+def _say_up(cluster: Cluster, clock: Timings, *, as_json: bool, detach: bool) -> None:
+    """At once: whoever reads the first line has read that it is up, and may read no more."""
     infos = cluster.infos().values()
     name = cluster.plan.name if cluster.plan else ""
     if as_json:
@@ -164,9 +180,12 @@ def _say_up(cluster: Cluster, clock: Timings, *, timings: bool, as_json: bool, d
         return
     where = f"{name} is up in {cluster.run_dir}: {', '.join(info.name for info in infos)}"
     print_line(where if detach else f"{where}; Ctrl-C powers off")
-    if timings:
-        for line in clock.lines():
-            print_line(line)
+
+
+def _say_timings(clock: Timings, *, timings: bool, as_json: bool) -> None:
+    """If they are asked for, and have not been told with the rest."""
+    for line in clock.lines() if timings and not as_json else ():
+        print_line(line)
 
 
 def tell(event: LifecycleEvent, *, as_json: bool) -> None:
@@ -186,18 +205,3 @@ def _end(cluster: Cluster, *, as_json: bool) -> None:
         cluster.down(grace_s=0)
     if not as_json:
         print_line(f"powered off {cluster.run_dir}")
-
-
-@contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise Ended in the block."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise Ended
-
-    before = {number: signal.signal(number, end) for number in ENDING_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -15,7 +15,8 @@ class Progress:
     """Use with `with`; call it with a text as often as there is something new. Goes to standard error."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
+        """`quiet`: on a terminal alone, as when standard output is for a program."""
+        self._over = quiet and not sys.stderr.isatty()
         self._text = ""
         self._told_at = 0.0
         self._lock = threading.Lock()
@@ -31,14 +32,14 @@ class Progress:
                 self._update()
 
     def __enter__(self) -> Self:
-        if not self._quiet:
+        if not self._over:
             self._timer.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
         with self._lock:
-            self._quiet = True
+            self._over = True
             if self._status is not None:
                 self._status.stop()
 
@@ -49,11 +50,11 @@ class Progress:
             from rich.status import Status
 
             with self._lock:
-                if not self._quiet:
+                if not self._over:
                     self._status = Status(self._text, console=Console(stderr=True))
                     self._status.start()
         with self._lock:
-            if not self._quiet:
+            if not self._over:
                 self._showing = True
                 self._update()
 

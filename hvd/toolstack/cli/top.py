@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hvd.toolstack.cli.output import print_json, print_line, print_table
-from hvd.toolstack.cluster import Cluster, MissingPackage
+from hvd.toolstack.cluster import BadInput, Cluster, MissingPackage
 from hvd.toolstack.monitor.rates import Rates
 from hvd.toolstack.monitor.watcher import Watcher
 
@@ -19,23 +19,24 @@ DOMAIN_HEADS = ("Name", "ID", "State", "CPU%", "CPU(s)", "Mem(k)", "Used(k)", "V
 DEVICE_HEADS = ("Device", "Domain", "Backend", "Requests/s", "In flight", "Slots", "p50 µs", "p99 µs")
 CHANNEL_HEADS = ("Channel", "Sent/s", "Received/s")
 CSV_HEADS = ("time", "kind", "name", "measure", "value")
+IN_THE_NAME = frozenset({"name", "domain", "device"})
+"""What a line's name says already."""
 
 
 def top(*, batch: bool, iterations: int | None, delay_s: float, as_csv: bool, as_json: bool) -> None:
-    """On the screen unless it is for a program; so many looks, or until somebody ends it."""
+    """On the screen unless it is for a program; so many looks, or until somebody ends it. BadInput: no screen."""
     if not (batch or as_csv or as_json):
-        _on_the_screen(delay_s)
+        _on_the_screen(iterations, delay_s)
         return
-    writer = csv.writer(sys.stdout, lineterminator="\n") if as_csv else None
-    if writer:
-        writer.writerow(CSV_HEADS)
     with Cluster.attach() as cluster:
         watcher = Watcher(cluster)
+        if as_csv:
+            print_line(",".join(CSV_HEADS))
         for number in _count(iterations):
             seen = watcher.look(delay_s)
             if as_json:
                 print_json({"time": round(time.time(), 3), **seen.as_dict()})
-            elif writer:
+            elif as_csv:
                 print_line(_csv(seen, time.time()))
             else:
                 if number:
@@ -50,14 +51,16 @@ def _count(iterations: int | None) -> Iterator[int]:
         number += 1
 
 
-def _on_the_screen(delay_s: float) -> None:
+def _on_the_screen(iterations: int | None, delay_s: float) -> None:
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        raise BadInput("the screen of `hvd top` needs a terminal: use `hvd top -b`, which prints")
     try:
         from hvd.toolstack.cli.top_screen import TopScreen
     except ImportError as error:
         install = "install it with `pip install hvd[tui]`, or use `hvd top --batch`"
         raise MissingPackage(f"the screen of `hvd top` needs the package {error.name}: {install}") from None
     with Cluster.attach() as cluster:
-        TopScreen(cluster, delay_s).run()
+        TopScreen(cluster, delay_s, iterations).run()
 
 
 def domain_rows(seen: Rates) -> list[tuple[str, ...]]:
@@ -110,13 +113,13 @@ def number(value: float | None) -> str:
 
 
 def _csv(seen: Rates, now: float) -> str:
-    """A line for each number there is: time, kind, name, measure, value."""
+    """A line for each thing that is known: time, kind, name, measure, value."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for kind, named in (("domain", seen.domains), ("device", seen.devices), ("channel", seen.channels)):
         for one in named:
             for measure, value in asdict(one).items():
-                if isinstance(value, int | float):
+                if value is not None and measure not in IN_THE_NAME:
                     writer.writerow((f"{now:.3f}", kind, _name(kind, one), measure, value))
     return text.getvalue().rstrip("\n")
 

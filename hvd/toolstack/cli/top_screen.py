@@ -34,8 +34,10 @@ class TopScreen(App[None]):
         Binding("c", "channels", "All channels"),
     ]
 
-    def __init__(self, cluster: Cluster, delay_s: float) -> None:
+    def __init__(self, cluster: Cluster, delay_s: float, iterations: int | None = None) -> None:
+        """`iterations`: it ends by itself after so many looks."""
         super().__init__()
+        self._left = iterations
         self._cluster = cluster
         self._delay_s = delay_s
         self._sorted_by = 0
@@ -77,6 +79,10 @@ class TopScreen(App[None]):
     def _show(self, seen: Rates) -> None:
         self.seen = seen
         self._draw()
+        if self._left is not None:
+            self._left -= 1
+            if not self._left:
+                self.exit()
 
     def _draw(self) -> None:
         if self.seen is None:

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hvd.toolstack.cli.interrupts import Ended, ended_by_signals
 from hvd.toolstack.cli.output import print_json, print_line
-from hvd.toolstack.cli.power import Ended, ended_by_signals
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cluster import Cluster
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hvd.toolstack.cli.command import AsJson, as_seconds, command
-from hvd.toolstack.cli.completion import domain_names, fault_names
+from hvd.toolstack.cli.completion import bench_names, domain_names, fault_names
 
 
 @command(
@@ -26,7 +26,7 @@ def fault(
     ],
     victims: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help="Domains' names or domids.", autocompletion=domain_names),
+        typer.Argument(metavar="NAME...", help="Domains' names or domids.", autocompletion=domain_names),
     ] = None,
     for_: Annotated[
         float | None,
@@ -92,7 +92,8 @@ def trace(
 def attack(
     *,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Those whose names begin so; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Those whose names begin so, or have this XSA-N; may be repeated."),
     ] = None,
     policy: Annotated[
         str | None, typer.Option("--policy", metavar="NAME|FILE", help="The security policy to attack under.")
@@ -116,6 +117,7 @@ def attack(
     "hvd chaos examples/chaos/plan.toml",
     "hvd chaos plan.toml --seeds 100-199 --out report",
     "hvd chaos plan.toml --seeds 107 --dry-run",
+    "hvd chaos plan.toml --seeds 107 --again",
 )
 def chaos(
     *,
@@ -127,6 +129,7 @@ def chaos(
         Path, typer.Option(metavar="DIR", help="Where runs and reports go; seeds that have a run there are not run.")
     ] = Path("hvd-chaos"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and start nothing.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Run them although there are runs of them.")] = False,
     json: AsJson = False,
 ) -> None:
     """Run a seeded schedule of faults over clusters of its own under load, and judge what became of everything.
@@ -135,7 +138,7 @@ def chaos(
     """
     from hvd.toolstack.cli import chaos as running
 
-    sys.exit(running.chaos(file, seeds=seeds, out=out, dry_run=dry_run, as_json=json))
+    sys.exit(running.chaos(file, seeds=seeds, out=out, dry_run=dry_run, again=again, as_json=json))
 
 
 @command(
@@ -149,7 +152,8 @@ def bench(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="WHAT", help="ipc, ring, block, net, boot, recovery, scale, fairness, hypercall, store, or all."
+            metavar="WHAT", help="ipc, ring, block, net, boot, recovery, scale, fairness, hypercall, store, or all.",
+            autocompletion=bench_names,
         ),
     ],
     *,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hvd.toolstack.cli.command import AsJson, MaybeNames, as_seconds, command
+from hvd.toolstack.cli.command import AsJson, MaybeNames, as_seconds, command, whole_number
 from hvd.toolstack.cli.completion import domain_names
 
 Watched = Annotated[
@@ -18,7 +18,10 @@ Watched = Annotated[
 def top(
     *,
     batch: Annotated[bool, typer.Option("--batch", "-b", help="Print tables, one look after the other.")] = False,
-    iterations: Annotated[int | None, typer.Option("--iterations", "-i", min=1, help="So many looks.")] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option("--iterations", "-i", metavar="N", parser=whole_number(1), help="So many looks, then it ends."),
+    ] = None,
     delay: Annotated[
         float, typer.Option("--delay", "-d", metavar="SECONDS", parser=as_seconds, help="Between two looks.")
     ] = 1.0,
@@ -30,6 +33,8 @@ def top(
     Requests are counted by the rings themselves; how long they take, and notifications, are seen in a trace of a
     moment of each interval, unless somebody else traces.
     """
+    if as_csv and json:
+        raise typer.BadParameter("give --csv or --json: the looks are printed in one of them")
     from hvd.toolstack.cli import top as watching
 
     watching.top(batch=batch, iterations=iterations, delay_s=delay, as_csv=as_csv, as_json=json)
@@ -43,12 +48,12 @@ def evtchn(names: MaybeNames = None, duration: Watched = 0.2, json: AsJson = Fal
     between.evtchn(names or [], seconds=duration, as_json=json)
 
 
-@command("hvd grants", "hvd grants ivi")
-def grants(names: MaybeNames = None, json: AsJson = False) -> None:
-    """List granted pages: whose, to whom, and who has mapped them."""
+@command("hvd grants", "hvd grants ivi -d 2", "hvd grants -d 0")
+def grants(names: MaybeNames = None, duration: Watched = 0.5, json: AsJson = False) -> None:
+    """List granted pages: whose, to whom, who has mapped them, and how often they are mapped."""
     from hvd.toolstack.cli import between
 
-    between.grants(names or [], as_json=json)
+    between.grants(names or [], seconds=duration, as_json=json)
 
 
 @command("hvd ring", "hvd ring ivi -d 2")
@@ -67,7 +72,7 @@ def ring(names: MaybeNames = None, duration: Watched = 0.5, json: AsJson = False
 def events(
     *,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Only these domains.", autocompletion=domain_names)
+        list[str] | None, typer.Argument(metavar="NAME...", help="Only these domains.", autocompletion=domain_names)
     ] = None,
     kind: Annotated[str, typer.Option(metavar="KIND,...", help="Only these kinds, as died or broker-restarted.")] = "",
     since: Annotated[

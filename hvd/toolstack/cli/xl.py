@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hvd.toolstack.cli.command import AsJson, MaybeNames, Name, command
-from hvd.toolstack.cli.completion import domain_names, network_names
+from hvd.toolstack.cli.command import AsJson, DefConfig, MaybeNames, Name, Settings, command, described_by, whole_number
+from hvd.toolstack.cli.completion import buttons, disk_names, domain_names, network_names, vif_numbers
 
 
 @command("hvd vcpu-list", "hvd vcpu-list ivi")
@@ -48,7 +48,9 @@ def domid(name: Name, json: AsJson = False) -> None:
 
 
 @command("hvd domname 2")
-def domname(domid: Annotated[int, typer.Argument(metavar="DOMID", min=0)], json: AsJson = False) -> None:
+def domname(
+    domid: Annotated[int, typer.Argument(metavar="DOMID", parser=whole_number(0))], json: AsJson = False
+) -> None:
     """Print the name of a domid."""
     from hvd.toolstack.cli import inspect
 
@@ -63,16 +65,23 @@ def rename(name: Name, new_name: Annotated[str, typer.Argument(metavar="NEW-NAME
     reconfigure.rename(name, new_name, as_json=json)
 
 
-@command("hvd config-update ivi ivi.cfg")
+@command("hvd config-update ivi ivi.cfg", "hvd config-update ivi ivi.cfg 'memory=128; vcpus=2'")
 def config_update(
+    context: typer.Context,
     name: Name,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An xl.cfg.")],
+    *,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="An xl.cfg.")] = None,
+    settings: Settings = None,
+    defconfig: DefConfig = None,
     json: AsJson = False,
 ) -> None:
     """Replace what a domain's next start is made of. Of the one that runs the rates of its vifs change, no more."""
     from hvd.toolstack.cli import reconfigure
 
-    reconfigure.config_update(name, file, as_json=json)
+    file, settings = described_by(context, file, defconfig, settings)
+    if file is None:
+        raise typer.BadParameter("give the FILE of an xl.cfg")
+    reconfigure.config_update(name, file, settings, as_json=json)
 
 
 @command("hvd dump-core ivi ivi.core", "hvd dump-core ivi ivi.core && gdb -batch -ex bt .venv/bin/python ivi.core")
@@ -114,14 +123,16 @@ def mem_max(name: Name, mem: Mem, json: AsJson = False) -> None:
 @command("hvd trigger ivi power", "hvd trigger ivi nmi")
 def trigger(
     name: Name,
-    button: Annotated[str, typer.Argument(metavar="power|reset|nmi")],
-    vcpu: Annotated[int, typer.Argument(metavar="VCPU", min=0, help="As in xl; a domain is one process.")] = 0,
+    button: Annotated[str, typer.Argument(metavar="power|reset|nmi", autocompletion=buttons)],
+    vcpu: Annotated[
+        int, typer.Argument(metavar="VCPU", parser=whole_number(0), help="As in xl; a domain is one process.")
+    ] = 0,
     json: AsJson = False,
 ) -> None:
     """Press a domain's button: power asks it to power off, reset boots it again at once, nmi crashes it."""
     from hvd.toolstack.cli import reconfigure
 
-    reconfigure.trigger(name, button, as_json=json)
+    reconfigure.trigger(name, button, vcpu, as_json=json)
 
 
 @command("hvd sysrq ivi h", "hvd sysrq ivi t && hvd logs ivi")
@@ -139,7 +150,7 @@ def sysrq(
 @command("hvd block-attach ivi map.img,raw,xvdb,w", "hvd block-attach ivi vdev=xvdb backend=storage target=map.img")
 def block_attach(
     name: Name,
-    spec: Annotated[list[str], typer.Argument(metavar="DISK", help="As in xl's `disk`; several parts are joined.")],
+    spec: Annotated[list[str], typer.Argument(metavar="DISK...", help="As in xl's `disk`; several parts are joined.")],
     json: AsJson = False,
 ) -> None:
     """Give a domain one more disk while it runs."""
@@ -151,7 +162,9 @@ def block_attach(
 @command("hvd block-detach ivi xvdb", "hvd block-detach --force ivi 51728")
 def block_detach(
     name: Name,
-    devid: Annotated[str, typer.Argument(metavar="DEVID", help="The disk's name or number.")],
+    devid: Annotated[
+        str, typer.Argument(metavar="DEVID", help="The disk's name or number.", autocompletion=disk_names)
+    ],
     force: Annotated[bool, typer.Option("--force", "-f", help="Without asking: what still uses it fails.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -163,7 +176,7 @@ def block_detach(
 
 @command("hvd block-list ivi")
 def block_list(
-    names: Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=domain_names)], json: AsJson = False
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=domain_names)], json: AsJson = False
 ) -> None:
     """Show domains' disks: device number, backend, state, event channel, ring."""
     from hvd.toolstack.cli import inspect
@@ -174,7 +187,7 @@ def block_list(
 @command("hvd network-attach ivi bridge=cabin", "hvd network-attach ivi mac=00:16:3e:01:02:03 bridge=cabin rate=10Mb/s")
 def network_attach(
     name: Name,
-    spec: Annotated[list[str], typer.Argument(metavar="VIF", help="As in xl's `vif`; several parts are joined.")],
+    spec: Annotated[list[str], typer.Argument(metavar="VIF...", help="As in xl's `vif`; several parts are joined.")],
     json: AsJson = False,
 ) -> None:
     """Give a domain one more vif while it runs, under the rules of the network that it joins.
@@ -189,7 +202,9 @@ def network_attach(
 @command("hvd network-detach ivi 0", "hvd network-detach --force ivi 00:16:3e:01:02:03")
 def network_detach(
     name: Name,
-    devid: Annotated[str, typer.Argument(metavar="DEVID", help="The vif's number or MAC address.")],
+    devid: Annotated[
+        str, typer.Argument(metavar="DEVID", help="The vif's number or MAC address.", autocompletion=vif_numbers)
+    ],
     force: Annotated[bool, typer.Option("--force", "-f", help="Without asking: what still uses it fails.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -201,7 +216,7 @@ def network_detach(
 
 @command("hvd network-list ivi")
 def network_list(
-    names: Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=domain_names)], json: AsJson = False
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=domain_names)], json: AsJson = False
 ) -> None:
     """Show domains' vifs: number, backend, MAC address, state, event channel, rings."""
     from hvd.toolstack.cli import inspect
@@ -213,7 +228,7 @@ def network_list(
 def networks(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NETWORK", help="With its rules and vifs.", autocompletion=network_names),
+        typer.Argument(metavar="NETWORK...", help="With its rules and vifs.", autocompletion=network_names),
     ] = None,
     json: AsJson = False,
 ) -> None:
@@ -226,7 +241,9 @@ def networks(
 @command("hvd network-link ivi 0 down", "hvd network-link ivi 0 up")
 def network_link(
     name: Name,
-    devid: Annotated[str, typer.Argument(metavar="DEVID", help="The vif's number or MAC address.")],
+    devid: Annotated[
+        str, typer.Argument(metavar="DEVID", help="The vif's number or MAC address.", autocompletion=vif_numbers)
+    ],
     state: Annotated[str, typer.Argument(metavar="up|down")],
     json: AsJson = False,
 ) -> None:

@@ -45,5 +45,5 @@ def _disk(device: DeviceConfig) -> dict[str, Any]:
         "format": "raw",
         "removable": int(keys.get("removable", "0")),
         "readwrite": int(keys.get("mode", "w").startswith("w")),
-        "is_cdrom": 0,
+        "is_cdrom": int(keys.get("device-type") == "cdrom"),
     }

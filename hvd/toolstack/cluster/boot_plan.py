@@ -21,7 +21,9 @@ class BootPlan:
     """Where the hypervisor's own processes run; none: wherever there is room."""
     held_back: frozenset[str]
     """The domains that do not start by themselves: created paused, or behind one that is."""
+    warnings: tuple[str, ...] = ()
+    """What of the cluster's file is done without."""
 
-    def order(self, run_dir: Path, *, temporary: bool, lifeline: bool) -> Order:
+    def order(self, run_dir: Path, *, temporary: bool) -> Order:
         """What a machine is told that is to boot it there."""
-        return Order(str(run_dir), self.configuration, temporary, self.uplinks, self.cpus, lifeline)
+        return Order(str(run_dir), self.configuration, temporary, self.uplinks, self.cpus)

@@ -120,13 +120,8 @@ class Cluster(Listings):
         self.switch_on(deadline_s)
         self.boot(max(0.0, until - time.monotonic()), tell)
 
-    def switch_on(
-        self, deadline_s: float = UP_DEADLINE_S, *, machine: MachineProcess | None = None, lifeline: bool = True
-    ) -> None:
-        """Start the machine, or take one that has its order, and connect; the domains are booting then.
-
-        Without a lifeline the machine goes on when this program ends.
-        """
+    def switch_on(self, deadline_s: float = UP_DEADLINE_S, *, machine: MachineProcess | None = None) -> None:
+        """Start the machine, or take one that has its order, and connect; the domains are booting then."""
         if self._connection is not None:
             raise ClusterError(f"the cluster in {self.run_dir} is running already")
         if self.plan is None:
@@ -136,7 +131,7 @@ class Cluster(Listings):
             if machine is None:
                 check_run_dir(run_dir)
                 machine = MachineProcess.spawn()
-                machine.order(self.plan.order(run_dir, temporary=self.temporary, lifeline=lifeline))
+                machine.order(self.plan.order(run_dir, temporary=self.temporary))
             machine.wait_up(deadline_s)
             self._connection = Connection(run_dir)
         except BaseException:
@@ -203,8 +198,13 @@ class Cluster(Listings):
         self._next_incarnation.clear()
         self.wait_ready(max(0.0, until - time.monotonic()), tell=tell)
 
+    def let_go(self) -> None:
+        """From now on the machine that this program has started goes on when it ends; StartFailed: it has ended."""
+        if self._machine is not None:
+            self._machine.let_go()
+
     def close(self) -> None:
-        """Let go without ending it, unless this program started it with a lifeline."""
+        """Nothing more of it: it ends if this program has started it, and has not let it go."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

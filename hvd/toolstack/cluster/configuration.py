@@ -37,7 +37,8 @@ def plan_of(config: ClusterConfig, require: Sequence[str] = ()) -> BootPlan:
     ]
     boot = BootConfig(config.policy, config.enforcing, ordered, list(config.groups), list(config.networks))
     uplinks = [(network.uplink, network.mtu) for network in config.networks if network.uplink]
-    return BootPlan(config.name, msgpack.packb(encode(boot)), uplinks, list(config.cpus), _held_back(config))
+    return BootPlan(config.name, msgpack.packb(encode(boot)), uplinks, list(config.cpus), _held_back(config),
+                    config.warnings)  # fmt: skip
 
 
 def plan_from_file(

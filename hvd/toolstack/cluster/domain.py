@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -15,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 from hvd.toolstack.cluster.errors import CoreDumpFailed, DeviceInUse, NotReached, NotRunning
 from hvd.transport import messages as m
 from hvd.transport.codec import decode
+from hvd.transport.errors import HvdError
+from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DOM0, DomId, Incarnation
 from hvd.transport.run_dir import part_of
 
 if TYPE_CHECKING:
     from hvd.toolstack.cluster.cluster import Cluster
+    from hvd.toolstack.cluster.events import EventStream
 
 DOM0_NAME = "Domain-0"
 BEATING = "beating"
@@ -27,8 +31,8 @@ WAIT_DEADLINE_S = 30.0
 CORE_DEADLINE_S = 330.0
 """The machine gives up before that."""
 LOOK_EVERY_S = 0.5
-DETACH_DEADLINE_S = 10.0
-"""As long as libxl waits for a device (LIBXL_DESTROY_TIMEOUT)."""
+DEVICE_DEADLINE_S = 10.0
+"""As long as libxl waits for a device that comes or goes (LIBXL_INIT_TIMEOUT, LIBXL_DESTROY_TIMEOUT)."""
 GRACE_S = 5.0
 
 
@@ -100,6 +104,8 @@ class DomainInfo:
     """The SHUTDOWN_* reason that this incarnation ended with, or is to end with."""
     cpus: tuple[int, ...] = ()
     """Physical CPUs it may run on; empty: all."""
+    io_bps: int = 0
+    """Bytes a second that it may read of each disk of the host, and as many to write; 0: any."""
     denials: int = 0
     """How often the policy has denied it something."""
     group: str = ""
@@ -258,7 +264,7 @@ class Domain:
             incarnation = self.incarnation
             self._cluster.call(m.DomctlDumpCore(self.domid, str(target)))
             while time.monotonic() < until:
-                tell(f"writing the core of {self.name}: {_mib_of(part_of(target, self.domid, incarnation))} MiB")
+                tell(f"writing the core of {self.name}: {_mib_of(part_of(str(target), self.domid, incarnation))} MiB")
                 event = events.next_until(min(until, time.monotonic() + LOOK_EVERY_S))
                 if event is not None and (event.event, event.domid) == ("core dumped", self.domid):
                     if event.detail.startswith("no core"):
@@ -274,31 +280,63 @@ class Domain:
         """As much as it may have until it starts again. HypercallError EINVAL: less than its target."""
         self._cluster.call(m.DomctlMemMax(self.domid, kib))
 
-    def attach(self, device: m.DeviceConfig) -> None:
-        """Give it one more device, which it takes up when it next waits."""
-        self._cluster.call(m.DomctlAttach(self.domid, device))
+    def attach(self, device: m.DeviceConfig, deadline_s: float = DEVICE_DEADLINE_S) -> str:
+        """Give it one more device, and return when that has connected; else who is to go on with it, and why not now.
 
-    def detach(self, kind: str, devid: int, *, force: bool = False, deadline_s: float = DETACH_DEADLINE_S) -> None:
+        DeviceRefused when its driver domain, or it, will not have it: then it has no such device.
+        """
+        from hvd.toolstack.cluster.plugging import plug
+
+        return plug(self._cluster, self, device, deadline_s)
+
+    def detach(self, kind: str, devid: int, *, force: bool = False, deadline_s: float = DEVICE_DEADLINE_S) -> None:
         """Take a device from it, and return when it has gone.
 
-        DeviceInUse when the domain says that it uses it, NotReached when it says nothing. With `force` it is not asked:
-        what it still asks of the device fails.
+        DeviceInUse when the domain says that it uses it; NotReached when it says nothing, and then keeps it, unless it
+        is letting go already. With `force` it is not asked: what it still asks of the device fails.
         """
         label, until = f"{kind} {devid}", time.monotonic() + deadline_s
         with self._cluster.events() as events:
-            self._cluster.call(m.DomctlDetach(self.domid, kind, devid, force))
-            while (event := events.next_until(until)) is not None:
-                if event.event == "broker restarted" and not self._has(kind, devid):
-                    return
-                if event.domid != self.domid or not event.detail.startswith(label):
-                    continue
-                if event.event == "detached":
-                    return
-                if event.event == "detach refused":
-                    raise DeviceInUse(f"domain {self.name} keeps {event.detail}")
-        raise NotReached(f"after {deadline_s:g} s domain {self.name} has not let go of {label}, nor said why")
+            try:
+                self._cluster.call(m.DomctlDetach(self.domid, kind, devid, force))
+                answer = self._answer(events, kind, devid, until)
+            except BaseException:  # whoever is interrupted waits no more for what it asked
+                with contextlib.suppress(HvdError):
+                    self._cluster.call(m.DomctlKeep(self.domid, kind, devid))
+                raise
+        if answer is None:
+            self._take_back_detach(kind, devid, f"after {deadline_s:g} s domain {self.name} has not let go of {label}")
+        elif answer:
+            raise DeviceInUse(f"domain {self.name} keeps {answer}")
 
-    def _has(self, kind: str, devid: int) -> bool:
+    def _answer(self, events: EventStream, kind: str, devid: int, until: float) -> str | None:
+        """Empty: the device has gone; else why it has not; None: nothing is known."""
+        label = f"{kind} {devid}"
+        while (event := events.next_until(until)) is not None:
+            if event.event == "broker restarted" and not self.has_device(kind, devid):
+                return ""
+            if event.domid != self.domid or event.detail.partition(":")[0] != label:
+                continue
+            if event.event == "detached":
+                return ""
+            if event.event == "detach refused":
+                return event.detail
+        return None
+
+    def _take_back_detach(self, kind: str, devid: int, what: str) -> None:
+        """NotReached, unless it has gone in this very moment."""
+        try:
+            self._cluster.call(m.DomctlKeep(self.domid, kind, devid))
+        except HypercallError as error:
+            if error.errno == errno.EBUSY:
+                text = f"{what}: it has begun to, and the device goes when it has; with `--force` it goes at once"
+                raise NotReached(text) from None
+            if not self.has_device(kind, devid):
+                return
+        raise NotReached(f"{what}, nor said why, and keeps it; with `--force` it goes at once")
+
+    def has_device(self, kind: str, devid: int) -> bool:
+        """Whether this is one of its devices now."""
         return any((d["kind"], d["devid"]) == (kind, devid) for d in self.info().devices)
 
     def destroy(self) -> None:
@@ -346,9 +384,9 @@ class Domain:
         self._cluster.wait_until(lambda: self.domid not in self._cluster.infos(), what, deadline_s)
 
 
-def _mib_of(part: Path) -> int:
+def _mib_of(part: str) -> int:
     """What the disk holds of a file: holes are none of it."""
     try:
-        return part.stat().st_blocks >> 11
+        return Path(part).stat().st_blocks >> 11
     except OSError:
         return 0

@@ -29,6 +29,10 @@ class DeviceInUse(ClusterError):
     """A domain does not let go of a device, and says why."""
 
 
+class DeviceRefused(ClusterError):
+    """An end of a device that was plugged in will have nothing to do with it, and says why; it was taken away again."""
+
+
 class CoreDumpFailed(ClusterError):
     """A core could not be written; the domain goes on."""
 

@@ -1,4 +1,4 @@
-"""Starts a machine as a process of its own, and holds on to it by a pidfd, a pipe it reports on, and a lifeline."""
+"""Starts a machine as a process of its own; holds on to it by a pidfd, a pipe it reports on, and one it follows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ import time
 
 from hvd.toolstack.cluster.errors import BadInput, BadRunDir, NoUplink, StartFailed
 from hvd.toolstack.cluster.run_dirs import VARIABLE
-from hvd.transport.run_dir import NO_UPLINK, UNUSABLE, Order
+from hvd.transport.run_dir import LET_GO, NO_UPLINK, UNUSABLE, Order
 
 UP = "up"
 REPORT_BYTES_MAX = 65_536
 END_DEADLINE_S = 15.0
+ARENA_MAX = "MALLOC_ARENA_MAX"
+"""By which a user may have malloc keep what libzmq keeps among all else: no hoard is seen there (broker/hoards.py)."""
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what bounds the arenas of malloc."""
+    return {name: value for name, value in os.environ.items() if name != ARENA_MAX}
 
 
 class MachineProcess:
-    """A machine that waits for its order or carries it out. It is our child; with a lifeline it ends with us."""
+    """A machine that waits for its order or carries it out. It is our child, and ends with us unless it is let go."""
 
     def __init__(self, pid: int, orders: int, reports: int) -> None:
         """`orders` and `reports` are our ends of its pipes; they are closed by `close`."""
@@ -39,7 +46,7 @@ class MachineProcess:
             pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-P", "-m", "hvd", "machine"],
-                os.environ,
+                _environment(),
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, orders_read, 0),
                     (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
@@ -59,9 +66,13 @@ class MachineProcess:
             _write_all(self._orders, order.packed())
         except BrokenPipeError:
             raise self._end() from None
-        if not order.lifeline:
-            os.close(self._orders)
-            self._orders = -1
+
+    def let_go(self) -> None:
+        """It goes on when we end; StartFailed: it has ended itself."""
+        try:
+            _write_all(self._orders, LET_GO)
+        except BrokenPipeError:
+            raise self._end() from None
 
     def wait_up(self, deadline_s: float) -> None:
         """Until the broker is up; StartFailed or a BadInput carries what the machine said."""
@@ -86,7 +97,9 @@ class MachineProcess:
         return "; ".join(words)
 
     def discard(self) -> None:
-        """End it, and everything under it, whatever it is doing, and let go of it."""
+        """End it, and everything under it, whatever it is doing, and close it; nothing if it is closed."""
+        if self.pidfd < 0:
+            return
         self._signal(signal.SIGTERM if self.ordered else signal.SIGKILL)
         if not self.wait(END_DEADLINE_S):
             self._signal(signal.SIGKILL)
@@ -106,7 +119,7 @@ class MachineProcess:
         return True
 
     def close(self) -> None:
-        """Let go of it. With a lifeline it powers off."""
+        """Nothing more of it. It powers off, if it has not been let go."""
         for descriptor in (self._orders, self._reports, self.pidfd):
             if descriptor >= 0:
                 os.close(descriptor)

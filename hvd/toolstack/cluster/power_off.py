@@ -12,7 +12,6 @@ from hvd.toolstack.cluster.connection import Connection
 from hvd.toolstack.cluster.domain import ALIVE, DomainInfo
 from hvd.toolstack.cluster.errors import ClusterError
 from hvd.toolstack.cluster.events import EventStream
-from hvd.toolstack.cluster.remains import remove_remains
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallError, HypercallTimeout
 from hvd.transport.ids import DOM0, DomId, Incarnation
@@ -31,6 +30,8 @@ def power_off(connection: Connection, grace_s: float, tell: Callable[[str], None
     finally:
         tell("powering off")
         _end_machine(connection)
+    from hvd.toolstack.cluster.remains import remove_remains  # every command has this module, few power off
+
     remove_remains(connection.run_dir)
 
 

@@ -30,9 +30,11 @@ def require_layers(text: str) -> list[str]:
     """The layers of a comma-separated list. ConfigError names those that there are not, and what lacks here and why."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     report = Report("command line", "")
+    if not names:
+        report.wrong((OPTION,), "at least one layer (`hvd info --sandbox`)", repr(text))
     check_layers(report, (OPTION,), names)
     report.raise_if_wrong()
-    problems = problems_of(names, lacking_here()) if names else []
+    problems = problems_of(names, lacking_here())
     if problems:
         raise ConfigError(problems)
     return names

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 
 from hvd.toolstack.config.cpus import read_cpus
@@ -18,6 +17,7 @@ from hvd.toolstack.config.relations import Running, check_relations, start_order
 from hvd.toolstack.config.table import Table, table_in
 from hvd.transport.limits import DOMAINS_MAX, MESSAGE_BYTES_MAX
 from hvd.transport.messages import DomainConfig, GroupConfig, NetworkConfig, Policy
+from hvd.transport.records import dataclass, field, fields, is_record
 from hvd.transport.xsm import OPEN_POLICY
 
 MODES = ("enforcing", "permissive")
@@ -43,6 +43,8 @@ class ClusterConfig:
     enforcing: bool = True
     cpus: tuple[int, ...] = ()
     """Where the hypervisor's own processes run; none: wherever there is room. Domains run where their own say."""
+    warnings: tuple[str, ...] = ()
+    """What of the file is done without."""
 
     def domain(self, name: str) -> DomainConfig:
         """The domain of this name, dom0 by its full name; KeyError if there is none."""
@@ -100,8 +102,9 @@ def _read(
     order, supervised = start_order(drafts, groups), tuple(group.config for group in groups)
     made = tuple(network.config for network in networks.values())
     return ClusterConfig(
-        name, file, dom0_config, domains, order, supervised, made, policy, mode == "enforcing", tuple(cpus)
-    )
+        name, file, dom0_config, domains, order, supervised, made, policy, mode == "enforcing", tuple(cpus),
+        root.report.warnings(),
+    )  # fmt: skip
 
 
 def _subtable(root: Table, key: str) -> Table | None:
@@ -148,6 +151,6 @@ def _wire_bytes(value: object) -> int:
         return 5 + sum(_wire_bytes(item) for item in value)
     if isinstance(value, dict):
         return 5 + sum(_wire_bytes(key) + _wire_bytes(item) for key, item in value.items())
-    if is_dataclass(value):
+    if is_record(value):
         return 5 + sum(_wire_bytes(getattr(value, each.name)) for each in fields(value))
     return 9

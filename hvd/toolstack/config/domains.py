@@ -16,12 +16,13 @@ from hvd.toolstack.config.sandboxes import read_sandbox
 from hvd.toolstack.config.table import Table
 from hvd.toolstack.config.vifs import Owner, Vif, read_vif
 from hvd.transport.kernels import is_program
-from hvd.transport.limits import HEARTBEAT_MS_LEAST, INTERFACES_MAX
+from hvd.transport.limits import HEARTBEAT_MS_LEAST, INTERFACES_MAX, IO_BPS_LEAST
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
 from hvd.transport.sandbox import Kind
 
 MEMORY_MIB_MAX = 1 << 22
 VCPUS_MAX = 128
+IO_BPS_MAX = 1 << 40
 RESTARTS_MAX = 1_000_000
 POLICY_MS_MAX = 86_400_000
 OPTION_BYTES_MAX = 2048
@@ -57,6 +58,7 @@ def read_dom0(table: Table, kernels: Kernels, directory: Path) -> DomainConfig:
         **_memory(table, default),
         vcpus=table.whole("vcpus", default.vcpus, 1, VCPUS_MAX),
         cpus=read_cpus(table),
+        io_bps=_io_bps(table),
         driver_domain=True,
         heartbeat_ms=_heartbeat(table),
         seclabel=_seclabel(table),
@@ -92,6 +94,7 @@ def read_domain(
         **_memory(table, default),
         vcpus=table.whole("vcpus", default.vcpus, 1, VCPUS_MAX),
         cpus=read_cpus(table),
+        io_bps=_io_bps(table),
         driver_domain=table.flag("driver_domain", default=default.driver_domain),
         spare=table.flag("spare", default=default.spare),
         service=_service(table),
@@ -182,12 +185,19 @@ def _kernel(table: Table, kernels: Kernels, default: str | None) -> str:
 
 def _heartbeat(table: Table) -> int:
     """Milliseconds, or 0 for none."""
-    default = DomainConfig("", "").heartbeat_ms
-    value = table.take("heartbeat_ms")
-    if value is None or (type(value) is int and (value == 0 or HEARTBEAT_MS_LEAST <= value <= POLICY_MS_MAX)):
+    return _none_or(table, "heartbeat_ms", DomainConfig("", "").heartbeat_ms, HEARTBEAT_MS_LEAST, POLICY_MS_MAX)
+
+
+def _io_bps(table: Table) -> int:
+    """Bytes a second of each disk, or 0 for no bound."""
+    return _none_or(table, "io_bps", DomainConfig("", "").io_bps, IO_BPS_LEAST, IO_BPS_MAX)
+
+
+def _none_or(table: Table, key: str, default: int, least: int, most: int) -> int:
+    value = table.take(key)
+    if value is None or (type(value) is int and (value == 0 or least <= value <= most)):
         return default if value is None else value
-    expected = f"0, for none, or a whole number from {HEARTBEAT_MS_LEAST} to {POLICY_MS_MAX}"
-    table.report.wrong(table.at("heartbeat_ms"), expected, shown(value))
+    table.report.wrong(table.at(key), f"0, for none, or a whole number from {least} to {most}", shown(value))
     return default
 
 

@@ -17,8 +17,8 @@ def is_name(text: str) -> bool:
 
 
 def full_name(name: str) -> str:
-    """The name the broker knows: dom0 is Domain-0."""
-    return DOM0_NAME if name in DOM0_NAMES else name
+    """The name the broker knows: dom0 is Domain-0, and so is domid 0."""
+    return DOM0_NAME if name in (*DOM0_NAMES, "0") else name
 
 
 def name_from(file: Path) -> str:

@@ -8,12 +8,12 @@ from hvd.toolstack.config.networks import Backends
 from hvd.toolstack.config.problems import Report
 from hvd.toolstack.config.relations import Running, check_relations
 from hvd.toolstack.config.table import Table
-from hvd.transport.messages import DomainConfig
+from hvd.toolstack.config.xl_file import XlDomain
 
 
 def domain_from_options(
     options: dict[str, object], directory: Path, running: Running, networks: Backends
-) -> DomainConfig:
+) -> XlDomain:
     """A domain that is to join `running`, its vifs `networks`; the keys are a `[[domain]]`'s.
 
     ConfigError names everything that is wrong. Relative paths are meant from `directory`.
@@ -22,4 +22,4 @@ def domain_from_options(
     draft = read_domain(Table(report, (), options), Kernels(directory), directory, networks)
     check_relations(report, [draft], running)
     report.raise_if_wrong()
-    return draft.config
+    return XlDomain(draft.config, report.warnings())

@@ -44,13 +44,17 @@ class ConfigError(LocalError):
 class Report:
     """Gathers what is wrong while a file is read; lines are looked up only if something is."""
 
-    def __init__(self, file: str, text: str, lines: dict[Place, int] | None = None) -> None:
-        """`lines`: where each value stands, for a file that is no TOML."""
+    def __init__(
+        self, file: str, text: str, lines: dict[Place, int] | None = None, columns: dict[Place, int] | None = None
+    ) -> None:
+        """`lines` and `columns`: where each value stands, for a file that is no TOML."""
         self._file = file
         self._text = text
         self._lines = lines
+        self._columns = columns or {}
         self._labels: dict[Place, str] = {}
         self._wrong: list[tuple[Place, str, str, str]] = []
+        self._warned: list[tuple[Place, str]] = []
 
     def label(self, place: Place, name: str) -> None:
         """Show `name` beside the index of this place from now on."""
@@ -59,6 +63,10 @@ class Report:
     def wrong(self, place: Place, expected: str, found: str, hint: str = "") -> None:
         """Note one mistake."""
         self._wrong.append((place, expected, found, hint))
+
+    def warn(self, place: Place, predicate: str) -> None:
+        """Note what this value does without: "is left out: ...", a sentence whose subject is the place."""
+        self._warned.append((place, predicate))
 
     def spell(self, place: Place) -> str:
         """A place as it is shown: `domain[2] "ivi".disk[0]`."""
@@ -80,23 +88,36 @@ class Report:
 
     def problems(self) -> list[Problem]:
         """Every mistake, in the order of the file's lines."""
-        lines = self._lines
-        if lines is None:
+        lines = self._found_lines()
+        problems = []
+        for place, expected, found, hint in self._wrong:
+            at = _nearest(lines, place)
+            line, column = lines.get(at), self._columns.get(at) if at in lines else None
+            problems.append(Problem(self._file, self.spell(place), expected, found, hint, line, column))
+        return sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0))
+
+    def warnings(self) -> tuple[str, ...]:
+        """Every warning, in the order of the file's lines."""
+        if not self._warned:
+            return ()
+        lines = self._found_lines()
+        found = [(lines.get(_nearest(lines, place)), f"{self.spell(place)} {told}") for place, told in self._warned]
+        found.sort(key=lambda warning: warning[0] or 0)
+        return tuple(f"{self._file}:{line}: {text}" if line else f"{self._file}: {text}" for line, text in found)
+
+    def _found_lines(self) -> dict[Place, int]:
+        if self._lines is None:
             from hvd.toolstack.config.positions import lines_of  # a file without mistakes does not pay for it
 
-            lines = lines_of(self._text)
-        problems = [
-            Problem(self._file, self.spell(place), expected, found, hint, _line(lines, place))
-            for place, expected, found, hint in self._wrong
-        ]
-        return sorted(problems, key=lambda problem: problem.line or 0)
+            self._lines = lines_of(self._text)
+        return self._lines
 
 
-def _line(lines: dict[Place, int], place: Place) -> int | None:
-    """The line of the place or, for a key that is missing, of the nearest table around it."""
+def _nearest(lines: dict[Place, int], place: Place) -> Place:
+    """The place or, for a key that is missing, that of the nearest table around it."""
     while place and place not in lines:
         place = place[:-1]
-    return lines.get(place)
+    return place
 
 
 def shown(value: object) -> str:

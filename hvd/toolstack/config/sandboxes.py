@@ -49,7 +49,8 @@ def _paths(table: Table, directory: Path) -> list[str]:
         path = directory / text
         if not text or not _is_there(path, writable=writable):
             what = "a file or directory, or a file to be made in one" if writable else "a file or directory"
-            table.report.wrong(table.at("paths", index), what, f"{shown(str(path))}: it is not there")
+            at = table.at("paths", index)
+            table.report.wrong(at, what, f"{shown(str(path))}: it is not there" if text else shown(given))
         else:
             found.append(f"{path}{WRITABLE if writable else ''}")
     return found

@@ -2,16 +2,8 @@
 
 from hvd.toolstack.config.names import NAME_SYNTAX, is_name
 from hvd.toolstack.config.problems import Place, Report, Step, nearest, shown
+from hvd.toolstack.config.xl_keys import XL_KEYS_NOT_HERE
 from hvd.transport.limits import LIST_ITEMS_MAX, TEXT_BYTES_MAX
-
-_XL_WORDS = """
-    type pool maxvcpus cpus_soft cpu_weight cap period slice latency extratime ramdisk cmdline root extra
-    on_soft_reset device_tree max_event_channels max_grant_frames max_maptrack_frames max_grant_version vtpm p9
-    pvcalls vfb channel usbctrl usbdev vdispl vsnd vkb virtio pci nomigrate bootloader builder devtype
-    script backendtype cdrom discard no-discard direct-io-safe removable colo
-"""
-XL_KEYS_NOT_HERE = frozenset(_XL_WORDS.split())
-"""What xl.cfg and its disk lines know and hvd does not: a reader of xl's manual is told so."""
 
 
 class Table:
@@ -118,9 +110,10 @@ class Table:
         """Report every key that was not asked for."""
         known = sorted(self._asked)
         for key in self.rest():
-            hint = "xl has this key, hvd does not" if key in XL_KEYS_NOT_HERE else nearest(key, known)
+            of_xl = key in XL_KEYS_NOT_HERE
+            hint = "xl has this key, hvd does not" if of_xl else nearest(key, known)
             expected = "a key that hvd knows" if hint else "one of " + ", ".join(known)
-            self.report.wrong(self.at(key), expected, f"the unknown key {shown(key)}", hint)
+            self.report.wrong(self.at(key), expected, f"the {'' if of_xl else 'unknown '}key {shown(key)}", hint)
 
 
 def table_in(report: Report, place: Place, value: object) -> Table | None:

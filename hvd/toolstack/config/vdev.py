@@ -2,8 +2,10 @@
 
 import re
 
-SYNTAX = "xvda … xvdzz, sda … sdp, hda … hdd, each with an optional partition number, or d0p0"
+SYNTAX = "xvda … xvdzz, sda … sdp, hda … hdd, each with an optional partition number, d0p0, or a number"
 _NAMED = re.compile(r"(xvd|sd|hd)([a-z]{1,4})([1-9][0-9]{0,2})?")
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,8}|[0-9]{1,11}", re.ASCII)
+_NUMBER_MAX = (1 << 31) - 1
 _NUMBERED = re.compile(r"d(0|[1-9][0-9]{0,6})(?:p(0|[1-9][0-9]{0,2}))?")
 
 _XVD_MAJOR, _SD_MAJOR, _HD_MAJORS = 202, 8, (3, 22)
@@ -18,7 +20,17 @@ def device_number(vdev: str) -> int | None:
     if match := _NAMED.fullmatch(vdev):
         disk, partition = _index(match[2]), int(match[3] or 0)
         return {"xvd": _xvd, "sd": _sd, "hd": _hd}[match[1]](disk, partition)
-    return None
+    return _plain(vdev) if _NUMBER.fullmatch(vdev) else None
+
+
+def _plain(text: str) -> int | None:
+    """A number as C's strtoul reads it, in whichever base it is written."""
+    octal = len(text) > 1 and text.isdecimal() and text[0] == "0"
+    try:
+        number = int(text, 8 if octal else 0)
+    except ValueError:
+        return None
+    return number if number <= _NUMBER_MAX else None
 
 
 def _index(letters: str) -> int:

@@ -18,6 +18,10 @@ INTERVAL_US = 50_000
 RATE_BYTES_MAX = (1 << 32) - 1
 WRITTEN_DOWN = ("type", "model", "script", "vifname", "gatewaydev")
 """xl's keys that stand in XenStore for whoever looks, and change nothing here."""
+ALIASES = {"netdev": "gatewaydev"}
+"""xl's older words."""
+ADVICE = ("trusted", "untrusted")
+"""What a frontend may heed of its backend; hvd's trusts none."""
 _BRIDGE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,62})(?:\.(\d{1,4}))?((?::\d{1,4})*)", re.ASCII)
 _RATE = re.compile(r"(\d{1,12})([GMK]?)([Bb])/s(?:@(\d{1,9})(us|ms|s))?", re.ASCII)
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}
@@ -86,7 +90,10 @@ def vif_line(report: Report, place: Place, line: str) -> dict[str, object]:
     values: dict[str, object] = {}
     for word in filter(None, (part.strip() for part in line.split(","))):
         key, equals, value = (part.strip() for part in word.partition("="))
-        if not equals or not key:
+        key = ALIASES.get(key, key)
+        if word in ADVICE:
+            report.warn(place, f"does without {word}: it is advice to Xen's drivers")
+        elif not equals or not key:
             report.wrong(place, "key=value", shown(word))
         elif key in values:
             report.wrong(place, f"{key} once", f"{key} again, {shown(value)}")

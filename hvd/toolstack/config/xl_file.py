@@ -18,7 +18,8 @@ from hvd.toolstack.config.kernels import Kernels
 from hvd.toolstack.config.networks import Backends
 from hvd.toolstack.config.problems import ConfigError, Problem, Report, nearest, shown
 from hvd.toolstack.config.relations import Running, check_relations
-from hvd.toolstack.config.table import XL_KEYS_NOT_HERE, Table
+from hvd.toolstack.config.table import Table
+from hvd.toolstack.config.xl_keys import XL_KEYS_NOT_HERE
 from hvd.toolstack.config.xl_syntax import Document, SyntaxProblem, Value, parse
 from hvd.transport.messages import DomainConfig
 
@@ -26,21 +27,20 @@ SUFFIX = ".toml"
 """A file with another name is an xl.cfg: those have no suffix of their own."""
 _WORDS = """
     name kernel memory maxmem vcpus cpus disk vif driver_domain seclabel on_poweroff on_reboot on_crash on_watchdog
-    args after uuid heartbeat_ms
+    args after uuid heartbeat_ms io_bps
 """
 KNOWN = frozenset(_WORDS.split())
-"""xl's keys that hvd has too, and the three of hvd's own that make sense in such a file."""
+"""xl's keys that hvd has too, and those of hvd's own that make sense in such a file."""
 DEFAULTS: Mapping[str, object] = {"on_watchdog": "destroy", "on_crash": "destroy", "heartbeat_ms": 0}
 """Where xl.cfg(5) has another default than a cluster file; there a domain has no watchdog but its own."""
-NUMBERS = ("memory", "maxmem", "vcpus", "driver_domain", "heartbeat_ms")
+NUMBERS = ("memory", "maxmem", "vcpus", "driver_domain", "heartbeat_ms", "io_bps")
 NUMBER_DIGITS_MAX = 18
-_XEND_PREFIX = re.compile(r"\A\s*(?:file|phy|raw):([^,]*)")
-ARGUMENTS = ("cmdline", "root", "extra")
+ARGUMENTS = frozenset(("cmdline", "root", "extra"))
 """What a Linux kernel gets on its command line is what a kernel of ours gets as arguments."""
 
 
 class XlDomain(NamedTuple):
-    """The domain, and what of its file it does without."""
+    """The domain, and what of its description it does without."""
 
     config: DomainConfig
     warnings: tuple[str, ...]
@@ -54,17 +54,20 @@ def load_xl_cfg(
     It is to join `running`, its vifs `networks`. `settings` are more lines in the file's syntax, read behind it.
     Kernels and images are found from the current directory, as by xl.
     """
-    text, more = text_of(path), "\n".join(settings)
+    text, more = text_of(path, "an xl.cfg"), "\n".join(settings)
     document, extra = _parsed(str(path), text), _parsed("command line", more)
     lines = {place: line for place, line in document.lines.items() if place[0] not in extra.values}
-    report, said = Report(str(path), text, lines), Report("command line", more, extra.lines)
+    report = Report(str(path), text, lines, document.columns)
+    said = Report("command line", more, extra.lines, extra.columns)
     values = {**DEFAULTS, **_known(report, document), **_known(said, extra), **given}
     said.raise_if_wrong()
     draft = read_domain(Table(report, (), values), Kernels(Path.cwd()), Path.cwd(), networks)
     check_relations(report, [draft], running)
+    _warn(report, document)
+    _warn(said, extra)
     if wrong := report.problems():
         raise ConfigError(map(partial(_where_it_stands, set(extra.values)), wrong))
-    return XlDomain(draft.config, _warnings(path, document))
+    return XlDomain(draft.config, (*report.warnings(), *said.warnings()))
 
 
 def _where_it_stands(said: set[str], problem: Problem) -> Problem:
@@ -86,37 +89,46 @@ def _known(report: Report, document: Document) -> dict[str, object]:
     values: dict[str, object] = {key: _as_meant(key, document.values[key]) for key in KNOWN & document.values.keys()}
     if "driver_domain" in values:
         values["driver_domain"] = _flag(report, values["driver_domain"])
-    arguments = [document.values[key] for key in ARGUMENTS if key in document.values]
-    for key in ARGUMENTS:
-        if not isinstance(document.values.get(key, ""), str):
-            report.wrong((key,), "a text", shown(document.values[key]))
-    if arguments and "args" not in values:
-        values["args"] = [word for text in arguments if isinstance(text, str) for word in text.split()]
+    arguments = _arguments(report, document)
+    if arguments:
+        values.setdefault("args", " ".join(arguments).split())
     return values
 
 
+def _arguments(report: Report, document: Document) -> list[str]:
+    """What a kernel is to be told: all of it is in `cmdline`, or the root and more in the two other keys."""
+    texts: dict[str, str] = {}
+    for key in ARGUMENTS & document.values.keys():
+        value = document.values[key]
+        if isinstance(value, str):
+            texts[key] = value
+        else:
+            report.wrong((key,), "a text", shown(value))
+    if "cmdline" not in texts:
+        return [text if key == "extra" else f"root={text}" for key, text in sorted(texts.items(), reverse=True)]
+    for key in sorted(texts.keys() - {"cmdline"}):
+        report.warn((key,), "is left out: cmdline stands in its place")
+    return [texts["cmdline"]]
+
+
 def _as_meant(key: str, value: Value) -> Value:
-    """A number may stand in quotes; a disk may begin with xend's word for its format, which then is not its second."""
+    """A number may stand in quotes."""
     if key in NUMBERS and isinstance(value, str) and value.isascii() and value.isdecimal():
         return int(value[:NUMBER_DIGITS_MAX])
-    if key == "disk" and isinstance(value, list):
-        return [_XEND_PREFIX.sub(r"\1,raw", disk) if isinstance(disk, str) else disk for disk in value]
     return value
 
 
 def _flag(report: Report, value: object) -> object:
-    """xl's truth is a number."""
-    if value not in (0, 1):
-        report.wrong(("driver_domain",), "0 or 1", shown(value))
-    return value == 1
+    """xl's truth is a number, any but 0."""
+    if not isinstance(value, int):
+        report.wrong(("driver_domain",), "a number, 0 for no", shown(value))
+    return bool(value)
 
 
-def _warnings(path: Path, document: Document) -> tuple[str, ...]:
-    return tuple(
-        f"{path}:{document.lines[(key,)]}: {key} is left out: {_why(key, value)}"
-        for key, value in document.values.items()
-        if key not in KNOWN and key not in ARGUMENTS
-    )
+def _warn(report: Report, document: Document) -> None:
+    for key, value in document.values.items():
+        if key not in KNOWN and key not in ARGUMENTS:
+            report.warn((key,), f"is left out: {_why(key, value)}")
 
 
 def _why(key: str, value: Value) -> str:

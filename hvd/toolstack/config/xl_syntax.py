@@ -4,7 +4,7 @@
     name = "guest"        'single' or "double" quotes, with C's escapes
     vcpus = 0x2           decimal, 0x hexadecimal or 0 octal
     disk = [ "a", "b", ]  may go on over lines, may be nested, may end with a comma
-    disk += [ "c" ]       adds to a list, or to a string
+    disk += [ "c" ]       adds to a list, or to a string; a number is one, as it is written
     a = 1; b = 2          a line break or `;` ends an assignment
 """
 
@@ -50,10 +50,15 @@ class Token(NamedTuple):
 
 @dataclass(slots=True)
 class Document:
-    """Every key's value, and the line of every value: ("disk", 1) is the second of a list."""
+    """Every key's value, and the line and column of every value: ("disk", 1) is the second of a list."""
 
     values: dict[str, Value] = field(default_factory=dict)
     lines: dict[Place, int] = field(default_factory=dict)
+    columns: dict[Place, int] = field(default_factory=dict)
+
+    def note(self, place: Place, token: Token) -> None:
+        """The value of this place begins there."""
+        self.lines[place], self.columns[place] = token.line, token.column
 
 
 def parse(text: str) -> Document:
@@ -70,6 +75,8 @@ class _Parser:
         self._document = Document()
         self._added: dict[str, list[str]] = {}
         """By key, what is to stand behind its string: put together once, at the end."""
+        self._spelled: dict[str, str] = {}
+        """How a number was written: as such it is added to, and added."""
 
     def document(self) -> Document:
         while self._next.kind != "nothing":
@@ -92,7 +99,9 @@ class _Parser:
         else:
             self._document.values[key] = value
             self._added.pop(key, None)
-        self._document.lines.setdefault(place, at.line)
+            self._spelled[key] = at.text
+        if place not in self._document.lines:
+            self._document.note(place, at)
         if self._next.kind != "nothing":
             self._expect("end", "the end of the line")
 
@@ -100,17 +109,16 @@ class _Parser:
         """In time that what is added takes, however much there is already."""
         if isinstance(before, list) and isinstance(value, list):
             before.extend(value)
-        elif isinstance(before, str) and isinstance(value, str):
-            self._added.setdefault(key, [before]).append(value)
+        elif isinstance(before, list) or isinstance(value, list):
+            raise SyntaxProblem(at.line, at.column, f"a {_kind(before)} to add to {key}", f"a {_kind(value)}")
         else:
-            expected = f"a {_kind(before)} to add to {key}"
-            if isinstance(before, int):
-                expected = f"nothing added to {key}, a number"
-            raise SyntaxProblem(at.line, at.column, expected, f"a {_kind(value)}")
+            first = before if isinstance(before, str) else self._spelled[key]
+            self._added.setdefault(key, [first]).append(value if isinstance(value, str) else at.text)
 
     def _value(self, place: Place, depth: int, first: int = 0) -> Value:
         token = self._next
-        self._document.lines[place] = self._document.lines.get(place, token.line) if first else token.line
+        if not first or place not in self._document.lines:
+            self._document.note(place, token)
         if self._take("string"):
             return _unquoted(token.text)
         if self._take("number"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hvd.toolstack.cluster.sandbox_trial import lacking_here
 from hvd.toolstack.doctor.trials import answer_all, landlock_abi
-from hvd.transport.cgroups import hierarchies, may_make_groups
+from hvd.transport.cgroups import controllers_of, hierarchies, may_make_groups, topmost
 
 RUN_DIR_VARIABLE = "HVD_RUN_DIR"
 _CLOCK_READINGS = 2000
@@ -87,8 +87,8 @@ def cgroups_of(
     """Controllers by version, `v1 cpu` or `v2 cpu`, and whether this process may make groups in them."""
     found: dict[str, bool] = {}
     for hierarchy in hierarchies(own, mounts, read):
-        labels = [f"v{hierarchy.version} {name}" for name in hierarchy.controllers] or ["v2"]
-        found.update(dict.fromkeys(labels, may_make(hierarchy.directory)))
+        labels = [f"v{hierarchy.version} {name}" for name in controllers_of(hierarchy, may_make, read)] or ["v2"]
+        found.update(dict.fromkeys(labels, topmost(hierarchy, may_make) is not None))
     return found
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvd.toolstack.cluster import Cluster
+from hvd.toolstack.cluster import Cluster, DomainInfo
 
 TABLES = ("domains", "ports", "granted_pages", "mappings", "extents")
 """Of the hypervisor's tables, all domains together."""
@@ -17,9 +18,13 @@ LASTING = ("hvd-broker", "hvd-zygote")
 """The machine's children whose descriptors are counted: domains' come and go with what they do."""
 STANDBY = "hvd:standby"
 """Processes that have no domain yet: they are made anew when there is time for it."""
-KEPT = ("mnt:", "anon_inode:[pidfd]")
+PIDFD = "anon_inode:[pidfd]"
+KEPT = ("mnt:", PIDFD)
 """What a zygote keeps of the domains that it has made (domains/mounts.py); the next one has nothing of theirs."""
 PROC = Path("/proc")
+CONNECTED = "03"
+ENDPOINT = re.compile(r"/domains/(\d+)\.(\d+)/")
+"""In the path of a domain's sockets: its domid and incarnation (broker/endpoints.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +43,17 @@ class Census:
 def census(cluster: Cluster) -> Census:
     """What there is now. Not one moment: ask again while something goes on."""
     info = cluster.info()
-    counts = {name: info[name] for name in TABLES}
+    counts = {name: info[name] for name in TABLES} | {"made ahead": int(info["made_ahead"])}
     for row in cluster.quotas():
         counts["store nodes"] = counts.get("store nodes", 0) + row["quotas"]["store nodes"][0]
         counts["watches"] = counts.get("watches", 0) + row["quotas"]["watches"][0]
     machine = cluster.connection.machine_pid
     family = _descendants(machine)
+    theirs = _connections(cluster.infos().values())
     counts["processes"] = sum(_name(pid) != STANDBY for pid in family)
     named = {name.removeprefix("hvd-"): pid for pid in family if (name := _name(pid)) in LASTING}
     for name, pid in {"machine": machine, **named}.items():
-        counts[f"descriptors of the {name}"] = _descriptors(pid, KEPT if name == "zygote" else ())
+        counts[f"descriptors of the {name}"] = _descriptors(pid, KEPT if name == "zygote" else (), theirs)
     shared = [memory for pid in (machine, *family) for memory in _shared_memory(pid)]
     counts["shared memory objects"] = len(set(shared))
     return Census(counts)
@@ -60,7 +66,7 @@ def settled(cluster: Cluster, meanwhile: Callable[[], None] = lambda: None) -> C
         time.sleep(BETWEEN_LOOKS_S)
         meanwhile()
         now = census(cluster)
-        agreed = 0 if now.difference(before) else agreed + 1
+        agreed = 0 if now.difference(before) or not now.counts["made ahead"] else agreed + 1
         if agreed == AGREEING:
             break
         before = now
@@ -90,11 +96,34 @@ def _name(pid: int) -> str:
         return ""
 
 
-def _descriptors(pid: int, without: tuple[str, ...]) -> int:
-    """How many a process has, but for these; 0 for one that has gone.
+def _connections(infos: Iterable[DomainInfo]) -> set[str]:
+    """Those that domains who live have made to their endpoints, as links: whether one has any is what it does.
+
+    A domain connects with the first question that it does not ask over its upcall socket, and what it asks so is a
+    matter of time. What is connected to an endpoint of the dead is not among them: that would be a leak.
+    The kernel lists the broker's end of a connection in the network namespace of whoever has connected.
+    """
+    living = {(info.domid, info.incarnation): info.pid for info in infos if info.pid is not None}
+    found = set()
+    for pid in ("self", *living.values()):
+        try:
+            _, *lines = (PROC / str(pid) / "net/unix").read_text().splitlines()
+        except OSError:
+            continue  # it has gone meanwhile
+        for line in lines:
+            state, inode, *path = line.split(maxsplit=7)[5:]
+            whose = ENDPOINT.search(path[0]) if state == CONNECTED and path else None
+            if whose and (int(whose[1]), int(whose[2])) in living:
+                found.add(f"socket:[{inode}]")
+    return found
+
+
+def _descriptors(pid: int, without: tuple[str, ...], theirs: Container[str]) -> int:
+    """How many a process has, but for these and connections that are theirs; 0 for one that has gone.
 
     An end of a pipe counts once: a broker holds both ends of each channel's pipes, and opens one once more when it
-    first rings that bell (held.py), which says who was rung and nothing else.
+    first rings that bell (held.py), which says who was rung and nothing else. A pidfd of who lives does not: the
+    machine watches as many threads of a process as it has when it is ready (machine/exits.py).
     """
     found = 0
     ends = set()
@@ -103,8 +132,17 @@ def _descriptors(pid: int, without: tuple[str, ...]) -> int:
             with suppress(FileNotFoundError):
                 ends.add((link, entry.lstat().st_mode))
         else:
-            found += not link.startswith(without)
+            watches = link == PIDFD and _is_of_who_lives(entry)
+            found += not (link.startswith(without) or link in theirs or watches)
     return found + len(ends)
+
+
+def _is_of_who_lives(pidfd: Path) -> bool:
+    """Whether whom this descriptor names has not been reaped (proc_pid_fdinfo(5))."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        told = (pidfd.parent.parent / "fdinfo" / pidfd.name).read_text()
+        return any(line.startswith("Pid:") and int(line.split()[1]) > 0 for line in told.splitlines())
+    return False
 
 
 def _shared_memory(pid: int) -> set[tuple[int, int]]:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
+from hvd.transport.errors import LocalError
 from hvd.transport.history import Event, Kind, Phase
 from hvd.transport.protocols.block import SECTOR_SIZE
 from hvd.transport.stamped_blocks import BLOCK_SIZE, digest
@@ -107,10 +108,30 @@ def _by_the_backend(log: Sequence[LogRecord]) -> Iterator[Promise]:
             since = number + 1
 
 
+def misplaced(base: bytes, log: Sequence[LogRecord]) -> int | None:
+    """The number of the first record that says of the image what cannot be: past its end, or no whole sectors.
+
+    A backend of ours logs none; one that was taken over may, and such a log is not to be judged.
+    """
+    for number, record in enumerate(log):
+        if record.kind in (LogKind.WRITE, LogKind.DISCARD) and (
+            record.offset % SECTOR_SIZE or record.length % SECTOR_SIZE or record.offset + record.length > len(base)
+        ):
+            return number
+    return None
+
+
 def judge(
     base: bytes, log: Sequence[LogRecord], history: Sequence[Event], seed: int, cuts: Cuts = Cuts()
 ) -> Durability:
-    """Cut the power at every prefix of the log, or at some; `base` is the image before the first record."""
+    """Cut the power at every prefix of the log, or at some; `base` is the image before the first record.
+
+    LocalError at a log of which a record is misplaced.
+    """
+    if (number := misplaced(base, log)) is not None:
+        record = log[number]
+        where = f"{record.length} bytes at {record.offset} of an image of {len(base)}"
+        raise LocalError(f"record {number} of the log of writes is about {where}: no backend of ours wrote it")
     return _Judge(base, log, promises(log, history), random.Random(seed), cuts).run(history)
 
 
@@ -218,7 +239,7 @@ class _Judge:
     def _keeps(self, promise: Promise, sector: int, found: bytes) -> bool:
         if promise.record < 0:
             return False
-        writers = self._writers[sector]
+        writers = self._writers.get(sector, [])  # none: it says that it was promised before it was written
         since = writers[bisect_left(writers, promise.record) :]
         return any(found == self._content(number, sector) for number in since)
 

@@ -89,7 +89,7 @@ STOP = object()
 
 
 class KillHoldingGrants:
-    """Stops a domain, sees that the broker's tables have mappings of its, and kills it while it is stopped."""
+    """Stops a domain that has mappings, sees in the broker's tables that it still has them, and kills it."""
 
     def __init__(self, order: Order, victim: Domain) -> None:
         self._order, self._victim = order, victim
@@ -105,15 +105,22 @@ class KillHoldingGrants:
             time.sleep(LOOK_S)
 
     def _kill_if_mapping(self) -> bool:
+        """One that maps nothing is not stopped: to be stopped again and again is a fault of its own."""
+        if not self._mapped():
+            return False
         dom, call = self._victim.domid, self._order.cluster.call
         stop = call(m.FaultBegin(dom, FaultKind.HANG, round(MAPPED_DEADLINE_S * 1000), self._order.seed))
-        quotas = {row["domid"]: row["quotas"] for row in self._order.cluster.quotas()}
-        self._mappings = quotas[dom]["mappings"][0]
+        self._mappings = self._mapped()
         if self._mappings:
             call(m.FaultBegin(dom, FaultKind.KILL, 0, self._order.seed))
         else:
             call(m.FaultEnd(dom, stop))
         return self._mappings > 0
+
+    def _mapped(self) -> int:
+        """By the broker's tables; none of a domain that is gone."""
+        rows = (row["quotas"] for row in self._order.cluster.quotas() if row["domid"] == self._victim.domid)
+        return next((quotas["mappings"][0] for quotas in rows), 0)
 
     def look(self) -> Seen:
         info = self._order.cluster.infos().get(self._victim.domid)

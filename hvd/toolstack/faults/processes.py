@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+from contextlib import suppress
 from pathlib import Path
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -58,6 +59,21 @@ class Watched:
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
+
+
+def threads(pid: int) -> list[str]:
+    """The name and state of each thread of a process and the system call that it is in, as far as we may know that."""
+    told = []
+    for task in sorted(Path(f"/proc/{pid}/task").glob("*"), key=lambda task: int(task.name)):
+        try:
+            name, state = (task / "comm").read_text().strip(), (task / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue  # it has gone meanwhile
+        call = ""
+        with suppress(OSError):
+            call = (task / "syscall").read_text().split()[0]
+        told.append(f"{name} {state} in system call {call}" if call.isdigit() else f"{name} {state}")
+    return told
 
 
 def child_named(parent: int, name: str) -> int | None:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hvd.toolstack.cluster.xl_state import state
 from hvd.toolstack.monitor.sample import Sample
 from hvd.toolstack.monitor.snapshot import Snapshot
 
-SCHEMA = 1
+SCHEMA = 2
 """Of `Rates.as_dict`; a key that changes its meaning makes it larger."""
 INDICES = 1 << 32
 """Ring counters are 32 bits, and go round."""
@@ -25,6 +26,7 @@ class DomainRates:
     domid: int
     name: str
     state: str
+    """xl's six letters."""
     cpu_percent: float
     """Of one CPU."""
     cpu_seconds: float
@@ -105,8 +107,8 @@ def _domains(before: Snapshot, after: Snapshot, seconds: float) -> list[DomainRa
     for info, process in after.domains:
         used = process.cpu_ns - old.get((info.domid, info.incarnation), process).cpu_ns
         found.append(DomainRates(
-            info.domid, info.name, info.state_text, round(max(0, used) / seconds / 1e7, 1), process.times.seconds,
-            info.memory * 1024, process.resident_kib, info.restarts, info.vcpus,
+            info.domid, info.name, state(info, process.times), round(max(0, used) / seconds / 1e7, 1),
+            process.times.seconds, info.memory * 1024, process.resident_kib, info.restarts, info.vcpus,
         ))  # fmt: skip
     return found
 

@@ -84,7 +84,7 @@ class _Teller:
         self._names |= {DomId(event.domid): event.name for _, event in recording.lifecycle if event.domid >= 0}
         self._domains: dict[DomId, Lane] = {}
         broker = next((track for track in self._tracks if is_hypervisor(track)), None)
-        self._broker_events = broker.events if broker else []
+        self._broker_events = list(broker.events) if broker else []
         self._channels = Channels(self._broker_events)
         self._deaths = {
             (event.domid, event.incarnation): ns for ns, event in recording.lifecycle if event.event == "died"

@@ -1,10 +1,14 @@
 """One buffer as it is followed from outside: which of its records are whole, which were lost, and which make no sense.
 
 Nothing in a buffer is trusted: its domain has the memory too. Whatever it writes there shows in its own track alone.
+
+While a trace runs its reader takes CPU time from those whose trace it is. So records stay as they were copied, and are
+looked at one by one only where some of them are not whole; each becomes an `Event` behind the trace.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,6 +35,40 @@ class Event:
     count: int
 
 
+class Events:
+    """Whole records, the oldest first, packed as they were copied."""
+
+    def __init__(self) -> None:
+        self._packed = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._packed) // RECORD.size
+
+    def __iter__(self) -> Iterator[Event]:
+        for _, ticks, id_, port, count, kind in RECORD.iter_unpack(bytes(self._packed)):
+            yield Event(ticks, _KINDS[kind], port, id_, count)
+
+    def __getitem__(self, index: int) -> Event:
+        """IndexError beyond the last one; -1 is the last."""
+        number = index + len(self) if index < 0 else index
+        if not 0 <= number < len(self):
+            raise IndexError(index)
+        _, ticks, id_, port, count, kind = RECORD.unpack_from(self._packed, number * RECORD.size)
+        return Event(ticks, _KINDS[kind], port, id_, count)
+
+    def extend(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self.add(RECORD.pack(0, event.ticks, event.id, event.port, event.count, event.kind))
+
+    def add(self, whole: bytes) -> None:
+        """Records that were found to be whole, and of a kind that there is."""
+        self._packed += whole
+
+    def forget(self, count: int) -> None:
+        """So many of the oldest."""
+        del self._packed[: count * RECORD.size]
+
+
 @dataclass(slots=True)
 class Track:
     """What one incarnation recorded, as far as it was read."""
@@ -40,7 +78,7 @@ class Track:
     name: str
     began_ticks: int
     """No record of this trace is older."""
-    events: list[Event] = field(default_factory=list)
+    events: Events = field(default_factory=Events)
     gaps: list[tuple[int, int]] = field(default_factory=list)
     """(ticks, how many were lost) where records are missing."""
     lost: int = 0
@@ -76,26 +114,32 @@ class Track:
 
     def take(self, slots: Slots, now_ticks: int, *, final: bool) -> None:
         """Take in what was copied. Records that are still in the making are left for the next time."""
-        lapped = slots.untrusted_head_after - TRACE_RECORDS
-        lost = 0
-        for n, (sequence, ticks, id_, port, count, kind) in enumerate(
-            RECORD.iter_unpack(slots.untrusted_bytes), slots.first
-        ):
-            if n < lapped:
-                lost += 1
-            elif sequence != n + 1:
-                if not final and n >= slots.untrusted_head - IN_FLIGHT_MAX:
+        copied = slots.untrusted_bytes
+        lapped = min(max(slots.untrusted_head_after - TRACE_RECORDS - slots.first, 0), len(copied) // RECORD.size)
+        self._lose(lapped)
+        first, kept = slots.first + lapped, copied[lapped * RECORD.size :]
+        if _all_whole(kept, first, self.began_ticks, now_ticks):
+            self.events.add(kept)
+            self.next = first + len(kept) // RECORD.size
+        else:
+            self._take_each(kept, first, now_ticks, None if final else slots.untrusted_head - IN_FLIGHT_MAX)
+        self._forget_oldest()
+
+    def _take_each(self, copied: bytes, first: int, now_ticks: int, in_flight: int | None) -> None:
+        """`in_flight`: from this record on, one that is not whole may be in the making."""
+        self.next = first
+        for n in range(first, first + len(copied) // RECORD.size):
+            at = (n - first) * RECORD.size
+            sequence, ticks, _, _, _, kind = RECORD.unpack_from(copied, at)
+            if sequence != n + 1:
+                if in_flight is not None and n >= in_flight:
                     break
                 self.torn += 1
             elif kind in _KINDS and self.began_ticks <= ticks <= now_ticks:
-                self._lose(lost)
-                lost = 0
-                self.events.append(Event(ticks, _KINDS[kind], port, id_, count))
+                self.events.add(copied[at : at + RECORD.size])
             else:
                 self.senseless += 1
             self.next = n + 1
-        self._lose(lost)
-        self._forget_oldest()
 
     def _lose(self, count: int) -> None:
         if count:
@@ -107,7 +151,21 @@ class Track:
         if excess > 0:
             self.lost += excess
             self.gaps = [(self.events[excess].ticks, self.lost)]
-            del self.events[:excess]
+            self.events.forget(excess)
+
+
+def _all_whole(copied: bytes, first: int, began_ticks: int, now_ticks: int) -> bool:
+    """Whether every record is whole, of a kind that there is, and of the trace's time: seen column by column."""
+    words, words_each = memoryview(copied).cast("Q"), RECORD.size // 8
+    numbers, ticks = words[0::words_each].tolist(), words[1::words_each].tolist()
+    return (
+        bool(numbers)
+        and numbers == list(range(first + 1, first + 1 + len(numbers)))
+        and began_ticks <= min(ticks)
+        and max(ticks) <= now_ticks
+        and _KINDS.keys() >= set(copied[_KIND_AT :: RECORD.size])
+    )
 
 
 _KINDS: Final = {int(kind): kind for kind in Kind}
+_KIND_AT: Final = RECORD.size - 2
