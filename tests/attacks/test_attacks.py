@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hvd.toolstack.attacks import naive, suite
+from hvd.toolstack.attacks import naive, races, suite
 from hvd.toolstack.attacks.arena import Arena
 from hvd.toolstack.attacks.attack import Attack, Result, Seen
 from hvd.toolstack.cli.attack import list_attacks
@@ -135,6 +135,13 @@ def test_the_list_names_every_attack_with_its_layer(capsys: pytest.CaptureFixtur
     assert all(entry["layer"] for entry in listed)
 
 
+def test_a_policy_that_there_is_not_is_bad_input_and_no_attack_that_was_not_stopped() -> None:
+    command = [sys.executable, "-m", "hvd", "attack", "--only", "signal", "--policy", "slio", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--policy" in done.stderr and "slio" in done.stderr
+
+
 def test_json_is_what_is_promised_and_a_policy_that_denies_what_an_attack_takes_stops_it() -> None:
     command = [sys.executable, "-P", "-m", "hvd", "attack", "--json", "--policy", "silo", "--only", "writing a read"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -142,3 +149,9 @@ def test_json_is_what_is_promised_and_a_policy_that_denies_what_an_attack_takes_
     assert {"name", "stopped", "layer", "control"} <= first.keys()
     assert first["stopped"] is True
     assert "the policy silo denies" in first["attempt"]
+
+
+@pytest.mark.parametrize("told", ["failed: killed by SIGKILL", "did has {'copied': 0, 'changed': 9}", "did nothing"])
+def test_a_race_in_which_nothing_was_done_was_not_stopped(told: str) -> None:
+    with pytest.raises(TimeoutError, match="comes to nothing"):
+        races._tried(told, "copied", "changed")

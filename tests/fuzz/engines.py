@@ -36,7 +36,7 @@ def needs_for_guided(target: Target) -> str:
     """What a guided run of the target lacks here, "" if nothing."""
     if target.native:
         return "" if _clang() else "no clang++ with libFuzzer (Debian packages: clang, libclang-rt-dev)"
-    return "" if importlib.util.find_spec("atheris") else "no atheris (pip install 'hvd[fuzz]')"
+    return "" if importlib.util.find_spec("atheris") else "no atheris (`hvd[test]` has it for Linux on x86-64)"
 
 
 def guided(target: Target, *flags: str) -> list[str]:

@@ -1,5 +1,9 @@
 // Doorbell and waiter without Python: two threads as the two sides of channels, asleep and spinning, with and without rings.
+// Whoever sleeps on the word is left there: a wake-up that is lost hangs, instead of being found again at the pipe.
+#define HVD_ON_WORD_MOST_NS never_ns
+
 #include <fcntl.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <array>
@@ -59,6 +63,44 @@ void no_wakeup_is_lost(std::int64_t spin_ns) {
     }
     echo.join();
     EXPECT(channel.ends[0]->statistics().taken == rounds);
+}
+
+/// Which of both happens first is fate's: the word is cleared before the sleeper has lain down, or behind.
+void a_kick_wakes_one_on_the_word_whose_notifier_died_half_way() {
+    for (int i = 0; i < rounds / 10; ++i) {
+        Channel channel;
+        std::thread sleeper([&] { wait_for(*channel.ends[1], 0); });
+        while (hvd::load_acquire(channel.page.lines[1].waiting) != hvd::woken_by_word) {
+            ::sched_yield();
+        }
+        hvd::store_fenced(channel.page.lines[1].pending, 1U);
+        hvd::exchange_fenced(channel.page.lines[1].waiting, hvd::awake);
+        channel.ends[0]->kick();
+        sleeper.join();
+    }
+}
+
+/// Neither clearing the word nor waking for nothing makes a sleeper miss its deadline.
+void a_sleeper_on_a_scribbled_word_wakes_by_its_deadline() {
+    Channel channel;
+    std::atomic<bool> done = false;
+    std::thread scribbler([&] {
+        for (std::uint32_t junk = 1; !done; junk = junk * 1664525 + 1013904223) {
+            hvd::store_relaxed(channel.page.lines[1].waiting, junk >> 30);
+            hvd::futex::wake(channel.page.lines[1].waiting);
+        }
+    });
+    for (int i = 0; i < 20; ++i) {
+        const std::int64_t deadline = hvd::now_ns() + 2'000'000;
+        Wake wake;
+        do {
+            wake = channel.ends[1]->wait(deadline, 0);
+        } while (wake == Wake::interrupted);
+        EXPECT(wake == Wake::timed_out && hvd::now_ns() >= deadline);
+    }
+    EXPECT(channel.ends[1]->wait(hvd::never_ns, 0) == Wake::interrupted);  // its signals are looked at all the same
+    done = true;
+    scribbler.join();
 }
 
 std::vector<std::int64_t> wait_for(Waiter& waiter) {
@@ -194,6 +236,23 @@ void a_scribbling_peer_harms_nobody_else() {
     waiter.close();
 }
 
+/// A signal that comes then ends no sleep, and is looked at all the same.
+void a_waiter_that_is_woken_for_nothing_comes_back_now_and_then() {
+    Channel channel;
+    Waiter waiter(0);
+    waiter.add(1, *channel.ends[1]);
+    std::atomic<bool> done = false;
+    std::thread flood([&] {
+        while (!done) {
+            (void)!::write(channel.to_1[1], "junk", 4);
+        }
+    });
+    EXPECT(!waiter.begin(false, true) && waiter.block(hvd::never_ns) == Wake::interrupted);
+    done = true;
+    flood.join();
+    waiter.close();
+}
+
 void the_budget_grows_while_polling_pays_and_drops_to_nothing() {
     hvd::SpinBudget budget(100'000);
     EXPECT(budget.budget_ns() == 10'000);
@@ -241,6 +300,42 @@ void yielding_stops_for_a_while_when_a_turn_takes_long() {
     EXPECT(yielding.yields() == 1);
 }
 
+/// Of two threads on one CPU, one of which never sleeps, the other is taken off it while it polls.
+void polling_is_given_up_where_others_want_the_cpu() {
+    cpu_set_t before;
+    cpu_set_t one;
+    EXPECT(::sched_getaffinity(0, sizeof before, &before) == 0);
+    CPU_ZERO(&one);
+    for (int cpu = 0; CPU_COUNT(&one) == 0; ++cpu) {
+        if (CPU_ISSET(cpu, &before)) {
+            CPU_SET(cpu, &one);
+        }
+    }
+    EXPECT(::sched_setaffinity(0, sizeof one, &one) == 0);
+    std::atomic<bool> done = false;
+    std::thread busy([&] {
+        while (!done.load(std::memory_order_relaxed)) {
+        }
+    });
+    hvd::Yielding yielding;
+    int polls_behind = 0;
+    hvd::Crowding crowding(true);
+    const auto never = [&] {
+        polls_behind = crowding.seen() ? polls_behind + 1 : 0;
+        return false;
+    };
+    const auto elsewhere = [] { return false; };
+    EXPECT(!hvd::spin_until(hvd::now_ns(), hvd::never_ns, yielding, crowding, never, elsewhere));
+    EXPECT(crowding.seen() && polls_behind == 1);  // what came while it was off its CPU is still found
+    hvd::Crowding told(false);
+    const std::int64_t end = hvd::now_ns() + 50'000'000;
+    EXPECT(!hvd::spin_until(hvd::now_ns(), end, yielding, told, never, elsewhere));
+    EXPECT(!told.seen() && hvd::now_ns() >= end);
+    done = true;
+    busy.join();
+    EXPECT(::sched_setaffinity(0, sizeof before, &before) == 0);
+}
+
 void any_cpu_word_is_harmless() {
     for (const std::uint32_t word : {0U, 1U, 0x7FFF'FFFFU, 0x8000'0000U, 0x8000'0001U, 0xFFFF'FFFEU, 0xFFFF'FFFFU}) {
         const auto cpu = static_cast<std::int32_t>(word);
@@ -258,13 +353,17 @@ int main() {
     for (const std::int64_t spin_ns : {std::int64_t{0}, std::int64_t{-1}, std::int64_t{50'000}}) {
         no_wakeup_is_lost(spin_ns);
     }
+    a_kick_wakes_one_on_the_word_whose_notifier_died_half_way();
+    a_sleeper_on_a_scribbled_word_wakes_by_its_deadline();
     a_waiter_serves_every_ring(0);
     a_waiter_serves_every_ring(hvd::spin_limit_default_ns);
     a_masked_port_is_kept_for_later();
     a_scribbling_peer_harms_nobody_else();
+    a_waiter_that_is_woken_for_nothing_comes_back_now_and_then();
     the_budget_grows_while_polling_pays_and_drops_to_nothing();
     a_peer_without_a_reader_is_survived_under_the_deadly_sigpipe();
     yielding_stops_for_a_while_when_a_turn_takes_long();
+    polling_is_given_up_where_others_want_the_cpu();
     any_cpu_word_is_harmless();
     return 0;
 }

@@ -30,6 +30,19 @@ def test_every_header_compiles(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+def test_who_is_about_to_sleep_looks_by_a_load_that_does_not_overtake_what_he_advertises(tmp_path):
+    """An acquiring load may be one that does, from armv8.3 on: the event is missed, and its sender has not rung."""
+    source, assembly = tmp_path / "look.cpp", tmp_path / "look.s"
+    look = "bool look(hvd::Doorbell& bell) { bell.arm(); return bell.pending(); }"
+    source.write_text(f'#include "{HEADERS / "doorbell.hpp"}"\n{look}\n')
+    flags = ("-std=c++20", "-O2", "-march=armv8.3-a", "-S", "-g0", "-o", str(assembly))
+    result = subprocess.run([COMPILER, *flags, str(source)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    looks = assembly.read_text().partition("_Z4look")[2].partition(".cfi_endproc")[0]
+    assert "stlr" in looks
+    assert "ldapr" not in looks
+
+
 @pytest.mark.skipif(shutil.which(EMULATOR) is None, reason=f"no {EMULATOR}: apt-get install qemu-user")
 @pytest.mark.timeout(700)
 @pytest.mark.parametrize("program", sorted(path.name for path in HERE.glob("*.cpp") if path.name != "trace_cost.cpp"))

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from hvd.toolstack.bench.cost import system_calls_per_round_trip
 from hvd.toolstack.bench.measured import Pair
 from hvd.toolstack.bench.net_deaths import ECHO, TALK, TCP, measure_net_deaths
 from hvd.toolstack.bench.net_programs import BRIDGE, CHAIN, GUESTS, SWITCH, measure_net_programs
@@ -26,6 +27,7 @@ from hvd.toolstack.cluster import Cluster
 from hvd.transport import messages as m
 from hvd.transport.histogram import from_text
 from hvd.transport.hypercalls import HypercallError
+from hvd.transport.sandbox import LAYERS
 from tests.nobody import nobody
 
 DEADLINE_S = 100
@@ -65,6 +67,40 @@ def test_a_bench_tells_one_object(name):
     assert told["command"]["seed"] == 3
     assert {row["bench"] for row in told["rows"]} == {name}
     assert ("verdict" in told) == (name == "recovery")
+
+
+FEW = 100
+"""Of hundreds of thousands of round trips: an end that waits longer than it looks, as its peer got no CPU, sleeps."""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="it takes two CPUs")
+def test_a_hot_round_trip_makes_no_system_call_in_any_sandbox_and_so_asks_no_policy():
+    """Whoever asks the broker anything makes one."""
+    run = Run(1, 1, cpus_from(None), lambda _: None)
+    with Cluster.build(name="hot", policy="default") as cluster:
+        pair = Pair(cluster, "pair", run.here, run.there)
+        assert all("seccomp" in row["in_force"] and "landlock" in row["in_force"] for row in cluster.sandboxes())
+        (figure,) = system_calls_per_round_trip(run, pair)
+    if not figure.n:
+        pytest.skip(figure.note)
+    assert (figure.p50 or 0) < FEW, figure.note
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="it takes two CPUs")
+def test_a_sandbox_adds_no_system_call_to_a_hot_round_trip():
+    """Beside a pair without any layer."""
+    run, counts = Run(1, 1, cpus_from(None), lambda _: None), {}
+    with Cluster.build(name="hot") as cluster:
+        for name, off in (("within", ()), ("without", tuple(LAYERS))):
+            pair = Pair(cluster, name, run.here, run.there, off=off)
+            rows = [row for row in cluster.sandboxes() if row["name"].startswith(f"{name}-")]
+            assert [("seccomp" in row["in_force"]) for row in rows] == [not off] * 2
+            (figure,) = system_calls_per_round_trip(run, pair)
+            if not figure.n:
+                pytest.skip(figure.note)
+            counts[name] = figure.p50 or 0
+            pair.destroy()
+    assert counts["within"] <= counts["without"] + FEW, counts
 
 
 def test_an_absent_peer_is_said_to_be_absent_and_fails_nothing(tmp_path):

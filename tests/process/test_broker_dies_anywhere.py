@@ -61,6 +61,25 @@ def main(guest):
     store.watch('data/ask', ask)
     guest.run_forever()
 """
+LINGERING = """
+from hvd.domains import hypercalls
+
+AUTO_READY = False
+
+def main(guest):
+    '''Asks over its upcall socket for good, and changes what it watches itself when it is told to.'''
+    hypercalls.LINGER_S = 100_000.0
+    store, told = guest.runtime.store, []
+    store.watch('data/ping', lambda path: store.write('data/heard', store.read('data/ping') or b'nothing yet'))
+    store.watch('data/go', lambda path: told.append(store.read('data/go')))
+    guest.runtime.hypercalls.linger()
+    guest.ready()
+    while True:
+        guest.runtime.wait()
+        while told:
+            if number := told.pop():
+                store.transaction(lambda tx: store.write('data/ping', number, tx))
+"""
 
 
 class Fate:
@@ -69,10 +88,11 @@ class Fate:
     def __init__(self, plan: Path) -> None:
         self._plan = plan
 
-    def decide(self, function: str, line: int, message: type | None = None) -> None:
+    def decide(self, function: str, line: int, message: type | None = None, *, within: str = "") -> None:
+        """`within`: lines count only in what it calls by this name."""
         number = None if message is None else message.NUMBER  # type: ignore[attr-defined]
         whole = self._plan.with_suffix(".new")
-        whole.write_text(json.dumps({"function": function, "line": line, "number": number}))
+        whole.write_text(json.dumps({"function": function, "line": line, "number": number, "within": within}))
         whole.rename(self._plan)
 
     @property
@@ -235,10 +255,35 @@ def test_wherever_it_dies_in_handing_out_descriptors_the_domain_gets_one_port_an
         nonlocal asked
         asked += 1
         cluster.call(m.StoreWrite(0, f"/local/domain/{guest.domid}/data/ask", str(asked).encode()))
-        wait_for(lambda: node(cluster, guest, "got") == f"{asked} {asked + 2} 3", f"port {asked + 2}")
+        done = f"{asked} {asked + 2} 3"
+        wait_for(lambda: node(cluster, guest, "got") == done, lambda: f"{done}: {guest.info()} {guest.console_log()}")
         assert guest.info().state is DomainState.RUNNING
 
     die_everywhere(cluster, fate, "Broker._answer", ask, m.EvtchnAllocUnbound)
+
+
+def test_whose_event_comes_while_it_asks_and_the_broker_dies_before_it_rings_is_rung_by_the_next(
+    cluster: Cluster, fate: Fate, tmp_path: Path
+) -> None:
+    path = tmp_path / "lingering.py"
+    path.write_text(LINGERING)
+    config = DomainConfig("guest", str(path), driver_domain=True, heartbeat_ms=0, on_crash="preserve")
+    guest = cluster.create(config)
+    guest.wait_ready(DEADLINE_S)
+    wait_for(lambda: node(cluster, guest, "heard") == "nothing yet", "the watch to be set")
+
+    def go(number: int) -> None:
+        cluster.call(m.StoreWrite(0, f"/local/domain/{guest.domid}/data/go", str(number).encode()))
+        wait_for(lambda: fate.met, "the commit")
+        wait_for(lambda: node(cluster, guest, "heard") == str(number), "what it has changed to be heard of")
+
+    fate.decide("Broker._answer", NEVER, m.StoreTransactionEnd, within="_tell_events")
+    go(1)
+    lines = fate.lines()
+    for line in range(1, lines + 1):
+        fate.decide("Broker._answer", line, m.StoreTransactionEnd, within="_tell_events")
+        go(1 + line)
+    assert restarts(cluster) == lines
 
 
 # ---- what it does by itself ------------------------------------------------------------------------------------------

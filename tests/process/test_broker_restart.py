@@ -201,11 +201,13 @@ def everything(cluster: Cluster) -> dict[str, Any]:
     return {"counts": counts, "domains": rows, "ports": ports, "store": store_dump(cluster), "dmesg": cluster.dmesg()}
 
 
-def processes_named(name: str) -> list[int]:
-    found = []
+def processes_of(cluster: Cluster, name: str) -> list[int]:
+    """Whoever goes by this name among its machine's children."""
+    found, machine = [], cluster.info()["machine_pid"]
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and (entry / "comm").read_text().strip() == name:
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1] if entry.name.isdigit() else ""
+            if parent == str(machine) and (entry / "comm").read_text().strip() == f"hvd:{name}":
                 found.append(int(entry.name))
     return found
 
@@ -346,7 +348,7 @@ def test_a_domain_and_the_broker_that_die_together_come_back_each_once(cluster: 
         time.sleep(dice.uniform(0, 0.012))  # somewhere between the death and the next incarnation's first words
         os.kill(broker, signal.SIGKILL)
         wait_for(lambda n=n: (driver.info().incarnation, driver.ready) == (n + 2, True), "the next")  # type: ignore[misc]
-        assert processes_named("hvd:restless") == [driver.pid]
+        wait_for(lambda: processes_of(cluster, "restless") == [driver.pid], "the dead one, who can do nothing, to go")
 
 
 def test_domains_created_while_brokers_die_run_once_each(cluster: Cluster) -> None:
@@ -371,7 +373,7 @@ def test_domains_created_while_brokers_die_run_once_each(cluster: Cluster) -> No
     assert [domain.domid for domain in domains] == list(range(1, 13))
     for domain in domains:
         assert domain.incarnation == 1
-        assert processes_named(f"hvd:{domain.name}") == [domain.pid]
+        assert processes_of(cluster, domain.name) == [domain.pid]
 
 
 # ---- poison ----------------------------------------------------------------------------------------------------------
@@ -385,11 +387,17 @@ class Watcher:
         self._page = self._first_page()
 
     def _first_page(self) -> mmap.mmap:
-        descriptor = os.open(next(self._journals()), os.O_RDONLY)
-        try:
-            return mmap.mmap(descriptor, 4096, mmap.MAP_SHARED, mmap.PROT_READ)
-        finally:
-            os.close(descriptor)
+        """Looked for until it is found: one journal follows another while the descriptors are listed."""
+        until = time.monotonic() + DEADLINE_S
+        while time.monotonic() < until:
+            for journal in self._journals():
+                with contextlib.suppress(FileNotFoundError):
+                    descriptor = os.open(journal, os.O_RDONLY)
+                    try:
+                        return mmap.mmap(descriptor, 4096, mmap.MAP_SHARED, mmap.PROT_READ)
+                    finally:
+                        os.close(descriptor)
+        raise AssertionError(f"the machine {self._machine} has no journal")
 
     def look_again(self) -> None:
         """At the journal of now: the one before may be in use no more."""
@@ -398,8 +406,9 @@ class Watcher:
 
     def _journals(self) -> Iterator[Path]:
         for entry in Path(f"/proc/{self._machine}/fd").iterdir():
-            if str(entry.readlink()).startswith("/memfd:hvd-journal"):
-                yield entry
+            with contextlib.suppress(FileNotFoundError):  # it has closed that one meanwhile
+                if str(entry.readlink()).startswith("/memfd:hvd-journal"):
+                    yield entry
 
     def broker(self) -> int | None:
         children = Path(f"/proc/{self._machine}/task/{self._machine}/children").read_text().split()

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from hvd import Cluster, Scenario
 from hvd.toolstack.chaos.scenario import rows_of
-from hvd.toolstack.cluster import DomainState
+from hvd.toolstack.cluster import Domain, DomainState
 from hvd.toolstack.faults.bank import StoreChecker, check_balances, open_bank
 from hvd.toolstack.faults.conservation import census, settled
+from hvd.transport.history import RECORD_SIZE
 from hvd.transport.messages import DomainConfig, StoreRead, StoreWrite
 from hvd.transport.protocols.bank import account, client_count, client_slot
+from hvd.transport.run_dir import CONTROL, DOMAINS, ENDPOINT
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "chaos"
@@ -137,12 +141,63 @@ def short_plan(
 def test_a_domain_that_does_not_come_back_stops_the_run_and_its_seed_says_so_again(tmp_path):
     plan = short_plan(tmp_path, on_crash="preserve", victim="idler", recovered_ms=300)
     result = hvd("chaos", str(plan), "--seeds", "9", "--out", "out", cwd=tmp_path, check=1)
-    assert "not recovered 300 ms after kill idler: waiting for idler" in result.stderr
-    assert f"again: hvd chaos {plan} --seeds 9" in result.stderr
+    told = "preserved, not ready, incarnation 1; died last of: killed by SIGKILL"
+    late = f"not recovered 300 ms after kill idler: waiting for idler ({told})"
+    assert late in result.stderr
+    again = f"again: hvd chaos {plan} --seeds 9 --out out --again"
+    assert f"its logs and files: out/seed-9\nhvd: {again}\n" in result.stderr
+    kept = {str(path.relative_to(tmp_path / "out" / "seed-9")) for path in (tmp_path / "out" / "seed-9").rglob("*")}
+    assert {"files/writer.img", "files/writer.acks", "log/broker.log"} <= kept
     assert "NOT HEALTHY" in (tmp_path / "out" / "report.html").read_text()
     (row,) = rows_of(tmp_path / "out")
     assert [fault["recovered"] for fault in row["faults"]] == [False]
     assert Scenario.load(plan).run(9).problems == row["problems"]
+
+
+def test_a_run_of_a_plan_that_has_been_changed_since_does_not_count_nor_one_that_is_to_be_made_again(tmp_path):
+    plan = short_plan(tmp_path, on_crash="preserve", victim="idler", recovered_ms=300)
+    words = ("--out", "out", "--json")
+    hvd("chaos", str(plan), "--seeds", "9", *words, cwd=tmp_path, check=1)
+    short_plan(tmp_path, on_crash="restart", victim="idler")
+    told = json.loads(hvd("chaos", str(plan), "--seeds", "8", *words, cwd=tmp_path).stdout.splitlines()[-1])
+    assert (told["runs"], told["healthy"], told["seeds"]) == (1, 1, "8")
+    first, _ = hvd("chaos", str(plan), "--seeds", "8", "--again", *words, cwd=tmp_path).stdout.splitlines()
+    assert json.loads(first)["seed"] == 8
+
+
+BROKEN = """
+import pytest
+
+@pytest.mark.scenario("plan.toml")
+def test_it_lives(scenario):
+    outcome = scenario.run(3)
+    assert outcome.ok, outcome.problems
+"""
+BREAKS = """
+AUTO_READY = False
+
+def main(guest):
+    if guest.incarnation > 1:
+        raise RuntimeError("my driver is broken here")
+    guest.ready()
+    guest.sleep(1000)
+"""
+
+
+def test_whose_driver_is_broken_sees_where_in_his_own_test(tmp_path):
+    """The domain's traceback, what it died of, and the seed."""
+    (tmp_path / "breaks.py").write_text(BREAKS)
+    short_plan(tmp_path, idler=str(tmp_path / "breaks.py"), victim="idler", recovered_ms=1500)
+    (tmp_path / "test_mine.py").write_text(BROKEN)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_mine.py"]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "RuntimeError: my driver is broken here" in result.stdout
+    assert "died last of: " in result.stdout
+    assert "seed 3 of " in result.stdout
 
 
 def test_a_backend_that_answers_before_it_flushes_is_no_healthy_system(tmp_path):
@@ -177,6 +232,12 @@ def test_a_plan_that_is_wrong_is_bad_input_and_nothing_is_started(tmp_path, old,
 def test_seeds_that_are_none_are_bad_input(tmp_path):
     result = hvd("chaos", str(short_plan(tmp_path)), "--seeds", "9-3", cwd=tmp_path, check=2)
     assert "--seeds: expected FIRST or FIRST-LAST" in result.stderr
+
+
+def test_where_runs_cannot_be_written_nothing_is_run(tmp_path):
+    (tmp_path / "taken").touch()
+    result = hvd("chaos", str(short_plan(tmp_path)), "--out", "taken", cwd=tmp_path, check=2)
+    assert "--out: expected a directory that can be written, found taken: File exists" in result.stderr
 
 
 # ---- what the checkers of a store would find ------------------------------------------------------------------------
@@ -248,6 +309,50 @@ def test_a_slot_that_holds_an_older_transfer_or_one_that_nobody_made_is_found(ti
     assert verdict.misplaced + verdict.unexpected == 1
     till.write(slot, "77 1 2 3")
     assert till.checker.check().unexpected >= 1
+
+
+def test_a_domain_goes_on_with_its_history_behind_what_was_left_when_it_was_killed_in_the_middle_of_a_record(
+    tmp_path: Path,
+) -> None:
+    acks = tmp_path / "acks"
+    acks.write_bytes(b"\1" * (RECORD_SIZE - 1))
+    with Cluster.build() as cluster:
+        till = Till(cluster, acks)
+        assert till.checker.check().intact
+        assert acks.stat().st_size == till.checker.verdict.invoked * 2 * RECORD_SIZE
+
+
+def test_a_domain_that_connects_changes_no_count_and_a_connection_to_the_toolstacks_endpoint_does() -> None:
+    with Cluster.build([DomainConfig("idler", "hvd:idle")]) as cluster:
+        idler = cluster.domain("idler")
+        before = settled(cluster)
+        connections = connections_of(idler)
+        idler.sysrq("h")  # it has asked nothing until then
+        until = time.monotonic() + DEADLINE_S / 2
+        while connections_of(idler) == connections:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert settled(cluster).difference(before).keys() <= {"store nodes"}
+        with connected(cluster.run_dir / CONTROL):
+            changed = settled(cluster).difference(before).keys()
+            assert changed - {"store nodes"} == {"descriptors of the broker"}
+
+
+def connections_of(domain: Domain) -> int:
+    """As the kernel lists them in its network namespace: the broker's ends."""
+    return Path(f"/proc/{domain.pid}/net/unix").read_text().count(f"/{DOMAINS}/{domain.domid}.1/{ENDPOINT}")
+
+
+@contextmanager
+def connected(path: Path) -> Iterator[None]:
+    """To a socket whose path may be long."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(f"/proc/self/fd/{directory}/{path.name}")
+            yield
+    finally:
+        os.close(directory)
 
 
 def test_counts_of_a_cluster_are_the_same_after_a_domain_has_come_and_gone() -> None:

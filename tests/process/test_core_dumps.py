@@ -259,7 +259,7 @@ def test_a_core_is_finished_although_the_broker_dies_meanwhile(cluster, held, tm
     assert held.state is DomainState.DUMPING
     (tmp_path / "go").touch()
     path = cluster.run_dir / "cores" / "held.1.core"
-    assert second_life(held) == f"poweroff; core: {path}"
+    assert second_life(held) == f"poweroff: killed after its grace; core: {path}"
     assert cores_of(cluster, "held") == ["held.1.core"]
     assert len(read_core(path).threads()) >= 2
     path.unlink()
@@ -272,7 +272,7 @@ def test_destroy_does_not_wait_for_a_core(cluster, held):
 
 def test_whoever_is_killed_while_its_core_is_written_gets_none_and_lives_again(cluster, held):
     held.kill()
-    assert second_life(held) == "poweroff; no core: it was killed while its core was written"
+    assert second_life(held) == "poweroff: killed after its grace; no core: it was killed while its core was written"
     assert cores_of(cluster, "held") == []
 
 
@@ -281,7 +281,7 @@ def test_whoever_is_killed_behind_the_machines_back_gets_none_and_lives_again(cl
     while "TracerPid:\t0" in Path(f"/proc/{pid}/status").read_text():
         continue  # its dumper is on its way
     os.kill(pid, signal.SIGKILL)
-    assert second_life(held) == "poweroff; no core: it ended before its core was written"
+    assert second_life(held) == "poweroff: killed after its grace; no core: it ended before its core was written"
     assert cores_of(cluster, "held") == []
 
 
@@ -309,7 +309,8 @@ def test_a_domain_that_somebody_debugs_has_no_core_and_lives_again(cluster):
     domain.shutdown(grace_s=0)
     while not os.WIFSIGNALED(os.waitpid(pid, WALL)[1]):  # before its tracer has seen its end the machine cannot
         continue
-    assert second_life(domain).startswith("poweroff; no core: the host does not let it be traced")
+    told = "poweroff: killed after its grace; no core: the host does not let it be traced"
+    assert second_life(domain).startswith(told)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small filesystem needs root")

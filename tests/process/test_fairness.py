@@ -92,6 +92,19 @@ def test_the_broker_works_where_those_are_whom_it_works_for():
 
 
 @pytest.mark.skipif(len(CPUS) < 2, reason="it takes two CPUs")
+@pytest.mark.parametrize(
+    ("way", "on_crash"),
+    [("xenstored.ask_for_ever", "destroy"), ("xenstored.connect_for_ever", "destroy"),
+     ("messages.post_for_ever", "coredump-destroy")],
+)  # fmt: skip
+def test_by_whatever_way_somebody_has_the_broker_work_it_does_so_where_he_is(way, on_crash):
+    """Requests by XenStore's socket, connections and what is dropped unheard were once nobody's."""
+    with Cluster.build() as cluster:
+        cluster.create(DomainConfig("greedy", "hvd:hostile", args=[way], cpus=CPUS[:1], on_crash=on_crash))
+        _wait_for_broker_on(cluster, CPUS[:1])
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="it takes two CPUs")
 def test_a_new_broker_follows_too():
     with Cluster.build() as cluster:
         cluster.create(DomainConfig("greedy", "hvd:nuisance", args=["calls"], cpus=CPUS[-1:]))

@@ -18,6 +18,7 @@ from hvd.toolstack.faults import FAULTS, BadFault, inject
 from hvd.toolstack.faults.checker import Checker
 from hvd.toolstack.faults.processes import Watched
 from hvd.transport import messages as m
+from hvd.transport.errors import HvdError
 from hvd.transport.faults import ControlWord
 from hvd.transport.hypercalls import HypercallError
 from tests.waiting import wait_for
@@ -130,6 +131,20 @@ def test_a_fault_is_seen_by_its_witness_and_undone_and_all_is_well_again(load, n
     assert (told["injected"], told["activated"], told["undone"], told["seed"]) == (True, True, True, SEED)
     assert load.cluster.call(m.FaultList()) == []
     load.wait_well()
+
+
+def test_one_that_maps_nothing_is_not_stopped_to_be_killed_with_what_it_maps(load, monkeypatch):
+    """It was stopped some 75 times a second, and a heartbeat took it for dead."""
+    monkeypatch.setattr("hvd.toolstack.faults.moments.MAPPED_DEADLINE_S", 0.3)
+    guest = load.cluster.domain("guest")
+    before = guest.incarnation
+    with load.cluster.events() as events:
+        with pytest.raises(HvdError, match=r"domain guest maps no grant of another's within 0\.3 s"):
+            load.cluster.fault("kill-with-grants", "guest")
+        told = []
+        while (event := events.next_until(time.monotonic() + 0.2)) is not None:
+            told.append(event.event)
+    assert (guest.incarnation, [event for event in told if event.startswith("fault")]) == (before, [])
 
 
 @pytest.mark.parametrize("word", ControlWord)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
-from hvd.toolstack.cluster import Cluster, DeviceInUse, NotReached
+from hvd.toolstack.cluster import Cluster, DeviceInUse, DeviceRefused, NotReached
 from hvd.toolstack.config.disks import read_disk
 from hvd.toolstack.config.problems import Report
+from hvd.transport import messages as m
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -65,7 +69,8 @@ def main(guest):
 @pytest.fixture
 def cluster(tmp_path: Path, request: pytest.FixtureRequest):
     (tmp_path / "guest.py").write_text(request.param)
-    (tmp_path / "b.img").write_bytes(bytes(1 << 20))
+    for image in ("b.img", "c.img"):
+        (tmp_path / image).write_bytes(bytes(1 << 20))
     (tmp_path / "c.toml").write_text(
         '[[domain]]\nname = "driver"\nkernel = "hvd:driver_domain"\ndriver_domain = true\n'
         '[[domain]]\nname = "guest"\nkernel = "guest.py"\nafter = ["driver"]\n'
@@ -75,9 +80,9 @@ def cluster(tmp_path: Path, request: pytest.FixtureRequest):
         yield running
 
 
-def disk(tmp_path: Path, vdev: str = "xvdb", backend: str = "driver"):
+def disk(tmp_path: Path, vdev: str = "xvdb", backend: str = "driver", target: str = "b.img"):
     report = Report("test", "")
-    found = read_disk(report, (), f"vdev={vdev},backend={backend},target=b.img", tmp_path)
+    found = read_disk(report, (), f"vdev={vdev},backend={backend},target={target}", tmp_path)
     report.raise_if_wrong()
     assert found is not None
     return found.config
@@ -154,7 +159,7 @@ def test_a_disk_is_taken_away_although_its_driver_domain_is_dead_or_stopped(clus
     guest.attach(disk(tmp_path))
     said(cluster, "came")
     driver.kill(19)
-    with pytest.raises(NotReached, match="has not let go of vbd 51728"):
+    with pytest.raises(NotReached, match="has not let go of vbd 51728: it has begun to"):
         guest.detach("vbd", 51728, deadline_s=0.3)
     driver.kill(9)
     guest.wait_until(lambda info: not info.devices, "without its disk")
@@ -168,8 +173,7 @@ def test_a_guest_that_is_killed_while_it_is_asked_comes_back_without_the_disk(cl
     guest.attach(disk(tmp_path))
     said(cluster, "came")
     guest.kill(19)
-    with pytest.raises(NotReached):
-        guest.detach("vbd", 51728, deadline_s=0.3)
+    cluster.call(m.DomctlDetach(guest.domid, "vbd", 51728))
     guest.kill(9)
     guest.wait_ready()
     assert not guest.info().devices
@@ -195,9 +199,85 @@ def test_a_disk_that_was_taken_by_force_and_plugged_in_again_before_its_guest_lo
     said(cluster, "came")
     guest.kill(19)
     guest.detach("vbd", 51728, force=True)
-    guest.attach(disk(tmp_path))
+    assert guest.attach(disk(tmp_path), 0.3) == "guest, which has not gone on with it for 0.3 s"
     guest.kill(18)
     said(cluster, "went")
     said(cluster, "came", 2)
     guest.detach("vbd", 51728)
     wait_counts(cluster, before)
+
+
+@pytest.mark.parametrize("cluster", [USER], indirect=True)
+def test_a_disk_whose_image_is_written_already_is_refused_and_nothing_of_it_stays(cluster, tmp_path):
+    guest, other = cluster.domain("guest"), cluster.create(m.DomainConfig("other", "hvd:idle"))
+    other.wait_ready()
+    guest.attach(disk(tmp_path))
+    said(cluster, "came")
+    before = counts(cluster)
+    with pytest.raises(DeviceRefused, match=r"image .*b\.img is written by another device"):
+        other.attach(disk(tmp_path))
+    assert not other.info().devices
+    backend = f"/local/domain/{cluster.domain('driver').domid}/backend/vbd/{other.domid}"
+    paths = f"/local/domain/{other.domid}/device/vbd", backend
+    wait_for(lambda: not any(cluster.call(m.StoreDirectory(0, path)) for path in paths))  # what was said too late goes
+    wait_counts(cluster, before)
+    other.reboot()
+    other.wait_ready()
+
+
+@pytest.mark.parametrize("cluster", [USER], indirect=True)
+def test_a_disk_of_a_domain_that_is_paused_waits_for_it_and_a_refusal_does_not(cluster, tmp_path):
+    guest = cluster.domain("guest")
+    guest.pause()
+    assert guest.attach(disk(tmp_path)) == "guest, which is paused"
+    with pytest.raises(DeviceRefused, match="is written by another device"):
+        guest.attach(disk(tmp_path, "xvdc"))
+    guest.unpause()
+    said(cluster, "came xvdb")
+    assert [device["devid"] for device in guest.info().devices] == [51728]
+
+
+@pytest.mark.parametrize("cluster", [USER], indirect=True)
+def test_a_disk_waits_for_a_driver_domain_that_is_paused(cluster, tmp_path):
+    guest, driver = cluster.domain("guest"), cluster.domain("driver")
+    driver.pause()
+    assert guest.attach(disk(tmp_path)) == "driver, which is paused"
+    driver.unpause()
+    said(cluster, "came xvdb")
+
+
+@pytest.mark.parametrize("cluster", [USER], indirect=True)
+def test_what_was_asked_in_vain_is_taken_back_and_the_disk_is_used_again(cluster, tmp_path):
+    guest = cluster.domain("guest")
+    guest.attach(disk(tmp_path))
+    said(cluster, "came")
+    ways = (guest.pause, guest.unpause), (lambda: guest.kill(19), lambda: guest.kill(18))
+    for turn, (stop, go_on) in enumerate(ways, 1):
+        stop()
+        wait_for(lambda: psutil.Process(guest.pid).status() == psutil.STATUS_STOPPED)
+        with pytest.raises(NotReached, match="has not let go of vbd 51728, nor said why, and keeps it; with `--force`"):
+            guest.detach("vbd", 51728, deadline_s=0.3)
+        go_on()
+        guest.attach(disk(tmp_path, "xvdc", target="c.img"))  # heard behind what was asked
+        said(cluster, "came xvdc", turn)
+        guest.detach("vbd", 51744)
+    assert "went xvdb" not in guest.console_log()
+    assert [device["devid"] for device in guest.info().devices] == [51728]
+    guest.detach("vbd", 51728)
+    said(cluster, "went xvdb")
+
+
+@pytest.mark.parametrize("cluster", [USER], indirect=True)
+def test_another_device_whose_number_begins_as_its_own_is_no_answer(cluster, tmp_path):
+    guest, driver = cluster.domain("guest"), cluster.domain("driver")
+    for vdev, target in (("5171", "b.img"), ("51712", "c.img")):
+        guest.attach(disk(tmp_path, vdev, target=target))
+    guest.pause()
+    with ThreadPoolExecutor(1) as other, Cluster.attach(cluster.run_dir) as theirs:
+        asked = other.submit(theirs.domain("guest").detach, "vbd", 5171, deadline_s=1.0)
+        online = f"/local/domain/{driver.domid}/backend/vbd/{guest.domid}/5171/online"
+        wait_for(lambda: cluster.call(m.StoreRead(0, online)) == b"0")
+        guest.detach("vbd", 51712, force=True)
+        with pytest.raises(NotReached, match="has not let go of vbd 5171, nor said why"):
+            asked.result()
+    assert guest.has_device("vbd", 5171)

@@ -82,7 +82,7 @@ def answers(cluster: Cluster, mac: str) -> int:
 
 
 def create(file: str) -> None:
-    change.create(Path(file), {}, [], paused=False, wait=True, deadline_s=60, require="", quiet=True, as_json=False)
+    change.create(Path(file), {}, [], paused=False, wait=True, deadline_s=60, require=None, quiet=True, as_json=False)
 
 
 def test_who_joins_an_empty_network_is_under_its_rules_and_stays_so_whoever_dies(cluster: Cluster, tmp_path) -> None:

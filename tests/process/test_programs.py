@@ -319,7 +319,7 @@ def test_one_that_does_not_stop_is_killed_when_its_grace_is_over(start: Start) -
     domain.wait_ready(DEADLINE_S)
     wait_for(lambda: "up" in domain.console_log(), "its trap")
     domain.shutdown(grace_s=0.2)
-    assert ended(domain) == "poweroff"
+    assert ended(domain) == "poweroff: killed after its grace"
 
 
 def test_a_reboot_runs_it_again(start: Start) -> None:

@@ -20,6 +20,8 @@ DEADLINE_S = 100
 DEADLINE_NS = DEADLINE_S * 1_000_000_000
 PORT = 9
 MESSAGE = struct.Struct("<Q56x")
+WAITING_OF_1 = 128 + 4
+"""In a channel page: what wakes side 1 if it sleeps."""
 
 
 class Child:
@@ -148,6 +150,30 @@ def test_the_sleeping_side_is_woken_every_time(link, front):
         assert front.pop() == number + 1
     assert child.wait() == 0
     assert front.endpoint.statistics().rung > 0
+
+
+def test_a_word_is_slept_on_and_woken_across_processes(link):
+    """Whoever is not woken there wakes at the pipe, later: not every time, however busy the machine is."""
+    rounds, woken_by_word = 50, 2
+
+    def sleep() -> None:
+        theirs = link.endpoint(1)
+        for _ in range(rounds):
+            assert theirs.wait(DEADLINE_NS, 0)
+            theirs.notify()
+        assert theirs.statistics().lasted < rounds
+
+    child = Child(sleep)
+    ours = link.endpoint(0)
+    with Extent.map(link.channel.page_fd, 1, writable=True) as page:
+        for _ in range(rounds):
+            until = time.monotonic() + DEADLINE_S
+            while struct.unpack_from("<I", page.view, WAITING_OF_1)[0] != woken_by_word and time.monotonic() < until:
+                time.sleep(0)
+            ours.notify()
+            assert ours.wait(DEADLINE_NS, 0)
+    assert child.wait() == 0
+    ours.close()
 
 
 def test_a_full_ring_in_flight_wraps_many_times(link, front):

@@ -173,7 +173,7 @@ def test_all_layers_are_in_force_here_or_named_with_the_reason(cluster: Cluster)
     for sandbox in cluster.sandboxes():
         assert set(sandbox["in_force"]) | set(sandbox["lacking"]) == set(LAYERS)
         assert sandbox["lacking"] == HERE
-    assert [line for line in cluster.dmesg() if line.startswith("domain 1 guest: sandbox guest: ")]
+    assert [line for line in cluster.dmesg() if line.startswith("(XEN) domain 1 guest: sandbox guest: ")]
 
 
 def test_a_domain_sees_what_it_was_given_and_nothing_else(run: Callable[..., str], tmp_path: Path) -> None:

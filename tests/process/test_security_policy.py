@@ -283,6 +283,42 @@ def test_the_next_broker_has_policy_mode_labels_and_log(agent):
         assert other.wait_state(DomainState.PRESERVED).seclabel == "safety_t"
 
 
+COUNTER = """
+def main(guest):
+    disk, count = guest.disk(), 0
+    while True:
+        count += 1
+        disk.write(0, count.to_bytes(8, "little") + bytes(504))
+"""
+WRITES = 500
+
+
+def test_data_flows_under_a_policy_without_asking_it_while_who_would_be_asked_is_stopped(tmp_path):
+    """0 policy calls on the data path: what is asked is asked of the broker, and nobody waits for it."""
+    kernel, image = tmp_path / "counter.py", tmp_path / "counter.img"
+    kernel.write_text(COUNTER)
+    image.write_bytes(bytes(1 << 20))
+    disk = DeviceConfig("vbd", 51712, "storage", {"params": str(image), "mode": "w", "dev": "xvda"})
+    configs = [DomainConfig("storage", "hvd:driver_domain", driver_domain=True),
+               DomainConfig("guest", str(kernel), devices=[disk])]  # fmt: skip
+
+    def written() -> int:
+        return int.from_bytes(image.read_bytes()[:8], "little")
+
+    with Cluster.build(configs, policy="silo") as cluster:
+        wait_for(lambda: written() > 0, "the first write")
+        assert cluster.getenforce()
+        broker = int(cluster.info()["broker_pid"])
+        os.kill(broker, signal.SIGSTOP)
+        try:
+            wait_for(lambda: Path(f"/proc/{broker}/stat").read_text().rpartition(")")[2].split()[0] == "T", "its stop")
+            before = written()
+            wait_for(lambda: written() >= before + WRITES, f"{WRITES} writes that ask nobody")
+        finally:
+            os.kill(broker, signal.SIGCONT)
+        assert cluster.info()["broker_pid"] == broker
+
+
 def test_a_machine_that_is_rebooted_has_the_policy_that_it_booted_with(agent):
     with running([agent("one", "safety_t")], "cockpit") as (cluster, _):
         cluster.load_policy("default")

@@ -19,13 +19,14 @@ from tests.process.disk_load import FOREVER, DiskLoad
 from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
+KERNELS = Path(__file__).parent / "kernels"
 
 
 class Load(DiskLoad):
     """With a driver domain that has a spare."""
 
-    def __init__(self, directory: Path) -> None:
-        driver = DomainConfig("driver", "hvd:driver_domain", driver_domain=True, spare=True, restart=FOREVER)
+    def __init__(self, directory: Path, kernel: str = "hvd:driver_domain") -> None:
+        driver = DomainConfig("driver", kernel, driver_domain=True, spare=True, restart=FOREVER)
         super().__init__(directory, driver, ("blocks=1024", "largest=16", "pace_ms=1"))
 
     def progress(self, operations: int = 50) -> None:
@@ -38,7 +39,9 @@ class Load(DiskLoad):
         return self.checker.verdict.operations
 
     def stand_by(self) -> None:
+        """With the domain and its spare there, and nothing of the dead any more, who give way to others."""
         wait_for(lambda: self.driver.info().spare == "stands by", lambda: f"a spare: {self.driver.info()}")
+        wait_for(lambda: len(processes(self.cluster, "driver")) == 2, "the dead to be gone")
 
     def spare_pid(self) -> int:
         """The process of the domain's next incarnation, by the name it has and what it is not."""
@@ -268,3 +271,13 @@ def test_spares_that_cannot_take_over_are_bounded_and_the_reason_is_told(tmp_pat
         assert "File exists" in text
         assert (domain.state, domain.restarts) == (DomainState.RUNNING, 0)
         assert any(text in line for line in cluster.dmesg())
+
+
+def test_a_spare_that_connects_without_end_goes_and_its_domain_stays() -> None:
+    """It runs its kernel's code while it stands by: nothing has been tried by it in the domain's name."""
+    config = DomainConfig("floods", str(KERNELS / "floods_as_a_spare.py"), spare=True, restart=FOREVER)
+    with Cluster.build([config]) as cluster, cluster.events() as events:
+        domain, broker = cluster.domain("floods"), cluster.info()["broker_pid"]
+        domain.wait_ready(DEADLINE_S)
+        next_event(events, "floods", "spare died")
+        assert (domain.state, domain.restarts, cluster.info()["broker_pid"]) == (DomainState.RUNNING, 0, broker)

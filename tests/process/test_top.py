@@ -78,7 +78,7 @@ def test_batches_are_tables_lines_or_objects(hvd):
     assert text.count("Name") == 2
     assert {"Domain-0", "driver", "guest", "xvda"} <= {line.split()[0] for line in text.splitlines() if line}
     (seen,) = map(json.loads, hvd("top", "--json", "-i", "1", "-d", "0.1").splitlines())
-    assert (seen["schema"], [device["device"] for device in seen["devices"]]) == (1, ["xvda"])
+    assert (seen["schema"], [device["device"] for device in seen["devices"]]) == (2, ["xvda"])
     rows = list(csv.DictReader(io.StringIO(hvd("top", "--csv", "-i", "1", "-d", "0.1"))))
     assert {row["kind"] for row in rows} >= {"domain", "device"}
     assert {row["name"] for row in rows if row["measure"] == "requests_per_s"} == {"guest/xvda"}
@@ -91,10 +91,24 @@ def test_lists_say_what_is_between_whom(hvd):
     assert "driver:" in hvd("evtchn", "guest")
     shared = [row for row in json.loads(hvd("grants", "guest", "--json")) if row["peer"] == 1]
     assert all(mapper == 1 for row in shared for mapper, _, _ in row["mapped"])
+    assert {row["maps_per_s"] for row in shared} == {0.0} and all(row["maps"] >= 1 for row in shared if row["mapped"])
+    assert {row["maps_per_s"] for row in json.loads(hvd("grants", "-d", "0", "--json"))} == {None}
     assert "driver" in hvd("grants", "guest")
     (device,) = json.loads(hvd("ring", "guest", "--json"))
     assert device["slots"] == 32
     assert "xvda" in hvd("ring")
+
+
+def test_the_screen_ends_after_so_many_looks(cluster):
+    from hvd.toolstack.cli.top_screen import TopScreen
+
+    async def drive() -> None:
+        screen = TopScreen(cluster, 0.05, 2)
+        async with screen.run_test() as pilot:
+            while screen.is_running:
+                await pilot.pause(0.02)
+
+    asyncio.run(drive())
 
 
 def test_the_screen_shows_it_all_and_answers_keys(cluster):

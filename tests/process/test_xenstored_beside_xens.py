@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import errno
-from pathlib import Path
+import select
+import signal
+import subprocess
+import sys
+from os import close, pidfd_open
 
 import pytest
 
+from hvd.toolstack.bench.peers.xenstored import DAEMONS, running
 from hvd.transport import xs_wire
 from hvd.transport.xs_wire import Message, Type
-from tests.process.xenstored.clients import Client, SocketClient
-from tests.process.xenstored.daemon import Xenstored, xenstored
+from tests.process.xenstored.clients import DEADLINE_S, Client, SocketClient
+from tests.process.xenstored.daemon import Xenstored, xen_utils, xenstored
 from tests.unit.broker.xenstored.scenarios import SCENARIOS
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_what_a_scenario_expects_is_what_xenstored_answers(name: str, tmp_path: Path) -> None:
-    with xenstored(tmp_path) as daemon, SocketClient(daemon.socket) as dom0:
+def test_what_a_scenario_expects_is_what_xenstored_answers(name: str) -> None:
+    with xenstored() as daemon, SocketClient(daemon.socket) as dom0:
         clients = {0: dom0, **introduce_guests(daemon, dom0)}
         for row in SCENARIOS[name]:
             client = clients[row.who]
@@ -40,3 +45,36 @@ def introduce_guests(daemon: Xenstored, dom0: SocketClient) -> dict[int, Client]
 
 def shown(reply: Message) -> bytes | str:
     return errno.errorcode[xs_wire.error_number(reply.payload)] if reply.type == Type.ERROR else reply.payload
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_each_of_xens_daemons_serves_and_is_gone_behind_its_block(name: str) -> None:
+    xen_utils(name)
+    with running(name) as daemon, SocketClient(daemon.socket) as dom0:
+        dom0.ask(Type.MKDIR, "/here")
+        assert b"here" in dom0.ask(Type.DIRECTORY, "/").split(b"\0")
+    assert daemon.process.returncode == -signal.SIGKILL and not daemon.directory.exists()
+
+
+HOLDING = """
+import sys
+from hvd.toolstack.bench.peers.xenstored import running
+with running(sys.argv[1]) as daemon:
+    print(daemon.process.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_a_daemon_ends_with_whoever_has_started_it(name: str) -> None:
+    xen_utils(name)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDING, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as starter:
+        assert starter.stdout is not None
+        daemon = pidfd_open(int(starter.stdout.readline()))
+        try:
+            starter.kill()
+            assert select.select([daemon], [], [], DEADLINE_S)[0], f"{name} lives on"
+        finally:
+            close(daemon)

@@ -11,12 +11,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hvd.toolstack.config import ClusterConfig, ConfigError, load
-from hvd.toolstack.config.disks import disk_line
+from hvd.toolstack.config.disk_line import disk_line
 from hvd.toolstack.config.positions import lines_of
 from hvd.toolstack.config.problems import Report
 from hvd.toolstack.config.vdev import device_number
+from hvd.toolstack.config.vifs import Owner, read_vif
 from hvd.transport.codec import pack_request, unpack_request
-from hvd.transport.messages import DomctlCreate
+from hvd.transport.ids import DomId
+from hvd.transport.messages import DomctlAttach, DomctlCreate
 
 VALID = """\
 policy = "silo"
@@ -185,7 +187,28 @@ def test_any_disk_line_is_keys_or_problems(line: str) -> None:
     assert keys or report.problems() or not line.replace(",", "").strip() or "=" in line
 
 
+VIF_KEY_TEXT = "mac bridge backend rate ip gateway vifname devid mtu antispoof vlan model type script"
+VIF_VALUE_TEXT = """
+    00:16:3e:01:02:03 ff:ff:ff:ff:ff:ff 00:16:3e cabin cabin.7:8 10Mb/s@20ms 1GB/s 10.0.0.2/16 fd00::1/200 10.0.0.300
+    9000 99999999 1 0 yes -1 1.5 e1000 vif-bridge
+"""
+VIF_KEYS, VIF_VALUES = VIF_KEY_TEXT.split(), VIF_VALUE_TEXT.split()
+VIF_PARTS = st.builds("{}={}".format, st.sampled_from(VIF_KEYS), st.sampled_from(VIF_VALUES) | st.text(max_size=6))
+
+
+@given(line=st.text(max_size=40) | st.lists(VIF_PARTS, max_size=5).map(",".join), program=st.booleans())
+def test_any_vif_line_is_a_vif_or_problems_that_name_it(line: str, program: bool) -> None:
+    report = Report("cluster.toml", "")
+    vif = read_vif(report, ("vif", 0), line, Owner("ivi", 0, program), {})
+    problems = report.problems()
+    assert all(problem.key.startswith("vif[0]") and problem.expected and problem.found for problem in problems)
+    if not problems:
+        assert vif is not None
+        call = DomctlAttach(DomId(1), vif.config)
+        assert unpack_request(pack_request(call, 1, 0, 0))[3] == call
+
+
 @given(st.text(max_size=8) | st.from_regex(r"(xvd|sd|hd|d)[a-z0-9]{1,4}(p[0-9]{1,3})?", fullmatch=True))
 def test_any_device_number_is_of_a_block_device_that_xen_has(vdev: str) -> None:
     number = device_number(vdev)
-    assert number is None or number >> 28 == 1 or number >> 8 in {202, 8, 3, 22}
+    assert number is None or vdev[0].isdecimal() or number >> 28 == 1 or number >> 8 in {202, 8, 3, 22}

@@ -69,10 +69,9 @@ def refuse(number: int) -> Any:
 
 def answer(call: Callable[[], Any]) -> Answer:
     try:
-        result = call()
+        return call()
     except StoreError as error:
         return errno.errorcode[error.errno]
-    return sorted(result) if isinstance(result, list) else result
 
 
 class Model:

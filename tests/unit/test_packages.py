@@ -57,3 +57,20 @@ def test_the_folders_at_the_top_are_not_loaded_a_second_time_under_their_bare_na
 
 def test_every_package_has_a_row_in_the_table():
     assert set(PRESENT) == set(FORBIDDEN)
+
+
+LOADS = {
+    "from hvd.broker import loop; from hvd.machine import machine, run_dir, standing, uplinks": [],
+    "from hvd.domains import zygote; zygote._load(zygote.FIRST)": ["ctypes"],  # libseccomp is called by it
+}
+"""What machine and broker load at first, and the zygote before domain 0, and which of the costly is among it."""
+COSTLY = ["dataclasses", "inspect", "hashlib", "ctypes", "shutil", "pathlib", "asyncio", "multiprocessing", "logging"]
+"""A millisecond and more of a boot each."""
+
+
+@pytest.mark.parametrize("program", LOADS)
+def test_a_boot_loads_nothing_costly(program):
+    script = f"{program}; import sys; print(*(name for name in sys.argv[1:] if name in sys.modules))"
+    command = [sys.executable, "-c", script, *COSTLY]
+    loaded = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+    assert loaded == LOADS[program]

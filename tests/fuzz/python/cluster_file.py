@@ -9,6 +9,7 @@ from hvd.toolstack.config.problems import ConfigError
 from hvd.transport.codec import pack_request, unpack_request
 from hvd.transport.messages import DomctlCreate
 from tests.fuzz.python.file_in_memory import FileInMemory
+from tests.fuzz.python.problems_named import judge_problems
 
 FILE = FileInMemory("cluster.toml")
 
@@ -17,10 +18,7 @@ def play(data: bytes) -> None:
     try:
         cluster = load(FILE.hold(data))
     except ConfigError as error:
-        assert error.problems
-        for problem in error.problems:
-            assert problem.expected and problem.found and "\n" not in str(problem)
-            assert problem.line is None or 1 <= problem.line <= data.count(b"\n") + 1
+        judge_problems(error, data)
         return
     lines = lines_of(data.decode("utf-8-sig"))
     assert all(1 <= line <= data.count(b"\n") + 1 for line in lines.values())

@@ -11,6 +11,7 @@ from hvd.transport.codec import decode, encode
 from hvd.transport.limits import LABELS_MAX
 from hvd.transport.messages import Policy
 from tests.fuzz.python.file_in_memory import FileInMemory
+from tests.fuzz.python.problems_named import judge_problems
 
 FILE = FileInMemory("policy.toml")
 
@@ -19,10 +20,7 @@ def play(data: bytes) -> None:
     try:
         policy = read_policy(FILE.hold(data))
     except ConfigError as error:
-        assert error.problems
-        for problem in error.problems:
-            assert problem.expected and problem.found and "\n" not in str(problem)
-            assert problem.line is None or 1 <= problem.line <= data.count(b"\n") + 1
+        judge_problems(error, data)
         return
     assert decode(Policy, encode(policy), "Policy") == policy
     assert 1 <= len(policy.labels) <= LABELS_MAX

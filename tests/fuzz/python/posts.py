@@ -9,7 +9,7 @@ import socket
 from types import SimpleNamespace
 from typing import Any
 
-from hvd.broker.domain import Domain
+from hvd.broker.domain import ACTING, Domain, Life
 from hvd.broker.held import UPCALL, domain_key
 from hvd.broker.poller import Poller
 from hvd.broker.upcall_sockets import POSTS_PER_TURN, UpcallSockets
@@ -32,10 +32,12 @@ class Broker:
     def __init__(self, *, wants_cores: bool) -> None:
         on_crash = "coredump-destroy" if wants_cores else "destroy"
         self.domain = Domain(DOM, DomainConfig("d", "hvd:idle", on_crash=on_crash), "d", created_ns=0)
+        self.domain.life = Life.RUNNING
         self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.ours.setblocking(False)
         self.theirs.setblocking(False)
-        self.heard: list[bytes] = []
+        self.taken: list[bytes | None] = []
+        """What was taken out of the socket; None: unheard, as it came where nothing is."""
         self.hurries = False
         """Whether a backend of its has died."""
         self.faults: list[FaultNotice | None] = []
@@ -45,15 +47,16 @@ class Broker:
         self.poller = Poller()
         self.sockets = UpcallSockets(
             held, self.poller, lambda *_, **__: None, kill=lambda _: None,
-            on_fault=lambda _, notice: self.faults.append(notice), on_post=self._post,
-            is_disturbed=lambda _: False, is_settling=lambda _: False,
+            on_fault=self._fault, on_post=self._post,
+            is_disturbed=lambda _: False, is_settling=lambda _: False, read=lambda *_: None,
+            on_drop=lambda _: self.taken.append(None), ring=lambda _: None,
         )  # fmt: skip
         self.sockets.listen(self.domain)
 
     def _post(self, domain: Domain, body: bytes) -> None:
         """As the loop takes one in, to the point where the tables begin."""
         assert self.hurries or not domain.ready, "it is ready and was heard"
-        self.heard.append(body)
+        self.taken.append(body)
         try:
             message = unpack_request(body)[3]
         except BadMessage as error:
@@ -61,10 +64,14 @@ class Broker:
             return
         domain.ready = isinstance(message, DomainReady)
 
+    def _fault(self, domain: Domain, notice: FaultNotice | None) -> None:
+        self.faults.append(notice)
+        domain.life = Life.DYING
+
     def turn(self) -> None:
-        before = len(self.heard)
+        before = len(self.taken)
         self.poller.poll(0)
-        assert len(self.heard) - before <= POSTS_PER_TURN
+        assert len(self.taken) - before <= POSTS_PER_TURN
         assert len(self.faults) <= 1, "a fault is one, however often it is said"
 
     def close(self) -> None:
@@ -86,7 +93,7 @@ def play(data: bytes) -> None:
         match choices.below(8):
             case 0 | 1 | 2:
                 broker.turn()
-            case 4 if not broker.hurries:
+            case 4 if not broker.hurries and broker.domain.life in ACTING:
                 broker.hurries = True
                 broker.sockets.hurry(broker.domain)
             case 3 if broker.theirs.fileno() >= 0:
@@ -94,8 +101,9 @@ def play(data: bytes) -> None:
             case _:
                 sent += _sent(choices, broker.theirs)
     broker.turn()
-    wanted = [body for body in sent if body and not FaultNotice.may_be(body)]
-    assert broker.heard == wanted[: len(broker.heard)], "posts are heard in order, each once"
+    assert len(broker.taken) <= len(sent)
+    for body, was in zip(broker.taken, sent, strict=False):
+        assert body is None or (body == was and not FaultNotice.may_be(was)), "posts are heard in order, each once"
     broker.close()
     assert open_descriptors() == before, "descriptors were left open"
 

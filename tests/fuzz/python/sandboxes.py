@@ -9,7 +9,7 @@ from hvd.broker import sandboxes
 from hvd.broker.domain import Domain
 from hvd.broker.errors import Refused
 from hvd.domains.sandbox.limits import of_all_processes
-from hvd.domains.sandbox.sandbox import Needs
+from hvd.domains.sandbox.needs import Needs
 from hvd.transport.codec import BadMessage, pack_request, unpack_request
 from hvd.transport.errors import LocalError
 from hvd.transport.ids import DomId

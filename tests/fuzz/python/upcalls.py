@@ -11,7 +11,7 @@ import msgpack
 
 from hvd.transport.descriptors import receive_message, socket_pair
 from hvd.transport.errors import PeerFault
-from hvd.transport.upcalls import UpcallReceiver, UpcallsBroken, UpcallTimeout
+from hvd.transport.upcalls import ReplyTooLarge, UpcallReceiver, UpcallsBroken, UpcallTimeout
 from tests.fuzz.python.choices import Choices
 from tests.fuzz.python.open_descriptors import open_descriptors
 
@@ -72,7 +72,7 @@ def _receive(choices: Choices, receiver: UpcallReceiver, sock: socket.socket) ->
                 assert reply is None or len(reply) == 3
             case _:
                 receiver.read_all()
-    except (PeerFault, UpcallsBroken, UpcallTimeout, BlockingIOError, EOFError):
+    except (PeerFault, UpcallsBroken, UpcallTimeout, ReplyTooLarge, BlockingIOError, EOFError):
         return
 
 

@@ -7,6 +7,8 @@ accounts are right.
 
 from __future__ import annotations
 
+import pickle
+
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.xenstored import requests
 from hvd.broker.xenstored.connection import Connection, TooFarBehind
@@ -68,9 +70,10 @@ def _ring() -> tuple[RingLine, bytearray]:
     return RingLine(memoryview(page), Silent()), page  # type: ignore[arg-type]
 
 
-def _compare_reads(hypervisor: Hypervisor, untrusted: bytes) -> None:
-    """What the host's reads are answered with together is what each is answered with alone."""
-    replies, end = hypervisor.store.read_all(untrusted, 0)
+def _compare_plain(hypervisor: Hypervisor, untrusted: bytes) -> None:
+    """What the host's reads and writes are answered with together is what each is answered with alone, and does."""
+    together = pickle.loads(pickle.dumps(hypervisor.store))
+    replies, end, _ = together.answer_plain(untrusted, 0)
     at, expected = 0, b""
     while at < end:
         found = xs_wire.split(untrusted, at)
@@ -79,6 +82,7 @@ def _compare_reads(hypervisor: Hypervisor, untrusted: bytes) -> None:
         kind, payload = requests.answer(hypervisor, DOM0, 2, message)
         expected += xs_wire.pack(kind, message.req_id, message.tx_id, payload)
     assert replies == expected
+    assert together.statistics() == hypervisor.store.statistics()
 
 
 def _hear(
@@ -89,7 +93,7 @@ def _hear(
         untrusted = _through_the_ring(line, untrusted, choices)
     connection.take_in(untrusted)
     if connection.domid == DOM0:
-        _compare_reads(hypervisor, untrusted)
+        _compare_plain(hypervisor, untrusted)
     while (message := connection.next_message()) is not None:
         _answer(hypervisor, connection, message)
     if line is not None:

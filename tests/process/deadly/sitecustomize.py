@@ -1,7 +1,8 @@
 """In processes that a test starts with this folder on their path: the broker dies at a line that the test has chosen.
 
 The plan is a file that the first broker whose turn comes takes away: in which function, for which hypercall, at which
-line that is executed there. Whoever comes to the function's end first writes down how many lines it had.
+line that is executed there, or only in what it calls by one name. Whoever comes to the function's end first writes down
+how many lines it had.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def make_deadly(loop: ModuleType) -> None:
 def deadly(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*arguments: Any) -> Any:
         plan = take_plan(name, arguments)
-        return function(*arguments) if plan is None else run_to_line(plan["line"], function, arguments)
+        return function(*arguments) if plan is None else run_to_line(plan["line"], plan["within"], function, arguments)
 
     return run
 
@@ -75,14 +76,15 @@ def number_of(body: bytes) -> int:
     return int(msgpack.unpackb(body)[4])
 
 
-def run_to_line(last: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def run_to_line(last: int, within: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Lines count that are executed in functions of this name; empty: all."""
     lines = 0
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal lines
         if not frame.f_globals.get("__name__", "").startswith(WATCHED):
             return None
-        if event == "line":
+        if event == "line" and within in ("", frame.f_code.co_name):
             lines += 1
             if lines == last:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -25,6 +25,7 @@ FALLIBLE = {
     "start_domain": "start",
     "create_spare": "spare",
     "start_spare": "start spare",
+    "promote_spare": "promote",
     "open_endpoint": "endpoint",
     "start_trace": "trace",
     "attach_store_ring": "ring",

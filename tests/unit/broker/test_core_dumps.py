@@ -49,6 +49,18 @@ def test_a_watchdog_and_a_grace_that_run_out_are_ends_like_others(board):
     assert [board.h.domains[dom].life for dom in (bitten, asked_to_stop)] == [Life.DUMPING, Life.DUMPING]
 
 
+def test_whoever_is_killed_when_its_grace_is_over_has_that_as_the_reason_of_its_death(board):
+    deaf, heeds = (board.boot(name, on_poweroff="preserve") for name in ("deaf", "heeds"))
+    for dom in (deaf, heeds):
+        board.h.request_shutdown(dom, reboot=False, grace_ms=1, now_ns=board.now)
+    board.h.domain_shutdown(heeds, 0, "")
+    board.after(10_000_000)
+    for dom in (deaf, heeds):
+        board.dies(dom)
+    deaths = [board.h.domains[dom].last_death for dom in (deaf, heeds)]
+    assert deaths == ["poweroff: killed after its grace", "poweroff"]
+
+
 def test_a_paused_domain_that_is_taken_down_is_dumped(board):
     dom = board.boot("ivi", on_crash="coredump-restart")
     board.h.pause(dom, board.now)

@@ -1,16 +1,20 @@
 """Hypercalls: who may make which, what each answers, and that a refused one changed nothing."""
 
 import errno
+from contextlib import suppress
 from dataclasses import fields
 from typing import get_args, get_origin, get_type_hints
 
 import pytest
 
+from hvd.broker import dispatch
 from hvd.broker.answers import Answer
-from hvd.broker.dispatch import READ_ALL_MAX, TABLE, Privilege, handle, is_journaled
+from hvd.broker.directories import NODES_MAX
+from hvd.broker.dispatch import NAMES_MAX, TABLE, Privilege, handle, is_journaled
 from hvd.broker.domain import Life
 from hvd.broker.errors import Refused
 from hvd.broker.event_channels import VIRQ_UPCALL
+from hvd.broker.store.children import WideChildren
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call
 from hvd.transport.ids import DOM0, DOMID_SELF, DomId, ExtentId, GrantRef, Handle, Port
@@ -46,7 +50,7 @@ def refusal(board, caller, message):
 SELF_CALLS = {m.EvtchnAllocUnbound, m.EvtchnStatus, m.EvtchnReset, m.DomctlShutdown}
 DOM0_CALLS = {
     m.DomctlCreate, m.DomctlDestroy, m.DomctlPause, m.DomctlUnpause, m.DomctlKill,
-    m.DomctlGetConfig, m.DomctlSetConfig, m.DomctlRename, m.DomctlAttach, m.DomctlDetach,
+    m.DomctlGetConfig, m.DomctlSetConfig, m.DomctlRename, m.DomctlAttach, m.DomctlDetach, m.DomctlKeep,
     m.DomctlTrigger, m.DomctlSysrq, m.DomctlMemSet, m.DomctlMemMax, m.DomctlDumpCore, m.SysctlClearConsole,
     m.SysctlEvtchns, m.SysctlGrants, m.SysctlRings,
     m.MachineStop, m.SysctlReadConsole, m.SysctlPhysinfo, m.SysctlSandboxes, m.SysctlQuotas,
@@ -411,7 +415,47 @@ def test_a_directory_is_read_at_once_as_far_as_the_caller_may(board, guest, othe
 
 def test_reading_all_children_of_a_directory_stops_at_read_all_max(board, guest):
     home = f"/local/domain/{guest}/data"
-    names = [f"k{n:03}" for n in range(READ_ALL_MAX + 1)]
+    names = [f"k{n:03}" for n in range(NODES_MAX + 1)]
     for name in names:
         call(board, guest, m.StoreWrite(0, f"{home}/{name}", b"v"))
-    assert list(call(board, guest, m.StoreReadAll(home))) == names[:READ_ALL_MAX]
+    assert list(call(board, guest, m.StoreReadAll(home))) == names[:NODES_MAX]
+
+
+def test_a_directory_of_more_than_names_max_is_not_listed_by_one_hypercall(board, guest, monkeypatch):
+    monkeypatch.setattr(dispatch, "NAMES_MAX", 5)
+    listed, read = m.StoreDirectory(0, "/wide"), m.StoreReadAll("/wide")
+    for number in range(5):
+        board.h.store.write(DOM0, 0, f"/wide/{number}", b"v")
+    assert call(board, DOM0, listed) == [str(number) for number in range(5)]
+    board.h.store.write(DOM0, 0, "/wide/5", b"v")
+    assert refusal(board, DOM0, listed) == errno.E2BIG and len(call(board, DOM0, read)) == 6
+
+
+@pytest.mark.parametrize("message", [m.StoreDirectory(0, "/wide"), m.StoreReadAll("/wide")])
+def test_nobody_walks_all_names_of_a_wide_directory_for_one_hypercall(board, guest, monkeypatch, message):
+    for number in range(NAMES_MAX + 1):
+        board.h.store.write(DOM0, 0, f"/wide/{number}", b"")
+    walked, walk = [], WideChildren.__iter__
+
+    def walking(self):
+        for name in walk(self):
+            walked.append(name)
+            yield name
+
+    monkeypatch.setattr(WideChildren, "__iter__", walking)
+    with suppress(Refused):
+        call(board, DOM0, message)
+    assert len(walked) <= NODES_MAX
+
+
+def test_a_watch_that_is_to_bring_keys_does_so_until_it_is_taken_back(board, guest):
+    path = f"/local/domain/{guest}/data/state"
+    call(board, guest, m.StoreWatch(path, "plain"))
+    call(board, guest, m.StoreWatch(path, "follows", True))
+    queue = board.h.upcalls[guest]
+    assert queue.follows == {"follows": f"/local/domain/{guest}/data"}
+    call(board, guest, m.StoreUnwatch(path, "follows"))
+    assert queue.follows == {}
+    with pytest.raises(Refused):
+        call(board, guest, m.StoreWatch("no//path", "t", True))
+    assert queue.follows == {}

@@ -15,13 +15,16 @@ from hvd.transport.xs_wire import Message, Type
 
 @pytest.fixture
 def collector() -> Iterator[None]:
-    """The garbage collector's settings, as they were before."""
-    thresholds, callbacks = gc.get_threshold(), list(gc.callbacks)
+    """The garbage collector's settings, as they were before, and what is frozen (tests/conftest.py)."""
+    thresholds, callbacks, frozen = gc.get_threshold(), list(gc.callbacks), gc.get_freeze_count()
     yield
     gc.set_threshold(*thresholds)
     gc.callbacks[:] = callbacks
     gc.enable()
     gc.unfreeze()
+    if frozen:
+        gc.collect()
+        gc.freeze()
 
 
 def test_what_has_lived_through_two_collections_is_not_looked_at_again(collector: None) -> None:

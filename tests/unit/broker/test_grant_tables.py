@@ -105,7 +105,7 @@ def test_a_domain_that_has_used_up_its_refs_is_told_so(grants):
 def test_only_pages_of_the_extent_can_be_shared(grants, first, count):
     extent = grants.allocate(A, B, 4, readonly=False)
     assert refusal(grants.share, A, extent.id, first, count) == errno.EINVAL
-    assert grants.tables[A].refs == {}
+    assert not grants.tables[A].refs
 
 
 def test_only_its_owner_shares_or_frees_an_extent(grants):
@@ -129,7 +129,7 @@ def test_an_extent_that_cannot_be_sealed_is_not_shared(grants, hardware):
     hardware.refused = {"seal_extent"}
     with pytest.raises(OSError, match="Too many open files"):
         grants.share(A, extent.id, 0, 1)
-    assert (grants.tables[A].refs, extent.runs, extent.sealed) == ({}, [], False)
+    assert (len(grants.tables[A].refs), extent.runs, extent.sealed) == (0, [], False)
 
 
 # ---- mapping ---------------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def test_access_ends_only_when_nothing_of_it_is_mapped(grants):
     grants.end_access(A, ref, 2)
     grants.unmap(B, one.handle)
     grants.end_access(A, ref + 2, 1)
-    assert (grants.tables[A].refs, extent.runs) == ({}, [])
+    assert (len(grants.tables[A].refs), extent.runs) == (0, [])
     assert refusal(mapped, grants, ref) == errno.EINVAL
 
 
@@ -432,3 +432,24 @@ def test_a_page_that_is_not_granted_is_not_copied(grants):
 def test_extents_are_numbered_over_all_domains(grants):
     assert [grants.allocate(dom, C, 1, readonly=False).id for dom in (A, B, A)] == [1, 2, 3]
     assert grants.extents() == {ExtentId(1), ExtentId(2), ExtentId(3)}
+
+
+def test_no_hypercall_walks_or_copies_all_grants_of_an_extent(grants):
+    class Unwalked(list):
+        def __iter__(self):
+            raise AssertionError("walked")
+
+    extent = grants.allocate(A, B, 8, readonly=False)
+    refs = [grants.share(A, extent.id, at % 8, 1) for at in range(100)]
+    extent.runs = runs = Unwalked(extent.runs)
+    refs.append(grants.share(A, extent.id, 0, 3))
+    handle = mapped(grants, refs[50]).handle
+    assert refusal(mapped, grants, refs[50], 2) == refusal(grants.end_access, A, refs[7], 2) == errno.EINVAL
+    assert grants.page_for_copy(B, A, GrantRef(refs[100] + 1), writable=True) == (extent.id, 1)
+    grants.unmap(B, handle)
+    grants.end_access(A, GrantRef(refs[100] + 1), 1)
+    for ref in (refs[99], refs[0], refs[50]):
+        grants.end_access(A, ref, 1)
+    assert extent.runs is runs
+    left = [ref for ref in refs[:100] if ref not in (refs[0], refs[50], refs[99])]
+    assert [runs[at].ref for at in range(len(runs))] == [*left, refs[100], refs[100] + 2]

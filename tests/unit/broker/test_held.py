@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from hvd.broker import held as held_module
-from hvd.broker.held import INFO, READ_ONLY, UPCALL, WRITABLE, HeldDescriptors, domain_key, spare_key
-from hvd.transport.descriptors import receive_message, socket_pair
+from hvd.broker.held import INFO, READ_ONLY, READY, UPCALL, WRITABLE, HeldDescriptors, domain_key, spare_key
+from hvd.transport.descriptors import receive_message, send_message, socket_pair
 from hvd.transport.ids import DomId, ExtentId
 from hvd.transport.limits import DESCRIPTORS_SPARED
 
@@ -269,3 +269,50 @@ def test_what_is_renamed_takes_the_place_of_what_had_the_name_and_costs_nothing(
     held.settle()
     assert link.told() == [("hold", "domain:5", 7), ("drop", "spare:5", 0)]
     assert os.fstat(spare[UPCALL])
+
+
+def test_what_was_made_for_the_next_is_whosever_comes_and_counts_from_then_on(held, link):
+    held.make_ready()
+    held.make_ready()
+    made = held.by_key[READY]
+    assert (held.used, held.count(), link.told()) == (0, 0, [("hold", READY, len(made))])
+    held.create_domain(domain_key(DomId(1)))
+    held.settle()
+    assert held.by_key == {domain_key(DomId(1)): made}
+    assert (held.used, held.count()) == (len(made), len(made))
+    assert link.told() == [("hold", domain_key(DomId(1)), len(made)), ("drop", READY, 0)]
+    held.drop(domain_key(DomId(1)))
+    assert held.used == 0
+
+
+def test_what_was_made_for_the_next_is_not_taken_past_the_most(held):
+    held.make_ready()
+    ready = list(held.by_key[READY])
+    held.most = len(ready) - 1
+    with pytest.raises(OSError, match="descriptors are in use"):
+        held.create_domain(domain_key(DomId(1)))
+    assert held.by_key == {READY: ready}
+
+
+def test_what_was_made_for_the_next_is_still_there_when_the_machine_cannot_be_told_whose_it_is(held, link):
+    held.make_ready()
+    ready = list(held.by_key[READY])
+    with pytest.raises(BlockingIOError):
+        while True:
+            send_message(held._link, ["hold", "more"])
+    with pytest.raises(OSError):
+        held.create_domain(domain_key(DomId(1)))
+    assert (held.by_key, held.used) == ({READY: ready}, 0)
+    link.told()
+    held.create_domain(domain_key(DomId(1)))
+    assert (held.by_key, held.used) == ({domain_key(DomId(1)): ready}, len(ready))
+
+
+def test_what_is_dropped_together_is_one_message_to_the_machine(held, link):
+    for key in ("x", "y"):
+        held.hold(key, pipe())
+    link.told()
+    held.drop("x")
+    held.drop("y")
+    held.settle()
+    assert link.told() == [("drop", "x", "y", 0)]

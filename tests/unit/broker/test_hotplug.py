@@ -172,3 +172,95 @@ def test_a_guest_may_neither_attach_nor_detach(board, guest):
     for message in (m.DomctlAttach(guest, DISK), m.DomctlDetach(guest, "vbd", 51728)):
         with pytest.raises(Refused, match="that takes domain 0"):
             call(board, message, guest)
+
+
+def keep(board, guest):
+    call(board, m.DomctlKeep(guest, "vbd", 51728))
+
+
+@pytest.mark.parametrize(("before", "ours"), [(b"4", b"4"), (b"2", b"3")])
+def test_a_request_that_is_taken_back_leaves_everything_as_before(board, guest, before, ours):
+    attach(board, guest)
+    write(board, DomId(1), f"{BACK}/state", before)
+    write(board, guest, f"{FRONT}/state", ours)
+    detach(board, guest)
+    detach(board, guest)
+    assert (node(board, f"{BACK}/online"), node(board, f"{BACK}/state")) == ("0", "5")
+    keep(board, guest)
+    assert (node(board, f"{BACK}/online"), node(board, f"{BACK}/state")) == ("1", before.decode())
+    assert not board.h.leaving and is_attached(board, guest)
+    assert announced(board)[-1] == ("detach refused", "vbd 51728: the request was taken back")
+    write(board, guest, f"{FRONT}/state", b"6")  # nobody asks any more
+    assert is_attached(board, guest)
+
+
+def test_what_a_backend_has_said_since_the_request_holds_when_that_is_taken_back(board, guest):
+    attach(board, guest)
+    connect(board, guest)
+    detach(board, guest)
+    board.dies(DomId(1))
+    keep(board, guest)
+    assert (node(board, f"{BACK}/online"), node(board, f"{BACK}/state")) == ("1", None)
+
+
+def test_a_request_that_was_made_of_a_dead_backends_device_is_taken_back_too(board, guest):
+    attach(board, guest)
+    connect(board, guest)
+    board.dies(DomId(1))
+    detach(board, guest)
+    keep(board, guest)
+    assert (node(board, f"{BACK}/online"), node(board, f"{BACK}/state")) == ("1", None)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_device_that_stays_gives_no_directory_to_a_driver_domain_that_was_destroyed(board, guest, answered):
+    attach(board, guest)
+    connect(board, guest)
+    detach(board, guest)
+    call(board, m.DomctlDestroy(DomId(1)))
+    board.dies(DomId(1))
+    if answered:
+        write(board, guest, f"{FRONT}/hvd-busy", b"held")
+    else:
+        keep(board, guest)
+    assert announced(board)[-1][0] == "detach refused"
+    assert not board.h.store.exists("/local/domain/1")
+
+
+def test_what_was_said_too_late_to_a_request_is_no_answer_to_the_next(board, guest):
+    attach(board, guest)
+    connect(board, guest)
+    detach(board, guest)
+    keep(board, guest)
+    write(board, guest, f"{FRONT}/hvd-busy", b"held")
+    detach(board, guest)
+    assert announced(board)[-1] == ("detach refused", "vbd 51728: the request was taken back")
+    write(board, guest, f"{FRONT}/state", b"6")
+    assert announced(board)[-1] == ("detached", "vbd 51728")
+
+
+@pytest.mark.parametrize("state", [b"5", b"6"])
+def test_a_request_that_is_answered_cannot_be_taken_back(board, guest, state):
+    attach(board, guest)
+    connect(board, guest)
+    detach(board, guest)
+    write(board, guest, f"{FRONT}/state", state)
+    with pytest.raises(Refused, match=r"is letting go of vbd 51728 already|nobody has asked"):
+        keep(board, guest)
+    assert is_attached(board, guest) == (state == b"5")
+
+
+def test_nothing_is_taken_back_that_was_not_asked(board, guest):
+    attach(board, guest)
+    connect(board, guest)
+    with pytest.raises(Refused, match="nobody has asked domain guest to let go of vbd 51728"):
+        keep(board, guest)
+    assert node(board, f"{BACK}/state") == "4"
+
+
+def test_a_device_that_its_domain_has_not_taken_up_is_taken_away_at_once(board, guest):
+    attach(board, guest)
+    write(board, DomId(1), f"{BACK}/state", b"2")
+    detach(board, guest)
+    assert (node(board, FRONT), node(board, BACK)) == (None, None)
+    assert not is_attached(board, guest) and not board.h.leaving

@@ -13,7 +13,7 @@ from hvd.broker.hardware import NoHardware
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from hvd.transport.ids import DOM0, DOMID_FIRST_RESERVED, DomId, Incarnation, Port
-from hvd.transport.limits import DOMAINS_MAX, HEARTBEAT_MS_LEAST
+from hvd.transport.limits import DOMAINS_MAX, HEARTBEAT_MS_LEAST, IO_BPS_LEAST
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
 
 MS, S = 1_000_000, 1_000_000_000
@@ -108,6 +108,7 @@ def test_a_name_that_is_no_file_name_and_no_store_path_is_refused(board, name):
         ({"on_crash": "explode"}, errno.EINVAL),
         ({"on_watchdog": ""}, errno.EINVAL),
         ({"heartbeat_ms": HEARTBEAT_MS_LEAST - 1}, errno.EINVAL),
+        ({"io_bps": IO_BPS_LEAST - 1}, errno.EINVAL),
     ],
 )
 def test_a_config_that_cannot_be_is_refused_and_changes_nothing(board, fields, expected):
@@ -544,7 +545,7 @@ def test_a_request_to_shut_down_asks_in_the_store_and_kills_after_the_grace(boar
     board.after(1 * MS)
     assert (life(board, dom), signals(board, dom)) == (Life.DYING, [SIGTERM, SIGKILL])
     board.dies(dom)
-    assert board.h.domains[dom].last_death == "poweroff"
+    assert board.h.domains[dom].last_death == "poweroff: killed after its grace"
 
 
 def test_a_paused_domain_is_let_go_on_to_shut_down(board):

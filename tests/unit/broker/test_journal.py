@@ -1,11 +1,13 @@
 """The journal: a record is there as a whole or not at all, and damage is noticed."""
 
 import os
+import resource
 import struct
+from pathlib import Path
 
 import pytest
 
-from hvd.broker.journal import RECORD, RECORDS_AT, Intent, Journal, JournalCorrupt, JournalFull
+from hvd.broker.journal import RECORD, RECORDS_AT, Intent, Journal, JournalCorrupt, JournalFull, JournalWriter, Stretch
 
 
 @pytest.fixture
@@ -66,6 +68,59 @@ def test_a_snapshot_larger_than_the_capacity_still_has_its_room():
     assert [len(record) for record in journal.records()] == [100_000, 100 - RECORD.size]
     journal.close()
     os.close(journal.descriptor)
+
+
+def test_a_journal_that_is_full_is_given_room_and_a_successor_finds_all_of_it(journal):
+    journal.append(b"x" * (200 - RECORD.size))
+    journal.make_room(100)
+    journal.append(b"y" * (100 - RECORD.size))
+    with pytest.raises(JournalFull):
+        journal.append(b"")
+    assert [record[:1] for record in reopened(journal)] == [b"s", b"x", b"y"]
+    journal.open_intent("d:1.1", 7)
+    assert Journal(journal.descriptor).intent() == Intent("d:1.1", 7)
+
+
+def test_a_journal_that_is_made_a_little_at_a_time_has_what_was_put_and_what_was_copied(journal):
+    journal.append(b"one")
+    start = RECORDS_AT + RECORD.size + len(b"snapshot")
+    journal.append(b"two")
+    end = start + 2 * RECORD.size + len(b"onetwo")
+    writer = JournalWriter()
+    writer.put([b"first", b""])
+    for at in range(start, end, 5):
+        writer.copy(journal, Stretch(at, min(at + 5, end)))
+    writer.put([b"last"])
+    made = writer.finished(capacity=RECORD.size)
+    writer.close()
+    assert reopened(made) == [b"first", b"", b"one", b"two", b"last"]
+    made.append(b"")
+    with pytest.raises(JournalFull):
+        made.append(b"")
+    made.close()
+    os.close(made.descriptor)
+
+
+def test_a_journal_that_is_given_up_half_made_leaves_no_descriptor():
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    writer = JournalWriter()
+    writer.put([b"first"])
+    writer.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_host_that_takes_some_of_what_is_written_is_asked_to_take_the_rest_and_refuses(journal):
+    """As one does that runs out of memory in the middle; here it is the process's limit on files."""
+    writer = JournalWriter()
+    writer.put([b"first"])
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (writer.end + 3000, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            writer.put([b"x" * 5000])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        writer.close()
 
 
 def test_a_writer_that_dies_at_any_byte_of_a_record_leaves_all_or_nothing_of_it(journal):

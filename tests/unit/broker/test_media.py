@@ -51,6 +51,14 @@ def test_a_device_that_the_tables_do_not_have_has_no_medium(board, storage, kind
         ask(board, storage, client, kind, devid)
 
 
+@pytest.mark.parametrize("bps", [0, 100_000])
+def test_whoever_is_bound_in_what_he_may_have_of_disks_is_bound_in_that_of_the_mediums_too(board, bps):
+    storage = board.boot("storage", driver_domain=True, io_bps=bps)
+    ask(board, storage, board.boot("client", devices=[disk()]))
+    bound = [domain.domid for _, domain in board.hardware.named("bound_new_disks")]
+    assert bound == ([storage] if bps else [])
+
+
 def test_what_the_store_says_does_not_matter(board, storage):
     client = board.boot("client", devices=[disk()])
     for key, value in (("params", b"/etc/shadow"), ("mode", b"w")):

@@ -62,7 +62,7 @@ def test_a_report_is_taken_once_and_shown(board):
     shown = sandboxes.describe(board.h.domains[guest])
     assert shown["lacking"] == {"root": "no mounts"}
     assert shown["in_force"] == [name for name in LAYERS if name != "root"]
-    assert board.h.console[-1].startswith("domain 1 guest: sandbox guest: user, pid")
+    assert board.h.console[-1].startswith("(XEN) domain 1 guest: sandbox guest: user, pid")
     with pytest.raises(Refused, match="has reported its sandbox already"):
         report(board, guest)
 

@@ -1,10 +1,13 @@
 """Spares in the tables: when one is begun, what it may hold, how it takes over, and what its own death does not do."""
 
+import errno
+
 import pytest
 
 from hvd.broker import changes, hotplug, spares
 from hvd.broker.domain import Life
 from hvd.broker.event_channels import PortState
+from hvd.broker.hardware import NoHardware
 from hvd.broker.spares import DEATHS_MAX, DELAY_NS, QUIET_NS
 from hvd.broker.sysctl import describe
 from hvd.transport.ids import DOM0, Port
@@ -166,6 +169,7 @@ def test_at_its_domains_death_it_is_the_domain_and_runs_without_a_fork(board, dr
     board.dies(drv)
     assert (domain.life, domain.incarnation, domain.pid, domain.spare) == (Life.RUNNING, 2, 1002, None)
     assert (domain.ready, domain.restarts, domain.sandbox_lacking) == (False, 1, {"cgroup": "refused"})
+    board.after(0)
     assert len(board.hardware.named("fork_domain")) == forks
     assert [call[0] for call in board.hardware.named("promote_spare", "let_run")[-2:]] == ["promote_spare", "let_run"]
     ports = board.h.channels.ports[drv]
@@ -175,10 +179,53 @@ def test_at_its_domains_death_it_is_the_domain_and_runs_without_a_fork(board, dr
     assert announced(board, "starting")[-1] == "its spare takes over"
 
 
+def test_one_that_the_host_does_not_let_take_over_goes_with_its_domain_and_nothing_of_it_is_left(board, drv):
+    """Without root the kernel may refuse to send what it holds under another name."""
+    domain, spare, live = board.h.domains[drv], board.h.domains[drv].spare, board.hardware
+    live.refused = {"promote_spare"}
+    board.dies(drv)
+    assert (domain.life, domain.spare, live.refusals) == (Life.FAILED, None, [["promote", drv, errno.EMFILE]])
+    assert domain.last_death == "cannot be started: the host refused: Too many open files"
+    assert [call[0] for call in live.named("disown_spare", "release_spare")[-2:]] == ["disown_spare", "release_spare"]
+    assert {spare.upcall_channel, spare.console_channel} <= {call[1] for call in live.named("release_channel")}
+    assert spare.console in {call[1] for call in live.named("release_extent")}
+
+
+def test_a_replay_refuses_it_alike(board, drv):
+    replayed = NoHardware()
+    replayed.refusals = [["promote", drv, errno.EMFILE]]
+    board.h.attach(replayed)
+    board.dies(drv)
+    assert (board.h.domains[drv].life, replayed.refusals) == (Life.FAILED, [])
+
+
 def test_what_the_dead_one_held_is_taken_back_before_its_spare_runs(board, drv):
     board.dies(drv)
+    board.after(0)
     steps = [call[0] for call in board.hardware.calls if call[0] in ("release_domain", "promote_spare", "let_run")]
     assert steps[-3:] == ["release_domain", "promote_spare", "let_run"]
+
+
+def test_it_is_let_run_in_a_command_of_its_own_that_is_due_at_once_and_once(board, drv):
+    """What its guests are to hear is in the journal before that."""
+    ran = len(board.hardware.named("let_run"))
+    board.dies(drv)
+    domain = board.h.domains[drv]
+    assert (len(board.hardware.named("let_run")), domain.released) == (ran, False)
+    assert board.h.next_deadline_ns() == board.now
+    board.after(0)
+    board.after(0)
+    assert (len(board.hardware.named("let_run")), domain.released) == (ran + 1, True)
+
+
+def test_one_that_dies_before_it_is_let_run_is_not_let_run(board, drv):
+    board.dies(drv)
+    ran = len(board.hardware.named("let_run"))
+    board.dies(drv)
+    board.after(0)
+    domain = board.h.domains[drv]
+    assert (domain.life, domain.runs_at_ns) == (Life.BACKING_OFF, None)
+    assert len(board.hardware.named("let_run")) == ran
 
 
 def test_one_that_has_not_come_to_stand_by_takes_over_all_the_same(board):
@@ -205,11 +252,16 @@ def test_a_device_that_was_never_offered_is_not(board, drv):
     assert "hvd-incarnation" not in board.h.store.directory(DOM0, 0, f"/local/domain/{drv}/backend/vbd/{guest}/768")
 
 
-def test_it_finds_the_home_of_a_domain_that_has_just_been_started(board, drv):
+@pytest.mark.parametrize("theirs", [True, False])
+def test_it_finds_the_home_of_a_domain_that_has_just_been_started(board, drv, theirs):
     home = f"/local/domain/{drv}"
     fresh = tree(board, home)
     write(board, home, {"data/left": "1", "control/shutdown": "reboot", "own": "1"})
     board.h.store.set_perms(drv, 0, f"{home}/data", [f"n{drv}", "b0"])
+    if theirs:
+        board.h.store.set_perms(drv, 0, f"{home}/control/shutdown", [f"n{drv}", "b0"])
+    else:
+        write(board, home, {"control/shutdown/below": "1"})
     board.dies(drv)
     board.after(QUIET_NS)
     changed = {f"{home}/incarnation": "2", f"{home}/console/incarnation": "2"}

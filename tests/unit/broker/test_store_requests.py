@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvd.broker.hardware import NoHardware
+from hvd.broker.hotplug import Asked
 from hvd.broker.journal import Journal
-from hvd.broker.ledger import Ledger
+from hvd.broker.ledger import LEFT_BY_HOST, Ledger
 from hvd.broker.sessions import Sessions
 from hvd.broker.state import State
 from hvd.broker.store import WatchEvent
-from hvd.broker.store.direct import READS_MAX
+from hvd.broker.store.direct import PLAIN_MAX
+from hvd.broker.store.sweeps import EDITS_PER_SLICE, Sweep
 from hvd.broker.store_requests import StoreRequests
 from hvd.broker.xenstored.connection import Connection
 from hvd.broker.xenstored.doors import MESSAGES_PER_TURN, StoreDoors
@@ -40,15 +42,21 @@ class Line:
         self._broker = broker
         self.says = self.told = b""
         self.records_when_told: list[int] = []
+        self.room = 1 << 20
+        """How much it takes; nothing any more below 0."""
 
     def receive(self) -> bytes:
         said, self.says = self.says, b""
         return said
 
     def send(self, data: bytes) -> int:
-        self.told += data
+        if self.room < 0:
+            raise EOFError
+        taken = data[: self.room]
+        self.room -= len(taken)
+        self.told += taken
         self.records_when_told.append(len(self._broker.records()))
-        return len(data)
+        return len(taken)
 
     def expect(self, *, reading: bool, writing: bool) -> None:
         """Always."""
@@ -74,16 +82,17 @@ class Broker:
     def __init__(self) -> None:
         self.by_key: dict[str, list[int]] = {}
         """Held by the machine: nothing."""
-        self.doors = StoreDoors(lambda _: False, print, lambda: 0)  # no turn is over because this machine is slow
         board = Board()
         board.boot("Domain-0")
         self.guest = board.boot("guest")
         self.hypervisor = board.h
+        # no turn is over because this machine is slow
+        self.doors = StoreDoors(self.hypervisor.store.has_to_wait, print, lambda: 0, on_work=lambda _: None)
         self.hypervisor.attach(Hardware(self.doors))
         self.hypervisor.store.write(DOM0, 0, "/a/watched", b"")
         self.hypervisor.collect_store_events()
         self.state = State(self.hypervisor, Sessions())
-        self.ledger = Ledger(self)  # type: ignore[arg-type]
+        self.ledger = Ledger(self, print)  # type: ignore[arg-type]
         self.ledger.journal = Journal.create(b"a snapshot")
         self.ledger._worth_ns = 1 << 62  # however slow this machine is, no snapshot takes the place of the records
         upcalls = SimpleNamespace(hear_first=lambda domain: None)
@@ -107,10 +116,9 @@ class Broker:
         self.lines[client].told = b""
         self.lines[client].says = b"".join(requests)
         self.doors.readable(self.clients[client])
-        while self.doors.has_more:
-            self.doors.serve_ready()
-        while self.hypervisor.store.has_unsettled:
+        while self.doors.has_more or self.hypervisor.store.has_unsettled:
             self.hypervisor.store.settle()
+            self.doors.serve_ready()
         return self.lines[client].told
 
 
@@ -140,6 +148,31 @@ def test_the_writes_of_a_turn_are_one_record_and_answered_behind_it() -> None:
             part for number in range(5) for part in (Type.WRITE, 0, f"/a/{number}\0v".encode())
         ]
         assert made.lines[0].records_when_told == [1]
+
+
+def test_plain_requests_of_a_turn_are_recorded_as_they_came_if_any_of_them_writes() -> None:
+    with broker() as made:
+        made.ask(0, write("/a/b", "v"))
+        before = len(made.records())
+        stream = [write("/a/b", "1"), read("/a/b"), write("/a/b", "longer")]
+        told = made.ask(0, *stream, read("/missing"))
+        assert told.startswith(WROTE + xs_wire.pack(Type.READ, 1, 0, b"1") + WROTE)
+        [record] = made.records()[before:]
+        assert (record[0], record[2:]) == ("store stream", [b"".join(stream)])
+        assert made.lines[0].records_when_told[-1] == len(made.records())
+        made.ask(0, read("/a/b"))
+        assert len(made.records()) == before + 1, "what only reads is not"
+
+
+def test_nothing_is_plain_while_a_device_leaves_since_any_write_may_be_what_is_waited_for() -> None:
+    with broker() as made:
+        made.ask(0, write("/a/b", "v"))
+        made.hypervisor.leaving[made.guest, "vbd", 1] = Asked(DOM0, "4")
+        with pytest.MonkeyPatch.context() as patch:
+            looked: list[object] = []
+            patch.setattr("hvd.broker.hotplug.look", looked.append)
+            made.ask(0, write("/a/b", "w"))
+        assert looked and made.records()[-1][0] == "store call"
 
 
 def test_a_write_that_somebody_hears_of_ends_the_record_and_its_event_is_told_behind_that() -> None:
@@ -190,7 +223,7 @@ def read(path: str) -> bytes:
         (0, [xs_wire.pack(Type.RM, 1, 0, b"/a\0")], 0),
         (0, [xs_wire.pack(Type.TRANSACTION_START, 1, 0, b"\0")], 0),
         (0, [xs_wire.pack(Type.CONTROL, 1, 0, b"check\0")], 1),
-        (0, [read("/a")] * (READS_MAX + MESSAGES_PER_TURN + 1), 0),
+        (0, [read("/a")] * (PLAIN_MAX + MESSAGES_PER_TURN + 1), 0),
         (0, [xs_wire.HEADER.pack(Type.READ, 1, 0, xs_wire.PAYLOAD_MAX + 1)], 0),
         (2, [read("data")], 0),
     ],
@@ -204,11 +237,77 @@ def test_a_turn_is_plain_if_it_leaves_nobody_anything_to_do(client: int, request
         assert made.doors.plain_turns == plain
 
 
+@pytest.mark.parametrize("room", [0, 5, len(WROTE), len(WROTE) + 1])
+def test_what_a_client_does_not_take_at_once_comes_later_in_order(room: int) -> None:
+    with broker() as made:
+        made.ask(0, write("/a/b", "first"))
+        line, answers = made.lines[0], WROTE + xs_wire.pack(Type.READ, 1, 0, b"v") + xs_wire.pack(Type.READ, 1, 0, b"v")
+        line.room = room
+        told = made.ask(0, write("/a/b", "v"), read("/a/b"))
+        assert told == answers[:room]
+        line.room = 1 << 20
+        assert told + made.ask(0, read("/a/b")) == answers
+
+
+def test_a_client_that_is_gone_when_it_is_answered_is_closed() -> None:
+    with broker() as made:
+        made.ask(0, write("/a/b", "first"))
+        made.lines[0].room = -1
+        made.ask(0, read("/a/b"))
+        assert made.clients[0].closed and not made.clients[1].closed
+
+
+def test_a_program_of_the_hosts_that_speaks_in_pieces_or_out_of_turn_is_answered_in_order() -> None:
+    with broker() as made:
+        made.ask(0, write("/a/b", "first"))
+        value = read("/a/b")  # what looks like a message is none in the middle of another
+        whole = xs_wire.pack(Type.WRITE, 1, 0, b"/a/b\0" + value)
+        assert made.ask(0, whole[: -len(value)]) == b""
+        assert made.ask(0, value + read("/a/b")) == WROTE + xs_wire.pack(Type.READ, 1, 0, value)
+        for number in range(2 * EDITS_PER_SLICE):
+            made.hypervisor.store.write(DOM0, 0, f"/many/{number}", b"")
+        made.hypervisor.store.rm(DOM0, 0, "/many")
+        made.lines[0].told, made.lines[0].says = b"", read("/a/b")
+        made.doors.readable(made.clients[0])
+        assert made.lines[0].told == b"", "what dom0 has removed is not quite done"
+
+
 def test_no_turn_is_plain_while_requests_are_logged() -> None:
     with broker() as made:
         made.hypervisor.store_log = True
         made.ask(0, read("/a"))
         assert made.doors.plain_turns == 0 and made.logged
+
+
+def test_whoever_may_reach_a_quota_waits_for_what_is_under_way_instead_of_having_it_done_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slices: list[Sweep[Any]] = []
+    advance = Sweep.advance
+
+    def advancing(sweep: Sweep[Any]) -> None:
+        slices.append(sweep)
+        advance(sweep)
+
+    monkeypatch.setattr(Sweep, "advance", advancing)
+    with broker() as made:
+        store = made.hypervisor.store
+        for number in range(5 * EDITS_PER_SLICE):
+            store.write(DOM0, 0, f"/many/{number}", b"")
+        store.set_limit("nodes_max", store.usage(made.guest).nodes)
+        made.hypervisor.collect_store_events()
+        made.lines[0].says, made.lines[2].says = xs_wire.pack(Type.RM, 1, 0, b"/many\0"), write("data/new", "v")
+        made.doors.readable(made.clients[0])
+        slices.clear()
+        made.doors.readable(made.clients[2])
+        assert store.has_unsettled
+        while store.has_unsettled:
+            assert not slices and not made.lines[2].told
+            store.settle()
+            slices.clear()
+            made.doors.serve_ready()
+        made.doors.serve_ready()
+        assert made.lines[2].told == xs_wire.pack(Type.ERROR, 1, 0, b"ENOSPC\0")
 
 
 PATHS = st.sampled_from(["/a/watched", "/a/b", "/a", "/c/d", "/bad//", "data/x"])
@@ -253,3 +352,21 @@ def _replayed(live: Broker) -> Broker:
             while successor.hypervisor.store.has_unsettled:
                 successor.hypervisor.store.settle()
     return successor
+
+
+@pytest.mark.parametrize("client", [0, 2])
+def test_what_the_journal_has_no_room_for_is_refused_and_what_changes_nothing_is_answered(client: int) -> None:
+    """The host's programs are privileged: half of what is spared is theirs."""
+    with broker() as made:
+        made.ask(0, write("/a/b", "1"))
+        before, asked = len(made.records()), list[int]()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(made.ledger, "has_room", lambda state, leaves: asked.append(leaves))
+            refused = xs_wire.pack(Type.ERROR, 1, 0, b"ENOSPC\0")
+            assert made.ask(client, write("/a/b", "2")) == refused
+            assert made.ask(client, xs_wire.pack(Type.WATCH, 1, 0, b"/a/b\0token\0")) == refused
+            assert made.ask(0, read("/a/b")) == xs_wire.pack(Type.READ, 1, 0, b"1")
+        assert (set(asked) == {LEFT_BY_HOST}) is (client == 0)
+        assert (len(made.records()), made.clients[client].left_traces) == (before, client == 0)
+        made.ask(0, write("/a/b", "3"))
+        assert made.ask(0, read("/a/b")) == xs_wire.pack(Type.READ, 1, 0, b"3")

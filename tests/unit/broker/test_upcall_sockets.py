@@ -15,7 +15,7 @@ from hvd.broker.domain import Domain
 from hvd.broker.held import UPCALL, HeldDescriptors, domain_key
 from hvd.broker.hurries import TOLD_NS
 from hvd.broker.poller import Poller
-from hvd.broker.upcall_sockets import OUTBOX_DESCRIPTORS_MAX, OUTBOX_MAX, POSTS_PER_TURN, UpcallSockets
+from hvd.broker.upcall_sockets import BRINGING_MAX, OUTBOX_DESCRIPTORS_MAX, OUTBOX_MAX, POSTS_PER_TURN, UpcallSockets
 from hvd.broker.upcalls import UpcallQueue
 from hvd.transport.codec import pack_request
 from hvd.transport.descriptors import DESCRIPTORS_PER_MESSAGE, receive_message
@@ -49,10 +49,15 @@ class Ends:
         self.poller, self.queue = Poller(), UpcallQueue()
         self.disturbed: set[DomId] = set()
         self.settling: set[DomId] = set()
+        self.directories: dict[str, dict[str, bytes]] = {}
+        self.dropped: list[DomId] = []
+        self.rung: list[DomId] = []
         self.sockets = UpcallSockets(
             self.held, self.poller, lambda *_, **__: None, kill=self.killed.append,
             on_fault=lambda domain, notice: self.faults.append(notice), on_post=self.post,
             is_disturbed=self.disturbed.__contains__, is_settling=self.settling.__contains__,
+            read=lambda domid, path: self.directories.get(path),
+            on_drop=self.dropped.append, ring=self.rung.append,
         )  # fmt: skip
         self.sockets.connect({DOM: self.queue})
         self.poller.watch(ours.fileno(), lambda: self.sockets.hear(self.domain))
@@ -179,6 +184,40 @@ def told(ends):
     return found
 
 
+def test_who_has_read_all_that_its_socket_took_and_sleeps_is_rung_for_the_rest_of_its_events(ends):
+    paths = [f"/a/path/{number}" for number in range(1000)]
+    for path in paths:
+        ends.queue.add(path, "token")
+    ends.sockets.flush(DOM)
+    first = told(ends)
+    assert 0 < len(first) < len(paths), "more than a socket takes"
+    assert ends.rung == [], "whoever has them told rings for these"
+    ends.turn()
+    assert ends.rung == [DOM]
+    while len(first) < len(paths):
+        first += told(ends)
+        ends.turn()
+    assert [path for _, _, path, _ in first] == paths
+    rung = len(ends.rung)
+    ends.turn()
+    assert len(ends.rung) == rung, "there is nothing more"
+
+
+def test_who_is_rung_for_the_rest_of_its_events_is_so_too_where_something_else_is_said_first(ends):
+    for number in range(1000):
+        ends.queue.add(f"/a/path/{number}", "token")
+    ends.sockets.flush(DOM)
+    assert told(ends)
+    ends.sockets.tell(DOM, [DESCRIPTORS, 5])
+    assert len(told(ends)) > 1, "what is said brings what waits with it"
+    assert ends.rung == [DOM], "and it sleeps, having heard of the first"
+    while told(ends) or ends.queue.unsent:
+        ends.turn()
+    rung = len(ends.rung)
+    ends.sockets.tell(DOM, [DESCRIPTORS, 6])
+    assert len(ends.rung) == rung, "nothing of its events waits"
+
+
 def test_whose_backend_has_died_is_told_to_hurry_ahead_of_its_events_and_is_heard_for_a_while(ends, clock):
     ends.domain.ready = True
     ends.theirs.send(POST)
@@ -249,6 +288,7 @@ def test_a_hypercall_where_nobody_hears_one_is_no_fault_whoever_reports_faults(e
     ends.turn()
     reports = ends.domain.config.on_crash != "destroy"
     assert (ends.heard, [notice.signal for notice in ends.faults]) == ([], [11] if reports else [])
+    assert ends.dropped == ([DOM] if reports else []), "it is work that it makes"
 
 
 def test_a_new_broker_hears_whom_its_predecessor_may_have_told_to_hurry(ends, clock):
@@ -452,3 +492,43 @@ def test_a_broker_without_descriptors_ends_who_does_not_read_and_holds_none_for_
     assert ends.killed == [DOM]
     assert (descriptors_in_use(), ends.held.used) == (before, ends.held.most - 1)
     os.close(ends.by_key["extent:1"][0])
+
+
+# ---- what events bring -----------------------------------------------------------------------------------------------
+
+
+def test_an_event_of_a_watch_that_brings_its_directory_brings_it_as_it_is_when_it_is_sent(ends):
+    ends.queue.follow("follows", "/a")
+    for token in ("follows", "plain"):
+        ends.queue.add("/a/state", token)
+    ends.directories["/a"] = {"state": b"4"}
+    ends.sockets.flush(DOM)
+    assert told(ends) == [[EVENT, 1, "/a/state", "follows", {"state": b"4"}], [EVENT, 2, "/a/state", "plain"]]
+
+
+def test_an_event_whose_directory_brings_nothing_is_told_alone(ends):
+    ends.queue.follow("follows", "/gone")
+    ends.queue.add("/gone/state", "follows")
+    ends.sockets.flush(DOM)
+    assert told(ends) == [[EVENT, 1, "/gone/state", "follows"]]
+
+
+def test_of_many_events_that_are_sent_together_so_many_bring_their_directories(ends):
+    ends.directories["/a"] = {"state": b"4"}
+    for number in range(BRINGING_MAX + 2):
+        ends.queue.follow(str(number), "/a")
+        ends.queue.add("/a/state", str(number))
+    ends.sockets.flush(DOM)
+    assert [len(message) for message in told(ends)] == [5] * BRINGING_MAX + [4, 4]
+
+
+def test_a_directory_that_brings_nothing_has_been_read_all_the_same_and_counts(ends):
+    """One that holds too much is read to the end for each of as many watches as a guest may have."""
+    read: list[str] = []
+    ends.sockets._read = lambda domid, path: read.append(path)
+    for number in range(BRINGING_MAX + 2):
+        ends.queue.follow(str(number), "/too/much")
+        ends.queue.add("/too/much/state", str(number))
+    ends.sockets.flush(DOM)
+    assert len(read) == BRINGING_MAX
+    assert [len(message) for message in told(ends)] == [4] * (BRINGING_MAX + 2)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hvd.broker.upcalls import OVERFLOW, UpcallQueue
-from hvd.transport.limits import EVENTS_PENDING_MAX
+from hvd.broker.upcalls import FOLLOWS_MAX, OVERFLOW, UpcallQueue
+from hvd.transport.limits import EVENTS_PENDING_BYTES_MAX, EVENTS_PENDING_MAX
 
 
 @pytest.fixture
@@ -116,6 +116,32 @@ def test_events_that_were_sent_and_not_acknowledged_count_too(queue):
     assert not queue.unacknowledged
 
 
+LONG = "n" * 2000
+FIT = EVENTS_PENDING_BYTES_MAX // len(f"/{LONG}00")
+
+
+def test_events_of_long_paths_are_fewer(queue):
+    """A thousand of the longest paths took 2 MiB of the broker's."""
+    add(queue, *(f"{LONG}{number:02}" for number in range(FIT)))
+    assert len(queue.unsent) == FIT
+    add(queue, f"{LONG}99")
+    assert list(queue.unsent) == [OVERFLOW]
+
+
+def test_paths_that_were_taken_and_acknowledged_or_fired_again_count_no_more(queue):
+    for number in range(3 * FIT):
+        add(queue, f"{LONG}{number:02}", f"{LONG}{number:02}")
+        if number % 3:
+            queue.take()
+        if number % 7 == 6:
+            queue.acknowledge(queue.last, 0)
+        assert OVERFLOW not in queue.unsent
+        waiting = [*queue.unsent, *(event[1:] for event in queue.unacknowledged)]
+        assert queue.path_bytes == sum(len(path) for path, _ in waiting)
+    queue.send_again()
+    assert queue.path_bytes == sum(len(path) for path, _ in queue.unsent)
+
+
 def test_a_repeated_event_does_not_count_twice(queue):
     add(queue, *(["a"] * 10 * EVENTS_PENDING_MAX))
     assert sent(queue) == [(10 * EVENTS_PENDING_MAX, "a")]
@@ -129,3 +155,20 @@ def test_a_domain_cannot_acknowledge_descriptors_that_were_not_sent_nor_take_it_
     assert queue.descriptors_received == 3
     queue.acknowledge(0, 2**60)
     assert queue.descriptors_received == 5
+
+
+def test_a_token_brings_its_directory_until_it_is_watched_no_more(queue):
+    queue.follow("t", "/a")
+    before = queue.follows
+    queue.follow("u", "/b")
+    queue.unfollow("t")
+    queue.unfollow("never")
+    assert queue.follows == {"u": "/b"}
+    assert before == {"t": "/a"}
+
+
+def test_so_many_tokens_bring_their_directories_and_no_more(queue):
+    for number in range(FOLLOWS_MAX + 1):
+        queue.follow(str(number), "/a")
+    assert len(queue.follows) == FOLLOWS_MAX
+    assert str(FOLLOWS_MAX) not in queue.follows

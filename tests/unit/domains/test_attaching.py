@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from hvd.domains.ahead import Ahead
 from hvd.domains.attaching import attach
 from hvd.domains.grants import Grants
 from hvd.domains.runtime import Runtime
 from hvd.transport import messages as m
 from hvd.transport.channels import Waiter, create_channel
-from hvd.transport.codec import unpack_call
+from hvd.transport.codec import pack_call, unpack_call
 from hvd.transport.errors import LocalError, PeerFault
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId, GrantRef, Port
@@ -154,4 +155,24 @@ def test_more_than_one_multicall_brings_takes_more_and_is_as_whole(driver):
     driver.refused.add(4)
     with pytest.raises(HypercallError):
         driver.attach(*refs)
+    assert driver.held == set()
+
+
+def test_pages_that_were_mapped_ahead_are_gone_too_where_one_is_refused(driver):
+    """Else each try of a frontend that breaks the protocol and knocks again would cost its backend's domain more."""
+    mapped, hypercall = m.GnttabMap(PEER, GrantRef(1), 1, True), driver.call
+    _, value, _, brought = driver._one(mapped)
+    known = Ahead({pack_call(mapped): (value, brought)}, driver.grants)
+
+    def call(message):
+        return known.ask(message, hypercall) if isinstance(message, m.Multicall) else hypercall(message)
+
+    driver.call, driver.refused = call, {4}
+    with pytest.raises(HypercallError):
+        driver.attach(1)
+    assert driver.held == set()
+    driver.refused = set()
+    attached = driver.attach(1)
+    attached.pages[0].view[0] = 1
+    driver.detach(attached)
     assert driver.held == set()

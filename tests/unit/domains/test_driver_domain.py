@@ -45,6 +45,10 @@ class Directory:
         """Media, asked for together with a look at the devices."""
         self.watches = False
         self.now_s = 1000.0
+        self.given_back = []
+        """When what was asked ahead was given back."""
+        self.brings = False
+        """Whether events say what has changed."""
         self._afterwards = []
 
     def watch(self, path, handler):
@@ -109,7 +113,7 @@ class Directory:
             kind, domid, devid = device.split("/")
             front = f"/local/domain/{domid}/device/{kind}/{devid}"
             self.fronts[front] = {"state": "3"}
-            self.heard[f"{front}/state"](f"{front}/state")
+            self.heard[f"{front}/state"](self.fronts[front] if self.brings else None)
         self._run_afterwards()
 
     def _run_afterwards(self):
@@ -191,7 +195,8 @@ def make_runtime(store, served=()):
     """What is to be done soon is done at once; what is to be done later, when `later` is called."""
     hypercalls = SimpleNamespace(linger=lambda: None, rest=lambda: None)
     return SimpleNamespace(
-        store=store, served=list(served), hypercalls=hypercalls, soon=lambda act: act(), media=Media(print), later=[]
+        store=store, served=list(served), hypercalls=hypercalls, soon=lambda act: act(), media=Media(print), later=[],
+        take_ahead=lambda: None, give_back_ahead=lambda: store.given_back.append(store.now_s),
     )
 
 
@@ -260,8 +265,8 @@ def test_one_device_beyond_devices_max_is_named_and_not_served_until_another_goe
 
 def test_all_are_offered_in_one_hypercall_and_those_whose_frontends_wait_are_attached_behind_it(store):
     store.devices |= {"vif/2/0", "vif/3/0"}
-    store.fronts["/local/domain/3/device/vif/0"] = {"state": "3"}
     serve(store)
+    store.publish("vif/3/0")
     offers, attached = (call for call in store.hypercalls if call and isinstance(call[0], tuple))
     assert sorted(offers) == [("backend/vif/2/0", {"state": "2"}), ("backend/vif/3/0", {"state": "2"})]
     assert attached == [("backend/vif/3/0", {"state": "4"})]
@@ -290,6 +295,15 @@ def test_a_device_whose_directory_takes_nothing_more_is_named_and_the_others_are
     assert store.hypercalls == [[], []]
 
 
+def test_what_frontends_say_is_not_asked_for_where_it_came_with_the_event(store):
+    store.devices |= {"vif/2/0", "vif/3/0"}
+    serve(store)
+    store.hypercalls.clear()
+    store.brings = True
+    store.publish("vif/2/0", "vif/3/0")
+    assert store.hypercalls == [[], [("backend/vif/2/0", {"state": "4"}), ("backend/vif/3/0", {"state": "4"})]]
+
+
 @pytest.mark.parametrize(("rate", "told"), [("1", []), ("2", [("rate", "2")])])
 def test_a_key_that_has_changed_before_it_is_watched_is_told(store, rate, told):
     store.devices |= {"vif/2/0"}
@@ -311,7 +325,7 @@ def test_while_a_frontend_may_come_it_asks_nothing_else_and_no_longer_than_it_ha
     store.devices |= {"vif/2/0"}
     runtime = make_runtime(store, [("vif", "2", "0")])
     DriverDomain(runtime, print)
-    assert (store.watches, store.hypercalls[-1]) == (False, [])
+    assert (store.watches, store.hypercalls) == (False, [[("backend/vif/2/0", {"state": "2"})]])
     let_time_pass(store, runtime)
     assert store.watches
 

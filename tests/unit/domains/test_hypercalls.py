@@ -10,6 +10,8 @@ import pytest
 from hvd.domains import hypercalls
 from hvd.domains.hypercalls import Hypercalls
 from hvd.transport import messages as m
+from hvd.transport.call_words import CallWords
+from hvd.transport.channels import create_channel
 from hvd.transport.codec import pack_reply, unpack_request
 from hvd.transport.descriptors import BYTES_PER_MESSAGE, send_message, socket_pair
 from hvd.transport.hypercalls import HypercallError, HypercallTimeout
@@ -22,13 +24,14 @@ class Endpoint:
     is_connected = True
 
     def __init__(self, requests):
-        self.requests, self.asked = requests, []
+        self.requests, self.asked, self.on_ask = requests, [], lambda: None
 
     def call(self, message):
         return self.ask(self.requests.pack(message), "")
 
     def ask(self, packed, name):
         self.asked.append(unpack_request(packed)[0])
+        self.on_ask()
         return "over the endpoint"
 
 
@@ -53,7 +56,10 @@ class Ends:
         monkeypatch.setattr(hypercalls, "start_sleeper", lambda: self.said.append("sleeper"))
         self.broker, self.domain = socket_pair()
         self.endpoints = []
-        self.calls = Hypercalls(UpcallReceiver(self.domain), self._connect)
+        channel = create_channel()
+        self.words = CallWords(channel.page_fd)
+        channel.close()
+        self.calls = Hypercalls(UpcallReceiver(self.domain), self._connect, self.words)
 
     def _connect(self, requests):
         self.said.append("connected")
@@ -76,6 +82,7 @@ class Ends:
     def close(self):
         self.broker.close()
         self.domain.close()
+        self.words.close()
 
 
 @pytest.fixture
@@ -297,3 +304,48 @@ def test_a_socket_that_is_full_of_what_no_broker_has_heard_is_no_failure(ends, m
 
 def test_the_largest_reply_fits_into_a_message_of_the_upcall_socket():
     assert len(msgpack.packb([REPLY, bytes(REPLY_BYTES_MAX)])) <= BYTES_PER_MESSAGE
+
+
+def test_a_multicall_whose_answer_is_known_is_not_made_and_anything_else_is(ends):
+    known = SimpleNamespace(ask=lambda message, call: [[0, b"known", 0]])
+    ends.calls.ahead = known
+    assert ends.calls.call(m.Multicall([b"entry"])) == [[0, b"known", 0]]
+    ends.reply(1, value="asked")
+    assert ends.calls.call(m.XenVersion()) == "asked"
+
+
+def test_a_spare_has_its_sleeper_before_it_is_ready_and_no_other(ends, monkeypatch):
+    made = []
+    monkeypatch.setattr(hypercalls, "start_sleeper", lambda: made.append(True))
+    ends.calls.have_sleeper()
+    ends.calls.ready()
+    assert made == [True]
+
+
+def test_a_domain_says_that_it_asks_until_it_has_been_answered_whichever_way(ends, monkeypatch):
+    said, wait_reply = [], ends.calls._upcalls.wait_reply
+
+    def look_and_wait(*call):
+        said.append(ends.words.untrusted_asks)
+        return wait_reply(*call)
+
+    monkeypatch.setattr(ends.calls._upcalls, "wait_reply", look_and_wait)
+    ends.reply(1)
+    ends.calls.call(m.XenVersion())
+    said.append(ends.words.untrusted_asks)
+    ends.calls.ready()
+    ends.calls.connection.on_ask = lambda: said.append(ends.words.untrusted_asks)
+    ends.calls.call(m.XenVersion())
+    said.append(ends.words.untrusted_asks)
+    assert said == [True, False, True, False]
+
+
+def test_a_domain_that_was_refused_or_heard_nothing_asks_no_more(ends):
+    ends.reply(1, errno=13, value="not yours")
+    with pytest.raises(HypercallError):
+        ends.calls.call(m.XenVersion())
+    assert not ends.words.untrusted_asks
+    ends.calls.requests.deadline_s = 0.0
+    with pytest.raises(HypercallTimeout):
+        ends.calls.call(m.XenVersion())
+    assert not ends.words.untrusted_asks

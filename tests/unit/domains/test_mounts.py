@@ -81,6 +81,44 @@ def test_nothing_is_kept_of_a_process_that_is_gone(kept):
     assert (open_namespaces(), kept.waiting) == (0, False)
 
 
+def own_namespace():
+    return os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def test_of_who_has_moved_both_are_kept_and_the_first_goes_when_it_has_settled(kept):
+    child = Child()
+    kept.keep(child.pid)
+    kept.settled(child.pid)
+    assert (open_namespaces(), kept.waiting) == (1, False)
+    kept.moved(child.pid, own_namespace())
+    assert (open_namespaces(), kept.waiting) == (2, False)
+    kept.settled(child.pid)
+    assert (open_namespaces(), kept.waiting) == (2, True)
+    kept.close_one()
+    assert (open_namespaces(), kept.waiting) == (1, False)
+    child.kill()
+    wait_for_death(kept)
+    kept.close_one()
+    assert (open_namespaces(), kept.waiting) == (0, False)
+
+
+def test_of_who_has_moved_and_dies_before_it_has_settled_both_are_taken_apart(kept):
+    child = Child()
+    kept.keep(child.pid)
+    kept.moved(child.pid, own_namespace())
+    child.kill()
+    wait_for_death(kept)
+    for left in (1, 0):
+        kept.close_one()
+        assert (open_namespaces(), kept.waiting) == (left, bool(left))
+
+
+def test_nothing_is_kept_of_who_has_moved_and_is_not_known(kept):
+    kept.moved(1, own_namespace())
+    kept.settled(1)
+    assert (open_namespaces(), kept.waiting) == (0, False)
+
+
 def test_past_kept_max_a_process_takes_its_own_apart(monkeypatch):
     monkeypatch.setattr(mounts, "KEPT_MAX", 1)
     kept, children = KeptMounts(), [Child(), Child()]

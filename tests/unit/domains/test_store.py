@@ -1,6 +1,7 @@
 """A store client that asks for much at once: few hypercalls, and what a peer wrote is no reason to fail."""
 
 import errno
+from typing import Any
 
 import pytest
 
@@ -38,30 +39,39 @@ def test_directories_are_read_64_in_a_hypercall_and_one_that_is_not_there_is_emp
     assert StoreClient(Broker({(m.StoreDirectory, "no"): [errno.ENOENT, "none"]}).call).read_directories(["no"]) == [[]]
 
 
+def test_names_that_are_too_many_for_a_multicall_are_asked_for_by_themselves():
+    broker = Broker({(m.StoreDirectory, "many"): [errno.E2BIG, "too many"], (m.StoreDirectory, "few"): [0, ["1"]]})
+    client = StoreClient(broker.call)
+    with pytest.raises(HypercallError, match="too many"):
+        client.read_directories(["few", "many"])
+    assert [type(call) for call in broker.hypercalls] == [m.Multicall, m.StoreDirectory]
+
+
 def test_what_is_followed_is_watched_first_then_read_in_one_hypercall():
     broker = Broker({(m.StoreReadAll, "b"): [0, {"state": b"2"}], (m.StoreReadAll, "c"): [errno.ENOENT, "none"]})
     client = StoreClient(broker.call)
-    heard: list[str] = []
+    heard: list[Any] = []
     tokens, keys, others = client.follow([("a/state", heard.append)], ["b", "c"], [m.StoreUnwatch("d", "token")])
     assert (keys, [answered.errno for answered in others]) == ([{"state": "2"}, {}], [0])
     (multicall,) = broker.hypercalls
     kinds = [m.StoreWatch, m.StoreReadAll, m.StoreReadAll, m.StoreUnwatch]
     assert [type(unpack_call(entry)) for entry in multicall.calls] == kinds
     assert isinstance(tokens[0], str)
+    client.deliver("a/state", tokens[0], {"state": b"4"})
     client.deliver("a/state", tokens[0])
-    assert heard == ["a/state"]
+    assert heard == [{"state": "4"}, None]
 
 
 def test_a_watch_that_is_refused_is_said_and_the_others_stand():
     broker = Broker({(m.StoreWatch, "b"): [errno.E2BIG, "too many"]})
     client = StoreClient(broker.call)
-    heard: list[str] = []
+    heard: list[Any] = []
     first, second = client.follow([("a", heard.append), ("b", heard.append)], []).tokens
     assert isinstance(first, str)
     assert isinstance(second, HypercallError)
     assert second.errno == errno.E2BIG
     client.deliver("", "")
-    assert heard == ["a"]
+    assert heard == [None]
 
 
 @pytest.mark.parametrize("code", [errno.E2BIG, errno.ENOENT])
@@ -74,3 +84,40 @@ def test_what_a_multicall_cannot_bring_is_read_by_itself(code):
 
     client.read_all = alone  # type: ignore[method-assign]
     assert client.follow([], ["a"]).keys == [{"all": "a"} if code == errno.E2BIG else {}]
+
+
+def test_who_follows_a_node_has_its_path_for_a_token_unless_another_watch_has_it():
+    client = StoreClient(Broker().call)
+    tokens = [client.follow([("/a/state", print)], []).tokens[0] for _ in range(2)]
+    assert tokens[0] == "/a/state"
+    assert tokens[1] not in ("/a/state", "")
+
+
+def test_a_watch_may_bring_keys_and_one_that_does_not_is_told_of_the_path():
+    broker = Broker()
+    client = StoreClient(broker.call)
+    heard: list[Any] = []
+    with_keys, plain = client.watch_keys("a/state", heard.append), client.watch("b", heard.append)
+    assert [call.keys for call in broker.hypercalls] == [True, False]
+    client.deliver("a/state", with_keys, {"state": b"1"})
+    client.deliver("b/c", plain)
+    client.deliver("", "")
+    assert heard == [{"state": "1"}, "b/c", None, "b"]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_an_event_brought_before_an_earlier_one_was_read_about_is_not_taken_for_newer(lost):
+    """Whoever is told alone reads what there is by then; what was sent meanwhile is older, and would be a way back."""
+    client = StoreClient(Broker().call)
+    heard: list[Any] = []
+    token = client.watch_keys("a/state", heard.append)
+    client.deliver(*(("", "") if lost else ("a/state", token)))
+    client.deliver("a/state", token, {"state": b"1"})
+    client.delivered()
+    assert heard == [None, None]
+    client.deliver("a/state", token, {"state": b"2"})
+    client.delivered()
+    assert heard == [None, None, None], "it may have been sent before the first was read about"
+    client.delivered()
+    client.deliver("a/state", token, {"state": b"3"})
+    assert heard[3:] == [{"state": "3"}]

@@ -44,10 +44,11 @@ class Store:
         body(1)
 
     def unwatch(self, token):
-        self.tell = lambda: None
+        self.tell = lambda keys=None: None
 
-    def watch(self, path, handler):
-        self.tell = lambda: handler(path)
+    def watch_keys(self, path, handler):
+        """Its events bring nothing, or what they are given."""
+        self.tell = handler
         return "1"
 
 
@@ -149,11 +150,11 @@ def published_for(store, own):
 def test_a_frontend_publishes_for_each_offer_once_and_lets_requests_wait_in_the_ring(driven):
     store = Store({BACK: dict(OFFERED)})
     _, device, own = frontend(store, driven)
-    store.tell()
-    store.tell()
+    store.tell(None)
+    store.tell(None)
     assert (published_for(store, own), device.calls) == ("5", ["published"])
     store.directories[BACK]["hvd-incarnation"] = "5.1"
-    store.tell()
+    store.tell(None)
     assert (published_for(store, own), device.calls) == ("5.1", ["published", "backend_gone", "published"])
 
 
@@ -162,10 +163,10 @@ def test_what_a_dead_incarnation_said_of_a_breach_is_removed_when_the_next_is_co
     store = Store({BACK: dict(OFFERED)})
     own = "device/vbd/768"
     _, device, _ = frontend(store, driven, {name: "of the dead"})
-    store.tell()
+    store.tell(None)
     assert name in store.directories[own]
     store.directories[BACK]["state"] = "4"
-    store.tell()
+    store.tell(None)
     assert name not in store.directories[own]
     assert device.calls == ["published", "connected"]
 
@@ -192,9 +193,9 @@ def test_a_backend_that_dies_while_it_clears_away_a_breach_leaves_the_rest_to_th
 def test_a_backend_that_dies_before_it_attached_is_gone_too(driven):
     store = Store({BACK: dict(OFFERED)})
     _, device, _ = frontend(store, driven)
-    store.tell()
+    store.tell(None)
     del store.directories[BACK]["state"]
-    store.tell()
+    store.tell(None)
     assert device.calls == ["published", "backend_gone"]
 
 
@@ -202,10 +203,10 @@ def test_a_device_that_was_removed_in_the_moment_of_an_answer_is_gone_and_the_an
     """The toolstack asks whether it may go, and takes it by force: "in use" is written where it was by then."""
     store = Store({BACK: dict(OFFERED)})
     end, device, own = frontend(store, driven)
-    store.tell()
+    store.tell(None)
     del store.directories[BACK]
     store.directories[own] = {"hvd-busy": "it is held"}
-    store.tell()
+    store.tell(None)
     assert (end.gone, own in store.directories) == (True, False)
     assert device.calls == ["published", "close"]
 
@@ -214,5 +215,40 @@ def test_a_device_that_was_removed_in_the_moment_of_an_answer_is_gone_and_the_an
 def test_what_is_no_name_of_an_offer_is_none(driven, name):
     store = Store({BACK: OFFERED | {"hvd-incarnation": name}})
     _, device, own = frontend(store, driven)
-    store.tell()
+    store.tell(None)
     assert (published_for(store, own), device.calls) == (None, [])
+
+
+def test_what_an_event_brings_is_followed_and_not_read_again(driven):
+    store = Store({BACK: dict(OFFERED) | {"hvd-incarnation": "4"}})
+    end, _, own = frontend(store, driven)
+    store.tell(dict(OFFERED))
+    assert published_for(store, own) == "5"
+    assert end.state is XenbusState.INITIALISED
+
+
+def test_a_frontend_whose_answer_came_too_late_publishes_its_ring_anew(driven):
+    """The request was taken back before it was read: its event still brings it."""
+    store = Store({BACK: dict(OFFERED)})
+    end, device, own = frontend(store, driven)
+    store.tell(None)
+    store.tell(OFFERED | {"state": "4", "online": "1"})
+    assert (end.state, end.connected) == (XenbusState.CONNECTED, True)
+    store.tell(OFFERED | {"state": "5", "online": "0"})
+    assert store.directories[own]["state"] == "5"
+    store.tell(OFFERED | {"state": "4", "online": "1"})
+    assert not end.connected
+    store.tell(OFFERED | {"state": "2", "online": "1"})
+    assert (store.directories[own]["state"], store.directories[own]["hvd-session"]) == ("3", "5.2")
+    store.tell(OFFERED | {"state": "4", "online": "1"})
+    assert (end.connected, end.gone, device.calls[-1]) == (True, False, "connected")
+
+
+def test_a_frontend_to_which_a_request_was_not_read_before_it_was_taken_back_goes_on(driven):
+    store = Store({BACK: dict(OFFERED)})
+    end, device, own = frontend(store, driven)
+    store.tell(None)
+    store.tell(OFFERED | {"state": "4", "online": "1"})
+    store.tell(OFFERED | {"state": "4", "online": "1"})
+    assert (end.connected, store.directories[own]["hvd-session"]) == (True, "5.1")
+    assert device.calls == ["published", "connected"]

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from hvd.machine.spawns import ASKED_MAX, PATIENCE_S, Spawn, Spawns
+from hvd.machine.watch import LOOK_EVERY_S
 
 
 @pytest.fixture
@@ -130,6 +131,18 @@ def test_a_zygote_is_stuck_that_was_asked_and_gives_no_answer_for_too_long(spawn
     assert spawns.deadline() == 12.0 + PATIENCE_S
     spawns.answered(2, 1, 13.0)
     assert spawns.deadline() is None
+
+
+def test_one_that_comes_back_to_its_loop_and_does_not_answer_is_late_and_one_that_does_not_is_looked_at_again(spawns):
+    assert not spawns.is_late(1e9, is_silent=False)
+    spawns.add(spawn(1))
+    ask_all(spawns, 10.0)
+    late_s = 10.0 + PATIENCE_S
+    assert not spawns.is_late(late_s - 0.1, is_silent=False)
+    assert not spawns.is_late(late_s, is_silent=True)
+    assert spawns.deadline() == late_s + LOOK_EVERY_S
+    assert not spawns.is_late(late_s + 0.1, is_silent=False)
+    assert spawns.is_late(late_s + LOOK_EVERY_S, is_silent=False)
 
 
 def test_one_that_is_asked_for_more_has_no_more_time_for_what_it_was_asked_before(spawns):

@@ -105,6 +105,18 @@ def wait_for_a_thread() -> None:
     thread.join()
 
 
+def test_who_is_silent_is_so_from_the_first_look_without_a_beat_to_the_next_with_one(start):
+    patient = start(sleep)
+    patient.pulse.beat()
+    patient.watch.look()
+    assert not patient.watch.is_silent
+    patient.watch.look()
+    assert patient.watch.is_silent
+    patient.pulse.beat()
+    patient.watch.look()
+    assert not patient.watch.is_silent
+
+
 def test_one_beat_begins_the_count_anew(start):
     patient = start(sleep)
     patient.until(lambda state, _: state == "S")

@@ -1,5 +1,6 @@
 """Control groups: where they may be made, that a process goes into one and is held there, that none is left."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -7,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from hvd.transport import cgroups
-from hvd.transport.cgroups import PREFIX, DomainGroups, Hierarchy, MachineGroups, bound_memory, remove_abandoned
+from hvd.transport.cgroups import (
+    PREFIX,
+    DomainGroups,
+    Hierarchy,
+    MachineGroups,
+    bound_disks,
+    bound_memory,
+    bound_new_disks,
+    lift_disks,
+    remove_abandoned,
+)
 from hvd.transport.run_dir import start_time
 from hvd.transport.sandbox import RESERVED_KIB
 
@@ -64,6 +75,18 @@ def test_in_version_2_groups_lie_below_the_topmost_that_we_may_change(tmp_path):
     (delegated / "cgroup.procs").unlink()
     (delegated / "app.slice" / "cgroup.procs").unlink()
     assert cgroups._base(hierarchy) is None
+
+
+@pytest.mark.parametrize("foreign", [0, 1, 2])
+def test_no_group_of_somebody_elses_is_left_for_one_above_it_that_we_may_change(tmp_path, foreign):
+    ours, between = tmp_path / "ours", tmp_path / "ours" / "bounded"
+    inner = between / "hvd.scope"
+    way = [inner, between, ours]
+    for path in (tmp_path, *way):
+        group(path)
+    (way[foreign] / "cgroup.procs").unlink()
+    hierarchy = Hierarchy(2, ("memory",), str(tmp_path), str(inner))
+    assert cgroups._base(hierarchy) == (str(way[foreign - 1]) if foreign else None)
 
 
 @pytest.fixture
@@ -131,6 +154,96 @@ def test_what_the_host_refuses_of_a_bound_is_said(tmp_path: Path):
     assert said == "its control group: Is a directory"
 
 
+READ, WRITE = "blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device"
+MAX = "io.max"
+
+
+@pytest.fixture
+def disks(monkeypatch, tmp_path):
+    """Two, and one that is hidden behind another."""
+    for name, numbers in (("vda", "254:0\n"), ("loop0", "7:0\n"), ("nvme0c0n1", "")):
+        (tmp_path / "block" / name).mkdir(parents=True)
+        if numbers:
+            (tmp_path / "block" / name / "dev").write_text(numbers)
+    monkeypatch.setattr(cgroups, "DISKS", str(tmp_path / "block"))
+    return {"254:0", "7:0"}
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """(file, text) of whatever is written into groups: the kernel's files keep a line for each disk, ours do not."""
+    lines = []
+    monkeypatch.setattr(cgroups, "write_file", lambda path, text: lines.append((Path(path).name, text)))
+    return lines
+
+
+@pytest.mark.parametrize(("version", "controllers", "expected"), [
+    (1, ("blkio",), [(READ, "{} 70000"), (WRITE, "{} 70000")]),
+    (2, ("memory", "io"), [(MAX, "{} rbps=70000 wbps=70000")]),
+])  # fmt: skip
+def test_a_domain_is_held_to_so_much_of_each_disk(disks, written, version, controllers, expected):
+    bound_disks([DomainGroups(1, ("pids",), "/nowhere"), DomainGroups(version, controllers, "/there")], 77, 70_000)
+    assert sorted(written) == sorted((name, text.format(disk)) for name, text in expected for disk in disks)
+
+
+@pytest.mark.parametrize(("version", "controller", "expected"), [
+    (1, "blkio", [(READ, "254:0 0"), (WRITE, "254:0 0")]),
+    (2, "io", [(MAX, "254:0 rbps=max wbps=max")]),
+])  # fmt: skip
+def test_the_bounds_of_who_was_killed_are_lifted_and_who_has_none_is_left_alone(
+    tmp_path, written, version, controller, expected
+):
+    for pid, text in ((77, "254:0 rbps=1\n"), (78, "")):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / expected[0][0]).write_text(text)
+    for pid in (77, 78, 79):
+        lift_disks([DomainGroups(version, (controller,), str(tmp_path))], pid)
+    assert written == expected
+
+
+@pytest.mark.parametrize("group", [
+    (1, "blkio", "254:0 70000\n", [(READ, "7:0 70000"), (WRITE, "7:0 70000")]),
+    (2, "io", "254:0 rbps=1 wbps=1 riops=max wiops=max\n", [(MAX, "7:0 rbps=70000 wbps=70000")]),
+])  # fmt: skip
+def test_a_disk_that_came_later_is_bound_and_no_bound_is_set_again(disks, tmp_path, written, group):
+    version, controller, known, expected = group
+    (tmp_path / "77").mkdir()
+    (tmp_path / "77" / expected[0][0]).write_text(known)
+    groups = [DomainGroups(1, ("memory",), "/nowhere"), DomainGroups(version, (controller,), str(tmp_path))]
+    assert bound_new_disks(groups, 77, 70_000) == ""
+    assert written == expected
+
+
+def test_a_later_bound_that_is_refused_is_told_unless_disk_or_group_has_gone(disks, tmp_path, monkeypatch):
+    groups = [DomainGroups(1, ("blkio",), str(tmp_path))]
+    assert bound_new_disks(groups, 77, 70_000) == "", "it is in no group"
+    for number, said in ((errno.ENODEV, ""), (errno.EPERM, "Operation not permitted")):
+
+        def refuse(path, text, number=number):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(cgroups, "write_file", refuse)
+        assert bound_new_disks(groups, 77, 70_000) == said
+
+
+def test_a_bound_on_disks_that_cannot_be_had_is_told(disks, tmp_path, monkeypatch):
+    with pytest.raises(OSError, match="io_bps takes the controller blkio or io, and no group of ours has it"):
+        bound_disks([DomainGroups(1, ("memory",), str(tmp_path))], 77, 70_000)
+    with pytest.raises(OSError, match=r"io_bps of disk \d+:0: No such file or directory"):
+        bound_disks([DomainGroups(1, ("blkio",), str(tmp_path))], 77, 70_000)
+    monkeypatch.setattr(cgroups, "DISKS", str(tmp_path / "unmounted"))
+    with pytest.raises(OSError, match=r"io_bps: .*unmounted: No such file or directory"):
+        bound_disks([DomainGroups(1, ("blkio",), str(tmp_path))], 77, 70_000)
+
+
+def test_a_disk_that_goes_while_bounds_are_set_needs_none(disks, monkeypatch):
+    def gone(path, text):
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr(cgroups, "write_file", gone)
+    bound_disks([DomainGroups(1, ("blkio",), "/there")], 77, 70_000)
+
+
 def test_a_group_in_which_something_runs_stays(ours):
     made = MachineGroups().make()
     inside = Path(made[0].directory) / "77" / "held"
@@ -145,9 +258,12 @@ THERE = (UNIFIED / "cgroup.controllers").read_text().split() if UNIFIED is not N
 NOBODY = 65534
 
 
-@pytest.fixture
-def delegated():
-    """(a group of version 2 that is somebody else's, the group in it that he is in, a controller that it has)."""
+@pytest.fixture(params=[True, False], ids=["handed-down", "not-handed-down"])
+def delegated(request):
+    """(a group of version 2 that is somebody else's, the group in it that he is in, a controller that it has).
+
+    Whether the one that he is in has it too; systemd sees to that, whoever makes groups by hand need not.
+    """
     assert UNIFIED is not None
     control, before = UNIFIED / cgroups.SUBTREE, (UNIFIED / cgroups.SUBTREE).read_text().split()
     control.write_text(f"+{THERE[0]}")
@@ -157,7 +273,8 @@ def delegated():
         path.mkdir()
         for owned in (path, path / cgroups.PROCESSES, path / cgroups.SUBTREE):
             os.chown(owned, NOBODY, NOBODY)
-    (top / cgroups.SUBTREE).write_text(f"+{THERE[0]}")
+    if request.param:
+        (top / cgroups.SUBTREE).write_text(f"+{THERE[0]}")
     yield top, inner, THERE[0]
     inner.rmdir()
     top.rmdir()
@@ -170,7 +287,6 @@ def test_a_user_to_whom_a_group_is_delegated_makes_his_below_it(delegated, monke
     """As systemd-run --user --scope -p Delegate=yes does it: he is in a group below the topmost that is his."""
     top, inner, controller = delegated
     monkeypatch.setattr(cgroups, "CONTROLLERS", (controller,))
-    monkeypatch.setattr(cgroups, "_ours", lambda: [Hierarchy(2, (controller,), str(UNIFIED), str(inner))])
     pid = os.fork()
     if pid == 0:
         status = 1

@@ -4,13 +4,15 @@ import os
 import resource
 import signal
 import struct
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from hvd.transport.channels import Endpoint, Waiter, create_channel, open_endpoint
+from hvd.transport.channels import Endpoint, Waiter, create_channel, is_closed, open_endpoint
 from hvd.transport.errors import LocalError, PeerFault
 from hvd.transport.pages import PAGE_SIZE, Extent
 from hvd.transport.protocols.console import ConsoleBack, ConsoleFront
@@ -19,7 +21,13 @@ from hvd.transport.rings import BackRing, FrontRing
 SECOND_NS = 1_000_000_000
 DEADLINE_NS = 60 * SECOND_NS
 LINE_SIZE = 128
+LONGER_THAN_ON_THE_WORD_NS = 30_000_000
+LONGER_THAN_BETWEEN_LOOKS_S = 1.1
+BUDGET_DOUBLES = 10
+"""From 10 us on, at each sleep."""
 PENDING, WAITING, CPU, CLOSED = 0, 4, 8, 12
+BY_PIPE, BY_WORD = 1, 2
+"""What wakes a sleeper, as it says in its WAITING."""
 
 
 class Channel:
@@ -42,9 +50,9 @@ class Channel:
     def peek(self, side, word):
         return struct.unpack_from("<I", self.extent.view, side * LINE_SIZE + word)[0]
 
-    def until_waiting(self, side):
+    def until_waiting(self, side, by=(BY_PIPE, BY_WORD)):
         deadline = time.monotonic() + 60
-        while self.peek(side, WAITING) == 0:
+        while self.peek(side, WAITING) not in by:
             assert time.monotonic() < deadline
             time.sleep(0)
 
@@ -830,19 +838,137 @@ def test_a_waiter_polls_by_what_it_observes_unless_it_is_told_for_how_long(chann
     waiter.close()
 
 
+def test_a_waiter_gives_up_polling_where_others_want_its_cpu(channel, one_cpu):
+    """Its budget is long by then, and somebody who never sleeps runs on the same CPU."""
+    channel.poke(0, CPU, one_cpu + 1)
+    waiter = Waiter(spin_limit_ns=DEADLINE_NS)
+    waiter.add(1, channel.ends[1])
+
+    def wait_for_an_event():
+        sleeper = Sleeper(lambda: waiter.wait(DEADLINE_NS))
+        channel.until_waiting(1)
+        channel.ends[0].notify()
+        assert sleeper.woken() == (1,)
+
+    while waiter.statistics().sleeps < BUDGET_DOUBLES:
+        wait_for_an_event()
+    busy = subprocess.Popen([sys.executable, "-SEIc", "while True: pass"])
+    try:
+        until = time.monotonic() + 60
+        while waiter.statistics().crowded == 0:
+            assert time.monotonic() < until
+            wait_for_an_event()
+    finally:
+        busy.kill()
+        busy.wait()
+    waiter.close()
+
+
 def test_a_byte_that_woke_an_endpoint_does_not_wake_it_again(channel):
-    """It is taken from the pipe before the next sleep, and no event with it."""
+    """It is taken from the pipe before the next sleep there, and no event with it."""
     receiver, sender = channel.ends
-    sleeper = threading.Thread(target=lambda: receiver.wait(DEADLINE_NS, 0))
-    sleeper.start()
-    channel.until_waiting(0)
+    sleeper = Sleeper(lambda: receiver.wait(DEADLINE_NS, 0))
+    channel.until_waiting(0, (BY_PIPE,))
     sender.notify()
-    sleeper.join()
+    assert sleeper.woken() is True
     before = receiver.statistics()
-    assert not receiver.wait(20_000_000, 0)
+    assert not receiver.wait(LONGER_THAN_ON_THE_WORD_NS, 0)
     after = receiver.statistics()
-    assert after.sleeps == before.sleeps + 1
-    assert after.taken == before.taken
+    assert (after.sleeps, after.lasted, after.taken) == (before.sleeps + 1, before.lasted + 1, before.taken)
+
+
+def test_a_sleeper_on_the_word_is_woken_without_a_byte():
+    """One of fifty at least, on a machine that is so busy that the others were asleep for long."""
+
+    def woken_without_a_byte():
+        channel = Channel()
+        receiver, sender = channel.ends
+        sleeper = Sleeper(lambda: receiver.wait(DEADLINE_NS, 0))
+        channel.until_waiting(0)
+        sender.notify()
+        assert sleeper.woken() is True
+        lasted = receiver.statistics().lasted
+        if not lasted:
+            with pytest.raises(BlockingIOError):
+                os.read(channel.raw_ends[0].rx, 1)
+        channel.close()
+        return not lasted
+
+    assert any(woken_without_a_byte() for _ in range(50))
+
+
+def test_a_wait_that_lasts_goes_on_at_the_pipe_and_is_rung_there(channel):
+    receiver, sender = channel.ends
+    sleeper = Sleeper(lambda: receiver.wait(-1, 0))
+    channel.until_waiting(0, (BY_PIPE,))
+    sender.notify()
+    assert sleeper.woken() is True
+    statistics = receiver.statistics()
+    assert (statistics.sleeps, statistics.lasted, sender.statistics().rung) == (1, 1, 1)
+    assert os.read(channel.raw_ends[0].rx, 2) == b"\x01"
+
+
+def test_a_sender_that_is_gone_is_seen_by_a_wait_however_short(channel):
+    receiver, sender = channel.ends
+    sender.close()
+    assert receiver.wait(1_000, 0) is True
+    assert receiver.peer_closed
+
+
+def test_a_deadline_that_is_beyond_every_clock_is_none(channel):
+    receiver, sender = channel.ends
+    sleeper = Sleeper(lambda: receiver.wait(2**63 - 1, 0))
+    channel.until_waiting(0, (BY_PIPE,))
+    sender.notify()
+    assert sleeper.woken() is True
+
+
+@pytest.fixture
+def shooting():
+    """Signals whose handler does nothing, at this thread, as long as the test runs; how many have come."""
+    came: list[None] = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: came.append(None))
+    main, done = threading.get_ident(), threading.Event()
+
+    def shoot():
+        while not done.is_set():
+            signal.pthread_kill(main, signal.SIGUSR1)
+            time.sleep(0)
+
+    shooter = threading.Thread(target=shoot)
+    shooter.start()
+    yield came
+    done.set()
+    shooter.join()
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_signals_by_the_thousand_neither_end_a_wait_nor_lose_an_event(channel, shooting):
+    """They come before the sleep, in it and behind it; the wait goes on each time."""
+    receiver, sender = channel.ends
+
+    def answer():
+        while sender.wait(DEADLINE_NS, 0) and not sender.peer_closed:
+            sender.notify()
+
+    answerer = threading.Thread(target=answer)
+    answerer.start()
+    rounds = 0
+    while rounds < 1000 or len(shooting) < 1000:
+        receiver.notify()
+        assert receiver.wait(DEADLINE_NS, 0) is True
+        rounds += 1
+    receiver.mark_closed()
+    answerer.join(60)
+    assert not answerer.is_alive()
+    assert receiver.statistics().taken == rounds
+
+
+def test_signals_by_the_thousand_do_not_put_off_a_deadline(channel, shooting):
+    while len(shooting) < 1000:
+        began = time.monotonic_ns()
+        assert channel.ends[0].wait(LONGER_THAN_ON_THE_WORD_NS, 0) is False
+        assert time.monotonic_ns() - began >= LONGER_THAN_ON_THE_WORD_NS
 
 
 def test_an_event_that_comes_with_a_stale_byte_in_the_pipe_is_taken(channel):
@@ -920,3 +1046,28 @@ def test_a_consoles_bytes_that_nobody_notified_of_are_found_once(bound, waiter):
     front.write(b"again")
     assert waiter.wait(1_100_000_000) == ()
     assert waiter.statistics().found == 2
+
+
+def test_a_consoles_bytes_are_found_by_a_wait_that_begins_when_a_look_is_due(bound, waiter):
+    """At its begin the port is polled, and not looked into: the bytes are news behind that as well."""
+    page = bytearray(PAGE_SIZE)
+    front, back = ConsoleFront(page), ConsoleBack(page)
+    waiter.attach_console(11, back)
+    front.write(b"lost")
+    time.sleep(LONGER_THAN_BETWEEN_LOOKS_S)
+    assert waiter.wait(DEADLINE_NS) == (11,)
+    assert waiter.statistics().found == 1
+
+
+def test_a_side_is_told_that_the_other_has_gone_and_the_other_is_not():
+    made = create_channel()
+    try:
+        sends_to_1 = open_endpoint(made.page_fd, 0, -1, os.dup(made.ends[0].tx))
+        assert not is_closed(made.page_fd, 1)
+        sends_to_1.mark_closed()
+        assert [is_closed(made.page_fd, side) for side in (0, 1)] == [False, True]
+        sends_to_1.mark_open()
+        assert not is_closed(made.page_fd, 1)
+        sends_to_1.close()
+    finally:
+        made.close()

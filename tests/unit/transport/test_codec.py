@@ -1,7 +1,5 @@
 """The codec's bounds and the texts that name what breaks them."""
 
-from dataclasses import dataclass
-
 import msgpack
 import pytest
 
@@ -16,6 +14,7 @@ from hvd.transport.limits import (
     MESSAGE_BYTES_MAX,
     TEXT_BYTES_MAX,
 )
+from hvd.transport.records import dataclass
 
 END = m.CopyEnd(DomId(0), GrantRef(8), 0)
 SEGMENT = m.CopySegment(END, END, 1)
@@ -140,7 +139,7 @@ def test_a_reply_that_is_none_is_the_brokers_fault(packed):
 
 
 def test_a_kind_of_field_that_cannot_be_checked_is_noticed_when_the_message_is_declared_not_trusted():
-    @dataclass
+    @dataclass(frozen=True, slots=True)
     class Wild:
         anything: object
 

@@ -28,6 +28,19 @@ def test_a_torn_last_record_is_left_out(missing):
     assert len(list(records((pack(WRITE, 1) + pack(WRITE, 2))[:-missing]))) == 1
 
 
+@pytest.mark.parametrize("torn", [1, RECORD_SIZE - 1])
+def test_what_a_killed_writer_has_left_of_a_record_is_cut_off_by_the_next_as_it_records(tmp_path, torn):
+    path = tmp_path / "acks"
+    left = pack(WRITE, 1) + pack(WRITE, 2)[:torn]
+    path.write_bytes(left)
+    writer = HistoryWriter(str(path))
+    assert path.read_bytes() == left, "a spare's writer is open while another process is in the middle of a record"
+    for number in (8, 9):
+        writer.record(Event(Phase.OK, Kind.FLUSH, number))
+    assert [event.id for event in unpack_all(path.read_bytes())] == [WRITE.id, 8, 9]
+    assert path.stat().st_size == 3 * RECORD_SIZE
+
+
 @pytest.mark.parametrize("at", [0, 1])
 def test_an_event_of_no_known_phase_or_kind_is_an_error(at):
     data = bytearray(pack(WRITE, 1))

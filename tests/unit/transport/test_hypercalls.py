@@ -9,8 +9,9 @@ from itertools import cycle
 import pytest
 import zmq
 
+from hvd.transport import hypercalls
 from hvd.transport import messages as m
-from hvd.transport.codec import BadMessage, pack_reply, unpack_request
+from hvd.transport.codec import BadMessage, pack_reply, pack_request, unpack_request
 from hvd.transport.hypercalls import (
     HypercallClient,
     HypercallError,
@@ -21,6 +22,7 @@ from hvd.transport.hypercalls import (
     socket_address,
 )
 from hvd.transport.limits import MESSAGE_BYTES_MAX
+from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
 SECRET = b"s" * 32
@@ -52,6 +54,7 @@ class Broker:
         self.server = HypercallServer(context, address, secret)
         self.seen = []
         self.raw = []
+        self.clients = []
         self._answer = answer
         self._news = threading.Condition()
         self._stop_read, self._stop_write = os.pipe()
@@ -66,6 +69,7 @@ class Broker:
                 return
 
     def _take(self, client, body):
+        self.clients.append(client)
         with suppress(BadMessage):
             sequence, _, _, message = unpack_request(body)
             self.seen.append(sequence)
@@ -166,6 +170,122 @@ def test_a_call_in_flight_is_sent_again_to_the_next_broker_under_its_number(cont
             assert set(successor.seen) == {1}
 
 
+class Kept:
+    """Endpoints of brokers that follow each other at one path, and the number of the one that serves.
+
+    A dead one's connections are still open: it hears, and answers nobody.
+    """
+
+    def __init__(self, context, address):
+        self._context, self._address = context, address
+        self.serves = 0
+        self.brokers = []
+
+    def next(self, answer):
+        self.brokers.append(Broker(self._context, self._address, answer))
+        self.serves += 1
+        return self.brokers[-1]
+
+    def stop(self):
+        for one in self.brokers:
+            one.stop()
+
+
+@pytest.fixture
+def kept(context, address):
+    made = Kept(context, address)
+    yield made
+    made.stop()
+
+
+def silent(sequence, message):
+    """What a dead broker answers."""
+
+
+def test_whoever_is_not_told_that_a_broker_died_asks_the_next_one_with_its_next_call(context, address, kept):
+    kept.next(echo)
+    with client(context, address, broker=lambda: kept.serves) as caller:
+        assert caller.call(m.ConsoleIo("a")) == [1, "a"]
+        kept.next(echo)
+        kept.next(echo)
+        assert caller.call(m.ConsoleIo("b")) == [2, "b"]
+        assert caller.call(m.ConsoleIo("c")) == [3, "c"]
+        assert [one.seen for one in kept.brokers] == [[1], [], [2, 3]]
+
+
+def test_whoever_was_connected_to_a_broker_that_is_dead_is_not_and_connects_without_a_call(context, address, kept):
+    kept.next(echo)
+    with client(context, address, broker=lambda: kept.serves) as caller:
+        wait_for(lambda: caller.is_connected, "the first connection")
+        kept.serves += 1
+        assert not caller.is_connected
+        wait_for(lambda: caller.is_connected, "the next")
+        assert kept.brokers[0].seen == []
+
+
+@pytest.mark.parametrize("half", ["_connect", "_broker"])
+def test_a_signal_in_the_middle_of_connecting_anew_leaves_it_to_the_next_call(
+    context, address, kept, monkeypatch, half
+):
+    kept.next(echo)
+    with client(context, address, broker=lambda: kept.serves) as caller:
+        caller.call(m.ConsoleIo("a"))
+        kept.next(echo)
+        real, left = getattr(caller, half), [0 if half == "_connect" else 1]
+
+        def interrupted():
+            left[0] -= 1
+            if left[0] < 0:
+                monkeypatch.setattr(caller, half, real)
+                raise InterruptedError
+            return real()
+
+        monkeypatch.setattr(caller, half, interrupted)
+        with pytest.raises(InterruptedError):
+            caller.call(m.ConsoleIo("a"))
+        caller.call(m.ConsoleIo("a"))
+
+
+def test_who_connects_anew_does_so_by_another_name(context, address):
+    """Of two connections by one name the broker closes one without a word, which nobody hears of where it is kept."""
+    serves = [1]
+    with broker(context, address, echo) as one, client(context, address, broker=lambda: serves[0]) as caller:
+        for serves[0] in (1, 2, 3):
+            caller.call(m.ConsoleIo("a"))
+    assert len(set(one.clients)) == len(one.clients) == 3
+
+
+def test_whoever_waits_for_a_dead_broker_and_misses_its_end_asks_the_next_one_after_a_while(context, address, kept):
+    """As it would be if the new broker had not seen that it asks."""
+    first = kept.next(silent)
+    results = []
+    with client(context, address, broker=lambda: kept.serves) as caller:
+        thread = threading.Thread(target=lambda: results.append(caller.call(m.ConsoleIo("a"))))
+        thread.start()
+        first.wait_for_requests(1)
+        second = kept.next(echo)
+        thread.join(DEADLINE_S)
+        assert (results, set(first.seen), set(second.seen)) == ([[1, "a"]], {1}, {1})
+
+
+def test_the_end_of_a_connection_to_a_dead_broker_has_the_call_in_flight_sent_to_the_next(
+    context, address, kept, monkeypatch
+):
+    """Twice where libzmq has connected again before we did: under one number, which is carried out once."""
+    monkeypatch.setattr(hypercalls, "AGAIN_LEAST_S", DEADLINE_S)
+    first = kept.next(silent)
+    results = []
+    with client(context, address, broker=lambda: kept.serves) as caller:
+        thread = threading.Thread(target=lambda: results.append(caller.call(m.ConsoleIo("a"))))
+        thread.start()
+        first.wait_for_requests(1)
+        second = kept.next(echo)
+        kept.brokers.remove(first)
+        first.stop()
+        thread.join(DEADLINE_S)
+        assert (results, set(second.seen)) == ([[1, "a"]], {1})
+
+
 def test_a_call_waits_for_a_broker_that_is_not_there_yet(context, address):
     results = []
     with client(context, address) as caller:
@@ -242,6 +362,24 @@ def test_what_is_far_too_large_ends_its_connection_and_no_other(context, address
         assert friend.call(m.ConsoleIo("b")) == [1, "b"]
         hostile.close(0)
     assert len(one.raw) == 1
+
+
+def test_of_replies_that_are_not_read_a_few_are_kept_and_the_rest_dropped(context, address):
+    """One kept all that its sockets took: 64 for each connection of a hostile domain's."""
+    replies = 40
+    with broker(context, address, lambda number, message: b"x" * 200_000) as one:
+        deaf = context.socket(zmq.DEALER)
+        deaf.linger, deaf.rcvhwm, deaf.sndhwm = 0, 1, 0
+        deaf.connect(address)
+        for number in range(1, replies + 1):
+            deaf.send(pack_request(m.ConsoleIo("a"), number, 0, 0))
+        one.wait_for_requests(replies)
+        read = 0
+        while deaf.poll(200):
+            deaf.recv()
+            read += 1
+        deaf.close(0)
+    assert 0 < read < replies // 2
 
 
 def test_a_reply_to_a_client_that_has_gone_is_dropped(context, address):

@@ -62,3 +62,4 @@ def test_a_log_that_cannot_be_written_loses_what_is_appended_and_harms_nobody(lo
     append(log.parent / "missing" / "ivi.log", b"one\n")
     log.mkdir()
     append(log, b"one\n")
+    assert list(log.parent.iterdir()) == [log] and not list(log.iterdir())

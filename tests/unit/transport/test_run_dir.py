@@ -9,7 +9,7 @@ import pytest
 
 from hvd.transport.run_dir import LOCK, Order, machine_pid, start_time
 
-ORDER = Order("/run/x", b"\x91\x90" * 40_000, temporary=True, uplinks=[], cpus=[], lifeline=False)
+ORDER = Order("/run/x", b"\x91\x90" * 40_000, temporary=True, uplinks=[], cpus=[])
 
 HOLD = """
 import fcntl, sys

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -113,3 +115,15 @@ def test_a_buffer_that_is_too_small_is_refused_and_so_is_one_that_could_shrink(b
             open_own_trace(loose, loose)
     finally:
         os.close(loose)
+
+
+def test_to_choose_a_clock_loads_no_module() -> None:
+    """Every broker chooses one before it answers anybody: a codec from a disk would keep them waiting."""
+    script = """
+import sys
+from hvd.transport.trace import best_clock
+before = set(sys.modules)
+best_clock()
+assert set(sys.modules) == before, set(sys.modules) - before
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hvd.transport.call_words import CallWords
+from hvd.transport.channels import create_channel
 from hvd.transport.descriptors import send_message, socket_pair
 from hvd.transport.upcalls import UpcallReceiver, UpcallsBroken, UpcallTimeout
 
@@ -26,7 +28,7 @@ class Ends:
         send_message(self.broker, ["birth", certificate], self.pipe[:1] * count)
 
     def run(self):
-        send_message(self.broker, ["run", []])
+        send_message(self.broker, ["run", [], []])
 
     def descriptors(self, sequence, count=3):
         send_message(self.broker, ["descriptors", sequence], self.pipe[:1] * count)
@@ -137,6 +139,21 @@ def test_events_come_in_order_and_each_once(ends):
     assert ends.events() == []
 
 
+def test_the_last_event_that_was_taken_up_is_said_where_the_next_broker_finds_it(ends):
+    channel = create_channel()
+    words = ends.receiver.words = CallWords(channel.page_fd)
+    channel.close()
+    for number, path in ((1, "a"), (3, "c"), (2, "b")):
+        ends.event(number, path)
+    ends.receiver.read_all()
+    assert words.untrusted_seen == 0, "read while it waited for an answer, and the broker dies before it rings for them"
+    assert ends.receiver.next_event().path == "a"
+    assert words.untrusted_seen == 1
+    assert ends.events() == ["c"]
+    assert words.untrusted_seen == 3
+    words.close()
+
+
 def test_events_and_descriptors_do_not_wait_for_each_other(ends):
     ends.event(1, "a")
     ends.descriptors(1)
@@ -221,3 +238,66 @@ def test_a_message_whose_descriptors_find_no_room_ends_the_domain_and_blames_no_
             ends.receiver.take_descriptors(1, 2, DEADLINE_S)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+# ---- what was asked ahead --------------------------------------------------------------------------------------------
+
+
+def ahead(ends, *entries, run=False):
+    count = sum(entry[2] for entry in entries)
+    message = ["run", [["vbd", "1", "768"]], list(entries)] if run else ["ahead", list(entries)]
+    send_message(ends.broker, message, ends.pipe[:1] * count)
+
+
+def test_what_was_answered_ahead_is_there_when_it_runs_each_with_its_descriptors(ends):
+    ahead(ends, [b"map", {"handle": 1}, 1], [b"watch", None, 0])
+    ahead(ends, [b"medium", None, 2], run=True)
+    ends.receiver.wait_run()
+    assert ends.receiver.served == [("vbd", "1", "768")]
+    found = ends.receiver.take_ahead()
+    assert {call: (value, len(descriptors)) for call, (value, descriptors) in found.items()} == {
+        b"map": ({"handle": 1}, 1), b"watch": (None, 0), b"medium": (None, 2),
+    }  # fmt: skip
+    for _, descriptors in found.values():
+        close(descriptors)
+    assert ends.receiver.take_ahead() == {}
+
+
+def test_what_a_new_broker_answers_again_counts_once_and_its_descriptors_are_closed(ends):
+    ahead(ends, [b"map", 1, 1])
+    ahead(ends, [b"map", 2, 1], [b"bind", 3, 3])
+    ahead(ends, run=True)
+    ends.receiver.wait_run()
+    found = ends.receiver.take_ahead()
+    ahead(ends, [b"map", 4, 1])
+    ahead(ends, [b"map", 5, 1], run=True)
+    ends.receiver.read_all()
+    assert ends.receiver.take_ahead() == {}
+    assert {call: value for call, (value, _) in found.items()} == {b"map": 1, b"bind": 3}
+    for _, descriptors in found.values():
+        close(descriptors)
+
+
+def test_an_event_brings_the_keys_that_it_was_sent_with(ends):
+    send_message(ends.broker, ["event", 1, "a/state", "token", {"state": b"4"}])
+    send_message(ends.broker, ["event", 2, "a/state", "token"])
+    ends.receiver.read_all()
+    assert ends.receiver.next_event() == ("a/state", "token", {"state": b"4"})
+    assert ends.receiver.next_event() == ("a/state", "token", None)
+
+
+def test_a_successor_of_the_broker_sees_whose_descriptors_have_come_though_nobody_waits_for_them(ends):
+    channel = create_channel()
+    words = ends.receiver.words = CallWords(channel.page_fd)
+    with pytest.raises(UpcallTimeout):
+        ends.receiver.take_descriptors(4, 3, 0.0)
+    assert words.untrusted_received == 0
+    ends.descriptors(4)
+    ends.receiver.read_all()
+    assert (words.untrusted_received, ends.receiver.descriptors_received) == (4, 3)
+    ends.descriptors(3)  # late, and closed
+    ends.receiver.read_all()
+    assert (words.untrusted_received, ends.receiver.descriptors_received) == (4, 3)
+    ends.receiver._forget_before(5)
+    words.close()
+    channel.close()

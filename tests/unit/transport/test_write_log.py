@@ -67,6 +67,16 @@ def test_a_record_whose_content_is_not_what_was_logged_ends_the_log(path):
     os.close(descriptor)
 
 
+@pytest.mark.parametrize("kind", [0, 5, 2**32 - 1])
+def test_a_record_of_no_kind_that_there_is_ends_the_log_whatever_its_checksum_says(path, kind):
+    data = record_of(LogKind.WRITE, 0, b"a" * 512) + record_of(kind, 0, b"") + record_of(LogKind.SYNC, 0, b"")
+    path.write_bytes(data)
+    assert bare(records(data)) == [(LogKind.WRITE, 0, 512, b"a" * 512)]
+    descriptor = os.open(path, os.O_RDWR)
+    assert whole_length(descriptor) == 40 + 512
+    os.close(descriptor)
+
+
 @pytest.mark.parametrize("junk", [b"", b"\0" * 100, b"junk" * 30])
 def test_what_is_no_log_has_no_records(path, junk):
     path.write_bytes(junk)

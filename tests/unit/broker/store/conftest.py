@@ -36,7 +36,7 @@ def small_store() -> Store:
             watches_max=3,
             transactions_max=2,
             transaction_nodes_max=8,
-            memory_bytes_max=2000,
+            memory_bytes_max=10_000,
             events_max=4,
         )
     )

@@ -8,6 +8,7 @@ from hvd.broker.store import Store, StoreError
 from hvd.broker.store.accounts import Accounts
 from hvd.broker.store.changes import Edit, Fires
 from hvd.broker.store.permissions import DOM0_ONLY, Permission, Permissions, Principal
+from hvd.broker.store.record import KEPT_IN_BYTES
 from hvd.broker.store.tree import leaf, replace
 from hvd.transport.ids import DOM0, DomId
 
@@ -107,7 +108,7 @@ def test_bytes_follow_values_permissions_and_paths(store: Store) -> None:
     store.unwatch(FIVE, "x", "token")
     tx = store.transaction_start(FIVE)
     store.read(FIVE, tx, "shared/a")
-    assert bytes_of_five() == before + 100 + 8 + 24 + len("/local/domain/5/shared/a")
+    assert bytes_of_five() == before + 100 + 8 + 24 + KEPT_IN_BYTES + len("/local/domain/5/shared/a")
     store.transaction_end(FIVE, tx, False)
     assert bytes_of_five() == before + 100 + 8
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as replaced
 from typing import Any
 
 import pytest
@@ -10,13 +11,13 @@ from hypothesis import strategies as st
 
 from hvd.broker.store import Quotas, Store, StoreError, direct
 from hvd.broker.store.children import CHUNK_MAX
-from hvd.broker.store.direct import READS_MAX
+from hvd.broker.store.direct import PLAIN_MAX
 from hvd.broker.store.mandatory import STORE_WRITE
 from hvd.broker.store.paths import join
 from hvd.broker.store.permissions import DOM0_ONLY
-from hvd.broker.store.tree import Node, leaf, lookup, replace, subtree, with_content
+from hvd.broker.store.tree import HEADER_BYTES, PERMISSION_BYTES, Node, leaf, lookup, replace, subtree, with_content
 from hvd.transport import xs_wire
-from hvd.transport._native import read_all, rewritten, way_to
+from hvd.transport._native import answer_plain, rewritten, way_to
 from hvd.transport.errors import LocalError
 from hvd.transport.ids import DOM0, DomId
 from hvd.transport.xs_wire import Type
@@ -171,66 +172,151 @@ def test_it_is_the_way_of_dom0_and_of_an_owner_whom_nobody_else_writes_to() -> N
     assert not direct.write(engine, FIVE, "new", b"")
 
 
-# ---- reads by the wire -----------------------------------------------------------------------------------------------
+# ---- by the wire -----------------------------------------------------------------------------------------------------
 
+WIRE_PATHS = [b"/a"] * 3 + [b"/a/b"] * 3 + [
+    b"/full/of", b"/", b"/wide/7", b"/long", b"/none", b"/a/", b"//a", b"", b"x", b"/a/\xff", b"/" + b"n" * 200,
+    b"/" + b"m" * 126, b"/" + b"m" * 127, b"@releaseDomain", b"/a b", b"/watched", b"/watched/below", b"/full/of/it",
+]  # fmt: skip
+ENDS = [b"\0", b"\0", b"", b"\0/b\0", b"\0v", b"\0other", b"\0a longer value\0", b"\0" * 99]
+PAYLOADS = st.tuples(st.sampled_from(WIRE_PATHS), st.sampled_from(ENDS)).map(b"".join)
 WIRE = st.one_of(
     st.builds(
-        xs_wire.pack,
-        st.sampled_from([Type.READ, Type.READ, Type.READ, Type.WRITE, 2 + 256]),
-        st.integers(0, 2**32 - 1),
-        st.sampled_from([0, 0, 0, 1]),
-        st.sampled_from(
-            [b"/a\0", b"/a/b\0", b"/\0", b"/wide/7\0", b"/long\0", b"/none\0", b"/a/\0", b"//a\0", b"/a", b"/a\0/b\0",
-             b"", b"\0", b"x\0", b"/a/\xff\0", b"/" + b"n" * 200 + b"\0", b"@releaseDomain\0", b"/a b\0"]
-        ),
+        xs_wire.pack, st.sampled_from([Type.READ, Type.WRITE, Type.WRITE, Type.DIRECTORY, 2 + 256, 11 + 256]),
+        st.integers(0, 2**32 - 1), st.sampled_from([0, 0, 0, 0, 1]), PAYLOADS,
     ),
     st.binary(max_size=20),
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def read_from() -> Store:
-    store = Store()
-    store.write(DOM0, 0, "/a/b", b"value")
+def asked_by_wire() -> Store:
+    store = Store(privileged=Quotas(memory_bytes_max=2**20, node_bytes_max=2**16))
+    for path in ("/a/b", "/watched/below", "/full/of/it", "/" + "n" * 200, "/" + "m" * 126, "/" + "m" * 127):
+        store.write(DOM0, 0, path, b"value")
     store.write(DOM0, 0, "/long", b"x" * (xs_wire.PAYLOAD_MAX + 1))
-    store.write(DOM0, 0, "/" + "n" * 200, b"behind a long path")
     for number in range(CHUNK_MAX + 1):
         store.write(DOM0, 0, f"/wide/{number}", b"")
+    store.introduce(FIVE)
+    store.set_perms(DOM0, 0, "/a/b", ["n5"])
+    store.watch(DOM0, "/watched", "token")
+    store.take_events()
     return store
 
 
-@given(messages=st.lists(WIRE, max_size=6), cut=st.integers(0, 30), at=st.integers(0, 20))
-def test_reads_by_the_wire_are_answered_as_one_by_one_until_something_else_comes(
-    read_from: Store, messages: list[bytes], cut: int, at: int
+@given(messages=st.lists(WIRE, max_size=6), cut=st.integers(0, 30), at=st.integers(0, 20), room=st.integers(0, 30))
+def test_requests_by_the_wire_are_answered_as_one_by_one_until_something_else_comes(
+    messages: list[bytes], cut: int, at: int, room: int
 ) -> None:
     stream = b"".join(messages)
     stream = stream[: len(stream) - cut] if cut < len(stream) else stream
-    replies, end = read_from.read_all(stream, at)
-    expected = b""
+    together, singly = asked_by_wire(), asked_by_wire()
+    for store in (together, singly):
+        engine = store._engine
+        most = max(engine.memory_of(DOM0), engine.memory_of(FIVE)) + room
+        engine.privileged = replaced(engine.privileged, memory_bytes_max=most)
+    replies, end, wrote = together.answer_plain(stream, at)
+    expected, written = b"", 0
     while at < end:
         found = xs_wire.split(stream, at)
-        assert found is not None and found[0].type == Type.READ and not found[0].tx_id
-        value = read_from.read(DOM0, 0, found[0].payload[:-1].decode())
-        expected += xs_wire.pack(Type.READ, found[0].req_id, 0, value)
-        at = found[1]
-    assert replies == expected
+        assert found is not None and not found[0].tx_id
+        message, at = found
+        path, nul, value = message.payload.partition(b"\0")
+        answer = b"OK\0"
+        if message.type == Type.WRITE:
+            singly.write(DOM0, 0, path.decode(), value)
+            written += 1
+        else:
+            assert message.type == Type.READ and nul and not value
+            answer = singly.read(DOM0, 0, path.decode())
+        expected += xs_wire.pack(message.type, message.req_id, 0, answer)
+    assert (replies, wrote) == (expected, written > 0)
+    assert together._engine.root == singly._engine.root and not together.has_events and not singly.has_events
+    assert together.statistics() == singly.statistics() and not together.check()
 
 
-def test_so_many_reads_of_plain_paths_are_answered_together(read_from: Store) -> None:
-    stream = xs_wire.pack(Type.READ, 7, 0, b"/a/b\0") * (READS_MAX + 3)
-    replies, end = read_from.read_all(stream, 0)
-    assert replies == xs_wire.pack(Type.READ, 7, 0, b"value") * READS_MAX
-    assert end == len(stream) // (READS_MAX + 3) * READS_MAX
-    write = xs_wire.pack(Type.WRITE, 1, 0, b"/a\0v")
-    assert read_from.read_all(write + stream, 0) == (b"", 0)
-    assert read_from.read_all(stream, len(stream)) == (b"", len(stream))
-    assert read_from.read_all(stream, len(stream) + 9) == (b"", len(stream) + 9)
+def test_so_many_plain_requests_are_answered_together() -> None:
+    store = asked_by_wire()
+    for message, reply in (
+        (xs_wire.pack(Type.READ, 7, 0, b"/a/b\0"), xs_wire.pack(Type.READ, 7, 0, b"value")),
+        (xs_wire.pack(Type.WRITE, 7, 0, b"/long\0v"), xs_wire.pack(Type.WRITE, 7, 0, b"OK\0")),
+    ):
+        stream = message * (PLAIN_MAX + 3)
+        replies, end, _ = store.answer_plain(stream, 0)
+        assert replies == reply * (end // len(message)) and PLAIN_MAX - 8 <= end // len(message) <= PLAIN_MAX
+        assert store.answer_plain(stream, len(stream)) == (b"", len(stream), False)
+        assert store.answer_plain(stream, len(stream) + 9) == (b"", len(stream) + 9, False)
 
 
-def test_what_is_no_tree_is_not_read() -> None:
-    stream = xs_wire.pack(Type.READ, 7, 0, b"/a\0")
-    for garbage in ((1, 2), (b"", (), {"a": 5}, 1, 1, 1)):
-        with pytest.raises(LocalError):
-            read_all(garbage, stream, 0, 9)
+def test_what_is_written_together_copies_so_many_names_and_no_more() -> None:
+    store, path = Store(), ""
+    for name in "abcdefgh":
+        path += f"/{name}"
+        for number in range(CHUNK_MAX - 1):
+            store.write(DOM0, 0, f"{path}{number}", b"")
+        store.write(DOM0, 0, path, b"")
+    message = xs_wire.pack(Type.WRITE, 7, 0, f"{path}\0v".encode())
+    _, end, _ = store.answer_plain(message * PLAIN_MAX, 0)
+    assert end // len(message) == 4, "each copies eight directories of 256"
+
+
+@pytest.mark.parametrize("watched", ["/", "/a", "/a/b"])
+def test_a_write_that_somebody_watches_is_not_plain(watched: str) -> None:
+    store = asked_by_wire()
+    message = xs_wire.pack(Type.WRITE, 7, 0, b"/a/b\0value")
+    assert store.answer_plain(message, 0)[1:] == (len(message), True)
+    store.watch(FIVE, watched, "token", 9)
+    assert store.answer_plain(message, 0)[1:] == (0, False)
+    read = xs_wire.pack(Type.READ, 7, 0, b"/a/b\0")
+    assert store.answer_plain(read, 0)[1:] == (len(read), False), "to read it is"
+    store.unwatch(FIVE, watched, "token", 9)
+    assert store.answer_plain(message, 0)[1:] == (len(message), True)
+
+
+def wrote_plainly(store: Store, path: str, value: bytes) -> bool:
+    return store.answer_plain(xs_wire.pack(Type.WRITE, 7, 0, path.encode() + b"\0" + value), 0)[2]
+
+
+def test_a_node_that_would_be_too_large_is_not_written_plainly() -> None:
+    store = asked_by_wire()
+    engine = store._engine
+    engine.privileged = replaced(engine.privileged, node_bytes_max=1000)
+    room = 1000 - HEADER_BYTES - PERMISSION_BYTES - len("b\0")
+    assert wrote_plainly(store, "/a", b"x" * room) and not wrote_plainly(store, "/a", b"x" * (room + 1))
+
+
+def test_an_owner_is_charged_for_a_larger_value_up_to_what_it_may_hold_and_not_for_a_smaller_one_any_more() -> None:
+    store = asked_by_wire()
+    engine, before = store._engine, store.usage(FIVE).bytes
+    engine.privileged = replaced(engine.privileged, memory_bytes_max=before + 10)
+    assert not wrote_plainly(store, "/a/b", b"value" + b"x" * 11) and wrote_plainly(store, "/a/b", b"value" + b"x" * 10)
+    assert store.usage(FIVE).bytes == before + 10
+    assert wrote_plainly(store, "/a/b", b"") and store.usage(FIVE).bytes == before - 5
+    assert wrote_plainly(store, "/a/b", b"other") and not store.check()
+
+
+def test_what_is_no_tree_is_not_answered_from() -> None:
+    for kind, payload in ((Type.READ, b"/a\0"), (Type.WRITE, b"/a\0v")):
+        stream = xs_wire.pack(kind, 7, 0, payload)
+        garbage: tuple[object, ...]
+        for garbage in ((1, 2), (b"", (), {"a": 5}, 1, 1, 1), (b"", (), {"a": (5, (), {}, 1, 1, 1)}, 1, 1, 1)):
+            with pytest.raises(LocalError):
+                answer_plain(garbage, stream, 0, 1, {}, lambda *_: True, 999, 9)
+    with pytest.raises(LocalError):
+        answer_plain((b"", (), {"a": (b"v", 5, {}, 1, 1, 1)}, 1, 1, 1), stream, 0, 1, {}, lambda *_: True, 999, 9)
+    with pytest.raises(LocalError):
+        answer_plain((b"", (), {}, 1, 1, 1), stream, 0, 1, [], lambda *_: True, 999, 9)  # type: ignore[arg-type]
+    tree: tuple[object, ...] = (b"", (), {"a": (b"v", (), {}, 1, 1, 1)}, 1, 1, 1)
+    with pytest.raises(LocalError):
+        answer_plain(tree, stream, 0, 1, {"a": 5}, lambda *_: True, 999, 9)
     with pytest.raises(TypeError):
-        read_all((1, 2), stream, -1, 9)
+        answer_plain((b"", (), {}, 1, 1, 1), stream, -1, 1, {}, lambda *_: True, 999, 9)
+
+
+def test_a_value_of_an_owner_who_is_gone_goes_the_long_way():
+    engine = made(None)._engine
+    node = lookup(engine.root, "/local/domain/5/x")
+    assert node is not None
+    permissions = node.permissions
+    assert engine.grow(permissions, 1)
+    nobodys = permissions[0]._replace(who=permissions[0].who._replace(domid=DomId(9)))
+    assert not engine.grow((nobodys,), 1)

@@ -67,6 +67,24 @@ def test_both_sides_changes_are_there_below_one_parent() -> None:
     assert (parent.generation, parent.children_generation) == (2, 20)
 
 
+@pytest.mark.parametrize("again", [["b"], ["x", "b"], ["b", "x"], ["x", "b", "y", "x"]])
+def test_what_was_removed_and_made_again_stands_last_as_it_does_where_nobody_else_has_changed_anything(
+    again: list[str],
+) -> None:
+    mine, record = BASE, depending("/a")
+    for generation, name in enumerate(again, start=10):
+        path = f"/a/{name}"
+        if tree.lookup(mine, path) is not None:
+            mine = tree.replace(mine, path, None, generation)
+        mine = put(mine, path, b"mine", generation)
+        record.touch(path, LIST)
+        record.by_path[path].made = True
+    alone, beside = both(record, mine, BASE), both(record, mine, put(BASE, "/a/other", b"now", 15))
+    brought = list(found(mine, "/a").children)[1:]
+    assert list(found(alone, "/a").children) == ["c", *brought]
+    assert list(found(beside, "/a").children) == ["c", "other", *brought]
+
+
 def test_a_value_from_one_side_and_children_from_the_other_meet_in_one_node() -> None:
     mine, now = put(BASE, "/a", b"mine", 10), put(BASE, "/a/new", b"now", 11)
     node = found(both(depending("/a"), mine, now), "/a")
@@ -144,7 +162,9 @@ NAMES = [f"n{number}" for number in range(2 * CHUNK_MAX + CHUNK_MAX // 2)]
 Step = tuple[str, int, int]
 """What is done to whom: from one of the names on, with so many."""
 steps = st.lists(
-    st.tuples(st.sampled_from(["write", "remove", "make"]), st.integers(0, len(NAMES)), st.sampled_from([1, 3, 200])),
+    st.tuples(
+        st.sampled_from(["write", "remove", "make", "again"]), st.integers(0, len(NAMES)), st.sampled_from([1, 3, 200])
+    ),
     max_size=4,
 )
 
@@ -165,12 +185,13 @@ class Side:
 
     def _step(self, verb: str, path: str) -> None:
         exists = tree.lookup(self.root, path) is not None
-        if verb != "make" and not exists:
+        if verb in ("write", "remove") and not exists:
             return
-        self.record.touch(path, LIST if verb == "remove" else CONTENT)
-        if verb == "remove":
+        self.record.touch(path, LIST if verb in ("remove", "again") else CONTENT)
+        if exists and verb in ("remove", "again"):
             self.root = tree.replace(self.root, path, None, self.generation)
-        else:
+        if verb != "remove":
+            self.record.by_path[path].made |= verb == "again" or not exists
             self.root = put(self.root, path, b"%d" % self.generation, self.generation)
 
 
@@ -202,11 +223,13 @@ def test_a_directory_of_any_size_is_what_dictionaries_would_be(
         return
     assert not changed & set(touched)
     expected = dict(third)
+    made = [name for name in touched if mine.record.by_path[f"/a/{name}"].made]
     for name in touched:
-        if name not in second:
+        if name not in second or name in made:
             expected.pop(name, None)
         else:
             expected[name] = second[name]
+    expected |= {name: value for name, value in second.items() if name in made}
     node = found(root, "/a")
     assert [(name, child.value) for name, child in node.children.items()] == list(expected.items())
     assert node.names_bytes == names_size(expected)

@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from hvd.broker.store.changes import Fires
-from hvd.broker.store.record import Depends, Record
+from hvd.broker.store.record import KEPT_IN_BYTES, Depends, Record
 
 
 def test_paths_stand_in_the_order_in_which_they_were_touched_and_ways_to_them_do_not() -> None:
@@ -14,7 +14,7 @@ def test_paths_stand_in_the_order_in_which_they_were_touched_and_ways_to_them_do
     for path in ("/a/b", "/", "/a", "/a/b"):
         record.touch(path, Depends.ON_CONTENT)
     assert list(record.by_path) == ["/a/b", "/", "/a"] and len(record) == 3
-    assert record.bytes == 3 * 24 + len("/a/b" + "/" + "/a")
+    assert record.bytes == 3 * (24 + KEPT_IN_BYTES) + len("/a/b" + "/" + "/a")
     assert record.root is record.by_path["/"] and record.root.below == {"a": record.by_path["/a"]}
 
 
@@ -42,10 +42,11 @@ def test_a_copy_has_the_same_in_the_same_order_however_deep(copied) -> None:
     for path in ("/a/b", "/a", "/x" * 1500, "/c"):
         record.touch(path, Depends.ON_CONTENT)
     record.by_path["/a"].changed, record.by_path["/a"].fires = True, Fires.ON_IT
+    record.by_path["/c"].made = True
     again = copied(record)
     assert again.rows() == record.rows() and again.bytes == record.bytes
     assert again.root.below is not None and list(again.root.below) == ["a", "x", "c"]
-    assert list(again.changed()) == [("/a", Fires.ON_IT)]
+    assert list(again.changed()) == [("/a", Fires.ON_IT)] and again.by_path["/c"].made
     assert copied(Record()).rows() == (0, [])
 
 

@@ -10,10 +10,11 @@ from hvd.broker.store import Quotas, Store, StoreError
 from hvd.broker.store.engine import Engine
 from hvd.broker.store.sweeps import EDITS_PER_SLICE, REMOVALS_PER_SLICE, WATCHES_PER_SLICE
 from hvd.broker.store.transactions import Transaction
+from hvd.broker.store.upkeep import call_bytes
 from hvd.broker.store.watches import Watches
 from hvd.transport.ids import DOM0, DomId
 
-FIVE = DomId(5)
+FIVE, SEVEN = DomId(5), DomId(7)
 MANY = 5 * EDITS_PER_SLICE
 
 
@@ -94,19 +95,71 @@ def test_a_quota_counts_what_is_gone_as_gone(store: Store) -> None:
     assert refused.value.errno == errno.ENOSPC and not store.check()
 
 
-def test_what_a_quota_has_settled_is_still_to_be_told_though_the_call_was_refused(store: Store) -> None:
+def test_a_quota_has_what_is_gone_counted_and_nothing_told(store: Store) -> None:
+    for number in range(2):
+        fill(store, FIVE, f"many/{number}", 480)
+    store.watch(DOM0, "/local/domain/5/many/1/479", "last")
+    store.take_events()
+    store.rm(DOM0, 0, "/local/domain/5/many")
+    store.settle()
     for number in range(2):
         fill(store, FIVE, f"more/{number}", 480)
-    fill(store, DOM0, "/many")
-    store.watch(DOM0, "/many", "above")
+    assert store.has_unsettled and store.usage(FIVE).nodes == 964
+    events = []
+    while store.has_unsettled:
+        store.settle()
+        events += store.take_events()
+    assert [event.token for event in events] == ["last"] and not store.check()
+
+
+@pytest.mark.parametrize("slices", range(4))
+def test_what_others_remove_while_its_owner_leaves_is_told_before_the_owner_is_forgotten(
+    store: Store, slices: int
+) -> None:
+    store.mkdir(SEVEN, 0, "shared")
+    store.set_perms(SEVEN, 0, "shared", ["n7", "b5"])
+    fill(store, FIVE, "own", 3 * REMOVALS_PER_SLICE)
+    fill(store, FIVE, "/local/domain/7/shared")
+    store.watch(SEVEN, f"shared/{MANY - 1}", "last")
     store.take_events()
-    store.rm(DOM0, 0, "/many")
-    with pytest.raises(StoreError, match="ENOSPC"):
-        for number in range(200):  # its events are not taken
-            store.write(FIVE, 0, f"yet-more/{number}", b"")
+    store.forget_domain(FIVE)
+    for _ in range(slices):
+        store.settle()
+    store.rm(SEVEN, 0, "shared")
+    settled(store)
+    assert "last" in [event.token for event in store.take_events()] and not store.check()
+    store.create_domain(FIVE)
+    assert store.usage(FIVE).nodes == 0
+
+
+def test_what_is_settled_for_a_domain_that_is_made_is_still_to_be_told(store: Store) -> None:
+    fill(store, FIVE, "many")
+    store.watch(DOM0, "/local/domain/5/many", "above")
+    store.take_events()
+    store.forget_domain(FIVE)
+    store.take_events()
+    store.create_domain(FIVE)
     assert not store.has_unsettled and store.awaits_settling
     store.settle()
     assert [event.token for event in store.take_events()] == ["above"] and not store.awaits_settling
+
+
+def test_a_transaction_waits_for_its_own_removal_and_for_nobody_elses(store: Store) -> None:
+    fill(store, FIVE, "many")
+    fill(store, DOM0, "/many")
+    store.rm(DOM0, 0, "/many")
+    first, second = store.transaction_start(FIVE), store.transaction_start(FIVE)
+    for tx in (first, second):
+        store.rm(FIVE, tx, "many")
+    store.write(FIVE, first, "many/1", b"again")
+    assert store.is_settling(FIVE) and store.is_settling(DOM0)
+    store.transaction_end(FIVE, first, True)
+    assert store.read(FIVE, 0, "many/1") == b"again" and store.is_settling(DOM0)
+    with pytest.raises(StoreError, match="EAGAIN"):
+        store.transaction_end(FIVE, second, True)
+    assert store.is_settling(DOM0)
+    settled(store)
+    assert store.directory(FIVE, 0, "many") == ["1"] and not store.check()
 
 
 def test_what_a_transaction_writes_where_it_is_removing_counts_as_much_as_it_holds(store: Store) -> None:
@@ -149,9 +202,9 @@ def slices(monkeypatch) -> list[int]:
     counted: list[int] = []
     follow, depend = Engine._follow, Transaction.depend_on
 
-    def following(self, root_before, edits, *, counted: bool) -> None:
+    def following(self, root_before, edits) -> None:
         slices_add(len(edits))
-        follow(self, root_before, edits, counted=counted)
+        follow(self, root_before, edits)
 
     def depending(self, edits) -> None:
         slices_add(len(edits))
@@ -220,6 +273,23 @@ def test_a_transaction_that_took_away_more_than_it_may_depend_on_cannot_commit(s
     assert store.read(FIVE, few, "few/0") == b""
 
 
+def test_what_goes_with_a_node_above_it_while_its_owner_leaves_counts_as_gone_when_both_have_left(store: Store) -> None:
+    """Two that left at once ended one broker after the other: whoever left first waited for none of what followed."""
+    store.introduce(SEVEN)
+    for path in ("/local/domain/7", "/local/domain/7/open"):
+        store.write(DOM0, 0, path, b"")
+        store.set_perms(DOM0, 0, path, ["b7"])
+    fill(store, FIVE, "/local/domain/7/open")
+    store.forget_domain(FIVE)
+    store.rm(DOM0, 0, "/local/domain/7")
+    store.forget_domain(SEVEN)
+    assert store.has_unsettled
+    settled(store)
+    assert not store.check()
+    store.introduce(FIVE)
+    assert store.usage(FIVE).nodes == 0
+
+
 def test_a_domain_that_comes_again_finds_nothing_of_its_predecessors(store: Store) -> None:
     fill(store, FIVE, "many")
     store.forget_domain(FIVE)
@@ -262,29 +332,29 @@ def leaving() -> Callable[..., Store]:
     return make
 
 
-def test_a_quota_that_has_a_removal_done_first_may_find_that_the_parent_went_with_it(
-    leaving: Callable[..., Store],
-) -> None:
+def test_what_went_with_another_domains_nodes_makes_room_at_once(leaving: Callable[..., Store]) -> None:
     store = leaving(nodes_max=5)
-    with pytest.raises(StoreError) as refused:
-        store.write(FIVE, 0, "/zz/new", b"")
-    assert refused.value.errno in (errno.ENOENT, errno.EACCES) and not store.exists("/zz") and not store.check()
-    store = leaving(nodes_max=5)
+    assert store.usage(FIVE).nodes == 5
     store.write(FIVE, 0, "new", b"")
-    assert store.read(FIVE, 0, "new") == b"" and not store.check()
-
-
-def test_a_value_that_has_a_removal_done_first_is_not_written_into_the_tree_before_it(
-    leaving: Callable[..., Store],
-) -> None:
+    assert store.has_unsettled and store.usage(FIVE).nodes == 3
+    settled(store)
+    assert store.usage(FIVE).nodes == 2 and store.read(FIVE, 0, "new") == b"" and not store.check()
     store = leaving(memory_bytes_max=800)
-    with pytest.raises(StoreError) as refused:
-        store.write(FIVE, 0, "/zz/value", b"v" * 300)
-    assert refused.value.errno in (errno.ENOENT, errno.EACCES)
-    assert not store.exists("/zz") and not store.exists("/local/domain/7") and not store.check()
+    store.write(FIVE, 0, "new", b"v" * 300)
+    assert store.has_unsettled
+    settled(store)
+    assert store.read(FIVE, 0, "new") == b"v" * 300 and not store.check()
 
 
-def test_a_commit_that_has_a_removal_done_first_is_beside_what_that_took(leaving: Callable[..., Store]) -> None:
+def test_what_is_made_below_a_node_that_is_still_to_go_goes_with_it(leaving: Callable[..., Store]) -> None:
+    store = leaving(nodes_max=5)
+    store.write(FIVE, 0, "/zz/new", b"")
+    store.write(FIVE, 0, "/zz/value", b"v" * 300)
+    settled(store)
+    assert not store.exists("/zz") and store.usage(FIVE).nodes == 1 and not store.check()
+
+
+def test_a_commit_at_a_quota_has_room_where_another_domain_goes(leaving: Callable[..., Store]) -> None:
     opened: list[int] = []
 
     def before(store: Store) -> None:
@@ -296,32 +366,10 @@ def test_a_commit_that_has_a_removal_done_first_is_beside_what_that_took(leaving
         store.write(FIVE, 0, "more", b"")
 
     store = leaving(before, nodes_max=6)
-    with pytest.raises(StoreError) as refused:
-        store.transaction_end(FIVE, opened[0], True)
-    assert refused.value.errno == errno.EAGAIN and not store.exists("/zz") and not store.check()
-    store = leaving(before, nodes_max=6)
-    store.transaction_end(FIVE, opened[1], True)
+    for tx in opened:
+        store.transaction_end(FIVE, tx, True)
+    settled(store)
     assert store.read(FIVE, 0, "mine") == b"" and not store.exists("/zz") and not store.check()
-
-
-def test_generations_never_go_back(leaving: Callable[..., Store]) -> None:
-    """Two lists of one directory would have the same, and a commit that depends on one would take the other for it."""
-    store = leaving(nodes_max=5)
-    store.write(FIVE, 0, "new", b"")
-    assert store.statistics().generation > generation_of_root(store)
-    opened: list[int] = []
-
-    def before(store: Store) -> None:
-        opened.append(store.transaction_start(FIVE))
-        store.set_limit("memory_bytes_max", store.usage(FIVE).bytes + 1)
-
-    store = leaving(before)
-    store.rm(FIVE, opened[0], "/zz/value")
-    assert not store.exists("/zz") and store.statistics().generation > generation_of_root(store)
-
-
-def generation_of_root(store: Store) -> int:
-    return int(store.directory_part(DOM0, 0, "/", 0).split(b"\0")[0])
 
 
 MANY_WATCHES = 5 * WATCHES_PER_SLICE
@@ -376,3 +424,61 @@ def test_whoever_resets_many_watches_waits_and_may_set_them_again(store: Store) 
     store.write(DOM0, 0, "/seen/1/x", b"")
     assert [event.token for event in store.take_events()] == ["1"]
     assert pickle.loads(pickle.dumps(store)).statistics() == store.statistics()
+
+
+def nearly_full(store: Store, what: str) -> None:
+    """Domain 5, which has more than others, may reach a quota with its next call."""
+    for name in ("a", "b"):
+        store.write(FIVE, 0, name, b"a value of some length")
+    before = store.usage(FIVE)
+    if what == "nodes":
+        store.set_limit("nodes_max", before.nodes + store.unprivileged_limits.depth_max - 1)
+    elif what == "bytes":
+        store.set_limit("memory_bytes_max", before.bytes + call_bytes(store.unprivileged_limits) - 1)
+    else:
+        tx = store.transaction_start(FIVE)
+        store.write(FIVE, tx, "in/a/transaction", b"")
+        store.set_limit("nodes_max", before.nodes + 2 + store.unprivileged_limits.depth_max)
+
+
+@pytest.mark.parametrize("what", ["nodes", "bytes", "a commit"])
+def test_whose_next_call_may_reach_a_quota_waits_for_what_is_under_way_and_not_for_what_is_begun_meanwhile(
+    store: Store, what: str
+) -> None:
+    fill(store, DOM0, "/first")
+    fill(store, DOM0, "/second")
+    store.rm(DOM0, 0, "/first")
+    assert not store.has_to_wait(FIVE), "it may have much more"
+    nearly_full(store, what)
+    assert store.has_to_wait(FIVE) and not store.has_to_wait(SEVEN) and not store.is_settling(FIVE)
+    store.rm(DOM0, 0, "/second")
+    slices = 0
+    while store.has_to_wait(FIVE):
+        store.settle()
+        slices += 1
+    assert store.has_unsettled and slices <= MANY // EDITS_PER_SLICE + 1
+    assert not store.has_to_wait(FIVE), "whichever of its doors is asked next"
+    store.settle()
+    assert store.has_to_wait(FIVE), "it has had its turn; now it waits for the others"
+    settled(store)
+    assert not store.has_to_wait(FIVE) and not store.check()
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_no_call_adds_more_than_is_reckoned_with(store: Store, in_transaction: bool) -> None:
+    limits, home = store.unprivileged_limits, store.get_domain_path(FIVE)
+    tx = store.transaction_start(FIVE) if in_transaction else 0
+    short = "/x" * (limits.depth_max - home.count("/") - 1)
+    before = store.usage(FIVE).bytes
+    store.write(FIVE, tx, f"{'x' * (limits.path_bytes_max - len(short))}{short}", b"v" * (limits.node_bytes_max - 40))
+    added = store.usage(FIVE).bytes - before
+    assert call_bytes(limits) // (2 if in_transaction else 4) < added <= call_bytes(limits)
+
+
+def test_who_waits_for_a_quota_waits_anew_for_what_is_begun_when_all_was_done(store: Store) -> None:
+    nearly_full(store, "nodes")
+    for path in ("/first", "/second"):
+        fill(store, DOM0, path)
+        store.rm(DOM0, 0, path)
+        assert store.has_to_wait(FIVE)
+        settled(store)

@@ -1,17 +1,21 @@
 """What a transaction depends on, and therefore when its commit fails."""
 
 import errno
+import pickle
 from collections.abc import Callable
 
 import pytest
 
-from hvd.broker.store import Store, StoreError
+from hvd.broker.store import Quotas, Store, StoreError
 from hvd.broker.store.changes import Change, Edit, Fires
 from hvd.broker.store.domains import Client
 from hvd.broker.store.permissions import DOM0_ONLY, DOM0_PRINCIPAL
+from hvd.broker.store.record import KEPT_IN_BYTES
 from hvd.broker.store.transactions import Transaction
 from hvd.broker.store.tree import leaf, replace
 from hvd.transport.ids import DOM0, DomId
+
+from .conftest import store_with_guests
 
 GUEST = DomId(5)
 
@@ -240,6 +244,40 @@ def test_a_transaction_cannot_give_a_node_to_a_domain_that_is_forgotten_before_t
     assert store.get_perms(DOM0, 0, "/a") == ["n0"]
 
 
+@pytest.mark.parametrize("then", [["n0"], None], ids=["taken back", "removed"])
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_domain_that_has_no_node_of_the_transaction_any_more_may_be_forgotten(
+    store: Store, then: list[str] | None, saved: bool
+) -> None:
+    tx = store.transaction_start(DOM0)
+    store.set_perms(DOM0, tx, "/a/c", ["n5"])
+    store.set_perms(DOM0, tx, "/a/c", ["r5", "n0"])
+    if then is None:
+        store.rm(DOM0, tx, "/a/c")
+    else:
+        store.set_perms(DOM0, tx, "/a/c", then)
+    store = pickle.loads(pickle.dumps(store)) if saved else store
+    store.forget_domain(GUEST)
+    store.transaction_end(DOM0, tx, True)
+    assert store.exists("/a/c") == (then is not None)
+
+
+def test_what_a_transaction_has_made_anew_stands_last_whatever_others_have_done_there(store: Store) -> None:
+    tx, quiet = store.transaction_start(DOM0), store_with_guests(Quotas())
+    steps = in_turn(
+        writing("/a/x"), removing("/a/b"), writing("/a/b"), removing("/a/x"), writing("/a/y"), writing("/a/x")
+    )  # fmt: skip
+    steps(store, tx)
+    store = pickle.loads(pickle.dumps(store))
+    store.write(DOM0, 0, "/a/other", b"")
+    store.transaction_end(DOM0, tx, True)
+    assert store.directory(DOM0, 0, "/a") == ["c", "other", "b", "y", "x"]
+    for path in ("/a/b", "/a/c", "/a/other"):
+        quiet.write(DOM0, 0, path, b"")
+    steps(quiet, 0)
+    assert quiet.directory(DOM0, 0, "/a") == store.directory(DOM0, 0, "/a"), "as one by one, outside transactions"
+
+
 def test_ids_are_never_zero_and_skip_those_in_use() -> None:
     root = leaf(b"", DOM0_ONLY, 1)
     client = Client(DOM0_PRINCIPAL, introduced=True, last_transaction=0xFFFFFFFE)
@@ -252,7 +290,7 @@ def test_what_a_transaction_holds_is_what_it_touched_and_its_versions_of_nodes()
     before = replace(leaf(b"", DOM0_ONLY, 1), "/a", leaf(b"old", DOM0_ONLY, 2), 2)
     transaction = Transaction(before, before, nodes_max=4)
     transaction.touch("/a")
-    touched = 24 + len("/a")
+    touched = 24 + KEPT_IN_BYTES + len("/a")
     assert transaction.held_bytes == touched
     old = before.children["a"]
     new = leaf(b"a longer value", DOM0_ONLY, 3)

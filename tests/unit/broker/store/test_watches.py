@@ -1,9 +1,13 @@
 """Who hears of what: the table of watches, and what fires them."""
 
-import pytest
+from typing import Any
 
-from hvd.broker.store import Store, StoreError, WatchEvent
-from hvd.broker.store.watches import Watch, Watches
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hvd.broker.store import Store, StoreError, WatchEvent, paths
+from hvd.broker.store.watches import HERE, NAMES_MAX, Watch, Watches
 from hvd.transport.ids import DOM0, DomId
 
 FIVE, SEVEN = DomId(5), DomId(7)
@@ -47,7 +51,28 @@ def test_a_table_whose_watches_are_all_gone_holds_nothing() -> None:
     watches.unlist(watches.dropped())
     assert (watches.count(FIVE), watches.bytes(FIVE), watches.count(SEVEN), watches.bytes(SEVEN)) == (0, 0, 0, 0)
     assert list(watches.on("/a")) == list(watches.on("/b")) == []
-    assert not any((watches._at, watches._of, watches._counts, watches._bytes, watches._all))
+    assert not any((watches.by_path, watches.by_name, watches._of, watches._counts, watches._bytes, watches._all))
+
+
+PATHS = st.lists(st.sampled_from("ab"), max_size=NAMES_MAX + 2).map(paths.join)
+
+
+@given(watched=st.lists(PATHS | st.just("@releaseDomain"), max_size=12), gone=st.integers(0, 12), path=PATHS)
+def test_the_tree_of_names_misses_nobody_and_names_others_only_behind_the_names_that_it_has(watched, gone, path):
+    watches = Watches()
+    table = [Watch(DOM0, each, f"{number}", relative=False) for number, each in enumerate(watched)]
+    for watch in table:
+        watches.add(watch)
+    for watch in table[:gone]:
+        watches.remove(DOM0, 0, watch.path, watch.token)
+    level: Any = watches.by_name
+    found = HERE in level
+    for name in paths.split(path):
+        level = level.get(name, {})
+        found = found or HERE in level
+    short = len(paths.split(path)) <= NAMES_MAX
+    assert found >= bool(watches.on_or_above(path))
+    assert found == bool(watches.on_or_above(path)) or not short
 
 
 # ---- setting watches ---------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.store import WatchEvent
 from hvd.broker.store.accounts import Tally
 from hvd.broker.store.engine import NODES_CHECKED_AT_ONCE
-from hvd.broker.xenstored import requests
+from hvd.broker.xenstored import control, requests
 from hvd.broker.xenstored.doors import LATER
 from hvd.transport import xs_wire
 from hvd.transport.ids import DOM0, DomId
@@ -103,6 +103,20 @@ def test_a_check_finds_an_account_that_is_wrong() -> None:
     hypervisor.store._engine.accounts.count({DomId(1): Tally(nodes=1)})
     _, reply = requests.answer(hypervisor, DOM0, -2, Message(Type.CONTROL, 1, 0, b"check\0"))
     assert b"the accounts of domains [1] are wrong" in reply
+
+
+@pytest.mark.parametrize("name", control.AT_MOST)
+def test_a_quota_beyond_what_bounds_everybody_is_refused_with_a_line_on_the_console_and_not_set(name: str) -> None:
+    hypervisor, most = machine(), control.AT_MOST[name]
+
+    def asked(value: int) -> bytes | str:
+        words = xs_wire.strings(b"quota", b"set", name.encode(), b"%d" % value)
+        return play(hypervisor, Row(0, Type.CONTROL, words, b""))[0]
+
+    assert asked(most) == b"OK\0"
+    before = hypervisor.store.unprivileged_limits
+    assert asked(most + 1) == "EINVAL" and hypervisor.store.unprivileged_limits == before
+    assert hypervisor.console[-1] == f"(XEN) xenstore: quota {name} is at most {most}, not {most + 1}"
 
 
 def test_a_value_that_is_too_long_for_a_reply_is_e2big() -> None:

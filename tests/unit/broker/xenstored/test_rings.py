@@ -49,7 +49,8 @@ class Machine:
         self.poller = Poller()
         self.logged: list[str] = []
         self.asked: list[Message] = []
-        self.doors = StoreDoors(lambda _: False, lambda text, _: self.logged.append(text))
+        self.worked: list[DomId] = []
+        self.doors = StoreDoors(lambda _: False, lambda text, _: self.logged.append(text), on_work=self.worked.append)
         self.doors.serve_by(self)
         self.rings = StoreRings(self.held, self.poller, self.doors)
         page, rx, tx, *_ = self.held.by_key[channel_key(7)]
@@ -62,7 +63,7 @@ class Machine:
         self.asked.append(message)
         return message.type, message.payload
 
-    def read_all(self, untrusted: bytes, at: int) -> tuple[bytes, int]:
+    def answer_plain(self, untrusted: bytes, at: int) -> tuple[bytes, int]:
         return b"", at
 
     def record(self) -> bool:
@@ -151,6 +152,12 @@ def reconnect(machine: Machine) -> None:
     word = machine.client.word
     assert [word(at) for at in (REQ_CONS_AT, REQ_PROD_AT, RSP_CONS_AT, RSP_PROD_AT)] == [0, 0, 0, 0]
     assert (word(CONNECTION_AT), word(ERROR_AT)) == (CONNECTED, RingError.NONE)
+
+
+def test_whoever_rings_has_us_work_for_him_though_there_is_nothing(machine: Machine) -> None:
+    before = len(machine.worked)
+    machine.ring()
+    assert (set(machine.worked[before:]), machine.asked) == ({ONE}, [])
 
 
 def test_a_message_that_is_too_long_is_a_protocol_error(machine: Machine) -> None:

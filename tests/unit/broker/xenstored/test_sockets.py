@@ -9,17 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from hvd.broker.held import HeldDescriptors, store_key
+from hvd.broker.held import HeldDescriptors, spare_store_key, store_key
 from hvd.broker.poller import Poller
 from hvd.broker.store import WatchEvent
 from hvd.broker.xenstored import sockets
-from hvd.broker.xenstored.connection import Connection
+from hvd.broker.xenstored.connection import KEPT_IN_BYTES, Connection
 from hvd.broker.xenstored.doors import LATER, MESSAGES_PER_TURN, TURN_NS, StoreDoors
 from hvd.broker.xenstored.sockets import HOST, StoreSockets
 from hvd.transport import xs_wire
 from hvd.transport.descriptors import socket_pair
 from hvd.transport.ids import DOM0, DomId
-from hvd.transport.limits import STORE_BACKLOG_BYTES_MAX, STORE_CONNECTIONS_MAX, STORE_HOST_CONNECTIONS_MAX
+from hvd.transport.limits import (
+    STORE_BACKLOG_BYTES_MAX,
+    STORE_CONNECTIONS_MAX,
+    STORE_GUEST_BACKLOG_BYTES_MAX,
+    STORE_HOST_CONNECTIONS_MAX,
+)
 from hvd.transport.xs_wire import Message, Type
 
 ONE = DomId(1)
@@ -37,13 +42,16 @@ class Door:
         self.living: dict[int, DomId] = {}
         self.logged: list[tuple[str, DomId]] = []
         self.busy: set[DomId] = set()
+        self.worked: list[DomId] = []
         self.not_yet = 0
         """How often a request is to be asked once more."""
         self.asked: list[tuple[Connection, Message]] = []
         self.now_ns = self.takes_ns = 0
         self.recorded = 0
         """Of those that were asked."""
-        self.doors = StoreDoors(lambda domid: domid in self.busy, self.log, lambda: self.now_ns)
+        self.doors = StoreDoors(
+            lambda domid: domid in self.busy, self.log, lambda: self.now_ns, on_work=self.worked.append
+        )
         self.doors.serve_by(self)
         self.sockets = StoreSockets(self.held, self.poller, self.doors, lambda: self.living, self.log)
 
@@ -58,7 +66,7 @@ class Door:
             self.fire(connection, b"first")
         return None if message.type == Type.RELEASE else (message.type, message.payload)
 
-    def read_all(self, untrusted: bytes, at: int) -> tuple[bytes, int]:
+    def answer_plain(self, untrusted: bytes, at: int) -> tuple[bytes, int]:
         return b"", at
 
     def record(self) -> bool:
@@ -130,6 +138,22 @@ def test_a_turn_is_recorded_before_any_of_it_is_answered(door: Door, monkeypatch
         client.sendall(READ * 3)
         door.turn()
         assert client.recv(100) == READ * 3 and recorded == [3]
+
+
+def test_what_a_domain_has_us_do_is_counted_for_it_whatever_comes_of_it(door: Door) -> None:
+    """The broker works on the CPUs of those whom it works for: no way of waking it is nobody's."""
+    with door.connect(door.listen(ONE)) as client:
+        assert door.worked == [ONE], "it has connected"
+        client.sendall(READ[:7])
+        door.turn()
+        assert (door.worked, door.asked) == ([ONE] * 2, []), "a part of a message"
+        client.sendall(READ[7:] + READ)
+        door.turn()
+        assert (len(door.asked), len(door.worked)) == (2, 5), "it wakes us, and asks twice"
+    with door.connect(door.listen(HOST)) as client:
+        client.sendall(READ)
+        door.turn()
+    assert len(door.worked) == 6, "the end of its connection, and nothing for the host"
 
 
 def test_a_message_may_come_in_any_pieces(door: Door) -> None:
@@ -247,8 +271,11 @@ def test_whoever_does_not_read_is_not_asked_for_until_it_does(door: Door) -> Non
         assert door.logged == []
 
 
-def test_whoever_reads_no_events_is_closed_at_a_bound_and_the_log_says_so(door: Door) -> None:
-    with door.connect(door.listen(ONE)) as client:
+@pytest.mark.parametrize(("owner", "most"), [(ONE, STORE_GUEST_BACKLOG_BYTES_MAX), (HOST, STORE_BACKLOG_BYTES_MAX)])
+def test_whoever_reads_no_events_is_closed_at_a_bound_and_the_log_says_so(
+    door: Door, owner: DomId | None, most: int
+) -> None:
+    with door.connect(door.listen(owner)) as client:
         client.sendall(READ)
         door.turn()
         connection, _ = door.asked[0]
@@ -259,7 +286,20 @@ def test_whoever_reads_no_events_is_closed_at_a_bound_and_the_log_says_so(door: 
             door.doors.flush()
     assert connection.closed
     ((text, domid),) = door.logged
-    assert domid == ONE and f"{STORE_BACKLOG_BYTES_MAX} bytes of watch events wait for it" in text
+    assert domid == (owner or 0) and f"{most} bytes of watch events wait for it" in text
+
+
+def test_what_a_guests_small_events_are_kept_in_counts_too(door: Door) -> None:
+    """Thousands of a few bytes each took five times as much of the broker's memory as of the bound."""
+    kept, most = 0, STORE_GUEST_BACKLOG_BYTES_MAX // KEPT_IN_BYTES
+    with door.connect(door.listen(ONE)) as client:
+        client.sendall(READ)
+        door.turn()
+        connection, _ = door.asked[0]
+        while not connection.closed:
+            door.fire(connection, b"%d" % kept)
+            kept += 1
+    assert most // 2 < kept < most
 
 
 def test_a_message_that_is_too_long_ends_the_connection_and_not_the_next_one(door: Door) -> None:
@@ -344,3 +384,33 @@ def test_the_end_of_a_domain_ends_its_connections_and_nobody_elses(door: Door) -
         host.sendall(READ)
         door.turn()
         assert host.recv(100) == READ
+
+
+def test_a_spares_socket_is_there_before_it_takes_over_and_heard_when_it_does(door):
+    """In place of the dead one's. Whoever connects sooner waits."""
+    spare = door.directory / "spare"
+    spare.mkdir()
+    door.listen(ONE)
+    door.sockets.make_ready(ONE, str(spare))
+    door.sockets.make_ready(ONE, str(spare))  # as a new broker does
+    with door.connect(spare / "socket") as early, door.connect(spare / "socket") as late:
+        early.sendall(READ)
+        door.turn()
+        assert (door.asked, {store_key(ONE), spare_store_key(ONE)} <= door.held.by_key.keys()) == ([], True)
+        door.sockets.release(ONE)
+        door.sockets.promote(ONE)
+        door.sockets.listen(ONE, "nowhere")
+        late.sendall(READ)
+        for _ in range(4):
+            door.turn()
+        assert (early.recv(100), late.recv(100)) == (READ, READ)
+        assert spare_store_key(ONE) not in door.held.by_key
+
+
+def test_a_spare_that_goes_takes_its_socket_with_it_and_one_without_is_promoted_without(door):
+    spare = door.directory / "spare"
+    spare.mkdir()
+    door.sockets.make_ready(ONE, str(spare))
+    door.sockets.release_spare(ONE)
+    door.sockets.promote(ONE)
+    assert not {store_key(ONE), spare_store_key(ONE)} & door.held.by_key.keys()

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from hvd.toolstack.chaos.charts import chart
+from hvd.toolstack.chaos.charts import RIGHT, WIDTH, chart
 from hvd.toolstack.chaos.page import page
 from hvd.toolstack.chaos.stages import Recovery, first_response_ns
 from hvd.toolstack.chaos.summary import ranges, summary
@@ -25,6 +25,7 @@ def run(seed, *faults, problems=(), **others):
     counts = dict.fromkeys(("failed", "unknown", "lost", "torn", "misplaced", "duplicated", "unexpected", "wrong"), 0)
     load = {"name": "writer", "kind": "disk", "bystander": False, "invoked": 10, "ok": 10, **counts}
     return {
+        "plan_digest": "", "kept": "", "ended_ms": 900.0,
         "seed": seed, "at": 0.0, "wall_s": 2.0, "ok": not problems, "problems": list(problems), "faults": list(faults),
         "workloads": [load], "leaks": {}, "new_domains": 1, "broker_restarts": 0, "broker_crashes": 0, "durability": {},
         "bystanders": {}, "latencies": {"writer": [[0, 0.1, 0.2, 5], [100, 0.1, 9.0, 5]]}, **others,
@@ -43,7 +44,7 @@ def test_a_summary_counts_what_was_injected_only():
 def test_where_one_is_not_recovered_from_there_is_no_bound_but_a_share():
     told = summary("p", [run(1, fault(), fault(recovered_ms=None), problems=["not recovered"])])
     assert (told["recovered_share"], told["bound_95"], told["healthy"]) == (0.5, None, 0)
-    assert told["problems"] == [{"seed": 1, "problems": ["not recovered"]}]
+    assert told["problems"] == [{"seed": 1, "problems": ["not recovered"], "kept": ""}]
 
 
 def test_an_activation_that_nobody_saw_counts_as_none():
@@ -84,6 +85,20 @@ def test_a_chart_shades_each_fault_and_draws_each_workload():
     assert rectangles.count("shade") == 2
     assert (rectangles.count("bar"), rectangles.count("bar lost")) == (1, 1)
     assert len(list(root.iter("polyline"))) == 1
+
+
+def test_a_fault_that_was_not_recovered_from_is_shaded_to_the_end_of_the_run():
+    drawn = chart(run(1, fault(recovered_ms=None), ended_ms=10_100.0))
+    (shade,) = [each for each in ET.fromstring(drawn).iter("rect") if each.get("class") == "shade"]
+    assert float(shade.attrib["x"]) + float(shade.attrib["width"]) == pytest.approx(WIDTH - RIGHT, abs=1)
+
+
+def test_where_nothing_was_answered_there_is_no_line():
+    latencies = {"writer": [[0, 0.1, 0.2, 5], [100, 0.1, 0.2, 5], [700, 0.1, 9.0, 5]]}
+    drawn = ET.fromstring(chart(run(1, latencies=latencies)))
+    lines = [each.attrib["points"].split() for each in drawn.iter("polyline")]
+    assert [len(points) for points in lines] == [2, 2]
+    assert lines[1][0] == lines[1][1], "one point alone is a dot"
 
 
 def test_a_run_that_came_to_nothing_is_drawn_too():

@@ -40,6 +40,21 @@ def test_every_command_has_help_with_examples(command):
     assert f"hvd {command}" in result.stdout.partition("Examples:")[2]
 
 
+def test_hvd_itself_has_help_with_examples():
+    assert "hvd up -d" in CliRunner().invoke(app, ["--help"], prog_name="hvd").stdout.partition("Examples:")[2]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_argument_that_may_be_several_says_so_in_help_without_holes(command):
+    told = CliRunner().invoke(app, [command, "--help"], prog_name="hvd").stdout
+    params = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    for param in params:
+        if param.param_type_name == "argument" and param.nargs == -1:
+            assert f"{param.metavar}" in told and param.metavar.endswith("...")
+    prose = told.partition("Usage:")[2].partition("\n\n")[2].partition("Examples:")[0]
+    assert not [line for line in prose.splitlines() if "  " in line.strip()]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_line_that_names_a_command_is_read_by_that_one_as_by_all(command, capsys):
     alone, told = program(command, "--help"), []
@@ -148,7 +163,8 @@ def test_an_order_is_given_before_what_talks_to_the_machine_is_loaded():
 
 def test_looking_loads_nothing_that_reads_cluster_files_or_draws(tmp_path):
     script = "import sys; from hvd.toolstack.cli import app, look; print([m for m in sys.argv[1:] if m in sys.modules])"
-    modules = ["rich.table", "structlog", "psutil", "tomllib", "asyncio", "hvd.toolstack.config"]
+    modules = ["rich.table", "structlog", "psutil", "tomllib", "asyncio", "hvd.toolstack.config",
+               "hvd.toolstack.cluster.remains"]  # fmt: skip
     result = subprocess.run(
         [sys.executable, "-c", script, *modules], capture_output=True, text=True, timeout=60, check=True
     )
@@ -160,7 +176,7 @@ def test_looking_loads_nothing_that_reads_cluster_files_or_draws(tmp_path):
     [
         (["shutdown"], 2), (["shutdown", "-a", "ivi"], 2), (["reboot"], 2), (["reboot", "--all", "ivi"], 2),
         (["shutdown", "-a", "-w", "-F"], 1), (["reboot", "-a", "-F"], 1), (["destroy", "-f", "ivi"], 1),
-        (["trigger", "ivi", "nmi", "0"], 1), (["trigger", "ivi", "nmi", "x"], 2),
+        (["trigger", "ivi", "nmi", "0"], 1), (["trigger", "ivi", "nmi", "x"], 2), (["domname", "-1"], 2),
     ],
 )  # fmt: skip
 def test_xls_options_are_taken_as_xl_takes_them(tmp_path, words, status):
@@ -170,3 +186,14 @@ def test_xls_options_are_taken_as_xl_takes_them(tmp_path, words, status):
         [sys.executable, "-m", "hvd", *words], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == status, done.stderr
+
+
+@pytest.mark.parametrize("words", [["trigger", "ivi", "nmi", "x"], ["domname", "²"], ["top", "-i", "0"]])
+def test_what_is_no_number_is_told_what_it_should_be(words):
+    told = CliRunner().invoke(app, words, prog_name="hvd")
+    assert (told.exit_code, "expected a whole number, " in told.output) == (2, True)
+
+
+def test_a_look_is_told_as_csv_or_as_json_and_not_as_both():
+    told = CliRunner().invoke(app, ["top", "--csv", "--json"], prog_name="hvd")
+    assert (told.exit_code, "give --csv or --json" in told.output) == (2, True)

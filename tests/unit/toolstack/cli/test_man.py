@@ -24,7 +24,7 @@ def test_every_command_has_a_page_with_its_options_and_examples(name):
     for param in (PROGRAM.commands[name] if name else PROGRAM).params:  # type: ignore[attr-defined]
         if param.param_type_name == "option":
             assert all(escape(word) in text for word in param.opts)
-    assert (".SH EXAMPLES" in text) == bool(name)
+    assert ".SH EXAMPLES" in text and "  " not in text
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="there is no groff here to read the pages")
@@ -34,6 +34,13 @@ def test_groff_finds_nothing_wrong(name):
     result = subprocess.run(command, input=page(name, PROGRAM), capture_output=True, text=True, timeout=60, check=True)
     assert result.stderr == ""
     assert "SYNOPSIS" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["pause", "list", "block-list", "block-attach", "networks", "evtchn"])
+def test_an_argument_that_may_be_several_says_so(name):
+    (several,) = [param for param in PROGRAM.commands[name].params if param.nargs == -1]  # type: ignore[attr-defined]
+    assert several.metavar.endswith("...")
+    assert f"{several.metavar}" in page(name, PROGRAM).partition(".SH DESCRIPTION")[0]
 
 
 def test_hvds_own_page_names_every_command():

@@ -91,6 +91,19 @@ def test_nothing_is_told_to_programs(monkeypatch):
     assert said.getvalue() == ""
 
 
+def test_whoever_looks_on_is_told_beside_what_goes_to_a_program(monkeypatch):
+    class Terminal(Said):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("hvd.toolstack.cli.progress.PATIENCE_S", 0.0)
+    monkeypatch.setattr(sys, "stderr", said := Terminal())
+    with Progress(quiet=True) as progress:
+        progress("waiting for storage")
+        assert said.came.wait(60)
+    assert "waiting for storage" in said.getvalue()
+
+
 def test_a_line_that_a_domain_chose_moves_no_cursor_and_keeps_its_length(monkeypatch, capsys):
     class Attached:
         def __enter__(self):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hvd.toolstack.cli import xl_tables
+from hvd.toolstack.cli.xl_json import domain_json
 from hvd.toolstack.cluster import DomainInfo, DomainState
 from hvd.toolstack.cluster.process_times import ProcessTimes
 from hvd.transport.ids import DomId, Incarnation
+from hvd.transport.messages import DeviceConfig, DomainConfig
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -62,6 +66,20 @@ def test_vm_list():
     assert xl_tables.vm_lines(info for info, _ in ROWS) == golden("vm-list")
 
 
+def test_list_long():
+    linux = replace(
+        LINUX, seclabel="guest_t", memory_static_max_kib=2097152, memory_target_kib=1048576, cpus=(0, 5),
+    )  # fmt: skip
+    disk = DeviceConfig("vbd", 51712, "storage", {"params": "/srv/linux.img", "dev": "xvda", "mode": "r"})
+    config = DomainConfig(
+        "linux", "/srv/linux.py", args=["root=/dev/xvda", "ro"], vcpus=2, cpus=[0, 5], driver_domain=True,
+        devices=[disk], on_crash="coredump-restart", on_watchdog="restart",
+    )  # fmt: skip
+    expected = json.loads((GOLDEN / "list-l.json").read_text())
+    told = json.loads(json.dumps(domain_json(linux, config)))
+    assert (told, list(told["config"])) == (expected, list(expected["config"]))
+
+
 def test_uptime():
     noon = time.strptime("2026-11-29 12:00:00", "%Y-%m-%d %H:%M:%S")
     infos = [info for info, _ in ROWS]
@@ -79,28 +97,6 @@ def test_network_list():
     connected = xl_tables.Nic(0, 1, "00:16:3e:00:00:01", 4, 15, 768, 769, "/local/domain/1/backend/vif/2/0")
     waiting = xl_tables.Nic(1, 0, "00:16:3e:00:00:02", 1, -1, -1, -1, "/local/domain/0/backend/vif/2/1")
     assert xl_tables.network_lines([connected, waiting]) == golden("network-list")
-
-
-@pytest.mark.parametrize(
-    ("fields", "running", "expected"),
-    [
-        ({}, True, "r-----"),
-        ({}, False, "-b----"),
-        ({"state": DomainState.PAUSED}, False, "--p---"),
-        ({"state": DomainState.WAITING}, False, "--p---"),
-        ({"state": DomainState.STARTING}, False, "------"),
-        ({"state": DomainState.DYING}, True, "-----d"),
-        ({"state": DomainState.DYING, "shutdown": 0}, True, "---s-d"),
-        ({"state": DomainState.DUMPING, "shutdown": 3}, False, "---scd"),
-        ({"state": DomainState.FAILED}, False, "---sc-"),
-        ({"state": DomainState.PRESERVED, "shutdown": 0}, False, "---s--"),
-        ({"state": DomainState.BACKING_OFF, "shutdown": 1}, False, "---sr-"),
-        ({"state": DomainState.PRESERVED, "shutdown": 4}, False, "---sw-"),
-        ({"state": DomainState.PRESERVED, "shutdown": 255}, False, "---s?-"),
-    ],
-)
-def test_the_six_letters_of_a_state(fields, running, expected):
-    assert xl_tables.state(domain(1, "a", **fields), ProcessTimes(running)) == expected
 
 
 @pytest.mark.parametrize(("cpus", "text"), [((), "all"), ((0,), "0"), ((0, 1, 2, 5, 7, 8), "0-2,5,7-8")])

@@ -32,7 +32,7 @@ def test_a_machine_is_told_of_networks_and_of_the_devices_that_it_is_to_open(tmp
     (tmp_path / "c.toml").write_text(lan + other)
     plan = plan_from_file(tmp_path / "c.toml")
     assert [network.name for network in boot_config(plan.configuration).networks] == ["lan", "b"]
-    assert plan.order(tmp_path, temporary=False, lifeline=True).uplinks == [("tap0", 9000)]
+    assert plan.order(tmp_path, temporary=False).uplinks == [("tap0", 9000)]
 
 
 def test_dom0_is_always_there_and_first():

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from hvd.toolstack.config import ClusterConfig, Problem
-from hvd.toolstack.config.disks import disk_line
+from hvd.toolstack.config.disk_line import disk_line
 from hvd.toolstack.config.images import image_at
 from hvd.toolstack.config.problems import Report
 from hvd.transport.messages import DeviceConfig
 
 GUEST = '[[domain]]\nname = "ivi"\nkernel = "guest.py"\n'
+VOLUME = {"target": "/dev/vg/guest-volume", "format": "raw", "vdev": "hda"}
+ISO = {"target": "/root/image.iso", "vdev": "hdc", "devtype": "cdrom"}
 STORAGE = '[[domain]]\nname = "storage"\nkernel = "hvd:driver_domain"\ndriver_domain = true\n'
 
 
@@ -42,9 +44,38 @@ def keys_of(line: str) -> tuple[dict[str, object], list[str]]:
             {"target": "a.img", "vdev": "xvda", "backend": "storage", "timeout_ms": 50},
         ),
         ("a=b.img", {"a": "b.img"}),
+        ("vdev=xvda,format=raw,a.img,w", {"vdev": "xvda", "format": "raw", "target": "a.img", "access": "w"}),
+        (",vdev=xvda,target=a,b", {"vdev": "xvda", "target": "a,b"}),
+        ("a,,,w,vdev=xvda", {"target": "a", "access": "w", "vdev": "xvda"}),
+        # xl-disk-configuration(5)'s own
+        ("/dev/vg/guest-volume,,hda", {"target": "/dev/vg/guest-volume", "vdev": "hda"}),
+        ("/dev/vg/guest-volume,raw,hda,rw", {**VOLUME, "access": "rw"}),
+        ("format=raw, vdev=hda, access=rw, target=/dev/vg/guest-volume", {**VOLUME, "access": "rw"}),
+        ("raw:/dev/vg/guest-volume,hda,w", {**VOLUME, "access": "w"}),
+        ("/root/image.iso,,hdc,cdrom", ISO),
+        ("/root/image.iso,,hdc,,cdrom", ISO),
+        ("/root/image.iso,raw,hdc,devtype=cdrom", {**ISO, "format": "raw"}),
+        ("format=raw, vdev=hdc, access=ro, devtype=cdrom, target=/root/image.iso",
+         {**ISO, "format": "raw", "access": "ro"}),
+        ("raw:/root/image.iso,hdc:cdrom,ro", {**ISO, "format": "raw", "access": "ro"}),
+        (",hdc:cdrom,r", {"format": "raw", "vdev": "hdc", "devtype": "cdrom", "access": "r"}),
+        (",,hdc,cdrom", {"vdev": "hdc", "devtype": "cdrom"}),
+        (",raw,hdc,devtype=cdrom", {"format": "raw", "vdev": "hdc", "devtype": "cdrom"}),
+        ("tap:aio:/some/path,xvda,w", {"target": "/some/path", "vdev": "xvda", "access": "w"}),
+        # as other files have them
+        ("tap2:tapdisk:aio:a,xvda:disk,w", {"target": "a", "vdev": "xvda", "access": "w", "devtype": "disk"}),
+        ("ioemu:raw:a,xvda", {"target": "a", "vdev": "xvda", "format": "raw"}),
+        ("phy:phy:a,xvda", {"target": "a", "vdev": "xvda"}),
+        ("vdev=xvda,phy:a", {"target": "a", "vdev": "xvda"}),
+        ("tap:qcow2:a,xvda", {"target": "a", "vdev": "xvda", "format": "qcow2"}),
+        ("foo:a:b,,xvda", {"target": "foo:a:b", "vdev": "xvda"}),
+        ("/dev/disk/by-path/pci-0:1,,xvda", {"target": "/dev/disk/by-path/pci-0:1", "vdev": "xvda"}),
+        ("a,,xvda,w,no-discard,discard", {"target": "a", "vdev": "xvda", "access": "w", "discard": True}),
+        ("no-discard,a,,xvda,specification=xen", {"target": "a", "vdev": "xvda", "discard": False}),
+        ("a,,hdc,devtype=disk,cdrom", {"target": "a", "vdev": "hdc", "devtype": "cdrom"}),
         ("", {}),
     ],
-)
+)  # fmt: skip
 def test_a_line_is_split_as_xl_splits_it(line: str, keys: dict[str, object]) -> None:
     assert keys_of(line) == (keys, [])
 
@@ -56,9 +87,15 @@ def test_a_line_is_split_as_xl_splits_it(line: str, keys: dict[str, object]) -> 
         ("a.img,raw,xvda,vdev=xvdb", 'expected vdev once, found vdev again, "xvdb"'),
         ("vdev=xvda,vdev=xvdb", 'expected vdev once, found vdev again, "xvdb"'),
         ("a.img,=3", 'expected key=value, found "=3"'),
+        ("a,,xvda,,,", 'expected at most 4 values without a key, found ""'),
+        ("raw:qcow2:a,xvda", 'expected format once, found format again, "qcow2"'),
+        ("iscsi:a,xvda", "expected a file or a block device, without a script that makes one, "
+                         'found "iscsi:", which is xl\'s script=block-iscsi'),
+        ("foo:/a,,xvda", "expected one of xend's words (tapdisk, tap2, tap, aio, ioemu, file, phy, raw) before the "
+                         'colon, found "foo:"'),
     ],
-)
-def test_a_line_that_xl_would_refuse_is_refused(line: str, problem: str) -> None:
+)  # fmt: skip
+def test_what_no_disk_of_ours_can_be_is_refused(line: str, problem: str) -> None:
     assert keys_of(line)[1] == [problem]
 
 
@@ -106,6 +143,9 @@ def test_access_is_written_as_one_letter(cluster: Callable[[str], ClusterConfig]
     [
         ('"a.img,,xvda,x"', "access", "one of r, ro, w, rw", '"x"'),
         ('"a.img,qcow2,xvda"', "format", "one of raw", '"qcow2"'),
+        ('"vhd:a.img,xvda"', "format", "one of raw", '"vhd"'),
+        ('"a.img,,xvda:floppy"', "devtype", "one of disk, cdrom", '"floppy"'),
+        ('"a.img,,xvda,specification=virtio"', "specification", "a key that hvd knows", 'the key "specification"'),
         ('"a.img,,vda"', "vdev", "xvda", '"vda"'),
         ('"a.img"', "vdev", "a text of 1 to 4096 bytes", "nothing"),
         ('"vdev=xvda"', "target", "a text of 1 to 4096 bytes", "nothing"),
@@ -139,9 +179,47 @@ def test_a_misspelt_key_of_a_disk_is_corrected(problem: Callable[[str], Problem]
     assert problem(GUEST + 'disk = ["a.img,,xvda,r,bakend=dom0"]\n').hint == 'did you mean "backend"?'
 
 
-@pytest.mark.parametrize("flag", ["cdrom", "discard", "no-discard", "script=block", "devtype=cdrom", "backendtype=phy"])
+@pytest.mark.parametrize("flag", ["script=block", "backendtype=standalone", "colo", "colo-port=9"])
 def test_what_only_xl_knows_is_called_that(problem: Callable[[str], Problem], flag: str) -> None:
-    assert problem(GUEST + f'disk = ["a.img,,xvda,r,{flag}"]\n').hint == "xl has this key, hvd does not"
+    told = problem(GUEST + f'disk = ["a.img,,xvda,r,{flag}"]\n')
+    assert (told.found, told.hint) == (f'the key "{flag.partition("=")[0]}"', "xl has this key, hvd does not")
+
+
+@pytest.mark.parametrize(
+    "word", ["direct-io-safe", "trusted", "untrusted", "backendtype=phy", "backendtype=qdisk", "backendtype=tap"]
+)
+def test_advice_to_xens_drivers_is_left_out_and_warned_of(cluster: Callable[[str], ClusterConfig], word: str) -> None:
+    config = cluster(GUEST + f'disk = [\n"a.img,,xvda,w,{word}"]\n')
+    assert config.domains == cluster(GUEST + 'disk = ["a.img,,xvda,w"]\n').domains
+    assert [warning.partition(".toml:")[2] for warning in config.warnings] == [
+        f'5: domain[0] "ivi".disk[0] does without {word}: it is advice to Xen\'s drivers'
+    ]
+
+
+@pytest.mark.parametrize("line", ["a.img,,hdc,cdrom", "phy:a.img,hdc:cdrom,w", "a.img,,hdc,rw,devtype=cdrom"])
+def test_a_cdrom_is_read_only_whatever_its_access(cluster: Callable[[str], ClusterConfig], line: str) -> None:
+    [device] = cluster(GUEST + f'disk = ["{line}"]\n').domain("ivi").devices
+    keys = device.backend_keys
+    assert (keys["mode"], keys["device-type"], keys["removable"]) == ("r", "cdrom", "1")
+    assert (device.devid, device.frontend_keys["device-type"]) == (5632, "cdrom")
+
+
+def test_a_drive_without_a_medium_is_left_out_and_warned_of(cluster: Callable[[str], ClusterConfig]) -> None:
+    config = cluster(GUEST + 'disk = [",hdc:cdrom,r", "a.img,,xvda", ",,hdd,cdrom"]\n')
+    assert [device.devid for device in config.domain("ivi").devices] == [51712]
+    why = "is left out: a CD-ROM drive without a medium, and none can be put in later"
+    assert [warning.partition(": ")[2] for warning in config.warnings] == [
+        f'domain[0] "ivi".disk[{index}] {why}' for index in (0, 2)
+    ]
+
+
+def test_a_disk_that_is_to_offer_no_discarding_says_so(cluster: Callable[[str], ClusterConfig]) -> None:
+    lines = 'disk = ["a.img,,xvda,w,no-discard", "b.img,,xvdb,w,discard"]\n'
+    assert [d.backend_keys.get("discard-enable") for d in cluster(GUEST + lines).domain("ivi").devices] == ["0", None]
+
+
+def test_dom0_may_be_named_by_its_number(cluster: Callable[[str], ClusterConfig]) -> None:
+    assert cluster(GUEST + 'disk = ["a.img,,xvda,w,backend=0"]\n').domain("ivi").devices[0].backend == "Domain-0"
 
 
 def test_what_target_swallowed_is_told(problem: Callable[[str], Problem]) -> None:

@@ -33,6 +33,7 @@ on_reboot = "destroy"
 on_crash = "rename-restart"
 on_watchdog = "coredump-restart"
 heartbeat_ms = 50
+io_bps = 10_000_000_000
 seclabel = "safety_t"
 restart_limit = 0
 restart_window_ms = 1
@@ -68,6 +69,7 @@ driver_domain = true
         on_crash="rename-restart",
         on_watchdog="coredump-restart",
         heartbeat_ms=50,
+        io_bps=10_000_000_000,
         restart=RestartPolicy(limit=0, window_ms=1, delay_ms=2, delay_max_ms=3),
         after=["other", "Domain-0"],
         devices=[
@@ -96,6 +98,8 @@ driver_domain = true
         ("restart_limit = -1", "a whole number from 0 to"),
         ("heartbeat_ms = 49", "0, for none, or a whole number from 50 to"),
         ("heartbeat_ms = true", "0, for none, or a whole number from 50 to"),
+        ("io_bps = 10", "0, for none, or a whole number from 65536 to"),
+        ('io_bps = "10M"', "0, for none, or a whole number from 65536 to"),
         ("spare = 1", "true or false"),
         ('service = "a/b"', "1 to 64 letters, digits"),
         ("service = true", "a text of 1 to"),
@@ -112,6 +116,10 @@ driver_domain = true
         ('cpus = "0-"', "a list of CPUs of this machine"),
         ('cpus = "^0"', "a list of CPUs of this machine"),
         ('cpus = "node:0"', "a list of CPUs of this machine"),
+        ('cpus = ["0", "1-"]', "a list of CPUs of this machine"),
+        ('cpus = ["all", "99999"]', "a list of CPUs of this machine"),
+        ('cpus = ["0", ["0"]]', "a list of CPUs of this machine"),
+        ('cpus = "all,^0-9999"', "a list of CPUs of this machine"),
         ("device = 3", "at most 1024 tables"),
         ("device = {}", "at most 1024 tables"),
     ],
@@ -147,6 +155,11 @@ def test_a_wrong_item_of_a_list_is_named_with_its_own_line(problem: Callable[[st
         ('"all"', []),
         (f'" {CPU} , {CPU}"', [CPU]),
         (f'"0-{CPU},^1-9999,{CPU}"', None),
+        (f'["{CPU}", "{CPU}-{CPU}"]', [CPU]),
+        (f'["0-{CPU},^1-9999", {CPU}]', None),
+        ('["all"]', []),
+        ('"all,^1-9999"', [0]),
+        ('["all,^0-9998", "0"]', [0]),
     ],
 )
 def test_cpus_may_be_written_as_xl_writes_them(
@@ -165,6 +178,11 @@ def test_a_domain_boots_with_memory_and_may_be_given_maxmem(
 ) -> None:
     found = cluster(DOMAIN + lines + "\n").domain("ivi")
     assert (found.memory, found.maxmem) == (memory, maxmem)
+
+
+@pytest.mark.parametrize("value", ['"nodes:0-3,^node:2"', '["0", "node:1"]', '"all,^node:0"'])
+def test_numa_nodes_are_refused_by_name(problem: Callable[[str], Problem], value: str) -> None:
+    assert problem(DOMAIN + f"cpus = {value}\n").hint == "hvd knows no NUMA nodes"
 
 
 def test_maxmem_is_no_less_than_memory(problem: Callable[[str], Problem]) -> None:
@@ -280,7 +298,7 @@ sandbox_require = ["root", "pid"]
         ('seccomp = "log"', "one of kill, eperm", "log"),
         ('paths = ["nowhere"]', "a file or directory", "it is not there"),
         ('paths = ["nowhere/file:w"]', "a file to be made in one", "it is not there"),
-        ('paths = [":w"]', "a file to be made in one", "it is not there"),
+        ('paths = [":w"]', "a file to be made in one", '":w"'),
         ('sandbox_off = ["rot"]', "a layer: user, pid", "rot"),
         ('sandbox_require = ["seccom"]', "a layer: user, pid", "seccom"),
     ],

@@ -30,6 +30,11 @@ from hvd.toolstack.config.vdev import device_number
         ("hdb", 832),
         ("hdc", 5632),
         ("hdd1", 5697),
+        ("51712", 51712),
+        ("0xca00", 51712),
+        ("0145000", 51712),
+        ("0", 0),
+        ("2147483647", 2**31 - 1),
     ],
 )
 def test_a_device_has_the_number_that_xen_gives_it(vdev: str, number: int) -> None:
@@ -37,7 +42,7 @@ def test_a_device_has_the_number_that_xen_gives_it(vdev: str, number: int) -> No
 
 
 NO_DEVICES = """xvd xvd1 vda XVDA xvda01 xvda0 xvda256 xvda-1 xvda1000 sdq sda16 hde hda64 xvdaaaaa
-    d d01 d1048576 d0p256 d0p p0"""
+    d d01 d1048576 d0p256 d0p p0 2147483648 0x80000000 0x 08 51712p1 -1"""
 
 
 @pytest.mark.parametrize("vdev", [*NO_DEVICES.split(), "", " xvda", "xvda\n", "xvd\u00e9", "d\u0661"])

@@ -46,6 +46,17 @@ def test_a_line_is_its_keys(line, keys):
     assert not report.problems()
 
 
+@pytest.mark.parametrize("word", ["trusted", "untrusted"])
+def test_advice_to_xens_frontends_is_left_out_and_warned_of(word):
+    report = Report("guest.cfg", "", {("vif", 0): 7})
+    assert vif_line(report, ("vif", 0), f"bridge=cabin, {word}") == {"bridge": "cabin"}
+    assert report.warnings() == (f"guest.cfg:7: vif[0] does without {word}: it is advice to Xen's drivers",)
+
+
+def test_an_older_word_of_xls_means_the_newer_one():
+    assert device("netdev=eth1").backend_keys["gatewaydev"] == "eth1"
+
+
 def test_a_vif_is_written_as_xl_writes_it():
     config = device("mac=00:16:3E:1:2:3,bridge=cabin,rate=10Mb/s@20ms,ip=10.0.0.1 fe80::1,vifname=v,script=vif-bridge")
     assert (config.kind, config.devid, config.backend) == ("vif", 0, "Domain-0")

@@ -1,5 +1,6 @@
 """Files that people boot with xl: what hvd makes of them, what it leaves out and says so, what it refuses."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,18 @@ def test_a_guest_of_ours_is_read_whole(here):
 
 
 def test_what_a_kernel_gets_on_its_command_line_are_a_programs_arguments(here):
-    (here / "shell.cfg").write_text('name = "shell"\nkernel = "/bin/sh"\ncmdline = "-e"\nextra = "/srv/run fast"\n')
+    (here / "shell.cfg").write_text('name = "shell"\nkernel = "/bin/sh"\nroot = "-e"\nextra = "/srv/run fast"\n')
     config, warnings = load_xl_cfg(here / "shell.cfg", {}, {}, {})
-    assert (config.kernel, config.args, warnings) == ("/bin/sh", ["-e", "/srv/run", "fast"], ())
+    assert (config.kernel, config.args, warnings) == ("/bin/sh", ["root=-e", "/srv/run", "fast"], ())
+
+
+def test_cmdline_stands_in_the_place_of_root_and_extra(here):
+    (here / "a.cfg").write_text('name = "a"\nkernel = "ivi.py"\nextra = "b"\ncmdline = "c d"\nroot = "e"\n')
+    config, warnings = load_xl_cfg(here / "a.cfg", {}, {}, {})
+    assert config.args == ["c", "d"]
+    assert [warning.partition("cfg:")[2] for warning in warnings] == [
+        "3: extra is left out: cmdline stands in its place", "5: root is left out: cmdline stands in its place",
+    ]  # fmt: skip
 
 
 def test_a_kernel_that_cannot_be_booted_is_refused_by_name(here):
@@ -64,6 +74,87 @@ def test_what_is_given_beside_a_file_stands_in_its_place(here):
     assert config.args == ["console=hvc0", "root=/dev/xvda1", "quiet"]
     assert config.on_crash == "restart"
     assert {w.split(": ")[1].split()[0] for w in warnings} == {"type", "ramdisk", "pci"}
+
+
+def in_place(directory, name):
+    """The file with its images below the directory, where they are."""
+    text = (FILES / name).read_text().replace("/srv/xen/", f"{directory}/")
+    for image in re.findall(rf"{directory}/[\w/.-]+\.(?:img|iso)", text):
+        Path(image).parent.mkdir(parents=True, exist_ok=True)
+        Path(image).write_bytes(bytes(4096))
+    (directory / name).write_text(text)
+    return directory / name
+
+
+LEFT_OUT = """
+    bios hap acpi apic pae hpet nestedhvm timer_mode tsc_mode localtime firmware_override device_model_version
+    device_model_args sdl vnc vnclisten vncunused stdvga videoram keymap serial usb usbdevice soundhw xen_platform_pci
+    type boot
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "is_", "devices", "left_out", "others"),
+    [
+        ("pv-linux.cfg", ("linux-pv", 128, 2, ["root=/dev/xvda1"]), (["xvda w disk"], [{}]), "", []),
+        ("hvm-linux.cfg", ("linux-hvm", 128, 2, []), (["xvda w disk", "hdc r cdrom"],
+         [{"type": "ioemu", "model": "e1000", "bridge": "xenbr0"}]), LEFT_OUT,
+         ["disk[2] is left out: a CD-ROM drive without a medium, and none can be put in later"]),
+        ("pvh-linux.cfg", ("linux-pvh", 512, 4, ["root=/dev/xvda1", "console=hvc0", "quiet"]), (["xvda w disk"], [{}]),
+         "type maxvcpus cpus_soft cpu_weight cap vnuma", ["extra is left out: cmdline stands in its place"]),
+        ("debian-pygrub.cfg", ("db1", 256, 1, ["root=/dev/xvda2", "ro"]), (["xvda2 w disk", "xvda1 w disk"],
+         [{"ip": "10.0.0.21", "vifname": "db1.0"}]), "bootloader bootloader_args vfb", []),
+        ("netbsd.cfg", ("netbsd", 64, 1, ["root=xbd0", "-v", "-s"]), (["0x1 w disk", "0x2 r cdrom"],
+         [{"bridge": "bridge0", "script": "vif-bridge"}]), "",
+         ["autoballoon is left out: neither xl nor hvd knows it"]),
+        ("router.cfg", ("router", 96, 1, ["console=hvc0", "root=/dev/xvda1"]),
+         (["xvda w disk", "xvdb w disk", "hdc r cdrom", "xvdc w disk", "51760 r disk"],
+         [{"rate": "625000,50000"}, {"bridge": "dmz"}, {"gatewaydev": "eth1", "script": "vif-route"}]),
+         "pci pci_permissive iomem irqs",
+         ["vif[1] does without untrusted: it is advice to Xen's drivers",
+          "disk[3] does without backendtype=qdisk: it is advice to Xen's drivers",
+          "disk[3] does without direct-io-safe: it is advice to Xen's drivers"]),
+        ("driver-net.cfg", ("netdriver", 64, 1, ["console=hvc0", "root=/dev/xvda", "ro"]), (["xvda r disk"], []),
+         "type ramdisk pci passthrough", []),
+    ],
+)  # fmt: skip
+def test_a_file_like_those_of_real_hosts_is_the_domain_that_it_says(here, *, name, is_, devices, left_out, others):
+    disks, vifs = devices
+    config, warnings = load_xl_cfg(in_place(here, name), {}, {}, {"kernel": "ivi.py"})
+    assert (config.name, config.memory, config.vcpus, config.args) == is_
+    kinds = {kind: [d.backend_keys for d in config.devices if d.kind == kind] for kind in ("vbd", "vif")}
+    assert [f"{keys['dev']} {keys['mode']} {keys['device-type']}" for keys in kinds["vbd"]] == disks
+    assert [{key: keys[key] for key in expected} for keys, expected in zip(kinds["vif"], vifs, strict=True)] == vifs
+    told = [re.sub(r".*\.cfg:\d+: ", "", warning) for warning in warnings]
+    of_xl = [warning.split()[0] for warning in told if "is left out: xl has it, hvd does not" in warning]
+    assert sorted(of_xl) == sorted(left_out.split())
+    assert sorted(warning for warning in told if "xl has it" not in warning) == sorted(others)
+
+
+def test_any_number_but_0_is_true_to_xl(here):
+    assert load_xl_cfg(in_place(here, "driver-net.cfg"), {}, {}, {"kernel": "ivi.py"}).config.driver_domain
+    given = ["driver_domain = 0"]
+    assert not load_xl_cfg(here / "driver-net.cfg", {}, {}, {"kernel": "ivi.py"}, given).config.driver_domain
+
+
+MANUAL = """
+    vnc viridian acpi localtime nestedhvm keymap tsc_mode vnuma rdm pvshim passthrough serial dtdev sdl bios hap usb
+    init_seclabel firmware spice e820_host cpuid mca_caps vuart tee ms_vm_genid stubdomain_memory vncviewer period
+"""
+
+
+@pytest.mark.parametrize("key", MANUAL.split())
+def test_a_word_that_xl_knows_is_never_corrected(here, key):
+    (here / "guest.cfg").write_text(f'name = "a"\nkernel = "ivi.py"\n{key} = 1\n')
+    _, [warning] = load_xl_cfg(here / "guest.cfg", {}, {}, {})
+    assert warning.endswith(f"guest.cfg:3: {key} is left out: xl has it, hvd does not (1)")
+
+
+@pytest.mark.parametrize("content", [None, b"name = '\xff'\n"])
+def test_a_file_that_cannot_be_read_is_called_an_xl_cfg(here, content):
+    if content is not None:
+        (here / "guest.cfg").write_bytes(content)
+    assert wrong(here / "guest.cfg")[0].expected == "an xl.cfg of at most 1048576 bytes in UTF-8"
 
 
 @pytest.mark.parametrize(
@@ -106,20 +197,22 @@ def test_a_key_that_nobody_knows_is_a_warning_with_a_guess(here):
 
 
 @pytest.mark.parametrize(
-    ("line", "key"),
+    ("line", "key", "column"),
     [
-        ("memory = 'much'", "memory"),
-        ("memory = [64]", "memory"),
-        ("driver_domain = 2", "driver_domain"),
-        ("disk = 'x.img'", "disk"),
-        ("cmdline = 3", "cmdline"),
-        ("on_crash = 'explode'", "on_crash"),
+        ("memory = 'much'", "memory", 10),
+        ("memory = [64]", "memory", 10),
+        ("driver_domain = 'yes'", "driver_domain", 17),
+        ("vcpus = 1; disk = 'x.img'", "disk", 19),
+        ("disk = [ 'vdev=xvda,target=ivi.img', 7 ]", "disk[1]", 38),
+        ("cmdline = 3", "cmdline", 11),
+        ("on_crash =\t'explode'", "on_crash", 12),
     ],
 )
-def test_a_wrong_type_is_told_with_its_line(here, line, key):
+def test_a_wrong_type_is_told_with_its_line_and_column(here, line, key, column):
     (here / "guest.cfg").write_text(f'name = "a"\nkernel = "ivi.py"\n\n{line}\n')
     (problem,) = wrong(here / "guest.cfg")
-    assert (problem.key, problem.line) == (key, 4)
+    assert (problem.key, problem.line, problem.column) == (key, 4, column)
+    assert str(problem).startswith(f"{here}/guest.cfg:4:{column}: {key}: expected ")
 
 
 def test_a_text_that_is_no_xl_cfg_is_told_with_line_and_column(here):
@@ -157,3 +250,9 @@ def test_what_is_wrong_on_the_command_line_is_told_of_the_command_line(here):
     told = {problem.key: (problem.file, problem.line) for problem in raised.value.problems}
     assert told.pop("vcpus") == (str(here / "guest.cfg"), 3)
     assert len(told) == 2 and set(told.values()) == {("command line", None)}
+
+
+def test_how_much_of_the_disks_a_domain_may_have_is_a_key_of_hvds_own(here):
+    (here / "slow.cfg").write_text('name = "slow"\nkernel = "/bin/sh"\nio_bps = "1000000"\n')
+    config, warnings = load_xl_cfg(here / "slow.cfg", {}, {}, {})
+    assert (config.io_bps, warnings) == (1_000_000, ())

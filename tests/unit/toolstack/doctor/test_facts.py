@@ -37,6 +37,13 @@ CONTAINER = "30 23 0:26 /docker/4f1d /sys/fs/cgroup ro - cgroup2 cgroup rw\n"
             {"/sys/fs/cgroup/user.slice/user-1000.slice/hvd.scope"},
             {"v2 cpu": True, "v2 memory": True, "v2 pids": True},
         ),
+        (
+            V2_OWN,
+            V2,
+            {"/sys/fs/cgroup/user.slice/user-1000.slice/cgroup.controllers": "memory pids"},
+            {"/sys/fs/cgroup/user.slice/user-1000.slice", "/sys/fs/cgroup/user.slice/user-1000.slice/hvd.scope"},
+            {"v2 memory": True, "v2 pids": True},
+        ),
         (V2_OWN, V2, {}, set(), {"v2": False}),
         (
             V1_OWN,

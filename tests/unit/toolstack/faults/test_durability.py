@@ -3,6 +3,7 @@
 import pytest
 
 from hvd.toolstack.faults.durability import Cuts, judge
+from hvd.transport.errors import LocalError
 from hvd.transport.history import Event, Kind, Phase
 from hvd.transport.stamped_blocks import BLOCK_SIZE, content, digest
 from hvd.transport.write_log import LogKind, LogRecord
@@ -96,6 +97,20 @@ def test_small_windows_are_cut_in_every_way_and_large_ones_by_chance(writes, ima
     log = [write(number, number + 1, number) for number in range(writes)]
     every = [judged(log[:length], exhaustive_max=4, samples=4).images for length in range(writes + 1)]
     assert every[-1] - (every[-2] if writes else 0) == images
+
+
+def test_a_promise_of_what_was_written_only_later_is_a_loss():
+    assert judged([write(30, 1, 0), mark(20, LogKind.FLUSHED)]).lost
+
+
+@pytest.mark.parametrize("lie", [
+    LogRecord(LogKind.DISCARD, 0, 2**64 - 512, 20), LogRecord(LogKind.DISCARD, len(BASE), 512, 20),
+    LogRecord(LogKind.WRITE, len(BASE) - 512, 1024, 20, bytes(1024)), LogRecord(LogKind.WRITE, 1, 512, 20, bytes(512)),
+    LogRecord(LogKind.WRITE, 0, 511, 20, bytes(511)),
+])  # fmt: skip
+def test_a_log_that_lies_about_its_image_is_not_judged_and_says_where(lie):
+    with pytest.raises(LocalError, match=r"record 1 of the log of writes is about \d+ bytes at \d+ of an image of"):
+        judged([write(10, 1, 0), lie, mark(30)])
 
 
 def test_every_prefix_is_cut_unless_fewer_are_asked_for():

@@ -125,11 +125,11 @@ def test_more_requests_in_flight_than_there_are_lanes_are_counted_and_not_drawn(
 
 def test_a_hypercall_is_a_slice_of_the_hypervisor_that_says_who_called_and_what_was_refused(tmp_path):
     made = recording(track(FRONT, "ivi"))
-    made.tracks[0].events += [
+    made.tracks[0].events.extend([
         Event(10, Kind.HYPERCALL, FRONT, 8, 0x2000), Event(12, Kind.HYPERCALL_DONE, FRONT, 8, 13),
         Event(20, Kind.HYPERCALL, TOOLSTACK, 1, 0x2482), Event(21, Kind.HYPERCALL_DONE, TOOLSTACK, 1, 0),
         Event(30, Kind.HYPERCALL, FRONT, 9, 0xFFFF), Event(31, Kind.HYPERCALL, FRONT, 9, 0x1D80),
-    ]  # fmt: skip
+    ])  # fmt: skip
     _, events = drawn(made, tmp_path / "t")
     begun = [event for _, event in events if event.type == TrackEvent.TYPE_SLICE_BEGIN]
     notes = [{note.name: note.string_value or note.uint_value for note in event.debug_annotations} for event in begun]

@@ -1,0 +1,42 @@
+"""Where a command hears of the signals that ask it to end, and of which it does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from hvd.toolstack.cli.interrupts import Ended, HeldSignals, ended_by_signals
+
+
+@pytest.fixture
+def hangups_ignored() -> Iterator[None]:
+    """As a command is that was started with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_what_a_command_was_started_to_ignore_ends_none_of_it(hangups_ignored):
+    with HeldSignals() as signals, signals.heard():
+        os.kill(os.getpid(), signal.SIGHUP)
+        with ended_by_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+        signals.check()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_it_was_not_ends_it_where_it_is_heard_and_waits_elsewhere(hangups_ignored, number):
+    before = signal.getsignal(number)
+    with pytest.raises(Ended), ended_by_signals():
+        os.kill(os.getpid(), number)
+    with HeldSignals() as signals:
+        os.kill(os.getpid(), number)
+        with pytest.raises(Ended):
+            signals.check()
+        with pytest.raises(Ended), signals.heard():
+            pass
+    assert signal.getsignal(number) is before
