@@ -32,7 +32,7 @@ from hvd.toolstack.bench.recovery import measure_recovery
 from hvd.toolstack.bench.ring import measure_round_trips
 from hvd.toolstack.bench.run import Run, cpus_from
 from hvd.toolstack.cli.durations import count_argument
-from hvd.toolstack.cli.power import Ended, ended_by_signals
+from hvd.toolstack.cli.interrupts import Ended, ended_by_signals
 from hvd.toolstack.cluster import Cluster
 from hvd.toolstack.faults.checker import Verdict
 from hvd.transport.errors import HvdError

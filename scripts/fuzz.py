@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ast
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,8 @@ class Outcome:
 
     target: Target
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """What the machine gave it, which on a busy one is less."""
     executions: int = 0
     coverage: int = 0
     """Edges of the instrumented code."""
@@ -71,8 +74,9 @@ class Outcome:
     def __str__(self) -> str:
         what = f"found something: {self.finding or 'see its log'}" if self.failed else "nothing found"
         return (
-            f"{self.target.name:16} {self.seconds:7.1f} s {self.executions:12,} executions "
-            f"{self.coverage:6,} edges {self.features:7,} features {self.corpus:6,} inputs  {what}"
+            f"{self.target.name:16} {self.seconds:7.1f} s {self.cpu_seconds:7.1f} s of CPU "
+            f"{self.executions:12,} executions {self.coverage:6,} edges {self.features:7,} features "
+            f"{self.corpus:6,} inputs  {what}"
         )
 
 
@@ -144,8 +148,9 @@ def _fuzz(targets: Iterable[Target], seconds: int, seed: int) -> int:
     for outcome in found:
         print(f"again: scripts/fuzz.sh {outcome.target.name} --replay {outcome.finding or '(no input was kept)'}")
     total = sum(outcome.executions for outcome in outcomes)
-    spent = sum(outcome.seconds for outcome in outcomes)
-    print(f"{len(outcomes)} targets, {spent:.0f} s, {total:,} executions, {len(found)} with findings")
+    spent, cpu = sum(outcome.seconds for outcome in outcomes), sum(outcome.cpu_seconds for outcome in outcomes)
+    took = f"{spent:.0f} s, {cpu:.0f} s of CPU"
+    print(f"{len(outcomes)} targets, {took}, {total:,} executions, {len(found)} with findings")
     return FOUND if found else 0
 
 
@@ -156,6 +161,7 @@ def _fuzz_one(target: Target, seconds: int, seed: int) -> Outcome:
     command = guided(target, *flags, str(target.learnt), str(target.seeds))
     outcome = Outcome(target)
     began = told = time.monotonic()
+    cpu_before = _cpu_of_children()
     with (BUILD / "logs" / f"{target.name}.log").open("w") as log, _started(command) as process:
         assert process.stdout is not None  # atheris prints Python's traceback there
         for line in process.stdout:
@@ -164,12 +170,19 @@ def _fuzz_one(target: Target, seconds: int, seed: int) -> Outcome:
                 told = time.monotonic()
                 print(f"{target.name}: {told - began:.0f} s, {line.strip()}", file=sys.stderr)
     outcome.seconds = time.monotonic() - began
+    outcome.cpu_seconds = _cpu_of_children() - cpu_before
     outcome.failed = process.returncode != 0
     if outcome.failed and not outcome.finding and not outcome.executions:
         raise NoEngine(
             f"{target.name}: the engine did not start:\n{Path(log.name).read_text(errors='replace')[-2000:]}"
         )
     return outcome
+
+
+def _cpu_of_children() -> float:
+    """Of all that have ended, their children among them."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _started(command: list[str]) -> subprocess.Popen[str]:

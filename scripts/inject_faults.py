@@ -25,7 +25,7 @@ try:
 except ModuleNotFoundError:
     sys.exit("inject_faults.py: hvd is not installed for this Python: run scripts/setup.sh, then use .venv/bin/python")
 from hvd.toolstack.cli.durations import count_argument, seconds_argument
-from hvd.toolstack.cli.power import Ended, ended_by_signals
+from hvd.toolstack.cli.interrupts import Ended, ended_by_signals
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cluster import Cluster
 from hvd.toolstack.cluster.configuration import plan_of

@@ -19,8 +19,9 @@ try:
 except ModuleNotFoundError:
     sys.exit("launch_cluster.py: hvd is not installed for this Python: run scripts/setup.sh, then use .venv/bin/python")
 from hvd.toolstack.cli.durations import seconds_argument
+from hvd.toolstack.cli.interrupts import Ended, ended_by_signals
 from hvd.toolstack.cli.look import HEADINGS, row
-from hvd.toolstack.cli.power import Ended, ended_by_signals, tell
+from hvd.toolstack.cli.power import tell
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cluster import BadInput, Cluster, NotRunning
 from hvd.toolstack.config import ConfigError

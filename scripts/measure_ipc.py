@@ -30,8 +30,8 @@ from hvd.toolstack.bench.recovery import measure_recovery
 from hvd.toolstack.bench.ring import measure_round_trips
 from hvd.toolstack.bench.run import Run, cpus_from
 from hvd.toolstack.cli.durations import count_argument, seconds_argument
+from hvd.toolstack.cli.interrupts import Ended, ended_by_signals
 from hvd.toolstack.cli.output import BAD_INPUT, FAILED, print_error, print_json, print_line, print_table
-from hvd.toolstack.cli.power import Ended, ended_by_signals
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cluster import Cluster
 from hvd.toolstack.config import ConfigError

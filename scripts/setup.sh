@@ -41,9 +41,17 @@ has_tcpdump() { has_in_sbin tcpdump; }
 has_dnsmasq() { has_in_sbin dnsmasq; }
 has_udhcpc() { has_in_sbin udhcpc; }
 has_in_sbin() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null; } # a user's PATH may be without
-has_clang() { compgen -c clang++ | grep -q '^clang++\(-[0-9]*\)\?$'; }
+has_clang() { [[ $'\n'$(compgen -c clang++)$'\n' =~ $'\n'clang\+\+(-[0-9]*)?$'\n' ]]; }
 has_libfuzzer() { compgen -G '/usr/lib/llvm-*/lib/clang/*/lib/*/libclang_rt.fuzzer*' >/dev/null; }
 has_xenstore_tools() { command -v xenstore-ls >/dev/null; }
+
+# Xen's own daemon, for tests: unpacked below build/, since what Debian installs with it is a hypervisor's.
+HVD_XEN_UTILS_PACKAGE=xen-utils-4.17
+HVD_XEN_UTILS=${HVD_XEN_UTILS:-$HVD_ROOT/build/xen-utils/usr/lib/xen-4.17/bin}
+has_xen_utils() { # no pipe into `grep -q`: it ends at its first match, and under pipefail ldd's SIGPIPE would hide that
+    local libraries
+    [ -x "$HVD_XEN_UTILS/xenstored" ] && libraries=$(ldd "$HVD_XEN_UTILS/xenstored") && [[ $libraries != *'not found'* ]]
+}
 
 say() { printf '%s: %s\n' "$(basename -- "$0")" "$*" >&2; }
 
@@ -138,6 +146,26 @@ setup_packages() { # setup_packages EXTRA
     fi
 }
 
+# As any user, and nothing is installed. Asked for once a set-up: without a network it is said, and no more.
+unpack_xen_utils() {
+    local whole=$HVD_ROOT/build/xen-utils
+    ! has_xen_utils || return 0
+    if has_xen_headers && command -v apt-get >/dev/null && command -v dpkg >/dev/null &&
+        timed "$HVD_XEN_UTILS_PACKAGE (apt-get download)" unpack_xen_utils_into "$whole.new"; then
+        rm -rf -- "$whole"
+        mv -- "$whole.new" "$whole"
+    else
+        rm -rf -- "$whole.new"
+    fi
+    has_xen_utils || say "not on this machine: $HVD_XEN_UTILS_PACKAGE (Xen's own xenstored: the tests that need it are skipped)"
+}
+
+unpack_xen_utils_into() (
+    rm -rf -- "$1" && mkdir -p -- "$1" && cd -- "$1" || exit
+    apt-get -o Acquire::Retries=0 -o Acquire::http::Timeout=10 download "$HVD_XEN_UTILS_PACKAGE" >../apt.log 2>&1 &&
+        dpkg -x "$HVD_XEN_UTILS_PACKAGE"_*.deb . && rm -- "$HVD_XEN_UTILS_PACKAGE"_*.deb
+)
+
 report_missing() {
     local package purpose
     [ -z "$HVD_MISSING" ] || while IFS='|' read -r package purpose; do
@@ -199,11 +227,13 @@ install_tree() {
 }
 
 # pip puts bytecode where PYTHONPYCACHEPREFIX says, for the scripts. This is for whoever calls .venv/bin/hvd where Python may write
-# none: each command would compile what it loads anew, 0.1 s of it.
+# none: each command would compile what it loads anew, 0.1 s of it. What finds this tree's packages, which every Python here loads
+# first, pip compiles for nobody: 7 ms of each.
 compile_dependencies() {
     local site
     site=$("$HVD_PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))') || return
-    env -u PYTHONPYCACHEPREFIX "$HVD_PYTHON" -m compileall -q "$site"/{msgpack,rich,structlog,typer,zmq}
+    "$HVD_PYTHON" -m compileall -q "$site"/_editable_*.py || return
+    env -u PYTHONPYCACHEPREFIX "$HVD_PYTHON" -m compileall -q "$site"/{msgpack,rich,structlog,typer,zmq} "$site"/_editable_*.py
 }
 
 setup_tree() {
@@ -219,6 +249,7 @@ setup_tree() {
         ! same_text "$HVD_VENV/extra-$extra" "$digest"; then
         (cd -- "$HVD_ROOT" && install_tree "$extra" "$digest") ||
             { say "setup failed; the first one needs a network"; exit 1; }
+        [ "$extra" != test ] || unpack_xen_utils
     fi
     exec {lock}<&-
 }

@@ -16,7 +16,8 @@ trap clean_up EXIT
 
 cache=$HVD_ROOT/build
 [ -w "$cache" ] || cache=$scratch # a tree that someone else set up
-export TMPDIR=$scratch PYTHONPYCACHEPREFIX=$cache/pycache HYPOTHESIS_STORAGE_DIRECTORY=$cache/hypothesis
+unset PYTHONDONTWRITEBYTECODE # it is written below build/: where every process compiles hvd anew, each takes three times as long
+export HVD_XEN_UTILS TMPDIR=$scratch PYTHONPYCACHEPREFIX=$cache/pycache HYPOTHESIS_STORAGE_DIRECTORY=$cache/hypothesis
 export HVD_TEST_SESSION=${HVD_TEST_SESSION:-$(cat /proc/sys/kernel/random/uuid)}
 "$HVD_PYTHON" -m pytest -n auto --dist worksteal -o cache_dir="$cache/pytest" "$@" && status=0 || status=$?
 exit "$status"
