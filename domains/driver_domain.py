@@ -13,7 +13,7 @@ from hvd.domains.hypercalls import LINGER_S
 from hvd.domains.media import Asked
 from hvd.domains.runtime import Runtime
 from hvd.domains.timer import Timer
-from hvd.domains.xenbus import INCARNATION, Found, XenbusBackend
+from hvd.domains.xenbus import CLOSED_FOR, INCARNATION, Found, XenbusBackend
 from hvd.transport import messages as m
 from hvd.transport.errors import HvdError, LocalError
 from hvd.transport.hypercalls import HypercallError
@@ -85,7 +85,7 @@ class DriverDomain:
             backend.device.changed(name, self._store.read_text(path))
 
     def _drop_replaced(self, path: str) -> None:
-        """One that was taken away and plugged in again before we looked is another one: nothing is offered there.
+        """One that was taken away and plugged in again before we looked is another one: nothing is offered or closed.
 
         Its old frontend's end may have had us write a state.
         """
@@ -93,10 +93,13 @@ class DriverDomain:
             return
         _, kind, domid, devid, *_ = path.split("/")
         backend = self._backends.get((kind, domid, devid))
-        if backend is None or backend.state is XenbusState.INITIALISING:
+        if backend is None:
+            self._backends.pop((kind, domid, devid), None)  # given up: this may be another
+            return
+        if backend.state is XenbusState.INITIALISING:
             return
         self._clear_away(backend.path)
-        if self._store.read(f"{backend.path}/{INCARNATION}") is None:
+        if self._store.read_all(backend.path).keys().isdisjoint((INCARNATION, CLOSED_FOR)):
             del self._backends[kind, domid, devid]
             backend.close()
 
@@ -195,7 +198,7 @@ class DriverDomain:
             backend = self._backends[key]
             if backend is None:
                 continue
-            if INCARNATION not in found:
+            if found.keys().isdisjoint((INCARNATION, CLOSED_FOR)):
                 self._drop_replaced(backend.path)
                 continue
             for name in backend.device.CHANGING:

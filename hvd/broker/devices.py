@@ -85,7 +85,8 @@ def write_device(store: Store, domain: Domain, device: DeviceConfig, backend: Do
     dom = domain.domid
     front, back = frontend_path(dom, device), backend_path(backend, dom, device)
     front_perms, back_perms = [f"n{dom}", f"r{backend}"], [f"n{backend}", f"r{dom}"]
-    if not store.exists(back):
+    if not store.exists(f"{back}/frontend"):
+        _remove(store, back)  # what its driver domain said of one that was being removed has made the directory anew
         fields = {"frontend": front, "frontend-id": str(dom), "online": "1", "domain": domain.name}
         _make(store, back, fields | device.backend_keys, back_perms)
         _write(store, f"{back}/state", str(int(XenbusState.INITIALISING)))

@@ -176,18 +176,11 @@ def test_what_the_kernel_refuses_is_told_and_the_vif_is_not_there(lan: Lan, befo
     assert vifs(one) == [0] and one.state is DomainState.RUNNING
 
 
-SERVED_BY_NOBODY = pytest.mark.xfail(
-    reason="an open defect: at times the backend's directory of a device is gone that is plugged in at once behind one "
-    "that its driver domain refused, and it waits for that for ever (5 of 12 runs on a quiet machine)",
-    strict=False,
-)
-
-
 @pytest.mark.parametrize(
     ("back", "front", "told"),
     [
         ({}, {"mac": "x"}, "'x' is no MAC address"),
-        pytest.param({"rate": "much"}, {}, "vif 1 of domain 2: rate is 'much'", marks=SERVED_BY_NOBODY),
+        ({"rate": "much"}, {}, "vif 1 of domain 2: rate is 'much'"),
     ],
 )
 def test_an_end_that_can_make_no_sense_of_its_keys_is_told(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from hvd.broker import hotplug
 from hvd.broker.store import StoreError
 from hvd.transport.ids import DOM0
 from hvd.transport.messages import DeviceConfig
@@ -76,6 +77,19 @@ def test_a_new_incarnation_of_a_guest_finds_its_directories_afresh_and_its_backe
     assert values(board, front)["state"] == "1"
     assert values(board, back)["sectors"] == "99"
     assert values(board, home)["incarnation"] == "2"
+
+
+def test_a_device_is_whole_where_its_driver_domain_has_said_something_of_one_that_had_gone(board, drv, guest, paths):
+    front, back = paths
+    hotplug.detach(board.h, guest, "vbd", 51712, force=True)
+    board.h.store.write(drv, 0, f"{back}/error", b"said too late")
+    board.h.store.write(drv, 0, f"{back}/state", b"6")
+    hotplug.attach(board.h, guest, VBD)
+    assert values(board, back) == {
+        "frontend": front, "frontend-id": str(guest), "online": "1", "domain": "guest", "params": "disk.img",
+        "state": "1",
+    }  # fmt: skip
+    assert board.h.store.get_perms(DOM0, 0, back) == [f"n{drv}", f"r{guest}"]
 
 
 def test_a_new_incarnation_of_a_backend_finds_the_devices_it_is_to_serve(board, drv, paths):

@@ -31,6 +31,8 @@ class Directory:
         """Directories below `backend` that only we have written in."""
         self.replaced = set()
         """Devices in whose new directories nothing was offered yet."""
+        self.closed = set()
+        """Devices that their driver domain has closed before it ever offered them."""
         self.watched = []
         self.heard = {}
         self.room = 10_000
@@ -64,7 +66,15 @@ class Directory:
 
     def read(self, path, tx=0):
         device, _, name = path.removeprefix("backend/").rpartition("/")
-        return b"" if device in self.devices and (name == "frontend" or device not in self.replaced) else None
+        return b"" if device in self.devices and name == "frontend" else None
+
+    def read_all(self, path):
+        device = path.removeprefix("backend/")
+        if device not in self.devices:
+            return {}
+        if device in self.closed:
+            return {"hvd-closed-for": "", "error": "no", "state": "6"}
+        return {} if device in self.replaced else OFFERED
 
     def read_text(self, path):
         return ""
@@ -226,6 +236,24 @@ def test_one_that_was_replaced_before_it_looked_is_another_one_whatever_its_old_
     store.tell("backend/vbd/2/768/frontend")
     made = [(backend.name, backend.closed) for backend in Backend.made]
     assert sorted(made) == [("vbd/1/768", False), ("vbd/1/768", True), ("vbd/2/768", False)]
+
+
+def test_one_that_it_has_closed_is_not_made_again_while_it_is_there(store):
+    store.devices, store.closed = {"vif/1/0"}, {"vif/1/0"}
+    serve(store)
+    Backend.made[0].state = XenbusState.CLOSED
+    store.tell("backend/vif/1/0/frontend")
+    store.tell("backend/vif/1/0")
+    assert [(backend.name, backend.closed) for backend in Backend.made] == [("vif/1/0", False)]
+
+
+def test_one_that_it_has_given_up_is_looked_at_again_when_another_is_plugged_in_there(store):
+    store.devices |= {"vif/2/0"}
+    store.full.add("backend/vif/2/0")
+    serve(store)
+    store.full.clear()
+    store.tell("backend/vif/2/0/frontend")
+    assert [(backend.name, backend.closed) for backend in Backend.made] == [("vif/2/0", True), ("vif/2/0", False)]
 
 
 def test_what_it_was_told_of_when_it_was_let_run_is_served_unless_it_has_gone_meanwhile(store):
