@@ -360,7 +360,8 @@ class Replay(RuleBasedStateMachine):
             assert not bound & set(channels)
             assert not hypervisor.grants.extents() & set(extents)
             assert domain.spare is None or domain.incarnation < domain.spare.incarnation <= domain.incarnations
-            assert domain.spare is None or domain.life in ALIVE or domain.life is Life.BACKING_OFF
+            assert domain.spare is None or domain.life in ALIVE | {Life.BACKING_OFF, Life.WAITING}
+            assert domain.spare is None or domain.incarnation > 0
 
     @invariant()
     def a_service_has_one_that_is_active_and_others_that_stand_by(self) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from hvd.broker.domain import Life, Shutdown
 from hvd.broker.lives import SIGKILL
+from hvd.broker.spares import QUIET_NS
 from hvd.transport.ids import DomId
 from hvd.transport.messages import GroupConfig, RestartPolicy
 
@@ -84,6 +85,24 @@ def test_rest_for_one_restarts_it_and_those_behind_it():
     board.dies(c)
     assert lives(board, [a, b, c]) == ["running", "starting", "starting"]
     assert told(board, "group restarts") == [("group restarts", "b", "g (rest_for_one): b, c")]
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_spare_waits_with_its_domain_until_the_last_of_the_group_is_gone(dies: bool):
+    board = board_of(GroupConfig("g", ["drv", "b"], strategy="one_for_all"))
+    drv, b = board.boot("drv", spare=True), board.boot("b")
+    board.after(QUIET_NS)
+    domain = board.h.domains[drv]
+    assert domain.spare is not None
+    board.h.started(drv, domain.spare.incarnation, 1002, board.now)
+    board.h.spare_reports(drv, domain.spare.incarnation, {}, "")
+    board.dies(drv)
+    assert (lives(board, [drv, b]), domain.incarnation) == (["waiting", "dying"], 1)
+    if dies:
+        board.h.died(drv, domain.spare.incarnation, "killed by SIGKILL", board.now)
+    board.dies(b)
+    expected = ["starting", "starting"] if dies else ["running", "starting"]
+    assert (lives(board, [drv, b]), incarnations(board, [drv])) == (expected, [3 if dies else 2])
 
 
 def test_who_comes_after_a_member_starts_when_that_is_ready_again():
