@@ -13,6 +13,9 @@ from hvd.transport.histogram import Histogram, to_text
 SCHEMA = "hvd-bench/1"
 """What `as_object` makes; the number changes when a program that reads it would have to."""
 
+NANOSECONDS = {"µs": 1e3, "ms": 1e6}
+"""Of the units in which durations are told."""
+
 
 @dataclass(frozen=True, slots=True)
 class Goal:
@@ -73,8 +76,9 @@ class Figure:
         return all(goal.met_by(self.percentiles.get(goal.percentile)) for goal in self.goals)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON. `hdr` is HdrHistogram's V2 compressed encoding, in nanoseconds; single samples are not kept."""
-        hdr = {} if self.times is None else {"hdr": to_text(self.times)}
+        """For JSON. `hdr`: durations in HdrHistogram's V2 compressed encoding, in nanoseconds; samples are not kept."""
+        times = self.times or _of_durations(self.samples, self.unit)
+        hdr = {} if times is None else {"hdr": to_text(times)}
         row = {"name": self.name, "unit": self.unit, "wait": self.wait, "n": self.n, **self.percentiles}
         return row | {"note": self.note} | hdr
 
@@ -98,6 +102,16 @@ class Figure:
         verdict = "" if not self.goals else "met" if self.met else "NOT MET"
         goals = ", ".join(map(str, self.goals))
         return [self.name, self.wait, self.unit, f"{self.n:8}", *cells, goals, verdict, self.note]
+
+
+def _of_durations(samples: list[float], unit: str) -> Histogram | None:
+    """What single samples would be as a histogram; None: they are no durations, or one number alone."""
+    if unit not in NANOSECONDS or len(samples) < 2:
+        return None
+    times = Histogram()
+    for sample in samples:
+        times.record(max(round(sample * NANOSECONDS[unit]), 0))
+    return times
 
 
 HEADINGS = ("measure", "wait", "unit", "n", "p50", "p90", "p99", "max", "goal", "", "")

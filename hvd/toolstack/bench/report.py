@@ -23,13 +23,19 @@ PLOTTED: dict[str, dict[str, str]] = {
         "At a fixed rate": r"calls/s",
     },
     "ring": {"Ring round trips": r"ring round trip|ping-pong"},
+    "block": {"A disk and its image": r"^(disk|os\.p).*(one at a time|same image|in flight, each|in sequence)$"},
+    "net": {"A packet's round trip": r"^round trip of a packet"},
+    "boot": {"From hvd up, and from create": r"^hvd up|^domain create"},
     "recovery": {
+        "A driver domain's death": r"next completed request$|death to|SIGKILL to the next hypercall",
         "A broker's death and the event channel": r"^event channel round trip",
         "A broker's death and the disk": r"^disk read, 4 KiB",
         "A bystander": r"^bystander",
     },
     "scale": {"A pair among many": r"event channel"},
     "hypercall": {"Hypercalls": r"round trip"},
+    "store": {"A read beside what others do": r"^a read of another domain"},
+    "fairness": {"A pair beside others": r"one CPU, beside"},
 }
 """Plots by bench: a title, and which rows are in it."""
 

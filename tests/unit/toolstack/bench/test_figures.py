@@ -41,6 +41,18 @@ def test_a_row_of_json_holds_the_histogram_that_the_percentiles_are_of():
     assert "hdr" not in value("b", "×", 2.0).as_dict()
 
 
+@pytest.mark.parametrize(("unit", "ns"), [("µs", 1e3), ("ms", 1e6)])
+def test_durations_that_were_taken_one_by_one_have_a_curve_too(unit, ns):
+    times_of_it = from_text(Figure("a", unit, [1.0, 2.0, 4.0]).as_dict()["hdr"])
+    assert times_of_it.count == 3
+    assert times_of_it.percentile(100) == pytest.approx(4 * ns, rel=0.001)
+
+
+@pytest.mark.parametrize(("unit", "samples"), [("ms", [1.0]), ("×", [1.0, 2.0]), ("1/s", [1.0, 2.0]), ("µs", [])])
+def test_what_is_one_number_or_no_duration_has_none(unit, samples):
+    assert "hdr" not in Figure("a", unit, samples).as_dict()
+
+
 def test_every_goal_becomes_an_object_with_its_value():
     figure = Figure("a", "ms", [1.0, 9.0], (Goal("p50", 2.0), Goal("max", 5.0), Goal("p50", least=0.5)))
     assert goals_of([figure]) == [
