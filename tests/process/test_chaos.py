@@ -335,7 +335,7 @@ def test_a_domain_that_connects_changes_no_count_and_a_connection_to_the_toolsta
         assert settled(cluster).difference(before).keys() <= {"store nodes"}
         with connected(cluster.run_dir / CONTROL):
             changed = settled(cluster).difference(before).keys()
-            assert changed - {"store nodes"} == {"descriptors of the broker"}
+            assert changed - {"store nodes"} == {"descriptors of the broker: socket"}
 
 
 def connections_of(domain: Domain) -> int:
@@ -361,7 +361,8 @@ def test_counts_of_a_cluster_are_the_same_after_a_domain_has_come_and_gone() -> 
         domain = cluster.create(DomainConfig("guest", "hvd:idle"))
         domain.wait_ready()
         changed = census(cluster).difference(before)
-        assert {"domains", "ports", "processes", "store nodes", "shared memory objects"} <= changed.keys()
+        channels = "shared memory objects: /memfd:hvd-channel"
+        assert {"domains", "ports", "processes", "store nodes", channels} <= changed.keys()
         domain.destroy()
         until = time.monotonic() + DEADLINE_S / 2
         while left := census(cluster).difference(before):

@@ -210,9 +210,9 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     (
         r"^8 domains idle",
         "**Idle.** By threads (`/proc/PID/task/TID/schedstat`, 3 s): broker 0.14 %, domain 0 0.014, zygote 0.018, each "
-        "other domain 0.010 to 0.016, machine nothing; 22 wake-ups a second in all, of which each process has two for its "
-        "heartbeat. In the first 3 s behind the domains' creation it is 1.5 %: broker 0.84, domain 0 0.31, their ZeroMQ "
-        "threads 0.14.",
+        "other domain 0.010 to 0.016, machine nothing; 22 wake-ups a second in all, two of each process for its "
+        "heartbeat. In the first 3 s behind the domains' creation it is 1.5 %: broker 0.84, domain 0 0.31, their "
+        "ZeroMQ threads 0.14.",
     ),
     (
         r"^memory of a domain",

@@ -18,8 +18,8 @@ IDLE = "hvd:idle"
 CHANNELS = 1000
 ASLEEP_NS = 1_000_000
 IDLE_WINDOWS = 3
-"""In which nobody asks anything, behind one in which what was put off while domains were made is done: a snapshot of the
-tables, and all that waits for a quiet moment."""
+"""In which nobody asks anything, behind one in which what was put off while domains were made is done: a snapshot of
+the tables, and all that waits for a quiet moment."""
 DEADLINE_S = 120.0
 
 

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hvd.toolstack.cluster import Cluster, DomainInfo
+from hvd.toolstack.cluster.errors import NotReached
 
 TABLES = ("domains", "ports", "granted_pages", "mappings", "extents")
 """Of the hypervisor's tables, all domains together."""
-LOOKS, AGREEING, BETWEEN_LOOKS_S = 80, 6, 0.05
+LOOKS, AGREEING, BETWEEN_LOOKS_S = 400, 6, 0.05
 LASTING = ("hvd-broker", "hvd-zygote")
 """The machine's children whose descriptors are counted: domains' come and go with what they do."""
 STANDBY = "hvd:standby"
 """Processes that have no domain yet: they are made anew when there is time for it."""
 PIDFD = "anon_inode:[pidfd]"
+JOURNAL = "/memfd:hvd-journal"
+"""There is one, and a second while a broker writes what is to take its place."""
 KEPT = ("mnt:", PIDFD)
 """What a zygote keeps of the domains that it has made (domains/mounts.py); the next one has nothing of theirs."""
+NUMBERED = re.compile(r":\[\d+\]$|(?<=^/memfd:hvd-extent)-\d+$")
+"""In what a descriptor is: which one of many."""
 PROC = Path("/proc")
 CONNECTED = "03"
 ENDPOINT = re.compile(r"/domains/(\d+)\.(\d+)/")
@@ -32,6 +38,11 @@ class Census:
     """Counts by name; those of the kernel name the process they are of."""
 
     counts: dict[str, int]
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way that ends by itself: what is made ahead, a snapshot of the tables."""
+        return bool(self.counts["made ahead"]) and self.counts.get(f"shared memory objects: {JOURNAL}", 0) <= 1
 
     def difference(self, before: Census) -> dict[str, tuple[int, int]]:
         """(before, now) of each count that has changed."""
@@ -53,24 +64,32 @@ def census(cluster: Cluster) -> Census:
     counts["processes"] = sum(_name(pid) != STANDBY for pid in family)
     named = {name.removeprefix("hvd-"): pid for pid in family if (name := _name(pid)) in LASTING}
     for name, pid in {"machine": machine, **named}.items():
-        counts[f"descriptors of the {name}"] = _descriptors(pid, KEPT if name == "zygote" else (), theirs)
-    shared = [memory for pid in (machine, *family) for memory in _shared_memory(pid)]
-    counts["shared memory objects"] = len(set(shared))
+        for kind, number in _descriptors(pid, KEPT if name == "zygote" else (), theirs).items():
+            counts[f"descriptors of the {name}: {kind}"] = number
+    shared = {memory for pid in (machine, *family) for memory in _shared_memory(pid)}
+    for kind, number in Counter(kind for kind, *_ in shared).items():
+        counts[f"shared memory objects: {kind}"] = number
     return Census(counts)
 
 
 def settled(cluster: Cluster, meanwhile: Callable[[], None] = lambda: None) -> Census:
-    """What there is when the machine has caught up with what it does for later: so many looks in a row agree."""
+    """What there is when the machine has caught up with what it does for later: so many looks in a row agree.
+
+    NotReached where that does not come, with what last changed.
+    """
     before, agreed = census(cluster), 0
+    changed: dict[str, tuple[int, int]] = {}
     for _ in range(LOOKS):
         time.sleep(BETWEEN_LOOKS_S)
         meanwhile()
         now = census(cluster)
-        agreed = 0 if now.difference(before) or not now.counts["made ahead"] else agreed + 1
+        changed = now.difference(before) or changed
+        agreed = agreed + 1 if now.is_quiet and now.counts == before.counts else 0
         if agreed == AGREEING:
-            break
+            return now
         before = now
-    return before
+    told = ", ".join(f"{name} {was} -> {is_now}" for name, (was, is_now) in changed.items()) or "what is made ahead"
+    raise NotReached(f"the cluster has not come to rest in {LOOKS} looks at it; what last changed: {told}")
 
 
 def _descendants(pid: int) -> list[int]:
@@ -118,23 +137,29 @@ def _connections(infos: Iterable[DomainInfo]) -> set[str]:
     return found
 
 
-def _descriptors(pid: int, without: tuple[str, ...], theirs: Container[str]) -> int:
-    """How many a process has, but for these and connections that are theirs; 0 for one that has gone.
+def _descriptors(pid: int, without: tuple[str, ...], theirs: Container[str]) -> Counter[str]:
+    """How many a process has of each kind, but for these and connections that are theirs; none for one that has gone.
 
     An end of a pipe counts once: a broker holds both ends of each channel's pipes, and opens one once more when it
     first rings that bell (held.py), which says who was rung and nothing else. A pidfd of who lives does not: the
     machine watches as many threads of a process as it has when it is ready (machine/exits.py).
     """
-    found = 0
+    found: Counter[str] = Counter()
     ends = set()
     for link, entry in _links(pid):
         if link.startswith("pipe:"):
             with suppress(FileNotFoundError):
                 ends.add((link, entry.lstat().st_mode))
-        else:
-            watches = link == PIDFD and _is_of_who_lives(entry)
-            found += not (link.startswith(without) or link in theirs or watches)
-    return found + len(ends)
+        elif not (link.startswith(without) or link in theirs or (link == PIDFD and _is_of_who_lives(entry))):
+            found[_kind(link)] += 1
+    if ends:
+        found["pipe"] = len(ends)
+    return found
+
+
+def _kind(link: str) -> str:
+    """What a descriptor is, of whatever number: its name stands there for people, a file's whole path."""
+    return NUMBERED.sub("", link.removesuffix(" (deleted)"))
 
 
 def _is_of_who_lives(pidfd: Path) -> bool:
@@ -145,14 +170,14 @@ def _is_of_who_lives(pidfd: Path) -> bool:
     return False
 
 
-def _shared_memory(pid: int) -> set[tuple[int, int]]:
-    """Memfds that a process holds, as device and inode."""
+def _shared_memory(pid: int) -> set[tuple[str, int, int]]:
+    """Memfds that a process holds: the kind, device and inode."""
     found = set()
     for link, entry in _links(pid):
         if link.startswith("/memfd:"):
             with suppress(FileNotFoundError):
                 status = entry.stat()
-                found.add((status.st_dev, status.st_ino))
+                found.add((_kind(link), status.st_dev, status.st_ino))
     return found
 
 
