@@ -21,8 +21,8 @@ LASTING = ("hvd-broker", "hvd-zygote")
 STANDBY = "hvd:standby"
 """Processes that have no domain yet: they are made anew when there is time for it."""
 PIDFD = "anon_inode:[pidfd]"
-JOURNAL = "/memfd:hvd-journal"
-"""There is one, and a second while a broker writes what is to take its place."""
+JOURNAL, JOURNALS = "/memfd:hvd-journal", 2
+"""There is one, and a second while a broker writes what is to take its place: beside load it nearly always does."""
 KEPT = ("mnt:", PIDFD)
 """What a zygote keeps of the domains that it has made (domains/mounts.py); the next one has nothing of theirs."""
 NUMBERED = re.compile(r":\[\d+\]$|(?<=^/memfd:hvd-extent)-\d+$")
@@ -38,11 +38,6 @@ class Census:
     """Counts by name; those of the kernel name the process they are of."""
 
     counts: dict[str, int]
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether nothing is under way that ends by itself: what is made ahead, a snapshot of the tables."""
-        return bool(self.counts["made ahead"]) and self.counts.get(f"shared memory objects: {JOURNAL}", 0) <= 1
 
     def difference(self, before: Census) -> dict[str, tuple[int, int]]:
         """(before, now) of each count that has changed."""
@@ -64,11 +59,11 @@ def census(cluster: Cluster) -> Census:
     counts["processes"] = sum(_name(pid) != STANDBY for pid in family)
     named = {name.removeprefix("hvd-"): pid for pid in family if (name := _name(pid)) in LASTING}
     for name, pid in {"machine": machine, **named}.items():
-        for kind, number in _descriptors(pid, KEPT if name == "zygote" else (), theirs).items():
+        for kind, number in _descriptors(pid, KEPT if name == "zygote" else (JOURNAL,), theirs).items():
             counts[f"descriptors of the {name}: {kind}"] = number
     shared = {memory for pid in (machine, *family) for memory in _shared_memory(pid)}
     for kind, number in Counter(kind for kind, *_ in shared).items():
-        counts[f"shared memory objects: {kind}"] = number
+        counts[f"shared memory objects: {kind}"] = number if kind != JOURNAL else max(number, JOURNALS)
     return Census(counts)
 
 
@@ -84,7 +79,7 @@ def settled(cluster: Cluster, meanwhile: Callable[[], None] = lambda: None) -> C
         meanwhile()
         now = census(cluster)
         changed = now.difference(before) or changed
-        agreed = agreed + 1 if now.is_quiet and now.counts == before.counts else 0
+        agreed = agreed + 1 if now.counts["made ahead"] and now.counts == before.counts else 0
         if agreed == AGREEING:
             return now
         before = now

@@ -71,12 +71,11 @@ class Looks:
         return Census({"made ahead": 1} | (self.left.pop(0) if len(self.left) > 1 else self.left[0]))
 
 
-def test_a_cluster_is_at_rest_when_looks_agree_and_nothing_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    early, draft = {"ports": 3, "made ahead": 0}, {"ports": 3, "shared memory objects: /memfd:hvd-journal": 2}
-    looks = Looks(monkeypatch, {"ports": 2}, *[early] * 9, *[draft] * 9, {"ports": 3})
+def test_a_cluster_is_at_rest_when_looks_agree_and_nothing_is_made_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = Looks(monkeypatch, {"ports": 2}, *[{"ports": 3, "made ahead": 0}] * 9, {"ports": 3})
     rest: Any = None
     assert settled(rest).counts == {"made ahead": 1, "ports": 3}
-    assert looks.taken == 1 + 9 + 9 + 1 + AGREEING
+    assert looks.taken == 1 + 9 + 1 + AGREEING
 
 
 def test_one_that_does_not_come_to_rest_says_what_changes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,3 +100,16 @@ def test_counts_are_told_by_kind() -> None:
     finally:
         for descriptor in memory:
             os.close(descriptor)
+
+
+def test_a_second_journal_is_one_in_the_making_and_a_third_is_too_many() -> None:
+    journals = [os.memfd_create("hvd-journal")]
+    try:
+        before = census_of_us()
+        journals.append(os.memfd_create("hvd-journal"))
+        assert not census_of_us().difference(before)
+        journals.append(os.memfd_create("hvd-journal"))
+        assert census_of_us().difference(before) == {"shared memory objects: /memfd:hvd-journal": (2, 3)}
+    finally:
+        for journal in journals:
+            os.close(journal)
