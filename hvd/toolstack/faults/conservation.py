@@ -27,6 +27,7 @@ KEPT = ("mnt:", PIDFD)
 """What a zygote keeps of the domains that it has made (domains/mounts.py); the next one has nothing of theirs."""
 NUMBERED = re.compile(r":\[\d+\]$|(?<=^/memfd:hvd-extent)-\d+$")
 """In what a descriptor is: which one of many."""
+ACCOUNT = re.compile(r"/proc/\d+/stat")
 PROC = Path("/proc")
 CONNECTED = "03"
 ENDPOINT = re.compile(r"/domains/(\d+)\.(\d+)/")
@@ -136,8 +137,9 @@ def _descriptors(pid: int, without: tuple[str, ...], theirs: Container[str]) -> 
     """How many a process has of each kind, but for these and connections that are theirs; none for one that has gone.
 
     An end of a pipe counts once: a broker holds both ends of each channel's pipes, and opens one once more when it
-    first rings that bell (held.py), which says who was rung and nothing else. A pidfd of who lives does not: the
-    machine watches as many threads of a process as it has when it is ready (machine/exits.py).
+    first rings that bell (held.py), which says who was rung and nothing else. What tells of a process that lives does
+    not: the machine watches as many threads of one as it has when it is ready (machine/exits.py), and a broker has
+    the account of one open that is late with a beat (process_evidence.py).
     """
     found: Counter[str] = Counter()
     ends = set()
@@ -145,7 +147,7 @@ def _descriptors(pid: int, without: tuple[str, ...], theirs: Container[str]) -> 
         if link.startswith("pipe:"):
             with suppress(FileNotFoundError):
                 ends.add((link, entry.lstat().st_mode))
-        elif not (link.startswith(without) or link in theirs or (link == PIDFD and _is_of_who_lives(entry))):
+        elif not (link.startswith(without) or link in theirs or _tells_of_who_lives(link, entry)):
             found[_kind(link)] += 1
     if ends:
         found["pipe"] = len(ends)
@@ -155,6 +157,11 @@ def _descriptors(pid: int, without: tuple[str, ...], theirs: Container[str]) -> 
 def _kind(link: str) -> str:
     """What a descriptor is, of whatever number: its name stands there for people, a file's whole path."""
     return NUMBERED.sub("", link.removesuffix(" (deleted)"))
+
+
+def _tells_of_who_lives(link: str, entry: Path) -> bool:
+    """A pidfd, or an open /proc/PID/stat, of a process that has not been reaped."""
+    return _is_of_who_lives(entry) if link == PIDFD else bool(ACCOUNT.fullmatch(link)) and Path(link).exists()
 
 
 def _is_of_who_lives(pidfd: Path) -> bool:

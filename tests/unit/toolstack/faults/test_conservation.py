@@ -52,6 +52,15 @@ def test_how_many_threads_of_the_living_are_watched_is_not_counted_and_a_watch_o
             os.close(watch)
 
 
+def test_an_account_of_the_living_is_not_counted_and_one_of_the_dead_is(child: subprocess.Popen[bytes]) -> None:
+    before = descriptors()
+    with open(f"/proc/{child.pid}/stat", "rb"):
+        assert descriptors() == before
+        child.kill()
+        child.wait()
+        assert descriptors() == before + 1
+
+
 def test_what_else_is_held_is_counted() -> None:
     before = descriptors()
     with open(os.devnull) as one, open(os.devnull) as other:
