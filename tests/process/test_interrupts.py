@@ -30,6 +30,8 @@ DEADLINE_S = 60.0
 SEEDS = range(3)
 MORE = ["one", "two", "three"]
 INTERRUPTED = 130
+PYTHONS_OWN_START = "init_import_site"
+"""What Python tells of, with status 1, when it is interrupted before it has come to whatever it is to run."""
 DEAF = """
 import time
 
@@ -66,6 +68,8 @@ def start(run_dir: Path, *words: str) -> subprocess.Popen[str]:
 
 def ended(command: subprocess.Popen[str]) -> Clocked:
     out, err = command.communicate(timeout=DEADLINE_S)
+    if PYTHONS_OWN_START in err:
+        return -signal.SIGINT, out, err
     if command.returncode != -signal.SIGINT or "in main\n" in err:  # else Python told, which loads us
         assert "Traceback" not in err, err
     return command.returncode, out, err
