@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -33,14 +34,26 @@ def cluster() -> Iterator[Cluster]:
 
 
 def children(cluster: Cluster, name: str) -> list[int]:
-    machine = psutil.Process(cluster.info()["machine_pid"])
-    return [child.pid for child in machine.children() if Path(f"/proc/{child.pid}/comm").read_text().strip() == name]
+    machine, found = psutil.Process(cluster.info()["machine_pid"]), []
+    for child in machine.children():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has gone meanwhile
+            if Path(f"/proc/{child.pid}/comm").read_text().strip() == name:
+                found.append(child.pid)
+    return found
 
 
 def standbys(cluster: Cluster) -> list[int]:
-    """Those that have done what they can."""
-    wait_for(lambda: len(found := children(cluster, NAME)) == STANDBYS and all(map(has_moved, found)))
-    return children(cluster, NAME)
+    """Those that have done what they can, and sleep."""
+    found = list[int]()
+
+    def stand_by() -> bool:
+        found[:] = children(cluster, NAME)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
+            return len(found) == STANDBYS and all(has_moved(pid) and is_asleep(pid) for pid in found)
+        return False
+
+    wait_for(stand_by, lambda: f"{STANDBYS} that stand by: {found}")
+    return found
 
 
 def mounts(pid: int | None) -> set[tuple[str, str, str]]:
@@ -52,6 +65,10 @@ def mounts(pid: int | None) -> set[tuple[str, str, str]]:
 def has_moved(pid: int) -> bool:
     """Whether its root is its own, and /proc nowhere."""
     return [kind for where, _, kind in mounts(pid) if where in ("/", "/proc")] == ["tmpfs"]
+
+
+def is_asleep(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_SLEEPING
 
 
 def stopped(pid: int) -> bool:
