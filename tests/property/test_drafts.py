@@ -107,5 +107,5 @@ def everything_is_small() -> Iterator[None]:
         yield
 
 
-TestDrafts = pytest.mark.timeout(600)(Drafts.TestCase)  # a failing example takes minutes to shrink
+TestDrafts = Drafts.TestCase
 TestDrafts.settings = settings(max_examples=40, stateful_step_count=25, report_multiple_bugs=False)

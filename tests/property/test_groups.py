@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -183,5 +182,5 @@ class Supervised(RuleBasedStateMachine):
             assert all(self.domain(other).life in ALIVE - ACTING for other in waited_for)
 
 
-TestSupervised = pytest.mark.timeout(600)(Supervised.TestCase)
+TestSupervised = Supervised.TestCase
 TestSupervised.settings = settings(max_examples=300, stateful_step_count=40)

@@ -11,7 +11,6 @@ from enum import Enum
 from itertools import islice
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -506,5 +505,5 @@ def test_watches_that_came_and_went_before_a_snapshot_in_parts_make_no_differenc
     machine.the_broker_dies()
 
 
-TestReplay = pytest.mark.timeout(600)(Replay.TestCase)  # a failing example takes minutes to shrink
+TestReplay = Replay.TestCase
 TestReplay.settings = settings(max_examples=200, stateful_step_count=30, report_multiple_bugs=False)
