@@ -38,7 +38,7 @@ WEB = "exec python3 -m http.server 80 --bind :: --directory {directory}"
 GET = "curl -sS --retry 30 --retry-connrefused --retry-max-time 50"
 """A program is ready when it runs, which is before it listens."""
 MARKS = [
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not Path(PYTHON).exists(), reason=f"there is no {PYTHON}"),
     pytest.mark.skipif(not os.access("/dev/net/tun", os.R_OK | os.W_OK), reason="there is no /dev/net/tun for us"),
 ]

@@ -30,7 +30,7 @@ from hvd.transport.hypercalls import HypercallError
 from hvd.transport.sandbox import LAYERS
 from tests.nobody import nobody
 
-DEADLINE_S = 100
+DEADLINE_S = 280
 QUICK = [name for name in BENCHES if name not in ("scale", "ipc")]
 """Two hundred domains are too many for a test: fewer are made below. The longest one runs there too, without a peer."""
 needs_tun = pytest.mark.skipif(

@@ -13,7 +13,7 @@ from hvd.toolstack.bench.peers.peer import Absent, How
 from hvd.toolstack.bench.peers.table import DEALER_ROUTER, PYTHON, Field
 
 ENDS = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
-DEADLINE_S = 100
+DEADLINE_S = 280
 TURNS = """
 import sys
 from hvd.toolstack.bench.peers.peer import How

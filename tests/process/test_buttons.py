@@ -9,8 +9,6 @@ import pytest
 
 from hvd.toolstack.cluster import Cluster, DomainState
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def cluster(tmp_path: Path):

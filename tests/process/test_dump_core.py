@@ -41,7 +41,6 @@ def main(guest):
     guest.ready()
     guest.run_forever()
 """
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")

@@ -228,7 +228,7 @@ def test_under_full_load_nobody_is_started_again_neither_who_computes_nor_who_is
     with full_load():
         busy = domains(kernel(COMPUTING), name="busy", args=["3"], on_poweroff="preserve")
         until_found(busy, "busy", "starved")
-        info = busy.wait_state(DomainState.PRESERVED, deadline_s=110)
+        info = busy.wait_state(DomainState.PRESERVED, deadline_s=280)
     assert (info.incarnation, info.last_death) == (1, "poweroff")
     for domain in idle:
         until_found(domain, "beating")

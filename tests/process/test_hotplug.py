@@ -17,7 +17,6 @@ from hvd.toolstack.config.problems import Report
 from hvd.transport import messages as m
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(120)
 ENOUGH_S = 5.0
 """For whoever does answer to have done so, on a busy machine too: what is left then is who does not."""
 

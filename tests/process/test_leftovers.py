@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
-DEADLINE_S = 90
+DEADLINE_S = 280
 
 SLEEPER = 'subprocess.Popen(["sleep", "1000"], start_new_session=True)'
 DAEMON = """

@@ -19,7 +19,6 @@ from hvd.transport.sandbox import RESERVED_KIB
 
 KERNELS = Path(__file__).with_name("kernels")
 MIB = 1024
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ from hvd.toolstack.config.problems import ConfigError
 from hvd.transport.errors import HvdError
 from tests.process.stations import STATION, SWITCH
 
-pytestmark = pytest.mark.timeout(120)
-
 CLUSTER = SWITCH + '''
 [[network]]
 name = "cabin"

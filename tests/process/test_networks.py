@@ -17,8 +17,6 @@ from hvd.transport.hypercalls import HypercallError
 from tests.process.stations import STATION, SWITCH
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(120)
-
 CLUSTER = SWITCH + '''
 [[network]]
 name = "cabin"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-DEADLINE_S = 90
+DEADLINE_S = 280
 FILE = '[[domain]]\nname = "one"\nkernel = "hvd:idle"\n'
 
 

@@ -18,8 +18,6 @@ from hvd.toolstack.monitor.sample import take_sample
 from hvd.toolstack.monitor.watcher import Watcher
 from hvd.toolstack.trace.session import TraceSession
 
-pytestmark = pytest.mark.timeout(120)
-
 READER = """
 def main(guest):
     disk = guest.disk()

@@ -77,7 +77,7 @@ GET = textwrap.dedent("""
 """What a host's program gets from a guest: behind each part that it tells of it waits for a word."""
 
 pytestmark = [
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces as root"),
     pytest.mark.skipif(not os.access("/dev/net/tun", os.R_OK | os.W_OK), reason="there is no /dev/net/tun for us"),
     pytest.mark.skipif(any(shutil.which(each) is None for each in ("ip", "ping", "curl", "nsenter", "unshare", PYTHON)),
@@ -108,7 +108,7 @@ class Host:
 
     def run(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A program of the host's."""
-        return subprocess.run(self.line(*words), check=check, text=True, capture_output=True, timeout=100)
+        return subprocess.run(self.line(*words), check=check, text=True, capture_output=True, timeout=280)
 
     def hvd(self, *words: str | Path, python: Sequence[str] = (sys.executable,), run_dir: Path | None = None):
         """The command, there; its exit status, and what it said."""
