@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -99,9 +100,18 @@ def cluster() -> Iterator[Cluster]:
 def spare_of(cluster: Cluster, domain: Domain) -> int:
     """The process that stands by, by the name that it has and what it is not."""
     wait_for(lambda: domain.info().spare == "stands by", lambda: f"a spare: {domain.info()}")
-    children = psutil.Process(cluster.info()["machine_pid"]).children()
-    (spare,) = {child.pid for child in children if child.name() == f"hvd:{domain.name}"} - {domain.pid}
-    return spare
+    machine, found = psutil.Process(cluster.info()["machine_pid"]), set[int]()
+
+    def is_alone() -> bool:
+        found.clear()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.update(child.pid for child in machine.children() if child.name() == f"hvd:{domain.name}")
+            found.discard(domain.pid or 0)
+            return len(found) == 1
+        return False
+
+    wait_for(is_alone, lambda: f"the dead to be gone: {found}")
+    return found.pop()
 
 
 def next_pid(domain: Domain) -> int:
