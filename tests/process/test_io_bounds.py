@@ -58,7 +58,7 @@ def assert_bound(pid: int | None, bps: int = BPS) -> None:
 @pytest.fixture(autouse=True)
 def no_disk_comes_or_goes_meanwhile() -> Iterator[None]:
     """By a test of these in another process: which disks the host has is asked again for what is expected."""
-    with Path(tempfile.gettempdir(), "hvd-test-disks").open("w") as file:
+    with Path(tempfile.gettempdir(), f"hvd-test-disks-{os.geteuid()}").open("w") as file:
 
         def is_ours() -> bool:
             try:
