@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,7 +28,8 @@ from hvd.transport.ids import DomId
 from hvd.transport.limits import MESSAGE_BYTES_MAX
 from hvd.transport.upcalls import DESCRIPTORS, EVENT, HURRY, REPLY, REPLY_BYTES_MAX, TOO_LARGE
 
-POSTS_PER_TURN = 8
+POSTS_PER_TURN, TURN_NS = 8, 200_000
+"""Hypercalls of one domain before others have their turns, or those behind which it has lasted so long."""
 BRINGING_MAX = 16
 """Events that bring what has changed, of those that are sent together; the others come alone, and whoever is told reads
 for himself: one write may fire as many watches as a domain has, and each would have a directory read."""
@@ -93,6 +95,7 @@ class UpcallSockets:
         read: Callable[[DomId, str], dict[str, bytes] | None],
         on_drop: Callable[[DomId], None],
         ring: Callable[[DomId], None],
+        clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """`kill` ends a domain that does not read, or has shut its socket; `ring` raises its upcall event.
 
@@ -112,6 +115,7 @@ class UpcallSockets:
         self._read = read
         self._on_drop = on_drop
         self._ring = ring
+        self._clock_ns = clock_ns
         self._queues: dict[DomId, UpcallQueue] = {}
         self._outboxes: dict[DomId, Outbox] = {}
         self._by_endpoint: set[DomId] = set()
@@ -127,7 +131,7 @@ class UpcallSockets:
 
     def listen(self, domain: Domain) -> None:
         """Hear what it writes, for as long as there is something to hear."""
-        self._poller.watch(self._socket(domain.domid), lambda: self.hear(domain))
+        self._poller.watch(self._socket(domain.domid), lambda: self.hear(domain, TURN_NS))
 
     def forget(self, domid: DomId) -> None:
         """This incarnation is over; its socket is about to be dropped."""
@@ -158,14 +162,19 @@ class UpcallSockets:
 
     # ---- what is read ------------------------------------------------------------------------------------------------
 
-    def hear(self, domain: Domain) -> None:
+    def hear(self, domain: Domain, turn_ns: int | None = None) -> None:
         """Take in what a domain has written to its upcall socket: hypercalls as it comes to life, then a fault notice.
 
         Hypercalls go from the socket when they are in the journal. A notice stays: the next broker may need it too.
         What is neither for now is nothing of one whose notice may follow, and left lying of anybody else.
+
+        `turn_ns`: behind the hypercall in which it has lasted so long it goes on in another turn.
         """
         domid, reports = domain.domid, core_dumps.reports_faults(domain.config)
-        for _ in range(POSTS_PER_TURN):
+        over_ns = None if turn_ns is None else self._clock_ns() + turn_ns
+        for number in range(POSTS_PER_TURN):
+            if number and over_ns is not None and self._clock_ns() >= over_ns:
+                return
             if domain_key(domid) not in self._held.by_key or self._is_settling(domid):
                 return  # what it said has ended it, or is not quite done
             untrusted = self._peek(domain)

@@ -11,11 +11,18 @@ from typing import Any
 import pytest
 
 from hvd.broker import hurries
-from hvd.broker.domain import Domain
+from hvd.broker.domain import Domain, Life
 from hvd.broker.held import UPCALL, HeldDescriptors, domain_key
 from hvd.broker.hurries import TOLD_NS
 from hvd.broker.poller import Poller
-from hvd.broker.upcall_sockets import BRINGING_MAX, OUTBOX_DESCRIPTORS_MAX, OUTBOX_MAX, POSTS_PER_TURN, UpcallSockets
+from hvd.broker.upcall_sockets import (
+    BRINGING_MAX,
+    OUTBOX_DESCRIPTORS_MAX,
+    OUTBOX_MAX,
+    POSTS_PER_TURN,
+    TURN_NS,
+    UpcallSockets,
+)
 from hvd.broker.upcalls import UpcallQueue
 from hvd.transport.codec import pack_request
 from hvd.transport.descriptors import DESCRIPTORS_PER_MESSAGE, receive_message
@@ -52,15 +59,16 @@ class Ends:
         self.directories: dict[str, dict[str, bytes]] = {}
         self.dropped: list[DomId] = []
         self.rung: list[DomId] = []
+        self.now = 0
         self.sockets = UpcallSockets(
             self.held, self.poller, lambda *_, **__: None, kill=self.killed.append,
             on_fault=lambda domain, notice: self.faults.append(notice), on_post=self.post,
             is_disturbed=self.disturbed.__contains__, is_settling=self.settling.__contains__,
             read=lambda domid, path: self.directories.get(path),
-            on_drop=self.dropped.append, ring=self.rung.append,
+            on_drop=self.dropped.append, ring=self.rung.append, clock_ns=lambda: self.now,
         )  # fmt: skip
         self.sockets.connect({DOM: self.queue})
-        self.poller.watch(ours.fileno(), lambda: self.sockets.hear(self.domain))
+        self.sockets.listen(self.domain)
 
     def post(self, domain, body):
         assert domain is self.domain
@@ -134,6 +142,31 @@ def test_whoever_posts_without_end_lets_others_have_their_turns(ends):
     assert len(ends.heard) == POSTS_PER_TURN
     ends.turn()
     assert len(ends.heard) == POSTS_PER_TURN + 1
+
+
+def test_a_turn_is_over_behind_the_post_in_which_it_has_lasted_too_long(ends):
+    def act(body):
+        ends.now += TURN_NS - 1
+
+    ends.act = act
+    for _ in range(5):
+        ends.theirs.send(POST)
+    heard = []
+    for _ in range(3):
+        ends.turn()
+        heard.append(len(ends.heard))
+    assert heard == [2, 4, 5]
+
+
+def test_what_comes_before_a_call_and_a_death_is_heard_however_long_that_lasts(ends):
+    def act(body):
+        ends.now += TURN_NS
+
+    ends.act, ends.domain.life = act, Life.RUNNING
+    for _ in range(POSTS_PER_TURN):
+        ends.theirs.send(POST)
+    ends.sockets.hear_first(ends.domain)
+    assert len(ends.heard) == POSTS_PER_TURN
 
 
 def heard_until_ready(ends):
