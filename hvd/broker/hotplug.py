@@ -50,7 +50,8 @@ def attach(h: Lives, dom: DomId, device: DeviceConfig) -> None:
     domain, backend = h.domain(dom), h.by_name(device.backend)
     label = f"{device.kind} {device.devid}"
     if find(domain.config, device.kind, device.devid) is not None:
-        raise Refused(errno.EEXIST, f"domain {domain.name} has a device {label} already")
+        text = f"domain {domain.name} has a device {label} already: detach that first, or attach this by another number"
+        raise Refused(errno.EEXIST, text)
     if len(domain.config.devices) >= DEVICES_MAX:
         raise Refused(errno.ENOSPC, f"domain {domain.name} has {DEVICES_MAX} devices, which is the most")
     vifs = sum(each.kind == VIF for each in (*domain.config.devices, device))

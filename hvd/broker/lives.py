@@ -48,6 +48,8 @@ class Lives(Tables):
         """EINVAL when it is no name, EEXIST when a domain or a group has it."""
         if not NAME.fullmatch(name):
             raise Refused(errno.EINVAL, f"{name!r} is no name for a domain: 1 to 64 letters, digits and _.+-")
+        if name.isdecimal():
+            raise Refused(errno.EINVAL, f"{name!r} is no name for a domain: a number is a domid, add a letter or _.+-")
         if self.by_name(name) is not None:
             raise Refused(errno.EEXIST, f"a domain named {name!r} exists already")
         self.networks.check_name(name)

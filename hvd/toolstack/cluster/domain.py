@@ -238,7 +238,7 @@ class Domain:
         self._cluster.call(m.DomctlSetConfig(self.domid, config))
 
     def rename(self, name: str) -> None:
-        """Give it another name. HypercallError EEXIST or EINVAL: it keeps the one it has."""
+        """Give it another name. HypercallError EEXIST, or EINVAL for no name or a number: it keeps its own."""
         self._cluster.call(m.DomctlRename(self.domid, name))
         self.name = name
 

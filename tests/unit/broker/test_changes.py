@@ -76,7 +76,8 @@ def test_no_domain_can_have_a_groups_name():
 
 @pytest.mark.parametrize(
     ("dom", "name", "text"),
-    [(2, "driver", "exists already"), (2, "no name", "is no name"), (0, "z", "keeps its name"), (9, "x", "no domain")],
+    [(2, "driver", "exists already"), (2, "no name", "is no name"),
+     (2, "1", "'1' is no name for a domain: a number is a domid"), (0, "z", "keeps its name"), (9, "x", "no domain")],
 )
 def test_a_name_that_cannot_be_had_is_refused(board, guest, dom, name, text):
     with pytest.raises(Refused, match=text):

@@ -85,7 +85,7 @@ def test_one_that_does_not_run_finds_the_device_when_it_starts(board, guest):
 @pytest.mark.parametrize(
     ("device", "text"),
     [
-        (DISK, "has a device vbd 51728 already"),
+        (DISK, "has a device vbd 51728 already: detach that first, or attach this by another number"),
         (DeviceConfig("vbd", 1, "nobody"), "names 'nobody' as its backend"),
         (DeviceConfig("vbd", 1, "guest"), "no other domain"),
         (DeviceConfig("no name", 1, "driver"), "no name 1"),
