@@ -126,7 +126,7 @@ class HypercallServer:
     def _count_connections(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
         """What says so for each. Without a bound: ZeroMQ's thread would wait for us, and we, closing, for that."""
         address = f"inproc://connections-{next(_monitors)}"  # never one again: a closed one's name is free only later
-        self._socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self._socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPED)
         monitor = context.socket(zmq.PAIR)
         monitor.linger = monitor.rcvhwm = 0
         monitor.connect(address)
@@ -152,7 +152,8 @@ class HypercallServer:
         events = []
         while _readable(self._monitor):
             event, descriptor = _EVENT.unpack(self._monitor.recv_multipart()[0])
-            events.append(ConnectionEvent(event == zmq.EVENT_ACCEPTED, descriptor))
+            if event != zmq.EVENT_MONITOR_STOPPED:
+                events.append(ConnectionEvent(event == zmq.EVENT_ACCEPTED, descriptor))
         return events
 
     def receive(self) -> tuple[bytes, bytes] | None:
@@ -178,6 +179,22 @@ class HypercallServer:
             self._socket.monitor(None, 0)
             self._monitor.close(0)
         self._socket.close(0)
+
+    def begin_close(self) -> None:
+        """Let libzmq's threads end it: until `has_closed`, call nothing else."""
+        self._socket.close(0)
+
+    def has_closed(self, timeout_ms: int) -> bool:
+        """Whether they have, in so long: its connections have ended, and all that was kept of them is let go of.
+
+        The monitor is told of its own end by what a socket does last.
+        """
+        while self._monitor is not None and self._monitor.poll(timeout_ms):
+            event, _ = _EVENT.unpack(self._monitor.recv_multipart()[0])
+            if event == zmq.EVENT_MONITOR_STOPPED:
+                self._monitor.close(0)
+                self._monitor = None
+        return self._monitor is None
 
 
 class Requests:

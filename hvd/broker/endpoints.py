@@ -14,7 +14,7 @@ from contextlib import suppress
 import zmq
 
 from hvd.broker.connections import Connections
-from hvd.broker.hoards import HOARD_BYTES, HOARD_BYTES_EACH, bytes_in_other_arenas, is_hoard
+from hvd.broker.hoards import HOARD_BYTES_EACH, bytes_in_other_arenas, is_hoard
 from hvd.broker.poller import Poller
 from hvd.broker.retries import make_room_for
 from hvd.transport.hypercalls import HypercallServer, public_key, socket_address
@@ -24,19 +24,20 @@ from hvd.transport.run_dir import CONTROL, DOMAINS, ENDPOINT
 CONNECTIONS_MAX, CONNECTIONS_AT_ONCE_MAX = 64, 3
 """Of one incarnation to one broker. It needs one; libzmq accepts what comes, and aborts when descriptors run out. At
 once: in each there may be replies that it does not read."""
-LET_GO_S, LOOK_AGAIN_S = 0.3, 0.001
-"""How long libzmq's thread may take to let go of what closed endpoints kept: nobody is served meanwhile."""
-FALL_BYTES, FALL_BYTES_EACH = HOARD_BYTES // 4, HOARD_BYTES_EACH // 2
-"""By more than the first, and the second for each endpoint that was closed, what is kept falls if they had a hoard."""
+LET_GO_S = 2.0
+"""How long libzmq's threads may take to let go of what closed endpoints kept: nobody is served meanwhile."""
+TURNS_ALONE, TURNS_TOGETHER = 16, 16
+"""Endpoints are closed in turn to see whose a hoard is: the likeliest last and each alone, others in so many groups."""
 SCREENS_MAX = 3
-"""Hoards that an endpoint may seem to have had because a connection to it ended as they went. Once that is chance."""
+"""Hoards that were another's by all appearance as a connection to this endpoint ended. Once that is chance."""
 
 
 class Place:
     """One domain's endpoint, or its spare's."""
 
     __slots__ = (
-        "bound", "connections", "domid", "ended", "is_kept", "key", "name", "newest", "screens", "secret", "server",
+        "bound", "connections", "domid", "ended", "hoard_bytes", "is_kept", "key", "name", "newest", "screens",
+        "secret", "server",
     )  # fmt: skip
 
     def __init__(self, domid: DomId, name: str, secret: bytes) -> None:
@@ -57,7 +58,9 @@ class Place:
         self.bound = 0
         """Times."""
         self.screens = 0
-        """Hoards that went as one ended, and another's endpoint was bound anew."""
+        """Hoards that went as one ended, and another's endpoint was closed."""
+        self.hoard_bytes = 0
+        """What was let go of as it was closed for a hoard the last time, if that was more than its messages can be."""
 
     @property
     def is_flooded(self) -> bool:
@@ -95,10 +98,11 @@ class Endpoints:
         self._ready: Place | None = None
         """Of a domain that there is not yet: bound, and not heard."""
         self._retired: list[Place] = []
-        self._suspects: list[Place] = []
-        """Whose the last hoard may have been; none: anybody's."""
+        self._closing: list[HypercallServer] = []
+        """Closed, and not yet let go of by libzmq's threads."""
         self._run_dir = run_dir
         _make(f"{run_dir}/{DOMAINS}")
+        _remove_unseen(f"{run_dir}/{DOMAINS}")
         self.control = make_room_for(lambda: HypercallServer(context, socket_address(self.directory, CONTROL), None))
         poller.watch(self.control.fileno(), lambda: on_ready(None))
 
@@ -193,19 +197,31 @@ class Endpoints:
         return place
 
     def _bind(self, place: Place) -> HypercallServer:
+        server = self._bind_unseen(place)
+        self._show(place, server)
+        return server
+
+    def _bind_unseen(self, place: Place) -> HypercallServer:
+        """A new one beside the directory: nobody can connect to it until it is shown. OSError: no room for it."""
         place.bound += 1
-        first = f"{place.name}/{ENDPOINT}.{place.bound}"  # what a server unlinks as it ends
-        address = socket_address(self.directory, first)
+        address = socket_address(self.directory, _unseen(place))  # what a server unlinks as it ends
         server = HypercallServer(self._context, address, place.secret, counts_connections=True)
         try:
-            os.chmod(f"{self._run_dir}/{first}", 0o666)
-            os.rename(f"{self._run_dir}/{first}", f"{self._run_dir}/{place.name}/{ENDPOINT}")
+            os.chmod(f"{self._run_dir}/{_unseen(place)}", 0o666)
+        except OSError:
+            server.close()
+            raise
+        return server
+
+    def _show(self, place: Place, server: HypercallServer) -> None:
+        """The one that was bound last, in its directory, in place of any other."""
+        try:
+            os.rename(f"{self._run_dir}/{_unseen(place)}", f"{self._run_dir}/{place.name}/{ENDPOINT}")
         except OSError:
             server.close()
             raise
         place.server = server
         self._poller.watch(server.connections_fileno(), lambda: self._count_connections(place))
-        return server
 
     def _hear(self, domid: DomId, server: HypercallServer) -> None:
         self._poller.watch(server.fileno(), lambda: self._on_ready(domid))
@@ -214,7 +230,7 @@ class Endpoints:
         if place is None:
             return
         if place.server is not None:
-            self._end(place, place.server)
+            self._end(place)
         _remove(f"{self._run_dir}/{place.name}")
 
     def _count_connections(self, place: Place) -> None:
@@ -235,8 +251,7 @@ class Endpoints:
             place.is_kept = True
             self._connections.keep(place.name, place.newest, place.server.path)
         if place.is_flooded:
-            self._end(place, place.server)
-            place.server = None
+            self._end(place)
             if place is self._ready:
                 self._close(place)
                 self._ready = None
@@ -246,41 +261,61 @@ class Endpoints:
     def hoarder(self) -> tuple[DomId, bool] | None:
         """Whose endpoint has kept one hoard after the other, and whether its spare's; None while that is not known.
 
-        Half of those who may have it are bound anew, and all others if it is not theirs: whoever's it is, it is let go
-        of. All connect again, and ask again. Each hoard halves them, and the last is sought at one alone. Or who has
-        screened it SCREENS_MAX times: two could go on for ever, one of whom ends a connection as the other loses one.
+        All are closed in turn and bound anew behind it, where all connect and ask again: what is let go of with one was
+        kept of its connections, whatever others send meanwhile. Who had most is the last at the next hoard. Then all
+        others are closed before it, and what it has more than messages can be is its own: nobody was there any more to
+        let go of something in that moment. Or who has screened it SCREENS_MAX times: two could go on for ever, one of
+        whom ends a connection as the other loses one.
         """
         bound = [place for place in (*self._domains.values(), *self._spares.values()) if place.server is not None]
         if not is_hoard(bytes_in_other_arenas(), len(bound)):
             return None
-        among = [place for place in bound if place in self._suspects] or bound
-        half = among[: (len(among) + 1) // 2]
-        others = [place for place in bound if place not in half]
-        found = self._goes_with(half, others)
-        screens = [place for place in others if place.screens >= SCREENS_MAX]
-        guilty = half if found == half == self._suspects else screens
-        if guilty:
-            return guilty[0].domid, self._is_spares(guilty[0])
-        if not found and self._goes_with(others, []):  # or it is nobody's of these, and says nothing of anybody
-            found = [place for place in among if place not in half]
-        self._suspects = found
-        return None
+        bound.sort(key=lambda place: place.hoard_bytes)
+        likeliest = bound[-1]
+        suspected = likeliest.hoard_bytes > 0
+        told = self._close_in_turn(bound)
+        guilty = [likeliest] if suspected and told and likeliest.hoard_bytes else []
+        guilty += [place for place in bound if place.screens >= SCREENS_MAX]
+        return (guilty[0].domid, self._is_spares(guilty[0])) if guilty else None
 
-    def _goes_with(self, these: list[Place], others: list[Place]) -> list[Place]:
-        """Bind these anew: whose the hoard was if it goes meanwhile, or nobody.
+    def _close_in_turn(self, bound: list[Place]) -> bool:
+        """Note what each had kept, and bind it anew; whether that says anything: all ended, each in its turn."""
+        is_sure, anew = self.let_go(), list[tuple[Place, HypercallServer]]()
+        until = time.monotonic() + LET_GO_S
+        rest = list(bound)
+        for size in _turns(len(bound)):
+            these, rest = rest[:size], rest[size:]
+            ended = {place: self._ended(place) for place in rest}
+            before, closed = bytes_in_other_arenas(), list[HypercallServer]()
+            for place in these:
+                with suppress(OSError):  # the host has no socket left for another one: the old one stays
+                    anew.append((place, self._bind_unseen(place)))
+                    closed.append(self._begin_end(place))
+            is_sure = self._let_go(closed, until) and len(closed) == len(these) and is_sure
+            fell = before - bytes_in_other_arenas()
+            kept = fell if fell > HOARD_BYTES_EACH * len(these) else 0
+            screens = [place for place in rest if kept and self._ended(place) > ended[place]]
+            for place in screens:
+                place.screens += 1
+            for place in these:
+                place.hoard_bytes = 0 if screens else kept
+        for place, server in anew:
+            with suppress(OSError):  # its directory is not there any more
+                self._show(place, server)
+                place.connections = place.ended = 0
+                if not self._is_spares(place):
+                    self._hear(place.domid, server)
+        return is_sure
 
-        Whoever of the others ends a connection in that moment may have let go of it to have it taken for one of theirs.
-        """
-        ended = {place: self._ended(place) for place in others}
-        kept = bytes_in_other_arenas()
-        for place in these:
-            self._bind_anew(place)
-        if not _falls_below(kept - FALL_BYTES - FALL_BYTES_EACH * len(these)):
-            return []
-        screening = [place for place in others if self._ended(place) > ended[place]]
-        for place in screening:
-            place.screens += 1
-        return screening or these
+    def let_go(self) -> bool:
+        """Wait for libzmq's threads to be done with all that was closed; whether they were in LET_GO_S."""
+        return self._let_go(self._closing, time.monotonic() + LET_GO_S)
+
+    def _let_go(self, closed: list[HypercallServer], until: float) -> bool:
+        """Wait for libzmq's threads to be done with these; what they are not done with in time stays in `_closing`."""
+        left = [one for one in closed if not one.has_closed(max(0, int((until - time.monotonic()) * 1000)))]
+        self._closing = [*left, *(one for one in self._closing if one not in closed)]
+        return not left
 
     def _ended(self, place: Place) -> int:
         """How many of its connections have ended by now."""
@@ -288,28 +323,24 @@ class Endpoints:
             self._count_connections(place)
         return place.ended
 
-    def _bind_anew(self, place: Place) -> None:
-        """Where the host has no socket left for another one, the old one stays."""
-        old = place.server
-        if old is None:
-            return
-        with suppress(OSError):
-            server = self._bind(place)
-            if not self._is_spares(place):
-                self._hear(place.domid, server)
-            place.connections = place.ended = 0
-            self._end(place, old)
-
     def _is_spares(self, place: Place) -> bool:
         return self._spares.get(place.domid) is place
 
-    def _end(self, place: Place, server: HypercallServer) -> None:
+    def _end(self, place: Place) -> None:
         """Its connections end, and what they kept is let go of."""
+        self._closing = [one for one in self._closing if not one.has_closed(0)]
+        self._closing.append(self._begin_end(place))
+
+    def _begin_end(self, place: Place) -> HypercallServer:
+        """It has none any more. Whoever asks for this waits for its end."""
+        server, place.server = place.server, None
+        assert server is not None
         self._connections.end(place.name)
         place.newest = None
         self._poller.unwatch(server.fileno())
         self._poller.unwatch(server.connections_fileno())
-        server.close()
+        server.begin_close()
+        return server
 
     def public_key(self, domid: DomId) -> bytes:
         return self._domains[domid].key
@@ -325,14 +356,24 @@ class Endpoints:
         return None if place is None else place.server
 
 
-def _falls_below(bytes_most: int) -> bool:
-    """Whether what libzmq keeps does so in a moment."""
-    until = time.monotonic() + LET_GO_S
-    while bytes_in_other_arenas() > bytes_most:
-        if time.monotonic() > until:
-            return False
-        time.sleep(LOOK_AGAIN_S)
-    return True
+def _turns(count: int) -> list[int]:
+    """How many to close in each turn."""
+    together = max(0, count - TURNS_ALONE)
+    size = -(-together // TURNS_TOGETHER)
+    sizes = [min(size, together - at) for at in range(0, together, size or 1)]
+    return [*sizes, *[1] * (count - together)]
+
+
+def _unseen(place: Place) -> str:
+    """Where its server is bound, below the run directory."""
+    return f"{place.name}.{ENDPOINT}.{place.bound}"
+
+
+def _remove_unseen(directory: str) -> None:
+    """What a broker had bound, and died before it showed it."""
+    for name in os.listdir(directory):
+        if f".{ENDPOINT}." in name:
+            os.unlink(f"{directory}/{name}")
 
 
 def _make(directory: str) -> None:

@@ -197,26 +197,35 @@ def _unread(arena: Arena) -> Seen:
     return harm(what) if arena.broker_pid() != broker or grown > 4096 else harmless(what)
 
 
-def _endless(arena: Arena) -> Seen:
-    """It is killed for it; what the broker had of it meanwhile is what came between two looks.
+def _endless(count: int) -> Attempt:
+    """Each is killed for it, and nobody else; what the broker had of it meanwhile is what came between two looks.
 
     Or its own libzmq aborts, as it does where it is disconnected in the midst of a message in parts.
     """
-    broker = arena.broker_pid()
-    domain = arena.domain("messages.send_without_end", ENDLESS, PARTS, wait=False, memory=1024)
-    most, sent, until = 0, "", time.monotonic() + ENDLESS_S
-    while _goes_on(arena, domain):
-        most, before = max(most, memory_kib(broker)), sent
-        sent = f"it is at {arena.read(domain, 'data/sent')}, {domain.state}"
-        if sent != before:  # however slowly: who goes on is not waited for in vain
-            until = time.monotonic() + ENDLESS_S
-        if most > ENDLESS_MAX_KIB or time.monotonic() > until:
-            return harm(f"the broker has {most:,} KiB; {sent}")
-        time.sleep(LOOK_AGAIN_S)
-    end = domain.last_death or arena.read(domain, "data/outcome") or ""
-    what = f"{end}; the broker had {most:,} KiB at most"
-    ended = "SIGKILL" in end or "SIGABRT" in end
-    return harmless(what) if arena.broker_pid() == broker and ended else harm(what)
+
+    def attempt(arena: Arena) -> Seen:
+        broker = arena.broker_pid()
+        caller = arena.add(m.DomainConfig("calls-on", "hvd:nuisance", args=["calls"], on_crash="preserve"))
+        endless = [
+            arena.domain("messages.send_without_end", ENDLESS, PARTS, wait=False, memory=1024) for _ in range(count)
+        ]
+        most, at, until = 0, [""], time.monotonic() + ENDLESS_S
+        while going := [domain for domain in endless if _goes_on(arena, domain)]:
+            before, at = at, [f"{domain.name} is at {arena.read(domain, 'data/sent')}" for domain in going]
+            most = max(most, memory_kib(broker))
+            if at != before:  # however slowly: who goes on is not waited for in vain
+                until = time.monotonic() + ENDLESS_S
+            if most > ENDLESS_MAX_KIB or time.monotonic() > until:
+                return harm(f"the broker has {most:,} KiB; {', '.join(at)}")
+            time.sleep(LOOK_AGAIN_S)
+        ends = [domain.last_death or arena.read(domain, "data/outcome") or "" for domain in endless]
+        other = caller.info()
+        what = f"{', '.join(ends)}; the broker had {most:,} KiB at most; one that calls on and on is {other.state}"
+        ended = all("SIGKILL" in end or "SIGABRT" in end for end in ends)
+        spared = (other.state, other.incarnation) == (DomainState.RUNNING, 1)
+        return harmless(what) if arena.broker_pid() == broker and ended and spared else harm(what)
+
+    return attempt
 
 
 def _goes_on(arena: Arena, domain: Domain) -> bool:
@@ -299,6 +308,7 @@ ATTACKS: list[Attack] = [
            undefended("queues_without_end", 10_000), "against a peer that keeps what is not taken"),
     Attack("replies that are never read", "broker: queued_max", _unread, undefended("keeps_replies", UNREAD),
            "against a ZeroMQ socket without a bound"),
-    Attack("messages that have no end", "broker: hoard_bytes", _endless, undefended("awaits_the_last_part", 2000),
-           "against a ZeroMQ socket alone"),
+    *(Attack(f"messages that have no end{of}", "broker: hoard_bytes", _endless(count),
+             undefended("awaits_the_last_part", 2000, count), "against a ZeroMQ socket alone")
+      for count, of in ((1, ""), (3, ", of three at once"), (5, ", of five at once"))),
 ]  # fmt: skip

@@ -146,19 +146,20 @@ def keeps_connections(count: int) -> tuple[bool, str]:
     return False, f"it has accepted {len(kept)} and goes on"
 
 
-def awaits_the_last_part(count: int) -> tuple[bool, str]:
-    """Has a bound for messages, and for the bytes of each part."""
+def awaits_the_last_part(count: int, peers: int) -> tuple[bool, str]:
+    """Has a bound for messages, and for the bytes of each part; so many peers send so many parts each."""
     context, address = zmq.Context(), f"ipc://@hvd-naive-{os.getpid()}"
-    server, endless = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
-    server.linger = endless.linger = endless.sndhwm = 0
-    server.rcvhwm, server.maxmsgsize = 2, 70_000
+    server = context.socket(zmq.ROUTER)
+    server.linger, server.rcvhwm, server.maxmsgsize = 0, 2, 70_000
     server.bind(address)
-    before = _resident()
-    endless.connect(address)
-    part = b"x" * 66_000
-    for _ in range(count):
-        endless.send(part, zmq.SNDMORE, copy=False)
-    endless.send(b"and the last")
+    before, part = _resident(), b"x" * 66_000
+    for _ in range(peers):
+        endless = context.socket(zmq.DEALER)
+        endless.linger = endless.sndhwm = 0
+        endless.connect(address)
+        for _ in range(count):
+            endless.send(part, zmq.SNDMORE, copy=False)
+        endless.send(b"and the last")
     server.poll(int(DEADLINE_S * 1000))
     grown = (_resident() - before) // 1024
     context.destroy(0)
