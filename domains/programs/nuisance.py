@@ -15,8 +15,12 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 
+import zmq
+
 from hvd.domains.guest import Guest
+from hvd.domains.hostile.messages import be_deaf, certificate, own_address
 from hvd.transport import messages as m
+from hvd.transport.codec import pack_call, pack_request
 from hvd.transport.errors import HvdError
 from hvd.transport.ids import DOM0
 from hvd.transport.limits import EXTENTS_MAX, GRANTS_MAX
@@ -25,6 +29,10 @@ AUTO_READY = False
 PAGE = 4096
 THREADS, PROCESSES = 63, 511
 VALUE = b"x" * 2000
+READS, READ_BYTES = 64, 1900
+"""That are one reply of as many bytes as there may be in one."""
+FIRST_SEQUENCE = 10**6
+"""Behind all that it has asked itself."""
 FOR_EVER_S = 2**31
 BURST_S = 0.015
 ITERATIONS = 10**7
@@ -73,6 +81,24 @@ def crowds(guest: Guest) -> None:
         with suppress(RuntimeError):
             threading.Thread(target=_compute_for_ever, daemon=True).start()
     calls(guest)
+
+
+def reads_no_replies(guest: Guest) -> None:
+    """As much as one reply brings, asked for without end on a connection that it never reads."""
+    guest.runtime.store.write("data/read", VALUE[:READ_BYTES])
+    large = m.Multicall([pack_call(m.StoreRead(0, "data/read"))] * READS)
+    deaf: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+    deaf.linger, deaf.rcvhwm, deaf.sndhwm = 0, 1, 1
+    deaf.curve_serverkey = certificate()["server_key"]
+    deaf.curve_publickey, deaf.curve_secretkey = zmq.curve_keypair()
+    deaf.connect(own_address(guest))
+    for sequence in count(FIRST_SEQUENCE):
+        deaf.send(pack_request(large, sequence, 0, 0))
+
+
+def reads_no_descriptors(guest: Guest) -> None:
+    """Pages without end, whose descriptors it never takes from its socket: it dies of it, and is started again."""
+    be_deaf(guest)
 
 
 def fills_store(guest: Guest) -> None:
@@ -182,8 +208,8 @@ def _compute_for_ever() -> None:
 WAYS: dict[str, Callable[[Guest], None]] = {
     way.__name__: way
     for way in (
-        spins, storms, prints, calls, bursts, crowds, fills_store, watches, transacts, grants, ports, allocates, forks,
-        fills_all,
+        spins, storms, prints, calls, bursts, crowds, reads_no_replies, reads_no_descriptors, fills_store, watches,
+        transacts, grants, ports, allocates, forks, fills_all,
     )
 }  # fmt: skip
 

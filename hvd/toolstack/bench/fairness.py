@@ -19,8 +19,8 @@ from hvd.transport.histogram import Histogram
 from hvd.transport.messages import DomainConfig, RestartPolicy
 
 KERNEL = "hvd:nuisance"
-WAYS = ("spins", "storms", "prints", "calls", "bursts", "crowds", "fills_store", "watches", "transacts", "grants",
-        "ports", "allocates", "forks")  # fmt: skip
+WAYS = ("spins", "storms", "prints", "calls", "bursts", "crowds", "reads_no_replies", "reads_no_descriptors",
+        "fills_store", "watches", "transacts", "grants", "ports", "allocates", "forks")  # fmt: skip
 """What the domain does; see domains/programs/nuisance.py."""
 FULL = 4
 """Domains that fill every table at once."""
@@ -28,7 +28,7 @@ ROUNDS, THINK_NS = 7, 50_000
 """So that a 99th percentile is of some thousand round trips: of a few hundred it is what two or three of them met."""
 SETTLE_NS = 20_000_000
 """Ahead of each turn, uncounted: to let the nuisance run, or to pause it, is the hypervisor's work and for us."""
-WEIGHT = 3
+WEIGHT = 3.5
 """Of the duration that others have: turns of 0.2 s, where they are 12 s."""
 SLOWER_MOST, GROWTH_MOST_MIB = 1.2, 4.0
 DEADLINE_S = 30.0
