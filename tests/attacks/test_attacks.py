@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hvd.toolstack.attacks import naive, races, suite
+from hvd.toolstack.attacks import broker, naive, races, suite
 from hvd.toolstack.attacks.arena import Arena
 from hvd.toolstack.attacks.attack import Attack, Result, Seen
 from hvd.toolstack.cli.attack import list_attacks
@@ -149,6 +149,20 @@ def test_json_is_what_is_promised_and_a_policy_that_denies_what_an_attack_takes_
     assert {"name", "stopped", "layer", "control"} <= first.keys()
     assert first["stopped"] is True
     assert "the policy silo denies" in first["attempt"]
+
+
+def test_an_attack_on_the_broker_that_came_to_nothing_was_not_stopped() -> None:
+    """Whatever its attacker died of: it counted as stopped where the broker went on."""
+
+    def idle(arena: Arena) -> str:
+        return "failed: killed by SIGSEGV"
+
+    attempt, control = broker.against_broker(idle, "did reset"), broker.undefended("closes_nothing", 1)
+    attack = Attack("nothing", "none", attempt, control, "by one that does something")
+    with suite.Runner() as runner:
+        result = runner.run(attack)
+    assert not result.as_it_should_be
+    assert "it comes to nothing" in result.attempt
 
 
 @pytest.mark.parametrize("told", ["failed: killed by SIGKILL", "did has {'copied': 0, 'changed': 9}", "did nothing"])

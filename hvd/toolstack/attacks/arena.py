@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -203,6 +204,16 @@ class Arena:
 
     def broker_pid(self) -> int:
         return int(self.cluster.info()["broker_pid"])
+
+
+def carried_out(told: str, as_told: str) -> str:
+    """What is told of an attack, if that begins as this pattern says; AttackError if not.
+
+    Whoever never began, or died of something else before it had done anything, was not stopped.
+    """
+    if re.match(as_told, told, re.DOTALL) is None:
+        raise AttackError(f"it comes to nothing, where it should end with {as_told!r}: {told}")
+    return told
 
 
 ENDED = frozenset({DomainState.PRESERVED, DomainState.FAILED})

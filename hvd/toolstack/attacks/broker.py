@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -14,14 +15,14 @@ import msgpack
 import psutil
 
 from hvd.toolstack.attacks import naive
-from hvd.toolstack.attacks.arena import ENDED, Arena, harm, harmless
+from hvd.toolstack.attacks.arena import ENDED, PATIENCE_S, Arena, carried_out, harm, harmless
 from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
 from hvd.toolstack.attacks.layers import IS_ROOT
 from hvd.toolstack.cluster import Domain, DomainState
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_request
 from hvd.transport.ids import Port
-from hvd.transport.run_dir import DOMAINS, ENDPOINT
+from hvd.transport.run_dir import DOMAINS, ENDPOINT, LOG
 
 REPLAYS = 100
 POISONED_MAX = 60
@@ -31,17 +32,24 @@ UNREAD, UNREAD_CONNECTIONS = 60, 2
 ENDLESS, PARTS, ENDLESS_S, ENDLESS_MAX_KIB = 16, 12_000, 60.0, 1 << 20
 LOOK_AGAIN_S = 0.01
 FLOOD_DESCRIPTORS, FLOODERS_MAX = 4000, 8
+KILLED = "failed: killed by SIGKILL"
+FLOODS, HOARDS = "it has connected more than", "it sends messages that have no end"
+"""What the broker's log says of whom it kills for that."""
 REACHES_SOCKETS = ("root", "landlock", *(("uid",) if IS_ROOT else ("user", "mount")))
 IDENTITY = "c0123456789abcdef"
 """A routing id as a toolstack program has one, which speaks in domain 0's name."""
 
 
-def against_broker(attack: Callable[[Arena], str]) -> Attempt:
-    """It is harmed where it is another process than before, or its domains are not as they were."""
+def against_broker(attack: Callable[[Arena], str], as_told: str) -> Attempt:
+    """It is harmed where it is another process than before, or makes no domain any more.
+
+    `as_told`: how what is told of the attack begins, as a pattern, where it was carried out to its end: with what was
+    refused, or with whom the broker has killed for it. Of any other nothing is said (`arena.carried_out`).
+    """
 
     def attempt(arena: Arena) -> Seen:
         before = arena.cluster.info()
-        told = attack(arena)
+        told = carried_out(attack(arena), as_told)
         arena.add(m.DomainConfig("afterwards", "hvd:idle")).wait_ready()
         after = arena.cluster.info()
         if (after["broker_pid"], after["broker_restarts"]) != (before["broker_pid"], before["broker_restarts"]):
@@ -174,14 +182,29 @@ def _flood(arena: Arena) -> str:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     domains = min(hard // FLOOD_DESCRIPTORS + 2, FLOODERS_MAX)
     flooders = [arena.domain("messages.flood_connections", wait=False) for _ in range(domains)]
-    ends = [arena.outcome(flooder) for flooder in flooders]
-    return f"{len(ends)} domains, the first: {ends[0]}"
+    ends = {flooder: arena.outcome(flooder) for flooder in flooders}
+    killed = [flooder for flooder, end in ends.items() if end == KILLED and _is_killed_for(arena, flooder, FLOODS)]
+    return f"{len(killed)} of {domains} domains were killed for it; the first: {ends[flooders[0]]}"
+
+
+def _is_killed_for(arena: Arena, domain: Domain, what: str) -> bool:
+    """Whether the broker's log says so, which it is written to a moment later."""
+    log = Path(arena.cluster.run_dir) / LOG / "broker.log"
+
+    def is_told() -> bool:
+        told = [json.loads(line) for line in log.read_text().splitlines() if what in line] if log.exists() else []
+        return any(line.get("domid") == domain.domid for line in told)
+
+    with contextlib.suppress(TimeoutError):
+        arena.until(is_told, f"the broker to say that {domain.name} {what}", PATIENCE_S)
+        return True
+    return False
 
 
 def _deaf(arena: Arena) -> Seen:
     before, broker = resident_kib(arena), arena.broker_pid()
     domain = arena.domain("messages.be_deaf", wait=False)
-    told = arena.outcome(domain)
+    told = carried_out(arena.outcome(domain), KILLED)
     grown = resident_kib(arena) - before
     what = f"{told}; the broker has {grown} KiB more"
     return harm(what) if arena.broker_pid() != broker or grown > 4096 else harmless(what)
@@ -191,7 +214,7 @@ def _unread(arena: Arena) -> Seen:
     """Its own connection and two more are as many as it may have: on one more it is killed."""
     before, broker = resident_kib(arena), arena.broker_pid()
     domain = arena.domain("messages.read_no_replies", UNREAD_CONNECTIONS, UNREAD, wait=False)
-    told = arena.outcome(domain)
+    told = carried_out(arena.outcome(domain), f"did asked {UNREAD} times on each of {UNREAD_CONNECTIONS} connections")
     grown = resident_kib(arena) - before
     what = f"{told}; the broker has {grown:,} KiB more"
     return harm(what) if arena.broker_pid() != broker or grown > 4096 else harmless(what)
@@ -221,7 +244,10 @@ def _endless(count: int) -> Attempt:
         ends = [domain.last_death or arena.read(domain, "data/outcome") or "" for domain in endless]
         other = caller.info()
         what = f"{', '.join(ends)}; the broker had {most:,} KiB at most; one that calls on and on is {other.state}"
-        ended = all("SIGKILL" in end or "SIGABRT" in end for end in ends)
+        ended = all(
+            "SIGABRT" in end or ("SIGKILL" in end and _is_killed_for(arena, domain, HOARDS))
+            for domain, end in zip(endless, ends, strict=True)
+        )
         spared = (other.state, other.incarnation) == (DomainState.RUNNING, 1)
         return harmless(what) if arena.broker_pid() == broker and ended and spared else harm(what)
 
@@ -296,9 +322,10 @@ ATTACKS: list[Attack] = [
     Attack("replayed messages", "broker: sequence numbers", _replay(0), _replay(1),
            "the same request under a new number each time"),
     Attack("broken messages", "broker: the codec",
-           against_broker(lambda arena: arena.attack("messages.send_nonsense", *NONSENSE)),
+           against_broker(lambda arena: arena.attack("messages.send_nonsense", *NONSENSE),
+                          f"did {len(NONSENSE)} of {len(NONSENSE)} were answered"),
            undefended("trusts_messages", *NONSENSE), "against a peer that dispatches on what it unpacks"),
-    Attack("a connection flood", "broker: connections_max", against_broker(_flood),
+    Attack("a connection flood", "broker: connections_max", against_broker(_flood, r"(\d+) of \1 domains"),
            undefended("accepts_everybody", 56), "against a bare ZeroMQ socket with 64 descriptors"),
     Attack("forged descriptors", "broker: the upcall socket's other way", _forged_descriptors,
            undefended("keeps_descriptors", FORGED), "against a peer that ignores what comes with a message"),

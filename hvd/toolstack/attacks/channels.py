@@ -119,7 +119,7 @@ ATTACKS: list[Attack] = [
     Attack("XSA-496 virqs that cannot be bound", "event channels: nothing is changed before all is checked",
            _bind_virqs, undefended("notes_before_it_looks", 1), "against one that notes a virq before it has a port"),
     Attack("XSA-343 resets that race", "event channels: one loop decides",
-           against_broker(lambda arena: arena.attack("channels.race_resets")),
+           against_broker(lambda arena: arena.attack("channels.race_resets"), "did reset 60 times"),
            undefended("lets_go_of_what_is_in_use", 60), "against one that frees a port while it is used"),
     Attack("XSA-338 a port that is closed while it is bound", "event channels: one loop decides", _flip,
            undefended("lets_go_of_what_is_in_use", FLIPS), "against one that frees a port while it is used"),

@@ -14,6 +14,8 @@ from hvd.transport.limits import COPY_SEGMENTS_MAX, MAPTRACK_MAX
 
 ORIGINAL = "original"
 RING_SLOTS = 32
+FULL = r"did has \{'extents': [1-9]\d*, 'grants': [1-9]\d*, 'ports': [1-9]\d*\}"
+"""Of whom was refused one more."""
 STORM = 100_000
 HARMLESS_WAKES = 10
 DEFENDED, NAIVE = "defended", "naive"
@@ -330,7 +332,7 @@ ATTACKS: list[Attack] = [
     Attack("XSA-382 grant copies out of range, of nothing, to others", "grants: each segment is checked",
            _copy("readonly"), _copy("writable"), "into a page that is granted writable"),
     Attack("exhausting extents, grants and ports", "broker: quotas",
-           against_broker(lambda arena: _mapped_only(arena.attack("grants.fill_tables"))),
+           against_broker(lambda arena: _mapped_only(arena.attack("grants.fill_tables")), FULL),
            undefended("queues_without_end", 40_000), "against a table without a bound"),
     Attack("XSA-155 a double fetch", "rings: a slot is copied once", on_ring(DEFENDED, "rings.double_fetch"),
            on_ring(NAIVE, "rings.double_fetch"), "against a backend that reads a slot where it lies", tries=8),

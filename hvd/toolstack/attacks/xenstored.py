@@ -102,11 +102,11 @@ ATTACKS: list[Attack] = [
     Attack("another domain's XenStore socket", "XenStore: a client is the domain that its process is of",
            _as_another(REACHES_SOCKETS), _by_the_host, "by a process of the host"),
     Attack("XSA-72 replies that are too long", "XenStore: bounds",
-           against_broker(_long_replies),
+           against_broker(_long_replies, r"did was answered in \[6, 0, 7, [1-4]\d{3}, [1-4]\d{3}, 7, 7\] bytes"),
            undefended("copies_whatever_comes", 5000), "against a buffer of 4,096 bytes that takes what comes"),
     Attack("XSA-484 a reset inside a transaction", "XenStore: a reset ends what is open, and is a part of nothing",
            _reset, undefended("forgets_what_is_open", 3), "against a store that uses what it has dropped"),
     Attack("XSA-38 an index of XenStore's ring that cannot be", "XenStore: ring indices are bounded",
-           against_broker(lambda arena: arena.attack("xenstored.break_ring")),
+           against_broker(lambda arena: arena.attack("xenstored.break_ring"), "did 5 times: (RINGIDX ){4}PROTO"),
            undefended("copies_whatever_comes", 5000), "against a buffer of 4,096 bytes that takes what comes"),
 ]  # fmt: skip
