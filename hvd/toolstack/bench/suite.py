@@ -72,6 +72,7 @@ def _boot(run: Run) -> tuple[list[Figure], None]:
 
 def _recovery(run: Run) -> tuple[list[Figure], Verdict]:
     from hvd.toolstack.bench.broker_deaths import measure_broker_deaths
+    from hvd.toolstack.bench.bystander import measure_bystander
     from hvd.toolstack.bench.kill_rates import measure_kill_rates
     from hvd.toolstack.bench.recovery import measure_recovery
     from hvd.toolstack.cluster import Cluster
@@ -81,7 +82,8 @@ def _recovery(run: Run) -> tuple[list[Figure], Verdict]:
         figures, verdict = measure_recovery(cluster, Path(name), kills, run.tell, run.seed)
     with tempfile.TemporaryDirectory(prefix="hvd-bench-") as name:
         rates, at_rates = measure_kill_rates(run, Path(name))
-    return [*figures, *rates, *measure_broker_deaths(run)], Verdict.total([verdict, at_rates])
+        beside, at_these = measure_bystander(run, Path(name))
+    return [*figures, *rates, *beside, *measure_broker_deaths(run)], Verdict.total([verdict, at_rates, at_these])
 
 
 def _scale(run: Run) -> tuple[list[Figure], None]:

@@ -2,16 +2,15 @@
 
 import pytest
 
-from hvd.toolstack.bench.kill_rates import KILLS, WHOLE_S, WINDOW_NS, Kill, Window, _counts
+from hvd.toolstack.bench.kill_rates import KILLS, WHOLE_S, WINDOW_NS, Kill, _counts
 from hvd.toolstack.bench.recovery import Death
-from hvd.transport.histogram import Histogram
 
 SECOND_NS = 10**9
 AT = 5 * SECOND_NS
 
 
 def a_kill():
-    return Kill(Window(AT - 2 * WINDOW_NS, Histogram()), Death(AT, AT, AT, AT, AT), Window(AT, Histogram()))
+    return Kill(AT - WINDOW_NS, Death(AT, AT, AT, AT, AT), AT)
 
 
 def answers(silence_ns):
