@@ -31,7 +31,7 @@ from hvd.toolstack.cli.command import (
     program,
 )
 from hvd.toolstack.cli.command import command as _command
-from hvd.toolstack.cli.completion import domain_names, log_names
+from hvd.toolstack.cli.completion import actions, domain_names, log_names, modes, policy_names
 from hvd.toolstack.cli.output import BAD_INPUT, FAILED, print_error
 
 if TYPE_CHECKING:
@@ -182,7 +182,9 @@ def create(
     ] = None,
     driver_domain: Annotated[bool, typer.Option("--driver-domain", help="It may host backends for others.")] = False,
     seclabel: Annotated[str | None, typer.Option(metavar="LABEL", help="Its label in the security policy.")] = None,
-    on_crash: Annotated[str | None, typer.Option(metavar="ACTION", help="destroy, restart, preserve, ...")] = None,
+    on_crash: Annotated[
+        str | None, typer.Option(metavar="ACTION", help="destroy, restart, preserve, ...", autocompletion=actions)
+    ] = None,
     paused: Annotated[bool, typer.Option("--paused", "-p", help="Do not let it run before `hvd unpause`.")] = False,
     console: Annotated[bool, typer.Option("-c", help="Then attach to its console.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing when it is done.")] = False,
@@ -339,7 +341,10 @@ def getenforce(json: AsJson = False) -> None:
 
 @_command("hvd setenforce 0", "hvd setenforce enforcing")
 def setenforce(
-    mode: Annotated[str, typer.Argument(metavar="MODE", help="1, enforcing, 0 or permissive.")], json: AsJson = False
+    mode: Annotated[
+        str, typer.Argument(metavar="MODE", help="1, enforcing, 0 or permissive.", autocompletion=modes)
+    ],
+    json: AsJson = False,
 ) -> None:
     """Refuse what the security policy denies, or let it pass and log it."""
     from hvd.toolstack.cli import security
@@ -349,7 +354,12 @@ def setenforce(
 
 @_command("hvd loadpolicy silo", "hvd loadpolicy my-policy.toml")
 def loadpolicy(
-    policy: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A policy that ships, or a policy file (.toml).")],
+    policy: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE", help="A policy that ships, or a policy file (.toml).", autocompletion=policy_names
+        ),
+    ],
     json: AsJson = False,
 ) -> None:
     """Load a security policy in the place of the one there is. Nothing that is bound or mapped is taken back."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from hvd.toolstack.cli.completion import domain_names
+from hvd.toolstack.cli.completion import domain_names, policy_names
 from hvd.toolstack.cli.durations import seconds_from
 
 NUMBER_DIGITS_MAX = 10
@@ -90,7 +90,12 @@ DefConfig = Annotated[
 ]
 Policy = Annotated[
     str | None,
-    typer.Option("--policy", metavar="NAME|FILE", help="The security policy, in place of the one the file names."),
+    typer.Option(
+        "--policy",
+        metavar="NAME|FILE",
+        help="The security policy, in place of the one the file names.",
+        autocompletion=policy_names,
+    ),
 ]
 
 

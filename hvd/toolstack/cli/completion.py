@@ -1,4 +1,4 @@
-"""What the shell offers after Tab where a domain's name belongs."""
+"""What the shell offers after Tab: names of domains and what they have, and whatever a command takes one of."""
 
 from __future__ import annotations
 
@@ -52,6 +52,42 @@ def buttons(incomplete: str) -> list[str]:
     from hvd.toolstack.cli.reconfigure import BUTTONS
 
     return [name for name in BUTTONS if name.startswith(incomplete)]
+
+
+def policy_names(incomplete: str) -> list[str]:
+    """The security policies that ship; a shell offers files where none of them begins so."""
+    from hvd.toolstack.config.policy_file import shipped
+
+    return [name for name in shipped() if name.startswith(incomplete)]
+
+
+def modes(incomplete: str) -> list[str]:
+    """What `hvd setenforce` takes."""
+    from hvd.toolstack.cli.security import MODES
+
+    return [name for name in MODES if name.startswith(incomplete)]
+
+
+def attack_names(incomplete: str) -> list[str]:
+    """What chooses attacks, in one word for the shell: their names' first words, and the advisories in them."""
+    from hvd.toolstack.attacks.suite import ATTACKS
+    from hvd.toolstack.attacks.threats import ADVISORY
+
+    words = [name.split() for name in ATTACKS]
+    offered = {each[0] for each in words} | {word for each in words for word in each if ADVISORY.fullmatch(word)}
+    return sorted(word for word in offered if word.startswith(incomplete))
+
+
+def actions(incomplete: str) -> list[str]:
+    """What becomes of a domain that has crashed."""
+    from hvd.toolstack.config.domains import ACTIONS
+
+    return [name for name in ACTIONS if name.startswith(incomplete)]
+
+
+def link_states(incomplete: str) -> list[str]:
+    """What `hvd network-link` makes of a cable."""
+    return [name for name in ("up", "down") if name.startswith(incomplete)]
 
 
 def bench_names(incomplete: str) -> list[str]:

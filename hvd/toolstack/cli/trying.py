@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hvd.toolstack.cli.command import AsJson, as_seconds, command
-from hvd.toolstack.cli.completion import bench_names, domain_names, fault_names
+from hvd.toolstack.cli.completion import attack_names, bench_names, domain_names, fault_names, policy_names
 
 
 @command(
@@ -93,10 +93,20 @@ def attack(
     *,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Those whose names begin so, or have this XSA-N; may be repeated."),
+        typer.Option(
+            metavar="NAME",
+            help="Those whose names begin so, or have this XSA-N; may be repeated.",
+            autocompletion=attack_names,
+        ),
     ] = None,
     policy: Annotated[
-        str | None, typer.Option("--policy", metavar="NAME|FILE", help="The security policy to attack under.")
+        str | None,
+        typer.Option(
+            "--policy",
+            metavar="NAME|FILE",
+            help="The security policy to attack under.",
+            autocompletion=policy_names,
+        ),
     ] = None,
     list_them: Annotated[bool, typer.Option("--list", help="Name the attacks, and do nothing.")] = False,
     json: AsJson = False,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hvd.toolstack.cli.command import AsJson, DefConfig, MaybeNames, Name, Settings, command, described_by, whole_number
-from hvd.toolstack.cli.completion import buttons, disk_names, domain_names, network_names, vif_numbers
+from hvd.toolstack.cli.completion import buttons, disk_names, domain_names, link_states, network_names, vif_numbers
 
 
 @command("hvd vcpu-list", "hvd vcpu-list ivi")
@@ -244,7 +244,7 @@ def network_link(
     devid: Annotated[
         str, typer.Argument(metavar="DEVID", help="The vif's number or MAC address.", autocompletion=vif_numbers)
     ],
-    state: Annotated[str, typer.Argument(metavar="up|down")],
+    state: Annotated[str, typer.Argument(metavar="up|down", autocompletion=link_states)],
     json: AsJson = False,
 ) -> None:
     """Pull the cable out of a domain's vif, or put it in: both ends see it, and packets are lost meanwhile."""
