@@ -18,6 +18,8 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
                     [stop, reboot]
 machine -> broker   [started, domid, incarnation, pid]
                     [died, domid, incarnation, how, core]   core: what became of the core, "" if none was asked for
+                    [reaped, domid, incarnation, name, suspected, fenced, reaped]  when, in ns of CLOCK_MONOTONIC: told
+                        a while after the reap. Of broker and zygote: domid -1, and the name says which
                     [zygote died, how]          another has taken its place
                     [dumped, domid, incarnation, said]  what became of the core of one that lives on
                     [unbound, domid, incarnation, what]  a bound of its is not in force, and why
@@ -37,7 +39,7 @@ from hvd.transport.records import dataclass
 HOLD, DROP, SPAWN, SIGNAL, DISOWN, UP, STOP = "hold", "drop", "spawn", "signal", "disown", "up", "stop"
 DUMP, DUMP_LIVE, DUMPED, STRIKE, BOUND, READY = "dump", "dump live", "dumped", "strike", "bound", "ready"
 STARTED, DIED, DISOWNED, SPAWNED, LOST = "started", "died", "disowned", "spawned", "lost"
-ZYGOTE_DIED, UNBOUND, BOUND_DISKS = "zygote died", "unbound", "bound disks"
+ZYGOTE_DIED, UNBOUND, BOUND_DISKS, REAPED = "zygote died", "unbound", "bound disks", "reaped"
 
 
 def uplink_key(tap: str) -> str:

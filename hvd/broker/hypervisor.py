@@ -19,6 +19,7 @@ from hvd.broker.lives import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from hvd.broker.store import StoreError
 from hvd.broker.store.watches import RING
 from hvd.broker.tracing import Phase
+from hvd.transport.end_moments import REAPED_EVENT, EndMoments
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DOM0, GRANT_REF_XENSTORE, DomId, Incarnation, Port
 from hvd.transport.limits import FAULT_S_MAX
@@ -296,6 +297,13 @@ class Hypervisor(Aftermath):
         self.channels.raise_virq(DOM0, VIRQ_DOM_EXC)
         self._after_death(domain, now_ns)
         self.collect_store_events()
+
+    def reaped(self, domid: DomId, incarnation: Incarnation, name: str, moments: EndMoments) -> None:
+        """An end that is known has come to its own; `name` where it is no domain's. Nobody asks about who is gone."""
+        domain = self.domains.get(domid)
+        if domain is not None or name:
+            whose = domid, name if domain is None else domain.name, incarnation
+            self.hardware.publish(self.events.add(REAPED_EVENT, *whose, moments.told(self.events.now_ns)))
 
     def is_expected(self, domid: DomId, incarnation: Incarnation) -> bool:
         """Whether a process of this incarnation is one that may run."""

@@ -50,7 +50,7 @@ from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.faults import FaultKind
 from hvd.transport.hypercalls import HypercallServer
 from hvd.transport.ids import DOM0, DomId, Incarnation
-from hvd.transport.machine_link import DISOWNED, UNBOUND, UP, ZYGOTE_DIED, Inheritance, uplink_key
+from hvd.transport.machine_link import DISOWNED, REAPED, UNBOUND, UP, ZYGOTE_DIED, Inheritance, uplink_key
 from hvd.transport.messages import BootConfig
 from hvd.transport.pulse import BEAT_EVERY_S
 
@@ -258,8 +258,8 @@ class Broker:
                     self._command([STARTED, time.monotonic_ns(), domid, incarnation, pid])
                 else:
                     self._disown(domid, incarnation)
-            case [verb, int() as domid, int() as incarnation, str() as said] if verb == DUMPED:
-                self._command([DUMPED, time.monotonic_ns(), domid, incarnation, said])
+            case [verb, int() as domid, int() as incarnation, *said] if verb in (DUMPED, REAPED):
+                self._command([verb, time.monotonic_ns(), domid, incarnation, *said])
             case [verb, int() as domid, int(), str() as what] if verb == UNBOUND:
                 self._world.publisher.log(what, domid=domid)
             case [verb, str() as how] if verb == ZYGOTE_DIED:

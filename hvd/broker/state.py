@@ -21,13 +21,14 @@ from hvd.broker.store.packing import Packing
 from hvd.broker.store.parts import Collected, Part
 from hvd.broker.xenstored import requests
 from hvd.transport.codec import unpack_request
+from hvd.transport.end_moments import EndMoments
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.xs_wire import Message
 
 CALL, STARTED, DIED, TICK, FOUND_OPEN = "call", "started", "died", "tick", "found open"
 FAULTED, HUNG, TRACE_OVER, AUDITED = "faulted", "hung", "trace over", "audited"
-RECOVERED, SPARE_REPORTS, DUMPED = "recovered", "spare reports", "dumped"
+RECOVERED, SPARE_REPORTS, DUMPED, REAPED = "recovered", "spare reports", "dumped", "reaped"
 STORE_CALL, STORE_CLOSED, STORE_LOST = "store call", "store closed", "store lost"
 """Requests by XenStore's wire protocol, the end of a connection, the end of all: their broker died."""
 STORE_STREAM = "store stream"
@@ -133,6 +134,8 @@ class State:
                 self.sessions.forget(store_session(DomId(domid), Incarnation(incarnation)))
             case ["dumped", int() as now_ns, int() as domid, int() as incarnation, str() as said]:
                 live_dumps.over(self.hypervisor, DomId(domid), Incarnation(incarnation), said, now_ns)
+            case ["reaped", int(), int() as domid, int() as incarnation, str() as name, *moments]:
+                self.hypervisor.reaped(DomId(domid), Incarnation(incarnation), name, EndMoments(*moments))
             case ["spare reports", int(), int() as domid, int() as incarnation, dict() as lacking, str() as trouble]:
                 self.hypervisor.spare_reports(DomId(domid), Incarnation(incarnation), lacking, trouble)
             case ["tick", int() as now_ns]:

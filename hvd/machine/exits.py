@@ -12,10 +12,13 @@ import select
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from hvd.machine.children import Child, describe_end
+from hvd.transport.machine_link import REAPED
 from hvd.transport.process import PIDFD_THREAD, run_in_short_slices
 
 PF_EXITING = 0x4
@@ -36,6 +39,9 @@ they go, sockets' and epoll sets' among them, we may wait for ourselves."""
 GIVES_WAY_S = 0.05
 """So long what is left of the dead is taken apart on CPUs that nobody else wants: milliseconds of work, of which others
 wait for none."""
+TOLD_AFTER_S = 0.05
+"""How long after a reap its moments are told: whoever recovers from the death wants the CPUs meanwhile."""
+TOLD_OF = frozenset({"domain", "broker", "zygote"})
 READ_BYTES = 4096
 STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 
@@ -43,10 +49,19 @@ STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTO
 class Exits:
     """The watched threads of all children, by descriptor."""
 
-    def __init__(self, epoll: select.epoll, on_late: Callable[[Child], None]) -> None:
-        """`on_late` is told of whom it is time to ask `how_it_ended` again."""
+    def __init__(
+        self, epoll: select.epoll, on_late: Callable[[Child], None], tell: Callable[[list[Any]], None]
+    ) -> None:
+        """`on_late` is told of whom it is time to ask `how_it_ended` again, `tell` what the broker is to hear."""
         self._epoll = epoll
         self._on_late = on_late
+        self._tell = tell
+        self._suspected_ns: dict[int, int] = {}
+        """By pid: when a thread of it was first seen to have ended."""
+        self._fenced: dict[int, tuple[str, int]] = {}
+        """By pid: its role until then, and when it was known that no thread of it runs any more."""
+        self._to_tell: deque[tuple[float, list[Any]]] = deque()
+        """Of whom has been reaped: when it is told, on the monotonic clock, in order."""
         self._late: dict[int, tuple[Child, float]] = {}
         """By pid: who is to be looked at again, and when, on the monotonic clock."""
         self._waited_s: dict[int, float] = {}
@@ -84,11 +99,19 @@ class Exits:
         """The child one of whose threads has ended, told once a thread."""
         child = self._by_descriptor.pop(descriptor, None)
         if child is not None:
+            self._suspected_ns.setdefault(child.pid, time.monotonic_ns())
             self._close(descriptor)
         return child
 
     def forget(self, child: Child) -> None:
-        """It has been reaped."""
+        """It has been reaped. When it was suspected, fenced and reaped is told a little later."""
+        now = time.monotonic_ns()
+        role, fenced_ns = self._fenced.pop(child.pid, (child.role, now))
+        suspected_ns = self._suspected_ns.pop(child.pid, fenced_ns)
+        if role in TOLD_OF:
+            name = "" if role == "domain" else role
+            told = [REAPED, child.domid, child.incarnation, name, suspected_ns, fenced_ns, now]
+            self._to_tell.append((now / 1e9 + TOLD_AFTER_S, told))
         self._give_way_until.pop(child.pid, None)
         self._late.pop(child.pid, None)
         self._waited_s.pop(child.pid, None)
@@ -113,14 +136,19 @@ class Exits:
         """
         waited_s = self._waited_s.pop(child.pid, 0.0)
         how = how_it_ended(child, AGAIN_PATIENCE_S if waited_s else PATIENCE_S)
-        if how is None and is_ending(child):
+        if how is not None:
+            self._fenced[child.pid] = child.role, time.monotonic_ns()
+        elif is_ending(child):
             wait_s = self._waited_s[child.pid] = min(2 * waited_s, AGAIN_MOST_S) or AGAIN_LEAST_S
             self._late[child.pid] = child, time.monotonic() + wait_s
+        else:
+            self._suspected_ns.pop(child.pid, None)  # that thread went alone, or all of them well
         return how
 
     def deadline(self) -> float | None:
         """When `expire` is to be called."""
-        return min((*self._give_way_until.values(), *(at for _, at in self._late.values())), default=None)
+        told = (at for at, _ in self._to_tell)
+        return min((*self._give_way_until.values(), *(at for _, at in self._late.values()), *told), default=None)
 
     def expire(self, now: float) -> None:
         """Ask again of whom it is time to; whose memory is taken apart has its share of the CPUs again, for good.
@@ -133,6 +161,14 @@ class Exits:
         for pid in [pid for pid, until in self._give_way_until.items() if until <= now]:
             del self._give_way_until[pid]
             _be_nicer(pid, 0)
+        while self._to_tell and self._to_tell[0][0] <= now:
+            self._tell(self._to_tell.popleft()[1])
+
+    def clear(self) -> None:
+        """All have been killed: what is not told yet is news of nobody who comes."""
+        self._suspected_ns.clear()
+        self._fenced.clear()
+        self._to_tell.clear()
 
     def _close(self, descriptor: int) -> None:
         self._epoll.unregister(descriptor)

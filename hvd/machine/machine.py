@@ -86,7 +86,7 @@ class Machine:
         self._broker_end = ""
         self._epoll = select.epoll()
         self._children = Children(self._epoll)
-        self._exits = Exits(self._epoll, self._see_end)
+        self._exits = Exits(self._epoll, self._see_end, self._tell_broker)
         self._dumps = Dumps(run_dir, self._children.add, self._report_live_core)
         self._halts = Halts(self._children.add)
         self._orders = DomainOrders(self._exits, self._dumps, self._halts, self._tell_broker)
@@ -391,6 +391,7 @@ class Machine:
         for _, link in list(self._links.values()):
             self._forget_link(link)
         self._spawns.clear()
+        self._exits.clear()
         self._dumps.clear()
         self._halts.clear()
         self._strikes, self._ends = Strikes(), Ends()

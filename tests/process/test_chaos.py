@@ -50,6 +50,10 @@ def test_a_short_campaign_of_every_workload_loses_and_leaks_nothing(tmp_path):
     assert told["totals"]["activated"] >= 0.9 * told["totals"]["injected"]
     assert told["bound_95"] == 3 / told["totals"]["activated"]
     assert {"detect", "fence", "reap", "respawn", "reconnect", "first response"} == set(told["stages_ms"])
+    for stages in (stages for run in runs for fault in run["faults"] for stages in fault["stages_ms"].values()):
+        moments = [stages[stage] for stage in ("detect", "fence", "reap") if stage in stages]
+        assert moments == sorted(moments)
+    assert told["stages_ms"]["detect"]["p50"] < told["stages_ms"]["reap"]["p50"]
     assert told["operations"]["ok"] > 1000
     assert told["durability"]["flushes"] > 10
     assert told["durability"]["lost"] == told["broker_crashes"] == told["leaking_runs"] == 0

@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hvd.toolstack.cluster import Cluster, NotRunning
 from hvd.toolstack.cluster.events import HELLO, KINDS, MISSED, UNASKED_MAX, LifecycleEvent
 from hvd.transport import messages as m
+from hvd.transport.end_moments import REAPED_EVENT
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
 
 DEADLINE_S = 60.0
@@ -201,6 +202,10 @@ def test_events_are_chosen_by_domain_by_kind_and_by_time(cluster: Cluster, start
     def chosen(*words: str) -> list[tuple[str, str]]:
         return [(event["name"], event["event"]) for event in told_by(start("events", "--no-follow", *words))]
 
+    with cluster.events(0) as heard:  # what is told last of each death, a while after it
+        told = iter(lambda: heard.next(DEADLINE_S), None)
+        reaped = [next(event.name for event in told if event.event == REAPED_EVENT) for _ in range(3)]
+    assert sorted(reaped) == ["one", "one", "two"]
     assert chosen("one", "--kind", "died") == [("one", "died")] * 2
     assert chosen(str(two.domid), "--kind", "died,ready") == [("two", "ready"), ("two", "died"), ("two", "ready")]
     assert chosen("dom0", "--kind", "ready") == [("Domain-0", "ready")]
@@ -235,7 +240,7 @@ def test_every_kind_that_the_hypervisor_announces_is_a_kind_to_choose() -> None:
     announced = set(re.findall(r'\bannounce\("([^"]+)"', source))
     assert len(announced) > 12
     assert announced <= set(KINDS)
-    assert set(KINDS) - announced == {MISSED}
+    assert set(KINDS) - announced == {MISSED, REAPED_EVENT}
 
 
 # ---- metrics ---------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from hvd.toolstack.bench.disks import disk, disk_domain, make_image
 from hvd.toolstack.bench.figures import Figure, Goal
 from hvd.toolstack.cluster import Cluster, Domain, EventStream, LifecycleEvent
 from hvd.toolstack.faults.checker import Checker, Verdict
+from hvd.transport.end_moments import REAPED_EVENT, EndMoments, moments_told
 from hvd.transport.errors import HvdError
 from hvd.transport.messages import DomainConfig
 from hvd.transport.process import PIDFD_THREAD
@@ -33,6 +34,7 @@ PROGRESS_S = 0.1
 """For the successor's first answers, before it is looked whether there are any."""
 OPERATIONS_BETWEEN = 100
 STANDS_BY = "stands by"
+TOLD = ("died", "starting", "ready", REAPED_EVENT)
 COLD, WARM = "", " with a spare"
 GOALS = {COLD: (Goal("p50", 10.0), Goal("p99", 50.0)), WARM: (Goal("p50", 2.0), Goal("p99", 10.0))}
 """Of the whole time that its guest waits."""
@@ -51,6 +53,8 @@ class Death:
     """Its successor was asked for, or its spare let run."""
     ready: int
     """Its successor served."""
+    moments: EndMoments
+    """The same as the machine had it, which watches two threads or four, and its reap."""
     completed: int = 0
     """Its guest was given the first answer of the successor's."""
 
@@ -183,8 +187,9 @@ def kill_driver(driver: Domain, events: EventStream) -> Death:
         select.select([whole, *threads], [], [], DEADLINE_S)
         suspected = time.monotonic_ns()
         time.sleep(ASIDE_S)
-    fenced, started, ready = (_next(events, driver, event).at_ns - offset for event in ("died", "starting", "ready"))
-    return Death(killed, suspected, fenced, started, ready)
+    told = _told(events, driver)
+    fenced, started, ready, told_ns = (told[event].at_ns - offset for event in TOLD)
+    return Death(killed, suspected, fenced, started, ready, moments_told(told[REAPED_EVENT].detail, told_ns))
 
 
 @contextmanager
@@ -201,15 +206,23 @@ def _pidfds(pid: int) -> Iterator[list[int]]:
             os.close(descriptor)
 
 
-def _next(events: EventStream, driver: Domain, event: str) -> LifecycleEvent:
-    told = events.next_until(time.monotonic() + DEADLINE_S)
-    while told is not None and (told.event != event or told.domid != driver.domid):
-        if told.domid == driver.domid and told.event in ("failed", "destroyed"):
-            raise HvdError(f"{driver.name} did not come back: {told.event}: {told.detail}")
+def _told(events: EventStream, driver: Domain) -> dict[str, LifecycleEvent]:
+    """The next of each kind in TOLD: a death, and what follows it. The reap's is told at any time behind the death."""
+    found: dict[str, LifecycleEvent] = {}
+    while absent := [kind for kind in TOLD if kind not in found]:
         told = events.next_until(time.monotonic() + DEADLINE_S)
-    if told is None:
-        raise HvdError(f"{driver.name} has said nothing of being {event} for {DEADLINE_S:g} s")
-    return told
+        if told is None:
+            raise HvdError(f"{driver.name} has said nothing of being {absent[0]} for {DEADLINE_S:g} s")
+        if told.domid != driver.domid:
+            continue
+        if told.event in ("failed", "destroyed"):
+            raise HvdError(f"{driver.name} did not come back: {told.event}: {told.detail}")
+        if told.event == REAPED_EVENT:
+            if "died" in found and told.incarnation == found["died"].incarnation:
+                found[REAPED_EVENT] = told
+        elif told.event == absent[0]:
+            found[told.event] = told
+    return found
 
 
 def _pass(events: EventStream, seconds: float) -> None:
@@ -227,6 +240,9 @@ def _figures(kind: str, deaths: list[Death], verdict: Verdict) -> list[Figure]:
     steps = (
         ("death to suspicion", [d.suspected - d.killed for d in deaths], (Goal("p50", 0.15),), "its first thread"),
         ("death to fence", [d.fenced - d.killed for d in deaths], (Goal("p50", 2.0),), "no thread runs on"),
+        ("death to the machine's suspicion", [d.moments.suspected_ns - d.killed for d in deaths], (), ""),
+        ("death to the machine's fence", [d.moments.fenced_ns - d.killed for d in deaths], (), ""),
+        ("death to the machine's reap", [d.moments.reaped_ns - d.killed for d in deaths], (), "nobody waits for it"),
         ("fence to its successor's start", [d.started - d.fenced for d in deaths], (), ""),
         ("start to its readiness", [d.ready - d.started for d in deaths], (), "its process, and its offers"),
         ("fence to the guest's next completed request", [d.completed - d.fenced for d in deaths], (), ""),

@@ -64,6 +64,17 @@ class StruckFault:
         for recovery in self.recoveries:
             recovery.hear(event, at_ns)
 
+    def hear_end(self, event: LifecycleEvent, at_ns: int) -> None:
+        """When an end was suspected, fenced and reaped; it may be told when the step is over."""
+        for recovery in self.recoveries:
+            if recovery.awaits_end:
+                recovery.hear_end(event, at_ns)
+
+    @property
+    def awaits_end(self) -> bool:
+        """Whether it is not told yet when somebody's end was known who has died of it."""
+        return any(recovery.awaits_end for recovery in self.recoveries)
+
     def look(self) -> None:
         """Ask the witness; end it when its time is over; mend what only another life of its victims mends."""
         if self.injection is None:
@@ -104,7 +115,7 @@ class StruckFault:
     @property
     def detected(self) -> bool:
         """The machine has noticed a death by it. Nobody is to notice a fault that kills nobody."""
-        return any("detect" in recovery.stages_ms for recovery in self.recoveries)
+        return any(recovery.died is not None for recovery in self.recoveries)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; times in milliseconds since the run's first fault could come."""

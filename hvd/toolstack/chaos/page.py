@@ -29,8 +29,9 @@ def page(told: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
     body = [
         f"<h1>{escape(told['plan'])}</h1>", _verdict(told), "<h2>Faults</h2>", _faults(told), "<h2>Victims</h2>",
         _table(("victim", *FATES), [(name, *(row[f] for f in FATES)) for name, row in told["victims"].items()]),
-        "<h2>Recovery</h2><p>Milliseconds since the injection. A death is known when the process has been reaped, and "
-        "that is the fence: detect, fence and reap are one moment.</p>", _stages(told), "<h2>Operations</h2>",
+        "<h2>Recovery</h2><p>Milliseconds since the injection. <i>Detect</i>: the machine saw the first thread end. "
+        "<i>Fence</i>: none of them runs any more, and a successor is started. <i>Reap</i>: the kernel has taken the "
+        "process apart, which nobody waits for.</p>", _stages(told), "<h2>Operations</h2>",
         _operations(told), *_problems(told), "<h2>Runs</h2>",
         "<p>Each bar is a fault, from its injection until every domain was ready and every workload went on; the same "
         "times are shaded behind the latencies (p99 of each tenth of a second).</p>", *_runs(runs),

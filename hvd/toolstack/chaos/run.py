@@ -13,11 +13,12 @@ from hvd.toolstack.chaos.load import Load, Running
 from hvd.toolstack.chaos.outcome import Outcome, StruckFault
 from hvd.toolstack.chaos.plan import Plan
 from hvd.toolstack.chaos.schedule import PlannedFault, Step, schedule
-from hvd.toolstack.cluster import Cluster, DomainInfo, DomainState, EventStream
+from hvd.toolstack.cluster import Cluster, DomainInfo, DomainState, EventStream, LifecycleEvent
 from hvd.toolstack.cluster.configuration import plan_of
 from hvd.toolstack.faults.conservation import Census, census, settled
 from hvd.toolstack.faults.injection import inject
 from hvd.toolstack.faults.processes import threads
+from hvd.transport.end_moments import REAPED_EVENT
 from hvd.transport.errors import HvdError
 from hvd.transport.hypercalls import HypercallTimeout
 from hvd.transport.messages import DomainConfig
@@ -31,6 +32,8 @@ TICK_S = 0.004
 WITNESS_S = 2.5
 """How long a witness may take behind the end of a fault; then nobody has seen it."""
 CENSUS_TICK_S = 0.01
+ENDS_S, ENDS_OF_MOST = 2.0, 16
+"""How long, when all steps are over, it is waited for news of ends; of how many faults, the last ones, it is heard."""
 LOGS, FILES = "log", "files"
 """Of what is kept of a run: consoles, the hypervisor's among them; images, histories and whatever is the load's."""
 NEWCOMER = "chaos-newcomer"
@@ -99,6 +102,7 @@ class _Run:
                 for step in schedule(self._plan, self._outcome.seed):
                     self._step(step, events)
                 self._look_after(self._plan.steps, last=True)
+                self._hear_last_ends(events)
             finally:
                 self._outcome.take_latencies(self._load)
         self._end()
@@ -245,15 +249,26 @@ class _Run:
     def _pass(self, events: EventStream, seconds: float) -> None:
         """Let so much time pass, and the events in it."""
         until = time.monotonic() + seconds
-        while events.next_until(until) is not None:
-            continue
+        while (event := events.next_until(until)) is not None:
+            self._hear_end(event)
 
     def _hear(self, events: EventStream, seconds: float, struck: Sequence[StruckFault]) -> None:
         until = time.monotonic() + seconds
         while (event := events.next_until(until)) is not None:
-            at_ns = event.at_ns - self._wall_offset_ns
             for each in struck:
-                each.hear(event, at_ns)
+                each.hear(event, event.at_ns - self._wall_offset_ns)
+            self._hear_end(event)
+
+    def _hear_end(self, event: LifecycleEvent) -> None:
+        """It is told a while after it, when another step may have begun."""
+        if event.event == REAPED_EVENT:
+            for each in self._outcome.faults[-ENDS_OF_MOST:]:
+                each.hear_end(event, event.at_ns - self._wall_offset_ns)
+
+    def _hear_last_ends(self, events: EventStream) -> None:
+        until = time.monotonic() + ENDS_S
+        while any(each.awaits_end for each in self._outcome.faults[-ENDS_OF_MOST:]) and time.monotonic() < until:
+            self._hear(events, TICK_S, ())
 
 
 def doing(info: DomainInfo) -> str:

@@ -72,7 +72,8 @@ def on_one_line(text: str) -> str:
 def event_line(event: LifecycleEvent) -> str:
     """One event."""
     at = datetime.fromtimestamp(event.at_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]
-    whose = f"{event.name} ({event.domid}) " if event.domid >= 0 else ""
+    domid = f" ({event.domid})" if event.domid >= 0 else ""
+    whose = f"{event.name}{domid} " if event.name else ""
     detail = f": {on_one_line(event.detail)}" if event.detail else ""
     return f"{at}  {whose}{event.event}{detail}"
 

@@ -27,7 +27,7 @@ MISSED = "missed"
 KINDS = (
     "created", "starting", "ready", "paused", "unpaused", "shutting down", "signalled", "console", "denied",
     "renamed", "configured", "memory target", "memory max", "memory", "attached", "detached", "detach refused",
-    "hangs", "dumping core", "core dumped", "died", "backing off", "failed", "group restarts", "group failed",
+    "hangs", "dumping core", "core dumped", "died", "reaped", "backing off", "failed", "group restarts", "group failed",
     "destroyed", "spare stands by", "spare died", "spare given up",
     "active", "fault injected", "fault over", "booted", "broker restarted", "zygote restarted", MISSED,
 )  # fmt: skip

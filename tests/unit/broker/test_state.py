@@ -151,6 +151,21 @@ def test_a_dead_incarnations_session_is_forgotten(ledger, board, guest, session)
     assert ledger.state.repeated(session, 5) is None
 
 
+def test_when_an_end_was_known_is_told_by_an_event_of_its_incarnation_behind_its_death(ledger, board, guest):
+    ledger.apply("died", board.now, guest, 1, "killed by SIGKILL", "")
+    died_at_ns = ledger.state.hypervisor.events.kept[-1].at_ns
+    moments = (board.now + ms * 1_000_000 for ms in (1, 2, 5))
+    ledger.apply("reaped", board.now + 9_000_000, guest, 1, "", *moments)
+    ledger.apply("reaped", board.now + 9_000_000, -1, 0, "broker", board.now, board.now, board.now)
+    ledger.apply("reaped", board.now + 9_000_000, 77, 1, "", board.now, board.now, board.now)  # it is gone for good
+    *_, reaped, broker = ledger.state.hypervisor.events.kept
+    assert (reaped.event, reaped.domid, reaped.name, reaped.incarnation) == ("reaped", guest, "guest", 1)
+    assert reaped.detail == "suspected 8.000000 ms, fenced 7.000000 ms, reaped 4.000000 ms before"
+    assert broker[2:6] == ("reaped", -1, "broker", 0)
+    assert broker.at_ns == reaped.at_ns == died_at_ns + 9_000_000
+    assert broker.number == reaped.number + 1
+
+
 def test_a_descriptor_counts_as_sent_once_and_the_same_in_the_replay(ledger, guest, session):
     ledger.call(guest, session, 1, ALLOC)
     ledger.call(guest, session, 2, m.EvtchnBindVirq(0), descriptors=3)

@@ -17,7 +17,7 @@ import pytest
 
 from hvd.machine import exits
 from hvd.machine.children import Child
-from hvd.machine.exits import GIVES_WAY_NICE, THREADS_MAX, WAITED_FOR_MAX, Exits, comes_back, how_it_ended
+from hvd.machine.exits import GIVES_WAY_NICE, THREADS_MAX, TOLD_AFTER_S, WAITED_FOR_MAX, Exits, comes_back, how_it_ended
 from tests.thread_pidfds import needs_thread_pidfds
 from tests.waiting import wait_for
 
@@ -31,6 +31,10 @@ print("there", flush=True)
 {then}
 """
 SLEEPS = "time.sleep(1000)"
+
+
+def nobody(message):
+    """Hears what the broker is to be told."""
 
 
 @contextlib.contextmanager
@@ -64,7 +68,7 @@ def test_a_thread_that_the_host_lets_nobody_watch_is_not_and_who_has_it_is_forgo
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # fs.epoll.max_user_watches
 
     with select.epoll() as epoll, child() as (made, _):
-        ends = Exits(SimpleNamespace(register=refuse, unregister=epoll.unregister), lambda child: None)  # type: ignore[arg-type]
+        ends = Exits(SimpleNamespace(register=refuse, unregister=epoll.unregister), lambda child: None, nobody)  # type: ignore[arg-type]
         before = open_descriptors()
         ends.follow(made, is_waited_for=True)
         ends.forget(made)
@@ -139,7 +143,7 @@ def test_a_child_that_runs_on_keeps_its_parent_from_having_ended(monkeypatch):
 @needs_thread_pidfds
 def test_a_thread_that_ends_alone_is_seen_once_and_its_process_lives():
     epoll = select.epoll()
-    watched = Exits(epoll, lambda child: None)
+    watched = Exits(epoll, lambda child: None, nobody)
     with child() as (made, process):
         watched.follow(made, is_waited_for=False)
         process.stdin.write(b"\n")
@@ -155,7 +159,7 @@ def test_a_thread_that_ends_alone_is_seen_once_and_its_process_lives():
 @pytest.mark.parametrize(("is_waited_for", "most"), [(False, THREADS_MAX), (True, WAITED_FOR_MAX)])
 def test_so_many_threads_are_watched_once_and_forgotten_with_their_process(is_waited_for, most):
     epoll = select.epoll()
-    watched = Exits(epoll, lambda child: None)
+    watched = Exits(epoll, lambda child: None, nobody)
     with child(threads=2 * WAITED_FOR_MAX) as (made, _):
         before = open_descriptors()
         watched.follow(made, is_waited_for=is_waited_for)
@@ -173,7 +177,7 @@ def test_who_ends_and_has_not_ended_is_looked_at_again_ever_less_often_until_it_
     """A thread may wait for a CPU, or a disk; and when all of its memory is gone may be a second later."""
     clock, asked = SimpleNamespace(now=100.0), list[float]()
     answers = iter([None] * 8 + ["killed by SIGKILL"])
-    monkeypatch.setattr(exits, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(exits, "time", SimpleNamespace(monotonic=lambda: clock.now, monotonic_ns=lambda: 0))
     monkeypatch.setattr(exits, "is_ending", lambda child: True)
 
     def look(child, patience_s):
@@ -182,8 +186,8 @@ def test_who_ends_and_has_not_ended_is_looked_at_again_ever_less_often_until_it_
 
     monkeypatch.setattr(exits, "how_it_ended", look)
     late: list[Any] = []
-    watched = Exits(select.epoll(), late.append)
-    ending: Any = SimpleNamespace(pid=10)
+    watched = Exits(select.epoll(), late.append, nobody)
+    ending: Any = SimpleNamespace(pid=10, role="domain")
     assert watched.how_it_ended(ending) is None
     while (at := watched.deadline()) is not None:
         watched.expire(at - 0.001)
@@ -200,8 +204,8 @@ def test_who_ends_and_has_not_ended_is_looked_at_again_ever_less_often_until_it_
 def test_who_has_been_reaped_or_does_not_end_is_not_looked_at_again(monkeypatch, ends):
     monkeypatch.setattr(exits, "how_it_ended", lambda child, patience_s: None)
     monkeypatch.setattr(exits, "is_ending", lambda child: ends)
-    watched = Exits(select.epoll(), lambda child: None)
-    one: Any = SimpleNamespace(pid=10)
+    watched = Exits(select.epoll(), lambda child: None, nobody)
+    one: Any = SimpleNamespace(pid=10, role="stray")
     watched.how_it_ended(one)
     assert (watched.deadline() is not None) is ends
     watched.forget(one)
@@ -222,7 +226,7 @@ def test_a_kernel_without_pidfds_of_threads_leaves_all_to_the_reaping(monkeypatc
 
     monkeypatch.setattr(os, "pidfd_open", old)
     epoll = select.epoll()
-    watched = Exits(epoll, lambda child: None)
+    watched = Exits(epoll, lambda child: None, nobody)
     with child() as (made, _):
         watched.follow(made, is_waited_for=False)
         made.signal(signal.SIGKILL)
@@ -241,7 +245,7 @@ def test_what_is_left_of_the_dead_gives_way_for_a_moment_and_no_longer():
     """Here it is one that lives, so that it is there to be asked."""
     if not comes_back():
         pytest.skip("who gives way here does so for good")
-    watched = Exits(select.epoll(), lambda child: None)
+    watched = Exits(select.epoll(), lambda child: None, nobody)
     with child() as (made, _):
         assert watched.deadline() is None
         watched.let_give_way(made)
@@ -261,7 +265,7 @@ from hvd.machine.children import Child
 from hvd.machine.exits import Exits
 if (pid := os.fork()) == 0:
     signal.pause()
-watched = Exits(select.epoll(), lambda child: None)
+watched = Exits(select.epoll(), lambda child: None, print)
 watched.let_give_way(Child("domain", pid))
 watched.expire(float("inf"))
 print(os.getpriority(os.PRIO_PROCESS, pid) - os.getpriority(os.PRIO_PROCESS, 0), watched.deadline())
@@ -280,10 +284,84 @@ def test_where_the_kernel_lets_nobody_come_back_nobody_gives_way():
 
 
 def test_who_has_been_reaped_gives_way_to_nobody_any_more():
-    watched = Exits(select.epoll(), lambda child: None)
+    watched = Exits(select.epoll(), lambda child: None, nobody)
     with child() as (made, process):
         process.kill()
         process.wait()
         watched.let_give_way(made)
+        made.role = "stray"
         watched.forget(made)
         assert watched.deadline() is None
+
+
+# ---- when it was known -----------------------------------------------------------------------------------------------
+
+
+def told_of(watched, told):
+    """What `tell` has heard when the time for it has come, and that it hears nothing sooner."""
+    at = watched.deadline()
+    assert at is not None
+    watched.expire(at - 0.001)
+    assert told == []
+    watched.expire(at)
+    assert watched.deadline() is None
+    return told
+
+
+@needs_thread_pidfds
+def test_when_an_end_was_suspected_fenced_and_reaped_is_told_a_while_after_the_reap():
+    epoll, told = select.epoll(), list[Any]()
+    watched = Exits(epoll, lambda child: None, told.append)
+    with child(threads=3) as (made, process):
+        watched.follow(made, is_waited_for=True)
+        before = time.monotonic_ns()
+        made.signal(signal.SIGKILL)
+        assert [watched.take(epoll.poll(10)[0][0])] == [made]
+        suspected = time.monotonic_ns()
+        wait_for(lambda: watched.how_it_ended(made), "its fence")
+        fenced = time.monotonic_ns()
+        made.role = "remains"
+        process.wait()
+        watched.forget(made)
+        reaped = time.monotonic_ns()
+        told_at = watched.deadline()
+        assert told_at is not None
+        assert fenced / 1e9 < told_at - TOLD_AFTER_S <= reaped / 1e9
+    ((verb, domid, incarnation, name, *moments),) = told_of(watched, told)
+    assert (verb, domid, incarnation, name) == ("reaped", 1, 1, "")
+    assert before < moments[0] <= suspected < moments[1] <= fenced < moments[2] <= reaped
+
+
+def test_whose_threads_nobody_saw_was_suspected_and_fenced_when_it_was_reaped():
+    told = list[Any]()
+    watched = Exits(select.epoll(), lambda child: None, told.append)
+    watched.forget(Child("zygote", os.getpid()))
+    watched.forget(Child("stray", os.getpid()))
+    ((_, domid, _, name, suspected, fenced, reaped),) = told_of(watched, told)
+    assert (domid, name) == (-1, "zygote")
+    assert suspected == fenced == reaped
+
+
+@needs_thread_pidfds
+def test_a_thread_that_ended_alone_is_no_suspicion_of_the_end_that_comes_later():
+    epoll, told = select.epoll(), list[Any]()
+    watched = Exits(epoll, lambda child: None, told.append)
+    with child() as (made, process):
+        watched.follow(made, is_waited_for=False)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert [watched.take(epoll.poll(10)[0][0])] == [made]
+        assert watched.how_it_ended(made) is None
+        later = time.monotonic_ns()
+        process.kill()
+        process.wait()
+        watched.forget(made)
+    ((*_, suspected, _, _),) = told_of(watched, told)
+    assert suspected > later
+
+
+def test_of_those_before_a_reboot_nothing_is_told_behind_it():
+    watched = Exits(select.epoll(), lambda child: None, nobody)
+    watched.forget(Child("domain", os.getpid(), 1, 1))
+    watched.clear()
+    assert watched.deadline() is None

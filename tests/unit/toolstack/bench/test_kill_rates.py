@@ -4,13 +4,14 @@ import pytest
 
 from hvd.toolstack.bench.kill_rates import KILLS, WHOLE_S, WINDOW_NS, Kill, _counts
 from hvd.toolstack.bench.recovery import Death
+from hvd.transport.end_moments import EndMoments
 
 SECOND_NS = 10**9
 AT = 5 * SECOND_NS
 
 
 def a_kill():
-    return Kill(AT - WINDOW_NS, Death(AT, AT, AT, AT, AT), AT)
+    return Kill(AT - WINDOW_NS, Death(AT, AT, AT, AT, AT, EndMoments(AT, AT, AT)), AT)
 
 
 def answers(silence_ns):

@@ -11,9 +11,11 @@ from hvd.toolstack.chaos.stages import Recovery, first_response_ns
 from hvd.toolstack.chaos.summary import ranges, summary
 from hvd.toolstack.cluster import LifecycleEvent
 
+REAPED = "suspected 2.000000 ms, fenced 1.000000 ms, reaped 0.250000 ms before"
+
 
 def fault(name="kill", victim="storage", recovered_ms=12.5, activated=True, **others):
-    stages = {"detect": 0.5, "fence": 0.5, "reap": 0.5, "respawn": 8.0, "reconnect": 9.0, "first response": 10.0}
+    stages = {"detect": 0.2, "fence": 0.5, "reap": 3.0, "respawn": 8.0, "reconnect": 9.0, "first response": 10.0}
     return {
         "step": 1, "fault": name, "victims": [victim], "seed": 3, "for_s": 0.0, "parameters": {}, "at_ms": 100.0,
         "injected": True, "refused": "", "activated": activated, "evidence": "<reaper>", "detected": True,
@@ -59,9 +61,12 @@ def test_what_nobody_saw_and_was_not_recovered_from_counts_against_it():
 
 def test_a_broker_that_greets_again_is_a_death_of_the_machines():
     recovery = Recovery("machine", 1_000_000)
-    for name, domid, at_ns in (("died", 4, 2_000_000), ("hello", -1, 3_000_000)):
-        recovery.hear(LifecycleEvent(name, domid, "", 0, "", 0), at_ns)
-    assert recovery.stages_ms == {"detect": 2.0, "fence": 2.0, "reap": 2.0, "respawn": 2.0}
+    for name, domid, detail, at_ns in (
+        ("died", 4, "", 2_000_000), ("hello", -1, "", 3_000_000), ("reaped", 4, REAPED, 3_500_000),
+        ("reaped", -1, "suspected 0.500000 ms, fenced 0.250000 ms, reaped 0.000000 ms before", 2_500_000),
+    ):  # fmt: skip
+        recovery.hear(LifecycleEvent(name, domid, "", 0, detail, 0), at_ns)
+    assert recovery.stages_ms == {"detect": 1.0, "fence": 1.25, "reap": 1.5, "respawn": 2.0}
 
 
 @pytest.mark.parametrize(("seeds", "text"), [([], ""), ([3], "3"), ([2, 1, 3, 7], "1-3, 7"), ([5, 6], "5-6")])
@@ -107,19 +112,42 @@ def test_a_run_that_came_to_nothing_is_drawn_too():
 
 def heard(*events):
     recovery = Recovery("storage", 1_000_000)
-    for name, domain, at_ns in events:
-        recovery.hear(LifecycleEvent(name, 1, domain, 1, "", 0), at_ns)
+    for name, domain, at_ns, *incarnation in events:
+        detail = REAPED if name == "reaped" else ""
+        recovery.hear(LifecycleEvent(name, 1, domain, incarnation[0] if incarnation else 1, detail, 0), at_ns)
     return recovery.stages_ms
 
 
 def test_stages_are_told_by_the_victims_own_events_behind_the_fault():
     events = [("died", "storage", 500_000), ("died", "writer", 2_000_000), ("ready", "storage", 1_500_000),
-              ("died", "storage", 3_000_000), ("ready", "storage", 9_000_000)]  # fmt: skip
-    assert heard(*events) == {"detect": 2.0, "fence": 2.0, "reap": 2.0, "respawn": 8.0}
+              ("died", "storage", 3_000_000), ("ready", "storage", 9_000_000),
+              ("reaped", "writer", 9_200_000), ("reaped", "storage", 9_500_000)]  # fmt: skip
+    assert heard(*events) == {"detect": 6.5, "fence": 7.5, "reap": 8.25, "respawn": 8.0}
 
 
 def test_the_first_of_two_deaths_is_the_one_that_was_detected():
-    assert heard(("died", "storage", 2_000_000), ("died", "storage", 5_000_000))["reap"] == 1.0
+    deaths = ("died", "storage", 4_000_000, 1), ("died", "storage", 5_000_000, 2)
+    reaps = ("reaped", "storage", 6_000_000, 2), ("reaped", "storage", 7_000_000, 1)
+    assert heard(*deaths, *reaps)["reap"] == 5.75
+
+
+def test_an_end_that_was_suspected_before_the_fault_is_none_of_its():
+    assert heard(("died", "storage", 1_500_000), ("reaped", "storage", 2_500_000)) == {}
+
+
+def test_who_has_died_awaits_the_word_of_its_end_and_one_that_lives_none():
+    recovery = Recovery("storage", 1_000_000)
+    assert not recovery.awaits_end
+    recovery.hear(LifecycleEvent("died", 1, "storage", 1, "", 0), 2_000_000)
+    assert recovery.awaits_end
+    recovery.hear_end(LifecycleEvent("reaped", 1, "storage", 1, REAPED, 0), 4_000_000)
+    assert not recovery.awaits_end
+
+
+def test_a_page_tells_detect_fence_and_reap_apart():
+    text = page(summary("p", runs := [run(1, fault())]), runs)
+    rows = re.findall(r"<tr><td>(detect|fence|reap)</td><td>1</td><td>([0-9.]+)</td>", text)
+    assert rows == [("detect", "0.2"), ("fence", "0.5"), ("reap", "3.0")]
 
 
 def test_the_first_response_ends_the_longest_silence():
