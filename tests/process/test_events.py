@@ -222,6 +222,8 @@ def test_events_are_chosen_by_domain_by_kind_and_by_time(cluster: Cluster, start
         (["--kind", "dead"], "--kind: expected one of created, starting"),
         (["--since", "yesterday"], "--since: expected an event's number"),
         (["--since", "-1"], "--since: expected an event's number"),
+        (["nosuch"], "NAME: expected a domain that there is or was: Domain-0, found 'nosuch'"),
+        (["dom0", "77", "--no-follow"], "NAME: expected a domain that there is or was: Domain-0, found '77'"),
     ],
 )
 def test_bad_input_says_what_was_expected(start: Start, words: list[str], text: str) -> None:
@@ -229,6 +231,15 @@ def test_bad_input_says_what_was_expected(start: Start, words: list[str], text: 
     out, err = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, out) == (2, "")
     assert text in err
+
+
+def test_who_has_gone_and_is_told_of_yet_may_be_asked_for(cluster: Cluster, start: Start) -> None:
+    domain = restless(cluster, "gone")
+    domain.destroy()
+    for who in ("gone", str(domain.domid)):
+        events = [event["event"] for event in told_by(start("events", "--no-follow", who))]
+        assert events[0] == "created"
+        assert "destroyed" in events
 
 
 def test_every_kind_that_the_hypervisor_announces_is_a_kind_to_choose() -> None:

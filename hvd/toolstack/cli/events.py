@@ -48,9 +48,23 @@ def events(names: list[str], kinds: list[str], since: str | None, *, follow: boo
     json = not sys.stdout.isatty() if as_json is None else as_json
     with Cluster.attach() as cluster, cluster.events(after) as stream, ended_by_signals():
         try:
+            _check_names(cluster, wanted.names)
             _tell_all(stream, wanted, follow=follow, as_json=json)
         except (Ended, NotRunning):
             return
+
+
+def _check_names(cluster: Cluster, names: frozenset[str]) -> None:
+    """ConfigError for one that is no domain's, nor of any whom the kept events tell of: nothing would ever be told."""
+    infos = sorted(cluster.infos().values(), key=lambda info: info.domid)
+    unknown = names - {text for info in infos for text in (info.name, str(info.domid))}
+    if not unknown:
+        return
+    with cluster.events(0) as kept:
+        unknown -= {text for event in kept.up_to_now() for text in (event.name, str(event.domid))}
+    expected = f"a domain that there is or was: {', '.join(info.name for info in infos)}"
+    if problems := [Problem("NAME", "", expected, repr(name)) for name in sorted(unknown)]:
+        raise ConfigError(problems)
 
 
 def _tell_all(stream: EventStream, wanted: Wanted, *, follow: bool, as_json: bool) -> None:
