@@ -280,12 +280,15 @@ class Endpoints:
 
     def _close_in_turn(self, bound: list[Place]) -> bool:
         """Note what each had kept, and bind it anew; whether that says anything: all ended, each in its turn."""
-        is_sure, anew = self.let_go(), list[tuple[Place, HypercallServer]]()
+        self.close_retired()  # what they kept would go at any moment
         until = time.monotonic() + LET_GO_S
+        is_sure, anew = True, list[tuple[Place, HypercallServer]]()
         rest = list(bound)
         for size in _turns(len(bound)):
             these, rest = rest[:size], rest[size:]
             ended = {place: self._ended(place) for place in rest}
+            these = [place for place in these if place.server is not None]  # or it has connected too often meanwhile
+            is_sure = self._let_go(self._closing, until) and is_sure
             before, closed = bytes_in_other_arenas(), list[HypercallServer]()
             for place in these:
                 with suppress(OSError):  # the host has no socket left for another one: the old one stays
@@ -336,7 +339,7 @@ class Endpoints:
         server, place.server = place.server, None
         assert server is not None
         self._connections.end(place.name)
-        place.newest = None
+        place.newest, place.hoard_bytes = None, 0
         self._poller.unwatch(server.fileno())
         self._poller.unwatch(server.connections_fileno())
         server.begin_close()

@@ -455,6 +455,16 @@ def test_a_hoard_that_goes_with_nobodys_endpoint_makes_nobody_suspected(tmp_path
         assert [endpoints.hoarder() for _ in range(4)] == [None] * 4
 
 
+def test_a_hoard_of_one_whose_endpoint_is_retired_goes_first_and_is_nobody_elses(tmp_path, endpoints):
+    """A domain that has ended lets go of it at any moment, and whoever is closed in that moment would have had it."""
+    open_two(endpoints)
+    with hoarding(tmp_path, "domains/6.1/hypercall", SECRETS[2]):
+        endpoints.retire(OTHER)
+        assert endpoints.hoarder() is None
+        assert (endpoints.retired, is_hoard(bytes_in_other_arenas(), 1)) == (0, False)
+    assert endpoints._domains[DOM].hoard_bytes == 0
+
+
 def test_while_a_closed_endpoint_is_not_let_go_of_nobody_is_found(tmp_path, endpoints, monkeypatch):
     """What it had kept may go as the next one is closed, and would be taken for that one's."""
     open_two(endpoints)
@@ -465,6 +475,23 @@ def test_while_a_closed_endpoint_is_not_let_go_of_nobody_is_found(tmp_path, endp
         endpoints.close(OTHER)
         assert [hoard(endpoints, tmp_path, "domains/5.1/hypercall", SECRETS[1]) for _ in range(3)] == [None] * 3
     assert hoard(endpoints, tmp_path, "domains/5.1/hypercall", SECRETS[1]) == (DOM, False)
+
+
+def test_who_connects_too_often_while_another_is_looked_for_has_no_endpoint_and_the_look_goes_on(
+    tmp_path, endpoints, links, floods
+):
+    """Its endpoint was closed a second time: a broker died of it, and the next one could too."""
+    open_two(endpoints)
+    with hoarding(tmp_path, "domains/5.1/hypercall", SECRETS[1]):
+        kept = connected(endpoints, CONNECTIONS_AT_ONCE_MAX + 1, "domains/6.1/hypercall")
+        for connection in kept:
+            connection.recv(1)  # it has been accepted, and nobody has counted it yet
+        assert endpoints.hoarder() is None
+    assert (floods, endpoints.server(OTHER)) == ([(OTHER, False)], None)
+    assert hoard(endpoints, tmp_path, "domains/5.1/hypercall", SECRETS[1]) == (DOM, False)
+    hold_nothing(links[1])
+    for connection in kept:
+        ends(connection)
 
 
 def test_an_endpoint_that_cannot_be_bound_anew_stays_as_it_is(tmp_path, endpoints, monkeypatch):
