@@ -112,6 +112,15 @@ def test_a_naive_peer_that_dies_came_to_harm_and_one_that_goes_on_did_not() -> N
     assert naive.run("believes_responses", 1, 2) == (False, "it goes on")
 
 
+def test_a_control_whose_peer_ends_before_it_begins_has_not_worked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counted as one that died of the attack: of an import that failed, say."""
+    with pytest.raises(naive.NeverBegan, match="no_such_peer ended before it began: KeyError: 'no_such_peer'"):
+        naive.run("no_such_peer")
+    monkeypatch.setattr(naive, "__name__", "hvd.toolstack.attacks.no_such_module")
+    with pytest.raises(naive.NeverBegan, match="No module named"):
+        naive.run("believes_responses", 1)
+
+
 def test_an_attack_that_ends_the_cluster_takes_no_other_with_it() -> None:
     """It is not stopped, and the next one has an arena of its own: one timeout once made 64 tests fail."""
 

@@ -29,22 +29,32 @@ import msgpack
 import zmq
 
 from hvd.toolstack.attacks import naive_tables
+from hvd.transport.errors import HvdError
 
 DEADLINE_S = 60.0
 FEW_DESCRIPTORS = 64
 BUFFER = 4096
+BEGUN = "begun"
+"""What each says first: who ends without has met nothing yet."""
+
+
+class NeverBegan(HvdError):
+    """A peer ended before it was one."""
 
 
 def run(peer: str, *arguments: object) -> tuple[bool, str]:
-    """Whether it came to harm, and how."""
+    """Whether it came to harm, and how; NeverBegan where it ended for another reason than what it was sent."""
     command = [sys.executable, "-P", "-m", __name__, peer]
     done = subprocess.run(
         command, input=json.dumps(arguments), capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
+    last = (done.stderr.strip().splitlines() or [""])[-1] or f"status {done.returncode}"
+    begun, _, told = done.stdout.partition("\n")
+    if begun != BEGUN:
+        raise NeverBegan(f"the peer {peer} ended before it began: {last}")
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [""])[-1]
-        return True, f"it died: {last or f'status {done.returncode}'}"
-    harmed, what = json.loads(done.stdout)
+        return True, f"it died: {last}"
+    harmed, what = json.loads(told)
     return bool(harmed), str(what)
 
 
@@ -381,7 +391,9 @@ PEERS: dict[str, Callable[..., tuple[bool, str]]] = naive_tables.PEERS | {
 
 def main() -> None:
     """Be one of them."""
-    sys.stdout.write(json.dumps(PEERS[sys.argv[1]](*json.load(sys.stdin))))
+    peer, arguments = PEERS[sys.argv[1]], json.load(sys.stdin)
+    print(BEGUN, flush=True)
+    sys.stdout.write(json.dumps(peer(*arguments)))
 
 
 if __name__ == "__main__":
