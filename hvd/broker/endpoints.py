@@ -80,17 +80,19 @@ class Endpoints:
         *,
         on_ready: Callable[[DomId | None], None],
         on_flood: Callable[[DomId, bool], None],
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_ready` is told whose endpoint has something to read (None: the toolstack's); `on_flood` whose is closed.
 
         That is where a domain has connected more than CONNECTIONS_MAX times, or CONNECTIONS_AT_ONCE_MAX at once; and
-        whether it was its spare that did.
+        whether it was its spare that did. `beat` is called while it takes long.
         """
         self._context = context
         self._poller = poller
         self._connections = connections
         self._on_ready = on_ready
         self._on_flood = on_flood
+        self._beat = beat
         self.directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._domains: dict[DomId, Place] = {}
         self._spares: dict[DomId, Place] = {}
@@ -285,6 +287,7 @@ class Endpoints:
         is_sure, anew = True, list[tuple[Place, HypercallServer]]()
         rest = list(bound)
         for size in _turns(len(bound)):
+            self._beat()  # beside load, 400 endpoints took 4 s
             these, rest = rest[:size], rest[size:]
             ended = {place: self._ended(place) for place in rest}
             these = [place for place in these if place.server is not None]  # or it has connected too often meanwhile

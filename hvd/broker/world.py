@@ -75,7 +75,8 @@ class World(TraceHardware, HeldHardware, SpareHardware, FaultHardware, StoreHard
         self.held = HeldDescriptors(inheritance.link, inheritance.held)
         self.connections = Connections(self.held)
         self.endpoints = Endpoints(
-            context, inheritance.run_dir, poller, self.connections, on_ready=on_ready, on_flood=self._end_flood
+            context, inheritance.run_dir, poller, self.connections,
+            on_ready=on_ready, on_flood=self._end_flood, beat=inheritance.pulse.beat,
         )  # fmt: skip
         self.ready_made = ReadyMade(self.held, self.endpoints)
         self.publisher = Publisher(context, self.endpoints.directory, poller)

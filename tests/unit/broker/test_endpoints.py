@@ -455,6 +455,14 @@ def test_a_hoard_that_goes_with_nobodys_endpoint_makes_nobody_suspected(tmp_path
         assert [endpoints.hoarder() for _ in range(4)] == [None] * 4
 
 
+def test_a_look_beats_with_each_turn(tmp_path, endpoints, monkeypatch):
+    """Of 400 endpoints beside load it took 4 s; who does not beat for 5 is killed."""
+    beats: list[bool] = []
+    monkeypatch.setattr(endpoints, "_beat", lambda: beats.append(True))
+    open_two(endpoints)
+    assert (hoard(endpoints, tmp_path, "domains/5.1/hypercall", SECRETS[1]), len(beats)) == (None, 2)
+
+
 def test_a_hoard_of_one_whose_endpoint_is_retired_goes_first_and_is_nobody_elses(tmp_path, endpoints):
     """A domain that has ended lets go of it at any moment, and whoever is closed in that moment would have had it."""
     open_two(endpoints)
