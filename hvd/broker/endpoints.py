@@ -101,7 +101,7 @@ class Endpoints:
         """Of a domain that there is not yet: bound, and not heard."""
         self._retired: list[Place] = []
         self._closing: list[HypercallServer] = []
-        """Closed, and not yet let go of by libzmq's threads."""
+        """Closed, and not seen yet to have been let go of by libzmq's threads: each look has those close for good."""
         self._run_dir = run_dir
         _make(f"{run_dir}/{DOMAINS}")
         _remove_unseen(f"{run_dir}/{DOMAINS}")
@@ -269,6 +269,7 @@ class Endpoints:
         let go of something in that moment. Or who has screened it SCREENS_MAX times: two could go on for ever, one of
         whom ends a connection as the other loses one.
         """
+        self._closing = [one for one in self._closing if not one.has_closed(0)]
         bound = [place for place in (*self._domains.values(), *self._spares.values()) if place.server is not None]
         if not is_hoard(bytes_in_other_arenas(), len(bound)):
             return None
@@ -334,7 +335,6 @@ class Endpoints:
 
     def _end(self, place: Place) -> None:
         """Its connections end, and what they kept is let go of."""
-        self._closing = [one for one in self._closing if not one.has_closed(0)]
         self._closing.append(self._begin_end(place))
 
     def _begin_end(self, place: Place) -> HypercallServer:

@@ -23,6 +23,7 @@ from hvd.transport.codec import pack_request
 from hvd.transport.descriptors import receive_message
 from hvd.transport.hypercalls import public_key, socket_address
 from hvd.transport.ids import DomId, Incarnation
+from tests.waiting import wait_for
 
 DOM, OTHER = DomId(5), DomId(6)
 SECRETS = {1: b"a" * 32, 2: b"b" * 32}
@@ -113,6 +114,22 @@ def test_the_next_incarnations_endpoint_takes_the_old_ones_place(tmp_path, endpo
     open_new(endpoints, Incarnation(2), SECRETS[2])
     assert files(tmp_path) == ["control", "domains/5.2/hypercall"]
     assert endpoints.public_key(DOM) == public_key(SECRETS[2])
+
+
+def test_what_has_been_closed_costs_no_descriptor_behind_the_next_look(endpoints):
+    open_new(endpoints, Incarnation(1), SECRETS[1])
+    endpoints.close(DOM)
+
+    def descriptors():
+        endpoints.hoarder()
+        return len(os.listdir("/proc/self/fd"))
+
+    wait_for(lambda: endpoints.hoarder() is None and not endpoints._closing)
+    before = descriptors()
+    for _ in range(5):
+        open_new(endpoints, Incarnation(1), SECRETS[1])
+        endpoints.close(DOM)
+    wait_for(lambda: descriptors() == before, lambda: f"{descriptors()} descriptors to be {before} again")
 
 
 def test_a_new_broker_binds_over_what_a_dead_one_left(tmp_path, endpoints, poller, held):
