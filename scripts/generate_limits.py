@@ -85,9 +85,6 @@ BROKER_LIFE = [
     Bound("hvd.broker.upcall_sockets", "POSTS_PER_TURN", "hypercalls of a domain that is not ready, down its upcall "
           "socket, before the next caller has its turn", "the rest waits for the next turn",
           "tests/unit/broker/test_upcall_sockets.py::test_whoever_posts_without_end_lets_others_have_their_turns"),
-    Bound("hvd.broker.store.firing", "LOOKS_PER_SLICE", "watches looked at at once for what a call, or a multicall, "
-          "has changed", "the others are looked at in turn; the caller waits", f"{STORE}/test_firing.py::"
-          "test_a_multicall_writes_all_at_once_and_no_step_tells_more_watches_than_a_slice_has"),
     Bound("hvd.broker.endpoints", "CONNECTIONS_MAX", "connections of one incarnation to its endpoint", "it is killed",
           "tests/unit/broker/test_endpoints.py::test_who_connects_without_end_has_no_endpoint_any_more"),
     Bound("hvd.broker.endpoints", "CONNECTIONS_AT_ONCE_MAX", "of these at once", "it is killed",

@@ -10,19 +10,18 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from hvd.broker.store import mandatory
+from hvd.broker.store import mandatory, paths
 from hvd.broker.store.accounts import Accounts, Growth, Tally, add, growth_of
 from hvd.broker.store.changes import Change, Edit, Fires, Removal
 from hvd.broker.store.departures import Departures
 from hvd.broker.store.domains import Client, Domains
 from hvd.broker.store.errors import StoreError
 from hvd.broker.store.events import Events
-from hvd.broker.store.firing import INTRODUCE, RELEASE, Firing
 from hvd.broker.store.merge import Versions, merge
 from hvd.broker.store.operations import Call
 from hvd.broker.store.packing import Packed, Packing, pack, unpack
 from hvd.broker.store.parts import Collected, Part, in_parts
-from hvd.broker.store.permissions import DOM0_ONLY, Permissions, Principal, given_to_dom0
+from hvd.broker.store.permissions import DOM0_ONLY, READ, Permissions, Principal, given_to_dom0, may
 from hvd.broker.store.quotas import Quotas
 from hvd.broker.store.record import Record
 from hvd.broker.store.remains import Remains
@@ -34,15 +33,16 @@ from hvd.transport.ids import DOM0, DomId
 
 NODES_CHECKED_AT_ONCE = 200
 """About a third of a millisecond."""
+INTRODUCE = "@introduceDomain"
+RELEASE = "@releaseDomain"
 
 
-class Engine(Firing):
+class Engine:
     """What the store's calls work on."""
 
     def __init__(self, quotas: Quotas, privileged: Quotas, policy: mandatory.Policy | None = None) -> None:
         self.quotas = quotas
         self.privileged = privileged
-        super().__init__()
         self._policy = policy
         self.generation = 1
         """Of the last change; each change, inside a transaction or not, gets the next."""
@@ -59,6 +59,10 @@ class Engine(Firing):
         self._check: Iterator[str | None] | None = None
         self._parts_follow = False
         self.special_permissions: dict[str, Permissions] = {INTRODUCE: DOM0_ONLY, RELEASE: DOM0_ONLY}
+
+    def limits(self, domid: DomId) -> Quotas:
+        """What bounds this domain."""
+        return self.privileged if domid == DOM0 else self.quotas
 
     def call(self, domid: DomId) -> Call:
         """A call by this domain, now."""
@@ -205,7 +209,7 @@ class Engine(Firing):
         before, self.root = self.root, root
         self.accounts.count(growth)
         if isinstance(edits, list) and len(edits) < EDITS_PER_SLICE:
-            self.wait_for(caller, self._follow(before, edits))
+            self._follow(before, edits)
             return
         sweep = Sweep(caller, iter(edits), partial(self._follow, before), partial(self._forget, before, record))
         self._begin(sweep, now=True)
@@ -240,16 +244,12 @@ class Engine(Firing):
             if root is not self.root:
                 self.remains.add(root)
 
-    def _follow(self, root_before: Node, edits: list[Edit]) -> Sweep[Any] | None:
-        """Lists of owned paths and watches hear of these edits; what is left of that, if it is a lot."""
+    def _follow(self, root_before: Node, edits: list[Edit]) -> None:
+        """Lists of owned paths and watches hear of these edits."""
         self.accounts.note(edits, self.root)
-        return self.fire(root_before, edits)
-
-    def wait_for(self, caller: DomId, left: Sweep[Any] | None) -> None:
-        """What is left of a change of this domain's is done in turn."""
-        if left is not None:
-            left.caller = caller
-            self.sweeps.add(left)
+        for edit in edits:
+            if edit.fires:
+                self.fire(root_before, edit)
 
     def settle_some(self) -> None:
         """Go on with what is under way."""
@@ -301,6 +301,38 @@ class Engine(Firing):
     def memory_of(self, domid: DomId) -> int:
         """What counts against a domain's memory_bytes_max."""
         return self.accounts.of(domid).bytes + self.watches.bytes(domid) + self.domains[domid].held_bytes()
+
+    # ---- events ------------------------------------------------------------------------------------------------------
+
+    def fire(self, root_before: Node, edit: Edit) -> None:
+        """Tell those who watch it, and may know."""
+        watches = self.watches.on if edit.fires is Fires.ON_IT else self.watches.on_or_above
+        heard_by: dict[DomId, bool] = {}
+        for watch in watches(edit.path):
+            domid = watch.domid
+            if domid not in heard_by:
+                heard_by[domid] = self._may_hear(self.domains[domid].who, root_before, edit)
+            if heard_by[domid]:
+                self.events.add(watch, edit.path, self.limits(domid).events_max)
+
+    def _may_hear(self, who: Principal, root_before: Node, edit: Edit) -> bool:
+        """Whether it tells only what `who` may see: a readable node, or a change in a readable list (XSA-115)."""
+        path, before, after, _ = edit
+        told = [node for node in (before, after) if node is not None]
+        if not any(may(node.permissions, who, READ) for node in told):
+            if (before is None) == (after is None):
+                return False
+            parent = lookup(root_before if after is None else self.root, paths.parent(path))
+            if parent is None or not may(parent.permissions, who, READ):
+                return False
+            told.append(parent)
+        return all(mandatory.allows(self._policy, who.domid, node.permissions, READ) for node in told)
+
+    def fire_special(self, name: str) -> None:
+        """@introduceDomain or @releaseDomain has happened; dom0 decides by their permissions who else hears."""
+        for watch in self.watches.on(name):
+            if may(self.special_permissions[name], self.domains[watch.domid].who, READ):
+                self.events.add(watch, name, self.limits(watch.domid).events_max)
 
     # ---- snapshots ---------------------------------------------------------------------------------------------------
 

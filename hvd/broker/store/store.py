@@ -16,9 +16,8 @@ from itertools import islice
 from hvd.broker.store import direct, operations, paths
 from hvd.broker.store.changes import Change
 from hvd.broker.store.children import names_at
-from hvd.broker.store.engine import Engine
+from hvd.broker.store.engine import INTRODUCE, RELEASE, Engine
 from hvd.broker.store.errors import StoreError
-from hvd.broker.store.firing import INTRODUCE, RELEASE
 from hvd.broker.store.mandatory import Policy
 from hvd.broker.store.operations import Call
 from hvd.broker.store.permissions import OWNER, Permissions, may, parse, to_texts

@@ -30,29 +30,20 @@ class Sweep(Generic[T]):
     """Who waits for it, if anybody does."""
     edits: Iterator[T]
     """Or whatever else there is to be looked at one by one."""
-    follow: Callable[[list[T]], Sweep[Any] | None]
-    """Does for some edits what they ask for; what is left of that is done before the next ones are looked at."""
+    follow: Callable[[list[T]], None]
+    """Does for some edits what they ask for."""
     finish: Callable[[], None] = lambda: None
     """Does what has to wait for all of them."""
     per_slice: int = EDITS_PER_SLICE
     about: object = None
     """Of a removal in a transaction, that transaction: it concerns nothing else, so it need not wait for the others."""
     done: bool = False
-    _left: Sweep[Any] | None = None
-    """Of the edits that were looked at last."""
-    _at_end: bool = False
 
     def advance(self) -> None:
         """By one slice."""
-        if self._left is None:
-            found = list(islice(self.edits, self.per_slice))
-            self._at_end = len(found) < self.per_slice
-            self._left = self.follow(found)
-        else:
-            self._left.advance()
-            if self._left.done:
-                self._left = None
-        if self._at_end and self._left is None:
+        found = list(islice(self.edits, self.per_slice))
+        self.follow(found)
+        if len(found) < self.per_slice:
             self.done = True
             self.finish()
 

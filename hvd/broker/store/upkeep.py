@@ -81,10 +81,6 @@ class Upkeep:
         """
         return self.has_unsettled or self.has_events
 
-    def together(self) -> AbstractContextManager[None]:
-        """The calls made in it are those of one multicall: together they tell no more watches at once than one call."""
-        return self._engine.together()
-
     def settle(self) -> None:
         """Let them follow by some nodes more."""
         self._engine.settle_some()

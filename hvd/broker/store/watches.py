@@ -168,10 +168,9 @@ class Watches:
 
     def _heard(self, found: Collection[Watch]) -> Collection[Watch]:
         """Those among them that are somebody's."""
-        return [watch for watch in found if self.is_somebodys(watch)] if self._dropped and found else found
+        return [watch for watch in found if self._is_somebodys(watch)] if self._dropped and found else found
 
-    def is_somebodys(self, watch: Watch) -> bool:
-        """Whether its connection has it still."""
+    def _is_somebodys(self, watch: Watch) -> bool:
         own = self._of.get(watch.domid, {}).get(watch.connection)
         return own is not None and own.watches.get((watch.path, watch.token)) is watch
 

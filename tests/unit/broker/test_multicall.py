@@ -10,7 +10,6 @@ from hvd.broker.answers import Answer
 from hvd.broker.directories import NODES_MAX
 from hvd.broker.dispatch import handle
 from hvd.broker.errors import Refused
-from hvd.broker.store.firing import LOOKS_PER_SLICE
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call, pack_reply
 from hvd.transport.descriptors import DESCRIPTORS_PER_MESSAGE
@@ -92,19 +91,6 @@ def test_a_write_behind_a_read_that_is_too_large_is_carried_out(board, guest):
 def test_reading_all_children_of_the_root_brings_them(board, guest):
     handle(board.h, DOM0, m.StoreWrite(0, "/top", b"1"), board.now)
     assert handle(board.h, DOM0, m.StoreReadAll("/"), board.now).value["top"] == b"1"
-
-
-def test_a_multicall_that_many_watch_is_carried_out_whole_and_told_in_turn(board, guest):
-    for number in range(100):
-        handle(board.h, guest, m.StoreWatch("data", f"w{number}"), board.now)
-    board.h.upcalls[guest].unsent.clear()
-    found = replies(board, guest, *[m.StoreWrite(0, f"data/n{number}", b"new") for number in range(3)])
-    assert [code for code, *_ in found] == [0, 0, 0]
-    assert len(board.h.upcalls[guest].unsent) == LOOKS_PER_SLICE and board.h.store.is_settling(guest)
-    assert all(board.h.store.read(guest, 0, f"data/n{number}") == b"new" for number in range(3))
-    board.h.store.settle()
-    board.h.collect_store_events()
-    assert len(board.h.upcalls[guest].unsent) == 300 and not board.h.store.has_unsettled
 
 
 # ---- grants and event channels ---------------------------------------------------------------------------------------

@@ -202,9 +202,9 @@ def slices(monkeypatch) -> list[int]:
     counted: list[int] = []
     follow, depend = Engine._follow, Transaction.depend_on
 
-    def following(self, root_before, edits):
+    def following(self, root_before, edits) -> None:
         slices_add(len(edits))
-        return follow(self, root_before, edits)
+        follow(self, root_before, edits)
 
     def depending(self, edits) -> None:
         slices_add(len(edits))
