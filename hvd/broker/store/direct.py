@@ -64,7 +64,7 @@ def write(engine: Engine, domid: DomId, path: str, value: bytes) -> bool:
     before, engine.generation = way[0], engine.generation + 1
     engine.root, after = rewritten(way, path, value, engine.generation)
     if engine.watches.on_or_above(path):
-        engine.fire(before, Edit(path, node, after, Fires.ON_IT_AND_ABOVE))
+        engine.fire(before, Edit(path, node, after, Fires.ON_IT_AND_ABOVE), engine.root)
     return True
 
 

@@ -211,8 +211,8 @@ class Engine:
         if isinstance(edits, list) and len(edits) < EDITS_PER_SLICE:
             self._follow(before, edits)
             return
-        sweep = Sweep(caller, iter(edits), partial(self._follow, before), partial(self._forget, before, record))
-        self._begin(sweep, now=True)
+        follow = partial(self._follow, before, root_after=root)
+        self._begin(Sweep(caller, iter(edits), follow, partial(self._forget, before, record)), now=True)
 
     def _forget(self, root: Node, record: Record | None) -> None:
         self.remains.add(root)
@@ -244,12 +244,12 @@ class Engine:
             if root is not self.root:
                 self.remains.add(root)
 
-    def _follow(self, root_before: Node, edits: list[Edit]) -> None:
-        """Lists of owned paths and watches hear of these edits."""
+    def _follow(self, root_before: Node, edits: list[Edit], *, root_after: Node | None = None) -> None:
+        """Lists of owned paths and watches hear of these edits; `root_after`: of a change that is older than this."""
         self.accounts.note(edits, self.root)
         for edit in edits:
             if edit.fires:
-                self.fire(root_before, edit)
+                self.fire(root_before, edit, root_after or self.root)
 
     def settle_some(self) -> None:
         """Go on with what is under way."""
@@ -304,25 +304,25 @@ class Engine:
 
     # ---- events ------------------------------------------------------------------------------------------------------
 
-    def fire(self, root_before: Node, edit: Edit) -> None:
-        """Tell those who watch it, and may know."""
+    def fire(self, root_before: Node, edit: Edit, root_after: Node) -> None:
+        """Tell those who watch it, and might know then."""
         watches = self.watches.on if edit.fires is Fires.ON_IT else self.watches.on_or_above
         heard_by: dict[DomId, bool] = {}
         for watch in watches(edit.path):
             domid = watch.domid
             if domid not in heard_by:
-                heard_by[domid] = self._may_hear(self.domains[domid].who, root_before, edit)
+                heard_by[domid] = self._may_hear(self.domains[domid].who, root_before, edit, root_after)
             if heard_by[domid]:
                 self.events.add(watch, edit.path, self.limits(domid).events_max)
 
-    def _may_hear(self, who: Principal, root_before: Node, edit: Edit) -> bool:
+    def _may_hear(self, who: Principal, root_before: Node, edit: Edit, root_after: Node) -> bool:
         """Whether it tells only what `who` may see: a readable node, or a change in a readable list (XSA-115)."""
         path, before, after, _ = edit
         told = [node for node in (before, after) if node is not None]
         if not any(may(node.permissions, who, READ) for node in told):
             if (before is None) == (after is None):
                 return False
-            parent = lookup(root_before if after is None else self.root, paths.parent(path))
+            parent = lookup(root_before if after is None else root_after, paths.parent(path))
             if parent is None or not may(parent.permissions, who, READ):
                 return False
             told.append(parent)

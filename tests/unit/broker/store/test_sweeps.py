@@ -63,6 +63,21 @@ def test_a_commit_is_there_at_once_and_is_settled_slice_by_slice(store: Store) -
     assert not store.check()
 
 
+def test_who_may_list_a_directory_while_a_commit_is_told_hears_what_he_might_hear_of_it_when_it_was_made(
+    store: Store,
+) -> None:
+    store.mkdir(FIVE, 0, "closed")
+    store.watch(SEVEN, "/local/domain/5", "w")
+    tx = store.transaction_start(FIVE)
+    for number in range(MANY):
+        store.write(FIVE, tx, f"closed/{number}", b"v")
+    store.take_events()
+    store.transaction_end(FIVE, tx, True)
+    store.set_perms(DOM0, 0, "/local/domain/5/closed", ["n5", "r7"])
+    settled(store)
+    assert {event.path for event in store.take_events() if event.domid == SEVEN} == {"/local/domain/5/closed"}
+
+
 def test_whoever_makes_again_what_is_being_removed_owns_it(store: Store) -> None:
     before = store.usage(FIVE).nodes
     fill(store, FIVE, "many")
@@ -202,9 +217,9 @@ def slices(monkeypatch) -> list[int]:
     counted: list[int] = []
     follow, depend = Engine._follow, Transaction.depend_on
 
-    def following(self, root_before, edits) -> None:
+    def following(self, root_before, edits, **roots) -> None:
         slices_add(len(edits))
-        follow(self, root_before, edits)
+        follow(self, root_before, edits, **roots)
 
     def depending(self, edits) -> None:
         slices_add(len(edits))
