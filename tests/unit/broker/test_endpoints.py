@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import zmq
@@ -122,7 +123,7 @@ def test_what_has_been_closed_costs_no_descriptor_behind_the_next_look(endpoints
 
     def descriptors():
         endpoints.hoarder()
-        return len(os.listdir("/proc/self/fd"))
+        return len(list(Path("/proc/self/fd").iterdir()))
 
     wait_for(lambda: endpoints.hoarder() is None and not endpoints._closing)
     before = descriptors()
