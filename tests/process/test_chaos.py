@@ -50,7 +50,8 @@ def test_a_short_campaign_of_every_workload_loses_and_leaks_nothing(tmp_path):
     assert told["totals"]["activated"] >= 0.9 * told["totals"]["injected"]
     assert told["bound_95"] == 3 / told["totals"]["activated"]
     assert {"detect", "fence", "reap", "respawn", "reconnect", "first response"} == set(told["stages_ms"])
-    for stages in (stages for run in runs for fault in run["faults"] for stages in fault["stages_ms"].values()):
+    faults = [fault for row in rows_of(tmp_path / "out") for fault in row["faults"]]
+    for stages in (stages for fault in faults for stages in fault["stages_ms"].values()):
         moments = [stages[stage] for stage in ("detect", "fence", "reap") if stage in stages]
         assert moments == sorted(moments)
     assert told["stages_ms"]["detect"]["p50"] < told["stages_ms"]["reap"]["p50"]
