@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 
 from hvd.toolstack.faults.history import INVOKED, OK, History, Verdict
@@ -11,8 +12,9 @@ from hvd.transport.stamped_blocks import BLOCK_SIZE, content_digest, parse_block
 
 __all__ = ["Checker", "Verdict"]
 
-LOOKS = 5
-"""A block that is being written while we look may be torn: it is looked at again so often."""
+PATIENCE_S, AGAIN_S = 10.0, 0.002
+"""How long a block may be torn that is being written while we look: whoever writes it may have lost its CPU in the
+middle of it."""
 WRITE = int(Kind.WRITE)
 
 
@@ -100,11 +102,10 @@ class Checker:
         }  # fmt: skip
 
     def _check_block(self, image: int, block: int, newest: int) -> None:
-        found = None
-        for _ in range(LOOKS):
-            found = parse_block(os.pread(image, BLOCK_SIZE, block * BLOCK_SIZE).ljust(BLOCK_SIZE, b"\0"))
-            if found is not None:
-                break
+        until = time.monotonic() + PATIENCE_S
+        while (found := _read(image, block)) is None and self._is_being_written(block) and time.monotonic() < until:
+            time.sleep(AGAIN_S)
+        found = found or _read(image, block)  # it may have become whole before we saw that nobody writes it
         verdict = self.verdict
         if found is None:
             verdict.torn += 1
@@ -119,10 +120,24 @@ class Checker:
             verdict.unexpected += 1
             verdict.note(f"block {block} holds operation {found[1]}, which nobody asked for")
 
+    def _is_being_written(self, block: int) -> bool:
+        """Whether an answer is due to a write of it."""
+        self._hear()
+        return any(block in self._unsure.get(id_, ()) for id_ in self.history.open)
+
+    def _hear(self) -> None:
+        """What has happened since, forgetting nothing."""
+        for part in self.history.parts():
+            self._take(part)
+
     def _was_invoked(self, operation: int, block: int) -> bool:
         """The writer goes on while we look: it may have been asked for a moment ago, and overtaken in the next."""
         if operation not in self._unsure and operation not in self._done:
-            for part in self.history.parts():
-                self._take(part)  # and forget nothing
+            self._hear()
         asked = self._unsure.get(operation) or self._done.get(operation)
         return asked is not None and block in asked
+
+
+def _read(image: int, block: int) -> tuple[int, int, int] | None:
+    """(writer, operation, block) of what stands there; None: no write's whole content."""
+    return parse_block(os.pread(image, BLOCK_SIZE, block * BLOCK_SIZE).ljust(BLOCK_SIZE, b"\0"))

@@ -192,3 +192,39 @@ def test_a_write_that_is_asked_for_and_overwritten_while_we_look_is_no_surprise(
 
     monkeypatch.setattr(checker_module, "parse_block", read_meanwhile)
     assert judged(image, written).intact
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_block_that_is_being_written_is_judged_when_it_is_whole(image, written, monkeypatch, answered):
+    """Whoever writes it has lost its CPU in the middle of it, and may be answered before we see that."""
+    wrote(written, 1, 0)
+    wrote(written, 2, 0, answered=False)
+    put(image, 1, 0)
+    looks = []
+
+    def read_meanwhile(data):
+        looks.append(data)
+        if len(looks) < 50:
+            return None
+        if len(looks) == 50 and answered:
+            written.record(Phase.OK, Kind.WRITE, 2, 0, 1, digest(content(SEED, 2, 0, 1)))
+            put(image, 2, 0)
+            return None
+        return parse_block(data)
+
+    monkeypatch.setattr(checker_module, "parse_block", read_meanwhile)
+    assert judged(image, written).intact
+    assert len(looks) == (51 if answered else 50)
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_a_block_that_does_not_become_whole_is_torn_and_at_once_where_nobody_writes_it(
+    image, written, monkeypatch, block
+):
+    wrote(written, 1, 0)
+    wrote(written, 2, block, answered=False)
+    monkeypatch.setattr(checker_module, "PATIENCE_S", 0.05)
+    waits = []
+    monkeypatch.setattr(checker_module.time, "sleep", waits.append)
+    assert judged(image, written).torn == 1
+    assert bool(waits) == (block == 0)
