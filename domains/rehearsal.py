@@ -99,7 +99,7 @@ class _Hypercalls(Hypercalls):
 
     def _call(self, message: Any) -> Any:
         entries = len(message.calls) if isinstance(message, m.Multicall) else 0
-        value = [[0, {}, 0]] * entries if entries else None
+        value: Any = [[0, {}, 0]] * entries if entries else {} if isinstance(message, m.StoreReadAll) else None
         send_message(self._hypervisor, [REPLY, pack_reply(self.requests.sequence + 1, 0, value, 0)])
         return super()._call(message)
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from hvd.toolstack.bench.cost import system_calls_per_round_trip
+from hvd.toolstack.bench.figures import NANOSECONDS
 from hvd.toolstack.bench.measured import Pair
 from hvd.toolstack.bench.net_deaths import ECHO, TALK, TCP, measure_net_deaths
 from hvd.toolstack.bench.net_programs import BRIDGE, CHAIN, GUESTS, SWITCH, measure_net_programs
@@ -57,7 +58,8 @@ def told_by(result):
     for row in told["rows"]:
         assert row["n"] > 0 or row["note"].startswith("absent"), row
         if "hdr" in row:
-            assert from_text(row["hdr"]).percentile(50) / 1000 == pytest.approx(row["p50"], abs=0.001)
+            in_unit = from_text(row["hdr"]).percentile(50) / NANOSECONDS[row["unit"]]
+            assert in_unit == pytest.approx(row["p50"], rel=0.002, abs=0.001), row
     return told
 
 

@@ -346,8 +346,8 @@ def test_a_domain_that_connects_changes_no_count_and_a_connection_to_the_toolsta
 
 
 def connections_of(domain: Domain) -> int:
-    """As the kernel lists them in its network namespace: the broker's ends."""
-    return Path(f"/proc/{domain.pid}/net/unix").read_text().count(f"/{DOMAINS}/{domain.domid}.1/{ENDPOINT}")
+    """As the kernel lists them in its network namespace: the broker's ends, by where they were bound."""
+    return Path(f"/proc/{domain.pid}/net/unix").read_text().count(f"/{DOMAINS}/{domain.domid}.1.{ENDPOINT}.")
 
 
 @contextmanager

@@ -30,8 +30,8 @@ NUMBERED = re.compile(r":\[\d+\]$|(?<=^/memfd:hvd-extent)-\d+$")
 ACCOUNT = re.compile(r"/proc/\d+/stat")
 PROC = Path("/proc")
 CONNECTED = "03"
-ENDPOINT = re.compile(r"/domains/(\d+)\.(\d+)/")
-"""In the path of a domain's sockets: its domid and incarnation (broker/endpoints.py)."""
+ENDPOINT = re.compile(r"/domains/(\d+)\.(\d+)[./]")
+"""In the path that a domain's socket was bound at: its domid and incarnation (broker/endpoints.py)."""
 
 
 @dataclass(frozen=True, slots=True)

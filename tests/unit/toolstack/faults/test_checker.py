@@ -1,5 +1,6 @@
 """The checker of a disk, on images and histories made by hand."""
 
+import time
 import tracemalloc
 
 import pytest
@@ -224,7 +225,7 @@ def test_a_block_that_does_not_become_whole_is_torn_and_at_once_where_nobody_wri
     wrote(written, 1, 0)
     wrote(written, 2, block, answered=False)
     monkeypatch.setattr(checker_module, "PATIENCE_S", 0.05)
-    waits = []
-    monkeypatch.setattr(checker_module.time, "sleep", waits.append)
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
     assert judged(image, written).torn == 1
     assert bool(waits) == (block == 0)
