@@ -197,16 +197,16 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
         "kernel's doing but what two CPUs share beneath it, core, caches or host. The controls: beside a process "
         "that rests, which is what the measuring itself finds, the ratio was 1.00 (bare C 0.97); beside processes that "
         "are no domains and walk, map, talk or nap 0.97 to 1.14 (bare C 0.97 to 1.07). So what those that grant and "
-        "allocate cost beyond 1.2 is more than such a process costs, and is not explained; nor is the 4.3 beside one that "
-        "reads none of its descriptors, which was measured for the first time. The figure is the median "
+        "allocate cost beyond 1.2 is more than such a process costs, and is not explained; nor is the 4.3 beside one "
+        "that reads none of its descriptors, which was measured for the first time. The figure is the median "
         "over rounds: in each, the 99th percentile beside it is set against that of the turn without it which follows.",
     ),
     (
         r"^bystander",
-        "**A bystander beside kills.** 1.94 where the hypervisor runs wherever the scheduler has it, 1.08 where it has the "
-        "killed one's CPU to itself and that, by turns of one run: so what comes to the pair's CPU is the machine's, the "
-        "broker's and the zygote's work for a death and a birth, and not what the dead one leaves. `cpus` of "
-        "`[cluster]` keeps it away.",
+        "**A bystander beside kills.** 1.94 where the hypervisor runs wherever the scheduler has it, 1.08 where it has "
+        "the killed one's CPU to itself and that, by turns of one run: so what comes to the pair's CPU is the "
+        "machine's, the broker's and the zygote's work for a death and a birth, and not what the dead one leaves. "
+        "`cpus` of `[cluster]` keeps it away.",
     ),
     (
         r"^8 domains idle",
