@@ -204,7 +204,7 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     (
         r"^bystander",
         "**A bystander beside kills.** 1.94 where the hypervisor runs wherever the scheduler has it, 1.08 where it has "
-        "the killed one's CPU to itself and that, by turns of one run: so what comes to the pair's CPU is the "
+        "the killed one's CPU to itself and that, in one run: so what comes to the pair's CPU is the "
         "machine's, the broker's and the zygote's work for a death and a birth, and not what the dead one leaves. "
         "`cpus` of `[cluster]` keeps it away.",
     ),
