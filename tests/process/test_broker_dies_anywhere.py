@@ -156,19 +156,20 @@ def die_everywhere(
         wait_for(lambda: fate.met, "the function to be called")
         lengths.append(fate.lines())
     for point in points(min(lengths)):
-        line: int | None = point
+        line = point
         for _ in range(TRIES):
-            before, at = restarts(cluster), line
-            fate.decide(function, at, message)
+            before = restarts(cluster)
+            fate.decide(function, line, message)
             act(next(numbers))
             wait_for(lambda: fate.met, "the function to be called")
             died = restarts(cluster) - before  # whoever answers is behind the function, or comes after who died in it
-            line = fate.escaped
-            assert died == (line is None), f"line {at}"
-            if line is None:
+            escaped = fate.escaped
+            assert died == (escaped is None), f"line {line}"
+            if escaped is None:
                 break
+            line = escaped
         else:
-            pytest.fail(f"{function} came {TRIES} times to its end before line {at}")
+            pytest.fail(f"{function} came {TRIES} times to its end before line {line}")
 
 
 def running(cluster: Cluster, name: str) -> list[int]:
