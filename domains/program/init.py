@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import time
 from types import FrameType
 from typing import Any
 
@@ -23,6 +24,8 @@ AUTO_READY = False
 STATUS_BYTES_MAX = 4096
 REAPED_MAX = 64
 """In one turn: a storm of deaths does not keep init from all else."""
+HANGS_UP_EVERY_S = 1.0
+"""A shell that is about to read a line when it hears of it may sleep on, where a terminal that is gone would end it."""
 IGNORED = re.compile(rb"^SigIgn:\t([0-9a-f]+)$", re.MULTILINE)
 
 
@@ -36,6 +39,8 @@ class Init:
     def __init__(self, certificate: dict[str, Any]) -> None:
         self.launch = Launch(certificate)
         self._asked = False
+        self._hung_up_s: float | None = None
+        """When it was sent SIGHUP: it is again and again, until it ends."""
         self._status: int | None = None
 
     def main(self, guest: Guest) -> None:
@@ -52,8 +57,10 @@ class Init:
         terminal = Terminal(guest, self.launch.terminal)
         guest.ready()
         while self._status is None:
-            guest.wait(0 if self._reap() else terminal.patience_s())
+            guest.wait(0 if self._reap() else self._patience_s(terminal))
             terminal.pump()
+            if self._hung_up_s is not None and time.monotonic() - self._hung_up_s >= HANGS_UP_EVERY_S:
+                self._hang_up()
         terminal.finish()
         if self._asked:
             raise GuestShutdown
@@ -94,10 +101,26 @@ class Init:
         """
         self._asked = True
         if self._status is None:
-            last = signal.SIGHUP if self._ignores(signal.SIGTERM) else signal.SIGTERM
-            for each in (signal.SIGCONT, last):  # it may be stopped
-                with contextlib.suppress(ProcessLookupError):  # it ends just now
-                    os.kill(self.launch.pid, each)
+            self._signal(signal.SIGCONT)  # it may be stopped
+            if self._ignores(signal.SIGTERM):
+                self._hang_up()
+            else:
+                self._signal(signal.SIGTERM)
+
+    def _hang_up(self) -> None:
+        self._hung_up_s = time.monotonic()
+        self._signal(signal.SIGHUP)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it ends just now
+            os.kill(self.launch.pid, number)
+
+    def _patience_s(self, terminal: Terminal) -> float | None:
+        """How long a wait may last before there is something to do; None: until something happens."""
+        patience_s = terminal.patience_s()
+        if self._hung_up_s is None:
+            return patience_s
+        return HANGS_UP_EVERY_S if patience_s is None else min(patience_s, HANGS_UP_EVERY_S)
 
     def _ignores(self, number: int) -> bool:
         if self.launch.status < 0:

@@ -314,6 +314,17 @@ def test_a_shell_which_ignores_sigterm_is_hung_up(cluster: Cluster, start: Start
     assert ended(domain) == "poweroff"
 
 
+def test_one_that_is_hung_up_and_misses_it_is_again(start: Start) -> None:
+    """As a shell does that is about to read a line: it has looked whether there was a signal, and waits then."""
+    until_hung_up = "while [ -z $ended ]; do sleep 0.01; done"
+    script = f'trap "" TERM; trap ended=yes HUP; echo up; {until_hung_up}; ended=; {until_hung_up}'
+    domain = start(SH, "-c", script)
+    domain.wait_ready(DEADLINE_S)
+    wait_for(lambda: "up" in domain.console_log(), "its trap")
+    domain.shutdown(grace_s=DEADLINE_S)
+    assert ended(domain) == "poweroff"
+
+
 def test_one_that_does_not_stop_is_killed_when_its_grace_is_over(start: Start) -> None:
     domain = start(SH, "-c", 'trap "" TERM HUP; echo up; while :; do sleep 0.05; done')
     domain.wait_ready(DEADLINE_S)
