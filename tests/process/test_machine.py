@@ -604,12 +604,16 @@ def broker(inheritance):
     listen(inheritance)
 
 def zygote(link):
+    tell("forked")
     os._exit(1)
 """)
-    lines = [" ".join(one.line()) for _ in range(7)]
-    assert lines.count("zygote died exited with status 1 without a shutdown hypercall") == 5
-    assert any(line.startswith("report 5 zygotes in a row died") for line in lines)
-    assert lines[-1] == "end"
+    lines = [""]
+    while lines[-1] != "end":
+        lines.append(" ".join(one.line()))
+    assert lines.count("forked") == 6
+    assert sum(line.startswith("report 5 zygotes in a row died") for line in lines) == 1
+    told = lines.count("zygote died exited with status 1 without a shutdown hypercall")
+    assert told <= 5, "of the last ones the broker may not hear before it is ended with the machine"
 
 
 def test_a_fork_that_the_kernel_refuses_is_the_domains_end(bench):
@@ -746,7 +750,7 @@ def test_who_stands_by_and_dies_is_missed_by_nobody(cluster: Cluster) -> None:
     domain.wait_ready(DEADLINE_S)
     assert domain.incarnation == 1
     assert set(waiting) & {domain.pid, *standbys_of(cluster)} == set()
-    assert not any(Path(f"/proc/{pid}").exists() for pid in waiting), "a zombie"
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in waiting), "each to be reaped")
 
 
 def test_who_stands_by_ends_with_its_zygote(cluster: Cluster) -> None:
@@ -754,7 +758,7 @@ def test_who_stands_by_ends_with_its_zygote(cluster: Cluster) -> None:
     os.kill(zygote_of(cluster), signal.SIGKILL)
     cluster.create(DomainConfig("guest", "hvd:idle")).wait_ready(DEADLINE_S)
     assert set(waiting) & set(standbys_of(cluster)) == set()
-    assert not any(Path(f"/proc/{pid}").exists() for pid in waiting)
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in waiting), "each to be reaped")
 
 
 def test_a_stopped_zygote_is_replaced(cluster: Cluster) -> None:

@@ -56,6 +56,18 @@ def standbys(cluster: Cluster) -> list[int]:
     return found
 
 
+def zygote(cluster: Cluster) -> int:
+    """What it has just forked is called so too, until it stands by."""
+    found = list[int]()
+
+    def is_alone() -> bool:
+        found[:] = children(cluster, "hvd-zygote")
+        return len(found) == 1
+
+    wait_for(is_alone, lambda: f"one zygote: {found}")
+    return found[0]
+
+
 def mounts(pid: int | None) -> set[tuple[str, str, str]]:
     """(where, options, kind) of what a process has mounted."""
     lines = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
@@ -174,9 +186,9 @@ def test_one_that_stood_by_is_bound_as_its_config_says_and_so_is_what_it_is_star
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="others' descriptors are seen by root")
 def test_one_that_stands_by_has_none_of_the_privileges_taken_that_it_may_be_asked_to_keep(cluster: Cluster) -> None:
-    (zygote,) = children(cluster, "hvd-zygote")
+    forked_by = zygote(cluster)
     for pid in standbys(cluster):
-        wait_for(lambda pid=pid: privileges(pid) == privileges(zygote))  # type: ignore[misc]
+        wait_for(lambda pid=pid: privileges(pid) == privileges(forked_by))  # type: ignore[misc]
 
 
 @has_root
@@ -235,9 +247,9 @@ def test_one_that_was_chosen_and_has_not_heard_of_it(cluster: Cluster, dies: str
         incarnation = 2
         wait_for(lambda: (domain.pid, domain.incarnation) == (waiting[waiting[0] == chosen], incarnation))
     else:
-        zygote = children(cluster, "hvd-zygote")[0]
-        os.kill(zygote, signal.SIGKILL)
-        wait_for(lambda: gone(zygote))
+        forked_by = zygote(cluster)
+        os.kill(forked_by, signal.SIGKILL)
+        wait_for(lambda: gone(forked_by))
     os.kill(domain.pid or 0, signal.SIGCONT)
     domain.wait_ready()
     assert (domain.incarnation, domain.pid == chosen) == (incarnation, dies != "it")
