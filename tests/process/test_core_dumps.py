@@ -346,7 +346,7 @@ WILD = ("struct.pack('<IIQQ', 11, 1, 2**64 - 8, 1)", "struct.pack('<IIQQ', 11, 4
 
 @pytest.mark.parametrize("notice", WILD)
 def test_a_domain_that_claims_fault_after_fault_meets_the_restart_limit_and_fills_no_disk(cluster, kernel, notice):
-    policy = RestartPolicy(limit=CORES_KEPT_MAX + 1)
+    policy = RestartPolicy(limit=CORES_KEPT_MAX + 1, window_ms=600_000)  # however long a core takes
     domain = cluster.create(dumping(kernel(LIAR.format(notice=notice)), "liar", restart=policy))
     info = domain.wait_state(DomainState.FAILED, deadline_s=DEADLINE_S)
     assert re.search(r"killed by SIG\w+; core: ", info.last_death)
