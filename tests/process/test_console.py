@@ -17,7 +17,7 @@ from hvd import Cluster
 from hvd.domains.console.daemon import LINGER_S
 from hvd.toolstack.cluster import DomainState
 from hvd.transport.limits import CONSOLE_LOG_BYTES_MAX
-from hvd.transport.messages import DomainConfig, StoreRead
+from hvd.transport.messages import DomainConfig, StoreRead, StoreWrite
 from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
@@ -180,7 +180,7 @@ def test_more_is_typed_than_a_ring_holds_while_nobody_reads(boot, guest):
         woken = []
         guest.log("sleeps")
         while not woken:
-            signal.pause()
+            time.sleep(0.01)
         print(sum(len(input()) for _ in range(100)))
     """))
     with Terminal(cluster, "sleeper") as terminal:
@@ -195,11 +195,11 @@ def test_a_guests_driver_loop_goes_on_while_it_waits_for_input(boot, guest):
     """`input` waits in the runtime: a watch that fires meanwhile is handled."""
     cluster = boot(guest("waiter", """
         guest.runtime.store.watch("data/news", lambda _: print("news", guest.runtime.store.read_text("data/news")))
-        threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGUSR1)).start()
-        signal.signal(signal.SIGUSR1, lambda *_: guest.runtime.store.write("data/news", "arrived"))
         input("waiting ")
     """))
     with Terminal(cluster, "waiter") as terminal:
+        terminal.read_until("waiting ")
+        cluster.call(StoreWrite(0, f"/local/domain/{cluster.domain('waiter').domid}/data/news", b"arrived"))
         terminal.read_until("news arrived")
         terminal.type("\r")
         terminal.read_to_end()
