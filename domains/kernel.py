@@ -25,6 +25,7 @@ SHIPPED = {
     "hvd:disk_caller": "hvd.domains.programs.disk_caller:main",
     "hvd:measured": "hvd.domains.programs.measured:main",
     "hvd:nuisance": "hvd.domains.programs.nuisance:main",
+    "hvd:xenbus_client": "hvd.domains.programs.xenbus_client:main",
     "hvd:first_line": "hvd.domains.programs.first_line:main",
     "hvd:hostile": "hvd.domains.programs.hostile:main",
 }

@@ -295,6 +295,9 @@ class ConsoleRing:
     def undelivered(self) -> bytes:
         """What was written and the peer has not consumed."""
 
+    def check(self) -> None:
+        """Looks at all four indices, our own two among them, though nothing is to be moved."""
+
     def close(self) -> None:
         """Lets go of the memory; idempotent."""
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from enum import IntEnum, StrEnum, auto
 
+from hvd.transport.xs_wire import REQ_CONS_AT, REQ_PROD_AT, RSP_CONS_AT, RSP_PROD_AT
+
 RATE_MOST = 1000
 """Rates are in thousandths."""
 
@@ -55,7 +57,7 @@ class FaultKind(StrEnum):
     KILL_IN_TRANSACTION = "kill-in-transaction"
     """SIGKILL when it has begun a XenStore transaction and not ended it."""
     CORRUPT_RING = "corrupt-ring"
-    """One bit of a control word of one of its rings is flipped; `amount` chooses the word, 0: the seed does."""
+    """One bit of a control word of one of its rings is flipped; `amount` is the word."""
     CORRUPT_PAGE = "corrupt-page"
     """`amount` bits of pages that it has granted are flipped: data, not rings."""
 
@@ -91,18 +93,80 @@ FAMILY: dict[FaultKind, Family] = {
     FaultKind.FILL_SHM: Family.MEMORY,
 }
 
+class RingKind(IntEnum):
+    """Whose ring it is that a domain has."""
+
+    DEVICE = 1
+    """Of one of its devices (ring.h)."""
+    CONSOLE = 2
+    """Its console's (console.h)."""
+    STORE = 3
+    """XenStore's ring page (xs_wire.h), of a domain that brings its own xenbus client."""
+
+
 class ControlWord(IntEnum):
-    """The shared indices of a ring (ring.h) that the other end believes nothing of."""
+    """The shared indices of rings, of which no end believes what another has written: 32 bits each."""
 
     REQ_PROD = 1
     """The frontend's: the backend looks."""
     RSP_PROD = 2
     """The backend's: the frontend looks."""
+    CONSOLE_IN_CONS = 3
+    """The domain's, as CONSOLE_OUT_PROD is; the other two are domain 0's."""
+    CONSOLE_IN_PROD = 4
+    CONSOLE_OUT_CONS = 5
+    CONSOLE_OUT_PROD = 6
+    STORE_REQ_CONS = 7
+    """The hypervisor's, as STORE_RSP_PROD is; the other two are the domain's."""
+    STORE_REQ_PROD = 8
+    STORE_RSP_CONS = 9
+    STORE_RSP_PROD = 10
+
+    @property
+    def ring(self) -> RingKind:
+        return _PLACES[self][0]
 
     @property
     def offset(self) -> int:
-        """In the ring's first page, in bytes."""
-        return {ControlWord.REQ_PROD: 0, ControlWord.RSP_PROD: 8}[self]
+        """In the page that has the ring's control words, in bytes."""
+        return _PLACES[self][1]
+
+    @property
+    def unsure_bits(self) -> int:
+        """A bit from this one on makes an index that cannot be, or one that its owner finds changed; one below may make
+        an index that is right.
+        """
+        return _PLACES[self][2]
+
+    @property
+    def title(self) -> str:
+        """Its name in Xen's header."""
+        return self.name.lower().removeprefix(f"{self.ring.name.lower()}_")
+
+
+SLOTS_BITS = 12
+"""No device's ring has as many slots. Where its ends keep checks (hvd-ring-checks) a lower bit is found as well."""
+CONSOLE_BITS = 12
+"""A console has 2,048 bytes under way at most. A daemon that attaches goes on at what it finds in its words."""
+STORE_BITS = 11
+"""XenStore's client may have 1,024 bytes under way each way, and need not remember what it has written."""
+_PLACES: dict[ControlWord, tuple[RingKind, int, int]] = {
+    ControlWord.REQ_PROD: (RingKind.DEVICE, 0, SLOTS_BITS),
+    ControlWord.RSP_PROD: (RingKind.DEVICE, 8, SLOTS_BITS),
+    ControlWord.CONSOLE_IN_CONS: (RingKind.CONSOLE, 3072, 0),
+    ControlWord.CONSOLE_IN_PROD: (RingKind.CONSOLE, 3076, CONSOLE_BITS),
+    ControlWord.CONSOLE_OUT_CONS: (RingKind.CONSOLE, 3080, CONSOLE_BITS),
+    ControlWord.CONSOLE_OUT_PROD: (RingKind.CONSOLE, 3084, 0),
+    ControlWord.STORE_REQ_CONS: (RingKind.STORE, REQ_CONS_AT, 0),
+    ControlWord.STORE_REQ_PROD: (RingKind.STORE, REQ_PROD_AT, STORE_BITS),
+    ControlWord.STORE_RSP_CONS: (RingKind.STORE, RSP_CONS_AT, STORE_BITS),
+    ControlWord.STORE_RSP_PROD: (RingKind.STORE, RSP_PROD_AT, 0),
+}
+
+
+def words_of(ring: RingKind) -> list[ControlWord]:
+    """Its control words."""
+    return [word for word in ControlWord if word.ring is ring]
 
 
 SLOW_PERIOD_MS = 20

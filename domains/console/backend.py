@@ -70,6 +70,8 @@ class ConsoleBackend(Backend):
     def serve(self) -> None:
         """The domain has printed, or has read what was typed."""
         try:
+            if self._ring is not None:
+                self._ring.check()
             self._take_output()
             if not self.pty.listening:
                 self._give_input()

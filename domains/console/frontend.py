@@ -193,7 +193,15 @@ class ConsoleFrontend:
         self._waiting = threading.get_ident()
         with self._moved:
             self._push()
+            self._check()
             self._moved.notify_all()
+
+    def _check(self) -> None:
+        """Whoever neither prints nor reads finds a broken ring, too."""
+        try:
+            self._ring.check()
+        except PeerFault as fault:
+            self._give_up(fault)
 
     # ---- in ----------------------------------------------------------------------------------------------------------
 

@@ -9,17 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from hvd.toolstack.cluster import Cluster
+from hvd.toolstack.cluster import Cluster, Domain
 from hvd.toolstack.faults import FAULTS, BadFault, inject
 from hvd.toolstack.faults.checker import Checker
 from hvd.toolstack.faults.processes import Watched
 from hvd.transport import messages as m
 from hvd.transport.errors import HvdError
-from hvd.transport.faults import ControlWord
+from hvd.transport.faults import RingKind, words_of
 from hvd.transport.hypercalls import HypercallError
 from tests.waiting import wait_for
 
@@ -147,7 +148,7 @@ def test_one_that_maps_nothing_is_not_stopped_to_be_killed_with_what_it_maps(loa
     assert (guest.incarnation, [event for event in told if event.startswith("fault")]) == (before, [])
 
 
-@pytest.mark.parametrize("word", ControlWord)
+@pytest.mark.parametrize("word", words_of(RingKind.DEVICE))
 def test_a_broken_ring_is_found_by_an_end_of_it_and_goes_on_with_the_others_next_incarnation(load, word):
     for seed in range(SEED, SEED + 4):  # other bits
         with load.cluster.fault("corrupt-ring", "guest", seed=seed, amount=word) as injection:
@@ -156,6 +157,42 @@ def test_a_broken_ring_is_found_by_an_end_of_it_and_goes_on_with_the_others_next
         found_by_guest = injection.evidence.startswith(f"/local/domain/{load.cluster.domain('guest').domid}/device/")
         load.cluster.domain("driver" if found_by_guest else "guest").reboot(grace_s=0)
         load.wait_well()
+
+
+def _says(domain: Domain, words: str) -> bool:
+    return words in domain.console_log()
+
+
+@pytest.fixture
+def client(load):
+    """A domain that brings its own xenbus client, beside the others."""
+    domain = load.cluster.create(m.DomainConfig("client", "hvd:xenbus_client", restart=FOREVER, heartbeat_ms=0))
+    domain.wait_ready()
+    yield domain
+    domain.destroy()
+    domain.wait_gone()
+    load.wait_well()
+    assert load.cluster.domain("dom0").incarnation == 1
+
+
+def test_a_broken_console_is_found_by_an_end_of_it_and_served_again_with_its_domains_next_incarnation(load, client):
+    for word in words_of(RingKind.CONSOLE):
+        with load.cluster.fault("corrupt-ring", client, seed=SEED, ring="console", amount=word) as injection:
+            assert injection.wait_activated() is True, injection.as_dict()
+        assert injection.evidence.startswith(f"{word.title} of a console ring: ")
+        assert "closed by the peer's fault" in injection.evidence
+        client.reboot(grace_s=0)
+        client.wait_ready()
+
+
+def test_xenstores_end_finds_its_ring_broken_and_the_client_reconnects(load, client):
+    for number, word in enumerate(words_of(RingKind.STORE), 1):
+        with load.cluster.fault("corrupt-ring", client, seed=SEED, amount=word) as injection:
+            assert injection.wait_activated() is True, injection.as_dict()
+        assert f"{word.title} of a store ring: broker.log: its connection to XenStore is closed: " in injection.evidence
+        wanted = f"reconnected {number} times"
+        wait_for(partial(_says, client, wanted), client.console_log)
+    assert client.incarnation == 1
 
 
 def test_flipped_data_is_found_by_the_workloads_checksums_and_crashes_nobody_else(tmp_path):
@@ -277,6 +314,9 @@ def test_a_dry_run_says_what_would_happen_to_whom_and_nothing_does(load):
     (["hang", "guest", "--for", "soon"], "expected a number of seconds"),
     (["hang", "guest", "--set", "rate=1"], "has no parameter 'rate'; it takes: no parameter"),
     (["slow", "guest", "--set", "rate=1000"], "rate: expected a whole number from 1 to 999"),
+    (["corrupt-ring", "guest", "--set", "ring=tin"], "or device, console, store, any (whose word it is: 1 device"),
+    (["corrupt-ring", "guest", "--set", "ring=console", "--set", "amount=2"],
+     "expected a word of a console ring (3 in_cons, 4 in_prod, 5 out_cons, 6 out_prod), found 2"),
     (["slow", "guest", "--set", "rate"], "expected PARAMETER=NUMBER, found 'rate'"),
     (["broker-kill", "guest"], "expected no domain, found guest"),
     (["kill-all-but"], "expected the one domain to spare, found 0"),

@@ -119,6 +119,32 @@ def test_a_consumer_that_takes_what_was_never_written_is_refused(consumed):
         front.write(b"d")
 
 
+@given(st.tuples(START, START), st.integers(0, 31), st.integers(0, 3), st.integers(0, OUT_SIZE))
+@settings(max_examples=300)
+def test_any_bit_of_any_index_is_found_by_whose_it_is_though_nothing_is_to_be_moved(starts, bit, number, count):
+    memory, front, back = console_at(*starts)
+    front.write(bytes(count))
+    back.write(bytes(count))
+    for end in (front, back):
+        end.check()
+    memory[INDICES_AT + 4 * number + bit // 8] ^= 1 << bit % 8
+    owner = front if number in (0, 3) else back
+    with pytest.raises(PeerFault, match="was changed into"):
+        owner.check()
+    with pytest.raises(PeerFault):
+        owner.write(b"x")
+
+
+@pytest.mark.parametrize("change", ["in_flight", "unconsumed", "consume"])
+def test_an_index_of_ours_is_looked_at_before_it_is_relied_on_and_before_it_is_written_anew(change):
+    memory, front, back = console_at(0, 0)
+    front.write(b"four")
+    assert back.peek() == b"four"
+    struct.pack_into("<4I", memory, INDICES_AT, 0, 1, 1, 4)
+    with pytest.raises(PeerFault, match="was changed into 1"):
+        back.consume(4) if change == "consume" else getattr(back, change)
+
+
 def test_what_was_seen_can_be_consumed_though_the_peer_takes_it_back():
     memory, front, back = console_at(0, 0)
     front.write(b"seen")

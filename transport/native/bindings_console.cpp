@@ -73,6 +73,7 @@ void bind_console(nb::module_& m) {
         .def("peek", &peek)
         .def("consume", &BoundConsole::consume, nb::arg("count"))
         .def("undelivered", &undelivered)
+        .def("check", &BoundConsole::check)
         .def("close", &BoundConsole::release)
         .def_prop_ro("free", &BoundConsole::free)
         .def_prop_ro("in_flight", &BoundConsole::in_flight)

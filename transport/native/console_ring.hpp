@@ -7,6 +7,9 @@
 // Why every raw access is in bounds: the constructor takes a span that holds a whole ConsoleInterface, and a byte is
 // addressed by `cursor & (size - 1)` of a private cursor within the array of its stream, whose size is a power of two. An
 // index of the peer's is compared with what the protocol allows at most, and never becomes an address.
+//
+// An index that is wrong and possible would go unnoticed: Xen's page has no room for checks that the other end would know
+// of. But nobody else writes our two, so each is read again before it is relied on, and before it is written anew.
 #pragma once
 
 #include <algorithm>
@@ -68,6 +71,7 @@ public:
     /// Bytes written that the peer has not taken.
     std::uint32_t in_flight() {
         check_usable();
+        check_own(*to_peer_.prod, produced_, "produced");
         const std::uint32_t untrusted_cons = untrusted_cons_seen_ = load_acquire(*to_peer_.cons);
         return checked(produced_ - untrusted_cons, to_peer_.size, "consumed", untrusted_cons);
     }
@@ -77,8 +81,15 @@ public:
     /// Bytes of the peer not yet consumed.
     std::uint32_t unconsumed() {
         check_usable();
+        check_own(*from_peer_.cons, consumed_, "consumed");
         const std::uint32_t untrusted_prod = untrusted_prod_seen_ = load_acquire(*from_peer_.prod);
         return seen_ = checked(untrusted_prod - consumed_, from_peer_.size, "produced", untrusted_prod);
+    }
+
+    /// Looks at all four indices, though nothing is to be moved.
+    void check() {
+        in_flight();
+        unconsumed();
     }
 
     /// Whether the peer has moved an index since we looked at it last: once for each time.
@@ -112,6 +123,7 @@ public:
     /// Gives the room of `count` bytes back to the peer; at most what `unconsumed` said, whatever the page says by now.
     void consume(std::uint32_t count) {
         check_usable();
+        check_own(*from_peer_.cons, consumed_, "consumed");
         if (count > seen_) {
             throw LocalError(name() + ": " + std::to_string(count) + " bytes cannot be consumed, " + std::to_string(seen_) +
                              " were seen");
@@ -150,13 +162,24 @@ private:
 
     std::uint32_t checked(std::uint32_t bytes, std::uint32_t size, const char* verb, std::uint32_t untrusted_index) {
         if (bytes > size) [[unlikely]] {
-            fault_ = name() + " closed by the peer's fault: it says it has " + verb + " up to index " +
-                     std::to_string(untrusted_index) + ", which makes " + std::to_string(bytes) + " bytes in a ring of " +
-                     std::to_string(size);
-            usable_ = false;
-            throw PeerFault(fault_);
+            break_ring("it says it has " + std::string(verb) + " up to index " + std::to_string(untrusted_index) +
+                       ", which makes " + std::to_string(bytes) + " bytes in a ring of " + std::to_string(size));
         }
         return bytes;
+    }
+
+    void check_own(std::uint32_t& shared, std::uint32_t ours, const char* verb) {
+        const std::uint32_t untrusted_own = load_relaxed(shared);
+        if (untrusted_own != ours) [[unlikely]] {
+            break_ring("that we have " + std::string(verb) + " up to index " + std::to_string(ours) + " was changed into " +
+                       std::to_string(untrusted_own));
+        }
+    }
+
+    [[noreturn, gnu::noinline, gnu::cold]] void break_ring(const std::string& why) {
+        fault_ = name() + " closed by the peer's fault: " + why;
+        usable_ = false;
+        throw PeerFault(fault_);
     }
 
     RingEnd end_;

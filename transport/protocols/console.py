@@ -6,9 +6,10 @@ One page, made before its domain is and granted to domain 0 under ref 0; one eve
     1024  out[2048]    what the domain prints, written by the front
     3072  in_cons, in_prod, out_cons, out_prod    free-running u32 indices; a byte's place is index % size
 
-Both streams are bytes without structure. Whoever has moved an index notifies the other end. There is no handshake and
-no state node: a back attaches whenever it finds the ring, and goes on at the page's indices. It consumes what it has
-written down, not before, so that its death loses nothing.
+Both streams are bytes without structure. Each index has one writer, who finds it changed if anybody else writes it:
+that, as well as an index that cannot be, closes the console until the domain's next incarnation. Whoever has moved an
+index notifies the other end. There is no handshake and no state node: a back attaches whenever it finds the ring, and
+goes on at the page's indices. It consumes what it has written down, not before, so that its death loses nothing.
 
 Keys in /local/domain/<domid>/console, which only domain 0 writes:
 

@@ -1,9 +1,10 @@
 """XenStore's ring pages (xs_wire.h, struct xenstore_domain_interface): for domains that bring their own xenbus client.
 
-The page is grant 1 of its domain; one event channel says that something was put into it, or taken out, either way. Both
-ends write every word, so what decides is kept here: where we have read to and written to. A ring whose client breaks
-the protocol says why in its `error` word, and is spoken to again when the client asks for it by its `connection` word
-(docs/misc/xenstore-ring.txt); so is one whose broker died.
+The page is grant 1 of its domain; one event channel says that something was put into it, or taken out, either way.
+Both ends can write every word, so what decides is kept here: where we have read to and written to. A ring whose client
+breaks the protocol, or where our two indices are not what we have made them, says why in its `error` word, and is
+spoken to again when the client asks for it by its `connection` word (docs/misc/xenstore-ring.txt); so is one whose
+broker died.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ OURS = 1
 
 
 class RingIndexFault(PeerFault):
-    """What the client says it has written or read cannot be."""
+    """What the client says it has written or read cannot be, or what we have said is not there any more."""
 
 
 class RingLine:
@@ -54,7 +55,7 @@ class RingLine:
 
     def receive(self) -> bytes:
         """Each byte is copied once, and only then given back to the client."""
-        count = self._between(xs_wire.REQ_PROD_AT, self._req_cons, sign=1)
+        count, _ = self._untrusted_counts()
         if not count:
             return b""
         self._fence()
@@ -69,7 +70,7 @@ class RingLine:
         return untrusted
 
     def send(self, data: bytes) -> int:
-        room = RING_BYTES - self._between(xs_wire.RSP_CONS_AT, self._rsp_prod, sign=-1)
+        room = RING_BYTES - self._untrusted_counts()[1]
         data = data[:room]
         if not data:
             return 0
@@ -96,6 +97,14 @@ class RingLine:
         """Tell the client that nobody speaks here until it reconnects."""
         self._set(xs_wire.ERROR_AT, error)
         self._endpoint.notify()
+
+    def _untrusted_counts(self) -> tuple[int, int]:
+        """Bytes of requests that we have not read, of responses that the client has not. All indices are looked at."""
+        for at, ours in ((xs_wire.REQ_CONS_AT, self._req_cons), (xs_wire.RSP_PROD_AT, self._rsp_prod)):
+            if (found := self._words[at // _WORD]) != ours:
+                raise RingIndexFault(f"its ring index {found} is ours, and was {ours} when we wrote it")
+        requests = self._between(xs_wire.REQ_PROD_AT, self._req_cons, sign=1)
+        return requests, self._between(xs_wire.RSP_CONS_AT, self._rsp_prod, sign=-1)
 
     def _between(self, at: int, ours: int, *, sign: int) -> int:
         """How many bytes lie between the client's untrusted index and ours."""

@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from contextlib import suppress
 from dataclasses import replace
 
 from hvd.toolstack.cluster import Domain
-from hvd.toolstack.faults.fault import Effect, Fault, Order, Parameter, Seen
+from hvd.toolstack.faults.fault import BadFault, Effect, Fault, Order, Parameter, Seen
 from hvd.toolstack.faults.held import HeldFault
+from hvd.toolstack.faults.ring_witnesses import RingWitness, witness_of
 from hvd.transport import messages as m
-from hvd.transport.faults import ControlWord, FaultKind
+from hvd.transport.faults import ControlWord, FaultKind, RingKind, words_of
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DOM0, DomId
 
 STOPPED_MS = 2000
-WORDS = " or ".join(f"{word.value} {word.name.lower()}" for word in ControlWord)
+ANY = len(RingKind) + 1
+"""The parameter `ring`: the seed chooses among those that the domain has."""
+RING = "whose word it is: 1 device, 2 console, 3 store, 4 any of those that it has; 0: the word's, else a device's"
+RINGS = ("", *(kind.name.lower() for kind in RingKind), "any")
+
+
+def _words() -> str:
+    kinds = {kind: ", ".join(f"{word.value} {word.title}" for word in words_of(kind)) for kind in RingKind}
+    return "; ".join(f"of a {kind.name.lower()} ring {text}" for kind, text in kinds.items())
 
 
 class CorruptRing(HeldFault):
-    """The other end must say that the ring was broken: what each end wrote to `error` is compared.
+    """One of the ring's ends must say that it was broken.
 
-    Whose word it is is stopped meanwhile: it would write it anew, perhaps before the other end has looked.
+    A domain whose word it is may be stopped meanwhile: it would write it anew, perhaps before the other end has looked.
     """
 
     def __init__(self, order: Order, victim: Domain) -> None:
-        word = order.parameters["amount"] or random.Random(order.seed).choice(list(ControlWord))
-        super().__init__(replace(order, parameters={"amount": int(word)}), victim, FaultKind.CORRUPT_RING, _broken)
-        self._word = ControlWord(word)
+        super().__init__(order, victim, FaultKind.CORRUPT_RING, _broken)
+        self.word: ControlWord | None = None
+        self.ends: RingWitness | None = None
+        self._candidates = _candidates(order)
         self._stops: list[tuple[DomId, int]] = []
-        self.errors: dict[str, str] = {}
 
     def begin(self) -> None:
-        self.errors = self.read_errors()
-        for dom in self._owners():
-            stop = m.FaultBegin(dom, FaultKind.HANG, STOPPED_MS, self.order.seed)
-            self._stops.append((dom, self.order.cluster.call(stop)))
+        *others, last = self._candidates
+        for word in others:
+            try:
+                self._begin(word)
+            except HypercallError as error:
+                if error.errno != errno.ENOENT:  # it has no such ring
+                    raise
+            else:
+                return
+        self._begin(last)
+
+    def _begin(self, word: ControlWord) -> None:
+        self.word = word
+        self.order = replace(self.order, parameters={"amount": int(word)})
+        self.ends = witness_of(word.ring, self.order.cluster, self.victim)
         try:
+            for dom in self._owners(word):
+                stop = m.FaultBegin(dom, FaultKind.HANG, STOPPED_MS, self.order.seed)
+                self._stops.append((dom, self.order.cluster.call(stop)))
             super().begin()
         except BaseException:
             self._let_go()
@@ -58,40 +82,41 @@ class CorruptRing(HeldFault):
             with suppress(HypercallError):  # it has died meanwhile
                 self.order.cluster.call(m.FaultEnd(dom, number))
 
-    def _owners(self) -> list[DomId]:
-        """Who writes the word: the victim, or whoever hosts the backends of its devices."""
-        infos = self.order.cluster.infos()
-        if self._word is ControlWord.REQ_PROD:
+    def _owners(self, word: ControlWord) -> list[DomId]:
+        """Who writes the word and does not look before it does: the victim, or whoever hosts its devices' backends.
+
+        Both ends of a console look at theirs, and so does XenStore's end.
+        """
+        if word in (ControlWord.REQ_PROD, ControlWord.STORE_REQ_PROD, ControlWord.STORE_RSP_CONS):
             return [self.victim.domid]
+        if word is not ControlWord.RSP_PROD:
+            return []
+        infos = self.order.cluster.infos()
         hosts = {device["backend"] for device in infos[self.victim.domid].devices}
         return [info.domid for info in infos.values() if info.name in hosts and info.domid != DOM0]
 
-    def read_errors(self) -> dict[str, str]:
-        """By path: both ends of each of its devices."""
-        infos = self.order.cluster.infos()
-        backends = {info.name: info.domid for info in infos.values()}
-        found = {}
-        for device in infos[self.victim.domid].devices if self.victim.domid in infos else ():
-            kind, devid, backend = device["kind"], device["devid"], backends.get(device["backend"], 0)
-            for path in (
-                f"/local/domain/{self.victim.domid}/device/{kind}/{devid}/error",
-                f"/local/domain/{backend}/backend/{kind}/{self.victim.domid}/{devid}/error",
-            ):
-                found[path] = self._read(path)
-        return found
 
-    def _read(self, path: str) -> str:
-        try:
-            return bytes(self.order.cluster.call(m.StoreRead(0, path))).decode(errors="replace")
-        except HypercallError:
-            return ""
+def _candidates(order: Order) -> list[ControlWord]:
+    """The words that it may be, the first of a ring that the domain has is it. BadFault: no such word of that ring."""
+    chosen = random.Random(order.seed)
+    ring, amount = order.parameters["ring"], order.parameters["amount"]
+    if amount:
+        word = ControlWord(amount)
+        if ring not in (0, ANY, word.ring):
+            words = ", ".join(f"{each.value} {each.title}" for each in words_of(RingKind(ring)))
+            raise BadFault(f"amount: expected a word of a {RINGS[ring]} ring ({words}), found {amount}")
+        return [word]
+    kinds = [RingKind(ring or RingKind.DEVICE)] if ring != ANY else chosen.sample(list(RingKind), len(RingKind))
+    return [chosen.choice(words_of(kind)) for kind in kinds]
 
 
 def _broken(effect: HeldFault) -> Seen:
     assert isinstance(effect, CorruptRing)
-    new = {path: text for path, text in effect.read_errors().items() if text and text != effect.errors.get(path)}
-    evidence = "; ".join(f"{path}: {text}" for path, text in new.items())
-    return Seen(True if new else None, evidence or "no end of its devices has found a broken ring")
+    if effect.word is None or effect.ends is None:
+        return Seen(None, "not injected")
+    what = f"{effect.word.title} of a {effect.word.ring.name.lower()} ring"
+    found = effect.ends.found()
+    return Seen(True if found else None, f"{what}: {'; '.join(found) or 'no end of it has found it broken'}")
 
 
 def flipped(effect: HeldFault) -> Seen:
@@ -107,11 +132,15 @@ def _corrupt_pages(order: Order) -> list[Effect]:
 CORRUPTION_FAULTS = (
     Fault(
         str(FaultKind.CORRUPT_RING),
-        "a bit of a ring's control word is flipped: any, where its ends keep checks, else one beyond any index",
-        "the ends of the device, in XenStore",
-        "one finds a peer's fault and closes the device, nothing else, until the other has another incarnation",
+        "a bit of a ring's control word is flipped: any, where an end can tell, else one beyond any index",
+        "the ends of the ring: of a device in XenStore, of a console in dmesg or its log, of XenStore in broker.log",
+        "one finds a peer's fault and closes the device or the console, nothing else, until the other has another "
+        "incarnation; or XenStore's ring, until its client reconnects",
         lambda order: [CorruptRing(order, victim) for victim in order.victims],
-        parameters=(Parameter("amount", f"the word: {WORDS}; 0: the seed chooses", 0, 0, len(ControlWord)),),
+        parameters=(
+            Parameter("amount", f"the word: {_words()}; 0: the seed chooses", 0, 0, len(ControlWord)),
+            Parameter("ring", RING, 0, 0, ANY, RINGS),
+        ),
     ),
     Fault(
         str(FaultKind.CORRUPT_PAGE), "bits of pages that it has granted are flipped: data, not rings",

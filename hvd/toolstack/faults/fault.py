@@ -41,15 +41,18 @@ class Parameter:
     default: int
     least: int
     most: int
+    names: tuple[str, ...] = ()
+    """What may be said instead of each number, from `least` on."""
 
     def check(self, value: int | str) -> int:
         """The number; BadFault says what was expected."""
         try:
-            number = int(value)
+            number = self.least + self.names.index(value) if value and value in self.names else int(value)
         except ValueError:
             number = self.least - 1
         if not self.least <= number <= self.most:
             expected = f"a whole number from {self.least} to {self.most}"
+            expected += f" or {', '.join(filter(None, self.names))}" if self.names else ""
             raise BadFault(f"{self.name}: expected {expected} ({self.summary}), found {value!r}")
         return number
 

@@ -7,14 +7,25 @@ import pickle
 
 import pytest
 
-from hvd.broker.corruption import PAGE_BYTES, SLOTS_BITS
+from hvd.broker.corruption import PAGE_BYTES
 from hvd.broker.dispatch import handle
 from hvd.broker.errors import Refused
 from hvd.broker.fault_steps import SIGABRT, SIGCONT, SIGKILL, SIGSEGV, SIGSTOP
 from hvd.broker.hardware import NoHardware
 from hvd.transport import messages as m
-from hvd.transport.faults import FAMILY, SLOW_PERIOD_MS, ControlWord, Family, FaultKind
-from hvd.transport.ids import DOM0, GRANT_REF_CONSOLE, DomId
+from hvd.transport.faults import (
+    CONSOLE_BITS,
+    FAMILY,
+    SLOTS_BITS,
+    SLOW_PERIOD_MS,
+    STORE_BITS,
+    ControlWord,
+    Family,
+    FaultKind,
+    RingKind,
+    words_of,
+)
+from hvd.transport.ids import DOM0, GRANT_REF_CONSOLE, GRANT_REF_XENSTORE, DomId
 from hvd.transport.limits import EXTENTS_MAX, FAULT_S_MAX, FAULTS_MAX
 from hvd.transport.rings import RING_CHECKS
 
@@ -224,7 +235,7 @@ def flipped(board):
     return [bits for _, _, _, bits in board.hardware.named("flip_bits")]
 
 
-@pytest.mark.parametrize("word", ControlWord)
+@pytest.mark.parametrize("word", words_of(RingKind.DEVICE))
 def test_a_rings_bit_is_one_of_the_word_beyond_any_index(board, disk_user, word):
     dom, ring, _ = disk_user
     for seed in range(200):
@@ -256,7 +267,37 @@ def test_the_seed_alone_decides_which_bits_and_without_a_word_which_word(board, 
     for seed in range(20):
         begin(board, dom, FaultKind.CORRUPT_RING, 0, seed=seed)
     words = {(offset - PAGE_BYTES) // 4 * 4 for bits in flipped(board) for _, offset, _ in bits}
-    assert words == {word.offset for word in ControlWord}
+    assert words == {word.offset for word in words_of(RingKind.DEVICE)}
+
+
+def bits_of(board, dom, word, tries=300):
+    """(extents, bits of the word) that so many seeds have hit."""
+    for seed in range(tries):
+        begin(board, dom, FaultKind.CORRUPT_RING, 0, seed=seed, amount=word)
+    places = [place for each in flipped(board) for place in each]
+    return {extent for extent, _, _ in places}, {8 * (offset - word.offset) + bit for _, offset, bit in places}
+
+
+@pytest.mark.parametrize("word", words_of(RingKind.CONSOLE))
+def test_of_a_consoles_words_domain_0s_bear_only_bits_beyond_any_index(board, victim, word):
+    page = board.h.grants.tables[victim].refs[GRANT_REF_CONSOLE].id
+    of_daemon = word in (ControlWord.CONSOLE_IN_PROD, ControlWord.CONSOLE_OUT_CONS)
+    assert bits_of(board, victim, word) == ({page}, set(range(CONSOLE_BITS if of_daemon else 0, 32)))
+
+
+@pytest.mark.parametrize("word", words_of(RingKind.STORE))
+def test_of_a_store_rings_words_the_clients_bear_only_bits_beyond_any_index(board, victim, word):
+    call_of = handle(board.h, victim, m.StoreRing(), board.now)
+    assert call_of.value["ref"] == GRANT_REF_XENSTORE
+    page = board.h.grants.tables[victim].refs[GRANT_REF_XENSTORE].id
+    of_client = word in (ControlWord.STORE_REQ_PROD, ControlWord.STORE_RSP_CONS)
+    assert bits_of(board, victim, word) == ({page}, set(range(STORE_BITS if of_client else 0, 32)))
+
+
+def test_who_has_not_asked_for_a_ring_of_xenstores_has_none_that_could_be_broken(board, victim):
+    refused = refusal(board, m.FaultBegin(victim, FaultKind.CORRUPT_RING, amount=ControlWord.STORE_REQ_PROD))
+    assert refused.errno == errno.ENOENT
+    assert "domain victim has no ring of XenStore's: it has asked for none" in refused.text
 
 
 def test_who_has_no_ring_and_grants_nothing_has_no_bit_to_flip(board, victim):
@@ -265,7 +306,7 @@ def test_who_has_no_ring_and_grants_nothing_has_no_bit_to_flip(board, victim):
 
 
 @pytest.mark.parametrize(("kind", "amount"), [
-    (FaultKind.CORRUPT_RING, 3), (FaultKind.CORRUPT_PAGE, 0), (FaultKind.CORRUPT_PAGE, 4097),
+    (FaultKind.CORRUPT_RING, 11), (FaultKind.CORRUPT_PAGE, 0), (FaultKind.CORRUPT_PAGE, 4097),
 ])  # fmt: skip
 def test_a_word_or_number_of_bits_that_cannot_be_is_refused(board, disk_user, kind, amount):
     assert refusal(board, m.FaultBegin(disk_user[0], kind, amount=amount)).errno == errno.EINVAL
@@ -305,8 +346,9 @@ def test_a_snapshot_has_the_faults_and_their_deadlines(board, victim):
     assert not successor.faults.stops(victim)
 
 
-def test_the_console_is_no_page_of_data(board, disk_user):
+def test_neither_the_console_nor_xenstores_ring_is_a_page_of_data(board, disk_user):
     dom, _, data = disk_user
+    handle(board.h, dom, m.StoreRing(), board.now)
     begin(board, dom, FaultKind.CORRUPT_PAGE, 0, amount=4096)
     assert {extent for extent, _, _ in flipped(board)[0]} == {data}
-    assert GRANT_REF_CONSOLE in board.h.grants.tables[dom].refs
+    assert all(ref in board.h.grants.tables[dom].refs for ref in (GRANT_REF_CONSOLE, GRANT_REF_XENSTORE))

@@ -170,13 +170,28 @@ def test_a_message_that_is_too_long_is_a_protocol_error(machine: Machine) -> Non
     assert machine.client.call(Type.READ, b"again").payload == b"again"
 
 
-def test_the_indices_that_count_are_the_brokers_own(machine: Machine) -> None:
-    """A client that writes the words that are not its own harms nobody but itself."""
-    machine.client.word(REQ_CONS_AT, 4000)
-    machine.client.word(RSP_PROD_AT, 900)
-    machine.client.send(b"")
+@pytest.mark.parametrize(
+    ("at", "lie"), [(REQ_CONS_AT, 4000), (REQ_CONS_AT, 1), (RSP_PROD_AT, 900), (RSP_PROD_AT, 2**31)]
+)
+def test_an_index_of_ours_that_somebody_else_has_written_ends_the_conversation(
+    machine: Machine, at: int, lie: int
+) -> None:
+    """It is never used: whoever writes the words that are not his harms nobody but himself."""
+    machine.client.word(at, lie)
+    machine.client.word(REQ_PROD_AT, 4)
     machine.ring()
-    assert machine.asked == [] and machine.logged == []
+    assert machine.asked == []
+    assert machine.client.word(ERROR_AT) == RingError.RINGIDX
+    assert f"its ring index {lie} is ours, and was 0 when we wrote it" in machine.logged[0]
+    reconnect(machine)
+    assert machine.client.call(Type.READ, b"again").payload == b"again"
+
+
+def test_an_index_is_found_wrong_though_nothing_goes_its_way(machine: Machine) -> None:
+    machine.client.call(Type.READ, b"x")
+    machine.client.word(RSP_CONS_AT, machine.client.word(RSP_CONS_AT) ^ 1 << 11)
+    machine.ring()
+    assert machine.client.word(ERROR_AT) == RingError.RINGIDX
 
 
 def test_the_ring_of_a_dead_broker_asks_its_client_to_reconnect(machine: Machine) -> None:

@@ -238,6 +238,18 @@ def test_a_back_that_breaks_the_ring_sends_the_output_to_the_log(line, capfd):
     assert raw.endswith("log only\nafter, and later")
 
 
+@pytest.mark.parametrize("at", [3072, 3076, 3080, 3084])
+def test_whoever_neither_prints_nor_reads_finds_a_broken_ring_with_the_next_event(line, capfd, at):
+    line.console.write(b"taken")
+    line.take()
+    struct.pack_into("<I", line.page.view, at, 1 << 31)
+    line.bell.notify()
+    assert line.domain.wait(1)
+    assert "closed by the peer's fault" in capfd.readouterr().out
+    line.console.write(b"and on")
+    assert capfd.readouterr().out == "and on"
+
+
 # ---- in --------------------------------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,14 @@ def test_a_value_that_cannot_be_is_refused_with_what_was_expected(value):
         A_FAULT.check({"rate": value})
 
 
+def test_a_parameter_may_be_said_by_name():
+    ring = Parameter("ring", "which", 0, 0, 2, ("", "one", "two"))
+    assert [ring.check(value) for value in ("one", "2", 0)] == [1, 2, 0]
+    for wrong in ("", "three", "3"):
+        with pytest.raises(BadFault, match=r"ring: expected a whole number from 0 to 2 or one, two \(which\), found"):
+            ring.check(wrong)
+
+
 def test_a_parameter_that_a_fault_does_not_take_is_refused_with_those_it_does():
     with pytest.raises(BadFault, match="fault a has no parameter 'speed'; it takes: rate"):
         A_FAULT.check({"speed": 1})
