@@ -6,7 +6,6 @@ import select
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -375,26 +374,27 @@ def test_whose_message_has_no_end_is_found_the_second_time_and_others_go_on(tmp_
     assert received[1] == b"a request"
 
 
-def test_who_lets_go_of_a_hoard_while_another_is_looked_at_does_not_have_it_taken_for_the_others(tmp_path, endpoints):
-    """It cannot see whose endpoint is closed, but that it is not heard for a moment."""
+def test_who_lets_go_of_a_hoard_as_anothers_endpoint_is_closed_is_found_and_the_other_never(
+    tmp_path, endpoints, monkeypatch
+):
+    """It cannot see whose endpoint is closed, but that it is not heard for a moment; here it meets that each time."""
     open_two(endpoints)
-    found = None
-    for _ in range(2 * SCREENS_MAX):
-        with hoarding(tmp_path, "domains/6.1/hypercall", SECRETS[2]) as framing:
-            letting_go = threading.Thread(target=let_go, args=(framing, endpoints))
-            letting_go.start()
-            found = found or endpoints.hoarder()
+    begin_end = endpoints._begin_end
+
+    def begin_end_as_it_lets_go(place):
+        if place.domid == DOM:
             framing.kill()
-            letting_go.join()
-    assert found in (None, (OTHER, False))
+            wait_for(lambda: not is_hoard(bytes_in_other_arenas(), 2), "the hoard to be let go of")
+            assert endpoints.server(OTHER) is not None, "the other's is closed behind it"
+        return begin_end(place)
 
-
-def let_go(framing, endpoints):
-    """When this endpoint is another one."""
-    server = endpoints.server(DOM)
-    while framing.poll() is None and endpoints.server(DOM) is server:
-        time.sleep(0)
-    framing.kill()
+    monkeypatch.setattr(endpoints, "_begin_end", begin_end_as_it_lets_go)
+    found = []
+    for _ in range(SCREENS_MAX):
+        with hoarding(tmp_path, "domains/6.1/hypercall", SECRETS[2]) as framing:
+            found.append(endpoints.hoarder())
+            assert framing.wait(30) < 0, "it let go as the other's was closed"
+    assert found == [None] * (SCREENS_MAX - 1) + [(OTHER, False)]
 
 
 def test_however_many_there_are_the_hoarder_is_found_and_nobody_else(tmp_path, endpoints):
