@@ -13,6 +13,7 @@ Every worker looks after its last test at what its own tests left; the controlle
 import faulthandler
 import gc
 import os
+import re
 import select
 import signal
 import time
@@ -34,6 +35,7 @@ EXIT_DEADLINE_S = 60  # an interpreter that has nothing left to do but exit
 PROC = Path("/proc")
 SHARED_MEMORY = Path("/dev/shm")
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
+MACHINES_GROUP = re.compile(r"hvd-\d+\.\d+")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started the tests by nohup: what they start hears it
 REPORTS = pytest.StashKey[list[str]]()
 BASELINE = pytest.StashKey["Baseline"]()
@@ -59,6 +61,7 @@ class Baseline:
     token: str
     processes: frozenset[tuple[int, int]]
     shared_memory: frozenset[str]
+    control_groups: frozenset[str]
     descriptors: dict[int, str]
 
 
@@ -189,15 +192,24 @@ def shared_memory_left(baseline: Baseline) -> list[str]:
     return [f"shared memory: {SHARED_MEMORY / name}" for name in sorted(names)]
 
 
-def control_groups_left() -> list[str]:
-    """Of machines that are gone: what one that was killed leaves, until somebody cleans up behind it."""
-    left = []
-    for directory, names, _ in os.walk(CONTROL_GROUPS):
-        for name in names:
-            pid, _, born = name.removeprefix("hvd-").partition(".")
-            if name.startswith("hvd-") and pid.isdecimal() and not _is_alive(int(pid), born):
-                left.append(f"control group: {directory}/{name}")
-    return left
+def machines_control_groups() -> frozenset[str]:
+    """Each machine's own, in every hierarchy, whether it lives or not."""
+    below = ((directory, name) for directory, names, _ in os.walk(CONTROL_GROUPS) for name in names)
+    return frozenset(f"{directory}/{name}" for directory, name in below if MACHINES_GROUP.fullmatch(name))
+
+
+def control_groups_left(baseline: Baseline) -> list[str]:
+    """Of machines that are gone: what one that was killed leaves, until somebody cleans up behind it.
+
+    None of those that there were before: a session that was cut off may have left them, or one beside this leaves them.
+    """
+    names = machines_control_groups() - baseline.control_groups
+    return [f"control group: {name}" for name in sorted(names) if not _is_of_a_living_machine(name)]
+
+
+def _is_of_a_living_machine(group: str) -> bool:
+    pid, _, born = group.rpartition("hvd-")[2].partition(".")
+    return _is_alive(int(pid), born)
 
 
 def _is_alive(pid: int, born: str) -> bool:
@@ -222,6 +234,7 @@ def pytest_configure(config: pytest.Config) -> None:
         token=token,
         processes=frozenset((process.pid, process.born) for process in processes().values()),
         shared_memory=frozenset(entry.name for entry in SHARED_MEMORY.iterdir()),
+        control_groups=machines_control_groups(),
         descriptors=open_descriptors(),
     )
 
@@ -253,7 +266,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
         session.config.workeroutput["left"] = [f"{worker}: {line}" for line in reports]  # type: ignore[attr-defined]
         return result
     reports.extend(shared_memory_left(baseline))
-    reports.extend(control_groups_left())
+    reports.extend(control_groups_left(baseline))
     if reports and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     return result

@@ -34,7 +34,10 @@ def session_with(directory: Path, body: str, *options: str, folder: str = "unit"
     patient, impatient = "GRACE_S = 5.0", "GRACE_S = 0.2"
     conftest = CONFTEST.read_text()
     assert patient in conftest
-    (directory / "tests" / "conftest.py").write_text(conftest.replace(patient, impatient))
+    groups, own = "/sys/fs/cgroup", directory / "groups"
+    assert f'"{groups}"' in conftest
+    own.mkdir(exist_ok=True)
+    (directory / "tests" / "conftest.py").write_text(conftest.replace(patient, impatient).replace(groups, str(own)))
     lines = "".join(f"    {line}\n" for line in body.strip().splitlines())
     (place / "test_one.py").write_text(f"import os, subprocess, sys, tempfile\nkept = []\ndef test_one():\n{lines}")
     (directory / "pytest.ini").write_text("[pytest]\ntestpaths = tests\naddopts = --import-mode=importlib\n")
@@ -84,6 +87,16 @@ def test_a_name_in_shared_memory_is_named(tmp_path):
         Path(name).unlink(missing_ok=True)
     assert result.returncode == 1
     assert f"shared memory: {name}" in result.stdout
+
+
+def test_a_control_group_of_a_dead_machine_is_named_and_none_that_was_there_before(tmp_path):
+    """What another session left that was cut off failed every session after it."""
+    stale, left = tmp_path / "groups/memory/hvd-4194304.1", tmp_path / "groups/pids/hvd-4194304.2"
+    stale.mkdir(parents=True)
+    result = session_with(tmp_path, f'os.makedirs("{left}")')
+    assert result.returncode == 1
+    assert f"control group: {left}" in result.stdout
+    assert str(stale) not in result.stdout
 
 
 def test_an_open_descriptor_fails_a_process_test(tmp_path):
