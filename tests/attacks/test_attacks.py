@@ -174,6 +174,28 @@ def test_an_attack_on_the_broker_that_came_to_nothing_was_not_stopped() -> None:
     assert "it comes to nothing" in result.attempt
 
 
+def test_who_was_killed_for_something_else_did_not_have_its_endless_messages_stopped() -> None:
+    """Nor did who ended by its own hand: that counted as well, whoever had ended it."""
+    with Arena() as arena, arena.fresh():
+        seen = broker.endless(1, ("messages.flood_connections",))(arena)
+    assert seen.harmed
+    assert f"{broker.KILLED}; 0 of 1 for it" in seen.what
+
+
+def test_one_that_asks_on_counts_as_answered_while_each_answer_is_right() -> None:
+    """It counted while it lived."""
+    with Arena() as arena, arena.fresh():
+        caller = arena.domain("messages.ask_on")
+        assert broker.is_answered(arena, caller)[0]
+
+        def has_noticed() -> bool:
+            arena.write(caller, "data/asked", "forged")
+            return not broker.is_answered(arena, caller)[0]
+
+        arena.until(has_noticed, "a wrong answer to be noticed")
+        assert "b'forged' in the place of" in broker.is_answered(arena, caller)[1]
+
+
 @pytest.mark.parametrize("told", ["failed: killed by SIGKILL", "did has {'copied': 0, 'changed': 9}", "did nothing"])
 def test_a_race_in_which_nothing_was_done_was_not_stopped(told: str) -> None:
     with pytest.raises(TimeoutError, match="comes to nothing"):

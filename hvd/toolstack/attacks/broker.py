@@ -29,7 +29,8 @@ POISONED_MAX = 60
 LOADED_S = 2.0
 FORGED = 300
 UNREAD, UNREAD_CONNECTIONS = 60, 2
-ENDLESS, PARTS, ENDLESS_S, ENDLESS_MAX_KIB = 16, 12_000, 60.0, 1 << 20
+SEND_WITHOUT_END: tuple[str, *tuple[object, ...]] = ("messages.send_without_end", 16, 12_000)
+ENDLESS_S, ENDLESS_MAX_KIB = 60.0, 1 << 20
 LOOK_AGAIN_S = 0.01
 FLOOD_DESCRIPTORS, FLOODERS_MAX = 4000, 8
 KILLED = "failed: killed by SIGKILL"
@@ -220,20 +221,21 @@ def _unread(arena: Arena) -> Seen:
     return harm(what) if arena.broker_pid() != broker or grown > 4096 else harmless(what)
 
 
-def _endless(count: int) -> Attempt:
-    """Each is killed for it, and nobody else; what the broker had of it meanwhile is what came between two looks.
+def endless(count: int, order: tuple[str, *tuple[object, ...]] = SEND_WITHOUT_END) -> Attempt:
+    """Each is killed for it, as the broker's log says, and nobody else; what the broker had is what came in two looks.
 
-    Or its own libzmq aborts, as it does where it is disconnected in the midst of a message in parts.
+    One who asks on and on meanwhile is answered, and each time rightly, until they have gone and then. `order`: what
+    they do instead.
     """
 
     def attempt(arena: Arena) -> Seen:
         broker = arena.broker_pid()
-        caller = arena.add(m.DomainConfig("calls-on", "hvd:nuisance", args=["calls"], on_crash="preserve"))
-        endless = [
-            arena.domain("messages.send_without_end", ENDLESS, PARTS, wait=False, memory=1024) for _ in range(count)
+        caller = arena.domain("messages.ask_on")
+        hoarders = [
+            arena.domain(*order, wait=False, sandbox="program", memory=1024) for _ in range(count)
         ]
         most, at, until = 0, [""], time.monotonic() + ENDLESS_S
-        while going := [domain for domain in endless if _goes_on(arena, domain)]:
+        while going := [domain for domain in hoarders if _goes_on(arena, domain)]:
             before, at = at, [f"{domain.name} is at {arena.read(domain, 'data/sent')}" for domain in going]
             most = max(most, memory_kib(broker))
             if at != before:  # however slowly: who goes on is not waited for in vain
@@ -241,17 +243,28 @@ def _endless(count: int) -> Attempt:
             if most > ENDLESS_MAX_KIB or time.monotonic() > until:
                 return harm(f"the broker has {most:,} KiB; {', '.join(at)}")
             time.sleep(LOOK_AGAIN_S)
-        ends = [domain.last_death or arena.read(domain, "data/outcome") or "" for domain in endless]
-        other = caller.info()
-        what = f"{', '.join(ends)}; the broker had {most:,} KiB at most; one that calls on and on is {other.state}"
-        ended = all(
-            "SIGABRT" in end or ("SIGKILL" in end and _is_killed_for(arena, domain, HOARDS))
-            for domain, end in zip(endless, ends, strict=True)
-        )
-        spared = (other.state, other.incarnation) == (DomainState.RUNNING, 1)
-        return harmless(what) if arena.broker_pid() == broker and ended and spared else harm(what)
+        ends = [carried_out(arena.outcome(domain), f"{KILLED}|did sent") for domain in hoarders]
+        killed = [_is_killed_for(arena, domain, HOARDS) for domain, end in zip(hoarders, ends, strict=True)
+                  if end == KILLED]  # fmt: skip
+        answered, says = is_answered(arena, caller)
+        what = f"{', '.join(ends)}; {sum(killed)} of {count} for it; the broker had {most:,} KiB at most; {says}"
+        stopped = sum(killed) == count and answered and arena.broker_pid() == broker
+        return harmless(what) if stopped else harm(what)
 
     return attempt
+
+
+def is_answered(arena: Arena, caller: Domain) -> tuple[bool, str]:
+    """Whether one that asks on has had no wrong answer, and has more right ones soon; and how it is."""
+    first, until = arena.ask(caller), time.monotonic() + PATIENCE_S
+    last = first
+    while first and last and last["right"] == first["right"] and not last["wrong"] and time.monotonic() < until:
+        last = arena.ask(caller)
+    info = caller.info()
+    if not first or not last or (info.state, info.incarnation) != (DomainState.RUNNING, 1):
+        return False, f"one that asks on and on is {info.state} {info.last_death}, and does not say how it is"
+    says = f"one that asks on and on has had {last['right']:,} answers{last['wrong'] and ', and a wrong one: '}"
+    return last["right"] > first["right"] and not last["wrong"], f"{says}{last['wrong']}"
 
 
 def _goes_on(arena: Arena, domain: Domain) -> bool:
@@ -335,7 +348,7 @@ ATTACKS: list[Attack] = [
            undefended("queues_without_end", 10_000), "against a peer that keeps what is not taken"),
     Attack("replies that are never read", "broker: queued_max", _unread, undefended("keeps_replies", UNREAD),
            "against a ZeroMQ socket without a bound"),
-    *(Attack(f"messages that have no end{of}", "broker: hoard_bytes", _endless(count),
+    *(Attack(f"messages that have no end{of}", "broker: hoard_bytes", endless(count),
              undefended("awaits_the_last_part", 2000, count), "against a ZeroMQ socket alone")
       for count, of in ((1, ""), (3, ", of three at once"), (5, ", of five at once"))),
 ]  # fmt: skip
