@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from hvd.broker.store import Store, StoreError
-from hvd.broker.store.paths import child
 from hvd.transport.ids import DomId
 
 NODES_MAX = 64
@@ -16,11 +13,7 @@ EVENT_BYTES_MAX = 16_384
 
 def plain_nodes(store: Store, reader: DomId, path: str) -> dict[str, bytes]:
     """What this domain may read of it, as far as NODES_MAX; StoreError when there is no such directory for it."""
-    values = {}
-    for name in store.first_names(reader, path, NODES_MAX):
-        with suppress(StoreError):  # one that this reader may not read
-            values[name] = store.read(reader, 0, child(path, name))
-    return values
+    return store.values(reader, path, NODES_MAX)
 
 
 def brought_by_event(store: Store, reader: DomId, path: str) -> dict[str, bytes] | None:

@@ -72,6 +72,13 @@ def read(view: View, call: Call, path: str) -> bytes:
     return _get(view, call, path, READ).value
 
 
+def may_read(call: Call, node: Node) -> bool:
+    """Whether `read` would bring the value of a node, outside any transaction."""
+    return mandatory.allows(call.policy, call.who.domid, node.permissions, READ) and may(
+        node.permissions, call.who, READ, call.target
+    )
+
+
 def get_perms(view: View, call: Call, path: str) -> Permissions:
     """The permissions."""
     return _get(view, call, path, READ).permissions

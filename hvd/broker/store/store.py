@@ -73,9 +73,12 @@ class Store(Upkeep):
             raise StoreError(errno.E2BIG, f"{path} has {len(children)} children, more than the {most} of one list")
         return list(children)
 
-    def first_names(self, domid: DomId, path: str, most: int) -> list[str]:
-        """Those of the children that were made first, at most so many."""
-        return list(islice(operations.directory(*self._prepare(domid, 0, path)).children, most))
+    def values(self, domid: DomId, path: str, most: int) -> dict[str, bytes]:
+        """Of the children that were made first, at most so many, those that the domain may read, by name."""
+        view, call, path = self._prepare(domid, 0, path)
+        children = operations.directory(view, call, path).children
+        first = ((name, children[name]) for name in islice(children, most))
+        return {name: node.value for name, node in first if operations.may_read(call, node)}
 
     def directory_list(self, domid: DomId, tx: int, path: str, most: int) -> bytes:
         """The same names, each with its NUL: DIRECTORY's reply. E2BIG for more than so many bytes."""
