@@ -48,6 +48,8 @@ class Figure:
     wait: str = ""
     """How both ends waited: spin, adaptive, sleep; for others polled or woken."""
     times: Histogram | None = None
+    doubt: str = ""
+    """Why what was measured says nothing about its goals, neither that they were met nor that they were missed."""
     percentiles: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,19 +73,24 @@ class Figure:
         return self.percentiles.get("p50")
 
     @property
-    def met(self) -> bool:
-        """Whether every goal is met; without samples none is."""
-        return all(goal.met_by(self.percentiles.get(goal.percentile)) for goal in self.goals)
+    def met(self) -> bool | None:
+        """Whether every goal is met; without samples none is. None: nobody can say."""
+        return None if self.doubt else all(goal.met_by(self.percentiles.get(goal.percentile)) for goal in self.goals)
+
+    @property
+    def remark(self) -> str:
+        """The note, and the doubt."""
+        return "; ".join(text for text in (self.note, self.doubt) if text)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON. `hdr`: durations in HdrHistogram's V2 compressed encoding, in nanoseconds; samples are not kept."""
         times = self.times or _of_durations(self.samples, self.unit)
         hdr = {} if times is None else {"hdr": to_text(times)}
         row = {"name": self.name, "unit": self.unit, "wait": self.wait, "n": self.n, **self.percentiles}
-        return row | {"note": self.note} | hdr
+        return row | {"note": self.remark} | hdr
 
     def goals_as_dicts(self) -> list[dict[str, Any]]:
-        """One object a goal."""
+        """One object a goal; `met` is None where it is in doubt."""
         return [
             {
                 "name": self.name if goal.percentile == "p50" else f"{self.name}, {goal.percentile}",
@@ -91,7 +98,7 @@ class Figure:
                 "unit": self.unit,
                 "goal": goal.least if goal.most is None else goal.most,
                 "relation": "at least" if goal.most is None else "at most",
-                "met": goal.met_by(self.percentiles.get(goal.percentile)),
+                "met": None if self.doubt else goal.met_by(self.percentiles.get(goal.percentile)),
             }
             for goal in self.goals
         ]
@@ -99,9 +106,9 @@ class Figure:
     def as_row(self) -> list[str]:
         """For a table."""
         cells = [f"{self.percentiles[p]:10.3f}" if p in self.percentiles else "-" for p in ("p50", "p90", "p99", "max")]
-        verdict = "" if not self.goals else "met" if self.met else "NOT MET"
+        verdict = {True: "met", False: "NOT MET", None: "not judged"}[self.met] if self.goals else ""
         goals = ", ".join(map(str, self.goals))
-        return [self.name, self.wait, self.unit, f"{self.n:8}", *cells, goals, verdict, self.note]
+        return [self.name, self.wait, self.unit, f"{self.n:8}", *cells, goals, verdict, self.remark]
 
 
 def _of_durations(samples: list[float], unit: str) -> Histogram | None:

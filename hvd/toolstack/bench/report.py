@@ -68,7 +68,8 @@ def write(directory: Path, told: dict[str, Any]) -> None:
 def page(told: dict[str, Any], drawn: dict[str, list[tuple[str, str]]]) -> str:
     """The text."""
     benches = list(dict.fromkeys(row["bench"] for row in told["rows"]))
-    met = sum(goal["met"] for goal in told["goals"])
+    judged = [goal["met"] for goal in told["goals"] if goal["met"] is not None]
+    unjudged = len(told["goals"]) - len(judged)
     parts = [
         "# Performance",
         f"Written by `{_command(told['command'])}`. Every figure in a table is from that one run, and every ratio "
@@ -78,7 +79,7 @@ def page(told: dict[str, Any], drawn: dict[str, list[tuple[str, str]]]) -> str:
         "Columns: *wait* says how both ends waited. *spin* and *polled* never sleep, *sleep* and *woken* always do, "
         "*adaptive* is what domains do by themselves. Percentiles of round trips are HdrHistogram's, of three digits.",
         "## Goals",
-        f"{met} of {len(told['goals'])} were met.",
+        f"{sum(judged)} of {len(judged)} were met." + (f" {unjudged} could not be judged." if unjudged else ""),
         _goals(told["goals"]),
         _bounds(told["goals"]),
     ]
@@ -102,9 +103,10 @@ def _command(command: dict[str, Any]) -> str:
 
 def _goals(goals: list[dict[str, Any]]) -> str:
     signs = {"at most": "≤", "at least": "≥"}
+    verdicts = {True: "met", False: "**missed**", None: "not judged"}
     rows = [
         [goal["bench"], goal["name"], _number(goal["value"]), f"{signs[goal['relation']]} {goal['goal']:g}",
-         goal["unit"], "met" if goal["met"] else "**missed**"]
+         goal["unit"], verdicts[goal["met"]]]
         for goal in goals
     ]  # fmt: skip
     return _table(("bench", "measure", "found", "goal", "unit", ""), rows)
@@ -112,7 +114,7 @@ def _goals(goals: list[dict[str, Any]]) -> str:
 
 def _bounds(goals: list[dict[str, Any]]) -> str:
     """What is known of those that were missed."""
-    missed = [goal["name"] for goal in goals if not goal["met"]]
+    missed = [goal["name"] for goal in goals if goal["met"] is False]
     known = [text for pattern, text in WHAT_BOUNDS if any(re.search(pattern, name) for name in missed)]
     return "\n\n".join(["### What bounds those that were missed", *known]) if known else ""
 

@@ -77,7 +77,7 @@ def _status(outcomes: list[Outcome], told: dict[str, Any], *, check: bool) -> in
     if any(outcome.verdict is not None and not outcome.verdict.intact for outcome in outcomes):
         print_error("acknowledged blocks were lost", as_json=False)
         status = FAILED
-    missed = [goal for goal in told["goals"] if not goal["met"]]
+    missed = [goal for goal in told["goals"] if goal["met"] is False]
     if check and missed:
         print_error("\n".join(map(_missed, missed)), as_json=False)
         status = FAILED

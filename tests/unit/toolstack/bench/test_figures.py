@@ -53,6 +53,14 @@ def test_what_is_one_number_or_no_duration_has_none(unit, samples):
     assert "hdr" not in Figure("a", unit, samples).as_dict()
 
 
+def test_what_is_in_doubt_neither_meets_its_goal_nor_misses_it():
+    figure = Figure("a", "%", [9.0], (Goal("p50", 2.0),), "of 3", doubt="too few")
+    assert figure.met is None
+    assert [goal["met"] for goal in goals_of([figure])] == [None]
+    assert figure.as_row()[-2:] == ["not judged", "of 3; too few"]
+    assert figure.as_dict()["note"] == "of 3; too few"
+
+
 def test_every_goal_becomes_an_object_with_its_value():
     figure = Figure("a", "ms", [1.0, 9.0], (Goal("p50", 2.0), Goal("max", 5.0), Goal("p50", least=0.5)))
     assert goals_of([figure]) == [

@@ -2,7 +2,8 @@
 
 import pytest
 
-from hvd.toolstack.bench.kill_rates import KILLS, WHOLE_S, WINDOW_NS, Kill, _counts
+from hvd.toolstack.bench.figures import Figure, Goal
+from hvd.toolstack.bench.kill_rates import KILLS, LEAST, WHOLE_S, WINDOW_NS, Kill, _counts, _doubt, _loss
 from hvd.toolstack.bench.recovery import Death
 from hvd.transport.end_moments import EndMoments
 
@@ -28,5 +29,23 @@ def test_a_silence_costs_its_share_of_the_time_between_two_kills(silence_ms, per
 
 
 def test_a_whole_run_kills_at_every_rate_and_a_short_one_at_the_highest():
-    assert _counts(WHOLE_S) == _counts(2 * WHOLE_S) == KILLS
-    assert _counts(1.0) == {min(KILLS): 2}
+    assert _counts(WHOLE_S, None) == _counts(2 * WHOLE_S, 300) == KILLS
+    assert _counts(1.0, None) == _counts(1.0, 300) == {min(KILLS): LEAST}
+    assert _counts(1.0, 3) == {min(KILLS): 3}
+    assert _counts(1.0, 1) == {min(KILLS): 2}
+
+
+VERDICTS = [(LEAST, 1.0, 0.5, 2.0, True), (LEAST, 3.0, 0.5, 2.0, False), (LEAST, 1.0, 2.0, 2.0, None),
+            (LEAST, 13.5, 24.0, 3.6, None), (LEAST - 1, 1.0, 0.5, 2.0, None)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kills", "lost", "within", "most", "met"), VERDICTS)
+def test_a_goal_that_lies_in_the_interval_is_not_judged(kills, lost, within, most, met):
+    doubt = _doubt(kills, lost, within, most)
+    assert Figure("lost", "%", [lost], (Goal("p50", most),), doubt=doubt).met is met
+
+
+def test_the_row_tells_how_many_kills_and_the_interval():
+    figure = _loss(1, [a_kill(), a_kill()], answers(20 * 10**6))
+    assert "mean of 2 kills, ± 0.00 (95 %)" in figure.remark
+    assert "not judged: 2 kills are too few" in figure.remark

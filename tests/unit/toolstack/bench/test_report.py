@@ -45,6 +45,16 @@ def test_the_page_has_every_row_goal_and_plot(tmp_path):
     assert (tmp_path / "performance" / "ipc-both-hot.svg").is_file()
 
 
+def test_a_goal_that_is_not_judged_is_neither_met_nor_missed(monkeypatch):
+    monkeypatch.setattr(report, "WHAT_BOUNDS", (("^missed$", "Because."),))
+    doubted = [Figure("missed", "%", [3.0], (Goal("p50", 2.0),), doubt="too few")]
+    page = report.page(as_object({}, {"bench": "recovery", "seed": 1, "duration_s": None, "cpus": [0]},
+                                 [Outcome("recovery", doubted)]), {})  # fmt: skip
+    assert "0 of 0 were met. 1 could not be judged." in page
+    assert "| recovery | missed | 3 | ≤ 2 | % | not judged |" in page
+    assert "Because." not in page
+
+
 def test_the_same_run_makes_the_same_files_byte_for_byte(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
