@@ -231,6 +231,20 @@ def test_who_took_the_signal_over_has_no_such_fault(load):
     load.wait_well()
 
 
+def test_a_guest_is_refused_memory_as_long_as_the_fault_lasts(load):
+    """With a soft limit of 0 the kernel had refused nothing, while /proc showed the limit."""
+    hungry = load.cluster.create(m.DomainConfig("hungry", str(KERNELS / "hungry.py")))
+    try:
+        hungry.wait_ready()
+        with inject(load.cluster, "oom", hungry, for_s=60.0) as injection:
+            wait_for(lambda: "it is refused\n" in hungry.console_log(), hungry.console_log)
+            assert injection.activated is True, injection.as_dict()
+        wait_for(lambda: "it is not refused\n" in hungry.console_log(), hungry.console_log)
+        assert hungry.incarnation == 1
+    finally:
+        hungry.destroy()
+
+
 def test_a_hang_is_found_by_the_heartbeat_and_is_over_with_the_death_that_follows(load):
     domain = load.cluster.create(m.DomainConfig("watched", "hvd:idle", heartbeat_ms=50))
     domain.wait_ready()

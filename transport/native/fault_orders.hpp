@@ -57,6 +57,9 @@ inline void take_descriptors() {
     }
 }
 
+/// What is there stays. Not 0: a soft limit of 0 the kernel takes for Valgrind's, and refuses nothing up to the hard one.
+inline void take_memory() { take(memory, RLIMIT_DATA, 1); }
+
 /// Computes for as long as the page has this very order. Time is CLOCK_MONOTONIC's: a paused domain's runs on.
 inline void compute() {
     const auto number = load_relaxed(shared_info::at<std::uint64_t>(number_offset));
@@ -79,7 +82,7 @@ inline void obey(int) {
             take_descriptors();
             break;
         case Order::no_memory:
-            take(memory, RLIMIT_DATA, 0);
+            take_memory();
             break;
         case Order::none:
             give_back(descriptors, RLIMIT_NOFILE);

@@ -24,13 +24,15 @@ def soft_limit(name: str) -> Witness:
         limit = effect.process.soft_limit(name)
         before = effect.before.setdefault(name, _number(limit))
         text = f"/proc/{effect.process.pid}/limits: {name} {limit or 'gone'}"
-        least = 0 if name == DATA else LOWEST_DESCRIPTORS
+        least = LEAST_BYTES if name == DATA else LOWEST_DESCRIPTORS
         return Seen(True if limit and (_number(limit) < before or _number(limit) <= least) else None, text)
 
     return look
 
 
 DATA, FILES = "Max data size", "Max open files"
+LEAST_BYTES = 1
+"""Less the kernel does not hold anybody to: with 0 it lets him map up to his hard limit."""
 LOWEST_DESCRIPTORS = 512
 """No domain of ours has as few as its ordinary limit."""
 
