@@ -230,6 +230,7 @@ TRACING = [
     Bound("hvd.toolstack.trace.session", "LIFECYCLE_MAX", "lifecycle events of a trace", "later ones are not in it",
           f"{TRACE}/test_session.py::test_a_trace_keeps_so_many_lifecycle_events"),
 ]  # fmt: skip
+SHORTAGES = "tests/unit/machine/test_shortages.py"
 SANDBOX_TESTS = "tests/process/test_sandbox.py"
 STOPPED = "tests/attacks/test_attacks.py::test_it_is_stopped_and_its_control_succeeds"
 SANDBOX = [
@@ -245,6 +246,13 @@ SANDBOX = [
     Bound("hvd.machine.halts", "TRIES_MAX", "attempts to stop all processes of a domain that is paused",
           "its first process is stopped, the others run", "tests/unit/machine/test_halts.py::"
           "test_one_that_fails_is_tried_again_so_often"),
+    Bound("hvd.machine.shortages", "TRIES_MAX", "attempts to lower the limits of all processes of a domain for a fault",
+          "what is not hit the fault's witness sees", f"{SHORTAGES}::"
+          "test_a_denier_that_is_killed_is_followed_by_another_so_often_and_no_more"),
+    Bound("hvd.machine.shortages", "PASSES_MAX", "passes of such an attempt over processes that fork meanwhile",
+          "the next attempt", f"{SHORTAGES}::test_who_forks_without_end_is_gone_through_so_often_and_no_more"),
+    Bound("hvd.machine.shortages", "NOTES_MAX", "processes whose limits are lowered",
+          "the others are left alone, as the witness sees", f"{SHORTAGES}::test_so_many_are_noted_and_no_more_are_hit"),
     Bound("domains.sandbox.limits", "FILE_BYTES_MAX", "bytes of a file that a guest writes by itself", "EFBIG",
           f"{SANDBOX_TESTS}::test_a_file_that_a_guest_writes_has_an_end"),
     Bound("transport.sandbox", "RESERVED_KIB", "KiB of private memory of a process beside its `memory`", "ENOMEM",

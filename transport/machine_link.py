@@ -12,6 +12,8 @@ broker -> machine   [hold, key] + descriptors   keep these under key, in place o
                     [dump live, domid, incarnation, path] write a core of that process, which is to live on
                     [bound, domid, incarnation, kib] that process's group may have so much memory from now on
                     [bound disks, domid, incarnation, bps] nor more of a disk that the host was given since its birth
+                    [deny, domid, incarnation, what]  what that process has started gets no more "descriptors" or
+                        "memory", or no "time", until it is told so of something else; "": of nothing
                     [disown, domid, incarnation] end that process, or the one that is on its way, without a word
                     [strike, role, signal, for_ms]  signal broker or zygote; a SIGSTOP is ended after for_ms
                     [up]                        tables are recovered, the toolstack's endpoint is bound
@@ -39,6 +41,7 @@ from hvd.transport.records import dataclass
 HOLD, DROP, SPAWN, SIGNAL, DISOWN, UP, STOP = "hold", "drop", "spawn", "signal", "disown", "up", "stop"
 DUMP, DUMP_LIVE, DUMPED, STRIKE, BOUND, READY = "dump", "dump live", "dumped", "strike", "bound", "ready"
 STARTED, DIED, DISOWNED, SPAWNED, LOST = "started", "died", "disowned", "spawned", "lost"
+DENY, DESCRIPTORS, MEMORY, TIME = "deny", "descriptors", "memory", "time"
 ZYGOTE_DIED, UNBOUND, BOUND_DISKS, REAPED = "zygote died", "unbound", "bound disks", "reaped"
 
 

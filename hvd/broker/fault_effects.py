@@ -16,6 +16,7 @@ from hvd.broker.held import DOMAIN, INFO, TRACE, HeldDescriptors, domain_key, ex
 from hvd.broker.message_faults import MessageFault
 from hvd.transport.faults import ORDER_SIGNAL, Family, FaultKind
 from hvd.transport.ids import DomId, ExtentId
+from hvd.transport.machine_link import DESCRIPTORS, MEMORY, TIME
 from hvd.transport.shared_info import EventFault, Order, write_event_fault, write_order
 from hvd.transport.trace import COUNTS, COUNTS_OFFSET
 
@@ -25,6 +26,8 @@ ORDERS = {
     FaultKind.FILL_FDS: Order.NO_DESCRIPTORS,
     FaultKind.OOM: Order.NO_MEMORY,
 }
+DENIED = {FaultKind.BUSY: TIME, FaultKind.FILL_FDS: DESCRIPTORS, FaultKind.OOM: MEMORY}
+"""What processes that the domain has started get no more of: nobody can order them anything."""
 EVENT_FAULTS = {
     FaultKind.DROP_EVENTS: EventFault.DROP,
     FaultKind.DELAY_EVENTS: EventFault.DELAY,
@@ -40,9 +43,14 @@ FOUND_BY_OTHERS = "found by others"
 class FaultEffects:
     """What the tables' `Faults` ask of the world."""
 
-    def __init__(self, held: HeldDescriptors, signal_domain: Callable[[Domain, int], None]) -> None:
+    def __init__(
+        self,
+        held: HeldDescriptors,
+        signal_domain: Callable[[Domain, int], None],
+        deny: Callable[[Domain, str], None],
+    ) -> None:
         self._held = held
-        self._signal_domain = signal_domain
+        self._signal_domain, self._deny = signal_domain, deny
         self.of_messages: dict[DomId, MessageFault] = {}
         self._before: dict[int, tuple[DomId, dict[str, int], int]] = {}
         """Of event faults under way: whose, its counts and what the others had found before."""
@@ -56,6 +64,7 @@ class FaultEffects:
         if fault.family is Family.ORDER:
             write_order(info, ORDERS[fault.kind], number=fault.number, until_ns=fault.ends_ns)
             self._signal_domain(domain, ORDER_SIGNAL)
+            self.deny_again(domain, [fault])
         elif fault.family is Family.EVENTS:
             write_event_fault(
                 info, EVENT_FAULTS[fault.kind], rate=fault.rate, seed=fault.seed, until_ns=fault.ends_ns,
@@ -70,6 +79,10 @@ class FaultEffects:
             self._make_room(domain.domid)
             self._before[fault.number] = domain.domid, self._of(domain.domid), self._found_by_others(domain.domid)
 
+    def deny_again(self, domain: Domain, faults: Iterable[Fault]) -> None:
+        """Have the machine see to what it has started, under all its faults: said twice it changes nothing."""
+        self._deny(domain, next((DENIED[fault.kind] for fault in faults if fault.kind in DENIED), ""))
+
     def end(self, domain: Domain, fault: Fault) -> None:
         """Undo it."""
         self._keep(fault.number, self.counts(fault.number))
@@ -81,6 +94,7 @@ class FaultEffects:
             if fault.family is Family.ORDER:
                 write_order(info, Order.NONE, number=fault.number)
                 self._signal_domain(domain, ORDER_SIGNAL)
+                self.deny_again(domain, [])
             elif fault.family is Family.EVENTS:
                 write_event_fault(info, EventFault.NONE)
 

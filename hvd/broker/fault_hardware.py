@@ -30,6 +30,10 @@ class FaultHardware(ABC):
     def end_fault(self, domain: Domain, fault: Fault) -> None:
         self.faults.end(domain, fault)
 
+    def deny_again(self, domain: Domain, faults: list[Fault]) -> None:
+        """What all its faults together have what it has started denied."""
+        self.faults.deny_again(domain, faults)
+
     def flip_bits(self, domain: Domain, number: int, bits: list[tuple[ExtentId, int, int]]) -> None:
         """Whoever uses the pages is woken, so that it looks."""
         self.unsettled += [lambda: self.faults.flip(number, bits), lambda: self.bells.ring_all(domain.domid)]

@@ -10,7 +10,7 @@ from hvd.broker import core_dumps
 from hvd.broker.domain import Domain
 from hvd.broker.process_evidence import private_resident_kib
 from hvd.transport.descendants import family
-from hvd.transport.machine_link import BOUND, BOUND_DISKS, DUMP, DUMP_LIVE, READY, SIGNAL
+from hvd.transport.machine_link import BOUND, BOUND_DISKS, DENY, DUMP, DUMP_LIVE, READY, SIGNAL
 from hvd.transport.sandbox import Kind
 
 
@@ -24,6 +24,11 @@ class ProcessHardware(ABC):
 
     def signal_domain(self, domain: Domain, number: int) -> None:
         message = [SIGNAL, domain.domid, domain.incarnation, number]
+        self.unsettled.append(lambda: self.tell_machine(message))
+
+    def deny(self, domain: Domain, what: str) -> None:
+        """`what` as the machine's order has it."""
+        message = [DENY, domain.domid, domain.incarnation, what]
         self.unsettled.append(lambda: self.tell_machine(message))
 
     def watch_end(self, domain: Domain) -> None:

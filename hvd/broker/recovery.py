@@ -213,6 +213,7 @@ class Recovery:
             halt = SIGSTOP if domain.released else SIGCONT
             runs = SIGSTOP if self._hypervisor.faults.stops(domain.domid) else SIGCONT
             world.signal_domain(domain, {Life.PAUSED: halt, Life.DYING: SIGKILL}.get(domain.life, runs))
+            world.deny_again(domain, self._hypervisor.faults.of(domain.domid))
         asks, seen, received = world.bells.untrusted_calls(domain)
         if asks:  # it hears by its end that nobody will answer there
             world.connections.end(world.endpoints.name(domain.domid, domain.incarnation))

@@ -87,7 +87,7 @@ class World(TraceHardware, HeldHardware, SpareHardware, FaultHardware, StoreHard
         self.trace = TraceBuffers(self.held)
         self.bells = Bells(self.held, lambda: self.hypervisor)
         self.heart = Heart(self.bells)
-        self.faults = FaultEffects(self.held, self.signal_domain)
+        self.faults = FaultEffects(self.held, self.signal_domain, self.deny)
         self.console_log = ConsoleLog(inheritance.run_dir, poller, self.cpus.worked_for)
         self.audit_log = AuditLog(inheritance.run_dir)
         self.upcalls = UpcallSockets(

@@ -33,11 +33,18 @@ class Halt:
     """What one domain's processes are to be."""
 
     domain: Child
-    wanted: int
+    stopped: bool = False
+    """With its first process."""
+    held: bool = False
+    """While that runs on."""
     tries: int = 0
     halter: Child | None = None
     sent: int = 0
     """What the halter that runs sends."""
+
+    @property
+    def wanted(self) -> int:
+        return signal.SIGSTOP if self.stopped or self.held else signal.SIGCONT
 
 
 class Halts:
@@ -54,14 +61,16 @@ class Halts:
 
         One that is stopped forks no more, so none are behind its back.
         """
-        halt = self._halts.get(domain.pidfd)
-        if halt is None:
-            if number != signal.SIGSTOP or not _has_children(domain.pid):
-                return
-            halt = self._halts[domain.pidfd] = Halt(domain, number)
-        halt.wanted, halt.tries = number, 0
-        if halt.halter is None:
-            self._begin(halt)
+        stopped = number == signal.SIGSTOP
+        if (halt := self._halt(domain, make=stopped)) is not None:
+            halt.stopped = stopped
+            self._want(halt)
+
+    def hold(self, domain: Child, *, held: bool) -> None:
+        """Let none of them run while its first process does, or let them go on unless that is stopped."""
+        if (halt := self._halt(domain, make=held)) is not None and halt.held != held:
+            halt.held = held
+            self._want(halt)
 
     def ended(self, halter: Child, how: str) -> None:
         """A halter was reaped: again if it failed, or something else is wanted by now."""
@@ -83,6 +92,17 @@ class Halts:
         """All are dead."""
         self._halts.clear()
 
+    def _halt(self, domain: Child, *, make: bool) -> Halt | None:
+        halt = self._halts.get(domain.pidfd)
+        if halt is None and make and has_children(domain.pid):
+            halt = self._halts[domain.pidfd] = Halt(domain)
+        return halt
+
+    def _want(self, halt: Halt) -> None:
+        halt.tries = 0
+        if halt.halter is None:
+            self._begin(halt)
+
     def _begin(self, halt: Halt) -> None:
         halt.tries += 1
         halt.sent = halt.wanted
@@ -95,7 +115,8 @@ class Halts:
 WELL = "exited with status 0"
 
 
-def _has_children(pid: int) -> bool:
+def has_children(pid: int) -> bool:
+    """Whether it has started a process, or might have."""
     try:
         return bool(children(pid))
     except OSError:

@@ -20,10 +20,10 @@ from hvd.machine.children import Child, Children
 from hvd.machine.dumps import ENDED_BEFORE, Dumps
 from hvd.machine.ends import DEATHS_MAX, Ends, Vitality
 from hvd.machine.exits import Exits
-from hvd.machine.halts import Halts
 from hvd.machine.held import Held
 from hvd.machine.orders import ORDERS, DomainOrders
 from hvd.machine.processes import fork_process
+from hvd.machine.reach import Reach
 from hvd.machine.spawns import PATIENCE_S, Spawn, Spawns
 from hvd.machine.strikes import Strikes
 from hvd.machine.watch import Watches
@@ -88,8 +88,8 @@ class Machine:
         self._children = Children(self._epoll)
         self._exits = Exits(self._epoll, self._see_end, self._tell_broker)
         self._dumps = Dumps(run_dir, self._children.add, self._report_live_core)
-        self._halts = Halts(self._children.add)
-        self._orders = DomainOrders(self._exits, self._dumps, self._halts, self._tell_broker)
+        self._reach = Reach(self._children.add)
+        self._orders = DomainOrders(self._exits, self._dumps, self._reach, self._tell_broker)
         self._watches = Watches(self._children)
         self._strikes = Strikes()
         self._brokers = 0
@@ -309,7 +309,7 @@ class Machine:
     def _ended_so(self, child: Child, how: str) -> None:
         """What follows from an end, told once."""
         self._strikes.forget(child)
-        self._halts.forget(child)
+        self._reach.forget(child)
         how = self._watches.describe_end(child.role, how)
         match child.role:
             case "domain":
@@ -319,8 +319,8 @@ class Machine:
                 self._ask_zygote()
             case "dumper":
                 self._dumps.ended(child, how)
-            case "halter":
-                self._halts.ended(child, how)
+            case "halter" | "denier":
+                self._reach.ended(child, how)
             case role if self._too_many_deaths(role, how):
                 self._stop = False
             case "broker":
@@ -393,7 +393,7 @@ class Machine:
         self._spawns.clear()
         self._exits.clear()
         self._dumps.clear()
-        self._halts.clear()
+        self._reach.clear()
         self._strikes, self._ends = Strikes(), Ends()
         self._broker_line, self._broker_end = None, ""
         self._watches.forget()

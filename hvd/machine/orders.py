@@ -9,18 +9,18 @@ from typing import Any
 from hvd.machine.children import Child
 from hvd.machine.dumps import Dumps
 from hvd.machine.exits import Exits
-from hvd.machine.halts import Halts
+from hvd.machine.reach import Reach
 from hvd.transport.cgroups import DomainGroups, bound_memory, bound_new_disks, lift_disks
-from hvd.transport.machine_link import BOUND, BOUND_DISKS, DUMP, DUMP_LIVE, READY, SIGNAL, UNBOUND
+from hvd.transport.machine_link import BOUND, BOUND_DISKS, DENY, DUMP, DUMP_LIVE, READY, SIGNAL, UNBOUND
 
-ORDERS = frozenset({SIGNAL, READY, DUMP, DUMP_LIVE, BOUND, BOUND_DISKS})
+ORDERS = frozenset({SIGNAL, READY, DUMP, DUMP_LIVE, BOUND, BOUND_DISKS, DENY})
 
 
 class DomainOrders:
     """Carried out at once; `refused` tells the broker of what the host does not let it."""
 
-    def __init__(self, exits: Exits, dumps: Dumps, halts: Halts, refused: Callable[[list[Any]], None]) -> None:
-        self._exits, self._dumps, self._halts, self._refused = exits, dumps, halts, refused
+    def __init__(self, exits: Exits, dumps: Dumps, reach: Reach, refused: Callable[[list[Any]], None]) -> None:
+        self._exits, self._dumps, self._reach, self._refused = exits, dumps, reach, refused
 
     def carry_out(self, child: Child, order: list[Any], groups: list[DomainGroups]) -> None:
         """An order without the numbers of its domain; `groups`: those that domains are in."""
@@ -33,6 +33,8 @@ class DomainOrders:
                 self._dumps.order(child, name, fault)
             case [verb, str() as path] if verb == DUMP_LIVE:
                 self._dumps.order_live(child, path)
+            case [verb, str() as what] if verb == DENY:
+                self._reach.deny(child, what)
             case [verb, int() as kib] if verb == BOUND and (why := bound_memory(groups, child.pid, kib)):
                 self._refused([UNBOUND, child.domid, child.incarnation, f"its bound of memory is not in force: {why}"])
             case [verb, int() as bps] if verb == BOUND_DISKS and (why := bound_new_disks(groups, child.pid, bps)):
@@ -46,4 +48,4 @@ class DomainOrders:
         if number == signal.SIGKILL:
             lift_disks(groups, child.pid)
         if number in (signal.SIGSTOP, signal.SIGCONT):
-            self._halts.spread(child, number)
+            self._reach.spread(child, number)

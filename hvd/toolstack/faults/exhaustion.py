@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hvd.toolstack.faults.fault import Aim, BadFault, Effect, Fault, Order, Parameter, Seen
-from hvd.toolstack.faults.held import HeldFault, Witness, held_fault
+from hvd.toolstack.faults.held import HeldFault, Note, Witness, held_fault
 from hvd.toolstack.faults.signals import BROKER_UNDOES
 from hvd.transport.faults import FaultKind
 
@@ -18,23 +18,36 @@ TRIES = 16
 
 
 def soft_limit(name: str) -> Witness:
-    """The kernel lets it have no more than it has."""
+    """The kernel lets it have no more than it has, nor any process that it has started."""
 
     def look(effect: HeldFault) -> Seen:
-        limit = effect.process.soft_limit(name)
-        before = effect.before.setdefault(name, _number(limit))
+        limit, others = effect.process.soft_limit(name), effect.process.soft_limits_below(name)
         text = f"/proc/{effect.process.pid}/limits: {name} {limit or 'gone'}"
-        least = LEAST_BYTES if name == DATA else LOWEST_DESCRIPTORS
-        return Seen(True if limit and (_number(limit) < before or _number(limit) <= least) else None, text)
+        hit = [pid for pid, each in others.items() if _is_lower(effect, pid, each)]
+        if others:
+            text += f", and less than before for {len(hit)} of the {len(others)} processes that it has started"
+        all_hit = _is_lower(effect, effect.process.pid, limit) and len(hit) == len(others)
+        return Seen(True if all_hit else None, text)
 
     return look
 
 
+def _note_limits(name: str) -> Note:
+    """Before the fault."""
+
+    def note(effect: HeldFault) -> None:
+        limits = {effect.process.pid: effect.process.soft_limit(name), **effect.process.soft_limits_below(name)}
+        effect.before = {str(pid): _number(limit) for pid, limit in limits.items()}
+
+    return note
+
+
+def _is_lower(effect: HeldFault, pid: int, limit: str) -> bool:
+    """Than it was; whoever was born since has what its parent had."""
+    return bool(limit) and _number(limit) < effect.before.get(str(pid), min(effect.before.values()))
+
+
 DATA, FILES = "Max data size", "Max open files"
-LEAST_BYTES = 1
-"""Less the kernel does not hold anybody to: with 0 it lets him map up to his hard limit."""
-LOWEST_DESCRIPTORS = 512
-"""No domain of ours has as few as its ordinary limit."""
 
 
 def _number(limit: str) -> float:
@@ -91,14 +104,14 @@ def _full_disk(order: Order) -> list[Effect]:
 
 EXHAUSTION_FAULTS = (
     Fault(
-        str(FaultKind.FILL_FDS), "it can open no descriptor", "/proc/PID/limits",
+        str(FaultKind.FILL_FDS), "none of its processes can open a descriptor", "/proc/PID/limits",
         "what needs one is refused in the victim, which may die of it and is started again; nobody else notices",
-        held_fault(FaultKind.FILL_FDS, soft_limit(FILES)), for_s=2.0, undone_by=BROKER_UNDOES,
+        held_fault(FaultKind.FILL_FDS, soft_limit(FILES), _note_limits(FILES)), for_s=2.0, undone_by=BROKER_UNDOES,
     ),
     Fault(
-        str(FaultKind.OOM), "it gets no private memory", "/proc/PID/limits",
+        str(FaultKind.OOM), "none of its processes gets private memory", "/proc/PID/limits",
         "its program meets MemoryError, may die of it and is started again; nobody else notices",
-        held_fault(FaultKind.OOM, soft_limit(DATA)), for_s=2.0, undone_by=BROKER_UNDOES,
+        held_fault(FaultKind.OOM, soft_limit(DATA), _note_limits(DATA)), for_s=2.0, undone_by=BROKER_UNDOES,
     ),
     Fault(
         str(FaultKind.FILL_SHM), "it has all the extents of shared memory that a domain may have",

@@ -13,14 +13,18 @@ from hvd.transport.faults import RATE_MOST, FaultKind
 from hvd.transport.hypercalls import HypercallError
 
 Witness = Callable[["HeldFault"], Seen]
+Note = Callable[["HeldFault"], None]
+"""What a witness looks at before there is a fault."""
 
 
 class HeldFault:
     """A fault of a domain's that the broker knows by its number."""
 
-    def __init__(self, order: Order, victim: Domain, kind: FaultKind, witness: Witness) -> None:
+    def __init__(
+        self, order: Order, victim: Domain, kind: FaultKind, witness: Witness, note: Note | None = None
+    ) -> None:
         self.order, self.victim, self.kind = order, victim, kind
-        self._witness = witness
+        self._witness, self._note = witness, note
         self.number = 0
         self.before: dict[str, float] = {}
         """What the witness noted before."""
@@ -33,6 +37,8 @@ class HeldFault:
         self.incarnation = info.incarnation
         self.process = Watched(info.pid)
         try:
+            if self._note is not None:
+                self._note(self)
             self._tell_broker()
         except BaseException:
             self.process.close()
@@ -64,6 +70,6 @@ class HeldFault:
             self.process.close()
 
 
-def held_fault(kind: FaultKind, witness: Witness) -> Callable[[Order], list[Effect]]:
+def held_fault(kind: FaultKind, witness: Witness, note: Note | None = None) -> Callable[[Order], list[Effect]]:
     """How a fault begins that is one of the broker's, on each victim."""
-    return lambda order: [HeldFault(order, victim, kind, witness) for victim in order.victims]
+    return lambda order: [HeldFault(order, victim, kind, witness, note) for victim in order.victims]

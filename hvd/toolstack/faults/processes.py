@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from hvd.transport.descendants import family
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -41,24 +44,44 @@ class Watched:
 
     def soft_limit(self, name: str) -> str:
         """Of /proc/PID/limits: `Max open files`, ...; empty when it is gone."""
-        lines = self._read("limits").splitlines()
-        return next((line[len(name) :].split()[0] for line in lines if line.startswith(name)), "")
+        return _soft_limit(self._read("limits"), name)
+
+    def soft_limits_below(self, name: str) -> dict[int, str]:
+        """Of all that descend from it and live, by pid."""
+        return self._of_those_below(lambda pid: _soft_limit(_text(pid, "limits"), name))
+
+    def states_below(self) -> dict[int, str]:
+        """As `state`, of all that descend from it and live."""
+        states = self._of_those_below(lambda pid: _text(pid, "stat").rpartition(")")[2].strip()[:1])
+        return {pid: state for pid, state in states.items() if state not in "ZX"}
+
+    def _of_those_below(self, ask: Callable[[int], str]) -> dict[int, str]:
+        found = {pid: ask(pid) for pid in family(self.pid)[1:]}
+        return {} if self.ended() else {pid: text for pid, text in found.items() if text}
 
     def _stat(self) -> list[str]:
         """From the state on: what is before it may hold anything."""
         return self._read("stat").rpartition(")")[2].split()
 
     def _read(self, name: str) -> str:
-        try:
-            text = Path(f"/proc/{self.pid}/{name}").read_text(encoding="utf-8", errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            return ""
+        text = _text(self.pid, name)
         return "" if self.ended() else text
 
     def close(self) -> None:
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
+
+
+def _text(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _soft_limit(limits: str, name: str) -> str:
+    return next((line[len(name) :].split()[0] for line in limits.splitlines() if line.startswith(name)), "")
 
 
 def threads(pid: int) -> list[str]:

@@ -45,13 +45,16 @@ def stopped_now_and_then(effect: HeldFault) -> Seen:
 
 
 def computes(effect: HeldFault) -> Seen:
-    """The kernel has counted that it computed and did not once give the processor up by itself."""
+    """The kernel has counted that it computed and did not once give the processor up by itself, beside nobody else."""
     sleeps, cpu_s = effect.process.sleeps(), effect.process.cpu_s()
     if effect.before.get("sleeps") != sleeps:
         effect.before = {"sleeps": sleeps, "cpu_s": cpu_s}
     spent = cpu_s - effect.before["cpu_s"]
     text = f"/proc/{effect.process.pid}/status: {spent:.2f} s computed without a voluntary context switch"
-    return Seen(True if spent >= BUSY_LEAST_S else None, text)
+    others = list(effect.process.states_below().values())
+    if others:
+        text += f", {others.count('T')} of the {len(others)} processes that it has started stopped"
+    return Seen(True if spent >= BUSY_LEAST_S and others.count("T") == len(others) else None, text)
 
 
 def _death(kind: FaultKind, summary: str, how: str, expected: str = DIES) -> Fault:
@@ -81,9 +84,11 @@ SIGNAL_FAULTS = (
         held_fault(FaultKind.SLOW, stopped_now_and_then), for_s=2.0, parameters=(SHARE,), undone_by=BROKER_UNDOES,
     ),
     Fault(
-        str(FaultKind.BUSY), "its process computes and does nothing else", "/proc/PID: time computed, context switches",
+        str(FaultKind.BUSY), "its first process computes and does nothing else; what that has started stands still",
+        "/proc/PID: time computed, context switches, states",
         "others get their share of the processor; a driver domain that serves nobody for five heartbeats is found, and "
         "its on_watchdog action follows",
-        held_fault(FaultKind.BUSY, computes), for_s=2.0, undone_by="its own deadline in its shared info page",
+        held_fault(FaultKind.BUSY, computes), for_s=2.0,
+        undone_by=f"its own deadline in its shared info page, and {BROKER_UNDOES}",
     ),
 )  # fmt: skip

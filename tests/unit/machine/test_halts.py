@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -97,6 +97,26 @@ def test_the_last_of_several_orders_is_what_comes_of_them(domain: Child) -> None
     while machine.halters:
         machine.reap()
     wait_for(lambda: state(child) == "S")
+
+
+def test_what_is_held_goes_on_when_neither_that_nor_a_stop_keeps_it(domain: Child) -> None:
+    machine = Machine()
+    (child,) = children(domain.pid)
+    hold, spread = machine.halts.hold, machine.halts.spread
+
+    def after(expected: str, order: Callable[[], None]) -> None:
+        order()
+        while machine.halters:
+            machine.reap()
+        wait_for(lambda: state(child) == expected)
+
+    after("T", lambda: hold(domain, held=True))
+    after("T", lambda: spread(domain, signal.SIGSTOP))
+    after("T", lambda: spread(domain, signal.SIGCONT))
+    after("T", lambda: hold(domain, held=True))
+    after("S", lambda: hold(domain, held=False))
+    hold(domain, held=False)
+    assert not machine.halters
 
 
 def test_one_that_fails_is_tried_again_so_often(domain: Child) -> None:

@@ -27,7 +27,7 @@ def child():
 def ordered(child, order, groups):
     """What the broker is told when it has ordered this."""
     told: list[Any] = []
-    unused: Any = None  # a bound asks neither exits nor dumps nor halts
+    unused: Any = None  # a bound asks neither exits nor dumps nor the others of a domain
     DomainOrders(unused, unused, unused, told.append).carry_out(child, order, groups)
     return told
 
