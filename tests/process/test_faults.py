@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -76,13 +77,16 @@ class Load:
         self.checker.follow()
         return self.checker.verdict.operations
 
-    def calls(self) -> int:
+    def calls(self, name: str = "caller") -> int:
         """What the caller has counted up to in the store: it begins anew with each incarnation."""
-        domid = self.cluster.domain("caller").domid
+        domid = self.cluster.domain(name).domid
         try:
             return int(self.cluster.call(m.StoreRead(0, f"/local/domain/{domid}/data/count")))
         except HypercallError:  # the incarnation has not come to it yet
             return -1
+
+    def has_called(self, name: str, before: int) -> bool:
+        return self.calls(name) > before
 
     def at_rest(self) -> dict[str, int]:
         info = self.cluster.info()
@@ -284,6 +288,9 @@ def hvd(load: Load, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
+COUNTS_OF = {"drop-events": "dropped", "delay-events": "delayed", "storm": "repeated"}
+
+
 def test_a_fault_is_undone_although_its_injector_is_killed(load):
     process = Watched(load.cluster.domain("guest").pid)
     environment = os.environ | {"HVD_RUN_DIR": str(load.cluster.run_dir)}
@@ -308,6 +315,24 @@ def test_the_command_says_what_became_of_a_fault(load):
     facts = json.loads(told.stdout)
     assert (facts["fault"], facts["victims"], facts["seed"]) == ("stall", ["guest"], 5)
     assert (facts["activated"], facts["undone"], facts["witness"]) == (True, True, "/proc/PID/stat")
+    load.wait_well()
+
+
+def test_who_replaced_its_transport_has_no_such_fault_and_the_command_says_so(load):
+    echo = m.DeviceConfig("echo", 0, "driver")
+    own = load.cluster.create(m.DomainConfig("own", str(KERNELS / "own_doorbell.py"), devices=[echo], heartbeat_ms=0))
+    try:
+        own.wait_ready(DEADLINE_S)
+        for fault, count in COUNTS_OF.items():
+            done = hvd(load, fault, "own", "--for", "0.3", "--set", "rate=1000", "--json")
+            told = json.loads(done.stdout)
+            assert (done.returncode, told["injected"], told["activated"], told["undone"]) == (1, True, False, True)
+            assert f"0 {count}" in told["evidence"].split(", ")
+            before = load.calls("own")
+            wait_for(functools.partial(load.has_called, "own", before), "answers to what it notifies of")
+        assert own.incarnation == 1
+    finally:
+        own.destroy()
     load.wait_well()
 
 
