@@ -77,15 +77,16 @@ class Guest:
         return matching[0].device
 
     def disk(self, name: str | None = None) -> Any:
-        """A block frontend by its name (`xvda`), or the only disk."""
-        for (kind, _), frontend in self._frontends.items():
-            if kind == "vbd" and name in (None, getattr(frontend.device, "name", None)):
-                return frontend.device
+        """A block frontend by its name (`xvda`), or the only disk, as in `disks`."""
+        for known, disk in self.disks().items():
+            if name in (None, known):
+                return disk
         raise LocalError(f"domain {self.name} has no disk {name or ''}")
 
     def disks(self) -> dict[str, Any]:
-        """Every block frontend by its name."""
-        return {f.device.name: f.device for (kind, _), f in self._frontends.items() if kind == "vbd"}  # type: ignore[attr-defined]
+        """Every block frontend by its name. One that is plugged in is among them as soon as it has connected."""
+        known = [frontend for (kind, _), frontend in self._frontends.items() if kind == "vbd" and frontend.announced]
+        return {frontend.device.name: frontend.device for frontend in known}  # type: ignore[attr-defined]
 
     def on_device(self, handler: Callable[[Frontend, bool], None]) -> None:
         """Call `handler(device, here)` from `wait` when a device was plugged in and connected, and when one has gone.

@@ -62,7 +62,8 @@ class XenbusFrontend:
         """It was taken away."""
         self.on_change: Callable[[XenbusFrontend], None] = _ignore
         """Called when the device is connected for the first time, and when it has gone."""
-        self._announced = False
+        self.announced = False
+        """Whether it has ever been connected."""
         self._broken = not keys.keys().isdisjoint(OF_A_BREACH)
         """Nodes of ours, or of an earlier incarnation, say that the device was closed."""
         self._token = self._store.watch_keys(f"{self._backend_path}/state", self._look)
@@ -163,8 +164,8 @@ class XenbusFrontend:
             self.fault(PeerFault(_blame(error)))
             return
         self._switch(XenbusState.CONNECTED)
-        if not self._announced:
-            self._announced = True
+        if not self.announced:
+            self.announced = True
             self.on_change(self)
         if self._broken:
             self._broken = False

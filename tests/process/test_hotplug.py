@@ -65,6 +65,12 @@ def main(guest):
         print("ended", error.errno, flush=True)
     guest.run_forever()
 '''
+LISTER = '''
+def main(guest):
+    while True:
+        guest.wait()
+        print(sorted(guest.disks()), len(guest.devices()), flush=True)
+'''
 
 
 @pytest.fixture
@@ -246,6 +252,17 @@ def test_a_disk_waits_for_a_driver_domain_that_is_paused(cluster, tmp_path):
     assert guest.attach(disk(tmp_path)) == "driver, which is paused"
     driver.unpause()
     said(cluster, "came xvdb")
+
+
+@pytest.mark.parametrize("cluster", [LISTER], indirect=True)
+def test_a_disk_is_among_the_disks_when_it_has_connected(cluster, tmp_path):
+    """Before, nothing is known of it: not its name, and no sector that could be asked for."""
+    cluster.domain("driver").pause()
+    cluster.domain("guest").attach(disk(tmp_path))
+    said(cluster, "[] 1")
+    assert "'" not in cluster.domain("guest").console_log()
+    cluster.domain("driver").unpause()
+    said(cluster, "['xvdb'] 1")
 
 
 @pytest.mark.parametrize("cluster", [USER], indirect=True)
