@@ -13,6 +13,7 @@ _WHERE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)\Z")
 def text_of(path: str | os.PathLike[str], what: str = "a cluster file") -> str:
     """The file's text, read once and at most a bound: it may be a pipe."""
     found: object
+    line = column = None
     try:
         str(Path(path).absolute()).encode()  # every kernel's and image's path, which hypercalls carry, begins so
         with open(path, "rb") as file:
@@ -22,10 +23,14 @@ def text_of(path: str | os.PathLike[str], what: str = "a cluster file") -> str:
         found = "more"
     except OSError as error:
         found = error.strerror
-    except ValueError as error:  # a NUL in the path; a path or bytes that are no UTF-8
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode()
+        line, column = before.count("\n") + 1, len(before.rpartition("\n")[2]) + 1
+        found = f"the byte 0x{error.object[error.start]:02x}, which is none"
+    except ValueError as error:  # a NUL in the path; a path that is no UTF-8
         found = error
     expected = f"{what} of at most {FILE_BYTES_MAX} bytes in UTF-8"
-    raise ConfigError([Problem(os.fspath(path), "", expected, str(found))])
+    raise ConfigError([Problem(os.fspath(path), "", expected, str(found), line=line, column=column)])
 
 
 def document_of(path: str | os.PathLike[str], text: str) -> dict[str, object]:

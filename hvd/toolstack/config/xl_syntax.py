@@ -23,7 +23,7 @@ DEPTH_MAX = 8
 NUMBER_MAX = 2**63 - 1
 _TOKEN = re.compile(
     r"""(?P<space>[ \t\r]+|\#[^\n]*) | (?P<end>[\n;]) | (?P<number>[0-9][0-9A-Za-z]*)
-      | (?P<key>[A-Za-z_][A-Za-z0-9_]*) | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
+      | (?P<key>[A-Za-z_][A-Za-z0-9_.]*) | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
       | (?P<sign>\+=|[=,\[\]])""",
     re.VERBOSE,
 )

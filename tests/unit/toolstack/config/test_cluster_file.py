@@ -126,15 +126,23 @@ def test_absurd_documents_are_refused_too(problem: Callable[[str], Problem], tex
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
-    [(b"a = '\xff'", "can't decode byte 0xff"), (b"#" * (1 << 20) + b"\n", "more")],
+    ("content", "found", "where"),
+    [
+        (b"a = '\xff'", "the byte 0xff", (1, 6)),
+        (b"\xef\xbb\xbf# one\n# f\xc3\xbcr \xfc\n", "the byte 0xfc", (2, 7)),
+        (b"a = '\xc3", "the byte 0xc3", (1, 6)),
+        (b"#" * (1 << 20) + b"\n", "more", (None, None)),
+    ],
 )
-def test_a_file_is_bounded_utf8(directory: Path, content: bytes, found: str) -> None:
+def test_a_file_is_bounded_utf8(
+    directory: Path, content: bytes, found: str, where: tuple[int | None, int | None]
+) -> None:
     (directory / "cluster.toml").write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         load(directory / "cluster.toml")
     [told] = caught.value.problems
     assert found in told.found
+    assert (told.line, told.column) == where
 
 
 @pytest.mark.parametrize("path", ["gone.toml", ".", "guest.py/x", "a\0b", "x" * 5000, "", "\udcff/cluster.toml"])

@@ -16,6 +16,7 @@ ADDED = 5000
         ("", {}),
         ("# nothing\n\n;;\n", {}),
         ('name = "web"', {"name": "web"}),
+        ("vnc.old_1 = 1", {"vnc.old_1": 1}),
         ("name='web' # it serves\n", {"name": "web"}),
         ('name = "a # b"', {"name": "a # b"}),
         ("memory = 64; vcpus=2\nmaxmem\t=\t128\r\n", {"memory": 64, "vcpus": 2, "maxmem": 128}),
