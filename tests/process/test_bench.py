@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from hvd.toolstack.bench.births import LIVED, STANDBYS, measure_births
 from hvd.toolstack.bench.cost import system_calls_per_round_trip
 from hvd.toolstack.bench.figures import NANOSECONDS
 from hvd.toolstack.bench.measured import Pair
@@ -303,3 +304,14 @@ def test_many_domains_are_made_weighed_and_compared():
     assert by_name["memory of a domain (PSS)"].n == 12 - 2 - 1
     assert by_name["channels between two domains, each rung and heard"].met
     assert all(figure.n > 0 for figure in figures)
+
+
+def test_births_are_measured_before_and_after_domains_have_lived_there_and_none_of_them_stays(tmp_path):
+    with Cluster.build() as cluster:
+        figures = {figure.name: figure for figure in measure_births(cluster, tmp_path, 1, lambda text: None)}
+        assert [info.domid for info in cluster.infos().values()] == [0]
+        assert cluster.create(m.DomainConfig("next", "hvd:idle")).domid == 1 + 1 + LIVED + 1 + STANDBYS + 1 + 1
+    fresh = figures["domain create to its first line, from a standby, before any has lived"]
+    warm = figures["domain create to its first line, from a warm standby"]
+    assert all(figure.samples[0] > 0 for figure in (fresh, warm))
+    assert (fresh.goals, warm.goals[0].most) == ((), 1.0)
