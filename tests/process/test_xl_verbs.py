@@ -153,6 +153,15 @@ def test_a_disk_is_plugged_in_listed_and_taken_away(hvd: Hvd) -> None:
     assert [disk["vdev"] for disk in told(hvd, "block-list", "guest")] == [51712]
 
 
+def test_what_xl_bears_is_borne(hvd: Hvd) -> None:
+    """A domain that is paused already, or runs already, and a name that nobody has among those whose disks are listed."""
+    for command in ("pause", "pause", "unpause", "unpause"):
+        assert [done["name"] for done in told(hvd, command, "guest")] == ["guest"]
+    listed = hvd("block-list", "nobody", "guest")
+    assert listed.stdout == hvd("block-list", "guest").stdout
+    assert listed.stderr == "hvd: nobody is an invalid domain identifier\n"
+
+
 def follow(transcript: str, hvd: Hvd) -> None:
     """It has a `$ hvd` line for each command; what differs from run to run is a pattern, `...` any lines."""
     steps = (GOLDEN / f"{transcript}.txt").read_text().removeprefix("$ hvd ").split("\n$ hvd ")

@@ -14,7 +14,7 @@ from hvd.toolstack.cli.interrupts import INTERRUPTED, Ended, HeldSignals
 from hvd.toolstack.cli.output import print_error, print_json, print_line, print_warning
 from hvd.toolstack.cli.progress import Progress
 from hvd.toolstack.cluster import Cluster, Domain
-from hvd.toolstack.cluster.domain import ALIVE
+from hvd.toolstack.cluster.domain import ALIVE, DomainState
 from hvd.toolstack.cluster.errors import BadInput, NotRunning
 from hvd.toolstack.cluster.events import EventStream
 from hvd.toolstack.cluster.sandbox_trial import require_layers
@@ -142,13 +142,26 @@ def destroy(names: list[str], *, as_json: bool) -> None:
 
 
 def pause(names: list[str], *, as_json: bool) -> None:
-    """Stop domains' processes and their time."""
-    _each(names, Domain.pause, "paused", as_json=as_json)
+    """Stop domains' processes and their time. One that is paused stays so, as in xl."""
+    _each(names, _unless(DomainState.PAUSED, Domain.pause), "paused", as_json=as_json)
 
 
 def unpause(names: list[str], *, as_json: bool) -> None:
-    """Let paused domains go on."""
-    _each(names, Domain.unpause, "unpaused", as_json=as_json)
+    """Let paused domains go on. One that runs goes on running, as in xl."""
+    _each(names, _unless(DomainState.RUNNING, Domain.unpause), "unpaused", as_json=as_json)
+
+
+def _unless(state: DomainState, action: Callable[[Domain], None]) -> Callable[[Domain], None]:
+    """It may be refused to a domain that is in that state already."""
+
+    def act(domain: Domain) -> None:
+        try:
+            action(domain)
+        except HypercallError:
+            if domain.info().state is not state:
+                raise
+
+    return act
 
 
 def shutdown(names: list[str] | None, *, wait: bool, grace_s: float, as_json: bool) -> None:

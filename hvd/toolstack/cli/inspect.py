@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hvd.toolstack.cli import xl_tables
-from hvd.toolstack.cli.output import print_json, print_line
+from hvd.toolstack.cli.output import print_error, print_json, print_line
 from hvd.toolstack.cluster import Cluster, DomainInfo, NoSuchDomain
 from hvd.toolstack.cluster.domain import full_name
 from hvd.toolstack.cluster.process_times import process_times
@@ -56,9 +56,14 @@ def domname(number: int, *, as_json: bool) -> None:
 
 
 def block_list(names: list[str], *, as_json: bool) -> None:
-    """The disks of domains, and how far each is connected."""
+    """The disks of domains, and how far each is connected. As in xl a name that nobody has is told, and the rest listed."""
+    domids = []
     with Cluster.attach() as cluster:
-        domids = [cluster.domain(name).domid for name in names]
+        for name in names:
+            try:
+                domids.append(cluster.domain(name).domid)
+            except NoSuchDomain:
+                print_error(f"{name} is an invalid domain identifier", as_json=as_json, kind=NoSuchDomain.__name__)
         infos = cluster.infos()
         disks = [disk for domid in domids for disk in _disks(cluster, infos[domid], infos.values())]
     if as_json:
