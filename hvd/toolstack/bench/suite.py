@@ -71,6 +71,7 @@ def _boot(run: Run) -> tuple[list[Figure], None]:
 
 
 def _recovery(run: Run) -> tuple[list[Figure], Verdict]:
+    from hvd.toolstack.bench.bit_flips import measure_bit_flips
     from hvd.toolstack.bench.broker_deaths import measure_broker_deaths
     from hvd.toolstack.bench.bystander import measure_bystander
     from hvd.toolstack.bench.kill_rates import measure_kill_rates
@@ -83,7 +84,9 @@ def _recovery(run: Run) -> tuple[list[Figure], Verdict]:
     with tempfile.TemporaryDirectory(prefix="hvd-bench-") as name:
         rates, at_rates = measure_kill_rates(run, Path(name))
         beside, at_these = measure_bystander(run, Path(name))
-    return [*figures, *rates, *beside, *measure_broker_deaths(run)], Verdict.total([verdict, at_rates, at_these])
+        flips, at_flips = measure_bit_flips(run, Path(name))
+    verdicts = [verdict, at_rates, at_these, at_flips]
+    return [*figures, *rates, *beside, *flips, *measure_broker_deaths(run)], Verdict.total(verdicts)
 
 
 def _scale(run: Run) -> tuple[list[Figure], None]:

@@ -16,7 +16,8 @@ from hvd.transport.faults import ControlWord, FaultKind, RingKind, words_of
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DOM0, DomId
 
-STOPPED_MS = 2000
+STOPPED_MS = 500
+"""Shorter than a heartbeat: nobody is to be taken for dead. The other end has been rung, and looks long before."""
 ANY = len(RingKind) + 1
 """The parameter `ring`: the seed chooses among those that the domain has."""
 RING = "whose word it is: 1 device, 2 console, 3 store, 4 any of those that it has; 0: the word's, else a device's"
