@@ -1,8 +1,10 @@
 """Control groups: where they may be made, that a process goes into one and is held there, that none is left."""
 
+import contextlib
 import errno
 import os
 import signal
+import traceback
 from pathlib import Path
 
 import pytest
@@ -254,8 +256,35 @@ def test_a_group_in_which_something_runs_stays(ours):
 
 UNIFIED = next((Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines()
                 if line.split()[2] == "cgroup2"), None)  # fmt: skip
-THERE = (UNIFIED / "cgroup.controllers").read_text().split() if UNIFIED is not None else []
+CONTROLLERS = (UNIFIED / "cgroup.controllers").read_text().split() if UNIFIED is not None else []
+THERE = [each for each in CONTROLLERS if each != cgroups.CPU]
+"""Of those that groups of ours may have in version 2."""
 NOBODY = 65534
+
+
+@contextlib.contextmanager
+def handed_down(controllers):
+    """By the topmost group of version 2, for a while."""
+    assert UNIFIED is not None
+    control, before = UNIFIED / cgroups.SUBTREE, (UNIFIED / cgroups.SUBTREE).read_text().split()
+    control.write_text(" ".join(f"+{each}" for each in controllers))
+    yield UNIFIED
+    if added := [each for each in controllers if each not in before]:
+        control.write_text(" ".join(f"-{each}" for each in added))
+
+
+@contextlib.contextmanager
+def delegated_to_nobody(root):
+    """(a group of version 2 that is his, the group in it that he is in)."""
+    top = root / f"delegated-{os.getpid()}"
+    inner = top / "inner"
+    for path in (top, inner):
+        path.mkdir()
+        for owned in (path, path / cgroups.PROCESSES, path / cgroups.SUBTREE):
+            os.chown(owned, NOBODY, NOBODY)
+    yield top, inner
+    inner.rmdir()
+    top.rmdir()
 
 
 @pytest.fixture(params=[True, False], ids=["handed-down", "not-handed-down"])
@@ -264,22 +293,10 @@ def delegated(request):
 
     Whether the one that he is in has it too; systemd sees to that, whoever makes groups by hand need not.
     """
-    assert UNIFIED is not None
-    control, before = UNIFIED / cgroups.SUBTREE, (UNIFIED / cgroups.SUBTREE).read_text().split()
-    control.write_text(f"+{THERE[0]}")
-    top = UNIFIED / f"delegated-{os.getpid()}"
-    inner = top / "inner"
-    for path in (top, inner):
-        path.mkdir()
-        for owned in (path, path / cgroups.PROCESSES, path / cgroups.SUBTREE):
-            os.chown(owned, NOBODY, NOBODY)
-    if request.param:
-        (top / cgroups.SUBTREE).write_text(f"+{THERE[0]}")
-    yield top, inner, THERE[0]
-    inner.rmdir()
-    top.rmdir()
-    if THERE[0] not in before:
-        control.write_text(f"-{THERE[0]}")
+    with handed_down(THERE[:1]) as root, delegated_to_nobody(root) as (top, inner):
+        if request.param:
+            (top / cgroups.SUBTREE).write_text(f"+{THERE[0]}")
+        yield top, inner, THERE[0]
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not THERE, reason="it takes root and a controller in version 2")
@@ -287,19 +304,27 @@ def test_a_user_to_whom_a_group_is_delegated_makes_his_below_it(delegated, monke
     """As systemd-run --user --scope -p Delegate=yes does it: he is in a group below the topmost that is his."""
     top, inner, controller = delegated
     monkeypatch.setattr(cgroups, "CONTROLLERS", (controller,))
+    assert as_nobody_in(inner, lambda: _makes_enters_and_removes(top))
+    assert list(top.rglob("hvd-*")) == []
+
+
+def as_nobody_in(group, act):
+    """Whether this holds in a process of his in this group."""
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            (inner / cgroups.PROCESSES).write_text("0")
+            (group / cgroups.PROCESSES).write_text("0")
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
-            status = 0 if _makes_enters_and_removes(top) else 2
+            status = 0 if act() else 2
+        except BaseException:
+            traceback.print_exc()
+            raise
         finally:
             os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert list(top.rglob("hvd-*")) == []
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def _makes_enters_and_removes(top):
@@ -314,3 +339,68 @@ def _makes_enters_and_removes(top):
     group.remove(pid)
     machine.remove()
     return entered and Path(group.directory).parent == top
+
+
+BOUNDING = [each for each in ("memory", "pids", "io") if each in THERE]
+"""Version 2 has a controller only while version 1 has it not mounted anywhere on the host, whatever namespace asks."""
+MEMORY, PIDS, BPS = 64 << 20, 5, 1 << 20
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="it takes root to delegate a group")
+@pytest.mark.skipif("memory" not in BOUNDING or "pids" not in BOUNDING, reason=(
+    f"version 2 has only {' '.join(THERE) or 'no controllers'}, or is not mounted: the others are version 1's"
+))  # fmt: skip
+def test_what_a_user_bounds_in_a_group_that_is_delegated_to_him_is_held_to_it():
+    """By the kernel: processes, memory, and what is written of disks where the host has one."""
+    with handed_down(BOUNDING) as root, delegated_to_nobody(root) as (top, inner):
+        assert as_nobody_in(inner, _bounds_hold)
+        assert list(top.rglob("hvd-*")) == []
+
+
+def _bounds_hold():
+    machine = MachineGroups()
+    (group,) = machine.make()
+    assert set(group.controllers) == set(BOUNDING), group.controllers
+    assert _ends_in(group, _fork_too_often) == 0
+    assert _ends_in(group, lambda: bytearray(2 * MEMORY)) == -signal.SIGKILL
+    machine.remove()
+    return True
+
+
+def _ends_in(group, act):
+    """How a process of a group of its own ends, in which it is bounded."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            group.enter(os.getpid())
+            group.bound(os.getpid(), {"memory": MEMORY, "pids": PIDS})
+            if group.bounds_disks:
+                bound_disks([group], os.getpid(), BPS)
+                assert set(group.bounded_disks(os.getpid())) == set(cgroups._disks())
+            act()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+            raise
+        finally:
+            os._exit(status)
+    how = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    group.remove(pid)
+    assert not Path(group.directory, str(pid)).exists()
+    return how
+
+
+def _fork_too_often():
+    made = []
+    try:
+        with pytest.raises(BlockingIOError):
+            for _ in range(PIDS):
+                made.append(os.fork())
+                if made[-1] == 0:
+                    signal.pause()
+        assert len(made) == PIDS - 1
+    finally:
+        for pid in made:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
