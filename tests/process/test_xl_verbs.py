@@ -256,6 +256,35 @@ def test_what_starts_and_stops_says_so_word_for_word(own: Hvd, tmp_path: Path) -
     follow("power-verbs", own)
 
 
+BRIEF = """
+name = "brief"
+kernel = "brief.py"
+extra = "a b"
+vcpus = 2
+memory = 32
+maxmem = 64
+disk = ["vdev=xvda,backend=driver,target=b.img"]
+on_crash = "coredump-restart"
+"""
+
+
+def test_a_dry_run_and_a_create_that_stays_word_for_word(own: Hvd, tmp_path: Path) -> None:
+    (tmp_path / "brief.py").write_text("def main(guest):\n    pass\n")
+    (tmp_path / "brief.cfg").write_text(BRIEF)
+    follow("create-verbs", own)
+
+
+def test_who_interrupts_a_create_that_stays_leaves_its_domain_as_it_is(own: Hvd, tmp_path: Path) -> None:
+    environment = os.environ | {"HVD_RUN_DIR": str(tmp_path / "run")}
+    command = [sys.executable, "-m", "hvd", "create", "-F", "--kernel", "hvd:idle", "--name", "idle"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as staying:
+        assert staying.stdout is not None
+        assert staying.stdout.readline().startswith("created idle")
+        staying.terminate()
+        assert staying.wait(60) == 130
+    assert own("domid", "idle").stdout
+
+
 def test_buttons_cores_and_configurations_word_for_word(own: Hvd, tmp_path: Path) -> None:
     (tmp_path / "next.cfg").write_text("name = 'guest'\nkernel = 'guest.py'\nmemory = 40\n")
     (tmp_path / "bad.cfg").write_text("name = 'guest'\nkernel = 'guest.py'\nmemory = ['much']\n")

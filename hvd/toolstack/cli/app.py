@@ -159,6 +159,7 @@ def info(
     "hvd create guest.cfg",
     "hvd create guest.cfg 'memory=128; cpus=\"0\"'",
     "hvd create guest.cfg --kernel guest.py --memory 128",
+    "hvd create -n guest.cfg memory=128",
     "hvd create --kernel guest.py --name scratch",
     "hvd create --kernel ivi.py --name ivi --memory 128 --disk format=raw,vdev=xvda,backend=storage,target=ivi.img",
 )
@@ -187,6 +188,8 @@ def create(
     ] = None,
     paused: Annotated[bool, typer.Option("--paused", "-p", help="Do not let it run before `hvd unpause`.")] = False,
     console: Annotated[bool, typer.Option("-c", help="Then attach to its console.")] = False,
+    dryrun: Annotated[bool, typer.Option("--dryrun", "-n", help="Print what would be; create nothing.")] = False,
+    stay: Annotated[bool, typer.Option("-F", help="Then stay until it has ended for good.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing when it is done.")] = False,
     wait: Wait = True,
     deadline: Deadline = 30.0,
@@ -201,7 +204,7 @@ def create(
 
     Options stand in the place of what an xl.cfg says. When one is refused, or not ready in time, none of them stays.
     """
-    from hvd.toolstack.cli import change
+    from hvd.toolstack.cli import change, foreground
 
     options = {
         "kernel": kernel, "name": name, "memory": memory, "vcpus": vcpus, "disk": disk, "args": arg, "after": after,
@@ -214,14 +217,20 @@ def create(
         raise typer.BadParameter("give a FILE or --kernel with its options")
     if file is not None and file.suffix == ".toml" and (given or settings):
         raise typer.BadParameter("a cluster file says everything itself: give either it or options")
-    created = change.create(
-        file, given, settings, paused=paused, wait=wait, deadline_s=deadline, require=require_sandbox,
-        quiet=quiet, as_json=json, last=not console,
-    )  # fmt: skip
-    if console:
-        from hvd.toolstack.cli.console import console as attach
+    if dryrun:
+        foreground.dry_run(file, given, settings)
+        return
+    with foreground.interruptible(stays=stay):
+        created = change.create(
+            file, given, settings, paused=paused, wait=wait, deadline_s=deadline, require=require_sandbox,
+            quiet=quiet, as_json=json, last=not console and not stay,
+        )  # fmt: skip
+        if console:
+            from hvd.toolstack.cli.console import console as attach
 
-        attach(created[-1].name)
+            attach(created[-1].name)
+        if stay:
+            foreground.stay(created, quiet=quiet or json)
 
 
 def _named(names: list[str] | None, *, all_: bool) -> list[str] | None:

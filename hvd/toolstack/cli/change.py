@@ -51,7 +51,7 @@ def create(
         domains: list[Domain] = []
         try:
             with signals.heard():
-                configs = _configs(cluster, file, options, settings)
+                configs = configs_of(cluster, file, options, settings)
             for config in configs:
                 signals.check()
                 required = [*config.sandbox_require, *layers]
@@ -71,6 +71,8 @@ def create(
             _say("created", domains, as_json=as_json)
         if last:
             signals.ignore()
+        elif signals.came:  # what is to be done behind it is not
+            sys.exit(INTERRUPTED)
         return domains
 
 
@@ -84,9 +86,10 @@ def _created(cluster: Cluster, config: DomainConfig) -> Domain:
         raise BadInput(f"{config.name}: {error.text}") from None
 
 
-def _configs(
+def configs_of(
     cluster: Cluster, file: Path | None, options: dict[str, object], settings: list[str]
 ) -> list[DomainConfig]:
+    """What `create` makes of these words, each checked; what is left out is warned of. BadInput, ConfigError."""
     running = {info.name: info.driver_domain for info in cluster.infos().values() if info.domid}
     if file is None:
         domain = domain_from_options(options, Path.cwd(), running, cluster.networks())

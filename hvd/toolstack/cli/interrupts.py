@@ -71,6 +71,11 @@ class HeldSignals:
             signal.signal(number, signal.SIG_IGN)
         self._before = {}
 
+    @property
+    def came(self) -> bool:
+        """Whether one has."""
+        return self._came
+
     def check(self) -> None:
         """Ended if one has come."""
         if self._came:
