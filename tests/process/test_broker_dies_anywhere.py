@@ -20,6 +20,7 @@ from hvd.machine.exits import PF_EXITING
 from hvd.toolstack.cluster import Cluster, Domain, DomainState, NoSuchDomain
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallError
+from hvd.transport.ids import DOM0
 from hvd.transport.messages import DomainConfig, RestartPolicy
 from tests.waiting import wait_for
 
@@ -82,6 +83,17 @@ def main(guest):
             if number := told.pop():
                 store.transaction(lambda tx: store.write('data/ping', number, tx))
 """
+ALLOCATING = """
+import os
+from hvd.transport import messages as m
+
+def main(guest):
+    call = guest.runtime.hypercalls.call
+    while True:
+        extent, (descriptor,) = call(m.GnttabAllocate(0, 1))
+        os.close(descriptor)
+        call(m.GnttabFree(extent))
+"""
 
 
 class Fate:
@@ -90,11 +102,15 @@ class Fate:
     def __init__(self, plan: Path) -> None:
         self._plan = plan
 
-    def decide(self, function: str, line: int, message: type | None = None, *, within: str = "") -> None:
-        """`within`: lines count only in what it calls by this name."""
+    def decide(
+        self, function: str, line: int, message: type | None = None, *,
+        within: str = "", of: signal.Signals = signal.SIGKILL, deaths: int = 0,
+    ) -> None:  # fmt: skip
+        """`within`: lines count only in what it calls by this name. `deaths`: until so many have died of it."""
         number = None if message is None else message.NUMBER  # type: ignore[attr-defined]
+        plan = {"function": function, "line": line, "number": number, "within": within, "signal": of, "deaths": deaths}
         whole = self._plan.with_suffix(".new")
-        whole.write_text(json.dumps({"function": function, "line": line, "number": number, "within": within}))
+        whole.write_text(json.dumps(plan))
         whole.rename(self._plan)
 
     @property
@@ -294,6 +310,26 @@ def test_whose_event_comes_while_it_asks_and_the_broker_dies_before_it_rings_is_
         fate.decide("Broker._answer", line, m.StoreTransactionEnd, within="_tell_events")
         go(1 + line)
     assert restarts(cluster) == lines
+
+
+def test_a_hypercall_that_brokers_crash_over_takes_its_sender_down_and_nobody_else(
+    cluster: Cluster, fate: Fate, tmp_path: Path
+) -> None:
+    """A broker that gets SIGSEGV in the middle of a certain hypercall, each time it meets it, has crashed over it."""
+    other = cluster.create(DomainConfig("other", "hvd:idle"))
+    other.wait_ready(DEADLINE_S)
+    guest = boot(cluster, tmp_path / "allocating.py", ALLOCATING)
+    fate.decide("Broker._answer", 1, m.GnttabAllocate, within="call", of=signal.SIGSEGV, deaths=2)
+    preserved = DomainState.PRESERVED
+    wait_for(lambda: guest.state is preserved, lambda: f"{guest.info()}, {restarts(cluster)}, {fate.met}")
+    info = guest.info()
+    assert info.last_death.startswith("crash: hypercall ")
+    assert info.last_death.endswith("was found open by 2 brokers in a row")
+    assert fate.met and restarts(cluster) == 2
+    assert other.info().incarnation == cluster.domain_info(DOM0).incarnation == 1
+    steady = cluster.info()["broker_pid"]
+    cluster.create(DomainConfig("next", "hvd:idle")).wait_ready(DEADLINE_S)
+    assert cluster.info()["broker_pid"] == steady
 
 
 # ---- what it does by itself ------------------------------------------------------------------------------------------

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import random
 import select
 import signal
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +15,10 @@ from typing import Any
 
 import pytest
 
-from hvd.broker.journal import INTENT_OPEN_WORD, INTENT_SESSION_AT
 from hvd.toolstack.cluster import Cluster, DomainState
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallError
-from hvd.transport.ids import DOM0, DomId, Port
+from hvd.transport.ids import DomId, Port
 from hvd.transport.limits import DESCRIPTORS_PENDING_MAX
 from hvd.transport.messages import DeviceConfig, DomainConfig, RestartPolicy
 from tests.waiting import wait_for
@@ -74,19 +71,6 @@ def main(guest):
     store = guest.runtime.store
     store.watch('data/ping', lambda path: store.write('data/pong', store.read('data/ping') or b''))
     guest.run_forever()
-"""
-
-ALLOCATING = """
-import os
-from hvd.transport import messages as m
-
-def main(guest):
-    '''The hypercall that takes longest: 32 MiB of zeroed pages.'''
-    call = guest.runtime.hypercalls.call
-    while True:
-        extent, (descriptor,) = call(m.GnttabAllocate(0, 8192))
-        os.close(descriptor)
-        call(m.GnttabFree(extent))
 """
 
 DEAF = """
@@ -376,95 +360,7 @@ def test_domains_created_while_brokers_die_run_once_each(cluster: Cluster) -> No
         assert processes_of(cluster, domain.name) == [domain.pid]
 
 
-# ---- poison ----------------------------------------------------------------------------------------------------------
-
-
-class Watcher:
-    """Looks over the machine's shoulder: who is the broker now, and what does the journal say that it does."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._machine = cluster.info()["machine_pid"]
-        self._page = self._first_page()
-
-    def _first_page(self) -> mmap.mmap:
-        """Looked for until it is found: one journal follows another while the descriptors are listed."""
-        until = time.monotonic() + DEADLINE_S
-        while time.monotonic() < until:
-            for journal in self._journals():
-                with contextlib.suppress(FileNotFoundError):
-                    descriptor = os.open(journal, os.O_RDONLY)
-                    try:
-                        return mmap.mmap(descriptor, 4096, mmap.MAP_SHARED, mmap.PROT_READ)
-                    finally:
-                        os.close(descriptor)
-        raise AssertionError(f"the machine {self._machine} has no journal")
-
-    def look_again(self) -> None:
-        """At the journal of now: the one before may be in use no more."""
-        self._page.close()
-        self._page = self._first_page()
-
-    def _journals(self) -> Iterator[Path]:
-        for entry in Path(f"/proc/{self._machine}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # it has closed that one meanwhile
-                if str(entry.readlink()).startswith("/memfd:hvd-journal"):
-                    yield entry
-
-    def broker(self) -> int | None:
-        children = Path(f"/proc/{self._machine}/task/{self._machine}/children").read_text().split()
-        for pid in children:
-            with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/stat").read_text().split(")")[0].endswith("(hvd-broker"):
-                    return int(pid)
-        return None
-
-    def is_open(self, session: str) -> bool:
-        """Whether a broker carries out a hypercall of this session, or died over one."""
-        whose = self._page[INTENT_SESSION_AT : INTENT_SESSION_AT + 64].rstrip(b"\0").decode()
-        return bool(struct.unpack_from("<Q", self._page, 8 * INTENT_OPEN_WORD)[0]) and whose == session
-
-    def close(self) -> None:
-        self._page.close()
-
-
-def look_until(condition: Callable[[], bool]) -> bool:
-    """Without a pause: what is looked for is over in milliseconds. False if it did not come within a second."""
-    end = time.monotonic() + 1.0
-    while not condition():
-        if time.monotonic() > end:
-            return False
-    return True
-
-
-def test_a_hypercall_that_brokers_crash_over_takes_its_sender_down_and_nobody_else(
-    cluster: Cluster, kernel: Callable[[str], str]
-) -> None:
-    """A broker that gets SIGSEGV in the middle of a certain hypercall, each time it meets it, has crashed over it."""
-    other = boot(cluster, kernel(ANSWERING), "other")
-    guest = boot(cluster, kernel(ALLOCATING))
-    session = f"d:{guest.domid}.1"
-    watcher = Watcher(cluster)
-    for _ in range(400):  # each meets the hypercall with some luck
-        broker = watcher.broker()
-        if broker is None or not look_until(lambda: watcher.is_open(session)):
-            watcher.look_again()
-            continue
-        os.kill(broker, signal.SIGSEGV)
-        assert look_until(lambda broker=broker: watcher.broker() not in (None, broker))  # type: ignore[misc]
-        closed = look_until(lambda: not watcher.is_open(session))
-        if guest.info().state is not DomainState.RUNNING:
-            break
-        if not closed:
-            watcher.look_again()
-    watcher.close()
-    info = guest.wait_state(DomainState.PRESERVED, deadline_s=DEADLINE_S)
-    assert info.last_death.startswith("crash: hypercall ")
-    assert info.last_death.endswith("was found open by 2 brokers in a row")
-    assert other.info().incarnation == cluster.domain_info(DOM0).incarnation == 1
-    steady = cluster.info()["broker_pid"]
-    cluster.create(DomainConfig("next", "hvd:idle")).wait_ready(DEADLINE_S)
-    assert cluster.info()["broker_pid"] == steady
-
+# ---- coming to life --------------------------------------------------------------------------------------------------
 
 LARGE = """
 from hvd.transport.upcalls import REPLY_BYTES_MAX

@@ -1,8 +1,8 @@
 """In processes that a test starts with this folder on their path: the broker dies at a line that the test has chosen.
 
 The plan is a file that the first broker whose turn comes takes away: in which function, for which hypercall, at which
-line that is executed there, or only in what it calls by one name. Whoever comes to the function's end first writes down
-how many lines it had.
+line that is executed there, or only in what it calls by one name; and of which signal. Whoever comes to the function's
+end first writes down how many lines it had. Where so many deaths are wanted, it stays until as many have died of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import importlib.abc
 import importlib.util
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +53,7 @@ def make_deadly(loop: ModuleType) -> None:
 def deadly(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*arguments: Any) -> Any:
         plan = take_plan(name, arguments)
-        return function(*arguments) if plan is None else run_to_line(plan["line"], plan["within"], function, arguments)
+        return function(*arguments) if plan is None else run_to_line(plan, function, arguments)
 
     return run
 
@@ -66,8 +65,19 @@ def take_plan(name: str, arguments: tuple[Any, ...]) -> dict[str, Any] | None:
         return None
     if plan["function"] != name or (plan["number"] is not None and plan["number"] != number_of(arguments[-1])):
         return None
-    PLAN.unlink()
+    if not plan["deaths"]:
+        PLAN.unlink()
     return plan
+
+
+def die(plan: dict[str, Any]) -> None:
+    if plan["deaths"] > 1:
+        whole = PLAN.with_suffix(".next")
+        whole.write_text(json.dumps({**plan, "deaths": plan["deaths"] - 1}))
+        whole.rename(PLAN)
+    elif plan["deaths"]:
+        PLAN.unlink()
+    os.kill(os.getpid(), plan["signal"])
 
 
 def number_of(body: bytes) -> int:
@@ -76,9 +86,9 @@ def number_of(body: bytes) -> int:
     return int(msgpack.unpackb(body)[4])
 
 
-def run_to_line(last: int, within: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Lines count that are executed in functions of this name; empty: all."""
-    lines = 0
+def run_to_line(plan: dict[str, Any], function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Lines count that are executed in functions of the name `within`; empty: all."""
+    lines, last, within = 0, plan["line"], plan["within"]
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal lines
@@ -87,7 +97,7 @@ def run_to_line(last: int, within: str, function: Callable[..., Any], arguments:
         if event == "line" and within in ("", frame.f_code.co_name):
             lines += 1
             if lines == last:
-                os.kill(os.getpid(), signal.SIGKILL)
+                die(plan)
         return trace
 
     sys.settrace(trace)
@@ -95,7 +105,8 @@ def run_to_line(last: int, within: str, function: Callable[..., Any], arguments:
         return function(*arguments)
     finally:
         sys.settrace(None)
-        PLAN.with_suffix(".lines").write_text(str(lines))
+        if not plan["deaths"]:
+            PLAN.with_suffix(".lines").write_text(str(lines))
 
 
 if "HVD_TEST_DEATH" in os.environ:
