@@ -242,9 +242,14 @@ def tell_key(guest: Guest) -> str:
     return "told"
 
 
+PATIENT_S = 600.0
+"""Of whose brokers die one after the other: it asks each."""
+
+
 def work_long(guest: Guest) -> NoReturn:
     """One hypercall that takes the broker long, again and again: whoever ends a broker finds it at that."""
     call = guest.runtime.hypercalls.call
+    guest.runtime.hypercalls.requests.deadline_s = PATIENT_S
     for number in range(100):
         call(m.StoreWatch("data/watched", f"t{number}"))
     writes = [pack_call(m.StoreWrite(0, "data/watched", b"%d" % number)) for number in range(64)]

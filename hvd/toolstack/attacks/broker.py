@@ -271,8 +271,8 @@ def _goes_on(arena: Arena, domain: Domain) -> bool:
     return domain.state not in ENDED and arena.read(domain, "data/outcome") is None
 
 
-AT_WORK_S = 0.03
-"""How long after a broker's coming its attacker is surely at it again."""
+AT_WORK_S, IDLE_S = 0.03, 3.0
+"""How much CPU time after a broker's coming its attacker is surely at it again; and when that does not come."""
 
 
 def _poison(arena: Arena) -> Seen:
@@ -282,7 +282,7 @@ def _poison(arena: Arena) -> Seen:
     arena.node(attacker, "data/working")
     deaths = 0
     while attacker.state is DomainState.RUNNING and deaths < POISONED_MAX:
-        time.sleep(AT_WORK_S * (1 + deaths % 16) / 8)  # a new broker serves us before it has taken everybody over
+        _let_work(arena, broker, AT_WORK_S * (1 + deaths % 16) / 8)  # it serves us before it has taken everybody over
         os.kill(broker, signal.SIGSEGV)
         deaths += 1
         arena.until(lambda: _broker_of(machine) not in (0, broker), "the next broker")  # noqa: B023
@@ -293,6 +293,19 @@ def _poison(arena: Arena) -> Seen:
     what = f"{deaths} brokers ended; its sender: {info.last_death or info.state}"
     spared = other.info().incarnation == 1
     return harmless(what) if "was found open by" in info.last_death and spared else harm(what)
+
+
+def _let_work(arena: Arena, broker: int, seconds: float) -> None:
+    """Until it has been on a CPU for so long, however many others want it; or has had nothing to do for a while."""
+    until = time.monotonic() + IDLE_S
+    arena.until(lambda: _on_cpu_s(broker) >= seconds or time.monotonic() > until, "the broker to be at work")
+
+
+def _on_cpu_s(pid: int) -> float:
+    """How long its first thread has been on a CPU; 0 where it is gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    return 0.0
 
 
 def _broker_of(machine: int) -> int:
@@ -306,8 +319,9 @@ def _broker_of(machine: int) -> int:
 
 def resident_kib(arena: Arena) -> int:
     """What the broker has of memory of its own, behind what it loads for its log when it has been up for a while."""
-    pid = arena.broker_pid()
-    arena.until(lambda: time.time() - psutil.Process(pid).create_time() > LOADED_S, "the broker to have loaded all")
+    pid, log = arena.broker_pid(), Path(arena.cluster.run_dir) / LOG / "broker.log"
+    arena.until(lambda: time.time() - psutil.Process(pid).create_time() > LOADED_S and log.exists(),
+                "the broker to have loaded all")  # fmt: skip
     return memory_kib(pid)
 
 

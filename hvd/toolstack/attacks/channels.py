@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from hvd.toolstack.attacks.arena import DEADLINE_S, Arena, harm, harmless
 from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
 from hvd.toolstack.attacks.broker import against_broker, undefended
@@ -33,13 +31,21 @@ def bind_all(offered: bool) -> Attempt:
     return attempt
 
 
-CONSOLES_S = 5.0
-"""How long domain 0 may take to close its ends of the consoles of those that are gone."""
+def _ports_at_rest(arena: Arena) -> int:
+    """How many there are when domain 0 has closed its ends of the consoles of those that are gone."""
+
+    def are_closed() -> bool:
+        there = arena.cluster.infos().keys()
+        rows = [row for row in arena.cluster.event_channels() if row["domid"] == DOM0]
+        return all(row["remote_domid"] is None or row["remote_domid"] in there for row in rows)
+
+    arena.until(are_closed, "the consoles of the dead to be closed")
+    return int(arena.cluster.info()["ports"])
 
 
 def _flip(arena: Arena) -> Seen:
     """Two that bind each other's ports while they are closed; in the end there are as many ports as before."""
-    broker, ports = arena.broker_pid(), arena.cluster.info()["ports"]
+    broker, ports = arena.broker_pid(), _ports_at_rest(arena)
     pair = [arena.domain("channels.flip", FLIPS), arena.domain("channels.flip", FLIPS)]
     for one, other in (pair, reversed(pair)):
         arena.write(one, "data/peer", other.domid)
@@ -47,9 +53,7 @@ def _flip(arena: Arena) -> Seen:
     for one in pair:
         one.destroy()
         one.wait_gone(DEADLINE_S)
-    until = time.monotonic() + CONSOLES_S
-    while (left := arena.cluster.info()["ports"] - ports) and time.monotonic() < until:
-        time.sleep(0.01)
+    left = _ports_at_rest(arena) - ports
     what = f"{told[0]}; {left} ports are left"
     return harm(what) if left or arena.broker_pid() != broker else harmless(what)
 

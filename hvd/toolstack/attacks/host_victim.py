@@ -42,10 +42,10 @@ class HostVictim:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def dies(self) -> bool:
-        """Whether it is dead, or dies in a moment: a signal is not delivered the instant it is sent."""
+    def dies(self, within_s: float) -> bool:
+        """Whether it is dead, or dies in a while: a signal is not delivered the instant it is sent."""
         try:
-            self._process.wait(0.05)
+            self._process.wait(within_s)
         except subprocess.TimeoutExpired:
             return False
         return True

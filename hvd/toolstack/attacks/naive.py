@@ -13,6 +13,7 @@ import json
 import mmap
 import os
 import resource
+import select
 import signal
 import socket
 import struct
@@ -20,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from hvd.toolstack.attacks import naive_tables
 from hvd.transport.errors import HvdError
 
 DEADLINE_S = 60.0
-FEW_DESCRIPTORS = 64
+FEW_DESCRIPTORS, HOLDS_S = 64, 30.0
 BUFFER = 4096
 BEGUN = "begun"
 """What each says first: who ends without has met nothing yet."""
@@ -74,13 +74,14 @@ def accepts_everybody(connections: int) -> tuple[bool, str]:
     router = zmq.Context().socket(zmq.ROUTER)
     address = f"hvd-naive-{os.getpid()}"
     router.bind(f"ipc://@{address}")
+    alive, _ours = os.pipe()
     if os.fork() == 0:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_DESCRIPTORS, FEW_DESCRIPTORS))
-        os.closerange(3, FEW_DESCRIPTORS)
+        os.dup2(alive, 3)
+        os.closerange(4, FEW_DESCRIPTORS)
         kept = [socket.socket(socket.AF_UNIX) for _ in range(FEW_DESCRIPTORS - 8)]
         for connection in kept:
             connection.connect(f"\0{address}")
-        time.sleep(1)  # hold them
+        select.select([3], [], [], HOLDS_S)  # hold them as long as their acceptor lives
         os._exit(0)
     os.wait()
     return False, f"it has accepted {connections} and goes on"

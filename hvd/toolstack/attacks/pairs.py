@@ -241,7 +241,7 @@ def on_ring(mode: str, function: str, *arguments: object) -> Attempt:
     def attempt(arena: Arena) -> Seen:
         victim, attacker, _ = ring(arena, mode, function, *arguments)
         told = arena.outcome(attacker)
-        state = arena.ask(victim)
+        state = arena.ask(victim) and arena.ask(victim)  # it may have heard of the first question before the ring
         if state is None:
             return harm("the victim does not answer any more")
         if not state["intact"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from hvd.toolstack.attacks.arena import Arena, harm, harmless
+from hvd.toolstack.attacks.arena import DEADLINE_S, Arena, harm, harmless
 from hvd.toolstack.attacks.attack import Attack, Seen
 from hvd.toolstack.attacks.layers import IS_ROOT, Act, attacks_on
 from hvd.toolstack.cluster import DomainState
@@ -20,7 +20,7 @@ SEES_PROC, SEEN = (("capabilities",), ("pid", "uid")) if IS_ROOT else (("user",)
 def _kill(arena: Arena, off: tuple[str, ...]) -> Seen:
     victim = arena.victim
     told = arena.attack("processes.kill", victim.pid, off=off)
-    return harm("the victim is dead") if victim.dies() else harmless(told)
+    return harm("the victim is dead") if victim.dies(_dies_in_s(told)) else harmless(told)
 
 
 def _overwrite(function: str, thing: str, *facts: str) -> Act:
@@ -46,13 +46,18 @@ def _kill_domain(arena: Arena, off: tuple[str, ...]) -> Seen:
     victim = arena.add(DomainConfig("victim", "hvd:idle", on_crash="preserve", sandbox_off=shared))
     told = arena.attack("processes.kill", victim.pid, off=off)
     with contextlib.suppress(HvdError):
-        victim.wait_state(DomainState.PRESERVED, deadline_s=DIES_S)
+        victim.wait_state(DomainState.PRESERVED, deadline_s=_dies_in_s(told))
         return harm("the other domain is dead")
     return harmless(told)
 
 
+def _dies_in_s(told: str) -> float:
+    """How long it is looked whether a victim dies: one whom its killer has sent a signal is waited for."""
+    return DEADLINE_S if told.startswith("did") else DIES_S
+
+
 DIES_S = 0.3
-"""Within which a domain that was killed is known to be dead."""
+"""For one whom its killer says that it could not reach."""
 ATTACKS: list[Attack] = [
     *attacks_on("signal", ("pid", "landlock", *(("uid",) if IS_ROOT else ())), _kill, also_off=("user",)),
     *attacks_on("signal to another domain", ("pid", "landlock", *(("uid",) if IS_ROOT else ())), _kill_domain,
