@@ -111,7 +111,7 @@ name = "idler"
 kernel = "{idler}"
 on_crash = "{on_crash}"
 """
-NEVER_BACK_MS, DIES_AGAIN_MS = 1500, 2500
+NEVER_BACK_MS, DIES_AGAIN_MS, LEAKS_MS = 4000, 5000, 5000
 """Enough for what follows a death to be known, on a busy machine too."""
 PLAN = """
 [scenario]
@@ -214,7 +214,7 @@ def test_a_backend_that_answers_before_it_flushes_is_no_healthy_system(tmp_path)
 
 
 def test_a_domain_that_holds_more_after_each_death_is_found_by_the_counts(tmp_path):
-    plan = short_plan(tmp_path, idler=str(KERNELS / "leaks_a_grant.py"), victim="idler", recovered_ms=2000)
+    plan = short_plan(tmp_path, idler=str(KERNELS / "leaks_a_grant.py"), victim="idler", recovered_ms=LEAKS_MS)
     outcome = Scenario.load(plan).run(1)
     assert "not conserved: " in outcome.problems[0]
     assert outcome.leaks["granted_pages"][1] == outcome.leaks["granted_pages"][0] + 1
