@@ -155,7 +155,7 @@ def test_a_disk_is_plugged_in_listed_and_taken_away(hvd: Hvd) -> None:
 
 
 def test_what_xl_bears_is_borne(hvd: Hvd) -> None:
-    """A domain that is paused already, or runs already, and a name that nobody has among those whose disks are listed."""
+    """A domain that is paused already, or runs already, and a name that nobody has where disks are listed."""
     for command in ("pause", "pause", "unpause", "unpause"):
         assert [done["name"] for done in told(hvd, command, "guest")] == ["guest"]
     listed = hvd("block-list", "nobody", "guest")

@@ -56,7 +56,7 @@ def domname(number: int, *, as_json: bool) -> None:
 
 
 def block_list(names: list[str], *, as_json: bool) -> None:
-    """The disks of domains, and how far each is connected. As in xl a name that nobody has is told, and the rest listed."""
+    """The disks of domains, and how far each is connected. A name that nobody has is told, as in xl."""
     domids = []
     with Cluster.attach() as cluster:
         for name in names:
