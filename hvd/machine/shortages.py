@@ -12,7 +12,9 @@ import contextlib
 import os
 import resource
 import select
+import signal
 import struct
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 
@@ -34,7 +36,11 @@ NOTE = struct.Struct("<4q")
 """pid, when it started, its soft limit before, and now. -1 is none."""
 NOTES_MAX = 16_384
 PASSES_MAX = 32
-"""Over all processes, the last of which finds nothing to do: whoever forks faster than that is gone through again."""
+"""Over all processes, the last of which find nothing to do: whoever forks faster than that is gone through again."""
+SETTLES_S = (0.01, 0.05, 0.4)
+"""Between passes that find nothing to do. Whoever is being forked has the limits of before, and is listed only when its
+parent's memory has been copied: milliseconds, of a large one a hundred.
+"""
 TRIES_MAX = 5
 """Of one way through all processes: the denier may be killed, or find no memory."""
 
@@ -78,6 +84,8 @@ class Shortages:
         shortage.wanted, shortage.tries = what, 0
         if shortage.denier is None:
             self._go_on(shortage)
+        elif shortage.doing != what:
+            shortage.denier.signal(signal.SIGKILL)  # nobody waits until it has looked often enough
 
     def ended(self, denier: Child, how: str) -> None:
         """A denier was reaped: again if it failed, or something else is wanted by now."""
@@ -126,7 +134,7 @@ class Shortages:
 
 
 class Walk:
-    """In the denier: through all processes of a domain but its first, again and again until one finds nothing to do."""
+    """In the denier: through all processes of a domain but its first, again and again until there is nothing to do."""
 
     def __init__(self, domain: Child, what: str, notes: int) -> None:
         self._domain, self._what, self._limit, self._file = domain, what, LIMITS[what], notes
@@ -158,15 +166,19 @@ class Walk:
                 break
         untorn = os.pread(self._file, NOTE.size * NOTES_MAX, 0)
         for pid, started, before, now in NOTE.iter_unpack(untorn[: len(untorn) // NOTE.size * NOTE.size]):
-            self._before.setdefault((pid, started), before)
+            self._before[pid, started] = before  # the last that it had set itself
             self._lowered.add(now)
 
     def _repeat(self, change: Callable[[int, int, int], int | None]) -> None:
+        settles = iter(SETTLES_S)
         for _ in range(PASSES_MAX):
             left: dict[int, OSError] = {}
-            changed = sum(self._apply(change, pid, left) for pid in self._members())
-            if not changed:
+            if sum(self._apply(change, pid, left) for pid in self._members()):
+                settles = iter(SETTLES_S)
+            elif (settle_s := next(settles, None)) is None:
                 break
+            else:
+                time.sleep(settle_s)
         else:
             raise Unfinished(f"domain {self._domain.domid} forks faster than {PASSES_MAX} times through all of them")
         if left:
@@ -205,7 +217,7 @@ class Walk:
         if started is None:
             return None
         os.write(self._file, NOTE.pack(pid, started, soft, least))
-        self._before.setdefault((pid, started), soft)
+        self._before[pid, started] = soft
         self._lowered.add(least)
         return least
 

@@ -14,9 +14,10 @@ import pytest
 
 from hvd.machine import shortages
 from hvd.machine.children import Child
-from hvd.machine.shortages import PASSES_MAX, TRIES_MAX, Shortages, Unfinished, Walk
+from hvd.machine.shortages import PASSES_MAX, SETTLES_S, TRIES_MAX, Shortages, Unfinished, Walk
 from hvd.transport.descendants import family
 from hvd.transport.machine_link import DESCRIPTORS, MEMORY
+from tests.waiting import wait_for
 
 FAMILY = """
 import os, resource, signal
@@ -83,6 +84,12 @@ def domain() -> Iterator[Domain]:
     made.end()
 
 
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked as often, without a wait: nobody's memory is large here."""
+    monkeypatch.setattr(shortages, "SETTLES_S", (0.0,) * len(SETTLES_S))
+
+
 class Machine:
     """Reaps deniers as the machine does."""
 
@@ -135,6 +142,49 @@ def test_who_moves_its_limit_itself_meanwhile_keeps_that(domain: Domain):
     resource.prlimit(first, resource.RLIMIT_NOFILE, (77, 1000))
     machine.deny(domain, "")
     assert [domain.soft(pid, DESCRIPTORS) for pid in (first, second)] == [77, 600]
+
+
+def test_what_it_has_set_itself_is_what_it_has_again_though_it_was_denied_that_too(domain: Domain):
+    machine, (first, second) = Machine(), domain.others()
+    machine.deny(domain, DESCRIPTORS)
+    resource.prlimit(first, resource.RLIMIT_NOFILE, (77, 1000))
+    machine.deny(domain, DESCRIPTORS)  # as the next broker says
+    assert domain.soft(first, DESCRIPTORS) < 77
+    machine.deny(domain, "")
+    assert [domain.soft(pid, DESCRIPTORS) for pid in (first, second)] == [77, 600]
+
+
+@WHAT
+@pytest.mark.parametrize("looks", range(1, len(SETTLES_S) + 1))
+def test_whoever_is_listed_late_as_it_was_being_forked_is_reached(domain: Domain, monkeypatch, what: str, looks: int):
+    """Its limits are those that its parent had when that began to fork."""
+    machine, (first, second) = Machine(), domain.others()
+    left = looks
+
+    def family_but_one(pid: int) -> list[int]:
+        nonlocal left
+        left -= 1
+        return [each for each in family(pid) if each != second or left < 0]
+
+    monkeypatch.setattr(shortages, "family", family_but_one)  # each denier begins with as many looks left
+    left += 2  # one to find whose they are, one that finds the other
+    machine.deny(domain, what)
+    assert max(domain.soft(first, what), domain.soft(second, what)) < 100
+    machine.deny(domain, "")
+    assert [domain.soft(pid, what) for pid in (first, second)] == [500, 600]
+
+
+def test_who_looks_on_is_not_waited_for_when_something_else_is_wanted(domain: Domain, monkeypatch):
+    monkeypatch.setattr(shortages, "SETTLES_S", (3600.0,))
+    machine, others = Machine(), domain.others()
+    machine.shortages.deny(domain.child, DESCRIPTORS)
+    wait_for(lambda: max(domain.soft(pid, DESCRIPTORS) for pid in others) < 100)
+    machine.shortages.deny(domain.child, "")
+    assert machine.reap() == "killed by SIGKILL"
+    wait_for(lambda: [domain.soft(pid, DESCRIPTORS) for pid in others] == [500, 600])
+    machine.shortages.forget(domain.child)
+    machine.deniers[0].signal(signal.SIGKILL)
+    machine.reap()
 
 
 def test_from_one_shortage_to_another_everything_is_given_back(domain: Domain):
