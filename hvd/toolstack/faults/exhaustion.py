@@ -23,16 +23,16 @@ def soft_limit(name: str) -> Witness:
     def look(effect: HeldFault) -> Seen:
         limit, others = effect.process.soft_limit(name), effect.process.soft_limits_below(name)
         text = f"/proc/{effect.process.pid}/limits: {name} {limit or 'gone'}"
-        hit = [pid for pid, each in others.items() if _is_lower(effect, pid, each)]
+        hit = [pid for pid, each in others.items() if _is_hit(effect, name, pid, each)]
         if others:
-            text += f", and less than before for {len(hit)} of the {len(others)} processes that it has started"
-        all_hit = _is_lower(effect, effect.process.pid, limit) and len(hit) == len(others)
+            text += f", and taken from {len(hit)} of the {len(others)} processes that it has started"
+        all_hit = _is_hit(effect, name, effect.process.pid, limit) and len(hit) == len(others)
         return Seen(True if all_hit else None, text)
 
     return look
 
 
-def _note_limits(name: str) -> Note:
+def note_limits(name: str) -> Note:
     """Before the fault."""
 
     def note(effect: HeldFault) -> None:
@@ -42,12 +42,18 @@ def _note_limits(name: str) -> Note:
     return note
 
 
-def _is_lower(effect: HeldFault, pid: int, limit: str) -> bool:
-    """Than it was; whoever was born since has what its parent had."""
-    return bool(limit) and _number(limit) < effect.before.get(str(pid), min(effect.before.values()))
+def _is_hit(effect: HeldFault, name: str, pid: int, limit: str) -> bool:
+    """Whether it has less than it had, or as little as none has but by a fault: one before was perhaps not undone yet.
+
+    Whoever was born since has what its parent had.
+    """
+    before = effect.before.get(str(pid), min(effect.before.values()))
+    return bool(limit) and (_number(limit) < before or _number(limit) <= LEAST[name])
 
 
 DATA, FILES = "Max data size", "Max open files"
+LEAST = {DATA: 1, FILES: 128}
+"""Bytes, and descriptors: no domain has so few of its own, and few programs set themselves such a limit."""
 
 
 def _number(limit: str) -> float:
@@ -106,12 +112,12 @@ EXHAUSTION_FAULTS = (
     Fault(
         str(FaultKind.FILL_FDS), "none of its processes can open a descriptor", "/proc/PID/limits",
         "what needs one is refused in the victim, which may die of it and is started again; nobody else notices",
-        held_fault(FaultKind.FILL_FDS, soft_limit(FILES), _note_limits(FILES)), for_s=2.0, undone_by=BROKER_UNDOES,
+        held_fault(FaultKind.FILL_FDS, soft_limit(FILES), note_limits(FILES)), for_s=2.0, undone_by=BROKER_UNDOES,
     ),
     Fault(
         str(FaultKind.OOM), "none of its processes gets private memory", "/proc/PID/limits",
         "its program meets MemoryError, may die of it and is started again; nobody else notices",
-        held_fault(FaultKind.OOM, soft_limit(DATA), _note_limits(DATA)), for_s=2.0, undone_by=BROKER_UNDOES,
+        held_fault(FaultKind.OOM, soft_limit(DATA), note_limits(DATA)), for_s=2.0, undone_by=BROKER_UNDOES,
     ),
     Fault(
         str(FaultKind.FILL_SHM), "it has all the extents of shared memory that a domain may have",

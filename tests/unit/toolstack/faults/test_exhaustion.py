@@ -2,10 +2,17 @@
 
 import errno
 import os
+import resource
+import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
-from hvd.toolstack.faults.exhaustion import MIB, TRIES, FullDisk
+import pytest
+
+from hvd.toolstack.faults.exhaustion import DATA, FILES, LEAST, MIB, TRIES, FullDisk, note_limits, soft_limit
+from hvd.toolstack.faults.processes import Watched
 
 
 def full_disk(tmp_path) -> FullDisk:
@@ -45,3 +52,35 @@ def test_a_disk_that_gives_nothing_is_asked_so_often_and_no_more(tmp_path, monke
     fault.begin()
     assert len(asked) == TRIES
     fault.undo()
+
+
+FAMILY = "import os, signal; os.fork(); os.write(1, b'x'); signal.pause()"
+
+
+@pytest.fixture
+def family():
+    """A process and one that it has started."""
+    process = subprocess.Popen([sys.executable, "-c", FAMILY], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    for _ in range(2):
+        assert os.read(process.stdout.fileno(), 1) == b"x"
+    watched = Watched(process.pid)
+    (child,) = watched.soft_limits_below(FILES)
+    yield SimpleNamespace(process=watched, before={}), [process.pid, child]
+    os.kill(child, signal.SIGKILL)
+    process.kill()
+    process.communicate()
+    watched.close()
+
+
+@pytest.mark.parametrize(("name", "limit"), [(FILES, resource.RLIMIT_NOFILE), (DATA, resource.RLIMIT_DATA)])
+def test_what_a_fault_before_has_not_given_back_yet_counts_as_taken(family, name, limit):
+    """Else the next fault's witness would wait in vain for less than that."""
+    effect, pids = family
+    note_limits(name)(effect)
+    assert soft_limit(name)(effect).activated is None
+    for number, pid in enumerate(pids, 1):
+        resource.prlimit(pid, limit, (LEAST[name], resource.prlimit(pid, limit)[1]))
+        assert soft_limit(name)(effect).activated is (True if number == len(pids) else None)
+    note_limits(name)(effect)
+    assert soft_limit(name)(effect).activated is True
