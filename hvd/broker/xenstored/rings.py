@@ -26,12 +26,23 @@ from hvd.transport.xs_wire import RING_BYTES, RingError
 
 _WORD = 4
 _INDEX = 0xFFFFFFFF
+_REQ_CONS, _REQ_PROD = xs_wire.REQ_CONS_AT // _WORD, xs_wire.REQ_PROD_AT // _WORD
+_RSP_CONS, _RSP_PROD = xs_wire.RSP_CONS_AT // _WORD, xs_wire.RSP_PROD_AT // _WORD
+"""Of the page's words: looked at for each request, and for each reply."""
 OURS = 1
 """The side of the channel that is the broker's."""
 
 
 class RingIndexFault(PeerFault):
     """What the client says it has written or read cannot be, or what we have said is not there any more."""
+
+
+def _changed(found: int, ours: int) -> RingIndexFault:
+    return RingIndexFault(f"its ring index {found} is ours, and was {ours} when we wrote it")
+
+
+def _too_far(theirs: int, count: int, ours: int) -> RingIndexFault:
+    return RingIndexFault(f"its ring index {theirs} is {count} bytes from ours, {ours}: a ring has {RING_BYTES}")
 
 
 class RingLine:
@@ -100,19 +111,18 @@ class RingLine:
 
     def _untrusted_counts(self) -> tuple[int, int]:
         """Bytes of requests that we have not read, of responses that the client has not. All indices are looked at."""
-        for at, ours in ((xs_wire.REQ_CONS_AT, self._req_cons), (xs_wire.RSP_PROD_AT, self._rsp_prod)):
-            if (found := self._words[at // _WORD]) != ours:
-                raise RingIndexFault(f"its ring index {found} is ours, and was {ours} when we wrote it")
-        requests = self._between(xs_wire.REQ_PROD_AT, self._req_cons, sign=1)
-        return requests, self._between(xs_wire.RSP_CONS_AT, self._rsp_prod, sign=-1)
-
-    def _between(self, at: int, ours: int, *, sign: int) -> int:
-        """How many bytes lie between the client's untrusted index and ours."""
-        theirs = self._words[at // _WORD]
-        count = (sign * (theirs - ours)) & _INDEX
-        if count > RING_BYTES:
-            raise RingIndexFault(f"its ring index {theirs} is {count} bytes from ours, {ours}: a ring has {RING_BYTES}")
-        return count
+        words, req_cons, rsp_prod = self._words, self._req_cons, self._rsp_prod
+        if (found := words[_REQ_CONS]) != req_cons:
+            raise _changed(found, req_cons)
+        if (found := words[_RSP_PROD]) != rsp_prod:
+            raise _changed(found, rsp_prod)
+        req_prod, rsp_cons = words[_REQ_PROD], words[_RSP_CONS]
+        requests, responses = (req_prod - req_cons) & _INDEX, (rsp_prod - rsp_cons) & _INDEX
+        if requests > RING_BYTES:
+            raise _too_far(req_prod, requests, req_cons)
+        if responses > RING_BYTES:
+            raise _too_far(rsp_cons, responses, rsp_prod)
+        return requests, responses
 
     def _set(self, at: int, value: int) -> None:
         self._words[at // _WORD] = value
