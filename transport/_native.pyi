@@ -341,9 +341,7 @@ def arm_timer(fd: int, at_ns: int) -> None: ...
 class CpuFollower:
     """Keeps this process's threads on the CPUs of those whom it mostly works for; see native/cpu_follower.hpp."""
 
-    def __init__(self, along: int = 0) -> None:
-        """`along`: the pid of another process, of one thread, that is moved as they are; 0: of none."""
-
+    def __init__(self) -> None: ...
     def place(self, cpus: list[int]) -> int:
         """The number by which whoever is kept to these CPUs is known; 0 for who is kept to none. For one thread."""
 

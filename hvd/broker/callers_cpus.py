@@ -1,8 +1,4 @@
-"""The broker works on the CPUs of those whom it works for, as in Xen a hypercall is carried out on its caller's CPU.
-
-So does the machine, which works for nobody but the broker: each extent that a domain takes or gives back, and each of
-its deaths, is work of the machine's too.
-"""
+"""The broker works on the CPUs of those whom it works for, as in Xen a hypercall is carried out on its caller's CPU."""
 
 from __future__ import annotations
 
@@ -15,8 +11,8 @@ ANYWHERE = 0
 class CallersCpus:
     """Which CPUs those are. Nothing is moved for domains that have no `cpus`, nor for the toolstack."""
 
-    def __init__(self, machine_pid: int) -> None:
-        self._follower = CpuFollower(machine_pid)
+    def __init__(self) -> None:
+        self._follower = CpuFollower()
         self._places: dict[DomId, int] = {}
 
     def learn(self, domid: DomId, cpus: list[int]) -> None:

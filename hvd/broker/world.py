@@ -80,7 +80,7 @@ class World(TraceHardware, HeldHardware, SpareHardware, FaultHardware, StoreHard
         )  # fmt: skip
         self.ready_made = ReadyMade(self.held, self.endpoints)
         self.publisher = Publisher(context, self.endpoints.directory, poller)
-        self.cpus = CallersCpus(inheritance.machine_pid)
+        self.cpus = CallersCpus()
         self.store_doors = StoreDoors(self._has_to_wait, self._log_of, on_work=self.cpus.worked_for)
         self.store_rings = StoreRings(self.held, poller, self.store_doors)
         self.store_sockets = StoreSockets(self.held, poller, self.store_doors, self._by_pid, self._log_of)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 
 from hvd.transport.process import die_with_parent, run_in_usual_slices, set_process_name
 
 
 def fork_process(role: str, keep: set[int], body: Callable[[], None]) -> int:
     """Fork; the child keeps these descriptors and the standard ones, dies when the machine does, and never returns."""
-    parent, cpus = os.getpid(), _own_cpus()
-    if role == "broker":
-        _keep_to(cpus)  # its predecessor may have left us on its callers' CPUs
+    parent = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     status = 1
     try:
-        _keep_to(cpus)
         die_with_parent(parent)
         set_process_name(f"hvd-{role}")
         run_in_usual_slices()
@@ -38,17 +33,6 @@ def fork_process(role: str, keep: set[int], body: Callable[[], None]) -> int:
     finally:
         sys.stderr.flush()
         os._exit(status)
-
-
-@functools.cache
-def _own_cpus() -> set[int]:
-    """The machine's: it is asked at the first fork, when no broker has moved us to its callers' CPUs yet."""
-    return os.sched_getaffinity(0)
-
-
-def _keep_to(cpus: set[int]) -> None:
-    with suppress(OSError):  # the host has none of them any more
-        os.sched_setaffinity(0, cpus)
 
 
 def _close_others(keep: set[int]) -> None:

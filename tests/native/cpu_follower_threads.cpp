@@ -74,41 +74,6 @@ void whoever_runs_anywhere_has_it_done_anywhere() {
     EXPECT(recent.look(done_at({{1, 500}, {anywhere, 1}})) == 2);
 }
 
-int looks_until_it_is_settled(hvd::Pace& pace, bool waits) {
-    int looks = 0;
-    while (pace.next() == 1) {
-        pace.looked(1, waits);
-        ++looks;
-    }
-    return looks;
-}
-
-/// On a CPU that several want somebody waits at most looks: they came as often as they may, each on another's CPU.
-void looks_become_rare_however_often_somebody_waits() {
-    hvd::Pace pace;
-    const int looks = looks_until_it_is_settled(pace, true);
-    EXPECT(looks > 1 && looks < 100);
-    int rare = 0;
-    for (int look = 0; look < 100; ++look) {
-        rare += pace.next() == hvd::Pace::looks_settled;
-        pace.looked(pace.next(), true);
-    }
-    EXPECT(rare == 50);
-}
-
-void who_waits_at_a_rare_look_is_looked_at_again_soon() {
-    hvd::Pace pace;
-    looks_until_it_is_settled(pace, false);
-    pace.looked(hvd::Pace::looks_settled, false);
-    EXPECT(pace.next() == hvd::Pace::looks_settled);
-    pace.looked(hvd::Pace::looks_settled, true);
-    EXPECT(pace.next() == 1);
-    pace.looked(1, false);
-    EXPECT(pace.next() == hvd::Pace::looks_settled);
-    pace.changed();
-    EXPECT(pace.next() == 1);
-}
-
 void places_have_a_bound() {
     hvd::CpuFollower follower;
     cpu_set_t own;
@@ -166,8 +131,6 @@ int main() {
     it_is_followed_for_a_while_when_there_is_no_more();
     places_are_united_and_a_small_part_does_not_count();
     whoever_runs_anywhere_has_it_done_anywhere();
-    looks_become_rare_however_often_somebody_waits();
-    who_waits_at_a_rare_look_is_looked_at_again_soon();
     places_have_a_bound();
     threads_work_while_they_are_moved();
     return 0;

@@ -35,7 +35,7 @@ void bind_process(nb::module_& m) {
         "set_slice", [](int thread, std::uint64_t slice_ns) { checked(set_slice(thread, slice_ns)); }, nb::arg("thread"),
         nb::arg("slice_ns"));
     nb::class_<CpuFollower>(m, "CpuFollower")
-        .def(nb::init<pid_t>(), nb::arg("along") = 0)
+        .def(nb::init<>())
         .def("place", &CpuFollower::place, nb::arg("cpus"))
         .def("worked_for", &CpuFollower::worked_for, nb::arg("place"))
         .def_prop_ro("moves", &CpuFollower::moves)

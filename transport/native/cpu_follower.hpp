@@ -1,6 +1,5 @@
-// Keeps the threads of this process, and one more process, on the CPUs of those whom it works for, as a hypercall of Xen's
-// is carried out on its caller's CPU; and lets them run anywhere for a while where they get no time there, so that others
-// do not wait with them.
+// Keeps the threads of this process on the CPUs of those whom it works for, as a hypercall of Xen's is carried out on its
+// caller's CPU; and lets them run anywhere for a while where they get no time there, so that others do not wait with them.
 //
 // Who works says for whom (`worked_for`: one atomic addition). A thread of its own looks while there is work, moves the others,
 // and sleeps otherwise: every few milliseconds as long as anything changes, rarely when nothing has for a while. It has to run
@@ -86,46 +85,14 @@ private:
     bool keeps_ = false;
 };
 
-/// How long until the next look. No clock, no thread.
-class Pace {
-public:
-    /// In looks of the shortest pause.
-    int next() const { return settled_ < settled_after || doubts_ ? 1 : looks_settled; }
-
-    /// A look was had, so long after the one before it. Who waits for a CPU then may have begun to just now: one look soon
-    /// after says it, and one only. On a CPU that several want somebody waits at most looks.
-    void looked(int looks, bool waits) {
-        doubts_ = waits && looks > 1;
-        settled_ += settled_ < settled_after;
-    }
-
-    void changed() { settled_ = 0; }
-
-    static constexpr int looks_settled = 10;
-
-private:
-    /// Looks at which nothing has changed before they become rare: one in the place of so many.
-    static constexpr int settled_after = 16;
-
-    int settled_ = 0;
-    bool doubts_ = false;
-};
-
-/// Another thread of this process, or another process of one thread: whether it could have run and did not.
+/// Another thread of this process: whether it could have run and did not.
 class WatchedThread {
 public:
-    static WatchedThread of_ours(pid_t thread) {
-        return {thread, thread_clock, "/proc/self/task/" + std::to_string(thread) + "/stat"};
-    }
-    static WatchedThread of_process(pid_t process) {
-        return {process, process_clock, "/proc/" + std::to_string(process) + "/stat"};
+    explicit WatchedThread(pid_t thread) : thread_(thread) {
+        stat_ = open(("/proc/self/task/" + std::to_string(thread) + "/stat").c_str(), O_RDONLY | O_CLOEXEC);
     }
     WatchedThread(WatchedThread&& other) noexcept
-        : thread_(other.thread_),
-          clock_(other.clock_),
-          stat_(std::exchange(other.stat_, -1)),
-          waits_(other.waits_),
-          ran_ns_(other.ran_ns_) {}
+        : thread_(other.thread_), stat_(std::exchange(other.stat_, -1)), waits_(other.waits_), ran_ns_(other.ran_ns_) {}
     WatchedThread& operator=(WatchedThread&&) = delete;
     ~WatchedThread() {
         if (stat_ >= 0) {
@@ -146,17 +113,11 @@ public:
     bool waits() const { return waits_; }
 
 private:
-    /// The clocks of CPU time, as pthread_getcpuclockid and clock_getcpuclockid make them: what runs right now is in it.
-    static constexpr unsigned thread_clock = 6, process_clock = 2;
-
-    WatchedThread(pid_t thread, unsigned clock, const std::string& stat)
-        : thread_(thread),
-          clock_(static_cast<clockid_t>((~static_cast<unsigned>(thread) << 3) | clock)),
-          stat_(open(stat.c_str(), O_RDONLY | O_CLOEXEC)) {}
-
     std::int64_t ran_ns() const {
+        // The clock of a thread's CPU time, as pthread_getcpuclockid makes it: what it runs right now is in it.
+        const auto clock = static_cast<clockid_t>((~static_cast<unsigned>(thread_) << 3) | 6u);
         timespec time{};
-        clock_gettime(clock_, &time);
+        clock_gettime(clock, &time);
         return time.tv_sec * 1'000'000'000 + time.tv_nsec;
     }
 
@@ -170,7 +131,6 @@ private:
     }
 
     pid_t thread_;
-    clockid_t clock_;
     int stat_;
     bool waits_ = false;
     std::int64_t ran_ns_ = 0;
@@ -178,8 +138,7 @@ private:
 
 class CpuFollower {
 public:
-    /// `along`: another process, of one thread, that works for us alone, and is moved as our threads are; 0: nobody.
-    explicit CpuFollower(pid_t along = 0) : along_(along) {
+    CpuFollower() {
         CPU_ZERO(&own_);
         sched_getaffinity(0, sizeof own_, &own_);
         cpus_.fill(own_);
@@ -236,7 +195,9 @@ public:
 
 private:
     static constexpr long look_every_ns = 4'000'000;
-    /// In the time of so many looks there is none, and the threads stay free, after they got no time.
+    /// Looks at which nothing has changed before they become rare: one in the place of so many.
+    static constexpr int settled_after = 16, looks_settled = 10;
+    /// Looks for which the threads stay free after they got no time.
     static constexpr int free_looks = 25;
 
     void begin_to_look() {
@@ -254,15 +215,15 @@ private:
 
     void look_on() {
         while (!ends_.load()) {
-            if (kept_ == 0 && !recent_.any() && !free_ && nothing_done()) {
+            if (kept_ == 0 && !recent_.any() && free_for_ == 0 && nothing_done()) {
                 sleeps_.store(1);
                 if (nothing_done() && !ends_.load()) {
                     sleeps_.wait(1);
                 }
                 sleeps_.store(0);
-                pace_.changed();
+                settled_ = 0;
             }
-            const int looks = free_ ? free_looks : pace_.next();
+            const int looks = settled_ < settled_after ? 1 : looks_settled;
             const timespec pause{0, look_every_ns * looks};
             nanosleep(&pause, nullptr);
             look(looks);
@@ -275,7 +236,8 @@ private:
         for (std::size_t place = 0; place < places_max; ++place) {
             done[place] = done_[place].exchange(0, std::memory_order_acquire);
         }
-        if (std::exchange(free_, false)) {
+        if (free_for_ > 0) {
+            --free_for_;
             return;
         }
         bool starves = false, waits = false;
@@ -283,9 +245,9 @@ private:
             starves |= thread.starves();
             waits |= thread.waits();
         }
-        pace_.looked(looks, waits);
+        settled_ = waits ? 0 : settled_ + (settled_ < settled_after);
         if (starves) {
-            free_ = true;
+            free_for_ = free_looks;
             recent_.forget();
             move(0);
             starved_.fetch_add(1);
@@ -308,7 +270,7 @@ private:
             return;
         }
         kept_ = places;
-        pace_.changed();
+        settled_ = 0;
         moves_.fetch_add(1);
         cpu_set_t cpus = own_;
         if (places != 0) {
@@ -339,16 +301,12 @@ private:
         while (const dirent* task = readdir(tasks)) {
             const auto thread = static_cast<pid_t>(std::atoi(task->d_name));
             if (thread > 0 && thread != self) {
-                threads_.push_back(WatchedThread::of_ours(thread));
+                threads_.emplace_back(thread);
             }
         }
         closedir(tasks);
-        if (along_ > 0) {
-            threads_.push_back(WatchedThread::of_process(along_));
-        }
     }
 
-    const pid_t along_;
     cpu_set_t own_;
     std::array<cpu_set_t, places_max> cpus_;
     std::size_t places_ = 1;
@@ -360,8 +318,7 @@ private:
     RecentWork recent_;
     std::vector<WatchedThread> threads_;
     std::uint64_t kept_ = 0;
-    Pace pace_;
-    bool free_ = false;
+    int free_for_ = 0, settled_ = 0;
     std::thread looker_;
 };
 

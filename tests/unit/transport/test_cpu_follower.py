@@ -82,24 +82,3 @@ finally:
         one.kill()
         one.communicate()
 """)
-
-
-def test_a_process_that_works_for_us_alone_is_where_we_are_and_is_let_go_when_it_gets_no_time_there():
-    """It waits for a CPU, and we do not: it is looked at as our own threads are."""
-    run("""
-spin = "import os; os.sched_setaffinity(0, %s); print(flush=True)\\nwhile True: pass"
-start = lambda cpus: subprocess.Popen([sys.executable, "-c", spin % cpus], stdout=subprocess.PIPE)
-along, crowd = start(CPUS), [start(CPUS[:1]) for _ in range(16)]
-try:
-    for one in (along, *crowd):
-        one.stdout.readline()
-    follower = CpuFollower(along.pid)
-    first = follower.place(CPUS[:1])
-    until(lambda: os.sched_getaffinity(along.pid) == set(CPUS[:1]), lambda: follower.worked_for(first))
-    until(lambda: follower.starved > 0, lambda: (follower.worked_for(first), time.sleep(0.0005)))
-    until(lambda: os.sched_getaffinity(along.pid) == set(CPUS), lambda: time.sleep(0.001))
-finally:
-    for one in (along, *crowd):
-        one.kill()
-        one.communicate()
-""")
