@@ -160,8 +160,8 @@ def _unless(state: DomainState, action: Callable[[Domain], None]) -> Callable[[D
     def act(domain: Domain) -> None:
         try:
             action(domain)
-        except HypercallError:
-            if domain.info().state is not state:
+        except HypercallError as error:
+            if error.errno != errno.EINVAL or domain.info().state is not state:
                 raise
 
     return act
