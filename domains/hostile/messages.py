@@ -29,6 +29,8 @@ ANSWER_MS = 700
 ASKED_S = 15.0
 PART_BYTES, CUT_OFF_S, LOOK_AGAIN_S = 66_000, 20.0, 0.05
 """A message that nobody cuts off has arrived by then, and been dropped."""
+UNSENT = 3
+"""Exit status."""
 REPLAY_SEQUENCE = 10**6
 
 
@@ -189,10 +191,15 @@ def send_without_end(guest: Guest, count: str, parts: str) -> str:
     for number in range(int(count)):
         sender = os.fork()
         if sender == 0:
-            _send_one_without_end(own_address(guest), key, int(parts))
+            try:
+                _send_one_without_end(own_address(guest), key, int(parts))
+            finally:
+                os._exit(UNSENT)
         guest.runtime.store.write("data/sent", str(number))
-        while os.waitpid(sender, os.WNOHANG) == (0, 0):
+        while (ended := os.waitpid(sender, os.WNOHANG)) == (0, 0):
             guest.runtime.wait(LOOK_AGAIN_S)
+        if os.waitstatus_to_exitcode(ended[1]) == UNSENT:
+            raise ChildProcessError("a sender could not send")
     return f"sent {count} messages of {int(parts) * PART_BYTES >> 20} MiB"
 
 
@@ -206,7 +213,7 @@ def _send_one_without_end(address: str, key: bytes, parts: int) -> NoReturn:
     endless.connect(address)
     part = b"x" * PART_BYTES
     for _ in range(parts):
-        endless.send(part, zmq.SNDMORE, copy=False)
+        endless.send(part, zmq.SNDMORE)
     endless.send(b"and the last")
     cut_off.poll(int(CUT_OFF_S * 1000))
     os._exit(0)

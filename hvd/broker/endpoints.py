@@ -14,7 +14,7 @@ from contextlib import suppress
 import zmq
 
 from hvd.broker.connections import Connections
-from hvd.broker.hoards import HOARD_BYTES_EACH, bytes_in_other_arenas, is_hoard
+from hvd.broker.hoards import HOARD_BYTES_EACH, bytes_in_other_arenas, is_hoard, turns
 from hvd.broker.poller import Poller
 from hvd.broker.retries import make_room_for
 from hvd.transport.hypercalls import HypercallServer, public_key, socket_address
@@ -26,8 +26,8 @@ CONNECTIONS_MAX, CONNECTIONS_AT_ONCE_MAX = 64, 3
 once: in each there may be replies that it does not read."""
 LET_GO_S = 2.0
 """How long libzmq's threads may take to let go of what closed endpoints kept: nobody is served meanwhile."""
-TURNS_ALONE, TURNS_TOGETHER = 16, 16
-"""Endpoints are closed in turn to see whose a hoard is: the likeliest last and each alone, others in so many groups."""
+RETIRED_MAX, RETIRED_NS = 16, 1_000_000_000
+"""So many endpoints of the dead wait to be closed while somebody always asks for something, and so long."""
 SCREENS_MAX = 3
 """Hoards that were another's by all appearance as a connection to this endpoint ended. Once that is chance."""
 
@@ -100,6 +100,8 @@ class Endpoints:
         self._ready: Place | None = None
         """Of a domain that there is not yet: bound, and not heard."""
         self._retired: list[Place] = []
+        self._retired_ns = 0
+        """When the first of them was."""
         self._closing: list[HypercallServer] = []
         """Closed, and not seen yet to have been let go of by libzmq's threads: each look has those close for good."""
         self._run_dir = run_dir
@@ -176,12 +178,19 @@ class Endpoints:
         if place is not None:
             if place.server is not None:
                 self._poller.unwatch(place.server.fileno())
+            if not self._retired:
+                self._retired_ns = time.monotonic_ns()
             self._retired.append(place)
 
     @property
     def retired(self) -> int:
         """How many there are to close."""
         return len(self._retired)
+
+    @property
+    def retired_is_overdue(self) -> bool:
+        """Whether they are to be closed though somebody asks for something."""
+        return self.retired >= RETIRED_MAX or time.monotonic_ns() - self._retired_ns > RETIRED_NS
 
     def close_retired(self) -> None:
         """Closing takes longer than a hypercall: not while somebody waits for what follows a death."""
@@ -287,7 +296,7 @@ class Endpoints:
         until = time.monotonic() + LET_GO_S
         is_sure, anew = True, list[tuple[Place, HypercallServer]]()
         rest = list(bound)
-        for size in _turns(len(bound)):
+        for size in turns(len(bound)):
             self._beat()  # beside load, 400 endpoints took 4 s
             these, rest = rest[:size], rest[size:]
             ended = {place: self._ended(place) for place in rest}
@@ -360,14 +369,6 @@ class Endpoints:
             return self.control
         place = self._domains.get(domid)
         return None if place is None else place.server
-
-
-def _turns(count: int) -> list[int]:
-    """How many to close in each turn."""
-    together = max(0, count - TURNS_ALONE)
-    size = -(-together // TURNS_TOGETHER)
-    sizes = [min(size, together - at) for at in range(0, together, size or 1)]
-    return [*sizes, *[1] * (count - together)]
 
 
 def _unseen(place: Place) -> str:

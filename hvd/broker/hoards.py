@@ -11,6 +11,8 @@ from hvd.transport._native import arenas
 
 HOARD_BYTES, HOARD_BYTES_EACH = 8 << 20, 1 << 20
 """In use in the arenas of other threads than the first: more, and more than the second for each domain, is a hoard."""
+TURNS_ALONE, TURNS_TOGETHER = 16, 16
+"""Endpoints are closed in turn to see whose a hoard is: the likeliest last and each alone, others in so many groups."""
 HEAP = rb'(?s)<heap nr="(\d+)">(.*?)</heap>'
 HAS = rb'<system type="current" size="(\d+)"/>'
 FREE = rb'<total type="(?:fast|rest)" count="\d+" size="(\d+)"/>'
@@ -28,3 +30,11 @@ def bytes_in_other_arenas() -> int:
 def is_hoard(kept: int, domains: int) -> bool:
     """Whether that is more than the messages of so many domains can be."""
     return kept > HOARD_BYTES + HOARD_BYTES_EACH * domains
+
+
+def turns(count: int) -> list[int]:
+    """How many to close in each turn."""
+    together = max(0, count - TURNS_ALONE)
+    size = -(-together // TURNS_TOGETHER)
+    sizes = [min(size, together - at) for at in range(0, together, size or 1)]
+    return [*sizes, *[1] * (count - together)]

@@ -58,8 +58,6 @@ QUIET_NS = 5_000_000
 """Nobody has wanted anything for so long: there is time to clear away."""
 LEFT_NS = 5_000_000
 """So long what nobody waits for is left while somebody asks for something."""
-RETIRED_MAX = 16
-"""Endpoints of the dead that wait for that."""
 CALLS_PER_TURN, TURN_NS = 8, 200_000
 """Hypercalls of one caller before the next one's turn, or those behind which it has lasted so long: some cost more."""
 
@@ -160,7 +158,7 @@ class Broker:
         since_ns, endpoints = self._world.left_since_ns, self._world.endpoints
         if since_ns is not None and (idle or time.monotonic_ns() - since_ns > LEFT_NS):
             self._world.clear_away()
-        if endpoints.retired and (idle or endpoints.retired >= RETIRED_MAX):
+        if endpoints.retired and (idle or endpoints.retired_is_overdue):
             endpoints.close_retired()
 
     # ---- coming to life ----------------------------------------------------------------------------------------------

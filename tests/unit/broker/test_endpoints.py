@@ -8,13 +8,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import zmq
 
 from hvd.broker import endpoints as endpoints_module
 from hvd.broker.connections import Connections
-from hvd.broker.endpoints import CONNECTIONS_AT_ONCE_MAX, CONNECTIONS_MAX, SCREENS_MAX, Endpoints
+from hvd.broker.endpoints import (
+    CONNECTIONS_AT_ONCE_MAX,
+    CONNECTIONS_MAX,
+    RETIRED_MAX,
+    RETIRED_NS,
+    SCREENS_MAX,
+    Endpoints,
+)
 from hvd.broker.held import HeldDescriptors, connection_key
 from hvd.broker.hoards import HOARD_BYTES, bytes_in_other_arenas, is_hoard
 from hvd.broker.poller import Poller
@@ -595,3 +603,24 @@ def test_a_retired_endpoint_is_nobodys_and_is_closed_when_there_is_time(tmp_path
     open_new(endpoints, Incarnation(2), SECRETS[2])
     endpoints.close_retired()
     assert (files(tmp_path), endpoints.retired) == (["control", "domains/5.2/hypercall"], 0)
+
+
+def test_retired_endpoints_are_overdue_when_the_first_has_waited_for_long(endpoints, monkeypatch):
+    now = time.monotonic_ns()
+    monkeypatch.setattr(endpoints_module, "time", SimpleNamespace(monotonic_ns=lambda: now))
+    for _ in range(2):
+        for domid in (DOM, OTHER):
+            endpoints.prepare(domid, Incarnation(1), SECRETS[1])
+            endpoints.retire(domid)
+            assert not endpoints.retired_is_overdue
+            now += RETIRED_NS // 2 + 1
+        assert endpoints.retired_is_overdue
+        endpoints.close_retired()
+
+
+def test_retired_endpoints_are_overdue_when_they_are_many(endpoints):
+    for number in range(RETIRED_MAX):
+        assert not endpoints.retired or not endpoints.retired_is_overdue
+        endpoints.prepare(DomId(10 + number), Incarnation(1), SECRETS[1])
+        endpoints.retire(DomId(10 + number))
+    assert endpoints.retired_is_overdue

@@ -123,6 +123,21 @@ def test_what_nobody_waits_for_is_done_when_nobody_asks_or_it_has_been_left_for_
     assert len(done) == cleared
 
 
+@pytest.mark.parametrize(
+    ("retired", "idle", "overdue", "closed"),
+    [(0, True, True, 0), (1, True, False, 1), (1, False, False, 0), (1, False, True, 1)],
+)
+def test_endpoints_of_the_dead_are_closed_when_nobody_asks_or_they_have_waited_for_long(
+    broker, retired, idle, overdue, closed
+):
+    done: list[bool] = []
+    broker._world.endpoints = SimpleNamespace(
+        retired=retired, retired_is_overdue=overdue, close_retired=lambda: done.append(True)
+    )
+    broker._clear_away(idle=idle)
+    assert len(done) == closed
+
+
 def test_a_caller_whose_removal_is_not_settled_waits_and_others_do_not(broker):
     broker._state.hypervisor.store.has_unsettled = True
     for caller in (FLOOD, MODEST):
