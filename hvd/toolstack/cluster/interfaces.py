@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from hvd.toolstack.cluster.domain import LOOK_EVERY_S, DomainInfo, DomainState
-from hvd.toolstack.cluster.plugging import ends_of
+from hvd.toolstack.cluster.plugging import Refusals, ends_of
 from hvd.transport import messages as m
 from hvd.transport.protocols.net import INTERFACE_KEY, NO_INTERFACE_KEY
 
@@ -31,16 +31,16 @@ class Plugged(NamedTuple):
 
 def plugged(cluster: Cluster, domain: Domain, device: m.DeviceConfig, deadline_s: float = DEADLINE_S) -> Plugged:
     """Wait until the interface of a vif is there, or it is known why not. NoSuchDomain when the domain has gone."""
-    until = time.monotonic() + deadline_s
+    until, refusals = time.monotonic() + deadline_s, Refusals()
     with cluster.events() as events:
-        while not any(found := _look(cluster, domain, device)):
+        while not any(found := _look(cluster, domain, device, refusals)):
             if time.monotonic() >= until:
                 return Plugged(waits=f"{domain.name}, which has made no interface of it for {deadline_s:g} s")
             events.next_until(min(until, time.monotonic() + LOOK_EVERY_S))
     return found
 
 
-def _look(cluster: Cluster, domain: Domain, device: m.DeviceConfig) -> Plugged:
+def _look(cluster: Cluster, domain: Domain, device: m.DeviceConfig, refusals: Refusals) -> Plugged:
     switch = cluster.domain(device.backend).info()
     ends = ends_of(cluster, domain.domid, switch.domid, device)
     front = ends.front
@@ -49,7 +49,7 @@ def _look(cluster: Cluster, domain: Domain, device: m.DeviceConfig) -> Plugged:
     for info in (domain.info(), switch):
         if not _acts(info):
             return Plugged(waits=f"{info.name}, which is {info.state_text}{'' if info.ready else ', not ready'}")
-    return Plugged(refused=ends.refusal)  # of which no event tells
+    return Plugged(refused=refusals.seen(ends))  # of which no event tells
 
 
 def _acts(info: DomainInfo) -> bool:

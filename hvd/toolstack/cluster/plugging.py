@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hvd.toolstack.cluster.cluster import Cluster
     from hvd.toolstack.cluster.domain import Domain
 
-FIRST_LOOK_S = 0.002
+FIRST_LOOK_S, SILENT_S = 0.002, 1.0
 ENDED = frozenset({XenbusState.CLOSING, XenbusState.CLOSED})
 OFFERED = frozenset({XenbusState.INIT_WAIT, XenbusState.CONNECTED})
 STANDING = frozenset(
@@ -46,12 +46,39 @@ class Ends(NamedTuple):
         return set(self.states) == {XenbusState.CONNECTED}
 
     @property
-    def refusal(self) -> str:
-        """Why one of them will have nothing to do with the other; empty: neither has said so."""
+    def reason(self) -> str:
+        """Why one of them will have nothing to do with the other, in its own words."""
+        return self.back.get("error") or self.front.get("error") or ""
+
+    @property
+    def closed_by(self) -> str:
+        """Which of them has closed the device, the backend first; empty: neither."""
         front, back = self.states
-        if back in ENDED or "error" in self.back:
-            return self.back.get("error") or "its backend closed it, and does not say why"
-        return self.front.get("error") or ("its frontend closed it, and does not say why" if front in ENDED else "")
+        return "backend" if back in ENDED else "frontend" if front in ENDED else ""
+
+
+class Refusals:
+    """Of one device that is plugged in: an end gives its reason, or has closed it and gives none for a while.
+
+    Where a device of that number was there just before, what an end says of that one may come late, into the new one's
+    directory: it does not know it for another. It goes on with the new one a moment later.
+    """
+
+    def __init__(self) -> None:
+        self._silent_until: float | None = None
+
+    def seen(self, ends: Ends) -> str:
+        """Why it will not be, by what its ends say now; empty: that is not known."""
+        if ends.reason:
+            return ends.reason
+        now = time.monotonic()
+        if not ends.closed_by:
+            self._silent_until = None
+        elif self._silent_until is None:
+            self._silent_until = now + SILENT_S
+        elif now >= self._silent_until:
+            return f"its {ends.closed_by} closed it, and does not say why"
+        return ""
 
 
 def plug(cluster: Cluster, domain: Domain, device: m.DeviceConfig, deadline_s: float) -> str:
@@ -109,11 +136,11 @@ def keys_of(cluster: Cluster, path: str) -> dict[str, str]:
 
 def _wait(cluster: Cluster, domain: Domain, device: m.DeviceConfig, deadline_s: float) -> str:
     until, look_after_s = time.monotonic() + deadline_s, FIRST_LOOK_S
-    backend = cluster.domain(device.backend)
+    backend, refusals = cluster.domain(device.backend), Refusals()
     with cluster.events() as events:
         while not (ends := ends_of(cluster, domain.domid, backend.domid, device)).connected:
-            if ends.refusal:
-                raise DeviceRefused(ends.refusal)
+            if refusal := refusals.seen(ends):
+                raise DeviceRefused(refusal)
             slow = _whose_turn(domain, backend, ends)
             if slow.state in STANDING:
                 return f"{slow.name}, which is {slow.state_text}"
