@@ -10,6 +10,7 @@ import resource
 import socket
 import struct
 import sys
+import traceback
 from typing import Any, NoReturn
 
 import msgpack
@@ -193,7 +194,8 @@ def send_without_end(guest: Guest, count: str, parts: str) -> str:
         if sender == 0:
             try:
                 _send_one_without_end(own_address(guest), key, int(parts))
-            finally:
+            finally:  # it does not come back but by an exception
+                traceback.print_exc()
                 os._exit(UNSENT)
         guest.runtime.store.write("data/sent", str(number))
         while (ended := os.waitpid(sender, os.WNOHANG)) == (0, 0):
@@ -211,7 +213,7 @@ def _send_one_without_end(address: str, key: bytes, parts: int) -> NoReturn:
     endless.curve_publickey, endless.curve_secretkey = zmq.curve_keypair()
     cut_off = endless.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     endless.connect(address)
-    part = b"x" * PART_BYTES
+    part = zmq.Frame(b"x" * PART_BYTES, copy=True)  # one for all: who is sent without a copy needs a module from a file
     for _ in range(parts):
         endless.send(part, zmq.SNDMORE)
     endless.send(b"and the last")

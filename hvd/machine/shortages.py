@@ -81,10 +81,11 @@ class Shortages:
             if not what or not has_children(domain.pid):
                 return
             shortage = self._shortages[domain.pidfd] = Shortage(domain, what)
+        is_new = what != shortage.wanted
         shortage.wanted, shortage.tries = what, 0
         if shortage.denier is None:
             self._go_on(shortage)
-        elif shortage.doing != what:
+        elif is_new and shortage.doing != what:
             shortage.denier.signal(signal.SIGKILL)  # nobody waits until it has looked often enough
 
     def ended(self, denier: Child, how: str) -> None:
@@ -164,7 +165,7 @@ class Walk:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 _become_owner(pid)
                 break
-        untorn = os.pread(self._file, NOTE.size * NOTES_MAX, 0)
+        untorn = os.pread(self._file, os.fstat(self._file).st_size, 0)
         for pid, started, before, now in NOTE.iter_unpack(untorn[: len(untorn) // NOTE.size * NOTE.size]):
             self._before[pid, started] = before  # the last that it had set itself
             self._lowered.add(now)

@@ -227,9 +227,10 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
         "descriptors (4.3) dies of it, and is made anew: each end, and each extent taken or given back, makes the "
         "machine's process work, some 1,000 switches and 55 ms of CPU time a second, on any CPU, and on a quiet host "
         "the free one is the pair's. Kept on the callers' CPUs, as the broker is, it no longer came there (`perf "
-        "record` of the pair's CPU: 23 switches and 5.8 ms a second, then none). But where such a guest had fifty "
-        "threads compute the moment that another domain died, that death was known after 270 ms (median of 17, 600 at"
-        " most) where it had been 165 (of 20, 285 at most): so it stays where it is. The figure is the median over "
+        "record` of the pair's CPU: 23 switches and 5.8 ms a second, then none). But where a guest that calls had "
+        "fifty threads compute the moment that another domain died, that death was known after 270 ms (median of 17, "
+        "600 at most) where it had been 165 (of 20, 285 at most): so it stays where it is. The figure is the median "
+        "over "
         "rounds: in each, the 99th percentile beside it is set against that of the turn without it which follows.",
     ),
     (

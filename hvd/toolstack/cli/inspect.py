@@ -57,15 +57,15 @@ def domname(number: int, *, as_json: bool) -> None:
 
 def block_list(names: list[str], *, as_json: bool) -> None:
     """The disks of domains, and how far each is connected. A name that nobody has is told, as in xl."""
-    domids = []
+    found = []
     with Cluster.attach() as cluster:
         for name in names:
             try:
-                domids.append(cluster.domain(name).domid)
+                found.append(cluster.domain(name).info())
             except NoSuchDomain:
                 print_error(f"{name} is an invalid domain identifier", as_json=as_json, kind=NoSuchDomain.__name__)
-        infos = cluster.infos()
-        disks = [disk for domid in domids for disk in _disks(cluster, infos[domid], infos.values())]
+        others = cluster.infos().values()
+        disks = [disk for info in found for disk in _disks(cluster, info, others)]
     if as_json:
         print_json([disk._asdict() for disk in disks])
     else:

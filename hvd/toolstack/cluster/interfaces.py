@@ -33,14 +33,14 @@ def plugged(cluster: Cluster, domain: Domain, device: m.DeviceConfig, deadline_s
     """Wait until the interface of a vif is there, or it is known why not. NoSuchDomain when the domain has gone."""
     until, refusals = time.monotonic() + deadline_s, Refusals()
     with cluster.events() as events:
-        while not any(found := _look(cluster, domain, device, refusals)):
-            if time.monotonic() >= until:
+        while not any(found := _look(cluster, domain, device, refusals, last=(last := time.monotonic() >= until))):
+            if last:
                 return Plugged(waits=f"{domain.name}, which has made no interface of it for {deadline_s:g} s")
             events.next_until(min(until, time.monotonic() + LOOK_EVERY_S))
     return found
 
 
-def _look(cluster: Cluster, domain: Domain, device: m.DeviceConfig, refusals: Refusals) -> Plugged:
+def _look(cluster: Cluster, domain: Domain, device: m.DeviceConfig, refusals: Refusals, *, last: bool) -> Plugged:
     switch = cluster.domain(device.backend).info()
     ends = ends_of(cluster, domain.domid, switch.domid, device)
     front = ends.front
@@ -49,7 +49,7 @@ def _look(cluster: Cluster, domain: Domain, device: m.DeviceConfig, refusals: Re
     for info in (domain.info(), switch):
         if not _acts(info):
             return Plugged(waits=f"{info.name}, which is {info.state_text}{'' if info.ready else ', not ready'}")
-    return Plugged(refused=refusals.seen(ends))  # of which no event tells
+    return Plugged(refused=refusals.seen(ends, last=last))  # of which no event tells
 
 
 def _acts(info: DomainInfo) -> bool:

@@ -67,16 +67,17 @@ class Refusals:
     def __init__(self) -> None:
         self._silent_until: float | None = None
 
-    def seen(self, ends: Ends) -> str:
-        """Why it will not be, by what its ends say now; empty: that is not known."""
+    def seen(self, ends: Ends, *, last: bool = False) -> str:
+        """Why it will not be, by what its ends say now; empty: that is not known. `last`: nobody waits any longer."""
         if ends.reason:
             return ends.reason
         now = time.monotonic()
         if not ends.closed_by:
             self._silent_until = None
-        elif self._silent_until is None:
+            return ""
+        if self._silent_until is None:
             self._silent_until = now + SILENT_S
-        elif now >= self._silent_until:
+        if last or now >= self._silent_until:
             return f"its {ends.closed_by} closed it, and does not say why"
         return ""
 
@@ -139,7 +140,7 @@ def _wait(cluster: Cluster, domain: Domain, device: m.DeviceConfig, deadline_s: 
     backend, refusals = cluster.domain(device.backend), Refusals()
     with cluster.events() as events:
         while not (ends := ends_of(cluster, domain.domid, backend.domid, device)).connected:
-            if refusal := refusals.seen(ends):
+            if refusal := refusals.seen(ends, last=time.monotonic() >= until):
                 raise DeviceRefused(refusal)
             slow = _whose_turn(domain, backend, ends)
             if slow.state in STANDING:

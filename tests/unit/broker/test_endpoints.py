@@ -618,7 +618,8 @@ def test_retired_endpoints_are_overdue_when_the_first_has_waited_for_long(endpoi
         endpoints.close_retired()
 
 
-def test_retired_endpoints_are_overdue_when_they_are_many(endpoints):
+def test_retired_endpoints_are_overdue_when_they_are_many(endpoints, monkeypatch):
+    monkeypatch.setattr(endpoints_module, "time", SimpleNamespace(monotonic_ns=lambda: 1))
     for number in range(RETIRED_MAX):
         assert not endpoints.retired or not endpoints.retired_is_overdue
         endpoints.prepare(DomId(10 + number), Incarnation(1), SECRETS[1])

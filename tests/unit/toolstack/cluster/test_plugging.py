@@ -40,6 +40,11 @@ def test_who_gives_no_reason_is_told_of_when_none_has_come_for_a_while(clock, fr
     assert refusals.seen(Ends(front, back)) == f"its {who} closed it, and does not say why"
 
 
+def test_when_nobody_waits_any_longer_whoever_has_closed_it_has_refused(clock):
+    assert not Refusals().seen(Ends({}, OFFERED), last=True)
+    assert "its backend closed it" in Refusals().seen(Ends({}, CLOSED), last=True)
+
+
 def test_a_late_word_of_the_device_before_this_is_no_refusal(clock):
     refusals = Refusals()
     assert not refusals.seen(Ends(CLOSED, {}))
