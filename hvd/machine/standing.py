@@ -12,6 +12,8 @@ from types import FrameType
 from hvd.transport.run_dir import LET_GO, LOG
 
 MACHINE_LOG = "machine.log"
+TAKEN = b""
+"""There was something to read, and whoever came in between has read it."""
 
 
 def detach(run_dir: str) -> None:
@@ -45,11 +47,13 @@ def follow_owner(descriptor: int) -> None:
     following = True
 
     def hear(number: int, frame: FrameType | None) -> None:
+        """It may be called again in the middle of itself: whoever lets go closes its end at once, and both are told."""
         nonlocal following
-        if not following or not poll.poll(0):
+        events = dict(poll.poll(0)).get(descriptor, 0) if following else 0
+        if not events:
             return
         following = False
-        if os.read(descriptor, len(LET_GO)) != LET_GO:
+        if not events & select.POLLIN or os.read(descriptor, len(LET_GO)) not in (LET_GO, TAKEN):
             os.kill(os.getpid(), signal.SIGTERM)
             return
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from hvd.toolstack.cluster import Cluster, Domain, DomainState
 from hvd.toolstack.config.names import DOM0_NAME
 from hvd.transport._native import PingPong
 from hvd.transport.histogram import Histogram
+from hvd.transport.hypercalls import HypercallError
 from hvd.transport.messages import DomainConfig, RestartPolicy
 
 KERNEL = "hvd:nuisance"
@@ -136,9 +138,15 @@ def _run_on(nuisance: Domain) -> None:
 def _hold(nuisance: Domain) -> None:
     """Between its deaths, if it dies of what it does."""
     until = time.monotonic() + DEADLINE_S
-    while nuisance.state is not DomainState.RUNNING and time.monotonic() < until:
-        time.sleep(0.01)
-    nuisance.pause()
+    while True:
+        try:
+            nuisance.pause()
+        except HypercallError as error:
+            if error.errno != errno.EINVAL or time.monotonic() >= until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _own_mib(cluster: Cluster) -> float:
