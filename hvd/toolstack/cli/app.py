@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hvd.toolstack.cli import trying, watching, xl  # noqa: F401 - they declare more of them
+from hvd.toolstack.cli import looking, trying, watching, xl  # noqa: F401 - they declare more of them
 from hvd.toolstack.cli.command import (
     All,
     AsJson,
@@ -31,7 +31,7 @@ from hvd.toolstack.cli.command import (
     program,
 )
 from hvd.toolstack.cli.command import command as _command
-from hvd.toolstack.cli.completion import actions, domain_names, log_names, modes, policy_names
+from hvd.toolstack.cli.completion import actions, domain_names, modes, policy_names
 from hvd.toolstack.cli.output import BAD_INPUT, FAILED, print_error
 
 if TYPE_CHECKING:
@@ -111,47 +111,6 @@ def clean(json: AsJson = False) -> None:
     from hvd.toolstack.cli import power
 
     power.clean(as_json=json)
-
-
-@_command("hvd list", "hvd list -r ivi storage", "hvd list --json | jq -r '.[] | select(.ready) | .name'")
-def list_(
-    *,
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", autocompletion=domain_names)] = None,
-    restarts: Annotated[
-        bool, typer.Option("--restarts", "-r", help="In place of xl's table: readiness, restarts, why it died last.")
-    ] = False,
-    long: Annotated[bool, typer.Option("--long", "-l", help="xl's JSON: what each domain is made of.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="UUIDs, reasons of their ends, labels too.")] = False,
-    context: Annotated[bool, typer.Option("--context", "-Z", help="Labels of the security policy too.")] = False,
-    json: AsJson = False,
-) -> None:
-    """Show every domain, or those named, as `xl list` does."""
-    from hvd.toolstack.cli import look
-
-    look.list_domains(
-        names or [], restarts=restarts, long=long, verbose=verbose, context=context, as_json=json
-    )
-
-
-@_command(
-    "hvd info", "hvd info total_memory", "hvd info --json", "hvd info --sandbox", "hvd info --quotas",
-    "hvd info --heartbeat",
-)  # fmt: skip
-def info(
-    *,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Only this fact's value.")] = "",
-    sandbox: Annotated[bool, typer.Option("--sandbox", help="Each domain's sandbox, layer by layer.")] = False,
-    quotas: Annotated[bool, typer.Option("--quotas", help="What each domain has of what it may have.")] = False,
-    heartbeat: Annotated[bool, typer.Option("--heartbeat", help="How each domain was found at its last beat.")] = False,
-    json: AsJson = False,
-) -> None:
-    """Show the machine: processors, memory, uptime, what is in use, its processes."""
-    from hvd.toolstack.cli import look
-
-    if sandbox or quotas or heartbeat:
-        (look.sandboxes if sandbox else look.quotas if quotas else look.heartbeats)(as_json=json)
-    else:
-        look.info(name, as_json=json)
 
 
 @_command(
@@ -318,28 +277,6 @@ def console(
     attach(name)
 
 
-@_command("hvd logs ivi", "hvd logs -f storage")
-def logs(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A domain's name.", autocompletion=log_names)],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the machine ends.")] = False,
-    json: AsJson = False,
-) -> None:
-    """Show what a domain has written to its console. Its traceback, if it died, is there too."""
-    from hvd.toolstack.cli import look
-
-    look.logs(name, follow=follow, as_json=json)
-
-
-@_command("hvd dmesg", "hvd dmesg --clear")
-def dmesg(
-    clear: Annotated[bool, typer.Option("--clear", "-c", help="Then forget it.")] = False, json: AsJson = False
-) -> None:
-    """Show the hypervisor's console."""
-    from hvd.toolstack.cli import look
-
-    look.dmesg(clear=clear, as_json=json)
-
-
 @_command("hvd getenforce", "hvd getenforce --json")
 def getenforce(json: AsJson = False) -> None:
     """Show whether what the security policy denies is refused (Enforcing) or only logged (Permissive)."""
@@ -389,6 +326,17 @@ def man(
     from hvd.toolstack.cli import man as manual
 
     manual.man(name, all_, as_json=json)
+
+
+@_command("hvd help", "hvd help create")
+def help_(
+    name: Annotated[str, typer.Argument(metavar="COMMAND", help="Of this command; else of hvd itself.")] = "",
+    json: AsJson = False,
+) -> None:
+    """Show the commands, or how one is used, as `hvd COMMAND --help` does."""
+    from hvd.toolstack.cli import man as manual
+
+    manual.explain(name, as_json=json)
 
 
 @_command("hvd doctor", "hvd doctor --json | jq '.[] | select(.status != \"ok\")'")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from hvd.toolstack.cli.output import FAILED, on_one_line, print_json, print_line, print_table, printable, seconds
 from hvd.toolstack.cli.xl_info import xl_info
-from hvd.toolstack.cli.xl_tables import list_lines
+from hvd.toolstack.cli.xl_numa import BEHIND_TOPOLOGY, Topology
+from hvd.toolstack.cli.xl_tables import ListColumns, list_lines
 from hvd.toolstack.cluster import BadInput, Cluster, Domain, DomainInfo, NoSuchDomain, NotRunning
 from hvd.toolstack.cluster.domain import full_name
 from hvd.toolstack.cluster.process_times import process_times
@@ -23,9 +24,7 @@ STANDING_BY = ("Spare", "Service")
 """Two columns more where a domain has either."""
 
 
-def list_domains(
-    names: list[str], *, restarts: bool, long: bool, verbose: bool, context: bool, as_json: bool
-) -> None:
+def list_domains(names: list[str], columns: ListColumns, *, restarts: bool, long: bool, as_json: bool) -> None:
     """Every domain, or these, in a table."""
     with Cluster.attach() as cluster:
         domids = {cluster.domain(name).domid for name in names}
@@ -41,7 +40,7 @@ def list_domains(
         print_restarts(infos)
     else:
         rows = [(info, process_times(info.pid)) for info in infos]
-        for line in list_lines(rows, verbose=verbose, context=context):
+        for line in list_lines(rows, columns):
             print_line(line)
 
 
@@ -69,19 +68,26 @@ def row(info: DomainInfo) -> tuple[str, ...]:
     )
 
 
-def info(name: str, *, as_json: bool) -> None:
-    """The machine: what `xl info` says, then what only hvd has; or one of these facts alone."""
+def info(name: str, *, numa: bool, as_json: bool) -> None:
+    """The machine: what `xl info` says, then what only hvd has; or one of these facts alone.
+
+    With its tables of CPUs and nodes, as in xl, it is all of them.
+    """
     with Cluster.attach() as cluster:
         facts = cluster.info()
     told = xl_info(facts) | {"uptime": seconds(facts["uptime_ns"])} | facts
+    name = "" if numa else name
     if name and name not in told:
         raise BadInput(f"command line: NAME: expected one of {', '.join(told)}; found {name!r}")
+    topology = Topology.here(told["total_memory"], told["free_memory"]) if numa else None
     if as_json:
-        print_json({name: told[name]} if name else told)
+        print_json({name: told[name]} if name else told | (topology.as_dict() if topology else {}))
     elif name:
         print_line(str(told[name]))
     else:
         for key, value in told.items():
+            if topology and key == BEHIND_TOPOLOGY:
+                print_line("\n".join(topology.lines()))
             if key != "uptime_ns":  # people have read it above
                 print_line(f"{key:<23}: {value}")
 

@@ -24,13 +24,31 @@ def man(name: str, directory: Path | None, *, as_json: bool) -> None:
         written = [_write(directory, each, program) for each in ("", *sorted(program.commands))]
         _tell(written, as_json=as_json)
         return
-    if name and name not in program.commands:
-        raise BadInput(f"command line: COMMAND: expected one of {', '.join(sorted(program.commands))}; found {name!r}")
+    _check(name, program)
     text = page(name, program)
     if as_json:
         print_json({"name": title(name), "section": SECTION, "text": text})
     else:
         sys.stdout.write(text)
+
+
+def explain(name: str, *, as_json: bool) -> None:
+    """What `--help` says of a command, or of hvd itself without a name."""
+    program = _program()
+    _check(name, program)
+    context = program.context_class(program, info_name="hvd", **program.context_settings)
+    if name:
+        context = program.context_class(program.commands[name], info_name=name, parent=context)
+    text = context.command.get_help(context)
+    if as_json:
+        print_json({"name": name, "text": text})
+    else:
+        print_line(text)
+
+
+def _check(name: str, program: Any) -> None:
+    if name and name not in program.commands:
+        raise BadInput(f"command line: COMMAND: expected one of {', '.join(sorted(program.commands))}; found {name!r}")
 
 
 def title(name: str) -> str:

@@ -11,24 +11,38 @@ from hvd.toolstack.cluster.process_times import ProcessTimes
 from hvd.toolstack.cluster.xl_state import reason, state
 
 Row = tuple[DomainInfo, ProcessTimes]
+CPU_POOL = "Pool-0"
 
 
-def list_lines(rows: Iterable[Row], *, verbose: bool = False, context: bool = False) -> list[str]:
-    """`xl list`, with -v or -Z."""
+class ListColumns(NamedTuple):
+    """What `xl list` shows behind its usual columns: -v, -Z, -c and -n."""
+
+    verbose: bool = False
+    context: bool = False
+    cpupool: bool = False
+    numa: bool = False
+
+
+def list_lines(rows: Iterable[Row], columns: ListColumns) -> list[str]:
+    """`xl list`. All domains are in the one pool, and on the one node, that there is."""
     head = "Name                                        ID   Mem VCPUs\tState\tTime(s)"
-    if verbose:
+    if columns.verbose:
         head += "   UUID                            Reason-Code\tSecurity Label"
-    elif context:
+    elif columns.context:
         head += "   Security Label"
+    head += "         Cpupool" if columns.cpupool else ""
+    head += " NODE Affinity" if columns.numa else ""
     lines = [head]
     for info, times in rows:
         line = f"{info.name:<40} {info.domid:>5} {info.memory:>5} {info.vcpus:>5}     {state(info, times)}"
         line += f"  {times.seconds:>8.1f}"
-        if verbose:
+        if columns.verbose:
             over = reason(info)
             line += f" {info.uuid} {'-' if over is None else f'{over:x}':>8}"
-        if verbose or context:
+        if columns.verbose or columns.context:
             line += f" {info.seclabel or '-':>16}"
+        line += f"{CPU_POOL:>16}" if columns.cpupool else ""
+        line += " all" if columns.numa else ""
         lines.append(line)
     return lines
 

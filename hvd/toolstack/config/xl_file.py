@@ -20,7 +20,7 @@ from hvd.toolstack.config.problems import ConfigError, Problem, Report, nearest,
 from hvd.toolstack.config.relations import Running, check_relations
 from hvd.toolstack.config.table import Table
 from hvd.toolstack.config.xl_keys import XL_KEYS_NOT_HERE
-from hvd.toolstack.config.xl_syntax import Document, SyntaxProblem, Value, parse
+from hvd.toolstack.config.xl_syntax import Document, SyntaxProblem, Value, as_text, number_in, parse
 from hvd.transport.messages import DomainConfig
 
 SUFFIX = ".toml"
@@ -34,7 +34,6 @@ KNOWN = frozenset(_WORDS.split())
 DEFAULTS: Mapping[str, object] = {"on_watchdog": "destroy", "on_crash": "destroy", "heartbeat_ms": 0}
 """Where xl.cfg(5) has another default than a cluster file; there a domain has no watchdog but its own."""
 NUMBERS = ("memory", "maxmem", "vcpus", "driver_domain", "heartbeat_ms", "io_bps")
-NUMBER_DIGITS_MAX = 18
 ARGUMENTS = frozenset(("cmdline", "root", "extra"))
 """What a Linux kernel gets on its command line is what a kernel of ours gets as arguments."""
 
@@ -86,7 +85,7 @@ def _parsed(source: str, text: str) -> Document:
 
 def _known(report: Report, document: Document) -> dict[str, object]:
     """The keys of a `[[domain]]` in which a cluster file says the same."""
-    values: dict[str, object] = {key: _as_meant(key, document.values[key]) for key in KNOWN & document.values.keys()}
+    values = {key: _as_meant(key, document.values[key]) for key in KNOWN & document.values.keys()}
     if "driver_domain" in values:
         values["driver_domain"] = _flag(report, values["driver_domain"])
     arguments = _arguments(report, document)
@@ -100,10 +99,10 @@ def _arguments(report: Report, document: Document) -> list[str]:
     texts: dict[str, str] = {}
     for key in ARGUMENTS & document.values.keys():
         value = document.values[key]
-        if isinstance(value, str):
-            texts[key] = value
-        else:
+        if isinstance(value, list):
             report.wrong((key,), "a text", shown(value))
+        else:
+            texts[key] = as_text(value)
     if "cmdline" not in texts:
         return [text if key == "extra" else f"root={text}" for key, text in sorted(texts.items(), reverse=True)]
     for key in sorted(texts.keys() - {"cmdline"}):
@@ -111,11 +110,14 @@ def _arguments(report: Report, document: Document) -> list[str]:
     return [texts["cmdline"]]
 
 
-def _as_meant(key: str, value: Value) -> Value:
-    """A number may stand in quotes."""
-    if key in NUMBERS and isinstance(value, str) and value.isascii() and value.isdecimal():
-        return int(value[:NUMBER_DIGITS_MAX])
-    return value
+def _as_meant(key: str, value: Value) -> object:
+    """Whether in quotes or not, what is a number to xl is one, and all else is a text or a list of them."""
+    if isinstance(value, list):
+        return [_as_meant(key, item) for item in value]
+    if key not in NUMBERS:
+        return as_text(value)
+    number = number_in(value) if isinstance(value, str) else value
+    return value if number is None else int(number)
 
 
 def _flag(report: Report, value: object) -> object:

@@ -17,7 +17,19 @@ from typing import NamedTuple
 
 from hvd.toolstack.config.problems import Place
 
-Value = str | int | list["Value"]
+
+class Number(int):
+    """A number, and how it was written: to xl it is a string too."""
+
+    text: str
+
+    def __new__(cls, value: int, text: str) -> Number:
+        number = super().__new__(cls, value)
+        number.text = text
+        return number
+
+
+Value = str | Number | list["Value"]
 
 DEPTH_MAX = 8
 NUMBER_MAX = 2**63 - 1
@@ -27,8 +39,23 @@ _TOKEN = re.compile(
       | (?P<sign>\+=|[=,\[\]])""",
     re.VERBOSE,
 )
+_NUMBER = re.compile(r"[0-9][0-9A-Za-z]{0,4000}")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|.)", re.DOTALL)
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+
+
+def number_in(text: str) -> Number | None:
+    """The number that a text is in C's way, in quotes or not; None if it is none."""
+    octal = len(text) > 1 and text.isdecimal() and text[0] == "0"
+    try:
+        return Number(int(text, 8 if octal else 0), text) if _NUMBER.fullmatch(text) else None
+    except ValueError:
+        return None
+
+
+def as_text(value: str | Number) -> str:
+    """A number as it was written."""
+    return value if isinstance(value, str) else value.text
 
 
 class SyntaxProblem(Exception):
@@ -75,8 +102,6 @@ class _Parser:
         self._document = Document()
         self._added: dict[str, list[str]] = {}
         """By key, what is to stand behind its string: put together once, at the end."""
-        self._spelled: dict[str, str] = {}
-        """How a number was written: as such it is added to, and added."""
 
     def document(self) -> Document:
         while self._next.kind != "nothing":
@@ -99,7 +124,6 @@ class _Parser:
         else:
             self._document.values[key] = value
             self._added.pop(key, None)
-            self._spelled[key] = at.text
         if place not in self._document.lines:
             self._document.note(place, at)
         if self._next.kind != "nothing":
@@ -112,8 +136,7 @@ class _Parser:
         elif isinstance(before, list) or isinstance(value, list):
             raise SyntaxProblem(at.line, at.column, f"a {_kind(before)} to add to {key}", f"a {_kind(value)}")
         else:
-            first = before if isinstance(before, str) else self._spelled[key]
-            self._added.setdefault(key, [first]).append(value if isinstance(value, str) else at.text)
+            self._added.setdefault(key, [as_text(before)]).append(as_text(value))
 
     def _value(self, place: Place, depth: int, first: int = 0) -> Value:
         token = self._next
@@ -191,15 +214,13 @@ def _escaped(text: str) -> str:
     return chr(int(text, 8) & 0xFF) if text[0] in "01234567" else _ESCAPES.get(text, text)
 
 
-def _number(token: Token) -> int:
-    try:
-        octal = len(token.text) > 1 and token.text.isdecimal() and token.text[0] == "0"
-        value = int(token.text, 8) if octal else int(token.text, 0)
-    except ValueError:
-        raise SyntaxProblem(token.line, token.column, "a number", repr(token.text[:60])) from None
-    if value > NUMBER_MAX:
+def _number(token: Token) -> Number:
+    number = number_in(token.text)
+    if number is None:
+        raise SyntaxProblem(token.line, token.column, "a number", repr(token.text[:60]))
+    if number > NUMBER_MAX:
         raise SyntaxProblem(token.line, token.column, f"a number up to {NUMBER_MAX}", f"{token.text[:30]}…")
-    return value
+    return number
 
 
 def _kind(value: Value) -> str:

@@ -29,7 +29,7 @@ def test_the_commands_are_those_of_the_manual():
         "man", "chaos", "top", "evtchn", "grants", "ring", "config-update", "trigger", "sysrq", "block-attach",
         "block-detach", "block-list", "mem-set", "mem-max", "dump-core",
         "network-attach", "network-detach", "network-list", "network-link",
-        "networks",
+        "networks", "help",
     }  # fmt: skip
 
 
@@ -38,6 +38,19 @@ def test_every_command_has_help_with_examples(command):
     result = CliRunner().invoke(app, [command, "--help"], prog_name="hvd")
     assert result.exit_code == 0
     assert f"hvd {command}" in result.stdout.partition("Examples:")[2]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_says_of_a_command_what_its_own_help_says(command):
+    words = [command] if command else []
+    told, alone = (CliRunner().invoke(app, each, prog_name="hvd") for each in (["help", *words], [*words, "--help"]))
+    assert (told.exit_code, told.stdout) == (0, alone.stdout)
+
+
+def test_help_of_no_command_is_bad_input(tmp_path):
+    result = hvd(tmp_path / "run", "help", "lsit")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "expected one of attack, bench, " in result.stderr and "found 'lsit'" in result.stderr
 
 
 def test_hvd_itself_has_help_with_examples():

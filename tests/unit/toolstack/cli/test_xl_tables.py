@@ -11,6 +11,7 @@ import pytest
 
 from hvd.toolstack.cli import xl_tables
 from hvd.toolstack.cli.xl_json import domain_json
+from hvd.toolstack.cli.xl_tables import ListColumns
 from hvd.toolstack.cluster import DomainInfo, DomainState
 from hvd.toolstack.cluster.process_times import ProcessTimes
 from hvd.transport.ids import DomId, Incarnation
@@ -47,15 +48,19 @@ def golden(name: str) -> list[str]:
 
 
 def test_list():
-    assert xl_tables.list_lines(ROWS) == golden("list")
+    assert xl_tables.list_lines(ROWS, ListColumns()) == golden("list")
 
 
 def test_list_verbose():
-    assert xl_tables.list_lines(ROWS, verbose=True) == golden("list-v")
+    assert xl_tables.list_lines(ROWS, ListColumns(verbose=True)) == golden("list-v")
 
 
 def test_list_with_labels():
-    assert xl_tables.list_lines(ROWS, context=True) == golden("list-Z")
+    assert xl_tables.list_lines(ROWS, ListColumns(context=True)) == golden("list-Z")
+
+
+def test_list_with_pools_and_nodes():
+    assert xl_tables.list_lines(ROWS, ListColumns(cpupool=True, numa=True)) == golden("list-cn")
 
 
 def test_vcpu_list():

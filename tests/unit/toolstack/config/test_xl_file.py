@@ -181,6 +181,13 @@ def test_numbers_may_stand_in_quotes_and_disks_begin_with_xends_word_for_them(he
     assert config.devices[0].backend_keys["params"] == str(here / "ivi.img")
 
 
+def test_what_is_a_text_may_stand_as_a_number_and_is_as_it_was_written(here):
+    lines = ("name = 'a'", "kernel = 'ivi.py'", "extra = 0x05", "root = 007", "cpus = 0", "memory = '0x40'")
+    (here / "guest.cfg").write_text("\n".join(lines))
+    config, _ = load_xl_cfg(here / "guest.cfg", {}, {}, {})
+    assert (config.args, config.cpus, config.memory) == (["root=007", "0x05"], [0], 64)
+
+
 def test_a_seclabel_is_the_type_of_a_flask_context(here):
     (here / "guest.cfg").write_text('name = "a"\nkernel = "ivi.py"\nseclabel = "system_u:system_r:domU_t"\n')
     config, warnings = load_xl_cfg(here / "guest.cfg", {}, {}, {})
@@ -203,8 +210,8 @@ def test_a_key_that_nobody_knows_is_a_warning_with_a_guess(here):
         ("memory = [64]", "memory", 10),
         ("driver_domain = 'yes'", "driver_domain", 17),
         ("vcpus = 1; disk = 'x.img'", "disk", 19),
-        ("disk = [ 'vdev=xvda,target=ivi.img', 7 ]", "disk[1]", 38),
-        ("cmdline = 3", "cmdline", 11),
+        ("disk = [ 'vdev=xvda,target=ivi.img', [7] ]", "disk[1]", 38),
+        ("cmdline = [3]", "cmdline", 11),
         ("on_crash =\t'explode'", "on_crash", 12),
     ],
 )
@@ -227,7 +234,7 @@ def test_lines_of_the_command_line_stand_in_the_place_of_the_files(here):
     assert config.args == ["volume=7", "language=de"]
 
 
-@pytest.mark.parametrize("line", ["memory=", "memory='lots'", "cmdline=7"])
+@pytest.mark.parametrize("line", ["memory=", "memory='lots'", "cmdline=[7]"])
 def test_a_line_of_the_command_line_that_is_wrong_is_told(here, line):
     with pytest.raises(ConfigError) as caught:
         load_xl_cfg(FILES / "cockpit-guest.cfg", {}, {}, {}, [line])
