@@ -14,7 +14,7 @@ check() { # check NAME COMMAND...: all of them run, so that one report holds eve
 check "ruff" "$HVD_PYTHON" -m ruff check
 check "mypy, package" "$HVD_PYTHON" -m mypy
 mapfile -d '' scripts < <(find scripts -name '*.py' -print0)
-check "mypy, tests and scripts" "$HVD_PYTHON" -m mypy --explicit-package-bases tests "${scripts[@]}"
+check "mypy, tests and scripts" env MYPYPATH=scripts "$HVD_PYTHON" -m mypy --explicit-package-bases tests "${scripts[@]}"
 check "import-linter" "$HVD_VENV/bin/lint-imports" --no-logo --cache-dir build/import_linter
 
 [ "${#failed[@]}" = 0 ] || { say "failed: ${failed[*]}"; exit 1; }

@@ -8,7 +8,6 @@ Example:
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -93,17 +92,7 @@ def page(before: str) -> str:
     return f"{head}{BEGIN}\n\n{tables(json.loads(REPORT.read_text(encoding='utf-8')))}\n\n{END}{tail}"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if it would be different")
-    options = parser.parse_args()
-    before = PAGE.read_text(encoding="utf-8")
-    after = page(before)
-    if options.check:
-        return 0 if before == after else 1
-    PAGE.write_text(after, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from generated_page import main
+
+    sys.exit(main(PAGE, page, __doc__))

@@ -8,7 +8,6 @@ Examples:
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -171,16 +170,7 @@ def _life(life: Life) -> str:
     return life.name.lower().replace("_", " ")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if the page is out of date")
-    options = parser.parse_args()
-    text = page()
-    if options.check:
-        return int(not PAGE.exists() or PAGE.read_text() != text)
-    PAGE.write_text(text)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from generated_page import main
+
+    sys.exit(main(PAGE, lambda _: page(), __doc__))
