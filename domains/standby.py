@@ -77,7 +77,7 @@ class Standby:
     def become(self, name: str, descriptors: list[int]) -> bool:
         """Hand it its identity; False when it is dead. `close` it then, but not while it `is_to_be_heard`.
 
-        Who closes a socket with something unread in it has the kernel take from the other end what that has not read.
+        Who closes a socket with something unread in it has the kernel fail the other end's next read.
         """
         try:
             send_message(self._link, [name], tuple(descriptors))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import array
 import os
 import socket
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgpack
 
 from hvd.transport.errors import PeerFault
 
+T = TypeVar("T")
 DESCRIPTORS_PER_MESSAGE = 16
 BYTES_PER_MESSAGE = 65_536
 
@@ -29,13 +31,37 @@ def send_message(sock: socket.socket, message: list[Any], descriptors: tuple[int
     sock.sendmsg([msgpack.packb(message)], rights, socket.MSG_NOSIGNAL)
 
 
+def first_message(sock: socket.socket, size: int) -> bytes | None:
+    """What came first, and stays; None when there is nothing yet, b"" when there will be nothing any more."""
+    try:
+        return _past_reset(lambda: sock.recv(size, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def drop_first_message(descriptor: int) -> None:
+    """What `first_message` has shown."""
+    _past_reset(lambda: os.read(descriptor, 1))
+
+
+def _past_reset(receive: Callable[[], T]) -> T:
+    """ECONNRESET is told once, and ahead of what the other end sent: that it closed with something of ours unread."""
+    try:
+        return receive()
+    except ConnectionResetError:
+        return receive()
+
+
 def receive_message(sock: socket.socket) -> tuple[list[Any], list[int]] | None:
-    """One message and the descriptors that came with it (close-on-exec), or None at end of file.
+    """One message and the descriptors that came with it (close-on-exec), or None at end of file: behind all that the
+    other end had sent, whatever of ours it had not read.
 
     BlockingIOError when there is none yet. PeerFault, every descriptor closed, when it is cut short or not a list.
     """
     size = socket.CMSG_SPACE(DESCRIPTORS_PER_MESSAGE * array.array("i").itemsize)
-    data, ancillary, flags, _ = sock.recvmsg(BYTES_PER_MESSAGE, size, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _ = _past_reset(lambda: sock.recvmsg(BYTES_PER_MESSAGE, size, socket.MSG_CMSG_CLOEXEC))
     descriptors = _descriptors(ancillary)
     try:
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):

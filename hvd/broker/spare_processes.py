@@ -18,7 +18,7 @@ from hvd.broker.held import STDIO_DOMAIN, UPCALL, UPCALL_DOMAIN, HeldDescriptors
 from hvd.broker.hypervisor import Hypervisor
 from hvd.broker.poller import Poller
 from hvd.transport.codec import BadMessage, unpack_request
-from hvd.transport.descriptors import send_message
+from hvd.transport.descriptors import drop_first_message, first_message, send_message
 from hvd.transport.ids import DomId, Incarnation
 from hvd.transport.limits import MESSAGE_BYTES_MAX
 from hvd.transport.machine_link import DISOWN, SIGNAL, Inheritance
@@ -110,17 +110,14 @@ class SpareProcesses:
         """It says one thing before it runs. The message goes from the socket when it is in the journal."""
         descriptor = self._descriptor(domid)
         with self._socket(domid) as sock:
-            try:
-                untrusted = sock.recv(MESSAGE_BYTES_MAX, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return
-            except OSError:
-                untrusted = b""
+            untrusted = first_message(sock, MESSAGE_BYTES_MAX)
+        if untrusted is None:
+            return
         self._poller.unwatch_readable(descriptor)
         if untrusted:
             self._on_report(domid, incarnation, *_parse(untrusted))
             if spare_key(domid) in self._held.by_key:
-                os.read(descriptor, 1)
+                drop_first_message(descriptor)
 
     @contextmanager
     def _socket(self, domid: DomId) -> Iterator[socket.socket]:

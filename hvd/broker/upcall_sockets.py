@@ -21,7 +21,7 @@ from hvd.broker.held import UPCALL, HeldDescriptors, domain_key
 from hvd.broker.hurries import Hurries
 from hvd.broker.poller import Poller
 from hvd.broker.upcalls import UpcallQueue
-from hvd.transport.descriptors import DESCRIPTORS_PER_MESSAGE, send_message
+from hvd.transport.descriptors import DESCRIPTORS_PER_MESSAGE, drop_first_message, first_message, send_message
 from hvd.transport.errors import PeerFault
 from hvd.transport.fault_notice import FaultNotice
 from hvd.transport.ids import DomId
@@ -227,17 +227,13 @@ class UpcallSockets:
         """The first message in its upcall socket, None when there is none, b"" when there will be none any more."""
         sock = socket.socket(fileno=self._socket(domain.domid))
         try:
-            return sock.recv(MESSAGE_BYTES_MAX, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
+            return first_message(sock, MESSAGE_BYTES_MAX)
         finally:
             sock.detach()
 
     def _drop_first(self, domain: Domain) -> None:
         if domain_key(domain.domid) in self._held.by_key:
-            os.read(self._socket(domain.domid), 1)
+            drop_first_message(self._socket(domain.domid))
 
     # ---- what is written ---------------------------------------------------------------------------------------------
 

@@ -219,6 +219,22 @@ def broker(inheritance):
     one.power_off()
 
 
+def test_what_a_broker_said_counts_though_it_never_read_what_it_was_told(bench):
+    one = bench("""
+def broker(inheritance):
+    if inheritance.brokers_before == 0:
+        spawn(inheritance, 1, 1)
+        inheritance.link.recv(1, socket.MSG_PEEK)
+        for n in range(100):
+            send_message(inheritance.link, [HOLD, str(n)], (0,))
+        os.kill(os.getpid(), signal.SIGKILL)
+    tell("held", len(inheritance.held))
+    sleep_for_ever()
+""")
+    one.expect("held", 100)
+    one.power_off()
+
+
 def test_more_descriptors_than_a_select_can_name_are_held_and_let_go(bench):
     one = bench("""
 def broker(inheritance):

@@ -12,6 +12,8 @@ import pytest
 from hvd.transport.descriptors import (
     BYTES_PER_MESSAGE,
     DESCRIPTORS_PER_MESSAGE,
+    drop_first_message,
+    first_message,
     receive_message,
     send_message,
     socket_pair,
@@ -125,3 +127,35 @@ def test_a_side_that_is_gone_is_an_error_and_no_signal(ends):
     with pytest.raises(OSError, match="pipe") as raised:
         send_message(ends[0], ["x"])
     assert raised.value.errno == errno.EPIPE
+
+
+def test_what_was_sent_before_the_end_is_received_though_something_lay_unread_there(ends, pipe):
+    send_message(ends[1], ["unread"])
+    send_message(ends[0], ["last"], pipe)
+    send_message(ends[0], ["words"])
+    ends[0].close()
+    message, descriptors = receive_message(ends[1])
+    for descriptor in descriptors:
+        os.close(descriptor)
+    assert (message, len(descriptors)) == (["last"], 2)
+    assert receive_message(ends[1]) == (["words"], [])
+    assert receive_message(ends[1]) is None
+
+
+def test_what_comes_first_is_seen_and_stays_though_something_lay_unread_at_the_other_end(ends):
+    assert first_message(ends[1], 100) is None
+    send_message(ends[1], ["unread"])
+    send_message(ends[0], ["last"])
+    ends[0].close()
+    assert first_message(ends[1], 100) == first_message(ends[1], 100) == msgpack.packb(["last"])
+    drop_first_message(ends[1].fileno())
+    assert first_message(ends[1], 100) == b""
+
+
+def test_what_was_seen_is_dropped_though_the_other_end_closes_meanwhile(ends):
+    send_message(ends[1], ["unread"])
+    send_message(ends[0], ["last"])
+    assert first_message(ends[1], 100) == msgpack.packb(["last"])
+    ends[0].close()
+    drop_first_message(ends[1].fileno())
+    assert first_message(ends[1], 100) == b""
