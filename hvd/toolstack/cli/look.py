@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import signal
@@ -149,15 +150,17 @@ def logs(name: str, *, follow: bool, as_json: bool) -> None:
     """What a domain has written to its console; it is there after the domain, and after the machine."""
     path = _log_path(name)
     if as_json and not follow:
-        print_json({"name": full_name(name), "text": "".join(_read(part) for part in (_older(path), path))})
+        print_json({"name": full_name(name), "text": "".join(_read(part)[0] for part in (_older(path), path))})
         return
     if follow:
         signal.signal(signal.SIGINT, _leave)
+    position = 0
     for part in (_older(path), path):
-        sys.stdout.write(_read(part))
+        text, position = _read(part)
+        sys.stdout.write(text)
     sys.stdout.flush()
     if follow:
-        _follow(path)
+        _follow(path, position)
 
 
 def _leave(*_: object) -> None:
@@ -178,21 +181,23 @@ def _older(path: Path) -> Path:
     return path.with_suffix(path.suffix + ".1")
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> tuple[str, int]:
+    """What is there now, and how many bytes that are: it may grow at once."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        data = path.read_bytes()
     except FileNotFoundError:
-        return ""
+        return "", 0
+    return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="replace").read(), len(data)
 
 
-def _follow(path: Path) -> None:
-    """Until the machine ends. Other processes write the file and change it for a new one: look at it regularly."""
+def _follow(path: Path, position: int) -> None:
+    """What comes behind `position`, until the machine ends. Other processes write the file and change it for a new one:
+    look at it regularly."""
     try:
         cluster = Cluster.attach()
     except NotRunning:
         return
     with cluster:
-        position = path.stat().st_size if path.exists() else 0
         ended = False
         while not ended:
             ended = bool(select.select([cluster.connection.machine_pidfd], [], [], FOLLOW_INTERVAL_S)[0])
