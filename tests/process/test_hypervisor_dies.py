@@ -151,8 +151,8 @@ def test_a_stopped_broker_is_replaced_and_what_was_asked_of_it_is_answered_once(
 
 def test_a_stopped_zygote_is_replaced_though_nobody_asks_for_a_domain(cluster: Cluster) -> None:
     zygote = zygote_of(cluster)
-    os.kill(zygote, signal.SIGSTOP)
     with cluster.events() as events:
+        os.kill(zygote, signal.SIGSTOP)
         while (event := events.next(DEADLINE_S)).event != "zygote restarted":
             continue
     assert event.detail == "killed by SIGKILL: it was stopped"
