@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hvd.toolstack.cluster import Cluster
 
 DEADLINE_S = 60.0
 BETWEEN_S = 0.002
@@ -16,3 +20,13 @@ def wait_for(condition: Callable[[], object], what: str | Callable[[], str] = "w
         if time.monotonic() > until:
             raise AssertionError(f"not within {DEADLINE_S:g} s: {what if isinstance(what, str) else what()}")
         time.sleep(BETWEEN_S)
+
+
+def wait_for_consoles(cluster: Cluster) -> None:
+    """Until domain 0 has attached to the console of every domain: who is ready has not waited for that."""
+
+    def served() -> set[int]:
+        ports = [row for row in cluster.event_channels() if (row["status"], row["remote_domid"]) == ("interdomain", 0)]
+        return {row["domid"] for row in ports}
+
+    wait_for(lambda: served() == set(cluster.infos()), lambda: f"domain 0 to serve more than {served()}")

@@ -14,7 +14,7 @@ from hvd.toolstack.cluster import Cluster
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.messages import DeviceConfig, DomainConfig
-from tests.waiting import wait_for
+from tests.waiting import wait_for, wait_for_consoles
 
 DEADLINE_S = 60.0
 BROKERS = 3
@@ -69,6 +69,7 @@ def teller(cluster: Cluster, tmp_path: Path) -> Any:
     guest = cluster.create(DomainConfig("teller", str(path), devices=devices, heartbeat_ms=0, on_crash="preserve"))
     guest.wait_ready(DEADLINE_S)
     wait_for(lambda: driver.info().spare == "stands by", "the spare")
+    wait_for_consoles(cluster)  # which wakes each domain once
     return guest
 
 

@@ -18,7 +18,7 @@ from hvd.toolstack.cluster import Cluster
 from hvd.toolstack.monitor.sample import take_sample
 from hvd.toolstack.monitor.watcher import Watcher
 from hvd.toolstack.trace.session import TraceSession
-from tests.waiting import wait_for
+from tests.waiting import wait_for_consoles
 
 DEADLINE_S = 60.0
 READER = """
@@ -41,13 +41,8 @@ def cluster(tmp_path: Path):
     )
     with Cluster.load(tmp_path / "c.toml", run_dir=tmp_path / "run") as running:
         running.wait_ready()
-        wait_for(lambda: has_consoles(running), "domain 0 to attach to every console")  # who is ready has not waited
+        wait_for_consoles(running)
         yield running
-
-
-def has_consoles(cluster: Cluster) -> bool:
-    ports = [row for row in cluster.event_channels() if (row["status"], row["remote_domid"]) == ("interdomain", 0)]
-    return {row["domid"] for row in ports} == set(cluster.infos())
 
 
 @pytest.fixture
