@@ -119,6 +119,26 @@ def switches(pid: int) -> dict[str, int]:
     return found
 
 
+def is_asleep(pid: int) -> bool:
+    """Every thread of this process: none has anything left to do that it has begun."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "S" for task in tasks)
+
+
+def switches_at_rest(pids: list[int]) -> dict[int, dict[str, int]]:
+    """Of those who have threads of libzmq's, when nobody has run from one look to the next."""
+    found: dict[int, dict[str, int]] = {}
+
+    def look() -> bool:
+        before = dict(found)
+        found.clear()
+        found.update({pid: its for pid in pids if (its := switches(pid))})
+        return found == before and all(is_asleep(pid) for pid in pids)
+
+    wait_for(look, lambda: f"all threads to sleep: {found}")
+    return found
+
+
 def held_open(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
@@ -127,7 +147,7 @@ def test_no_thread_of_libzmqs_runs_in_any_domain_when_brokers_die(cluster: Clust
     asker = Asker(cluster, teller)
     asker.ask()
     wait_for(lambda: cluster.info()["made_ahead"], "the broker to have nothing to do")
-    before = {pid: found for pid in domains_pids(cluster) if (found := switches(pid))}
+    before = switches_at_rest(domains_pids(cluster))
     assert len(before) == 4, "dom0, the driver domain, its spare, the guest"
     for _ in range(BROKERS):
         replace(cluster)
