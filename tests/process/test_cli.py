@@ -401,7 +401,8 @@ def test_events_are_told_in_the_foreground(hvd, environment, tmp_path):
         news = []
         while "ready" not in news:
             event = up.next()
-            news += [event["event"]] if event["name"] == "driver" else []
+            news += [event["event"]] if event["name"] == "driver" and event["event"] != "reaped" else []
+        # When the dead one is reaped is told a moment later, behind the next one's readiness or not.
         assert news == ["signalled", "died", "starting", "ready"]
         assert up.ends_by(signal.SIGINT) == 0
 
