@@ -220,6 +220,7 @@ def test_a_zygote_that_is_killed_while_it_forks_costs_nobody_anything(cluster: C
             assert domain.incarnation == 1
             assert names.count(f"hvd:{domain.name}"[:15]) == 1
             domain.destroy()
+        assert ended(zygote)  # what is found next is another
 
 
 # ---- everything ------------------------------------------------------------------------------------------------------
