@@ -22,11 +22,12 @@ def append(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def _rotate(path: str, data: bytes) -> None:
-    """The full file becomes the old one and another begins with this data; a reader finds the path at any moment."""
-    old, begun = f"{path}.1", f"{path}.new"
+    """The full file becomes the old one and another begins with this data; a reader finds both at any moment."""
+    begun, ended = f"{path}.new", f"{path}.ended"
     with open(begun, "wb") as log:
         log.write(data)
-    with suppress(FileNotFoundError):
-        os.unlink(old)
-    os.link(path, old)
+    with suppress(FileNotFoundError):  # whoever was killed between the next two lines left it
+        os.unlink(ended)
+    os.link(path, ended)
+    os.replace(ended, f"{path}.1")
     os.replace(begun, path)

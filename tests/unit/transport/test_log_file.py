@@ -1,5 +1,6 @@
 """A log that cannot fill the disk."""
 
+import os
 
 import pytest
 
@@ -39,6 +40,35 @@ def test_there_are_two_files_of_at_most_the_bound_however_much_is_written(log):
     assert len(sizes) == 2
     assert max(sizes) <= CONSOLE_LOG_BYTES_MAX
     assert log.read_bytes()[-1] == 99
+
+
+def test_both_files_are_there_at_every_step_of_a_rotation(log, monkeypatch):
+    """Whoever reads one that is there a moment before is not told that it is not."""
+    old, steps = log.parent / "ivi.log.1", []
+
+    def seen(real):
+        def step(*arguments):
+            real(*arguments)
+            steps.append((log.exists(), old.exists()))
+
+        return step
+
+    for byte in (b"a", b"b"):
+        append(log, byte * CONSOLE_LOG_BYTES_MAX)
+    for name in ("link", "unlink", "replace", "rename"):
+        monkeypatch.setattr(os, name, seen(getattr(os, name)))
+    append(log, b"c")
+    assert steps and set(steps) == {(True, True)}
+    assert (log.read_bytes(), old.read_bytes()[:1]) == (b"c", b"b")
+
+
+@pytest.mark.parametrize("left", ["ivi.log.new", "ivi.log.ended"])
+def test_what_a_writer_that_was_killed_in_a_rotation_left_stops_no_later_one(log, left):
+    (log.parent / left).write_bytes(b"half")
+    for byte in b"abc":
+        append(log, bytes([byte]) * CONSOLE_LOG_BYTES_MAX)
+    assert sorted(path.name for path in log.parent.iterdir() if path.name != left) == ["ivi.log", "ivi.log.1"]
+    assert (log.parent / "ivi.log.1").read_bytes()[:1] == b"b"
 
 
 @pytest.mark.parametrize("before", [b"", b"x"])
