@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,10 @@ def store_dump(cluster: Cluster, path: str = "/") -> dict[str, Any]:
     return found
 
 
+def has_made(cluster: Cluster, domain: Any, rounds: int) -> bool:
+    return int(read(cluster, domain, "data/rounds") or 0) > rounds
+
+
 def everything(cluster: Cluster) -> dict[str, Any]:
     """All that a broker's death must not change."""
     info = cluster.info()
@@ -183,6 +188,12 @@ def everything(cluster: Cluster) -> dict[str, Any]:
     }
     counts = {key: info[key] for key in ("ports", "granted_pages", "mappings", "extents", "domains", "descriptors")}
     return {"counts": counts, "domains": rows, "ports": ports, "store": store_dump(cluster), "dmesg": cluster.dmesg()}
+
+
+def has_settled(cluster: Cluster, device: tuple[str, str]) -> bool:
+    """Whether all consoles are served, and the directories of both ends of a device say that it is connected."""
+    consoles = all(read(cluster, domain, "console/tty") for domain in cluster.domains())
+    return consoles and all(cluster.call(m.StoreReadAll(end)).get("state") == b"4" for end in device)
 
 
 def processes_of(cluster: Cluster, name: str) -> list[int]:
@@ -202,8 +213,12 @@ def processes_of(cluster: Cluster, name: str) -> list[int]:
 def test_a_new_broker_knows_every_domain_port_grant_mapping_and_node(cluster: Cluster) -> None:
     driver = DomainConfig("driver", "hvd:driver_domain", driver_domain=True, restart=FOREVER)
     guest = DomainConfig("guest", "hvd:idle", devices=[DeviceConfig("echo", 0, "driver")], restart=FOREVER)
-    for config in (driver, guest):
-        cluster.create(config).wait_ready(DEADLINE_S)
+    serving, served = (cluster.create(config) for config in (driver, guest))
+    for domain in (serving, served):
+        domain.wait_ready(DEADLINE_S)
+    home, back = (f"/local/domain/{domid}" for domid in (served.domid, serving.domid))
+    ends = f"{home}/device/echo/0", f"{back}/backend/echo/{served.domid}/0"
+    wait_for(lambda: has_settled(cluster, ends), lambda: f"all to be served: {store_dump(cluster)}")
     cluster.call(m.ConsoleIo("before"))
     cluster.call(m.StoreWrite(0, "/tool/note", b"kept"))
     before = everything(cluster)
@@ -270,6 +285,7 @@ def test_every_hypercall_of_guests_and_programs_is_carried_out_once_whenever_the
     lines = typist.stop()
     assert len(brokers) == 26
     for guest in guests:
+        wait_for(partial(has_made, cluster, guest, rounds=20), f"{guest.name} to make 20 rounds")
         write(cluster, guest, "data/stop", "1")
         guest.wait_ready(DEADLINE_S)
         rounds = int(report_of(cluster, guest).split()[0])
@@ -317,7 +333,8 @@ def test_a_death_that_no_broker_saw_is_learned_with_its_reason(cluster: Cluster)
     os.kill(pid, signal.SIGSEGV)
     assert select.select([pidfd], [], [], DEADLINE_S)[0]
     os.close(pidfd)
-    os.kill(broker, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # the machine ends a broker that it finds stopped for some seconds
+        os.kill(broker, signal.SIGKILL)
     assert guest.wait_state(DomainState.PRESERVED, deadline_s=DEADLINE_S).last_death == "killed by SIGSEGV"
 
 
