@@ -30,18 +30,28 @@ def main(guest):
     {body}
 """
 WAITING = """
+import time
 from hvd.domains.runtime import WaitTimeout
+
+AUTO_READY = False
 
 
 def main(guest):
     runtime = guest.runtime
-    start = runtime.system_time_ns()
-    guest.sleep(0.5)
-    try:
-        runtime.wait_until(lambda: False, "nothing", 0.5)
-    except WaitTimeout:
-        passed_s = (runtime.system_time_ns() - start) / 1e9
-        assert passed_s >= 1, passed_s
+
+    def paused_s():
+        return (time.monotonic_ns() - runtime.system_time_ns()) / 1e9
+
+    before = paused_s()
+    guest.ready()
+    while paused_s() - before < 1:  # until one of the rounds has been paused in
+        start = runtime.system_time_ns()
+        guest.sleep(0.5)
+        try:
+            runtime.wait_until(lambda: False, "nothing", 0.5)
+        except WaitTimeout:
+            passed_s = (runtime.system_time_ns() - start) / 1e9
+            assert passed_s >= 1, passed_s
 """
 BODIES = {
     "finds a port that is raised and leaves its handler to the next wait": """
@@ -89,10 +99,11 @@ def cluster() -> Any:
 
 
 def last_death(cluster: Cluster, tmp_path: Path, text: str) -> str:
-    """How a domain ends that runs this kernel once."""
+    """How a domain ends that runs this kernel once; a heartbeat would be one more thing that happens to it."""
     kernel = tmp_path / "kernel.py"
     kernel.write_text(text)
-    domain = cluster.create(DomainConfig("guest", str(kernel), on_crash="preserve", on_poweroff="preserve"))
+    config = DomainConfig("guest", str(kernel), on_crash="preserve", on_poweroff="preserve", heartbeat_ms=0)
+    domain = cluster.create(config)
     death = domain.wait_state(DomainState.PRESERVED, deadline_s=DEADLINE_S).last_death
     domain.destroy()
     return death
