@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from hvd.toolstack.cluster import Cluster, DomainState
+from hvd.toolstack.faults.processes import Watched
 from hvd.transport.cgroups import hierarchies
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.sandbox import RESERVED_KIB
+from tests.waiting import wait_for as wait_until
 
 KERNELS = Path(__file__).with_name("kernels")
 MIB = 1024
@@ -130,8 +132,13 @@ def test_a_maximum_holds_and_is_what_it_was_again_after_a_restart(cluster):
 
 def test_a_paused_guest_hears_of_it_when_it_goes_on(cluster):
     guest = cluster.domain("guest")
-    guest.pause()
-    guest.wait_state(DomainState.PAUSED)
+    process = Watched(guest.pid)
+    try:
+        guest.pause()
+        wait_until(lambda: process.state() == "T", "it to stand still: the signal comes by the machine")
+    finally:
+        process.close()
+    assert guest.state is DomainState.PAUSED
     with cluster.events() as events:
         guest.mem_set(80 * MIB)
         assert guest.info().memory == 128
