@@ -286,10 +286,14 @@ def test_who_interrupts_a_create_that_stays_leaves_its_domain_as_it_is(own: Hvd,
     assert own("domid", "idle").stdout
 
 
-def test_buttons_cores_and_configurations_word_for_word(own: Hvd, tmp_path: Path) -> None:
+def test_buttons_cores_and_configurations_word_for_word(own: Hvd, cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "next.cfg").write_text("name = 'guest'\nkernel = 'guest.py'\nmemory = 40\n")
     (tmp_path / "bad.cfg").write_text("name = 'guest'\nkernel = 'guest.py'\nmemory = ['much']\n")
     follow("button-verbs", own)
+    guest = cluster.domain("guest")
+    guest.wait_until(lambda info: info.incarnation == 2 and info.ready, "to be reset")
+    assert told(own, "trigger", "guest", "power") == {"done": "sent power to", "domid": 2, "name": "guest"}
+    guest.wait_gone()
 
 
 def test_what_the_next_start_is_made_of_is_replaced_and_bad_input_replaces_nothing(own: Hvd, tmp_path: Path) -> None:
@@ -322,9 +326,14 @@ def test_a_create_that_fails_half_way_leaves_nothing_behind(own: Hvd, cluster: C
         f'[[domain]]\nname = "good"\nkernel = "guest.py"\n{disk}[[domain]]\nname = "bad"\nkernel = "broken.py"\n'
     )
 
-    def held() -> tuple[str, str]:
-        return own("grants", "-d", "0", "--json").stdout, own("evtchn", "-d", "0", "--json").stdout
+    def held() -> list[dict[str, Any]]:
+        """What there is, however often something went through it."""
+        return [row | {"sent": None} for what in ("grants", "evtchn") for row in told(own, what, "-d", "0")]
 
+    def is_connected() -> bool:
+        return all(row.get("mapped", True) and row.get("status") != "unbound" for row in held())
+
+    wait_for(is_connected, lambda: f"Domain-0 to serve the consoles: {held()}")
     before = held()
     refused = own("create", "two.toml", status=1)
     assert "bad" in refused.stderr and "no fuel" in refused.stderr
