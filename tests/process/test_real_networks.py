@@ -150,7 +150,8 @@ def test_a_program_gets_its_address_by_dhcp(lan: Lan) -> None:
     cluster = lan.start()
     told = printed(cluster.domain("client"))
     assert "lease of 10.0.0.50 by 10.0.0.1" in told and " 0% packet loss" in told
-    assert "DHCPACK(eth0) 10.0.0.50 00:16:3e:00:00:09" in cluster.domain("router").console_log()
+    router = cluster.domain("router")
+    wait_for(lambda: "DHCPACK(eth0) 10.0.0.50 00:16:3e:00:00:09" in router.console_log(), router.console_log)
 
 
 @needs("tcpdump", "curl")
