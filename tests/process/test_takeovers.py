@@ -192,6 +192,7 @@ def test_a_guest_that_publishes_anything_harms_its_own_device_alone(tmp_path: Pa
     kernel.write_text(LIAR)
     with Load(tmp_path) as load:
         liar = DomainConfig("liar", str(kernel), devices=[disk(tmp_path, 1)], restart=FOREVER)
+        load.progress()  # its own guest is served, too
         load.cluster.create(liar).wait_ready(DEADLINE_S)
         honest = mapped(load.cluster, load.driver) // 2
         for number in range(1, LIES + 1):
