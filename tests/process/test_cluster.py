@@ -216,6 +216,14 @@ def test_a_domain_that_dies_and_is_not_started_again_is_named(kernel):
         Cluster.build([DomainConfig("car", kernel(CRASHING), on_crash="destroy")]).start()
 
 
+def test_a_domain_that_is_gone_before_anybody_listens_is_named(kernel):
+    cluster = Cluster.build([DomainConfig("car", kernel(CRASHING), on_crash="destroy")])
+    cluster.switch_on()
+    cluster.wait_until(lambda: len(cluster.infos()) == 1, "car to be gone")
+    with pytest.raises(StartFailed, match=r"car \(domid 1\) is gone; its last death: crash: ValueError: no fuel"):
+        cluster.boot()
+
+
 def test_a_dom0_that_fails_takes_the_machine_with_it_and_is_named(kernel):
     with pytest.raises(StartFailed, match=r"Domain-0.*ValueError: no fuel"):
         Cluster.build([DomainConfig("Domain-0", kernel(CRASHING), restart=RestartPolicy(limit=1, delay_ms=1))]).start()

@@ -14,7 +14,7 @@ from hvd.toolstack.cluster.boot_plan import BootPlan
 from hvd.toolstack.cluster.connection import Connection
 from hvd.toolstack.cluster.domain import WAIT_DEADLINE_S, Domain, DomainInfo, full_name
 from hvd.toolstack.cluster.errors import ClusterError, NoSuchDomain, NotReached, NotRunning, StartFailed
-from hvd.toolstack.cluster.events import HELLO, EventStream, LifecycleEvent
+from hvd.toolstack.cluster.events import CREATED, HELLO, EventStream, LifecycleEvent
 from hvd.toolstack.cluster.listings import Listings
 from hvd.toolstack.cluster.machine_process import MachineProcess
 from hvd.toolstack.cluster.power_off import GRACE_S, power_off, stop_guests
@@ -153,7 +153,7 @@ class Cluster(Listings):
         `tell` hears who is waited for, `hear` every event since the machine was switched on.
         """
         try:
-            self.wait_ready(deadline_s, tell=tell, hear=hear)
+            self.wait_ready(deadline_s, tell=tell, hear=hear or _ignore)
         except BaseException as error:
             words = "" if self._machine is None else self._machine.last_words()
             self.down(grace_s=0)
@@ -341,13 +341,23 @@ class Cluster(Listings):
         tell: Callable[[str], None] | None = None,
         hear: Callable[[LifecycleEvent], None] | None = None,
     ) -> None:
-        """Until these domains, or all that are to run, are ready; NotReached names who is not, and its last death."""
+        """Until these domains, or all that are to run, are ready; NotReached names who is not, and its last death.
+
+        `hear`, of a boot: hears all events since it began, and who was created since then is to run, gone or not.
+        """
         until = time.monotonic() + deadline_s
         with self.events(after=None if hear is None else 0) as events:
             infos = self.infos()
             readiness = Readiness(self._wanted(domains, infos), self.run_dir)
             try:
                 readiness.look(infos)
+                if hear is not None:
+                    for old in events.up_to_now():
+                        hear(old)
+                        if old.event == CREATED and (self.plan is None or old.name not in self.plan.held_back):
+                            readiness.want(old)
+                        readiness.note(old)
+                    readiness.look(infos)
                 while not readiness.complete:
                     (tell or _ignore)(f"waiting for {readiness.names(infos)}")
                     event = events.next_until(until)

@@ -21,11 +21,11 @@ from hvd.toolstack.cluster.errors import NotReached, NotRunning
 from hvd.transport.hypercalls import socket_address
 from hvd.transport.run_dir import EVENTS, HELLO
 
-__all__ = ["HELLO", "KINDS", "MISSED", "EventStream", "LifecycleEvent"]
+__all__ = ["CREATED", "HELLO", "KINDS", "MISSED", "EventStream", "LifecycleEvent"]
 
-MISSED = "missed"
+CREATED, MISSED = "created", "missed"
 KINDS = (
-    "created", "starting", "ready", "paused", "unpaused", "shutting down", "signalled", "console", "denied",
+    CREATED, "starting", "ready", "paused", "unpaused", "shutting down", "signalled", "console", "denied",
     "renamed", "configured", "memory target", "memory max", "memory", "attached", "detached", "detach refused",
     "hangs", "dumping core", "core dumped", "died", "reaped", "backing off", "failed", "group restarts", "group failed",
     "destroyed", "spare stands by", "spare died", "spare given up",

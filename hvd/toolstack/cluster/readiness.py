@@ -29,6 +29,12 @@ class Readiness:
     def complete(self) -> bool:
         return not self._pending
 
+    def want(self, created: LifecycleEvent) -> None:
+        """Wait for this one, whether it is there yet or not: the events behind this one say what has become of it."""
+        domid = DomId(created.domid)
+        self._pending.setdefault(domid, Incarnation(1))
+        self._news_to_come.add(domid)
+
     def note(self, event: LifecycleEvent) -> None:
         """Take in news: a domain may become ready and be gone again before anybody looks."""
         domid = DomId(event.domid)

@@ -132,3 +132,16 @@ def test_the_last_failure_is_remembered_for_when_the_machine_ends():
     assert readiness.last_failure() == ""
     readiness.note(event("died", ONE, detail="crash: boom"))
     assert "crash: boom" in readiness.last_failure()
+
+
+def test_who_was_created_since_the_boot_is_waited_for_until_the_events_behind_that_say_what_has_become_of_it():
+    readiness = wait_for()
+    for domid in (ONE, TWO):
+        readiness.want(event("created", domid))
+    readiness.note(event("ready", ONE))
+    readiness.look({})
+    assert not readiness.complete
+    readiness.note(event("died", TWO, detail="no fuel"))
+    readiness.note(event("destroyed", TWO))
+    with pytest.raises(NotReached, match=r"domain d2 \(domid 2\) is gone; its last death: no fuel"):
+        readiness.look({})
