@@ -46,10 +46,16 @@ def ended_by_signals() -> Iterator[None]:
 
 
 class HeldSignals:
-    """In its block they wait until it asks, so that nothing is left half done: whoever cleans up is not interrupted."""
+    """In its block they wait until it asks, so that nothing is left half done: whoever cleans up is not interrupted.
+
+    The first, when it comes as nobody asks any more, is heard behind the block, by what heard of them before.
+    """
 
     def __init__(self) -> None:
         self._came = self._heard = False
+        self._known = False
+        """Whether somebody has been told of one, or wants to know of none."""
+        self._last: int | None = None
 
     def __enter__(self) -> Self:
         self._before = _heard_by(self._hear)
@@ -58,27 +64,32 @@ class HeldSignals:
     def __exit__(self, *raised: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._last is not None and not self._known and raised[0] is None:
+            signal.raise_signal(self._last)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self._came = True
+        self._came, self._last = True, number
         if self._heard:
-            self._heard = False
+            self._heard, self._known = False, True
             raise Ended
 
     def ignore(self) -> None:
         """What comes from now on comes too late: this program is done, and ends."""
         for number in self._before:
             signal.signal(number, signal.SIG_IGN)
-        self._before = {}
+        self._before, self._known = {}, True
 
     @property
     def came(self) -> bool:
         """Whether one has."""
-        return self._came
+        if not self._came:
+            return False
+        self._known = True
+        return True
 
     def check(self) -> None:
         """Ended if one has come."""
-        if self._came:
+        if self.came:
             raise Ended
 
     @contextlib.contextmanager

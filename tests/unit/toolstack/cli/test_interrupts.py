@@ -40,3 +40,14 @@ def test_what_it_was_not_ends_it_where_it_is_heard_and_waits_elsewhere(hangups_i
         with pytest.raises(Ended), signals.heard():
             pass
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_that_comes_when_nobody_asks_any_more_is_heard_behind_that(number):
+    with pytest.raises(Ended), ended_by_signals(), HeldSignals() as signals:
+        signals.check()
+        os.kill(os.getpid(), number)
+    with ended_by_signals(), HeldSignals() as signals:
+        os.kill(os.getpid(), number)
+        assert signals.came
+        os.kill(os.getpid(), number)  # it ends already
