@@ -249,6 +249,7 @@ def test_a_spares_kernel_runs_up_to_its_first_hypercall_and_no_further(tmp_path:
         wait_for(lambda: domain.info().spare == "stands by", lambda: str(domain.info()))
         home = f"/local/domain/{domain.domid}/data/serves"
         wait_for(lambda: cluster.call(m.StoreRead(0, home)) == b"1", lambda: "the first incarnation at work")
+        wait_for(lambda: "runs 1" in log.read_text(), log.read_text)  # which it notes behind the call
         lines = [line for line in log.read_text().splitlines() if not line.startswith("loaded")]
         assert lines == ["main 1", "runs 1"]
         domain.kill()
