@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,3 +31,9 @@ def wait_for_consoles(cluster: Cluster) -> None:
         return {row["domid"] for row in ports}
 
     wait_for(lambda: served() == set(cluster.infos()), lambda: f"domain 0 to serve more than {served()}")
+
+
+def wait_stopped(pid: int | None) -> None:
+    """Until SIGSTOP has reached a process. A pause is answered before: the hypervisor has noted it."""
+    stat = Path(f"/proc/{pid}/stat")
+    wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", f"process {pid} to be stopped")

@@ -15,6 +15,7 @@ from hvd.toolstack.cluster import Cluster, Domain
 from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.messages import DomainConfig, RestartPolicy
+from tests.waiting import wait_stopped
 
 KERNELS = Path(__file__).with_name("kernels")
 DEADLINE_S = 60.0
@@ -47,9 +48,15 @@ class Gate:
 
     def active(self) -> Domain:
         """Who is, when somebody is."""
-        self.wait(lambda: self.read(f"{HOME}/active") != "", "somebody active")
-        number = int(self.read(f"{HOME}/active"))
-        return next(member for member in self.members if member.domid == number)
+        found = ""
+
+        def look() -> bool:
+            nonlocal found
+            found = self.read(f"{HOME}/active")
+            return found != ""
+
+        self.wait(look, "somebody active")
+        return next(member for member in self.members if member.domid == int(found))
 
     def standby(self) -> Domain:
         """Who stands by, when the other is active and he is ready to be."""
@@ -93,6 +100,7 @@ def gate() -> Iterator[Gate]:
     with Cluster.build(configs) as cluster:
         made = Gate(cluster)
         made.progress(1)
+        made.wait_seen(1)
         yield made
 
 
@@ -126,6 +134,7 @@ def test_a_paused_one_stays_active_and_goes_on_when_it_is_unpaused(gate: Gate) -
     gate.standby()
     active = gate.active()
     active.pause()
+    wait_stopped(active.pid)
     count = int(gate.read(f"{HOME}/data/count"))
     standby = gate.standby()
     standby.kill()
