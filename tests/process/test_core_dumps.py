@@ -20,6 +20,7 @@ from hvd.machine.dumper import CORES_KEPT_MAX
 from hvd.toolstack.cluster import Cluster, Domain, DomainState
 from hvd.transport.ids import DOM0
 from hvd.transport.messages import DomainConfig, RestartPolicy
+from tests.waiting import wait_for
 
 DEADLINE_S = 40.0
 NT_SIGINFO, NT_AUXV, SIGINFO_ADDRESS_AT = 0x53494749, 6, 16
@@ -106,8 +107,10 @@ def second_life(domain: Domain) -> str:
 
 
 def known_address(domain: Domain) -> int:
-    """Where the last life that printed it has its global."""
-    return int(re.findall(r"known ([0-9a-f]+)", domain.console_log())[-1], 16)
+    """Where the last life that printed it has its global. What the dead have printed comes when it is taken."""
+    known = re.compile(r"known ([0-9a-f]+)\n")
+    wait_for(lambda: known.search(domain.console_log()), domain.console_log)
+    return int(known.findall(domain.console_log())[-1], 16)
 
 
 # ---- what a core holds -----------------------------------------------------------------------------------------------
