@@ -122,8 +122,14 @@ def test_a_create_that_waits_for_a_domain_takes_all_of_it_back_when_it_is_interr
             continue
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):  # whoever asks again interrupts no cleaning up
             command.send_signal(number)
+        assert command.stderr is not None
+        said = ""
+        while "nothing was created\n" not in said:
+            said += (line := command.stderr.readline())
+            assert line, said
+        command.send_signal(signal.SIGTERM)  # nor does who comes behind its word change its status
         status, out, err = ended(command)
-        told = without_progress(err)
+        told = without_progress(said + err)
         assert (status, out, told) == (INTERRUPTED, "", "hvd: interrupted: nothing was created\n")
         assert names(cluster) == ["Domain-0"]
 

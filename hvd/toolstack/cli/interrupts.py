@@ -61,7 +61,9 @@ class HeldSignals:
         self._before = _heard_by(self._hear)
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
+        if kind is SystemExit:
+            self.ignore()  # Python takes a while to end: its status is said already
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self._last is not None and not self._known and raised[0] is None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from hvd.toolstack.cli.interrupts import Ended, HeldSignals, ended_by_signals
+from hvd.toolstack.cli.interrupts import ENDING_SIGNALS, Ended, HeldSignals, ended_by_signals
 
 
 @pytest.fixture
@@ -51,3 +52,14 @@ def test_one_that_comes_when_nobody_asks_any_more_is_heard_behind_that(number):
         os.kill(os.getpid(), number)
         assert signals.came
         os.kill(os.getpid(), number)  # it ends already
+
+
+def test_what_comes_behind_its_exit_comes_too_late():
+    before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+    try:
+        with pytest.raises(SystemExit), HeldSignals():
+            sys.exit(1)
+        assert [signal.getsignal(number) for number in ENDING_SIGNALS] == [signal.SIG_IGN] * len(ENDING_SIGNALS)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
