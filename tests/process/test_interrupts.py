@@ -25,7 +25,7 @@ from hvd.transport import messages as m
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.run_dir import machine_pid
 from tests.progress import without_progress
-from tests.waiting import wait_for
+from tests.waiting import wait_for, wait_stopped
 
 DEADLINE_S = 60.0
 SEEDS = range(3)
@@ -174,6 +174,7 @@ def test_a_domain_keeps_its_disk_when_whoever_waits_for_it_to_go_is_interrupted(
     online = m.StoreRead(0, f"/local/domain/{driver.domid}/backend/vbd/{guest.domid}/51728/online")
     wait_for(lambda: ends_of(devices, guest.domid, driver.domid, guest.config().devices[0]).connected)
     guest.pause()
+    wait_stopped(guest.pid)
     command = start(run_dir, "block-detach", "guest", "xvdb")
     wait_for(lambda: devices.call(online) == b"0")
     status, out, err = asked_again(command)
