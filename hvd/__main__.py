@@ -43,6 +43,10 @@ def main() -> None:
         run(MachineProcess(pid, orders, reports))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)  # while something was being loaded: what is started ends with us
+    except RuntimeError as error:  # which Python makes of an interrupt that falls into the making of a class
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        sys.exit(INTERRUPTED)
 
 
 def _fork_machine() -> tuple[int, int, int]:

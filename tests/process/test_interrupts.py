@@ -104,6 +104,26 @@ def names(cluster: Cluster) -> list[str]:
     return [info.name for info in cluster.infos().values()]
 
 
+IN_A_CLASS = """
+import functools, os, signal, sys
+def interrupted(self, owner, name):
+    os.kill(os.getpid(), signal.SIGINT)
+functools.cached_property.__set_name__ = interrupted
+sys.argv = ["hvd", "list"]
+from hvd.__main__ import main
+main()
+"""
+
+
+def test_a_command_that_is_interrupted_while_a_class_is_made_is_interrupted_as_ever(run_dir):
+    """Python makes another error of it there."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_CLASS], env=os.environ | {"HVD_RUN_DIR": str(run_dir)}, capture_output=True,
+        text=True, timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, "", "")
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_of_a_create_that_is_interrupted_all_is_there_and_told_or_nothing(run_dir, number, seed):
