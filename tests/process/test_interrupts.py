@@ -113,12 +113,26 @@ sys.argv = ["hvd", "list"]
 from hvd.__main__ import main
 main()
 """
+IN_THE_NATIVE_MODULE = """
+import enum, os, signal
+import hvd.transport.errors
+original = enum.EnumMeta.__call__
+def interrupted(*words, **named):
+    os.kill(os.getpid(), signal.SIGINT)
+    return original(*words, **named)
+enum.EnumMeta.__call__ = interrupted
+try:
+    import hvd.transport._native
+except KeyboardInterrupt:
+    raise SystemExit(130)
+"""
 
 
-def test_a_command_that_is_interrupted_while_a_class_is_made_is_interrupted_as_ever(run_dir):
-    """Python makes another error of it there."""
+@pytest.mark.parametrize("program", [IN_A_CLASS, IN_THE_NATIVE_MODULE], ids=["class", "native"])
+def test_who_is_interrupted_while_a_class_or_the_native_module_is_made_is_interrupted_as_ever(run_dir, program):
+    """Python makes another error of it there, and nanobind would abort."""
     done = subprocess.run(
-        [sys.executable, "-c", IN_A_CLASS], env=os.environ | {"HVD_RUN_DIR": str(run_dir)}, capture_output=True,
+        [sys.executable, "-c", program], env=os.environ | {"HVD_RUN_DIR": str(run_dir)}, capture_output=True,
         text=True, timeout=DEADLINE_S, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, "", "")

@@ -1,6 +1,9 @@
 // The module hvd.transport._native: native errors become hvd.transport.errors, everything else is bound beside it.
 #include "bindings.hpp"
 
+#include <pthread.h>
+#include <signal.h>
+
 #include <exception>
 
 namespace {
@@ -26,9 +29,37 @@ void translate(const std::exception_ptr& error, void* payload) {
     }
 }
 
+// An interrupt waits until the module is made. Python would raise it in the making of an enum, and nanobind would abort.
+class HeldInterrupt {
+public:
+    HeldInterrupt() {
+        sigset_t interrupt;
+        sigemptyset(&interrupt);
+        sigaddset(&interrupt, SIGINT);
+        pthread_sigmask(SIG_BLOCK, &interrupt, &before_);
+        came_ = PyErr_CheckSignals() != 0;  // while the module was mapped
+        PyErr_Clear();
+    }
+
+    HeldInterrupt(const HeldInterrupt&) = delete;
+    HeldInterrupt& operator=(const HeldInterrupt&) = delete;
+
+    ~HeldInterrupt() {
+        pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+        if (came_) {
+            PyErr_SetInterrupt();
+        }
+    }
+
+private:
+    sigset_t before_{};
+    bool came_ = false;
+};
+
 }  // namespace
 
 NB_MODULE(_native, m) {
+    const HeldInterrupt held;
     nb::set_leak_warnings(false);  // objects still alive when the interpreter ends are not worth a line to the user
     const nb::module_ errors = nb::module_::import_("hvd.transport.errors");
     // Lives as long as the process, like the translator itself.
