@@ -4,6 +4,7 @@ import re
 import signal
 import struct
 import threading
+import time
 
 import pytest
 
@@ -12,6 +13,7 @@ from hvd.transport.limits import CONSOLE_BACKLOG_BYTES_MAX
 from hvd.transport.protocols.console import OUT_SIZE
 
 LINES = [b"line %06d\r\n" % number for number in range(40_000)]
+PATIENT_S = 60.0
 
 
 class Interrupted(Exception):
@@ -24,25 +26,52 @@ def impatient(monkeypatch):
 
 
 @pytest.fixture
-def alarm():
-    """alarm(handler, seconds): a signal in the middle of whatever runs then."""
-    before = signal.getsignal(signal.SIGALRM)
+def patient(monkeypatch):
+    """Who serves may stand still for longer than a write waits."""
+    monkeypatch.setattr(frontend, "STALL_S", PATIENT_S)
 
-    def arm(handler, seconds=0.05):
-        signal.signal(signal.SIGALRM, lambda *_: handler())
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+@pytest.fixture
+def alarm(line, patient):
+    """alarm(handler): a signal in the middle of the next write that waits."""
+    arrived, done = threading.Event(), threading.Event()
+    before, main, threads = signal.getsignal(signal.SIGALRM), threading.get_ident(), []
+
+    def arm(handler):
+        sleeps = line.endpoint.statistics().sleeps
+
+        def once(*_):
+            if not arrived.is_set():
+                arrived.set()
+                handler()
+
+        def shoot():
+            while not (arrived.is_set() or done.is_set()):  # once may be just before the system call
+                if line.endpoint.statistics().sleeps > sleeps:
+                    signal.pthread_kill(main, signal.SIGALRM)
+                time.sleep(0.005)
+
+        signal.signal(signal.SIGALRM, once)
+        threads.append(threading.Thread(target=shoot))
+        threads[-1].start()
 
     yield arm
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    done.set()
+    for thread in threads:
+        thread.join()
     signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture
-def served(line):
-    """served(end): domain 0 takes what comes, in a thread, until it ends like this; call the result to have it."""
+def served(line, monkeypatch):
+    """served(end): domain 0 takes what comes, in a thread, until it ends like this; call the result to have it.
+
+    From then on it is waited for, however late it comes to it.
+    """
     threads = []
 
     def serve(end):
+        monkeypatch.setattr(frontend, "STALL_S", PATIENT_S)
         seen = []
         thread = threading.Thread(target=lambda: seen.append(line.take_until(end)))
         thread.start()
