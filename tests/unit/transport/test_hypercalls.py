@@ -4,7 +4,6 @@ import os
 import select
 import threading
 from contextlib import contextmanager, suppress
-from itertools import cycle
 
 import pytest
 import zmq
@@ -111,6 +110,12 @@ def client(context, address, key=None, **options):
         one.close()
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """Nobody asks a second time because this machine is slow."""
+    monkeypatch.setattr(hypercalls, "AGAIN_LEAST_S", DEADLINE_S)
+
+
 def echo(sequence, message):
     return pack_reply(sequence, 0, [sequence, message.text], 0)
 
@@ -131,28 +136,28 @@ def test_a_refusal_carries_errno_text_and_the_calls_name(context, address):
     assert str(raised.value) == "ConsoleIo: it is mapped (EBUSY)"
 
 
-def test_a_reply_to_another_number_is_not_taken_for_the_answer(context, address):
-    replies = cycle([5, 0, 2])
+def test_a_reply_to_another_number_is_not_taken_for_the_answer(context, address, monkeypatch):
+    monkeypatch.setattr(hypercalls, "AGAIN_LEAST_S", 0.01)
+    others = iter([5, 0, 2])
 
     def confused(sequence, message):
-        return pack_reply(next(replies), 0, "old", 0)
+        other = next(others, None)
+        return pack_reply(sequence, 0, "its own", 0) if other is None else pack_reply(other, 0, "old", 0)
 
-    with broker(context, address, confused) as one, client(context, address, deadline_s=0.5) as caller:
-        with pytest.raises(HypercallTimeout, match=r"ConsoleIo: the broker has not answered within 0.5 s"):
-            caller.call(m.ConsoleIo("a"))
-        assert set(one.seen) == {1}
+    with broker(context, address, confused) as one, client(context, address) as caller:
+        assert caller.call(m.ConsoleIo("a")) == "its own"
+        assert len(one.seen) > 3 and set(one.seen) == {1}
 
 
 def test_a_call_that_is_lost_is_sent_again_under_its_number(context, address):
-    answers = iter([None, None, echo])
+    lost = iter([None, None])
 
     def forgetful(sequence, message):
-        answer = next(answers)
-        return None if answer is None else answer(sequence, message)
+        return next(lost, echo(sequence, message))
 
     with broker(context, address, forgetful) as one, client(context, address) as caller:
         assert caller.call(m.ConsoleIo("a")) == [1, "a"]
-        assert one.seen == [1, 1, 1]
+        assert len(one.seen) > 2 and set(one.seen) == {1}
 
 
 def test_a_call_in_flight_is_sent_again_to_the_next_broker_under_its_number(context, address):
@@ -202,7 +207,7 @@ def silent(sequence, message):
     """What a dead broker answers."""
 
 
-def test_whoever_is_not_told_that_a_broker_died_asks_the_next_one_with_its_next_call(context, address, kept):
+def test_whoever_is_not_told_that_a_broker_died_asks_the_next_one_with_its_next_call(context, address, kept, patient):
     kept.next(echo)
     with client(context, address, broker=lambda: kept.serves) as caller:
         assert caller.call(m.ConsoleIo("a")) == [1, "a"]
@@ -246,7 +251,7 @@ def test_a_signal_in_the_middle_of_connecting_anew_leaves_it_to_the_next_call(
         caller.call(m.ConsoleIo("a"))
 
 
-def test_who_connects_anew_does_so_by_another_name(context, address):
+def test_who_connects_anew_does_so_by_another_name(context, address, patient):
     """Of two connections by one name the broker closes one without a word, which nobody hears of where it is kept."""
     serves = [1]
     with broker(context, address, echo) as one, client(context, address, broker=lambda: serves[0]) as caller:
@@ -326,7 +331,8 @@ def test_who_knows_the_public_key_is_heard(context, address):
 @pytest.mark.parametrize("key", [None, public_key(b"another" + b"s" * 25)], ids=["no key", "a dead domain's key"])
 def test_who_does_not_know_it_is_not_heard_and_disturbs_nobody(context, address, key):
     with broker(context, address, echo, SECRET) as one, client(context, address, public_key(SECRET)) as friend:
-        with client(context, address, key, deadline_s=0.5) as stranger, pytest.raises(HypercallTimeout):
+        unheard = pytest.raises(HypercallTimeout, match=r"ConsoleIo: the broker has not answered within 0\.5 s")
+        with client(context, address, key, deadline_s=0.5) as stranger, unheard:
             stranger.call(m.ConsoleIo("a"))
         assert one.raw == []
         assert friend.call(m.ConsoleIo("b")) == [1, "b"]
@@ -343,7 +349,7 @@ def raw(context, address):
 
 
 @pytest.mark.parametrize("parts", [[b"a", b"b"], [b""] * 50, [b"x" * 1000] * 300])
-def test_a_message_in_several_parts_is_an_empty_request_and_one_only(context, address, parts):
+def test_a_message_in_several_parts_is_an_empty_request_and_one_only(context, address, parts, patient):
     with broker(context, address, echo) as one, client(context, address) as friend:
         hostile = raw(context, address)
         hostile.send_multipart(parts)
@@ -354,7 +360,7 @@ def test_a_message_in_several_parts_is_an_empty_request_and_one_only(context, ad
     assert sorted(one.raw)[:2] == [b"", b"the next"]
 
 
-def test_what_is_far_too_large_ends_its_connection_and_no_other(context, address):
+def test_what_is_far_too_large_ends_its_connection_and_no_other(context, address, patient):
     with broker(context, address, echo) as one, client(context, address) as friend:
         hostile = raw(context, address)
         hostile.send(b"x" * (MESSAGE_BYTES_MAX * 4 + 1))
@@ -375,7 +381,7 @@ def test_of_replies_that_are_not_read_a_few_are_kept_and_the_rest_dropped(contex
             deaf.send(pack_request(m.ConsoleIo("a"), number, 0, 0))
         one.wait_for_requests(replies)
         read = 0
-        while deaf.poll(200):
+        while deaf.poll(200 if read else DEADLINE_S * 1000):
             deaf.recv()
             read += 1
         deaf.close(0)
