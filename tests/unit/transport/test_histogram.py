@@ -17,6 +17,7 @@ from hvd.transport.errors import LocalError
 from hvd.transport.histogram import Histogram, from_text, time_calls_at_rate, to_text
 
 HIGHEST = 3_600_000_000_000
+CALLS = 1000
 PERCENTILES = (0.001, 1, 25, 50, 75, 90, 99, 99.9, 99.99, 100)
 
 
@@ -138,11 +139,11 @@ def test_timing_a_call_allocates_nothing_that_stays():
     gc.collect()
     tracemalloc.start()
     blocks = sys.getallocatedblocks()
-    histogram.time_calls(done.clear, 20_000_000)
+    while histogram.count <= CALLS:  # as a rule at once; a busy machine may give it less than its time
+        histogram.time_calls(done.clear, 20_000_000)
     grown = sys.getallocatedblocks() - blocks
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert histogram.count > 1000
     assert grown < 20
     assert peak < 10_000
 
