@@ -13,6 +13,7 @@ import pytest
 from hvd.machine import dumps
 from hvd.machine.children import Child, Children
 from hvd.machine.dumps import Dumps
+from tests.waiting import wait_for
 
 
 class Desk:
@@ -79,10 +80,12 @@ def test_a_second_order_for_a_live_domain_is_the_same_one(desk, tmp_path):
     assert not (tmp_path / "y.core").exists()
 
 
-def test_a_live_domain_that_is_killed_meanwhile_has_no_core_and_leaves_none(desk, tmp_path):
+def test_a_live_domain_that_is_killed_meanwhile_has_no_core_and_leaves_none(desk, tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "replace", lambda *_: signal.pause())  # its dumper never comes to the core's name
     domain = desk.domain(7)
     os.kill(domain.pid, signal.SIGSTOP)
     desk.dumps.order_live(domain, str(tmp_path / "x.core"))
+    wait_for(lambda: list(tmp_path.iterdir()), "its core to be begun")
     desk.dumps.abandon(domain, "it was killed while its core was written")
     domain.signal(signal.SIGKILL)
     desk.run(lambda: 7 in desk.ended)
