@@ -144,7 +144,7 @@ def test_an_event_is_untaken_until_its_receiver_has_taken_it(channel):
 def test_a_sleeper_is_rung_once(channel):
     ours, theirs = channel.ends
     sleeper = Sleeper(lambda: theirs.wait(DEADLINE_NS, 0))
-    channel.until_waiting(1)
+    channel.until_waiting(1, (BY_PIPE,))  # between the word and the pipe it is awake for a moment
     assert ours.peer_asleep
     ours.notify()
     assert sleeper.woken() is True
@@ -382,7 +382,7 @@ def test_a_signal_handler_may_end_a_wait(channel):
     main = threading.get_ident()
 
     def shoot():
-        channel.until_waiting(1)
+        channel.until_waiting(1, (BY_PIPE,))  # it stays there; on the word it may be about to go on at the pipe
         while channel.peek(1, WAITING):  # until it arrives: once may be just before the system call
             signal.pthread_kill(main, signal.SIGUSR1)
 
@@ -889,6 +889,7 @@ def test_a_sleeper_on_the_word_is_woken_without_a_byte():
         assert sleeper.woken() is True
         lasted = receiver.statistics().lasted
         if not lasted:
+            assert (receiver.statistics().sleeps, sender.statistics().rung) == (1, 1)
             with pytest.raises(BlockingIOError):
                 os.read(channel.raw_ends[0].rx, 1)
         channel.close()
