@@ -134,7 +134,9 @@ def test_what_was_sent_before_the_end_is_received_though_something_lay_unread_th
     send_message(ends[0], ["last"], pipe)
     send_message(ends[0], ["words"])
     ends[0].close()
-    message, descriptors = receive_message(ends[1])
+    received = receive_message(ends[1])
+    assert received is not None
+    message, descriptors = received
     for descriptor in descriptors:
         os.close(descriptor)
     assert (message, len(descriptors)) == (["last"], 2)
