@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from hvd.domains.console.frontend import ConsoleFrontend, write_raw
+from hvd.domains.console.frontend import ConsoleFrontend
 from hvd.domains.console.line_discipline import to_terminal
 from hvd.domains.console.streams import OURS
 from hvd.domains.device import Frontend
@@ -175,7 +175,7 @@ class Guest:
         self._streams.flush()
         self.write_console(last_words)
         if not self.console.drain(DRAIN_S):
-            write_raw(self.console.undelivered())
+            self.console.write_down()
         self.runtime.shutdown(reason, text)
 
     def _connect_devices(self) -> None:

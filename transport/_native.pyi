@@ -295,6 +295,13 @@ class ConsoleRing:
     def undelivered(self) -> bytes:
         """What was written and the peer has not consumed."""
 
+    def write_down(self) -> None:
+        """Of a front that ends: what the back has not taken by now is written down without it."""
+
+    @property
+    def written_down(self) -> bool:
+        """Whether the front has said so."""
+
     def check(self) -> None:
         """Looks at all four indices, our own two among them, though nothing is to be moved."""
 

@@ -93,7 +93,8 @@ class ConsoleBackend(Backend):
             return
         untrusted_output = self._ring.peek()
         if untrusted_output:
-            self._write_log(untrusted_output)
+            if not self._ring.written_down:
+                self._write_log(untrusted_output)
             self.pty.write(untrusted_output)
             self._ring.consume(len(untrusted_output))
             self._endpoint.notify()

@@ -105,6 +105,16 @@ class ConsoleFrontend:
             return self._ring.undelivered() + self._backlog
         return bytes(self._backlog)
 
+    def write_down(self) -> None:
+        """Have the log without the back what it has not taken, and all that is printed from now on.
+
+        The back may show what it still finds in the ring, and does not write it down once more.
+        """
+        self._closed = True
+        with contextlib.suppress(PeerFault):
+            self._ring.write_down()
+        write_raw(self.undelivered())
+
     def _flush(self) -> None:
         target = self._accepted
         self._push()

@@ -379,6 +379,11 @@ def test_a_guest_that_dies_while_domain_0_hangs_still_leaves_its_traceback(boot,
         assert log.endswith("RuntimeError: nobody listens\n")
         cluster.domain("dom0").kill(signal.SIGCONT)
         terminal.read_until("x{1000}")
+    failing.destroy()
+    with cluster.events(after=0) as events:
+        while (events.next(DEADLINE_S)).event != "destroyed":
+            continue
+    assert failing.console_log() == log, "what it has written down itself is not written down again"
 
 
 def test_domain_0s_death_loses_nothing_and_new_terminals_are_there_when_it_is_ready(boot, guest):

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -104,6 +105,35 @@ def rest_of(process: subprocess.Popen[str]) -> str:
 
 
 # ---- each once, whatever dies ----------------------------------------------------------------------------------------
+
+
+class Heard(Exception):
+    """A signal was."""
+
+
+def test_a_signal_that_comes_just_before_a_wait_is_heeded(cluster):
+    """Python has looked for one then. So it is where another thread takes it: the wait itself is not interrupted."""
+
+    def hear(number: int, frame: object) -> None:
+        raise Heard
+
+    def take() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, hear)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        with cluster.events() as events, pytest.raises(Heard):
+            taker, until = threading.Timer(0.3, take), time.monotonic() + DEADLINE_S
+            taker.start()
+            events.next_until(until)
+        taker.join()
+        assert time.monotonic() < until, "it was heard when the wait was over"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+
 
 
 def test_every_event_is_told_once_and_in_order_while_brokers_die(cluster: Cluster, start: Start) -> None:

@@ -106,6 +106,7 @@ def names(cluster: Cluster) -> list[str]:
 
 IN_A_CLASS = """
 import functools, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started us may have us ignore it
 def interrupted(self, owner, name):
     os.kill(os.getpid(), signal.SIGINT)
 functools.cached_property.__set_name__ = interrupted
@@ -115,6 +116,7 @@ main()
 """
 IN_THE_NATIVE_MODULE = """
 import enum, os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import hvd.transport.errors
 original = enum.EnumMeta.__call__
 def interrupted(*words, **named):

@@ -73,6 +73,8 @@ void bind_console(nb::module_& m) {
         .def("peek", &peek)
         .def("consume", &BoundConsole::consume, nb::arg("count"))
         .def("undelivered", &undelivered)
+        .def("write_down", &BoundConsole::write_down)
+        .def_prop_ro("written_down", &BoundConsole::written_down)
         .def("check", &BoundConsole::check)
         .def("close", &BoundConsole::release)
         .def_prop_ro("free", &BoundConsole::free)

@@ -10,6 +10,9 @@
 //
 // An index that is wrong and possible would go unnoticed: Xen's page has no room for checks that the other end would know
 // of. But nobody else writes our two, so each is read again before it is relied on, and before it is written anew.
+//
+// The page's last word, behind Xen's structure, is our own: a front that ends and has waited for its back long enough
+// says there that it writes down by itself what is in the ring. A back that comes later shows it, and writes nothing down.
 #pragma once
 
 #include <algorithm>
@@ -39,6 +42,10 @@ static_assert(offsetof(ConsoleInterface, out) == 1024 && offsetof(ConsoleInterfa
 static_assert(offsetof(ConsoleInterface, in_prod) == 3076 && offsetof(ConsoleInterface, out_cons) == 3080);
 static_assert(offsetof(ConsoleInterface, out_prod) == 3084);
 
+inline constexpr std::size_t written_down_at = page_size - sizeof(std::uint32_t);
+/// Not 1: no bit that flips makes it.
+inline constexpr std::uint32_t written_down_mark = 0x7764726e;
+
 /// One direction: its bytes and its two shared indices.
 struct ByteStream {
     std::byte* bytes;
@@ -60,6 +67,9 @@ public:
         from_peer_ = {page->in, sizeof page->in, &page->in_cons, &page->in_prod};
         if (end == RingEnd::back) {
             std::swap(to_peer_, from_peer_);
+        }
+        if (memory.size() >= page_size) {
+            written_down_ = reinterpret_cast<std::uint32_t*>(memory.data() + written_down_at);
         }
         produced_ = load_acquire(*to_peer_.prod);
         consumed_ = load_acquire(*from_peer_.cons);
@@ -133,6 +143,17 @@ public:
         store_fenced(*from_peer_.cons, consumed_);
     }
 
+    /// Of a front that ends: what the back has not taken by now is written down without it.
+    void write_down() {
+        check_usable();
+        if (written_down_ != nullptr) {
+            store_fenced(*written_down_, written_down_mark);
+        }
+    }
+
+    /// Whether the front has said so.
+    bool written_down() const noexcept { return written_down_ != nullptr && load_acquire(*written_down_) == written_down_mark; }
+
     /// Copies the last `count` bytes written: with `in_flight` as count, those the peer has not taken.
     void copy_in_flight(std::byte* to, std::uint32_t count) const { copy_out(to, to_peer_, produced_ - count, count); }
 
@@ -186,6 +207,7 @@ private:
     bool usable_ = true;
     ByteStream to_peer_{};
     ByteStream from_peer_{};
+    std::uint32_t* written_down_ = nullptr;
     std::uint32_t produced_;
     std::uint32_t consumed_;
     std::uint32_t seen_ = 0;

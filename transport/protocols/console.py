@@ -6,6 +6,9 @@ One page, made before its domain is and granted to domain 0 under ref 0; one eve
     1024  out[2048]    what the domain prints, written by the front
     3072  in_cons, in_prod, out_cons, out_prod    free-running u32 indices; a byte's place is index % size
 
+and the page's last word, at 4092, is hvd's own: 0x7764726e when a front that ends has waited long enough for its back,
+and writes down by itself what is in the ring. A back that comes later shows that and does not write it down again.
+
 Both streams are bytes without structure. Each index has one writer, who finds it changed if anybody else writes it:
 that, as well as an index that cannot be, closes the console until the domain's next incarnation. Whoever has moved an
 index notifies the other end. There is no handshake and no state node: a back attaches whenever it finds the ring, and

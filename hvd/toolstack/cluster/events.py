@@ -34,6 +34,8 @@ KINDS = (
 """What happens, in the words of `LifecycleEvent.event`; `hello` is no event but a broker's greeting."""
 HELLO_DEADLINE_S = 10.0
 LAST_NEWS_MS = 100
+HEED_SIGNALS_S = 1.0
+"""No wait is longer: a signal that comes between Python's last look for one and the wait is heeded behind that."""
 """What the broker published just before the machine ended may still be on its way."""
 UNASKED_MAX = 500
 """So many events in a row, without a pause, and the publisher may have run out of room behind the last of them: ask."""
@@ -134,8 +136,8 @@ class EventStream:
 
     def _receive(self, until: float | None) -> list[Any] | None:
         while True:
-            left_ms = None if until is None else ceil(max(0.0, until - time.monotonic()) * 1000)
-            ready = dict(self._poller.poll(left_ms))
+            left_s = HEED_SIGNALS_S if until is None else min(HEED_SIGNALS_S, max(0.0, until - time.monotonic()))
+            ready = dict(self._poller.poll(ceil(left_s * 1000)))
             if self._socket in ready or (ready and self._socket.poll(LAST_NEWS_MS)):
                 message: list[Any] = msgpack.unpackb(self._socket.recv())
                 return message

@@ -238,6 +238,22 @@ def test_draining_gives_up_and_what_is_left_can_be_had(line, impatient):
     assert line.console.undelivered() == text
 
 
+def test_who_waits_no_more_writes_down_what_is_left_and_says_so(line, impatient, capfd):
+    text = b"".join(LINES[:1000])
+    line.console.write(text)
+    assert not line.back.written_down
+    line.console.write_down()
+    line.console.write(b"and this")
+    assert capfd.readouterr().out.encode() == text.replace(b"\r\n", b"\n") + b"and this"
+    assert line.back.written_down and line.back.peek() == text[:OUT_SIZE]
+
+
+@pytest.mark.parametrize("bit", range(32))
+def test_no_flipped_bit_says_that_a_console_is_written_down(line, bit):
+    struct.pack_into("<I", line.page.view, 4092, 1 << bit)
+    assert not line.back.written_down
+
+
 def test_the_domain_that_serves_itself_is_asked_to_make_room(line):
     seen = []
     line.console.relieve = lambda: seen.append(line.take())
