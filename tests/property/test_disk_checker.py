@@ -9,6 +9,7 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hvd.toolstack.faults import checker as checker_module
 from hvd.toolstack.faults import history as history_module
 from hvd.toolstack.faults.checker import Checker
 from hvd.transport.history import INCARNATION_SHIFT, Event, Kind, Phase, pack
@@ -105,7 +106,9 @@ def test_it_finds_what_one_that_remembers_everything_finds(
     done: list[tuple[str, *tuple[int, ...]]], wanted: list[tuple[int, int]], part: int
 ) -> None:
     writer = Writer()
-    with tempfile.TemporaryDirectory() as name, patch.object(history_module, "PART_RECORDS", part):
+    in_parts = patch.object(history_module, "PART_RECORDS", part)
+    at_once = patch.object(checker_module, "PATIENCE_S", 0.0)  # nobody writes what is torn by now
+    with tempfile.TemporaryDirectory() as name, in_parts, at_once:
         acks, image = Path(name) / "acks", Path(name) / "image"
         checker = Checker(str(image), str(acks), SEED)
         with acks.open("ab", buffering=0) as file:
