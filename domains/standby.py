@@ -1,8 +1,10 @@
 """A domain's process before it is anybody's: forked ahead, done with all that needs no identity, waiting for one.
 
 The zygote makes it and keeps one end of a seqpacket socket. Up that goes, once it stands by, the mount namespace that
-it lives in; down that come, once, the domain's name, its upcall socket and its standard output. Whoever reads end of
-file there has lost its zygote, and ends.
+it lives in; down that come, once, the domain's name, its upcall socket and its standard output, and then, when the
+machine has been told whose process it is, that it may live. Whoever reads end of file there has lost its zygote, and
+without a name it ends. With one it waits: if the machine was not told, it kills us and has another process made, for
+which what waits in the upcall socket is to be there yet.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import faulthandler
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Collection
 from typing import NoReturn
 
@@ -30,6 +33,10 @@ from hvd.transport.process import (
 )
 from hvd.transport.records import dataclass
 
+LIVE = "live"
+ORPHANED_S = 2.0
+"""How long one that has a name, and has not been let live, waits for the machine to kill it. One that lives by then was
+told of: its zygote died between the two words."""
 OOM_SCORE_ADJ = "500"
 """When memory runs out a domain is killed, and started again; never the broker, let alone the machine."""
 OUTSIDE_IDS = (os.geteuid(), os.getegid())
@@ -75,15 +82,23 @@ class Standby:
         self._link.close()
 
     def become(self, name: str, descriptors: list[int]) -> bool:
-        """Hand it its identity; False when it is dead. `close` it then, but not while it `is_to_be_heard`.
+        """Hand it its identity; False when it is dead."""
+        return self._send([name], tuple(descriptors))
+
+    def let_live(self) -> None:
+        """The machine has been told whose it is. `close` it then, but not while it `is_to_be_heard`.
 
         Who closes a socket with something unread in it has the kernel fail the other end's next read.
         """
+        self._send([LIVE])
+
+    def _send(self, message: list[str], descriptors: tuple[int, ...] = ()) -> bool:
         try:
-            send_message(self._link, [name], tuple(descriptors))
+            send_message(self._link, message, descriptors)
         except OSError:
             return False
         return True
+
 
 
 def fork_standby(
@@ -144,6 +159,8 @@ def _wait_for_identity(sandbox: Sandbox, *, waits: bool) -> Identity | None:
             with contextlib.suppress(OSError):  # the zygote is dead, and nobody hears it
                 send_message(waiting, [STANDS_BY], (sandbox.mounts,))
         received = receive_message(waiting)
+        if received is not None and receive_message(waiting) is None:
+            time.sleep(ORPHANED_S)
     finally:
         waiting.detach()
     if received is None:

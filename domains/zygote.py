@@ -139,8 +139,9 @@ class Zygote:
             self._poll.unregister(standby)
             if self._give(standby, name, descriptors, cpus):
                 self._pages.follow(standby.pid)
-                send_message(self._link, [SPAWNED, domid, incarnation, standby.pid])
+                self._let_live(standby, domid, incarnation)
                 return
+            self._let_go(standby)
             send_message(self._link, [LOST, standby.pid])
         try:
             standby = self._fork(born_into, waits=False)
@@ -148,7 +149,7 @@ class Zygote:
             send_message(self._link, [SPAWNED, domid, incarnation, f"fork: {error.strerror}"])
             return
         self._give(standby, name, descriptors, cpus)  # dead already? then the machine finds it so
-        send_message(self._link, [SPAWNED, domid, incarnation, standby.pid])
+        self._let_live(standby, domid, incarnation)
 
     def _hear(self, standby: Standby) -> None:
         """It stands by, or it is dead: what kills those that wait kills the next as well, until somebody asks."""
@@ -170,13 +171,17 @@ class Zygote:
 
     def _give(self, standby: Standby, name: str, descriptors: list[int], cpus: list[int]) -> bool:
         _keep_to({*cpus} or self._everywhere, standby.pid)
-        is_alive = standby.become(name, descriptors)
-        if is_alive and standby.is_to_be_heard:
+        return standby.become(name, descriptors)
+
+    def _let_live(self, standby: Standby, domid: int, incarnation: int) -> None:
+        """Behind the word to the machine: of whom that knows nothing when we die, it makes another."""
+        send_message(self._link, [SPAWNED, domid, incarnation, standby.pid])
+        standby.let_live()
+        if standby.is_to_be_heard:
             self._given.append(standby)
             self._poll.register(standby, select.POLLIN)
         else:
             self._let_go(standby)
-        return is_alive
 
     def _let_go(self, standby: Standby) -> None:
         """It says nothing more."""

@@ -93,7 +93,9 @@ class ConsoleBackend(Backend):
             return
         untrusted_output = self._ring.peek()
         if untrusted_output:
-            if not self._ring.written_down:
+            if self._ring.written_down:
+                self._held_return = b""
+            else:
                 self._write_log(untrusted_output)
             self.pty.write(untrusted_output)
             self._ring.consume(len(untrusted_output))

@@ -57,10 +57,10 @@ class ConsoleFrontend:
 
     def write(self, data: bytes) -> None:
         """Print. Waits for room as long as the back makes some, else a second; past the bound the oldest is lost."""
-        if self._closed:
-            write_raw(data)
-            return
         with self._moved:
+            if self._closed:
+                write_raw(data)
+                return
             self._backlog += data
             self._accepted += len(data)
             if threading.get_ident() != self._main:
@@ -74,10 +74,10 @@ class ConsoleFrontend:
 
     def put(self, data: bytes) -> int:
         """Print without waiting; how much waits for the back then. Past the bound the oldest is lost, as in `write`."""
-        if self._closed:
-            write_raw(data)
-            return 0
         with self._moved:
+            if self._closed:
+                write_raw(data)
+                return 0
             self._backlog += data
             self._accepted += len(data)
             self._push()
@@ -108,12 +108,20 @@ class ConsoleFrontend:
     def write_down(self) -> None:
         """Have the log without the back what it has not taken, and all that is printed from now on.
 
-        The back may show what it still finds in the ring, and does not write it down once more.
+        The back may show what it still finds in the ring, and does not write it down once more. Looked at first, and
+        said then: what the back takes between the two stands in the log twice, and nothing in none.
         """
-        self._closed = True
-        with contextlib.suppress(PeerFault):
-            self._ring.write_down()
-        write_raw(self.undelivered())
+        if self._closed:
+            return  # a child of the domain's, whose ring this is not; or what was left is in the log
+        with self._moved:
+            self._closed = True
+            try:
+                left = self._ring.undelivered() + self._backlog
+                self._ring.write_down()
+            except PeerFault:
+                left = bytes(self._backlog)
+            self._backlog.clear()
+        write_raw(left)
 
     def _flush(self) -> None:
         target = self._accepted

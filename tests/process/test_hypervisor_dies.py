@@ -217,7 +217,7 @@ def test_a_zygote_that_is_killed_while_it_forks_costs_nobody_anything(cluster: C
         cluster.wait_ready(DEADLINE_S, domains)
         names = list(children(machine).values())
         for domain in domains:
-            assert domain.incarnation == 1
+            assert domain.incarnation == 1, domain.info().last_death
             assert names.count(f"hvd:{domain.name}"[:15]) == 1
             domain.destroy()
         assert ended(zygote)  # what is found next is another

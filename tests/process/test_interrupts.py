@@ -117,10 +117,11 @@ main()
 IN_THE_NATIVE_MODULE = """
 import enum, os, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 import hvd.transport.errors
 original = enum.EnumMeta.__call__
 def interrupted(*words, **named):
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), NUMBER)
     return original(*words, **named)
 enum.EnumMeta.__call__ = interrupted
 try:
@@ -128,9 +129,14 @@ try:
 except KeyboardInterrupt:
     raise SystemExit(130)
 """
+INTERRUPTED_LOADING = {
+    "class": IN_A_CLASS,
+    "native": IN_THE_NATIVE_MODULE.replace("NUMBER", "signal.SIGINT"),
+    "native, SIGTERM": IN_THE_NATIVE_MODULE.replace("NUMBER", "signal.SIGTERM"),
+}
 
 
-@pytest.mark.parametrize("program", [IN_A_CLASS, IN_THE_NATIVE_MODULE], ids=["class", "native"])
+@pytest.mark.parametrize("program", INTERRUPTED_LOADING.values(), ids=INTERRUPTED_LOADING)
 def test_who_is_interrupted_while_a_class_or_the_native_module_is_made_is_interrupted_as_ever(run_dir, program):
     """Python makes another error of it there, and nanobind would abort."""
     done = subprocess.run(

@@ -29,37 +29,47 @@ void translate(const std::exception_ptr& error, void* payload) {
     }
 }
 
-// An interrupt waits until the module is made. Python would raise it in the making of an enum, and nanobind would abort.
-class HeldInterrupt {
+// What Python makes of a signal waits until the module is made: in the making of an enum it would have nanobind abort.
+class HeldSignals {
 public:
-    HeldInterrupt() {
-        sigset_t interrupt;
-        sigemptyset(&interrupt);
-        sigaddset(&interrupt, SIGINT);
-        pthread_sigmask(SIG_BLOCK, &interrupt, &before_);
-        came_ = PyErr_CheckSignals() != 0;  // while the module was mapped
-        PyErr_Clear();
+    HeldSignals() {
+        sigset_t held;
+        sigemptyset(&held);
+        for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+            sigaddset(&held, number);
+        }
+        pthread_sigmask(SIG_BLOCK, &held, &before_);
+        if (PyErr_CheckSignals() != 0) {  // one came while the module was mapped
+            raised_ = new nb::python_error();
+        }
     }
 
-    HeldInterrupt(const HeldInterrupt&) = delete;
-    HeldInterrupt& operator=(const HeldInterrupt&) = delete;
+    HeldSignals(const HeldSignals&) = delete;
+    HeldSignals& operator=(const HeldSignals&) = delete;
 
-    ~HeldInterrupt() {
+    ~HeldSignals() {
         pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-        if (came_) {
-            PyErr_SetInterrupt();
+        if (raised_ != nullptr && Py_AddPendingCall(&raise, raised_) != 0) {
+            delete raised_;
         }
     }
 
 private:
+    static int raise(void* raised) {
+        auto* error = static_cast<nb::python_error*>(raised);
+        error->restore();
+        delete error;
+        return -1;
+    }
+
     sigset_t before_{};
-    bool came_ = false;
+    nb::python_error* raised_ = nullptr;
 };
 
 }  // namespace
 
 NB_MODULE(_native, m) {
-    const HeldInterrupt held;
+    const HeldSignals held;
     nb::set_leak_warnings(false);  // objects still alive when the interpreter ends are not worth a line to the user
     const nb::module_ errors = nb::module_::import_("hvd.transport.errors");
     // Lives as long as the process, like the translator itself.

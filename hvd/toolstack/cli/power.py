@@ -65,6 +65,7 @@ def up(
                 _say_timings(clock, timings=timings, as_json=as_json)
             else:
                 _stay(cluster, clock, signals, timings=timings, as_json=as_json)
+                signals.ignore()
 
 
 def _stay(cluster: Cluster, clock: Timings, signals: HeldSignals, *, timings: bool, as_json: bool) -> None:

@@ -357,7 +357,7 @@ class Cluster(Listings):
                         if old.event == CREATED and (self.plan is None or old.name not in self.plan.held_back):
                             readiness.want(old)
                         readiness.note(old)
-                    readiness.look(infos)
+                    readiness.look(infos := self.infos())
                 while not readiness.complete:
                     (tell or _ignore)(f"waiting for {readiness.names(infos)}")
                     event = events.next_until(until)

@@ -34,9 +34,9 @@ KINDS = (
 """What happens, in the words of `LifecycleEvent.event`; `hello` is no event but a broker's greeting."""
 HELLO_DEADLINE_S = 10.0
 LAST_NEWS_MS = 100
+"""What the broker published just before the machine ended may still be on its way."""
 HEED_SIGNALS_S = 1.0
 """No wait is longer: a signal that comes between Python's last look for one and the wait is heeded behind that."""
-"""What the broker published just before the machine ended may still be on its way."""
 UNASKED_MAX = 500
 """So many events in a row, without a pause, and the publisher may have run out of room behind the last of them: ask."""
 

@@ -248,6 +248,40 @@ def test_who_waits_no_more_writes_down_what_is_left_and_says_so(line, impatient,
     assert line.back.written_down and line.back.peek() == text[:OUT_SIZE]
 
 
+def test_what_domain_0_comes_for_just_then_is_not_missing_in_the_log(line, impatient, capfd):
+    """It shows what it finds behind the mark, and does not write it down."""
+
+    class Ring:
+        def undelivered(self):
+            if line.back.written_down:
+                line.take()
+            return ring.undelivered()
+
+        def write_down(self):
+            ring.write_down()
+            line.take()
+
+    line.console.write(b"last words")
+    ring, line.console._ring = line.console._ring, Ring()
+    line.console.write_down()
+    assert capfd.readouterr().out == "last words"
+
+
+def test_of_a_ring_that_broke_just_then_the_rest_is_in_the_log(line, impatient, capfd):
+    text = b"".join(LINES[:1000])
+    line.console.write(text)
+    struct.pack_into("<I", line.page.view, 3080, 12345)
+    line.console.write_down()
+    assert capfd.readouterr().out.encode() == text[OUT_SIZE:].replace(b"\r\n", b"\n")
+
+
+def test_a_child_of_the_domains_writes_down_nothing_of_its_parents(line, impatient, capfd):
+    line.console.write(b"the parent's")
+    line.console.disown()
+    line.console.write_down()
+    assert (capfd.readouterr().out, line.back.written_down) == ("", False)
+
+
 @pytest.mark.parametrize("bit", range(32))
 def test_no_flipped_bit_says_that_a_console_is_written_down(line, bit):
     struct.pack_into("<I", line.page.view, 4092, 1 << bit)
