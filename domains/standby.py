@@ -34,9 +34,10 @@ from hvd.transport.process import (
 from hvd.transport.records import dataclass
 
 LIVE = "live"
-ORPHANED_S = 2.0
-"""How long one that has a name, and has not been let live, waits for the machine to kill it. One that lives by then was
-told of: its zygote died between the two words."""
+ORPHANED_S, ORPHANED_LOOKS = 0.1, 20
+"""How long one that has a name, and has not been let live, waits for the machine to kill it: so many times so long,
+since whoever was stopped together with the machine has not waited. One that lives by then was told of: its zygote died
+between the two words, and a domain has lost two seconds."""
 OOM_SCORE_ADJ = "500"
 """When memory runs out a domain is killed, and started again; never the broker, let alone the machine."""
 OUTSIDE_IDS = (os.geteuid(), os.getegid())
@@ -160,7 +161,8 @@ def _wait_for_identity(sandbox: Sandbox, *, waits: bool) -> Identity | None:
                 send_message(waiting, [STANDS_BY], (sandbox.mounts,))
         received = receive_message(waiting)
         if received is not None and receive_message(waiting) is None:
-            time.sleep(ORPHANED_S)
+            for _ in range(ORPHANED_LOOKS):
+                time.sleep(ORPHANED_S)
     finally:
         waiting.detach()
     if received is None:

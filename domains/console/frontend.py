@@ -58,31 +58,33 @@ class ConsoleFrontend:
     def write(self, data: bytes) -> None:
         """Print. Waits for room as long as the back makes some, else a second; past the bound the oldest is lost."""
         with self._moved:
-            if self._closed:
-                write_raw(data)
-                return
-            self._backlog += data
-            self._accepted += len(data)
-            if threading.get_ident() != self._main:
-                self._flush()
-            elif not self._main_writes:  # else a signal's handler prints in the middle of a write, which goes on then
-                self._main_writes = True
-                try:
+            if not self._closed:
+                self._take_in(data)
+                if threading.get_ident() != self._main:
                     self._flush()
-                finally:
-                    self._main_writes = False
+                elif not self._main_writes:  # else a signal's handler prints in the middle of a write, which goes on
+                    self._main_writes = True
+                    try:
+                        self._flush()
+                    finally:
+                        self._main_writes = False
+                return
+        write_raw(data)
 
     def put(self, data: bytes) -> int:
         """Print without waiting; how much waits for the back then. Past the bound the oldest is lost, as in `write`."""
         with self._moved:
-            if self._closed:
-                write_raw(data)
-                return 0
-            self._backlog += data
-            self._accepted += len(data)
-            self._push()
-            self._bound_backlog()
-            return len(self._backlog)
+            if not self._closed:
+                self._take_in(data)
+                self._push()
+                self._bound_backlog()
+                return len(self._backlog)
+        write_raw(data)
+        return 0
+
+    def _take_in(self, data: bytes) -> None:
+        self._backlog += data
+        self._accepted += len(data)
 
     @property
     def waiting(self) -> int:
@@ -112,15 +114,14 @@ class ConsoleFrontend:
         said then: what the back takes between the two stands in the log twice, and nothing in none.
         """
         if self._closed:
-            return  # a child of the domain's, whose ring this is not; or what was left is in the log
+            return  # a child of the domain's, whose ring this is not; or nobody may say what is in the ring
         with self._moved:
             self._closed = True
-            try:
-                left = self._ring.undelivered() + self._backlog
-                self._ring.write_down()
-            except PeerFault:
-                left = bytes(self._backlog)
+            left = bytes(self._backlog)
             self._backlog.clear()
+            with contextlib.suppress(PeerFault):
+                left = self._ring.undelivered() + left
+                self._ring.write_down()
         write_raw(left)
 
     def _flush(self) -> None:

@@ -59,4 +59,5 @@ def test_one_that_has_a_name_and_is_let_live_lives(monkeypatch):
 
 
 def test_one_that_has_a_name_only_waits_for_the_machine_to_kill_it_and_touches_nothing(monkeypatch):
-    assert told(monkeypatch, give_name) == "waits 2 s, lives"
+    monkeypatch.setattr(standby, "ORPHANED_LOOKS", 2)
+    assert told(monkeypatch, give_name) == "waits 0.1 s, waits 0.1 s, lives"
