@@ -596,21 +596,18 @@ def broker(inheritance):
 
 real = zygote
 def zygote(link):
-    if not os.path.exists(sys.argv[1] + ".died"):
+    if not os.path.exists(sys.argv[1] + ".stray"):
         receive_message(link)
-        open(sys.argv[1] + ".died", "w").close()
-        tell("stray", fork_domain())
+        with open(sys.argv[1] + ".stray", "w") as file:
+            file.write(str(fork_domain()))
         os.kill(os.getpid(), signal.SIGKILL)
     received = receive_message(link)
-    tell("asked again")
+    tell("asked", os.path.exists(f"/proc/{open(sys.argv[1] + '.stray').read()}/exe"))
     send_message(link, [SPAWNED, *received[0][1:3], fork_domain()])
     sleep_for_ever()
 """)
-    stray = int(one.expect("stray")[0])
-    one.expect("zygote", "died")
-    one.expect("asked", "again")
-    assert not running(stray)
-    one.expect("started", 1, 1)
+    told = [one.line()[:2] for _ in range(3)]  # the next zygote, and a broker that may be behind it
+    assert sorted(told) == [["asked", "False"], ["started", "1"], ["zygote", "died"]]
     one.power_off()
 
 
