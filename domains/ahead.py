@@ -45,24 +45,34 @@ class Ahead:
                 self._answers[call] = Answer(value, [])
 
     def ask(self, message: m.Multicall, call: Callable[[m.Multicall], Any]) -> Any:
-        """What a multicall brings, as `call` would: of its entries only those are asked that were not answered."""
+        """What a multicall brings, as `call` would: of its entries only those are asked that were not answered.
+
+        Of all up to the first that has no answer now either: for what is behind it the caller asks again.
+        """
         answers = [self._take(entry, call) for entry in message.calls]
         unasked = [entry for entry, answer in zip(message.calls, answers, strict=True) if answer is None]
         try:
             asked = call(m.Multicall(unasked)) if unasked else []
         except HypercallError:  # all of it is refused: what was answered waits on
-            known = zip(message.calls, answers, strict=True)
-            self._answers |= {entry: answer for entry, answer in known if answer is not None}
+            self._keep(message.calls, answers)
             raise
         replies, brought = asked if isinstance(asked, tuple) else (asked, [])
         left, descriptors = iter(replies), iter(brought)
         merged: list[Any] = []
         all_descriptors: list[int] = []
         for answer in answers:
-            code, value, count = next(left) if answer is None else (0, answer.value, len(answer.descriptors))
+            found = next(left, None) if answer is None else (0, answer.value, len(answer.descriptors))
+            if found is None:
+                self._keep(message.calls[len(merged) :], answers[len(merged) :])
+                break
+            code, value, count = found
             merged.append([code, value, count])
             all_descriptors += [next(descriptors) for _ in range(count)] if answer is None else answer.descriptors
         return (merged, all_descriptors) if all_descriptors else merged
+
+    def _keep(self, entries: list[bytes], answers: list[Answer | None]) -> None:
+        known = zip(entries, answers, strict=True)
+        self._answers |= {entry: answer for entry, answer in known if answer is not None}
 
     def _take(self, entry: bytes, call: Callable[[Any], Any]) -> Answer | None:
         """A port is one of the same number by now where the other end of ours is gone: that is asked for anew."""

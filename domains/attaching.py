@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hvd.domains.grants import MappedPages
-from hvd.domains.multicall import Answered, ask
 from hvd.transport import messages as m
 from hvd.transport.channels import Endpoint
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId, GrantRef, Port
-from hvd.transport.multicall import split
+from hvd.transport.multicall import Answered, ask_each
 from hvd.transport.records import dataclass, field
 
 if TYPE_CHECKING:
@@ -46,8 +45,8 @@ def attach(
     answers: list[Answered] = []
     attached = Attached()
     try:
-        for some in split(calls):
-            answers += ask(runtime.hypercalls.call, some)
+        for answered in ask_each(runtime.hypercalls.call, calls):
+            answers.append(answered)  # one by one: what is here is given back, whatever becomes of the rest
         for call, answered in zip(calls, answers, strict=True):
             if answered.errno:
                 raise HypercallError(answered.errno, str(answered.value), type(call).__name__)

@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hvd.domains.multicall import Answered
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId
 from hvd.transport.messages import PhysdevOpenMedium
+from hvd.transport.multicall import Answered
 
 Asked = tuple[DomId, str, int]
 """The frontend's domain, the device's kind and devid."""

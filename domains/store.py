@@ -6,11 +6,10 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hvd.domains.multicall import Answered, ask_all
 from hvd.transport import messages as m
-from hvd.transport.errors import HvdError, LocalError
+from hvd.transport.errors import HvdError
 from hvd.transport.hypercalls import HypercallError
-from hvd.transport.multicall import is_too_much
+from hvd.transport.multicall import Answered, ask_all
 from hvd.transport.upcalls import TOOLSTACK
 
 TRANSACTION_TRIES = 50
@@ -108,20 +107,11 @@ class StoreClient:
 
     def read_directories(self, paths: Sequence[str]) -> list[list[str]]:
         """`directory` of each of these, in as few hypercalls as take them."""
-        answers = ask_all(self._call, [m.StoreDirectory(0, path) for path in paths])
-        return [self._names(path, answered) for path, answered in zip(paths, answers, strict=True)]
-
-    def _names(self, path: str, answered: Answered) -> list[str]:
-        """Names may be more than one multicall brings: then they are asked for by themselves."""
-        if answered.errno == errno.E2BIG:
-            return self.directory(path)
-        names: list[str] = [] if answered.errno else answered.value
-        return names
+        return [_names(answered) for answered in ask_all(self._call, [m.StoreDirectory(0, path) for path in paths])]
 
     def read_all_of(self, paths: Sequence[str]) -> list[dict[str, str]]:
         """`read_all` of each of these, in as few hypercalls as take them."""
-        answers = ask_all(self._call, [m.StoreReadAll(path) for path in paths])
-        return [self._keys(path, answered) for path, answered in zip(paths, answers, strict=True)]
+        return [_keys(answered) for answered in ask_all(self._call, [m.StoreReadAll(path) for path in paths])]
 
     def follow(
         self, watched: Sequence[tuple[str, KeysHandler]], read: Sequence[str], others: Sequence[Any] = ()
@@ -135,8 +125,7 @@ class StoreClient:
         answers = ask_all(self._call, [*calls, *map(m.StoreReadAll, read), *others])
         last = len(answers) - len(others)
         taken = [self._watched(token, answered) for token, answered in zip(tokens, answers, strict=False)]
-        keys = [self._keys(path, a) for path, a in zip(read, answers[len(calls) : last], strict=True)]
-        return Followed(taken, keys, answers[last:])
+        return Followed(taken, [_keys(answered) for answered in answers[len(calls) : last]], answers[last:])
 
     def _watched(self, token: str, answered: Answered) -> str | HypercallError:
         if not answered.errno:
@@ -144,36 +133,22 @@ class StoreClient:
         del self._watches[token]
         return HypercallError(answered.errno, str(answered.value), "StoreWatch")
 
-    def _keys(self, path: str, answered: Answered) -> dict[str, str]:
-        """What others wrote may be more than one multicall brings: then it is read by itself."""
-        if answered.errno == errno.E2BIG:
-            return self.read_all(path)
-        values = {} if answered.errno else answered.value
-        return _texts(values)
-
     def write_all(self, path: str, values: Mapping[str, str | int], tx: int = 0) -> None:
-        """Write children of a directory in order, in one hypercall; HypercallError of the first that fails."""
+        """Write children of a directory, in order, in as few hypercalls as take them; the first HypercallError.
+
+        What is written behind the last of them, a `state`, says that they are there: two dozen are written at once, but
+        no more, nor where hundreds of watches hear of it.
+        """
         for code, text, _ in ask_all(self._call, _writes(path, values, tx)):
             if code:
                 raise HypercallError(code, str(text), "StoreWrite")
 
     def write_several(self, entries: Sequence[tuple[str, Mapping[str, str | int]]]) -> list[HypercallError | None]:
-        """`write_all` of each of these, in order and as many in one hypercall as it takes; what came of each."""
-        some: list[list[m.StoreWrite]] = []
+        """`write_all` of each of these, in order, in as few hypercalls as take them; what came of each."""
+        answers = iter(ask_all(self._call, [call for path, values in entries for call in _writes(path, values)]))
         outcomes: list[HypercallError | None] = []
-        for path, values in entries:
-            writes = _writes(path, values)
-            if is_too_much([call for entry in (*some, writes) for call in entry]):
-                outcomes += self._write(some)
-                some = []
-            some.append(writes)
-        return outcomes + self._write(some)
-
-    def _write(self, entries: list[list[m.StoreWrite]]) -> list[HypercallError | None]:
-        answers = iter(ask_all(self._call, [call for entry in entries for call in entry]))
-        outcomes = []
-        for entry in entries:
-            failed = [answered for answered in (next(answers) for _ in entry) if answered.errno]
+        for _, values in entries:
+            failed = [answered for answered in (next(answers) for _ in values) if answered.errno]
             outcomes.append(HypercallError(failed[0].errno, str(failed[0].value), "StoreWrite") if failed else None)
         return outcomes
 
@@ -252,6 +227,17 @@ class StoreClient:
         self._read_now, self._read_before = set(), self._read_now
 
 
+def _names(answered: Answered) -> list[str]:
+    if answered.errno == errno.E2BIG:  # whoever took it for empty would take away what is there
+        raise HypercallError(answered.errno, str(answered.value), "StoreDirectory")
+    names: list[str] = [] if answered.errno else answered.value
+    return names
+
+
+def _keys(answered: Answered) -> dict[str, str]:
+    return {} if answered.errno else _texts(answered.value)
+
+
 def _texts(values: Mapping[str, bytes]) -> dict[str, str]:
     return {name: value.decode("utf-8", "replace") for name, value in values.items()}
 
@@ -265,8 +251,5 @@ def _with_keys(handler: KeysHandler) -> Handler:
 
 
 def _writes(path: str, values: Mapping[str, str | int], tx: int = 0) -> list[m.StoreWrite]:
-    """What writes these children of a directory; LocalError when one multicall does not take them."""
-    calls = [m.StoreWrite(tx, f"{path}/{name}", str(value).encode()) for name, value in values.items()]
-    if is_too_much(calls):
-        raise LocalError(f"{len(calls)} nodes below {path} are too many for one hypercall")
-    return calls
+    """What writes these children of a directory."""
+    return [m.StoreWrite(tx, f"{path}/{name}", str(value).encode()) for name, value in values.items()]

@@ -66,12 +66,9 @@ WIRE = [
           f"{STORE}/test_watches.py::test_xsa_324_a_token_leaves_room_for_the_longest_path"),
     Bound("transport.multicall", "MULTICALL_MAX", "hypercalls of one multicall", "EBADMSG naming the field",
           "tests/unit/test_bounds.py::test_a_multicall_has_at_most_multicall_max_entries"),
-    Bound("transport.multicall", "MULTICALL_NAMES_MAX", "names on the paths of a multicall of several hypercalls",
-          "E2BIG, and nothing of the multicall was carried out", f"{BROKER}/test_multicall.py::"
-          "test_as_many_names_as_a_multicall_has_are_carried_out_and_more_are_refused_as_a_whole"),
     Bound("transport.descriptors", "DESCRIPTORS_PER_MESSAGE", "descriptors that one hypercall brings",
-          "E2BIG, and nothing of the multicall was carried out", f"{BROKER}/test_multicall.py::"
-          "test_one_that_might_bring_more_descriptors_than_a_message_has_is_refused_as_a_whole"),
+          "what a multicall asks behind that is carried out when it is asked anew", f"{BROKER}/test_multicall.py::"
+          "test_one_that_might_bring_more_descriptors_than_a_message_has_is_preempted"),
     Bound("domains.store", "TRANSACTION_TRIES", "times a client tries a transaction that meets conflicts",
           "TransactionConflict", "tests/unit/test_bounds.py::test_a_transaction_is_tried_transaction_tries_times"),
 ]  # fmt: skip

@@ -45,8 +45,13 @@ LIST_ITEMS_MAX = _limit("list_items_max", 1024, "items of one list in a hypercal
                         "tests/unit/transport/test_codec.py")
 MULTICALL_REPLY_BYTES_MAX = _limit("multicall_reply_bytes_max", 262_144,
                                    "bytes that the reads of one multicall bring, each name and value at least 512",
-                                   "E2BIG in the place of the one that would bring more, and of each behind it",
+                                   "the one that would bring more is carried out when it is asked anew",
                                    "tests/unit/broker/test_multicall.py")
+MULTICALL_WORK_MAX = _limit("multicall_work_max", 400,
+                            "that one multicall takes, 2 microseconds or so each: 5 for a change, 2 for a name on its "
+                            "path, 200 for a commit, 1 for a watch that hears of it",
+                            "the one that would take more is carried out when it is asked anew",
+                            "tests/unit/broker/test_multicall.py")
 DESCRIPTORS_PENDING_MAX = _limit("descriptors_pending_max", 16,
                                  "descriptors sent to a domain that it has not acknowledged",
                                  "EAGAIN: read the upcall socket first", "tests/process/test_broker_restart.py")

@@ -198,7 +198,8 @@ class Multicall:
 
     Each entry is the msgpack of [number, [field, ...]], as codec.pack_call makes it: XenStore operations, mapping and
     unmapping of grants, binding and closing of ports. The descriptors of all come in order, DESCRIPTORS_PER_MESSAGE
-    of hvd/transport/descriptors.py at the most.
+    of hvd/transport/descriptors.py at the most. A reply to fewer, at least one: those were carried out, and the others
+    are to be asked for anew (`hvd.transport.multicall`). Xen's is preempted in the same way.
     """
 
     calls: Annotated[list[bytes], Most(64)]

@@ -1,21 +1,29 @@
-"""Which hypercalls may be made together, and how many: both ends of a Multicall go by this."""
+"""Several hypercalls in one: which may be part of it, and how whoever has many makes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from hvd.transport import messages as m
-from hvd.transport.descriptors import DESCRIPTORS_PER_MESSAGE
+from hvd.transport.codec import pack_call
 
 MULTICALL_MAX = 64
 """Hypercalls of one."""
-MULTICALL_NAMES_MAX = 512
-"""Names on the paths of one: it is carried out whole, and each may be a node to be made. A single call is never too
-long."""
 BRINGS: dict[type, int] = {m.GnttabMap: 1, m.GnttabUnmap: 0, m.EvtchnBindInterdomain: 3, m.EvtchnClose: 0,
                            m.PhysdevOpenMedium: 1}  # fmt: skip
 """What may be part of one beside XenStore operations: the descriptors that each brings, at the most."""
+
+
+class Answered(NamedTuple):
+    """What came of one of them."""
+
+    errno: int
+    value: Any
+    """Or why it was refused, in words."""
+    descriptors: list[int]
+    """Ours to close."""
 
 
 def may_be_part(call: Any) -> bool:
@@ -23,34 +31,28 @@ def may_be_part(call: Any) -> bool:
     return type(call) in BRINGS or (type(call).__name__.startswith("Store") and not isinstance(call, m.StoreRing))
 
 
-def descriptors_at_most(calls: Sequence[Any]) -> int:
-    """How many these may bring together; DESCRIPTORS_PER_MESSAGE is the most that one may."""
-    return sum(BRINGS.get(type(call), 0) for call in calls)
+def ask_each(call: Callable[[Any], Any], calls: Sequence[Any]) -> Iterator[Answered]:
+    """What came of each, in order, in as few hypercalls as take them; one failing stops none.
+
+    HypercallError when one is refused as a whole; what came of those before it has been told by then.
+    """
+    entries = [pack_call(one) for one in calls]
+    while entries:
+        reply = call(m.Multicall(entries[:MULTICALL_MAX]))
+        replies, descriptors = reply if isinstance(reply, tuple) else (reply, [])
+        left = iter(descriptors)
+        yield from [Answered(code, value, [next(left) for _ in range(count)]) for code, value, count in replies]
+        del entries[: len(replies)]
 
 
-def names_of(calls: Sequence[Any]) -> int:
-    """On all their paths."""
-    return sum(call.path.count("/") + 1 for call in calls if hasattr(call, "path"))
-
-
-def is_too_much(calls: Sequence[Any]) -> bool:
-    """Whether these are more than one Multicall takes."""
-    if len(calls) > 1 and names_of(calls) > MULTICALL_NAMES_MAX:
-        return True
-    return len(calls) > MULTICALL_MAX or descriptors_at_most(calls) > DESCRIPTORS_PER_MESSAGE
-
-
-def split(calls: Sequence[Any]) -> Iterator[list[Any]]:
-    """These in order, as many at a time as one takes."""
-    some: list[Any] = []
-    names = descriptors = 0
-    for call in calls:
-        names += names_of([call])
-        descriptors += descriptors_at_most([call])
-        too_long = names > MULTICALL_NAMES_MAX or len(some) == MULTICALL_MAX
-        if some and (too_long or descriptors > DESCRIPTORS_PER_MESSAGE):
-            yield some
-            some, names, descriptors = [], names_of([call]), descriptors_at_most([call])
-        some.append(call)
-    if some:
-        yield some
+def ask_all(call: Callable[[Any], Any], calls: Sequence[Any]) -> list[Answered]:
+    """All that `ask_each` tells; what it brought is closed when one is refused as a whole."""
+    answers: list[Answered] = []
+    try:
+        for answered in ask_each(call, calls):
+            answers.append(answered)
+    except BaseException:
+        for descriptor in [one for answered in answers for one in answered.descriptors]:
+            os.close(descriptor)
+        raise
+    return answers

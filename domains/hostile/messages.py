@@ -23,6 +23,7 @@ from hvd.transport.codec import pack_call, pack_request, unpack_reply
 from hvd.transport.errors import HvdError
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DOM0, DOMID_SELF, DomId, ExtentId, GrantRef, Handle, Port
+from hvd.transport.multicall import ask_all
 
 KEPT: list[Any] = []
 UPCALLS = 3
@@ -255,14 +256,14 @@ PATIENT_S = 600.0
 """Of whose brokers die one after the other: it asks each."""
 
 
-def work_long(guest: Guest) -> NoReturn:
+def work_long(guest: Guest, watches: str) -> NoReturn:
     """One hypercall that takes the broker long, again and again: whoever ends a broker finds it at that."""
     call = guest.runtime.hypercalls.call
     guest.runtime.hypercalls.requests.deadline_s = PATIENT_S
-    for number in range(100):
-        call(m.StoreWatch("data/watched", f"t{number}"))
-    writes = [pack_call(m.StoreWrite(0, "data/watched", b"%d" % number)) for number in range(64)]
+    asked = [m.StoreWatch("data/watched", f"t{number}") for number in range(int(watches))]
+    refused = [answered.value for answered in ask_all(call, asked) if answered.errno]
+    assert not refused, refused[0]
     guest.runtime.store.write("data/working", "1")
     while True:
-        call(m.Multicall(writes))
+        call(m.StoreWrite(0, "data/watched", b"1"))
         guest.runtime._upcalls.read_all()

@@ -12,6 +12,7 @@ from hvd.transport import messages as m
 from hvd.transport.codec import pack_call
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DOMID_SELF, DomId
+from hvd.transport.multicall import ask_all
 
 SETTLED_S = 0.1
 FILLED = "XenStore is full:"
@@ -116,8 +117,8 @@ def rewrite(guest: Guest, count: str) -> str:
     """XSA-349: a node that somebody watches, as often as can be."""
     told(guest, "go")
     for number in range(0, int(count), 64):
-        calls = [pack_call(m.StoreWrite(0, f"data/rewritten/{(number + n) % 8}", b"1")) for n in range(64)]
-        guest.runtime.hypercalls.call(m.Multicall(calls))
+        calls = [m.StoreWrite(0, f"data/rewritten/{(number + n) % 8}", b"1") for n in range(64)]
+        ask_all(guest.runtime.hypercalls.call, calls)
     return f"wrote {count} times"
 
 

@@ -13,8 +13,8 @@ from hvd.domains.guest import Guest
 from hvd.transport import messages as m
 from hvd.transport import xs_wire
 from hvd.transport.channels import open_endpoint
-from hvd.transport.codec import pack_call
 from hvd.transport.errors import HvdError
+from hvd.transport.multicall import ask_all
 from hvd.transport.run_dir import STORE_SOCKET
 from hvd.transport.xs_wire import Type, pack, strings
 
@@ -56,9 +56,8 @@ def read_nothing(guest: Guest, connections: str, nodes: str) -> str:
                 connection.sendall(read)
                 sent += 1
     for first in range(0, int(nodes), 50):
-        writes = [pack_call(m.StoreWrite(0, f"data/{number}", b"1")) for number in range(first, first + 50)]
         with contextlib.suppress(HvdError):
-            call(m.Multicall(writes))
+            ask_all(call, [m.StoreWrite(0, f"data/{number}", b"1") for number in range(first, first + 50)])
     return f"sent {sent} requests on {len(KEPT)} connections"
 
 

@@ -1,4 +1,4 @@
-"""Several hypercalls in one: what may be part of it, and how much it may bring."""
+"""Several hypercalls in one: what may be part of it, and how much is done before the caller has to ask for the rest."""
 
 from __future__ import annotations
 
@@ -11,39 +11,41 @@ from hvd.broker.errors import Refused
 from hvd.transport import messages as m
 from hvd.transport.codec import unpack_call
 from hvd.transport.descriptors import DESCRIPTORS_PER_MESSAGE
-from hvd.transport.limits import MULTICALL_REPLY_BYTES_MAX
-from hvd.transport.multicall import (
-    BRINGS,
-    MULTICALL_NAMES_MAX,
-    descriptors_at_most,
-    is_too_much,
-    may_be_part,
-    names_of,
-)
+from hvd.transport.limits import MULTICALL_REPLY_BYTES_MAX, MULTICALL_WORK_MAX
+from hvd.transport.multicall import BRINGS, may_be_part
 
 ITEM_BYTES_LEAST = 512
 """What a name or a value that is read counts at least: to find a small one takes as long as to copy so many."""
 READS = (m.StoreDirectory, m.StoreReadAll, m.StoreRead, m.StoreGetPerms)
-TOO_MUCH_READ = errno.E2BIG, f"the reads of a multicall bring at most {MULTICALL_REPLY_BYTES_MAX} bytes", ()
+CHANGE_WORK, NAME_WORK, COMMIT_WORK = 5, 2, 200
+"""Of a call that is no read, of a name on its path, which may be a node to make, and of a commit. A watch that hears of
+something counts one, some two microseconds."""
 
 
-def carry_out(entries: list[bytes], one: Callable[[Any], Answer]) -> Answer:
+def carry_out(entries: list[bytes], one: Callable[[Any], Answer], fired: Callable[[], int]) -> Answer:
     """[errno, value or text, descriptors] of each, in order, and the descriptors of all; `one` makes a single call.
 
-    One failing stops none. BadMessage or Refused, and nothing was done, when an entry cannot be part of one, or all of
-    them are more than one takes. The read that brings more than the bound, and each behind it, is E2BIG in its place:
-    whoever sends a few bytes shall not make the broker find, pack and queue megabytes.
+    One failing stops none. It is preempted, as Xen's is (`multicall.c`), before the call that makes it more than
+    MULTICALL_WORK_MAX, with the watches that have heard of something (`fired`: how many, ever), or more than one reply
+    brings: those are answered that were carried out, at least one, and the caller asks for the others anew. Where that
+    is depends on nothing but the tables: what was carried out may be carried out again from the journal. BadMessage or
+    Refused, and nothing was done, when an entry cannot be part of one.
     """
     calls = [unpack_call(entry) for entry in entries]
     _check(calls)
     replies: list[list[Any]] = []
     descriptors: list[tuple[str, int]] = []
-    left = MULTICALL_REPLY_BYTES_MAX
+    size, work, before = 0, 0, fired()
     for call in calls:
-        is_read = isinstance(call, READS)
-        code, value, brought = TOO_MUCH_READ if is_read and left < 0 else _reply(call, one)
-        if is_read and (left := left - _size(value)) < 0:
-            code, value, brought = TOO_MUCH_READ
+        work += _work(call)
+        too_much = work + fired() - before > MULTICALL_WORK_MAX
+        if replies and (too_much or len(descriptors) + BRINGS.get(type(call), 0) > DESCRIPTORS_PER_MESSAGE):
+            break
+        code, value, brought = _reply(call, one)
+        if isinstance(call, READS):
+            size += _size(value)
+            if replies and size > MULTICALL_REPLY_BYTES_MAX:
+                break  # it is read anew
         replies.append([code, value, len(brought)])
         descriptors += brought
     return Answer(replies, tuple(descriptors))
@@ -55,10 +57,6 @@ def _check(calls: list[Any]) -> None:
             others = ", ".join(kind.__name__ for kind in BRINGS)
             text = f"{type(call).__name__} cannot be part of a multicall: XenStore operations can, and {others}"
             raise Refused(errno.EINVAL, text)
-    if is_too_much(calls):
-        descriptors = f"{DESCRIPTORS_PER_MESSAGE} descriptors; these may bring {descriptors_at_most(calls)}"
-        names = f"has at most {MULTICALL_NAMES_MAX} names on its paths; these have {names_of(calls)}"
-        raise Refused(errno.E2BIG, f"a multicall brings at most {descriptors}, and {names}")
 
 
 def _reply(call: Any, one: Callable[[Any], Answer]) -> tuple[int, Any, Descriptors]:
@@ -67,6 +65,14 @@ def _reply(call: Any, one: Callable[[Any], Answer]) -> tuple[int, Any, Descripto
     except Refused as refusal:
         return refusal.errno, refusal.text, ()
     return 0, answer.value, answer.descriptors
+
+
+def _work(call: Any) -> int:
+    if isinstance(call, READS):
+        return 0
+    if isinstance(call, m.StoreTransactionEnd):
+        return COMMIT_WORK
+    return CHANGE_WORK + NAME_WORK * (call.path.count("/") + 1 if hasattr(call, "path") else 0)
 
 
 def _size(value: Any) -> int:

@@ -29,9 +29,12 @@ class Events:
         self._counts: dict[DomId, int] = {}
         self.shortened = 0
         """Events that lost their detail at a bound, ever."""
+        self.fired = 0
+        """How often a watch was to hear of something, ever, whether it had heard of it already or not."""
 
     def add(self, watch: Watch, path: str, events_max: int) -> None:
         """`path`, at or below the watch's own, has changed."""
+        self.fired += 1
         event = WatchEvent(watch.domid, watch.sees(path), watch.token, watch.connection)
         if event in self._waiting:
             return

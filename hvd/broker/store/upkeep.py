@@ -99,6 +99,11 @@ class Upkeep:
         """Whether there is something for `take_events`."""
         return bool(self._engine.events)
 
+    @property
+    def fired(self) -> int:
+        """How often a watch was to hear of something, ever: what has been fired is what takes time."""
+        return self._engine.events.fired
+
     def take_events(self) -> list[WatchEvent]:
         """All watch events since the last call, in firing order; equal ones of one domain came together."""
         return self._engine.events.take()

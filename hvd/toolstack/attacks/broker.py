@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +25,12 @@ from hvd.transport import messages as m
 from hvd.transport.codec import pack_request
 from hvd.transport.ids import Port
 from hvd.transport.run_dir import DOMAINS, ENDPOINT, LOG
+from hvd.transport.xs_wire import Type, pack, strings
 
 REPLAYS = 100
-POISONED_MAX = 60
+POISONED_MAX = 600
+LONG_WATCHES = 2000
+"""Of one node, so that a write takes 4 ms: more than a domain may have."""
 LOADED_S = 2.0
 FORGED = 300
 UNREAD, UNREAD_CONNECTIONS = 60, 2
@@ -271,18 +276,43 @@ def _goes_on(arena: Arena, domain: Domain) -> bool:
     return domain.state not in ENDED and arena.read(domain, "data/outcome") is None
 
 
-AT_WORK_S, IDLE_S = 0.03, 3.0
-"""How much CPU time after a broker's coming its attacker is surely at it again; and when that does not come."""
+AT_WORK_S, LOOKS, IDLE_S = 0.02, 40, 3.0
+"""Within how much CPU time of a broker's coming it is surely at what its attacker asked before, and in how many places
+one looks whether it is, each half of what that takes; and when such a time does not come."""
 
 
 def _poison(arena: Arena) -> Seen:
-    """Whoever crashes over its hypercall is not fed it a third time. That a broker crashes is the suite's own doing."""
+    """Whoever crashes over its hypercall is not fed it a third time. That a broker crashes is the suite's own doing.
+
+    And so is that there is a hypercall that takes long enough to be found at it.
+    """
+    (before,) = re.findall(rb"watches +: +([0-9]+)", _control(arena, b"quota"))
+    _control(arena, b"quota", b"set", b"watches", b"%d" % LONG_WATCHES)
+    try:
+        return _find_at_it(arena)
+    finally:
+        _control(arena, b"quota", b"set", b"watches", before)
+
+
+def _control(arena: Arena, *words: bytes) -> bytes:
+    """Of XenStore, as domain 0."""
+    with socket.socket(socket.AF_UNIX) as xenstored:
+        xenstored.settimeout(PATIENCE_S)
+        xenstored.connect(arena.cluster.info()["xenstored_socket"])
+        xenstored.sendall(pack(Type.CONTROL, 0, 0, strings(*words)))
+        answer = xenstored.recv(4096)
+    if answer[:4] != bytes([Type.CONTROL, 0, 0, 0]):
+        raise RuntimeError(f"CONTROL {words} was refused: {answer!r}")
+    return answer
+
+
+def _find_at_it(arena: Arena) -> Seen:
     machine, broker = int(arena.cluster.info()["machine_pid"]), arena.broker_pid()
-    attacker, other = arena.domain("messages.work_long", wait=False), _bystander(arena)
+    attacker, other = arena.domain("messages.work_long", LONG_WATCHES, wait=False), _bystander(arena)
     arena.node(attacker, "data/working")
     deaths = 0
     while attacker.state is DomainState.RUNNING and deaths < POISONED_MAX:
-        _let_work(arena, broker, AT_WORK_S * (1 + deaths % 16) / 8)  # it serves us before it has taken everybody over
+        _let_work(arena, broker, _on_cpu_s(broker) + AT_WORK_S * (deaths % LOOKS) / LOOKS)
         os.kill(broker, signal.SIGSEGV)
         deaths += 1
         arena.until(lambda: _broker_of(machine) not in (0, broker), "the next broker")  # noqa: B023

@@ -14,8 +14,8 @@ from hvd.toolstack.attacks.broker import against_broker, memory_kib, resident_ki
 from hvd.toolstack.cli.console import terminal_path
 from hvd.toolstack.cluster import Domain, DomainState, NotReached
 from hvd.transport import messages as m
-from hvd.transport.codec import pack_call
 from hvd.transport.hypercalls import HypercallError
+from hvd.transport.multicall import ask_all
 
 GROWTH_MAX_KIB = 4096
 """What a domain may make the broker grow by."""
@@ -170,8 +170,7 @@ def _filled(arena: Arena, domain: Domain) -> str:
 def _fill_as_domain_0(arena: Arena) -> Seen:
     before = resident_kib(arena)
     for start in range(0, DOM0_NODES, 32):
-        calls = [pack_call(m.StoreWrite(0, f"/attack/{start}/{n}", b"x" * 1900)) for n in range(32)]
-        arena.cluster.call(m.Multicall(calls))
+        ask_all(arena.cluster.call, [m.StoreWrite(0, f"/attack/{start}/{n}", b"x" * 1900) for n in range(32)])
     grown = resident_kib(arena) - before
     arena.cluster.call(m.StoreRm(0, "/attack"))
     return Seen(grown > 2 * GROWTH_MAX_KIB, f"{DOM0_NODES:,} nodes, and the broker has {grown:,} KiB more")
@@ -184,9 +183,8 @@ def _dodge(by_domain_0: bool) -> Attempt:
         attacker = arena.domain("store.dodge_quota", 0 if by_domain_0 else NODES_TRIED)
         told = arena.outcome(attacker)
         for start in range(0, NODES_TRIED if by_domain_0 else 0, 50):
-            calls = [pack_call(m.StoreMkdir(0, f"{home(attacker)}/data/many/{n // 100}/{n}"))
-                     for n in range(start, start + 50)]  # fmt: skip
-            arena.cluster.call(m.Multicall(calls))
+            nodes = [f"{home(attacker)}/data/many/{n // 100}/{n}" for n in range(start, start + 50)]
+            ask_all(arena.cluster.call, [m.StoreMkdir(0, node) for node in nodes])
         count = _count(arena, f"{home(attacker)}/data")
         what = f"{told}; it has {count:,} nodes"
         return harm(what) if count > NODES_QUOTA else harmless(what)

@@ -9,7 +9,7 @@ from hvd.toolstack.attacks.attack import Attack, Attempt, Seen
 from hvd.toolstack.attacks.broker import REACHES_SOCKETS, against_broker, resident_kib, undefended
 from hvd.toolstack.cluster import Domain
 from hvd.transport import messages as m
-from hvd.transport.codec import pack_call
+from hvd.transport.multicall import ask_all
 from hvd.transport.run_dir import DOMAINS, STORE_SOCKET
 from hvd.transport.xs_wire import Type, pack
 
@@ -82,7 +82,7 @@ def _long_replies(arena: Arena) -> str:
     attacker = arena.domain("xenstored.ask_for_long_replies", LONG, paused=True)
     for first in range(0, NAMES, 25):
         names = [f"{LONG}/{'n' * NAME_CHARS}{number}" for number in range(first, first + 25)]
-        arena.cluster.call(m.Multicall([pack_call(m.StoreMkdir(0, name)) for name in names]))
+        ask_all(arena.cluster.call, [m.StoreMkdir(0, name) for name in names])
     arena.cluster.call(m.StoreSetPerms(0, LONG, ["n0", f"r{attacker.domid}"]))
     attacker.unpause()
     told = arena.outcome(attacker)

@@ -1,7 +1,6 @@
 """Multicalls: how much one brings, whatever it asks for."""
 
 import errno
-from itertools import pairwise
 
 import pytest
 
@@ -9,13 +8,12 @@ from hvd.broker import multicall
 from hvd.broker.answers import Answer
 from hvd.broker.directories import NODES_MAX
 from hvd.broker.dispatch import handle
-from hvd.broker.errors import Refused
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call, pack_reply
 from hvd.transport.descriptors import DESCRIPTORS_PER_MESSAGE
 from hvd.transport.ids import DOM0, DOMID_SELF, GrantRef, Port
-from hvd.transport.limits import MULTICALL_REPLY_BYTES_MAX
-from hvd.transport.multicall import MULTICALL_MAX, MULTICALL_NAMES_MAX, is_too_much, split
+from hvd.transport.limits import MULTICALL_REPLY_BYTES_MAX, MULTICALL_WORK_MAX
+from hvd.transport.multicall import MULTICALL_MAX, ask_each
 
 VALUE = bytes(1900)
 OVERHEAD = 16
@@ -35,17 +33,40 @@ def replies(board, caller, *calls):
     return handle(board.h, caller, m.Multicall([pack_call(call) for call in calls]), board.now).value
 
 
-def test_reads_past_multicall_reply_bytes_max_are_e2big_in_their_place(board, guest):
+def asked_in_parts(board, caller, *calls):
+    """What came of each, and how many each hypercall carried out."""
+    parts: list[int] = []
+
+    def ask(message):
+        answer = handle(board.h, caller, message, board.now)
+        parts.append(len(answer.value))
+        keys = [key for key, _ in answer.descriptors]
+        return (answer.value, keys) if keys else answer.value
+
+    return list(ask_each(ask, calls)), parts
+
+
+def test_whoever_sends_more_than_one_takes_makes_as_few_as_may_be(board, guest):
+    found, parts = asked_in_parts(board, guest, *[m.StoreRead(0, "data/none")] * (2 * MULTICALL_MAX + 1))
+    assert parts == [MULTICALL_MAX, MULTICALL_MAX, 1]
+    assert {answered.errno for answered in found} == {errno.ENOENT}
+
+
+# ---- reads -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_reply_brings_no_more_than_multicall_reply_bytes_max_and_the_next_brings_the_next(board, guest):
     calls = [m.StoreReadAll("data")] * 63 + [m.StoreRead(0, "data/n1")]
-    found = replies(board, guest, *calls)
-    whole = sum(len(name) + len(value) for name, value in found[0][1].items())
-    fit = MULTICALL_REPLY_BYTES_MAX // whole
-    assert [code for code, *_ in found] == [0] * fit + [errno.E2BIG] * (64 - fit)
-    assert f"at most {MULTICALL_REPLY_BYTES_MAX} bytes" in found[fit][1]
-    assert len(pack_reply(1, 0, found, 0)) < MULTICALL_REPLY_BYTES_MAX + OVERHEAD * NODES_MAX * fit
+    one = handle(board.h, guest, calls[0], board.now).value
+    fit = MULTICALL_REPLY_BYTES_MAX // sum(len(name) + len(value) for name, value in one.items())
+    found, parts = asked_in_parts(board, guest, *calls)
+    assert [answered.value for answered in found] == [one] * 63 + [VALUE]
+    assert parts == [fit] * (63 // fit) + [63 % fit + 1]
+    reply = pack_reply(1, 0, replies(board, guest, *calls), 0)
+    assert len(reply) < MULTICALL_REPLY_BYTES_MAX + OVERHEAD * NODES_MAX * fit
 
 
-def test_a_small_value_counts_as_much_as_it_takes_to_find_it_and_none_is_looked_for_behind_the_bound(board, guest):
+def test_a_small_value_counts_as_much_as_it_takes_to_find_it_and_one_is_looked_for_behind_the_bound():
     asked: list[object] = []
 
     def one(call: object) -> Answer:
@@ -53,39 +74,67 @@ def test_a_small_value_counts_as_much_as_it_takes_to_find_it_and_none_is_looked_
         return Answer([""] * 100, ())
 
     calls = [pack_call(m.StoreDirectory(0, "data"))] * MULTICALL_MAX
-    found = multicall.carry_out(calls, one).value
     fit = MULTICALL_REPLY_BYTES_MAX // (100 * multicall.ITEM_BYTES_LEAST)
-    assert [code for code, *_ in found] == [0] * fit + [errno.E2BIG] * (MULTICALL_MAX - fit)
+    assert len(multicall.carry_out(calls, one, int).value) == fit < MULTICALL_MAX
     assert len(asked) == fit + 1
 
 
-def test_as_many_names_as_a_multicall_has_are_carried_out_and_more_are_refused_as_a_whole(board, guest):
-    path = "data" + "/x" * (MULTICALL_NAMES_MAX // 16 - 1)
-    assert all(not code for code, *_ in replies(board, guest, *[m.StoreMkdir(0, path)] * 16))
-    said = f"has at most {MULTICALL_NAMES_MAX} names on its paths; these have {MULTICALL_NAMES_MAX + 1}"
-    with pytest.raises(Refused, match=said) as refused:
-        replies(board, guest, m.StoreMkdir(0, "new"), *[m.StoreMkdir(0, path)] * 16)
-    assert refused.value.errno == errno.E2BIG
-    assert replies(board, guest, m.StoreRead(0, "new"))[0][0] == errno.ENOENT
-    longest = m.StoreMkdir(0, "/x" * (MULTICALL_NAMES_MAX + 1))
-    assert replies(board, DOM0, longest)[0][0] == 0, "a single one is never too long"
+def test_one_read_that_is_more_than_a_reply_brings_is_brought_alone(board, guest, monkeypatch):
+    monkeypatch.setattr(multicall, "MULTICALL_REPLY_BYTES_MAX", 1000)
+    found, parts = asked_in_parts(board, guest, *[m.StoreReadAll("data"), m.StoreRead(0, "data/n1")] * 2)
+    assert ([answered.errno for answered in found], parts) == ([0] * 4, [1] * 4)
 
 
-def test_whoever_splits_makes_what_the_broker_takes_and_as_few_as_may_be():
-    short, long = m.StoreRead(0, "a"), m.StoreMkdir(0, "/x" * MULTICALL_NAMES_MAX)
-    maps = m.GnttabMap(DOM0, GrantRef(1), 1, False)
-    calls = [long, *[short] * (MULTICALL_MAX + 1), *[maps] * (DESCRIPTORS_PER_MESSAGE + 1), long, long]
-    some = list(split(calls))
-    assert [call for each in some for call in each] == calls
-    assert not any(is_too_much(each) for each in some)
-    assert all(is_too_much([*each, after[0]]) for each, after in pairwise(some))
+# ---- changes ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_write_behind_a_read_that_is_too_large_is_carried_out(board, guest):
-    found = replies(board, guest, *[m.StoreReadAll("data")] * 9, m.StoreWrite(0, "data/n0", b"1"))
-    assert found[8][0] == errno.E2BIG
-    assert found[9] == [0, None, 0]
-    assert handle(board.h, guest, m.StoreRead(0, "data/n0"), board.now).value == b"1"
+def test_a_multicall_is_preempted_before_the_call_that_makes_it_more_than_multicall_work_max(board, guest):
+    writes = [m.StoreWrite(0, f"data/w{n}", b"%d" % n) for n in range(64)]
+    each = multicall.CHANGE_WORK + 2 * multicall.NAME_WORK
+    found, parts = asked_in_parts(board, guest, *writes)
+    fit = MULTICALL_WORK_MAX // each
+    assert parts == [fit, 64 - fit]
+    assert [answered.errno for answered in found] == [0] * 64
+    assert handle(board.h, guest, m.StoreRead(0, "data/w63"), board.now).value == b"63"
+
+
+@pytest.mark.parametrize("path", ["data" + "/x" * 120, "data" + "/x" * 60])
+def test_each_name_of_a_path_may_be_a_node_to_make(board, guest, path):
+    _, parts = asked_in_parts(board, guest, *[m.StoreMkdir(0, path)] * 16)
+    each = multicall.CHANGE_WORK + multicall.NAME_WORK * (path.count("/") + 1)
+    assert parts[0] == MULTICALL_WORK_MAX // each < 16
+    assert sum(parts) == 16
+
+
+def test_three_commits_are_not_made_in_one(board, guest):
+    numbers = [handle(board.h, guest, m.StoreTransactionStart(), board.now).value for _ in range(3)]
+    found, parts = asked_in_parts(board, guest, *[m.StoreTransactionEnd(number, True) for number in numbers])
+    assert ([answered.errno for answered in found], parts) == ([0, 0, 0], [2, 1])
+
+
+def test_whoever_hears_of_it_takes_as_much_time_as_a_change(board, guest):
+    """Of one's own watches and of whoever may read it."""
+    for number in range(100):
+        handle(board.h, guest, m.StoreWatch("data/w", str(number)), board.now)
+    _, parts = asked_in_parts(board, guest, *[m.StoreWrite(0, "data/w", b"%d" % n) for n in range(16)])
+    assert parts == [MULTICALL_WORK_MAX // 109 + 1] * 4
+
+
+def test_where_a_multicall_ends_a_replay_ends(board, guest):
+    """It is carried out again from the journal, when nobody has heard of anything yet."""
+    for number in range(100):
+        handle(board.h, guest, m.StoreWatch("data/w", str(number)), board.now)
+    calls = [m.StoreWrite(0, "data/w", b"%d" % n) for n in range(16)]
+    first = len(replies(board, guest, *calls))
+    assert len(replies(board, guest, *calls)) == first, "the events of the first wait"
+
+
+def test_a_call_that_is_too_much_by_itself_is_carried_out_alone(board, guest, monkeypatch):
+    monkeypatch.setattr(multicall, "MULTICALL_WORK_MAX", 1)
+    calls = [m.StoreWrite(0, "data/n0", b"1"), m.StoreRead(0, "data/n0")] * 2
+    found, parts = asked_in_parts(board, guest, *calls)
+    assert [answered.value for answered in found] == [None, b"1"] * 2
+    assert parts == [1] * 4
 
 
 def test_reading_all_children_of_the_root_brings_them(board, guest):
@@ -131,20 +180,22 @@ def test_nobody_maps_or_binds_with_one_what_was_not_offered_to_him(board, offere
     assert all(code and not count for code, _, count in replies(board, stranger, *calls))
 
 
-def test_one_that_might_bring_more_descriptors_than_a_message_has_is_refused_as_a_whole(board, offered):
+def test_one_that_might_bring_more_descriptors_than_a_message_has_is_preempted(board, offered):
     drv, guest, ref, port = offered
     maps = [m.GnttabMap(guest, ref, 1, True)] * (DESCRIPTORS_PER_MESSAGE - 2)
-    with pytest.raises(Refused, match=f"at most {DESCRIPTORS_PER_MESSAGE} descriptors; these may bring") as refused:
-        replies(board, drv, m.EvtchnBindInterdomain(guest, port), *maps)
-    assert refused.value.errno == errno.E2BIG
-    assert [code for code, *_ in replies(board, drv, m.EvtchnBindInterdomain(guest, port), *maps[1:])] == [0] * 14
+    found, parts = asked_in_parts(board, drv, m.EvtchnBindInterdomain(guest, port), *maps)
+    assert [answered.errno for answered in found] == [0] * (DESCRIPTORS_PER_MESSAGE - 1)
+    assert len(found[0].descriptors) == 3
+    # All of one extent, whose descriptor comes once.
+    assert parts == [DESCRIPTORS_PER_MESSAGE - 1]
 
 
-def test_a_mapping_behind_reads_that_fill_a_reply_is_no_failure(board, offered, monkeypatch):
-    """Its handle would be lost."""
-    drv, guest, ref, _ = offered
-    monkeypatch.setattr(multicall, "MULTICALL_REPLY_BYTES_MAX", multicall.ITEM_BYTES_LEAST)
-    handle(board.h, drv, m.StoreWrite(0, "data/four", b"four"), board.now)
-    read = m.StoreRead(0, "data/four")
-    found = replies(board, drv, read, read, m.GnttabMap(guest, ref, 1, True))
-    assert [(code, count) for code, _, count in found] == [(0, 0), (errno.E2BIG, 0), (0, 1)]
+def test_descriptors_that_would_be_one_too_many_come_with_the_next(board):
+    drv, guest = board.boot("drv"), board.boot("offering")
+    refs = []
+    for _ in range(DESCRIPTORS_PER_MESSAGE + 1):
+        extent = handle(board.h, guest, m.GnttabAllocate(drv, 1, False), board.now).value
+        refs.append(handle(board.h, guest, m.GnttabShare(extent, 0, 1), board.now).value)
+    found, parts = asked_in_parts(board, drv, *[m.GnttabMap(guest, GrantRef(ref), 1, True) for ref in refs])
+    assert parts == [DESCRIPTORS_PER_MESSAGE, 1]
+    assert [len(answered.descriptors) for answered in found] == [1] * (DESCRIPTORS_PER_MESSAGE + 1)

@@ -8,12 +8,12 @@ import pytest
 
 from hvd.domains.ahead import Ahead
 from hvd.domains.grants import Grants
-from hvd.domains.multicall import ask
 from hvd.transport import messages as m
 from hvd.transport.channels import create_channel
 from hvd.transport.codec import pack_call, unpack_call
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId, GrantRef, Handle, Port
+from hvd.transport.multicall import ask_all
 from hvd.transport.pages import create_extent
 
 PEER = DomId(7)
@@ -27,9 +27,11 @@ class Hypervisor:
 
     def __init__(self):
         self.asked = []
+        self.at_once = 64
 
     def call(self, message):
         calls = [unpack_call(call) for call in message.calls] if isinstance(message, m.Multicall) else [message]
+        calls = calls[: self.at_once]
         self.asked += calls
         return [[0, "asked", 0] for _ in calls]
 
@@ -73,7 +75,7 @@ def made_of(grants, answers):
 def test_a_multicall_of_which_all_is_answered_is_not_made(hypervisor, grants):
     medium = os.memfd_create("medium")
     known = made_of(grants, {WATCH: (None, []), READ: ({"state": b"2"}, []), MEDIUM: (None, [medium])})
-    found = ask(lambda message: known.ask(message, hypervisor.call), [WATCH, READ, MEDIUM])
+    found = ask_all(lambda message: known.ask(message, hypervisor.call), [WATCH, READ, MEDIUM])
     assert found == [(0, None, []), (0, {"state": b"2"}, []), (0, None, [medium])]
     assert hypervisor.asked == []
     os.close(medium)
@@ -82,7 +84,7 @@ def test_a_multicall_of_which_all_is_answered_is_not_made(hypervisor, grants):
 def test_of_one_of_which_some_is_answered_the_rest_is_asked_and_each_answer_is_in_its_place(hypervisor, grants):
     medium = os.memfd_create("medium")
     known = made_of(grants, {MEDIUM: (None, [medium])})
-    found = ask(lambda message: known.ask(message, hypervisor.call), [WATCH, MEDIUM, READ])
+    found = ask_all(lambda message: known.ask(message, hypervisor.call), [WATCH, MEDIUM, READ])
     assert [answered.value for answered in found] == ["asked", None, "asked"]
     assert hypervisor.asked == [WATCH, READ]
     os.close(medium)
@@ -91,13 +93,13 @@ def test_of_one_of_which_some_is_answered_the_rest_is_asked_and_each_answer_is_i
 def test_an_answer_is_given_once(hypervisor, grants):
     known = made_of(grants, {READ: ({"state": b"2"}, [])})
     for wanted in ({"state": b"2"}, "asked"):
-        (found,) = ask(lambda message: known.ask(message, hypervisor.call), [READ])
+        (found,) = ask_all(lambda message: known.ask(message, hypervisor.call), [READ])
         assert found.value == wanted
 
 
 def test_pages_are_mapped_from_the_beginning_and_taken_without_a_descriptor(hypervisor, grants):
     known = made_of(grants, {MAP: pages()})
-    (found,) = ask(lambda message: known.ask(message, hypervisor.call), [MAP])
+    (found,) = ask_all(lambda message: known.ask(message, hypervisor.call), [MAP])
     mapped = grants.take(found.value, found.descriptors)
     mapped.view[0] = 1
     grants.unmap(mapped)
@@ -130,14 +132,14 @@ def test_what_nobody_has_asked_for_is_given_back(hypervisor, grants):
 
 def test_a_port_whose_other_end_has_gone_is_closed_and_asked_for_anew(hypervisor, grants):
     known = made_of(grants, {BIND: channel(closed=True)})
-    (found,) = ask(lambda message: known.ask(message, hypervisor.call), [BIND])
+    (found,) = ask_all(lambda message: known.ask(message, hypervisor.call), [BIND])
     assert found.value == "asked"
     assert hypervisor.asked == [m.EvtchnClose(Port(6)), BIND]
 
 
 def test_one_that_is_open_is_taken_as_it_is(hypervisor, grants):
     known = made_of(grants, {BIND: channel()})
-    (found,) = ask(lambda message: known.ask(message, hypervisor.call), [BIND])
+    (found,) = ask_all(lambda message: known.ask(message, hypervisor.call), [BIND])
     assert (found.value, len(found.descriptors), hypervisor.asked) == ({"port": 6, "side": 1}, 3, [])
     for descriptor in found.descriptors:
         os.close(descriptor)
@@ -156,6 +158,14 @@ def test_what_was_answered_is_not_lost_when_the_rest_is_refused(hypervisor, gran
         raise HypercallError(errno.EAGAIN, "later", "Multicall")
 
     with pytest.raises(HypercallError):
-        ask(lambda message: known.ask(message, refuse), [READ, MEDIUM])
-    first, second = ask(lambda message: known.ask(message, hypervisor.call), [READ, MEDIUM])
+        ask_all(lambda message: known.ask(message, refuse), [READ, MEDIUM])
+    first, second = ask_all(lambda message: known.ask(message, hypervisor.call), [READ, MEDIUM])
     assert (first.value, second.value, hypervisor.asked) == ({"state": b"2"}, "asked", [MEDIUM])
+
+
+def test_what_is_answered_behind_one_that_was_not_carried_out_is_told_with_that(hypervisor, grants):
+    known, hypervisor.at_once = made_of(grants, {READ: ({"state": b"2"}, []), WATCH: ("watched", [])}), 1
+    others = [m.StoreRead(0, "a"), m.StoreRead(0, "b")]
+    found = ask_all(lambda message: known.ask(message, hypervisor.call), [WATCH, others[0], others[1], READ])
+    assert [one.value for one in found] == ["watched", "asked", "asked", {"state": b"2"}]
+    assert hypervisor.asked == others

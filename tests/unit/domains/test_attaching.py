@@ -18,6 +18,7 @@ from hvd.transport.codec import pack_call, unpack_call
 from hvd.transport.errors import LocalError, PeerFault
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId, GrantRef, Port
+from hvd.transport.multicall import MULTICALL_MAX
 from hvd.transport.pages import create_extent
 
 PEER = DomId(7)
@@ -37,6 +38,8 @@ class Driver:
         self.waiter: Any = Waiter(0)
         self._handlers, self._endpoints, self._raised = {}, {}, set()
         self.made = 0
+        self.at_once, self.refuses = MULTICALL_MAX, 0
+        """Entries that are carried out of one hypercall; and the number of one that is refused as a whole."""
         self.held: set[str] = set()
         self.refused: set[int] = set()
         """Refs and ports that are."""
@@ -46,7 +49,9 @@ class Driver:
     def call(self, message):
         self.made += 1
         if isinstance(message, m.Multicall):
-            answers = [self._one(unpack_call(entry)) for entry in message.calls]
+            if self.made == self.refuses:
+                raise HypercallError(errno.EIO, "refused as a whole", "Multicall")
+            answers = [self._one(unpack_call(entry)) for entry in message.calls[: self.at_once]]
             return [answer[:3] for answer in answers], [fd for *_, fds in answers for fd in fds]
         assert not self._one(message)[0]
         return None
@@ -149,12 +154,19 @@ def test_where_one_cannot_be_waited_for_there_is_none(driver, port):
 
 
 def test_more_than_one_multicall_brings_takes_more_and_is_as_whole(driver):
-    refs = range(100, 116)
+    refs, driver.at_once = range(100, 116), 16
     driver.detach(driver.attach(*refs))
     assert driver.made == 2 + len(refs) + 2
     driver.refused.add(4)
     with pytest.raises(HypercallError):
         driver.attach(*refs)
+    assert driver.held == set()
+
+
+def test_what_came_before_a_hypercall_that_is_refused_as_a_whole_is_given_back(driver):
+    driver.at_once, driver.refuses = 2, 2
+    with pytest.raises(HypercallError, match="refused as a whole"):
+        driver.attach(1, 2, 5, 6)
     assert driver.held == set()
 
 

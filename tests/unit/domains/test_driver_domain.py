@@ -11,12 +11,12 @@ import pytest
 from hvd.domains import driver_domain
 from hvd.domains.driver_domain import DEVICES_MAX, DriverDomain
 from hvd.domains.media import Media
-from hvd.domains.multicall import Answered
 from hvd.domains.store import Followed
 from hvd.transport.errors import LocalError
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId
 from hvd.transport.messages import PhysdevOpenMedium
+from hvd.transport.multicall import Answered
 from hvd.transport.xenbus_state import XenbusState
 
 OFFERED = {"hvd-incarnation": "1", "rate": "1"}

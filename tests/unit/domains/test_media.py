@@ -5,10 +5,10 @@ import os
 import pytest
 
 from hvd.domains.media import Media
-from hvd.domains.multicall import Answered
 from hvd.transport.hypercalls import HypercallError
 from hvd.transport.ids import DomId
 from hvd.transport.messages import PhysdevOpenMedium
+from hvd.transport.multicall import Answered
 
 DISK = DomId(2), "vbd", 768
 

@@ -17,12 +17,13 @@ class Broker:
 
     def __init__(self, answers=None):
         self.answers = answers or {}
+        self.at_once = MULTICALL_MAX
         self.hypercalls = []
 
     def call(self, message):
         self.hypercalls.append(message)
         if isinstance(message, m.Multicall):
-            return [[*self._answer(unpack_call(entry)), 0] for entry in message.calls]
+            return [[*self._answer(unpack_call(entry)), 0] for entry in message.calls[: self.at_once]]
         code, value = self._answer(message)
         if code:
             raise HypercallError(code, value, type(message).__name__)
@@ -39,12 +40,10 @@ def test_directories_are_read_64_in_a_hypercall_and_one_that_is_not_there_is_emp
     assert StoreClient(Broker({(m.StoreDirectory, "no"): [errno.ENOENT, "none"]}).call).read_directories(["no"]) == [[]]
 
 
-def test_names_that_are_too_many_for_a_multicall_are_asked_for_by_themselves():
+def test_a_directory_of_more_names_than_a_list_has_is_not_taken_for_empty():
     broker = Broker({(m.StoreDirectory, "many"): [errno.E2BIG, "too many"], (m.StoreDirectory, "few"): [0, ["1"]]})
-    client = StoreClient(broker.call)
     with pytest.raises(HypercallError, match="too many"):
-        client.read_directories(["few", "many"])
-    assert [type(call) for call in broker.hypercalls] == [m.Multicall, m.StoreDirectory]
+        StoreClient(broker.call).read_directories(["few", "many"])
 
 
 def test_what_is_followed_is_watched_first_then_read_in_one_hypercall():
@@ -74,16 +73,21 @@ def test_a_watch_that_is_refused_is_said_and_the_others_stand():
     assert heard == [None]
 
 
-@pytest.mark.parametrize("code", [errno.E2BIG, errno.ENOENT])
-def test_what_a_multicall_cannot_bring_is_read_by_itself(code):
-    broker = Broker({(m.StoreReadAll, "a"): [code, "refused"]})
-    client = StoreClient(broker.call)
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_what_a_preempted_hypercall_left_is_asked_for_anew(at_once):
+    broker = Broker({(m.StoreReadAll, f"a{n}"): [0, {"n": b"%d" % n}] for n in range(5)})
+    broker.at_once = at_once
+    assert StoreClient(broker.call).read_all_of([f"a{n}" for n in range(5)]) == [{"n": str(n)} for n in range(5)]
+    assert len(broker.hypercalls) == -(-5 // at_once)
 
-    def alone(path):
-        return {"all": path}
 
-    client.read_all = alone  # type: ignore[method-assign]
-    assert client.follow([], ["a"]).keys == [{"all": "a"} if code == errno.E2BIG else {}]
+@pytest.mark.parametrize("at_once", [2, 64])
+def test_of_several_directories_each_is_told_what_came_of_it(at_once):
+    broker = Broker({(m.StoreWrite, "b/x"): [errno.EACCES, "no"], (m.StoreWrite, "c/x"): [errno.ENOSPC, "full"]})
+    broker.at_once = at_once
+    entries = [(path, dict.fromkeys(("x", "y", "z"), 1)) for path in "abcd"]
+    said = StoreClient(broker.call).write_several([*entries, ("e", {})])
+    assert [error and error.errno for error in said] == [None, errno.EACCES, errno.ENOSPC, None, None]
 
 
 def test_who_follows_a_node_has_its_path_for_a_token_unless_another_watch_has_it():
