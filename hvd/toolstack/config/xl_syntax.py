@@ -2,7 +2,7 @@
 
     # a comment           ends a line anywhere outside a string
     name = "guest"        'single' or "double" quotes, with C's escapes
-    vcpus = 0x2           decimal, 0x hexadecimal or 0 octal
+    vcpus = 0x2           decimal, 0x hexadecimal or 0 octal; 08 and 12ab are texts, which need no quotes
     disk = [ "a", "b", ]  may go on over lines, may be nested, may end with a comma
     disk += [ "c" ]       adds to a list, or to a string; a number is one, as it is written
     a = 1; b = 2          a line break or `;` ends an assignment
@@ -39,18 +39,20 @@ _TOKEN = re.compile(
       | (?P<sign>\+=|[=,\[\]])""",
     re.VERBOSE,
 )
-_NUMBER = re.compile(r"[0-9][0-9A-Za-z]{0,4000}")
+_NUMBER = re.compile(r"0[xX][0-9A-Fa-f]{1,99}|[1-9][0-9]{0,99}|0[0-7]{0,99}")
+_UNQUOTED = re.compile(r"[0-9][0-9a-fx]*")
+"""libxlu's NUMBER, which is a text until somebody wants a number."""
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|.)", re.DOTALL)
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
 def number_in(text: str) -> Number | None:
     """The number that a text is in C's way, in quotes or not; None if it is none."""
-    octal = len(text) > 1 and text.isdecimal() and text[0] == "0"
-    try:
-        return Number(int(text, 8 if octal else 0), text) if _NUMBER.fullmatch(text) else None
-    except ValueError:
+    if not _NUMBER.fullmatch(text):
         return None
+    octal = len(text) > 1 and text.isdecimal() and text[0] == "0"
+    value = int(text, 8 if octal else 0)
+    return Number(value, text) if value <= NUMBER_MAX else None
 
 
 def as_text(value: str | Number) -> str:
@@ -214,13 +216,11 @@ def _escaped(text: str) -> str:
     return chr(int(text, 8) & 0xFF) if text[0] in "01234567" else _ESCAPES.get(text, text)
 
 
-def _number(token: Token) -> Number:
+def _number(token: Token) -> Value:
     number = number_in(token.text)
-    if number is None:
+    if number is None and not _UNQUOTED.fullmatch(token.text):
         raise SyntaxProblem(token.line, token.column, "a number", repr(token.text[:60]))
-    if number > NUMBER_MAX:
-        raise SyntaxProblem(token.line, token.column, f"a number up to {NUMBER_MAX}", f"{token.text[:30]}…")
-    return number
+    return token.text if number is None else number
 
 
 def _kind(value: Value) -> str:

@@ -234,7 +234,9 @@ def test_lines_of_the_command_line_stand_in_the_place_of_the_files(here):
     assert config.args == ["volume=7", "language=de"]
 
 
-@pytest.mark.parametrize("line", ["memory=", "memory='lots'", "cmdline=[7]"])
+@pytest.mark.parametrize(
+    "line", ["memory=", "memory='lots'", "memory=08", f"memory={10**20}", "vcpus=0b1", "cmdline=[7]"]
+)
 def test_a_line_of_the_command_line_that_is_wrong_is_told(here, line):
     with pytest.raises(ConfigError) as caught:
         load_xl_cfg(FILES / "cockpit-guest.cfg", {}, {}, {}, [line])
