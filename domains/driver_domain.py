@@ -22,7 +22,7 @@ from hvd.transport.xenbus_state import XenbusState
 
 DEVICES_MAX = 1024
 AT_ONCE = 16
-"""Devices that are taken up with one hypercall: three or four entries of a multicall each."""
+"""Devices that are taken up together: three or four entries of a multicall each."""
 LEVELS = 3
 """backend/<kind>/<domid>/<devid>"""
 LINGER_NS = int(LINGER_S * 1e9) + 1_000_000

@@ -176,10 +176,11 @@ class XenbusFrontend:
         keys = self.device.publish(backend_keys)
         self._published_for = offer
         self._sessions += 1
-        keys |= {FOR_INCARNATION: offer, SESSION: self._session}
 
-        # One multicall is as atomic as a transaction: the broker carries it out whole before anybody else's hypercall.
-        self._store.write_all(self.path, keys | {"state": str(int(XenbusState.INITIALISED))})
+        # In this order, since many keys are more than one hypercall carries out, and a `state` may stand there from
+        # before: without the session they are another device's, and without what follows it for nobody.
+        state = str(int(XenbusState.INITIALISED))
+        self._store.write_all(self.path, {SESSION: self._session, **keys, FOR_INCARNATION: offer, "state": state})
         self.state = XenbusState.INITIALISED
         self._published = True
         try:
@@ -330,7 +331,8 @@ class XenbusBackend:
         self._log(text)
         self._broken = True
         state = XenbusState.CLOSED
-        self._say(self.path, {"error": text, CLOSED_FOR: self._closed_for, "state": str(int(state))})
+        # In this order: by the first whoever comes next knows of the second.
+        self._say(self.path, {CLOSED_FOR: self._closed_for, "error": text, "state": str(int(state))})
         self.state = state
 
     def close(self) -> None:

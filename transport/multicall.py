@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from hvd.transport import messages as m
 from hvd.transport.codec import pack_call
+from hvd.transport.hypercalls import HypercallError
 
 MULTICALL_MAX = 64
 """Hypercalls of one."""
@@ -40,6 +42,8 @@ def ask_each(call: Callable[[Any], Any], calls: Sequence[Any]) -> Iterator[Answe
     while entries:
         reply = call(m.Multicall(entries[:MULTICALL_MAX]))
         replies, descriptors = reply if isinstance(reply, tuple) else (reply, [])
+        if not replies:
+            raise HypercallError(errno.EPROTO, "the hypervisor carried out none of them", "Multicall")
         left = iter(descriptors)
         yield from [Answered(code, value, [next(left) for _ in range(count)]) for code, value, count in replies]
         del entries[: len(replies)]

@@ -38,7 +38,7 @@ def main(guest: Guest) -> None:
 
 
 def _tell(store: StoreClient, number: int, result: dict[str, Any]) -> None:
-    """In one hypercall, `done` last: whoever reads it finds the rest."""
+    """`done` last: whoever reads it finds the rest."""
     text = json.dumps(result)
     chunks = [text[at : at + CHUNK] for at in range(0, len(text), CHUNK)]
     nodes = {f"result-{index}": chunk for index, chunk in enumerate(chunks)}

@@ -249,7 +249,7 @@ def _version(h: Hypervisor, caller: DomId, msg: m.XenVersion, now: int) -> dict[
 
 
 def _multicall(h: Hypervisor, caller: DomId, msg: m.Multicall, now: int) -> Answer:
-    return carry_out(msg.calls, lambda call: handle(h, caller, call, now), lambda: h.store.fired)
+    return carry_out(msg.calls, lambda call: handle(h, caller, call, now), lambda: h.store.work)
 
 
 def _read_all(h: Hypervisor, caller: DomId, msg: m.StoreReadAll, now: int) -> dict[str, bytes]:

@@ -17,35 +17,35 @@ from hvd.transport.multicall import BRINGS, may_be_part
 ITEM_BYTES_LEAST = 512
 """What a name or a value that is read counts at least: to find a small one takes as long as to copy so many."""
 READS = (m.StoreDirectory, m.StoreReadAll, m.StoreRead, m.StoreGetPerms)
-CHANGE_WORK, NAME_WORK, COMMIT_WORK = 5, 2, 200
-"""Of a call that is no read, of a name on its path, which may be a node to make, and of a commit. A watch that hears of
-something counts one, some two microseconds."""
+CALL_WORK, COMMIT_WORK = 6, 200
+"""Of a call that is no read, and of a commit, beside what the store has to do for them: some two microseconds each."""
 
 
-def carry_out(entries: list[bytes], one: Callable[[Any], Answer], fired: Callable[[], int]) -> Answer:
+def carry_out(entries: list[bytes], one: Callable[[Any], Answer], store_work: Callable[[], int]) -> Answer:
     """[errno, value or text, descriptors] of each, in order, and the descriptors of all; `one` makes a single call.
 
-    One failing stops none. It is preempted, as Xen's is (`multicall.c`), before the call that makes it more than
-    MULTICALL_WORK_MAX, with the watches that have heard of something (`fired`: how many, ever), or more than one reply
-    brings: those are answered that were carried out, at least one, and the caller asks for the others anew. Where that
-    is depends on nothing but the tables: what was carried out may be carried out again from the journal. BadMessage or
-    Refused, and nothing was done, when an entry cannot be part of one.
+    One failing stops none. It is preempted, as Xen's is (`multicall.c`), behind the call with which it has taken
+    MULTICALL_WORK_MAX, the store's own (`store_work`: what it has had to do, ever) included, or before the one that
+    makes it more than one reply brings: those are answered that were carried out, at least one, and the caller asks for
+    the others anew. Where that is depends on nothing but the tables: what was carried out may be carried out again from
+    the journal. BadMessage or Refused, and nothing was done, when an entry cannot be part of one.
     """
     calls = [unpack_call(entry) for entry in entries]
     _check(calls)
     replies: list[list[Any]] = []
     descriptors: list[tuple[str, int]] = []
-    size, work, before = 0, 0, fired()
+    size, work, before = 0, 0, store_work()
     for call in calls:
-        work += _work(call)
-        too_much = work + fired() - before > MULTICALL_WORK_MAX
-        if replies and (too_much or len(descriptors) + BRINGS.get(type(call), 0) > DESCRIPTORS_PER_MESSAGE):
+        if work + store_work() - before >= MULTICALL_WORK_MAX:
+            break
+        if len(descriptors) + BRINGS.get(type(call), 0) > DESCRIPTORS_PER_MESSAGE:
             break
         code, value, brought = _reply(call, one)
         if isinstance(call, READS):
             size += _size(value)
             if replies and size > MULTICALL_REPLY_BYTES_MAX:
                 break  # it is read anew
+        work += _work(call)
         replies.append([code, value, len(brought)])
         descriptors += brought
     return Answer(replies, tuple(descriptors))
@@ -70,9 +70,7 @@ def _reply(call: Any, one: Callable[[Any], Answer]) -> tuple[int, Any, Descripto
 def _work(call: Any) -> int:
     if isinstance(call, READS):
         return 0
-    if isinstance(call, m.StoreTransactionEnd):
-        return COMMIT_WORK
-    return CHANGE_WORK + NAME_WORK * (call.path.count("/") + 1 if hasattr(call, "path") else 0)
+    return COMMIT_WORK if isinstance(call, m.StoreTransactionEnd) else CALL_WORK
 
 
 def _size(value: Any) -> int:

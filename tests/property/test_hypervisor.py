@@ -11,11 +11,12 @@ from enum import Enum
 from itertools import islice
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from hvd.broker import spares
+from hvd.broker import multicall, spares
 from hvd.broker.dispatch import is_journaled
 from hvd.broker.domain import ALIVE, Life
 from hvd.broker.grant_tables import Table
@@ -169,6 +170,13 @@ SPECIAL: dict[type, st.SearchStrategy[Any]] = {
 
 def message(kind: Any) -> st.SearchStrategy[Any]:
     return SPECIAL[kind] if kind in SPECIAL else records(kind)
+
+
+@pytest.fixture(autouse=True)
+def little_is_much(monkeypatch):
+    """So that multicalls are preempted."""
+    monkeypatch.setattr(multicall, "MULTICALL_WORK_MAX", 15)
+    monkeypatch.setattr(multicall, "MULTICALL_REPLY_BYTES_MAX", 2 * multicall.ITEM_BYTES_LEAST)
 
 
 ENTRIES = st.sampled_from(PARTS).flatmap(message).map(pack_call)

@@ -111,6 +111,7 @@ class Engine:
             self.generation = call.generation
             return
         growth = growth_of(change.edits)
+        self.sweeps.edits += sum(1 for _ in change.edits)
         if isinstance(view, Transaction):
             self._check_nodes(growth, view.growth, call.limits)
             incoming = sum(content_bytes(edit.path, edit.after) for edit in change.edits if edit.after is not None)
@@ -129,6 +130,7 @@ class Engine:
         """A removal in a transaction. ENOSPC if that depends on too many nodes, as far as the first slice shows."""
         edits = iter(change.edits)
         first = list(islice(edits, EDITS_PER_SLICE))
+        self.sweeps.edits += len(first)
         view.depend_on(first)
         view.take_away(change.path, first, call.generation)
         if len(first) == EDITS_PER_SLICE:
@@ -222,7 +224,7 @@ class Engine:
     def _begin(self, sweep: Sweep[Any], *, now: bool) -> None:
         """`now`: its first slice. The others in turn."""
         if now:
-            sweep.advance()
+            self.sweeps.edits += sweep.advance()
         if not sweep.done:
             self.sweeps.add(sweep)
 

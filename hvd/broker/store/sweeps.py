@@ -39,13 +39,14 @@ class Sweep(Generic[T]):
     """Of a removal in a transaction, that transaction: it concerns nothing else, so it need not wait for the others."""
     done: bool = False
 
-    def advance(self) -> None:
-        """By one slice."""
+    def advance(self) -> int:
+        """By one slice; how much that was."""
         found = list(islice(self.edits, self.per_slice))
         self.follow(found)
         if len(found) < self.per_slice:
             self.done = True
             self.finish()
+        return len(found)
 
 
 class Sweeps:
@@ -55,6 +56,8 @@ class Sweeps:
         self._waiting: deque[Sweep[Any]] = deque()
         self._begun = 0
         """How many ever."""
+        self.edits = 0
+        """That were made one by one, or looked at because of a change of many, ever: what takes time."""
         self._until: dict[DomId, int] = {}
         """For whom how many of them are to be done."""
         self._let_go_on: set[DomId] = set()
@@ -110,13 +113,13 @@ class Sweeps:
         self._let_go_on.clear()
         sweep = self.oldest()
         if sweep is not None:
-            sweep.advance()
+            self.edits += sweep.advance()
 
     def finish(self, about: object) -> None:
         """Whatever concerns this transaction alone is done."""
         for sweep in self._waiting:
             while sweep.about is about and not sweep.done:
-                sweep.advance()
+                self.edits += sweep.advance()
 
     def oldest(self) -> Sweep[Any] | None:
         """The one to go on with; None when nothing is under way."""

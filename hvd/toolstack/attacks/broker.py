@@ -278,7 +278,7 @@ def _goes_on(arena: Arena, domain: Domain) -> bool:
 
 AT_WORK_S, LOOKS, IDLE_S = 0.02, 40, 3.0
 """Within how much CPU time of a broker's coming it is surely at what its attacker asked before, and in how many places
-one looks whether it is, each half of what that takes; and when such a time does not come."""
+one looks whether it is, eight while it is; and when such a time does not come."""
 
 
 def _poison(arena: Arena) -> Seen:

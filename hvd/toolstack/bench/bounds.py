@@ -176,7 +176,7 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"^switch killed",
-        "**A switch's recovery.** As a driver domain's. With four vifs its offers are one hypercall, what "
+        "**A switch's recovery.** As a driver domain's. With four vifs its offers are two hypercalls, what "
         "their frontends have published comes with the events, and each vif is attached with one: 12 ms from its "
         "readiness to the next answer (when they were read with one more), of which most is the guests' and the "
         "switch's first steps, on two CPUs that six processes want. "

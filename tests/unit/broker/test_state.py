@@ -196,6 +196,18 @@ def test_a_command_that_is_none_is_our_mistake(ledger):
         ledger.state.apply(["reboot the moon"])
 
 
+def test_a_multicall_that_was_preempted_is_in_a_replay_too_and_ends_at_the_same_call(ledger, guest, session, board):
+    for number in range(100):
+        ledger.call(guest, session, 5 + number, m.StoreWatch("data", f"t{number}"))
+    writes = m.Multicall([pack_call(m.StoreWrite(0, f"data/w{n}", b"1")) for n in range(16)])
+    first = ledger.call(guest, session, 200, writes)
+    there = sorted(board.h.store.directory(guest, 0, "data"))
+    assert there == ["w0", "w1", "w2", "w3"]
+    ledger.broker_dies()
+    assert sorted(board.h.store.directory(guest, 0, "data")) == there
+    assert ledger.call(guest, session, 200, writes) == first
+
+
 # ---- poison ----------------------------------------------------------------------------------------------------------
 
 

@@ -252,3 +252,63 @@ def test_a_frontend_to_which_a_request_was_not_read_before_it_was_taken_back_goe
     store.tell(OFFERED | {"state": "4", "online": "1"})
     assert (end.connected, store.directories[own]["hvd-session"]) == (True, "5.1")
     assert device.calls == ["published", "connected"]
+
+
+PUBLISHED = {"ring-ref": "9", "event-channel": "3", "queue-0/ring-ref": "4", "feature": "1"}
+
+
+def publication(driven):
+    """A frontend that has published for the offer 5.1, having published for the one before; what it has written."""
+    store = Store({BACK: dict(OFFERED)})
+    end, device, own = frontend(store, driven)
+    device.publish = lambda keys: dict(PUBLISHED)
+    store.tell(None)
+    before = dict(store.directories[own])
+    store.directories[BACK]["hvd-incarnation"] = "5.1"
+    store.written.clear()
+    store.tell(None)
+    ((path, keys),) = store.written
+    assert path == own
+    return end, store, own, before, list(keys.items())
+
+
+def test_a_backend_that_looks_at_a_publication_which_is_not_all_there_attaches_to_nothing_of_it(driven):
+    """Many keys are more than one hypercall carries out, and the state of the one before stands there."""
+    _, _, _, before, written = publication(driven)
+    assert before["state"] == "3"
+    for so_far in range(len(written) + 1):
+        device = driven(Device({"sectors": "16"}))
+        attached: list[Any] = []
+
+        def attach(keys, attached=attached):
+            attached.append(keys)
+            return {}
+
+        device.attach = attach
+        store = Store({BACK: dict(OFFERED), FRONT: before | dict(written[:so_far])})
+        end = backend(store)
+        assert len(attached) == (so_far >= len(written) - 1), written[:so_far]
+        store.directories[FRONT] |= dict(written)
+        end.follow(store.read_all(FRONT))
+        assert [(keys["hvd-session"], keys["ring-ref"]) for keys in attached] == [("5.2", "9")]
+
+
+def test_a_device_that_was_taken_away_and_plugged_in_again_while_keys_were_published_is_another(driven):
+    for lost in range(1, len(PUBLISHED) + 3):
+        end, store, own, _, written = publication(driven)
+        store.directories[own] = {"backend": BACK, "backend-id": "1"} | dict(written[lost:])
+        end.drop_replaced()
+        assert end.gone, written[lost:]
+
+
+def test_whoever_closes_a_device_says_for_whom_before_he_says_why(driven):
+    """A successor knows by the first that there is the second to take away."""
+    device = driven(Device({"sectors": "8"}))
+
+    def attach(keys):
+        raise ValueError("no")
+
+    device.attach = attach
+    store = Store({BACK: dict(OFFERED), FRONT: {"state": "3", "hvd-backend-incarnation": "5", "hvd-session": "7.1"}})
+    backend(store)
+    assert list(store.written[-1][1]) == ["hvd-closed-for", "error", "state"]

@@ -28,9 +28,9 @@ PATHS = st.sampled_from([path for home in HOMES for path in (home, f"{home}/a")]
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     advance = Sweep.advance
 
-    def advance_little(self: Sweep[object]) -> None:
+    def advance_little(self: Sweep[object]) -> int:
         self.per_slice = PER_SLICE
-        advance(self)
+        return advance(self)
 
     monkeypatch.setattr(Sweep, "advance", advance_little)
     monkeypatch.setattr(engine, "EDITS_PER_SLICE", PER_SLICE)
