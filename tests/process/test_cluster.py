@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ from hvd.toolstack.cluster import (
     NotRunning,
     StartFailed,
 )
+from hvd.toolstack.cluster import domain as domain_module
+from hvd.toolstack.cluster.process_times import is_stopped
 from hvd.transport.end_moments import REAPED_EVENT
 from hvd.transport.errors import HvdError
 from hvd.transport.hypercalls import HypercallError
@@ -295,6 +298,24 @@ def test_a_paused_domains_time_stands_still(cluster):
         guest.pause()
     guest.unpause()
     assert guest.info().state is DomainState.RUNNING
+
+
+def test_a_domain_has_stopped_when_its_pause_is_over_and_one_that_does_not_stop_is_told_of(cluster, monkeypatch):
+    guest = cluster.domain("guest")
+    os.kill(cluster.connection.machine_pid, signal.SIGSTOP)  # it would pass the signal on
+    monkeypatch.setattr(domain_module, "WAIT_DEADLINE_S", 0.1)
+    with pytest.raises(NotReached, match=f"domain guest is paused, but process {guest.pid} of it has not stopped"):
+        guest.pause()
+    monkeypatch.undo()
+    guest.unpause()
+    with ThreadPoolExecutor(1) as other, Cluster.attach(cluster.run_dir) as theirs:
+        paused = other.submit(theirs.domain("guest").pause)
+        guest.wait_state(DomainState.PAUSED)
+        assert not paused.done()
+        os.kill(cluster.connection.machine_pid, signal.SIGCONT)
+        paused.result(DEADLINE_S)
+    assert is_stopped(guest.pid)
+    guest.unpause()
 
 
 def test_a_signal_that_does_not_kill_is_not_waited_for(cluster):

@@ -32,6 +32,15 @@ def process_times(pid: int | None) -> ProcessTimes:
     return ProcessTimes(any(each.running for each in found), found[0].cpu, sum(each.seconds for each in found))
 
 
+def is_stopped(pid: int | None) -> bool:
+    """Whether a process runs nothing: a signal or a debugger has stopped it, or it is gone, or we may not see it."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+            return stat.read().rpartition(")")[2].split()[_STATE] in "TtZX"
+    except OSError:
+        return True
+
+
 def _of_one(pid: int) -> ProcessTimes | None:
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:

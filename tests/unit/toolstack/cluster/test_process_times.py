@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
-from hvd.toolstack.cluster.process_times import ProcessTimes, process_times
+from hvd.toolstack.cluster.process_times import ProcessTimes, is_stopped, process_times
 from hvd.transport.descendants import family
 
 
@@ -24,6 +25,19 @@ def test_a_process_that_sleeps_does_not_run():
         while process_times(child.pid).running:  # between its line and its sleep
             pass
         child.stdin.close()
+
+
+def test_whoever_is_stopped_or_gone_runs_nothing():
+    assert not is_stopped(os.getpid())
+    assert is_stopped(None)
+    assert is_stopped(2**22 + 1)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) as child:
+        child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+        assert is_stopped(child.pid)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert is_stopped(child.pid)
 
 
 def test_nobody_has_used_nothing():
