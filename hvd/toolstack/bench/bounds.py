@@ -151,7 +151,12 @@ WHAT_BOUNDS: tuple[tuple[str, str], ...] = (
         "Since then a directory is read in one look, not by a path and a look-up for each of its nodes: the two or "
         "three that a takeover brings took 0.39 ms of the broker's time and take 0.11. Without a spare the same look "
         "saves as much of some 10 ms, of which 7 are the process, its sandbox and its offers. The 99th percentiles "
-        "were not taken apart.",
+        "were not taken apart. Many kills in one run (`hvd bench recovery --seed 1 --kills 1000 --duration 150`, as "
+        "root, on this machine on a day on which all took half as long again: `hvd list` 168 ms): 1,000 without a "
+        "spare 11.3 ms in the median, 14.4, 16.9 and 61.2 at 90 %, 99 % and at most; 1,000 with one 7.5, 11.0, 14.1 "
+        "and 17.2; of neither was an operation lost, wrong or failed, so at 95 % of fewer than 0.3 % of kills. A death "
+        "was known after 0.08 and 0.09 ms, and fenced after 1.1 and 0.9. Of 1,000 brokers killed 1,000 were "
+        "survived; of 200 domains 100 of 100.",
     ),
     (
         r"death to (the machine's )?(suspicion|fence)$",
