@@ -313,19 +313,20 @@ class Engine:
         for watch in watches(edit.path):
             domid = watch.domid
             if domid not in heard_by:
-                heard_by[domid] = self._may_hear(self.domains[domid].who, root_before, edit, root_after)
+                heard_by[domid] = self._may_hear(self.domains[domid], root_before, edit, root_after)
             if heard_by[domid]:
                 self.events.add(watch, edit.path, self.limits(domid).events_max)
 
-    def _may_hear(self, who: Principal, root_before: Node, edit: Edit, root_after: Node) -> bool:
-        """Whether it tells only what `who` may see: a readable node, or a change in a readable list (XSA-115)."""
+    def _may_hear(self, client: Client, root_before: Node, edit: Edit, root_after: Node) -> bool:
+        """Whether it tells only what one may see: a readable node, or a change in a readable list (XSA-115)."""
         path, before, after, _ = edit
+        who, target = client.who, client.target
         told = [node for node in (before, after) if node is not None]
-        if not any(may(node.permissions, who, READ) for node in told):
+        if not any(may(node.permissions, who, READ, target) for node in told):
             if (before is None) == (after is None):
                 return False
             parent = lookup(root_before if after is None else root_after, paths.parent(path))
-            if parent is None or not may(parent.permissions, who, READ):
+            if parent is None or not may(parent.permissions, who, READ, target):
                 return False
             told.append(parent)
         return all(mandatory.allows(self._policy, who.domid, node.permissions, READ) for node in told)

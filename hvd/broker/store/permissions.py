@@ -6,10 +6,10 @@ inherits nothing (XSA-322), and forgetting a domain costs no walk through the tr
 """
 
 import errno
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from hvd.broker.store.c_numbers import strtol
 from hvd.broker.store.errors import StoreError
 from hvd.transport.ids import DOM0, DomId
 
@@ -20,7 +20,6 @@ OWNER = 7
 
 _ACCESS = {"n": 0, "r": READ, "w": WRITE, "b": READ | WRITE}
 _LETTERS = {access: letter for letter, access in _ACCESS.items()}
-_ENTRY = re.compile(r"([nrwb])([0-9]{1,5})")
 
 
 class Principal(NamedTuple):
@@ -48,12 +47,12 @@ DOM0_ONLY: Permissions = (Permission(DOM0_PRINCIPAL, 0),)
 
 
 def access_of(permissions: Permissions, who: Principal, target: Principal | None = None) -> int:
-    """What `who` may do with a node that has these permissions; what its target owns it may use as its own."""
+    """What `who` may do with a node that has these permissions; what names its target is as if it named `who`."""
     owner = permissions[0].who
     if who.domid == DOM0 or owner in (who, target):
         return OWNER
     for permission in permissions[1:]:
-        if permission.who == who:
+        if permission.who in (who, target):
             return permission.access
     return permissions[0].access
 
@@ -86,11 +85,11 @@ def parse(texts: list[str], living: Living) -> Permissions:
 
 
 def _parse_entry(text: str, living: Living) -> Permission:
-    match = _ENTRY.fullmatch(text)
-    if match is None:
+    access, number = _ACCESS.get(text[:1]), strtol(text[1:])
+    if access is None or number is None:
         raise StoreError(errno.EINVAL, f"not a permission: {text[:20]!r} (n, r, w or b, then a domid)")
-    domid = DomId(int(match[2]))
-    return Permission(living.get(domid) or Principal(domid, UNBORN), _ACCESS[match[1]])
+    domid = DomId(number)
+    return Permission(living.get(domid) or Principal(domid, UNBORN), access)
 
 
 def to_texts(permissions: Permissions, living: Living) -> list[str]:

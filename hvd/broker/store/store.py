@@ -157,8 +157,9 @@ class Store(Upkeep):
         engine.events.add(watch, watch.path, limits.events_max)
 
     def unwatch(self, domid: DomId, path: str, token: str, connection: int = 0) -> None:
-        """Take a watch back. Its events that wait may still be taken."""
-        self._engine.watches.remove(domid, connection, self._watch_path(domid, path), token)
+        """Take a watch back. Its events that wait may still be taken. ENOENT: there is none, as on what is no path."""
+        absolute = path if path.startswith(("/", "@")) else f"{paths.home(domid)}/{path}"
+        self._engine.watches.remove(domid, connection, absolute, token)
 
     def reset_watches(self, domid: DomId) -> None:
         """RESET_WATCHES, on all the caller's connections: watches, waiting events and transactions go."""

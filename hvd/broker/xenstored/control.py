@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from hvd.broker.store import StoreError
+from hvd.broker.store.c_numbers import atoi
 from hvd.broker.store.quotas import ABSOLUTE_PATH_BYTES_MAX
 from hvd.broker.store.transactions import NAMED_MAX
 from hvd.transport.ids import DomId
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hvd.broker.hypervisor import Hypervisor
 
 OK = b"OK\0"
+INT_MAX = (1 << 31) - 1
 QUOTAS = (
     ("nodes", "nodes_max", "Nodes per domain"),
     ("watches", "watches_max", "Watches per domain"),
@@ -31,7 +32,6 @@ QUOTAS = (
 """xenstored's name, ours in `Quotas`, and what it says of it. The last two xenstored does not have."""
 AT_MOST = {"transaction-nodes": NAMED_MAX, "path-max": ABSOLUTE_PATH_BYTES_MAX}
 """What bounds everybody, whatever a quota says: to set a larger one would promise what is not there."""
-_VALUE = re.compile(r"[0-9]{1,9}")
 
 
 class Command(NamedTuple):
@@ -96,9 +96,9 @@ def _quota(hypervisor: Hypervisor, words: list[str]) -> bytes:
 
 def _set_quota(hypervisor: Hypervisor, words: list[str]) -> bytes:
     ours = {name: ours for name, ours, _ in QUOTAS}
-    if len(words) != 2 or words[0] not in ours or not _VALUE.fullmatch(words[1]):
+    if len(words) != 2 or words[0] not in ours or not 1 <= (value := atoi(words[1])) <= INT_MAX:
         raise StoreError(errno.EINVAL, f"not a quota and its value: {words}")
-    name, value = words[0], int(words[1])
+    name = words[0]
     if value > (most := AT_MOST.get(name, value)):
         text = f"quota {name} is at most {most}, not {value}"
         hypervisor.console.append(f"(XEN) xenstore: {text}")  # an ERROR says no more than EINVAL
@@ -108,7 +108,7 @@ def _set_quota(hypervisor: Hypervisor, words: list[str]) -> bytes:
 
 
 def _quota_of(hypervisor: Hypervisor, word: str) -> bytes:
-    domid = DomId(int(word) if _VALUE.fullmatch(word) else 0)
+    domid = DomId(atoi(word))
     if not hypervisor.store.is_introduced(domid):
         raise StoreError(errno.ENOENT, f"domain {domid} is not introduced")
     share = hypervisor.store.usage(domid)

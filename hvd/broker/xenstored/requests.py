@@ -7,16 +7,16 @@ errno an earlier request has left behind (a READ without its NUL), the answer is
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from hvd.broker.store import Store, StoreError
+from hvd.broker.store.c_numbers import atoi
 from hvd.broker.store.paths import home
 from hvd.broker.xenstored import control
 from hvd.broker.xenstored.doors import LATER
 from hvd.transport import xs_wire
-from hvd.transport.ids import DOM0, DomId
+from hvd.transport.ids import DOM0, DOMID_SELF, DomId
 from hvd.transport.xs_wire import PAYLOAD_MAX, Message, Type
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 OK = b"OK\0"
 _new = tuple.__new__
 """Of a named tuple, without the call by names: two thirds of its time."""
-_NUMBER = re.compile(rb"[ \t]*[+-]?[0-9]{1,18}")
 
 
 class Asked(NamedTuple):
@@ -115,9 +114,8 @@ def _token(token: bytes) -> str:
 
 
 def _number(text: bytes) -> int:
-    """As atoi reads it: what is no number is 0."""
-    match = _NUMBER.match(text)
-    return int(match[0]) if match else 0
+    """As xenstored reads it: what is no number is 0, and -1 the largest."""
+    return atoi(text.decode("latin-1"))
 
 
 def _introduced(asked: Asked, text: bytes) -> DomId:
@@ -143,8 +141,7 @@ def _directory(asked: Asked) -> bytes:
 
 def _directory_part(asked: Asked) -> bytes:
     path, offset = _several(asked.payload, 2, 2)
-    number = _number(offset)
-    return asked.store.directory_part(asked.domid, asked.tx, _path(path), number if number >= 0 else 1 << 32)
+    return asked.store.directory_part(asked.domid, asked.tx, _path(path), _number(offset))
 
 
 def _get_perms(asked: Asked) -> bytes:
@@ -220,13 +217,14 @@ def _get_domain_path(asked: Asked) -> bytes:
 
 
 def _is_domain_introduced(asked: Asked) -> bytes:
-    return b"T\0" if asked.store.is_introduced(DomId(_number(_one(asked.payload)))) else b"F\0"
+    domid = DomId(_number(_one(asked.payload)))
+    return b"T\0" if domid == DOMID_SELF or asked.store.is_introduced(domid) else b"F\0"
 
 
 def _introduce(asked: Asked) -> bytes:
     """The page is always grant 1, so its frame is not looked at; the domain's ring begins anew."""
     domid, _, port = (_number(text) for text in _several(asked.payload, 3)[:3])
-    if port <= 0:
+    if not port:
         raise StoreError(errno.EINVAL, f"{port} is no event channel")
     asked.hypervisor.introduce(DomId(domid))
     return OK

@@ -51,6 +51,13 @@ def test_the_first_entry_that_names_a_domain_counts_and_the_owners_is_for_all_ot
     assert access_of(permissions(*texts), who) == access
 
 
+def test_what_names_its_target_is_as_if_it_named_the_domain_itself() -> None:
+    assert access_of(permissions("n7"), SEVEN, NINE) == access_of(permissions("n9"), SEVEN, NINE) == OWNER
+    assert access_of(permissions("n5", "r9", "b7"), SEVEN, NINE) == READ
+    assert access_of(permissions("n5", "w7", "b9"), SEVEN, NINE) == WRITE
+    assert access_of(permissions("n5", "r9"), SEVEN, FIVE) == OWNER and access_of(permissions("n5"), SEVEN, NINE) == 0
+
+
 def test_all_of_what_is_wanted_must_be_allowed() -> None:
     assert may(permissions("n5", "b7"), SEVEN, READ | WRITE)
     assert not may(permissions("n5", "r7"), SEVEN, READ | WRITE)
@@ -81,7 +88,7 @@ def test_a_list_is_written_as_it_was_read(texts: list[str]) -> None:
     assert to_texts(permissions(*texts), LIVING) == texts
 
 
-@pytest.mark.parametrize("text", ["", "n", "5", "x5", "n-1", "n5 ", "nn5", "n5\0", "N5", "n123456", "n٥"])
+@pytest.mark.parametrize("text", ["", "n", "5", "x5", "n--1", "n5 ", "nn5", "n5\0", "N5", "n08", "n٥"])
 def test_what_is_not_a_permission_is_refused(text: str) -> None:
     with pytest.raises(StoreError, match="EINVAL: "):
         permissions("n0", text)

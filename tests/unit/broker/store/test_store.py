@@ -84,6 +84,8 @@ ROWS: dict[str, list[Row]] = {
         (7, "-", f"read {HOME}/missing", "ENOENT"),
         (7, "-", f"write {HOME}/missing x", "EACCES"),
         (7, "-", f"rm {HOME}/missing", "EACCES"),
+        (7, "-", f"set_perms {HOME}/missing n7", "EACCES"),
+        (5, "-", f"set_perms {HOME} n5 w7", OK),
         (7, "-", f"set_perms {HOME}/missing n7", "ENOENT"),
         (5, "-", f"set_perms {HOME} n5", OK),
         (7, "-", f"set_perms {HOME}/missing n7", "EACCES"),
