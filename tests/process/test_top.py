@@ -129,6 +129,22 @@ def test_the_screen_shows_it_all_and_answers_keys(cluster):
             await pilot.press("c")
             assert screen.query_one("#channels").row_count >= 4  # type: ignore[attr-defined]
             assert screen.query_one("#domains").row_count == 3  # type: ignore[attr-defined]
+            await pilot.press("S")
+            assert "sorted by ID" in screen.sub_title
             await pilot.press("q")
 
     asyncio.run(drive())
+
+
+@pytest.mark.parametrize("key", ["q", "Q", "escape", "ctrl+c"])
+def test_the_screen_ends_with_each_of_xentops_keys(cluster, key):
+    from hvd.toolstack.cli.top_screen import TopScreen
+
+    async def drive() -> None:
+        screen = TopScreen(cluster, 0.05)
+        async with screen.run_test() as pilot:
+            await pilot.press(key)
+            while screen.is_running:
+                await pilot.pause(0.02)
+
+    asyncio.run(asyncio.wait_for(drive(), 60))

@@ -19,6 +19,7 @@ from hvd.toolstack.cli.command import (
     DefConfig,
     Fallback,
     Grace,
+    MaybeCommand,
     MaybeNames,
     Name,
     Names,
@@ -316,7 +317,7 @@ def loadpolicy(
 
 @_command("hvd man | man -l -", "hvd man list | man -l -", "hvd man --all /usr/local/share/man/man1")
 def man(
-    name: Annotated[str, typer.Argument(metavar="COMMAND", help="Of this command; else of hvd itself.")] = "",
+    name: MaybeCommand = "",
     all_: Annotated[
         Path | None, typer.Option("--all", metavar="DIR", help="Write the pages of all commands there.")
     ] = None,
@@ -330,7 +331,7 @@ def man(
 
 @_command("hvd help", "hvd help create")
 def help_(
-    name: Annotated[str, typer.Argument(metavar="COMMAND", help="Of this command; else of hvd itself.")] = "",
+    name: MaybeCommand = "",
     json: AsJson = False,
 ) -> None:
     """Show the commands, or how one is used, as `hvd COMMAND --help` does."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from hvd.toolstack.cli.completion import domain_names, policy_names
+from hvd.toolstack.cli.completion import command_names, domain_names, policy_names
 from hvd.toolstack.cli.durations import seconds_from
 
 NUMBER_DIGITS_MAX = 10
@@ -77,6 +77,10 @@ Require = Annotated[
 MaybeNames = Annotated[
     list[str] | None,
     typer.Argument(metavar="NAME...", help="Domains' names or domids.", autocompletion=domain_names),
+]
+MaybeCommand = Annotated[
+    str,
+    typer.Argument(metavar="COMMAND", help="Of this command; else of hvd itself.", autocompletion=command_names),
 ]
 All = Annotated[bool, typer.Option("--all", "-a", help="All guests that run, in place of names.")]
 Fallback = Annotated[bool, typer.Option("-F", help="As in xl, which goes on where a guest cannot be asked: always so.")]

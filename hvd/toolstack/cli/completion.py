@@ -31,6 +31,13 @@ def network_names(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def command_names(incomplete: str) -> list[str]:
+    """The commands of hvd."""
+    from hvd.toolstack.cli.app import app
+
+    return sorted(each.name for each in app.registered_commands if each.name and each.name.startswith(incomplete))
+
+
 def log_names(incomplete: str) -> list[str]:
     """The domains that have written anything, alive or not."""
     from hvd.toolstack.cluster.run_dirs import default_run_dir

@@ -30,7 +30,9 @@ class TopScreen(App[None]):
     CSS = "DataTable { height: auto; margin-bottom: 1; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "quit", "Quit"),
+        Binding("Q,escape,ctrl+c", "quit", show=False),  # as xentop's
         Binding("s", "sort", "Sort by the next column"),
+        Binding("S", "sort", show=False),
         Binding("c", "channels", "All channels"),
     ]
 

@@ -30,6 +30,8 @@ def offered(line: str) -> list[str]:
         ("hvd create --on-crash r", ["restart", "rename-restart"]),
         ("hvd network-link ivi 0 ", ["up", "down"]),
         ("hvd attack --only ptr", ["ptrace"]),
+        ("hvd help block-", ["block-attach", "block-detach", "block-list"]),
+        ("hvd man mem", ["mem-max", "mem-set"]),
         ("hvd attack --only XSA-15", ["XSA-155"]),
     ],
 )
