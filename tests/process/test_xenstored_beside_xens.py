@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 from os import close, pidfd_open
 
 import pytest
@@ -58,6 +60,7 @@ def test_each_of_xens_daemons_serves_and_is_gone_behind_its_block(name: str) -> 
 
 HOLDING = """
 import sys
+import tempfile
 from hvd.toolstack.bench.peers.xenstored import running
 with running(sys.argv[1]) as daemon:
     print(daemon.process.pid, flush=True)
@@ -68,9 +71,11 @@ with running(sys.argv[1]) as daemon:
 @pytest.mark.parametrize("name", DAEMONS)
 def test_a_daemon_ends_with_whoever_has_started_it(name: str) -> None:
     xen_utils(name)
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDING, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as starter:
+    # whoever is killed leaves its directory behind
+    with tempfile.TemporaryDirectory(prefix="hvd-") as left, subprocess.Popen(
+        [sys.executable, "-c", HOLDING, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"TMPDIR": left},
+    ) as starter:  # fmt: skip
         assert starter.stdout is not None
         daemon = pidfd_open(int(starter.stdout.readline()))
         try:
