@@ -393,6 +393,26 @@ def test_bad_input_ends_with_2_and_names_what_was_expected(load, words, expected
     assert expected in told.stderr
 
 
+def test_who_has_no_process_is_said_so_before_the_first_is_hit_and_is_nobody_of_all_the_others(load):
+    dead = load.cluster.create(m.DomainConfig("dead", "hvd:idle", on_crash="preserve", heartbeat_ms=0))
+    try:
+        dead.wait_ready()
+        with load.cluster.fault("kill", dead) as injection:
+            assert injection.wait_activated(), injection.evidence
+        pids = [info.pid for info in load.cluster.infos().values()]
+        for words in (["kill", "caller", "dead"], ["swizzle", "caller", "dead"], ["kill-in-recovery", "dead"]):
+            told = hvd(load, *words)
+            assert (told.returncode, told.stdout) == (2, ""), told
+            assert told.stderr == "hvd: domain dead is preserved: it has no process that a fault could meet\n"
+        assert [info.pid for info in load.cluster.infos().values()] == pids
+        for words in (["kill-all-but", "guest"], ["swizzle"]):
+            would = hvd(load, *words, "--dry-run", "--seed", "5").stdout.splitlines()[0]
+            assert would.endswith(f" into {'driver, caller' if 'guest' in words else 'driver, caller, guest'} (seed 5)")
+    finally:
+        dead.destroy()
+    load.wait_well()
+
+
 def test_the_list_has_every_fault_and_needs_no_cluster(tmp_path):
     command = [sys.executable, "-m", "hvd", "fault", "list"]
     environment = os.environ | {"HVD_RUN_DIR": str(tmp_path / "none")}

@@ -25,9 +25,9 @@ class Aim(Enum):
     DOMAINS = auto()
     """One domain or more, each for itself."""
     SPARED = auto()
-    """One domain: every other one, dom0 left out, is hit."""
+    """One domain: every other one that has a process, dom0 left out, is hit."""
     GROUP = auto()
-    """Domains together; none named: all but dom0."""
+    """Domains together; none named: all that have a process, but dom0."""
     MACHINE = auto()
     """No domain."""
 

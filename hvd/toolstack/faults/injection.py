@@ -168,7 +168,13 @@ def _victims(cluster: Cluster, fault: Fault, named: Iterable[Domain | str]) -> t
     except NoSuchDomain as error:
         raise BadFault(str(error)) from None
     domains = list({domain.domid: domain for domain in each}.values())
+    infos = cluster.infos()
+    for domain in domains if fault.aim is not Aim.SPARED else ():
+        info = infos.get(domain.domid)  # before the first is hit: a death is not undone
+        if info is not None and info.pid is None:
+            raise BadFault(f"domain {info.name} is {info.state_text}: it has no process that a fault could meet")
     guests = [domain for domain in cluster.domains() if domain.domid != DOM0]
+    alive = [domain for domain in guests if domain.domid in infos and infos[domain.domid].pid is not None]
     match fault.aim:
         case Aim.MACHINE:
             if domains:
@@ -179,7 +185,10 @@ def _victims(cluster: Cluster, fault: Fault, named: Iterable[Domain | str]) -> t
         case Aim.SPARED:
             if len(domains) != 1:
                 raise BadFault(f"fault {fault.name}: expected the one domain to spare, found {len(domains)}")
-            return tuple(domain for domain in guests if domain.domid != domains[0].domid)
+            others = tuple(domain for domain in alive if domain.domid != domains[0].domid)
+            if not others:
+                raise BadFault(f"fault {fault.name}: expected a domain beside {domains[0].name} that has a process")
+            return others
         case Aim.GROUP if not domains:
-            return tuple(guests)
+            return tuple(alive)
     return tuple(domains)
