@@ -264,8 +264,9 @@ def test_a_hang_is_found_by_the_heartbeat_and_is_over_with_the_death_that_follow
     domain.wait_ready()
     try:
         since = load.cluster.call(m.SysctlEvents(0))["last"]
-        with inject(load.cluster, "hang", domain, for_s=DEADLINE_S):
+        with inject(load.cluster, "hang", domain, for_s=DEADLINE_S) as injection:
             wait_for(lambda: domain.incarnation == 2, lambda: f"another incarnation; {domain.info()}")
+            assert injection.wait_activated(), injection.evidence  # nobody had looked before
         events = [event for event in load.cluster.call(m.SysctlEvents(since))["events"] if event[4] == "watched"]
         assert [event[2] for event in events[:5]] == ["fault injected", "hangs", "fault over", "died", "starting"]
         assert "its process has been stopped for " in events[1][6]

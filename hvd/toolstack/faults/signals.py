@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hvd.toolstack.cluster.domain import ALIVE
+from hvd.toolstack.cluster.domain import ALIVE, DomainInfo
 from hvd.toolstack.faults.fault import Fault, Parameter, Seen
 from hvd.toolstack.faults.held import HeldFault, Witness, held_fault
 from hvd.transport.faults import FaultKind
@@ -12,6 +12,9 @@ DIES = "its on_crash action follows; whoever used it waits and is served by its 
 KERNEL_AND_REAPER = "pidfd, and the machine's reaper"
 BUSY_LEAST_S = 0.05
 """Computed at a stretch: the machine may be full, so it may take longer."""
+
+FOUND_STOPPED = "its process has been stopped"
+"""Of the last death of a domain whose heartbeat was not taken."""
 
 
 def ended_by(how: str) -> Witness:
@@ -23,16 +26,25 @@ def ended_by(how: str) -> Witness:
         info = effect.order.cluster.infos().get(effect.victim.domid)
         if info is None:
             return Seen(True, f"process {effect.process.pid} ended, and its domain is gone")
-        if info.incarnation == effect.incarnation and info.state in ALIVE:
+        if _is_yet_to_be_reaped(effect, info):
             return Seen(None, f"process {effect.process.pid} ended; not reaped yet")
         return Seen(how in info.last_death, f"process {effect.process.pid} ended; reaper: {info.last_death}")
 
     return look
 
 
+def _is_yet_to_be_reaped(effect: HeldFault, info: DomainInfo) -> bool:
+    """Whether the last death that is told of is of an incarnation before."""
+    return info.incarnation == effect.incarnation and info.state in ALIVE
+
+
 def stopped(effect: HeldFault) -> Seen:
-    """The kernel says that it is."""
+    """The kernel says that it is, or said so to whoever looks after heartbeats, who ended it before we looked."""
     state = effect.process.state()
+    if not state:
+        info = effect.order.cluster.infos().get(effect.victim.domid)
+        if info is not None and FOUND_STOPPED in info.last_death and not _is_yet_to_be_reaped(effect, info):
+            return Seen(True, f"process {effect.process.pid} ended; {info.last_death}")
     return Seen(True if state == "T" else None, f"/proc/{effect.process.pid}/stat: state {state or 'gone'}")
 
 
