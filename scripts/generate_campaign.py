@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hvd.toolstack.faults import FAULTS
 from hvd.toolstack.faults.history import BREACHES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -43,6 +44,7 @@ def _measures(told: dict[str, Any]) -> list[tuple[str, ...]]:
     return [
         ("seeds", told["seeds"], ""),
         ("faults injected", f"{totals['injected']:,} of {len(told['faults'])} kinds", f"{WANTED:,}"),
+        ("kinds that it has not", ", ".join(name for name in FAULTS if name not in told["faults"]), ""),
         ("seen to take effect by a witness", f"{totals['activated']:,}", ""),
         ("recovered, of those seen to take effect", "-" if share is None else f"{share:.4%}", "≥ 99.9 %"),
         ("95 % bound of what is not recovered", "-" if bound is None else f"{bound:.3%}", ""),
