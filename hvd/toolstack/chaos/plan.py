@@ -228,7 +228,8 @@ def _span(table: Table, key: str, default: tuple[int, int], least: int, most: in
     expected = len(value) if isinstance(value, list) else 2
     if len(pair) == expected == 2 and least <= pair[0] <= pair[1] <= most:
         return pair[0], pair[1]
-    table.report.wrong(table.at(key), f"a whole number from {least} to {most}, or [least, most]", shown(value))
+    found = f"[{', '.join(map(shown, value))}]" if expected == 2 and isinstance(value, list) else shown(value)
+    table.report.wrong(table.at(key), f"a whole number from {least} to {most}, or [least, most]", found)
     return default
 
 

@@ -40,7 +40,8 @@ WRITER, TALKER = 'workload[0] "writer"', 'workload[1] "talker"'
     ("old", "new", "told"),
     [
         ("steps = 30", "steps = 0", (4, "scenario.steps", "a whole number from 1 to 10000", "0")),
-        ("burst = [1, 3]", "burst = [3, 1]", (5, "scenario.burst", "[least, most]", "a list of 2")),
+        ("burst = [1, 3]", "burst = [3, 1]", (5, "scenario.burst", "[least, most]", "[3, 1]")),
+        ("burst = [1, 3]", "burst = [1, 2, 3]", (5, "scenario.burst", "[least, most]", "a list of 3")),
         ("pause_ms = [1, 20]", 'pause_ms = "5"', (6, "scenario.pause_ms", "a whole number from 0", '"5"')),
         ('cluster = "cluster.toml"', "", (2, "scenario.cluster", "a text", "nothing")),
         ('kind = "disk"', 'kind = "tape"', (10, f'{WRITER}.kind', "one of disk, console", '"tape"')),
