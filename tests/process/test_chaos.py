@@ -345,6 +345,19 @@ def test_a_domain_that_connects_changes_no_count_and_a_connection_to_the_toolsta
             assert changed - {"store nodes"} == {"descriptors of the broker: socket"}
 
 
+def test_a_spare_that_has_connected_changes_no_count_when_the_next_broker_has_no_connection_of_its() -> None:
+    config = DomainConfig("idler", "hvd:driver_domain", driver_domain=True, spare=True)
+    with Cluster.build([config]) as cluster:
+        until = time.monotonic() + DEADLINE_S / 2
+        while cluster.domain("idler").info().spare != "stands by":
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        before = settled(cluster)
+        with cluster.fault("broker-kill") as injection:
+            assert injection.wait_activated(), injection.evidence
+        assert settled(cluster).difference(before) == {}
+
+
 def connections_of(domain: Domain) -> int:
     """As the kernel lists them in its network namespace: the broker's ends, by where they were bound."""
     return Path(f"/proc/{domain.pid}/net/unix").read_text().count(f"/{DOMAINS}/{domain.domid}.1.{ENDPOINT}.")

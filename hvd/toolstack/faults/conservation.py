@@ -56,7 +56,7 @@ def census(cluster: Cluster) -> Census:
         counts["watches"] = counts.get("watches", 0) + row["quotas"]["watches"][0]
     machine = cluster.connection.machine_pid
     family = _descendants(machine)
-    theirs = _connections(cluster.infos().values())
+    theirs = _connections(cluster.infos().values(), family)
     counts["processes"] = sum(_name(pid) != STANDBY for pid in family)
     named = {name.removeprefix("hvd-"): pid for pid in family if (name := _name(pid)) in LASTING}
     for name, pid in {"machine": machine, **named}.items():
@@ -111,16 +111,20 @@ def _name(pid: int) -> str:
         return ""
 
 
-def _connections(infos: Iterable[DomainInfo]) -> set[str]:
-    """Those that domains who live have made to their endpoints, as links: whether one has any is what it does.
+def _connections(infos: Iterable[DomainInfo], family: Iterable[int]) -> set[str]:
+    """Those that domains who live, and spares, have made to their endpoints, as links: whether one has any is what it
+    does. A spare has one that it does not make again with the next broker, before it has something to ask.
 
     A domain connects with the first question that it does not ask over its upcall socket, and what it asks so is a
     matter of time. What is connected to an endpoint of the dead is not among them: that would be a leak.
     The kernel lists the broker's end of a connection in the network namespace of whoever has connected.
     """
-    living = {(info.domid, info.incarnation): info.pid for info in infos if info.pid is not None}
+    living = set()
+    for info in infos:
+        if info.pid is not None:
+            living |= {(info.domid, info.incarnation + ahead) for ahead in range(2 if info.spare else 1)}
     found = set()
-    for pid in ("self", *living.values()):
+    for pid in ("self", *family):
         try:
             _, *lines = (PROC / str(pid) / "net/unix").read_text().splitlines()
         except OSError:
