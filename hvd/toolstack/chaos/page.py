@@ -50,9 +50,11 @@ def _verdict(told: Mapping[str, Any]) -> str:
         f" {told['wall_s']:.0f} s of runs).",
         f"{totals['injected']} faults were injected, {totals['activated']} were seen to take effect by a witness,"
         f" {totals['recovered']} were recovered from ({share} of those seen).{bound}",
+        *(f"{refusal['times']} of {name} were refused, the first with: {escape(refusal['first'])}"
+          for name, refusal in told["refused"].items()),
         f"Broker crashes that nobody injected: {told['broker_crashes']}. Runs that leaked: {told['leaking_runs']}."
         f" New domains created meanwhile: {told['new_domains']}.",
-    ]
+    ]  # fmt: skip
     word = "healthy" if good else "NOT HEALTHY"
     paragraphs = "".join(f"<p>{line}</p>" for line in lines)
     return f"<p class='{'good' if good else 'bad'}'><b>{word}</b></p>{paragraphs}"

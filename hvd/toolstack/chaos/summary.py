@@ -30,6 +30,7 @@ def summary(plan: str, runs: Sequence[Row]) -> dict[str, Any]:
         "recovered_share": _share(faults),
         "bound_95": _bound(faults),
         "faults": {name: _group([f for f in faults if f["fault"] == name]) for name in _names(faults, "fault")},
+        "refused": _refused(runs),
         "victims": _by_victim(faults),
         "stages_ms": _stages(faults),
         "recovered_ms": percentiles([f["recovered_ms"] for f in faults if f["recovered_ms"] is not None]),
@@ -52,6 +53,14 @@ def ranges(seeds: Iterable[int]) -> str:
         else:
             parts.append([seed, seed])
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+
+
+def _refused(runs: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """How often a fault was not injected at all, and what the first refusal said."""
+    found: dict[str, dict[str, Any]] = {}
+    for fault in (fault for run in runs for fault in run["faults"] if fault["refused"]):
+        found.setdefault(fault["fault"], {"times": 0, "first": fault["refused"]})["times"] += 1
+    return found
 
 
 def _names(faults: Iterable[Row], key: str) -> list[str]:

@@ -44,7 +44,7 @@ def chaos(file: Path, *, seeds: str | None, out: Path, dry_run: bool, again: boo
     except Ended:
         scenario.report(out)
         return INTERRUPTED
-    _show(told, out, as_json=as_json)
+    show(told, out, as_json=as_json)
     return FAILED if told["problems"] else 0
 
 
@@ -78,12 +78,15 @@ def _hearing(file: Path, out: Path, *, as_json: bool) -> Callable[[Outcome], Non
     return hear
 
 
-def _show(told: dict[str, Any], out: Path, *, as_json: bool) -> None:
+def show(told: dict[str, Any], out: Path, *, as_json: bool) -> None:
+    """The figures of a report that was written in `out`."""
     if as_json:
         print_json(told)
         return
     headings = ("Fault", "Injected", "Activated", "Detected", "Recovered", "p50 ms", "p99 ms")
     print_table(headings, [_row(name, row) for name, row in told["faults"].items()])
+    for name, refusal in told["refused"].items():
+        print_line(f"{name}: {refusal['times']} refused, the first with: {refusal['first']}")
     bound = "" if told["bound_95"] is None else f"; 95 % bound of the rest: {told['bound_95']:.2%}"
     print_line(f"{told['healthy']} of {told['runs']} runs as expected (seeds {told['seeds']}){bound}")
     print_line(f"report: {out / PAGE}, {out / SUMMARY}")

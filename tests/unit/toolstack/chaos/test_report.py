@@ -9,6 +9,7 @@ from hvd.toolstack.chaos.charts import RIGHT, WIDTH, chart
 from hvd.toolstack.chaos.page import page
 from hvd.toolstack.chaos.stages import Recovery, first_response_ns
 from hvd.toolstack.chaos.summary import ranges, summary
+from hvd.toolstack.cli.chaos import show
 from hvd.toolstack.cluster import LifecycleEvent
 
 REAPED = "suspected 2.000000 ms, fenced 1.000000 ms, reaped 0.250000 ms before"
@@ -41,6 +42,16 @@ def test_a_summary_counts_what_was_injected_only():
     assert told["victims"]["writer"]["injected"] == 1
     assert told["stages_ms"]["respawn"] == {"n": 3, "p50": 8.0, "p90": 8.0, "p99": 8.0, "max": 8.0}
     assert (told["recovered_share"], told["bound_95"]) == (1.0, 1.0)
+
+
+def test_what_was_refused_is_told_with_the_first_reason_in_figures_page_and_lines(tmp_path, capsys):
+    refusals = [fault("fill-disk", "", injected=False, refused=why) for why in ("/run has <9> MiB free", "other")]
+    runs = [run(1, fault(), refusals[0]), run(2, refusals[1])]
+    told = summary("p", runs)
+    assert told["refused"] == {"fill-disk": {"times": 2, "first": "/run has <9> MiB free"}}
+    assert "2 of fill-disk were refused, the first with: /run has &lt;9&gt; MiB free" in page(told, runs)
+    show(told, tmp_path, as_json=False)
+    assert "fill-disk: 2 refused, the first with: /run has <9> MiB free\n" in capsys.readouterr().out
 
 
 def test_where_one_is_not_recovered_from_there_is_no_bound_but_a_share():
