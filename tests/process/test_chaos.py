@@ -24,6 +24,7 @@ from hvd.transport.history import RECORD_SIZE
 from hvd.transport.messages import DomainConfig, StoreRead, StoreWrite
 from hvd.transport.protocols.bank import account, client_count, client_slot
 from hvd.transport.run_dir import CONTROL, DOMAINS, ENDPOINT
+from tests.nobody import nobody
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "chaos"
@@ -356,6 +357,31 @@ def test_a_spare_that_has_connected_changes_no_count_when_the_next_broker_has_no
         with cluster.fault("broker-kill") as injection:
             assert injection.wait_activated(), injection.evidence
         assert settled(cluster).difference(before) == {}
+
+
+COUNTS_OF_NOBODY = """
+from hvd import Cluster
+from hvd.toolstack.faults.conservation import settled
+from hvd.transport.messages import DomainConfig
+with Cluster.build([DomainConfig("idler", "hvd:idle")]) as cluster:
+    cluster.wait_ready()
+    before = settled(cluster)
+    with cluster.fault("broker-kill") as injection:
+        assert injection.wait_activated(), injection.evidence
+    print(settled(cluster).difference(before))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become somebody else")
+def test_counts_need_no_root() -> None:
+    with nobody() as somebody:
+        if somebody is None:
+            pytest.skip("no interpreter of this version that other users may execute")
+        done = subprocess.run(
+            [*somebody.python, "-P", "-c", COUNTS_OF_NOBODY], env=somebody.environment, cwd="/", text=True,
+            capture_output=True, timeout=DEADLINE_S, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "{}\n"), done.stderr
 
 
 def connections_of(domain: Domain) -> int:
