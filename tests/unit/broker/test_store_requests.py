@@ -285,9 +285,9 @@ def test_whoever_may_reach_a_quota_waits_for_what_is_under_way_instead_of_having
     slices: list[Sweep[Any]] = []
     advance = Sweep.advance
 
-    def advancing(sweep: Sweep[Any]) -> None:
+    def advancing(sweep: Sweep[Any]) -> int:
         slices.append(sweep)
-        advance(sweep)
+        return advance(sweep)
 
     monkeypatch.setattr(Sweep, "advance", advancing)
     with broker() as made:
