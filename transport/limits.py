@@ -48,7 +48,7 @@ MULTICALL_REPLY_BYTES_MAX = _limit("multicall_reply_bytes_max", 262_144,
                                    "the one that would bring more is carried out when it is asked anew",
                                    "tests/unit/broker/test_multicall.py")
 MULTICALL_WORK_MAX = _limit("multicall_work_max", 400,
-                            "that one multicall takes, some 2 microseconds each: 6 for a call that is no read, 2 for a "
+                            "that one multicall takes, some 2 microseconds each: 8 for a call that is no read, 2 for a "
                             "node that it changes, 1 for a watch that hears of it, 200 for a commit",
                             "what is behind the call with which it has is carried out when it is asked anew",
                             "tests/unit/broker/test_multicall.py")

@@ -249,7 +249,10 @@ def _version(h: Hypervisor, caller: DomId, msg: m.XenVersion, now: int) -> dict[
 
 
 def _multicall(h: Hypervisor, caller: DomId, msg: m.Multicall, now: int) -> Answer:
-    return carry_out(msg.calls, lambda call: handle(h, caller, call, now), lambda: h.store.work)
+    store = h.store
+    return carry_out(
+        msg.calls, lambda call: handle(h, caller, call, now), lambda: store.work, lambda: store.follows(caller)
+    )
 
 
 def _read_all(h: Hypervisor, caller: DomId, msg: m.StoreReadAll, now: int) -> dict[str, bytes]:

@@ -17,18 +17,21 @@ from hvd.transport.multicall import BRINGS, may_be_part
 ITEM_BYTES_LEAST = 512
 """What a name or a value that is read counts at least: to find a small one takes as long as to copy so many."""
 READS = (m.StoreDirectory, m.StoreReadAll, m.StoreRead, m.StoreGetPerms)
-CALL_WORK, COMMIT_WORK = 6, 200
+CALL_WORK, COMMIT_WORK = 8, 200
 """Of a call that is no read, and of a commit, beside what the store has to do for them: some two microseconds each."""
 
 
-def carry_out(entries: list[bytes], one: Callable[[Any], Answer], store_work: Callable[[], int]) -> Answer:
+def carry_out(
+    entries: list[bytes], one: Callable[[Any], Answer], store_work: Callable[[], int], has_to_wait: Callable[[], bool]
+) -> Answer:
     """[errno, value or text, descriptors] of each, in order, and the descriptors of all; `one` makes a single call.
 
     One failing stops none. It is preempted, as Xen's is (`multicall.c`), behind the call with which it has taken
-    MULTICALL_WORK_MAX, the store's own (`store_work`: what it has had to do, ever) included, or before the one that
-    makes it more than one reply brings: those are answered that were carried out, at least one, and the caller asks for
-    the others anew. Where that is depends on nothing but the tables: what was carried out may be carried out again from
-    the journal. BadMessage or Refused, and nothing was done, when an entry cannot be part of one.
+    MULTICALL_WORK_MAX, the store's own (`store_work`: what it has had to do, ever) included, behind one for whose
+    changes the caller `has_to_wait`, and before one that makes it more than one reply brings: those are answered that
+    were carried out, at least one, and the caller asks for the others anew. Where that is depends on nothing but the
+    tables: what was carried out may be carried out again from the journal. BadMessage or Refused, and nothing was done,
+    when an entry cannot be part of one.
     """
     calls = [unpack_call(entry) for entry in entries]
     _check(calls)
@@ -36,7 +39,7 @@ def carry_out(entries: list[bytes], one: Callable[[Any], Answer], store_work: Ca
     descriptors: list[tuple[str, int]] = []
     size, work, before = 0, 0, store_work()
     for call in calls:
-        if work + store_work() - before >= MULTICALL_WORK_MAX:
+        if work + store_work() - before >= MULTICALL_WORK_MAX or (replies and has_to_wait()):
             break
         if len(descriptors) + BRINGS.get(type(call), 0) > DESCRIPTORS_PER_MESSAGE:
             break

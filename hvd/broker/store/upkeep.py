@@ -46,6 +46,10 @@ class Upkeep:
         """
         self._engine.sweeps.come_to_an_end()
 
+    def follows(self, domid: DomId) -> bool:
+        """Whether something is still to follow of a change that this domain made. The tables alone say so."""
+        return self._engine.sweeps.is_for(domid)
+
     def is_settling(self, domid: DomId) -> bool:
         """Whether this domain made that change: until it is settled its next call would be too early."""
         sweeps = self._engine.sweeps
