@@ -87,7 +87,9 @@ def turn(h: Lives, fault: Fault, now_ns: int) -> None:
         end(h, fault)
         return
     fault.turn(now_ns)
-    h.hardware.signal_domain(h.domains[fault.domid], SIGSTOP if fault.stopped else SIGCONT)
+    domain = h.domains[fault.domid]
+    if domain.life not in (Life.PAUSED, Life.DUMPING):  # that is stopped, and goes on by `unpause` alone
+        h.hardware.signal_domain(domain, SIGSTOP if fault.stopped else SIGCONT)
 
 
 def end(h: Lives, fault: Fault, *, dead: bool = False) -> None:

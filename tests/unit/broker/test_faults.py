@@ -163,6 +163,17 @@ def test_a_slow_domain_is_stopped_for_its_share_of_each_period(board, victim):
     assert signals(board)[-1] == SIGCONT
 
 
+def test_a_slow_domain_that_is_paused_stays_stopped_in_every_part_of_its_period_and_behind_it(board, victim):
+    begin(board, victim, FaultKind.SLOW, 100, rate=750)
+    board.h.pause(victim, board.now)
+    for _ in range(4):
+        board.after(SLOW_PERIOD_MS * 250 // 1000 * MS)
+    board.after(100 * MS)
+    assert SIGCONT not in signals(board)
+    board.h.unpause(victim, board.now)
+    assert signals(board)[-1] == SIGCONT
+
+
 def test_a_domain_that_is_paused_and_unpaused_while_it_hangs_goes_on_hanging(board, victim):
     begin(board, victim, FaultKind.HANG, 500)
     board.h.pause(victim, board.now)
