@@ -334,7 +334,8 @@ class Engine:
     def fire_special(self, name: str) -> None:
         """@introduceDomain or @releaseDomain has happened; dom0 decides by their permissions who else hears."""
         for watch in self.watches.on(name):
-            if may(self.special_permissions[name], self.domains[watch.domid].who, READ):
+            client = self.domains[watch.domid]
+            if may(self.special_permissions[name], client.who, READ, client.target):
                 self.events.add(watch, name, self.limits(watch.domid).events_max)
 
     # ---- snapshots ---------------------------------------------------------------------------------------------------

@@ -217,7 +217,7 @@ class Store(Upkeep):
         if not client.introduced:
             raise StoreError(errno.ENOENT, f"domain {domid} is not introduced")
         self.reset_watches(domid)
-        client.introduced = False
+        client.introduced, client.target = False, None  # as with xenstored, where it is the connection's
         self._engine.fire_special(RELEASE)
 
     def set_target(self, domid: DomId, target: DomId) -> None:
@@ -306,6 +306,7 @@ class Store(Upkeep):
         current = self._engine.special_permissions.get(name)
         if current is None:
             raise StoreError(errno.EINVAL, f"{name[:80]!r} is no special path")
-        if not may(current, self._engine.domains[domid].who, OWNER):
+        client = self._engine.domains[domid]
+        if not may(current, client.who, OWNER, client.target):
             raise StoreError(errno.EACCES, f"domain {domid} may not change the permissions of {name}")
         self._engine.special_permissions[name] = permissions

@@ -215,6 +215,11 @@ SCENARIOS: dict[str, list[Row]] = {
         Row(2, W, b"/local/domain/1/data\0u\0", OK, (b"/local/domain/1/data\0u\0",)),
         Row(2, WR, b"/w\0w", OK, (b"/w\0t\0",)),
         Row(2, WR, b"/local/domain/1/data/a\0v", OK, (b"/local/domain/1/data/a\0u\0",)),
+        Row(0, SP, b"@introduceDomain\0n1\0", OK),
+        Row(2, SP, b"@introduceDomain\0n1\0r2\0", OK),
+        Row(0, RE, b"2\0", OK),
+        Row(0, IN, b"2\0" b"1\0" b"6\0", OK),
+        Row(2, R, b"/local/domain/1/data\0", "EACCES"),
     ],
     "special watches": [
         Row(0, W, b"@releaseDomain\0out\0", OK, (b"@releaseDomain\0out\0",)),
