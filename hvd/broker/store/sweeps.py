@@ -7,7 +7,7 @@ inside a transaction, what the transaction depends on.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -54,6 +54,8 @@ class Sweeps:
 
     def __init__(self) -> None:
         self._waiting: deque[Sweep[Any]] = deque()
+        self._callers: Counter[DomId | None] = Counter()
+        """Whose they are: most ask about themselves who have none, while there may be thousands."""
         self._begun = 0
         """How many ever."""
         self.edits = 0
@@ -74,6 +76,7 @@ class Sweeps:
             self._is_to_end = False
             self._last.clear()
         self._waiting.append(sweep)
+        self._callers[sweep.caller] += 1
         self._begun += 1
         if self._is_to_end and sweep.caller is not None:
             self._last.add(sweep.caller)
@@ -124,7 +127,7 @@ class Sweeps:
     def oldest(self) -> Sweep[Any] | None:
         """The one to go on with; None when nothing is under way."""
         while self._waiting and self._waiting[0].done:
-            self._waiting.popleft()
+            self._callers[self._waiting.popleft().caller] -= 1
         return self._waiting[0] if self._waiting else None
 
     def __bool__(self) -> bool:
@@ -132,4 +135,4 @@ class Sweeps:
 
     def is_for(self, domid: DomId) -> bool:
         """Whether a change of this domain's is under way."""
-        return bool(self._waiting) and any(sweep.caller == domid and not sweep.done for sweep in self._waiting)
+        return bool(self._callers[domid]) and any(sweep.caller == domid and not sweep.done for sweep in self._waiting)

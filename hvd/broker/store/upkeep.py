@@ -47,8 +47,10 @@ class Upkeep:
         self._engine.sweeps.come_to_an_end()
 
     def follows(self, domid: DomId) -> bool:
-        """Whether something is still to follow of a change that this domain made. The tables alone say so."""
-        return self._engine.sweeps.is_for(domid)
+        """Whether its next call is too early by what the tables alone say: something is still to follow of a change of
+        its own, or it may reach a quota, for which all that is under way would be counted at once."""
+        sweeps = self._engine.sweeps
+        return bool(sweeps) and (sweeps.is_for(domid) or self._is_nearly_full(domid))
 
     def is_settling(self, domid: DomId) -> bool:
         """Whether this domain made that change: until it is settled its next call would be too early."""

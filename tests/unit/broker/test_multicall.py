@@ -129,6 +129,20 @@ def test_behind_a_change_of_so_many_nodes_that_its_caller_waits_for_it_a_multica
     assert [code for code, *_ in replies(board, guest, *calls[2:])] == [0, 0]
 
 
+def test_a_multicall_is_preempted_where_its_caller_may_reach_a_quota_while_others_nodes_are_counted(board):
+    """It would have all of them counted at once: a single call of his waits."""
+    dom = board.boot("small")
+    for n in range(200):
+        handle(board.h, DOM0, m.StoreMkdir(0, f"/big/{n}"), board.now)
+    store, n = board.h.store, 0
+    while store.usage(dom).nodes < store.limits(dom).nodes_max - store.limits(dom).depth_max - 2:
+        handle(board.h, dom, m.StoreMkdir(0, f"data/{n // 100}/{n % 100}"), board.now)
+        n += 1
+    calls = [m.StoreMkdir(0, f"data/g{each}" + "/x" * 34) for each in range(6)]
+    handle(board.h, DOM0, m.StoreRm(0, "/big"), board.now)
+    assert store.has_unsettled and len(replies(board, dom, *calls)) == 1
+
+
 def test_three_commits_are_not_made_in_one(board, guest):
     numbers = [handle(board.h, guest, m.StoreTransactionStart(), board.now).value for _ in range(3)]
     found, parts = asked_in_parts(board, guest, *[m.StoreTransactionEnd(number, True) for number in numbers])
