@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hvd.toolstack.cluster.errors import CoreDumpFailed, DeviceInUse, NotReached, NotRunning
-from hvd.toolstack.cluster.process_times import is_stopped
+from hvd.toolstack.cluster.process_times import stops
 from hvd.transport import messages as m
 from hvd.transport.codec import decode
 from hvd.transport.errors import HvdError
@@ -34,7 +34,7 @@ CORE_DEADLINE_S = 330.0
 LOOK_EVERY_S = 0.5
 DEVICE_DEADLINE_S = 10.0
 """As long as libxl waits for a device that comes or goes (LIBXL_INIT_TIMEOUT, LIBXL_DESTROY_TIMEOUT)."""
-GRACE_S, STOPS_WITHIN_S = 5.0, 0.001
+GRACE_S = 5.0
 
 
 def full_name(name: str) -> str:
@@ -204,11 +204,10 @@ class Domain:
         """Stop its process and its system time. As with Xen it has stopped by then, unless it was not ready yet."""
         self._cluster.call(m.DomctlPause(self.domid))
         until = time.monotonic() + WAIT_DEADLINE_S
-        while (info := self.info()).state is DomainState.PAUSED and info.ready and not is_stopped(info.pid):
+        while (info := self.info()).state is DomainState.PAUSED and info.ready and not stops(info.pid, LOOK_EVERY_S):
             if time.monotonic() > until:
                 text = f"domain {info.name} is paused, but process {info.pid} of it has not stopped"
                 raise NotReached(f"{text}: it waits in the kernel, for a disk perhaps, and stops when that is over")
-            time.sleep(STOPS_WITHIN_S)
 
     def unpause(self) -> None:
         """Let it go on."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from hvd.transport.descendants import family
 
+_LOOK_S = 0.001
 _STATE, _UTIME, _CUTIME_END, _PROCESSOR = 0, 11, 15, 36
 """Places in /proc/PID/stat behind the command's name (proc(5))."""
 
@@ -32,11 +35,28 @@ def process_times(pid: int | None) -> ProcessTimes:
     return ProcessTimes(any(each.running for each in found), found[0].cpu, sum(each.seconds for each in found))
 
 
+def stops(pid: int | None, within_s: float) -> bool:
+    """Whether it is so within that time that a process runs nothing: a signal or a debugger has stopped all of its
+    threads, or it is gone, or we may not see it."""
+    until = time.monotonic() + within_s
+    while not is_stopped(pid):
+        if time.monotonic() > until:
+            return False
+        time.sleep(_LOOK_S)
+    return True
+
+
 def is_stopped(pid: int | None) -> bool:
-    """Whether a process runs nothing: a signal or a debugger has stopped it, or it is gone, or we may not see it."""
+    """The same, now."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
-            return stat.read().rpartition(")")[2].split()[_STATE] in "TtZX"
+        return all(_is_stopped(thread / "stat") for thread in Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return True
+
+
+def _is_stopped(stat: Path) -> bool:
+    try:
+        return stat.read_text("ascii", "replace").rpartition(")")[2].split()[_STATE] in "TtZX"
     except OSError:
         return True
 
