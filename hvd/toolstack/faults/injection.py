@@ -171,7 +171,9 @@ def _victims(cluster: Cluster, fault: Fault, named: Iterable[Domain | str]) -> t
     infos = cluster.infos()
     for domain in domains if fault.aim is not Aim.SPARED else ():
         info = infos.get(domain.domid)  # before the first is hit: a death is not undone
-        if info is not None and info.pid is None:
+        if info is None:
+            raise BadFault(f"domain {domain.name} does not exist (any more)")
+        if info.pid is None:
             raise BadFault(f"domain {info.name} is {info.state_text}: it has no process that a fault could meet")
     guests = [domain for domain in cluster.domains() if domain.domid != DOM0]
     alive = [domain for domain in guests if domain.domid in infos and infos[domain.domid].pid is not None]
