@@ -179,20 +179,21 @@ def _is_of_who_lives(pidfd: Path) -> bool:
 def _shared_memory(pid: int) -> set[tuple[str, int, int]]:
     """Memfds that a process holds: the kind, device and inode."""
     found = set()
-    for link, entry in _links(pid):
-        if link.startswith("/memfd:"):
-            with suppress(FileNotFoundError):
-                status = entry.stat()
-                found.add((_kind(link), status.st_dev, status.st_ino))
+    with suppress(PermissionError):  # the machine holds its extents too
+        for link, entry in _links(pid):
+            if link.startswith("/memfd:"):
+                with suppress(FileNotFoundError):
+                    status = entry.stat()
+                    found.add((_kind(link), status.st_dev, status.st_ino))
     return found
 
 
 def _links(pid: int) -> Iterator[tuple[str, Path]]:
     """What each descriptor of a process is, and where that stands; those that are closed meanwhile are left out.
 
-    Those of a domain whose user namespace is its own are seen by root only; the machine holds its extents too.
+    PermissionError: it is a domain whose user namespace is its own, and we are not root.
     """
-    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+    with suppress(FileNotFoundError, ProcessLookupError):
         for entry in (PROC / str(pid) / "fd").iterdir():
             with suppress(FileNotFoundError, ProcessLookupError):
                 yield str(entry.readlink()), entry
