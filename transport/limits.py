@@ -50,7 +50,8 @@ MULTICALL_REPLY_BYTES_MAX = _limit("multicall_reply_bytes_max", 262_144,
 MULTICALL_WORK_MAX = _limit("multicall_work_max", 400,
                             "that one multicall takes, some 2 microseconds each: 8 for a call that is no read, 2 for a "
                             "node that it changes, 1 for a watch that hears of it, 200 for a commit",
-                            "what is behind the call with which it has is carried out when it is asked anew",
+                            "what is behind the call with which it has, or for which one waits, is carried out when "
+                            "it is asked anew",
                             "tests/unit/broker/test_multicall.py")
 DESCRIPTORS_PENDING_MAX = _limit("descriptors_pending_max", 16,
                                  "descriptors sent to a domain that it has not acknowledged",

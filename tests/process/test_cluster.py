@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -303,17 +303,18 @@ def test_a_paused_domains_time_stands_still(cluster):
 def test_a_domain_has_stopped_when_its_pause_is_over_and_one_that_does_not_stop_is_told_of(cluster, monkeypatch):
     guest = cluster.domain("guest")
     os.kill(cluster.connection.machine_pid, signal.SIGSTOP)  # it would pass the signal on
-    monkeypatch.setattr(domain_module, "WAIT_DEADLINE_S", 0.1)
-    with pytest.raises(NotReached, match=f"domain guest is paused, but process {guest.pid} of it has not stopped"):
-        guest.pause()
-    monkeypatch.undo()
-    guest.unpause()
-    with ThreadPoolExecutor(1) as other, Cluster.attach(cluster.run_dir) as theirs:
-        paused = other.submit(theirs.domain("guest").pause)
-        guest.wait_state(DomainState.PAUSED)
-        assert not paused.done()
+    try:
+        monkeypatch.setattr(domain_module, "WAIT_DEADLINE_S", 0.1)
+        with pytest.raises(NotReached, match=f"domain guest is paused, but process {guest.pid} of it has not stopped"):
+            guest.pause()
+        monkeypatch.undo()
+        with ThreadPoolExecutor(1) as other, Cluster.attach(cluster.run_dir) as theirs:
+            again = other.submit(theirs.domain("guest").wait_paused)
+            assert not wait([again], 0.1).done
+            os.kill(cluster.connection.machine_pid, signal.SIGCONT)
+            again.result(DEADLINE_S)
+    finally:
         os.kill(cluster.connection.machine_pid, signal.SIGCONT)
-        paused.result(DEADLINE_S)
     assert is_stopped(guest.pid)
     guest.unpause()
 

@@ -145,8 +145,13 @@ def destroy(names: list[str], *, as_json: bool) -> None:
 
 
 def pause(names: list[str], *, as_json: bool) -> None:
-    """Stop domains' processes and their time. One that is paused stays so, as in xl."""
-    _each(names, _unless(DomainState.PAUSED, Domain.pause), "paused", as_json=as_json)
+    """Stop domains' processes and their time. One that is paused stays so, as in xl; it has stopped too."""
+
+    def act(domain: Domain) -> None:
+        _unless(DomainState.PAUSED, Domain.pause)(domain)
+        domain.wait_paused()
+
+    _each(names, act, "paused", as_json=as_json)
 
 
 def unpause(names: list[str], *, as_json: bool) -> None:

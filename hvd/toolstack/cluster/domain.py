@@ -38,7 +38,7 @@ GRACE_S = 5.0
 
 
 def full_name(name: str) -> str:
-    """The name the broker knows: dom0 is Domain-0."""
+    """The name the broker knows."""
     return DOM0_NAME if name == "dom0" else name
 
 
@@ -203,11 +203,14 @@ class Domain:
     def pause(self) -> None:
         """Stop its process and its system time. As with Xen it has stopped by then, unless it was not ready yet."""
         self._cluster.call(m.DomctlPause(self.domid))
+        self.wait_paused()
+
+    def wait_paused(self) -> None:
+        """Until it has stopped, where it is paused and was ready; NotReached after 30 s."""
         until = time.monotonic() + WAIT_DEADLINE_S
         while (info := self.info()).state is DomainState.PAUSED and info.ready and not stops(info.pid, LOOK_EVERY_S):
             if time.monotonic() > until:
-                text = f"domain {info.name} is paused, but process {info.pid} of it has not stopped"
-                raise NotReached(f"{text}: it waits in the kernel, for a disk perhaps, and stops when that is over")
+                raise NotReached(f"domain {info.name} is paused, but process {info.pid} of it has not stopped in time")
 
     def unpause(self) -> None:
         """Let it go on."""
@@ -392,7 +395,6 @@ class Domain:
 
 def _mib_of(part: str) -> int:
     """What the disk holds of a file: holes are none of it."""
-    try:
+    with contextlib.suppress(OSError):
         return Path(part).stat().st_blocks >> 11
-    except OSError:
-        return 0
+    return 0
