@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
+import zmq
 
 import hvd
 from hvd.toolstack.cluster import (
@@ -30,6 +31,7 @@ from hvd.toolstack.cluster import (
     NotReached,
     NotRunning,
     StartFailed,
+    connection,
 )
 from hvd.toolstack.cluster import domain as domain_module
 from hvd.toolstack.cluster.process_times import is_stopped
@@ -317,6 +319,19 @@ def test_a_domain_has_stopped_when_its_pause_is_over_and_one_that_does_not_stop_
         os.kill(cluster.connection.machine_pid, signal.SIGCONT)
     assert is_stopped(guest.pid)
     guest.unpause()
+
+
+def test_a_socket_that_nobody_knows_does_not_keep_a_connection_from_being_closed(cluster, monkeypatch):
+    """A signal's exception may come out of its making, before it is among those of its context."""
+    monkeypatch.setattr(connection, "CLOSE_S", 0.1)
+    threads = set(threading.enumerate())
+    other = Cluster.attach(cluster.run_dir)
+    unknown = zmq.Socket(other.connection._context, zmq.SUB)
+    other.close()
+    unknown.close()
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive()
 
 
 def test_a_signal_that_does_not_kill_is_not_waited_for(cluster):

@@ -92,7 +92,7 @@ def _long_replies(arena: Arena) -> str:
     return told
 
 
-ANSWERED = r"did was answered in \[6, 0, \d+, [1-4]\d{3}, [1-4]\d{3}, \d{1,2}, \d{1,2}\] bytes"
+ANSWERED = r"did was answered in \[6, 0, \d+, [1-4]\d{3}, [1-4]\d{3}, [1-4]\d{3}, \d{1,2}\] bytes"
 ATTACKS: list[Attack] = [
     Attack("XSA-326 XSA-416 a client of XenStore that reads nothing", "XenStore: backlogs are bounded", _read_nothing,
            undefended("queues_without_end", 10_000), "against a peer that keeps what is not taken"),

@@ -17,6 +17,8 @@ from hvd.transport.hypercalls import HypercallClient, HypercallTimeout, client_n
 from hvd.transport.messages import SysctlEvents
 from hvd.transport.run_dir import CONTROL, machine_pid
 
+CLOSE_S = 2.0
+
 
 class Connection:
     """May be used by several threads."""
@@ -63,9 +65,15 @@ class Connection:
         return bool(select.select([self.machine_pidfd], [], [], 0)[0])
 
     def close(self) -> None:
-        """Event streams that are still open are closed too."""
+        """Event streams that are still open are closed too.
+
+        libzmq waits for a socket that nobody knows, since a signal's exception has come out of its making, for ever: it
+        is left to that, and ends with this program.
+        """
         self._client.close()
-        self._context.destroy(linger=0)
+        ending = threading.Thread(target=self._context.destroy, kwargs={"linger": 0}, daemon=True)
+        ending.start()
+        ending.join(CLOSE_S)
         os.close(self.machine_pidfd)
         os.close(self._directory)
 
